@@ -1,0 +1,34 @@
+"""Fine-tune pretrained timm backbones for image segmentation.
+
+The words are those of the command line:
+
+    run = finetune.train("data=folder", "data.root=photos", "data.classes=3")
+    masks = finetune.load(run.best).predict("new_photos/")
+    model = finetune.Segmenter("resnet50", head="unet", classes=3)
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from finetune.config import compose
+    from finetune.evaluation import evaluate
+    from finetune.models import Segmenter
+    from finetune.run import load, predict, train
+
+__version__ = "0.1.0"
+__all__ = ["Segmenter", "compose", "evaluate", "load", "predict", "train"]
+
+_HOMES = {name: "finetune.run" for name in ("load", "predict", "train")}
+_HOMES |= {"Segmenter": "finetune.models", "compose": "finetune.config", "evaluate": "finetune.evaluation"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: `finetune --help` must not wait for torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'finetune' has no attribute '{name}'; it has {', '.join(__all__)}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

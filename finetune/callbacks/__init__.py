@@ -1,0 +1,11 @@
+"""What a run shows, saves and decides: one callback a file."""
+
+from finetune.callbacks.checkpoint import Checkpoint
+from finetune.callbacks.early_stopping import EarlyStopping
+from finetune.callbacks.iou import IoU
+from finetune.callbacks.metrics_csv import MetricsCSV
+from finetune.callbacks.preview import Preview
+from finetune.callbacks.progress import Progress
+from finetune.callbacks.tuning import Tuning
+
+__all__ = ["Checkpoint", "EarlyStopping", "IoU", "MetricsCSV", "Preview", "Progress", "Tuning"]

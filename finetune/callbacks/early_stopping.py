@@ -1,0 +1,47 @@
+"""Stops all ranks together when the monitored score no longer improves."""
+
+import difflib
+import logging
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+
+class EarlyStopping(LightningEarlyStopping):
+    """Lightning's early stopping, with a say.
+
+    Every rank decides on the same value, because scores are reduced before they are logged, and one that wants to
+    stop stops all.
+
+    Args:
+        monitor: a logged value, such as `val/iou`.
+        patience: validations without improvement before it stops.
+        mode: `max` or `min`.
+        min_delta: what counts as improvement.
+
+    Raises:
+        ValueError: at the first validation, when nobody logs the monitor; the nearest logged names are shown.
+    """
+
+    def __init__(self, monitor: str = "val/iou", patience: int = 10, mode: str = "max", min_delta: float = 0.0) -> None:
+        super().__init__(monitor, min_delta=min_delta, patience=patience, mode=mode, check_on_train_epoch_end=False)
+
+    def _validate_condition_metric(self, logs: dict[str, Tensor]) -> bool:
+        if self.monitor in logs:
+            return True
+        near = difflib.get_close_matches(self.monitor, logs, n=3)
+        hint = f"Did you mean {', '.join(near)}? " if near else ""
+        raise ValueError(
+            f"early stopping monitors '{self.monitor}', which nobody logs. {hint}Logged are {', '.join(sorted(logs))}; "
+            f"set callbacks.early_stopping.monitor to one of them."
+        )
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say why the training was stopped, if it was."""
+        if self.stopping_reason_message:
+            message = self.stopping_reason_message.replace(" Signaling Trainer to stop.", "")
+            rank_zero_info(f"stopped early after epoch {self.stopped_epoch + 1}: {message}")

@@ -1,0 +1,129 @@
+"""Shows how a training goes: a live bar on a terminal, one plain line an epoch anywhere else."""
+
+import logging
+import sys
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+logger = logging.getLogger(__name__)
+
+
+class Progress(ProgressBar):
+    """Loss, IoU, speed and time left.
+
+    Each epoch ends with one line that also goes to the log. On a terminal a bar moves below it, refreshed a few
+    times a second at most, so that it never waits for the device in between.
+
+    Args:
+        refresh: seconds between two looks at the loss.
+    """
+
+    def __init__(self, refresh: float = 0.5) -> None:
+        super().__init__()
+        self.refresh = refresh
+        self._bar: RichProgress | None = None
+        self._enabled = True
+        self._images = 0
+        self._shown = self._began = self._training = self._started = 0.0
+        self._first_epoch = 0
+        self._best = float("nan")
+
+    def disable(self) -> None:
+        """Lightning calls this on every rank but the first."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Show the bar again."""
+        self._enabled = True
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin to measure, and open the bar on a terminal."""
+        super().on_train_start(trainer, pl_module)
+        self._started, self._first_epoch = time.perf_counter(), trainer.current_epoch
+        if self._enabled and sys.stderr.isatty():
+            self._bar = RichProgress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[status]}"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._bar.start()
+            self._bar.add_task("training", total=trainer.estimated_stepping_batches, status="")
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin to count the epoch's images."""
+        self._images, self._began = 0, time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count, and move the bar when it is due."""
+        self._images += len(batch["image"]) * trainer.world_size
+        now = time.perf_counter()
+        self._training = now - self._began
+        if self._bar is not None and now - self._shown > self.refresh:
+            self._shown = now
+            status = f"loss {float(outputs['loss']):.3f}  best iou {self._best:.3f}  {self._speed():.1f} images/s"
+            self._bar.update(
+                self._bar.task_ids[0],
+                completed=trainer.global_step,
+                description=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
+                status=status,
+            )
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the epoch's line."""
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        iou = metrics.get("val/iou", float("nan"))
+        self._best = max(self._best, iou) if self._best == self._best else iou
+        if self._enabled:
+            loss = getattr(pl_module, "train_loss", None)
+            metrics |= {"train/loss": float(loss)} if loss is not None else {}
+            logger.info(self._line(trainer, metrics))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the bar."""
+        self._close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Close the bar, so that the message below it can be read."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _speed(self) -> float:
+        return self._images / max(self._training, 1e-9)
+
+    def _line(self, trainer: pl.Trainer, metrics: dict[str, float]) -> str:
+        done = trainer.current_epoch + 1 - self._first_epoch
+        now = time.perf_counter()
+        left = (now - self._started) / done * ((trainer.max_epochs or 0) - trainer.current_epoch - 1)
+        shown = [("loss", "train/loss"), ("val loss", "val/loss"), ("val iou", "val/iou")]
+        values = "  ".join(f"{label} {metrics[key]:.4f}" for label, key in shown if key in metrics)
+        return (
+            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {values}  best {self._best:.4f}  "
+            f"{self._speed():.1f} images/s  {now - self._began:.0f} s  {_clock(left)} left"
+        )
+
+
+def _clock(seconds: float) -> str:
+    """Minutes and seconds.
+
+    >>> _clock(75.2), _clock(7384)
+    ('1:15', '2:03:04')
+    """
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

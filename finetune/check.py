@@ -1,0 +1,108 @@
+"""Finds every mistake in a training config at once, before any weight is read or file written."""
+
+import logging
+from collections.abc import Sequence
+
+import lightning.pytorch as pl
+import torch
+from timm.optim import list_optimizers
+
+from finetune import build
+from finetune.build import Config, Data, known_options, nearest, without_name
+from finetune.config import ConfigError, Mistakes
+from finetune.metrics.confusion import scores
+from finetune.models.backbone import check_name
+from finetune.models.heads import head_type
+from finetune.tuning.schedules import SCHEDULES, schedule
+
+logger = logging.getLogger(__name__)
+
+
+def check(config: Config) -> Data:
+    """Find every mistake in a training config before any weight is read, and return the data it speaks of.
+
+    Raises:
+        ConfigError: with all that was found.
+    """
+    mistakes = Mistakes()
+    mistakes.attempt(lambda: check_backbone(config["backbone"]))
+    mistakes.attempt(lambda: check_head(config["head"], config["data"]["batch_size"]))
+    mistakes.attempt(lambda: build.loss(config["loss"], 255, None))
+    mistakes.attempt(lambda: build.plan(config["tuning"]))
+    mistakes.attempt(lambda: check_optimizer(config["optimizer"]))
+    mistakes.attempt(lambda: check_schedule(config["schedule"]))
+    mistakes.attempt(lambda: check_trainer(config["trainer"]))
+    found: Data | None = mistakes.attempt(lambda: build.training_data(config))
+    if found is not None:
+        mistakes.attempt(lambda: check_monitors(config["callbacks"], found.classes))
+        mistakes.attempt(lambda: check_batches(config, found))
+    mistakes.raise_any()
+    assert found is not None
+    return found
+
+
+def check_backbone(settings: Config) -> None:
+    """Raise unless timm knows the backbone."""
+    if not settings["name"]:
+        raise ConfigError("backbone.name is not set. Set it to a timm model, such as backbone.name=densenet121.")
+    check_name(settings["name"])
+
+
+def check_head(settings: Config, batch_size: int) -> None:
+    """Raise unless the head is known, its options are its own, and the batch is large enough for its norms."""
+    kind = head_type(settings["name"])
+    known_options("head", kind.build, without_name(settings), skip=("pyramid", "classes"))
+    if kind.pools_to_a_pixel and batch_size == 1:
+        raise ConfigError(
+            f"data.batch_size=1 does not train head={settings['name']}: its pooling leaves batch norm one value a "
+            f"channel, which has no variance. Set data.batch_size=2 or more, or another head."
+        )
+
+
+def check_batches(config: Config, data: Data) -> None:
+    """Raise where a head that pools to one pixel would still get a batch of one image."""
+    devices = config["trainer"]["devices"]
+    per_device = data.sizes()["train"] // (devices if isinstance(devices, int) and devices > 0 else 1)
+    batch = min(config["data"]["batch_size"], per_device)
+    if per_device == 0:
+        raise ConfigError(f"{data.sizes()['train']} training images are too few for {devices} devices.")
+    if batch == 1 and head_type(config["head"]["name"]).pools_to_a_pixel and config["data"]["batch_size"] > 1:
+        raise ConfigError(
+            f"one training image a device makes batches of one, whose batch norm head={config['head']['name']} "
+            f"cannot train. Add images, use fewer devices, or another head."
+        )
+    if batch == 1:
+        logger.warning("batches of one image make batch-norm statistics noisy; data.batch_size=2 or more is better.")
+
+
+def check_optimizer(settings: Config) -> None:
+    """Raise unless timm knows the optimizer and its numbers make sense."""
+    names = list_optimizers()
+    if settings["name"] not in names:
+        raise ConfigError(f"unknown optimizer '{settings['name']}'. {nearest(settings['name'], names)}")
+    for key, low in (("lr", 0.0), ("weight_decay", 0.0)):
+        value = settings[key]
+        if isinstance(value, bool) or not isinstance(value, int | float) or value < low:
+            raise ConfigError(f"optimizer.{key}={value}: expected a number of 0 or more.")
+
+
+def check_schedule(settings: Config) -> None:
+    """Raise unless the schedule and its options are known."""
+    if settings["name"] not in SCHEDULES:
+        raise ConfigError(f"unknown schedule '{settings['name']}'. {nearest(settings['name'], list(SCHEDULES))}")
+    schedule(settings["name"], 1000, settings["warmup"], **without_name(settings, "warmup"))
+
+
+def check_trainer(settings: Config) -> None:
+    """Raise unless Lightning's Trainer has all these arguments."""
+    known_options("trainer", pl.Trainer.__init__, settings, skip=("self", "callbacks", "logger", "default_root_dir"))
+
+
+def check_monitors(callbacks: Config, classes: Sequence[str]) -> None:
+    """Raise where one of our callbacks monitors what nobody logs."""
+    values = [f"val/{name}" for name in ("loss", *scores(torch.eye(2, dtype=torch.int64)))]
+    values += ["train/loss", *(f"val/iou/{name}" for name in classes)]
+    for name in ("early_stopping", "checkpoint"):
+        monitor = (callbacks.get(name) or {}).get("monitor")
+        if monitor is not None and monitor not in values:
+            raise ConfigError(f"callbacks.{name}.monitor='{monitor}' is not logged. {nearest(monitor, values)}")

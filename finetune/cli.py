@@ -1,0 +1,147 @@
+"""The command `finetune`: one word for what to do, then Hydra's own grammar; nothing heavy is imported to answer it."""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from finetune import __version__
+from finetune.config import COMMANDS, ConfigError, config_folder, explain
+
+HELP = """finetune: fine-tune pretrained timm backbones for image segmentation
+
+  finetune train data.root=FOLDER data.classes=[background,thing]   FOLDER has images/ and masks/
+  finetune train experiment=quickstart                              try it without any data
+  finetune train -m backbone=resnet18,convnext_tiny                 a sweep
+  finetune evaluate run=outputs/...                                 score a run, on its data or on data.root=...
+  finetune predict run=outputs/... input=PHOTOS output=masks        masks for new images
+
+`finetune x=y` means `finetune train x=y`. `finetune train --help` lists every group and setting, `--cfg job` shows
+the config that the words make, and eval "$(finetune -sc install=bash)" completes words with the tab key.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; the process exits with 0, 1 (the run failed), 2 (config or usage), 130 (Ctrl-C), 143 (SIGTERM)."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given in ([], ["--help"], ["-h"], ["help"]):
+        print(HELP)
+    elif given == ["--version"]:
+        print(f"finetune {__version__}")
+    else:
+        _run(*split_command(given))
+
+
+def split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """The command and the words after it; without a command it is `train`.
+
+    >>> split_command(["evaluate", "run=a"]), split_command(["seed=1"])
+    (('evaluate', ['run=a']), ('train', ['seed=1']))
+    """
+    first, *rest = arguments
+    if first in COMMANDS:
+        return first, rest
+    if first.startswith(("-", "+", "~")) or "=" in first:
+        return "train", list(arguments)
+    _leave(2, f"unknown command '{first}'. There are {', '.join(COMMANDS)}; a setting is key=value.")
+
+
+def _run(command: str, words: list[str]) -> None:
+    program, full_error = sys.argv[0], os.environ.get("HYDRA_FULL_ERROR")
+    complete_words(command)
+
+    def job(config: DictConfig) -> float | None:
+        _restore("HYDRA_FULL_ERROR", full_error)
+        # Lightning's launcher runs sys.argv again for every further rank, so the command must be in it
+        sys.argv = [program, command, *words]
+        return _job(command, config)
+
+    sys.argv = [program, *words]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors of composition come to us, who know the nearest names
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)(job)()
+    except (ConfigError, HydraException, OmegaConfBaseException) as error:
+        _restore("HYDRA_FULL_ERROR", full_error)
+        _leave(2, str(error) if isinstance(error, ConfigError) else explain(error, command), error)
+    except Exception as error:  # of a sweep's job, whose own message has been printed
+        _restore("HYDRA_FULL_ERROR", full_error)
+        _leave(1, f"a job of the sweep failed: {str(error).strip().splitlines()[0]}", error)
+
+
+def _job(command: str, config: DictConfig) -> float | None:
+    """One job; what goes wrong ends the process with its exit code, or is left to Hydra in a sweep."""
+    sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
+    try:
+        if sweeping:
+            _settle_sweep_job(command, config)
+        if command == "train":
+            sys.argv.append(f"output={config.output}")  # further ranks share the folder of the first
+        return _act(command, config)
+    except KeyboardInterrupt:
+        _leave(130, "interrupted")
+    except Exception as error:
+        if sweeping:
+            print(f"job {HydraConfig.get().job.num} failed: {error}", file=sys.stderr)
+            raise
+        from finetune.inference.predictor import DataError  # torch is loaded by now
+        from finetune.models import WeightsError
+        from finetune.tuning.plan import PlanError
+
+        usage = isinstance(error, ConfigError | DataError | WeightsError | PlanError)
+        _leave(2 if usage else 1, str(error) or type(error).__name__, error)
+
+
+def _settle_sweep_job(command: str, config: DictConfig) -> None:
+    """Put a job below the sweep's folder, and refuse what would run the sweep again in every rank."""
+    settings = HydraConfig.get()
+    if "trainer" in config and config.trainer.devices not in (1, "1"):
+        raise ConfigError(
+            f"-m runs its jobs in one process, so each can have one device; trainer.devices={config.trainer.devices}. "
+            f"Set trainer.devices=1, or start the jobs one by one."
+        )
+    if command == "train" and not any(word.startswith("output=") for word in settings.overrides.task):
+        config.output = settings.runtime.output_dir
+
+
+def _act(command: str, config: DictConfig) -> float | None:
+    import finetune
+
+    if command == "train":
+        return finetune.train(config).score
+    if command == "evaluate":
+        return finetune.evaluate(config).scores["iou"]
+    finetune.predict(config)
+    return None
+
+
+def complete_words(command: str) -> None:
+    """Take the command out of the line that is being completed, which Hydra's completion does not know."""
+    line = os.environ.get("COMP_LINE", "")
+    program, _, rest = line.partition(" ")
+    word, _, after = rest.lstrip().partition(" ")
+    if word in COMMANDS:
+        os.environ["COMP_LINE"] = f"{program} {after}"
+        removed = len(line) - len(os.environ["COMP_LINE"])
+        os.environ["COMP_POINT"] = str(max(0, int(os.environ.get("COMP_POINT", len(line))) - removed))
+
+
+def _restore(name: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value
+
+
+def _leave(code: int, message: str, error: Exception | None = None) -> NoReturn:
+    if error is not None and os.environ.get("HYDRA_FULL_ERROR") == "1":
+        traceback.print_exception(error)
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)

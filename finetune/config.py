@@ -1,0 +1,158 @@
+"""Words become a config: composed by Hydra, every mistake reported at once, translated into plain arguments."""
+
+import difflib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+COMMANDS = ("train", "evaluate", "predict")
+
+
+class ConfigError(ValueError):
+    """Mistakes in what the user asked for, found before anything was done."""
+
+
+def config_folder() -> Path:
+    """Where the YAML files are: next to the code once installed, at the top of a checkout before."""
+    here = Path(__file__).resolve().parent
+    return here / "conf" if (here / "conf").is_dir() else here.parent / "conf"
+
+
+def compose(*words: str, command: str = "train") -> DictConfig:
+    """The config of a command, from the same words as on the command line.
+
+    Args:
+        words: Hydra overrides, such as `data=folder` or `optimizer.lr=3e-4`.
+        command: `train`, `evaluate` or `predict`.
+
+    Raises:
+        ConfigError: a word that does not fit; the nearest ones are shown.
+
+    >>> compose("backbone=resnet50", "seed=3").backbone.name
+    'resnet50.a1_in1k'
+    """
+    GlobalHydra.instance().clear()  # a notebook may have composed something else
+    try:
+        with initialize_config_dir(str(config_folder()), version_base="1.3"):
+            return hydra_compose(command, list(words))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error, command)) from error
+
+
+def explain(error: Exception, command: str) -> str:
+    """What a composition error means, with the nearest names that there are."""
+    text = str(error).strip()
+    cause = str(error.__cause__ or "").strip().splitlines()
+    if key := re.match(r"Could not (?:override|append|delete).*?'([^']+)'", text):
+        return f"there is no setting '{key[1]}'. {_near(key[1], _keys(command))}{_append_hint(text)}"
+    if option := re.search(r"Could not find '([^']+)'", text):
+        group, _, name = option[1].rpartition("/")
+        answers = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
+        near = _near(name, answers)
+        extra = " Any other model of timm: backbone=timm backbone.name=NAME." if group == "backbone" else ""
+        if not group or not answers:
+            return f"there is no group '{group or name}'. {_near(group or name, _groups())}"
+        return f"{group} has no option '{name}'. {near}There are {', '.join(answers)}.{extra}"
+    if group_match := re.search(r"Could not override '([^']+)'.*No match in the defaults list", text, re.DOTALL):
+        return f"there is no group '{group_match[1]}'. {_near(group_match[1], _groups())}"
+    return " ".join([text, *cause[:1]])
+
+
+def _append_hint(text: str) -> str:
+    plus = re.search(r"To append to your config use (\S+)", text)
+    return f"To add it all the same: {plus[1]}" if plus else ""
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    last = name.rpartition(".")[2]
+    near = near or [key for key in known if key.rpartition(".")[2] == last][:3]
+    return f"Did you mean {' or '.join(near)}? " if near else ""
+
+
+def _groups() -> list[str]:
+    return sorted(path.name for path in config_folder().iterdir() if path.is_dir() and path.name != "hydra")
+
+
+def _keys(command: str) -> list[str]:
+    return list(flat(OmegaConf.to_container(compose(command=command)))) if command else []
+
+
+def flat(values: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted names of all entries, groups and leaves.
+
+    >>> list(flat({"a": {"b": 1}, "c": 2}))
+    ['a', 'a.b', 'c']
+    """
+    for key, value in values.items() if isinstance(values, dict) else ():
+        yield f"{prefix}{key}"
+        yield from flat(value, f"{prefix}{key}.")
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The config as plain lists, dicts, numbers and strings, every reference resolved.
+
+    Raises:
+        ConfigError: a value that is missing, or a reference that leads nowhere.
+    """
+    try:
+        content = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
+
+
+def configure(words: Sequence[str | DictConfig], command: str) -> dict[str, Any]:
+    """The plain config of a command, from its words or from one composed config.
+
+    The data's folder is made absolute, so that the run can be used from anywhere later.
+    """
+    composed = words[0] if len(words) == 1 and isinstance(words[0], DictConfig) else compose(*map(str, words), command=command)
+    config = plain(composed)
+    if (config.get("data") or {}).get("root"):
+        config["data"]["root"] = str(Path(config["data"]["root"]).expanduser().resolve())
+    return config
+
+
+def required(config: Mapping[str, Any], key: str) -> str:
+    """The value of a key that the command cannot do without.
+
+    Raises:
+        ConfigError: it is not set.
+    """
+    if not config[key]:
+        raise ConfigError(f"{key} is not set. Say {key}=...")
+    return str(config[key])
+
+
+class Mistakes:
+    """Collects what is wrong, so that the user sees all of it at once."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def add(self, message: str) -> None:
+        """Note a mistake."""
+        self.found.append(message)
+
+    def attempt(self, action: Callable[[], Any]) -> Any:
+        """The action's result, or None and a note of the error that it raised."""
+        try:
+            return action()
+        except (ValueError, TypeError) as error:
+            self.found.append(str(error))
+            return None
+
+    def raise_any(self) -> None:
+        """Raise one ConfigError with everything found, if anything was."""
+        if self.found:
+            raise ConfigError("\n".join(self.found))

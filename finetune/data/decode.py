@@ -1,0 +1,128 @@
+"""From a file to a uint8 tensor."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from finetune.data.records import DataError
+
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+ORIENTATION = 0x0112  # the EXIF tag
+
+
+def read_image(path: Path, channels: int = 3) -> Tensor:
+    """Decode an image, turned the way its EXIF orientation says.
+
+    16-bit grey is divided by 257, so white stays white; 12-bit data in a 16-bit file therefore comes out dark.
+    Transparency is dropped unless four channels are asked for.
+
+    Args:
+        path: any file that Pillow reads.
+        channels: 1 (grey), 3 (RGB) or 4 (RGBA).
+
+    Returns:
+        uint8 (channels, H, W), contiguous.
+
+    Raises:
+        DataError: the file is missing, truncated, no image, a decompression bomb, or of a depth without a known range.
+    """
+    if channels not in MODES:
+        raise ValueError(f"channels={channels}: expected 1 (grey), 3 (RGB) or 4 (RGBA).")
+    picture = _open(path)
+    if picture.mode in SIXTEEN_BIT:
+        picture = _eight_bit(picture, path)
+    elif picture.mode == "F":
+        raise DataError(f"image '{path}' holds floating-point values of unknown range. Save it with 8 or 16 bit.")
+    pixels = np.array(picture.convert(MODES[channels]))
+    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1).contiguous()
+
+
+def read_mask(path: Path, mask_values: Sequence[int] | None = None, ignore_index: int = 255) -> Tensor:
+    """Decode a mask as class indices.
+
+    Palette files give their indices, 1-bit files 0 and 1, and a colour file with three equal channels counts as grey.
+
+    Args:
+        path: any file that Pillow reads.
+        mask_values: the file value of class 0, class 1, ...: `[0, 255]` makes 255 class 1. None keeps the values.
+        ignore_index: label that is left out of loss and score; it may stand in the file beside `mask_values`.
+
+    Returns:
+        uint8 (H, W).
+
+    Raises:
+        DataError: the file cannot be decoded, is a colour picture, or has a value above 255 or outside `mask_values`.
+    """
+    values = _indices(_open(path), path)
+    if mask_values is not None:
+        return torch.from_numpy(_classes(values, mask_values, ignore_index, path))
+    if values.size and (values.max() > 255 or values.min() < 0):
+        raise DataError(
+            f"mask '{path}' has values from {values.min()} to {values.max()}; class indices are 0 to 255. "
+            "List the file's values in data.mask_values, in the order of the classes."
+        )
+    return torch.from_numpy(values.astype(np.uint8))
+
+
+def _open(path: Path) -> Image.Image:
+    """The fully decoded picture, upright."""
+    try:
+        with Image.open(path) as picture:
+            picture.load()  # Image.verify() lets a truncated file pass
+            if picture.getexif().get(ORIENTATION, 1) == 1:
+                return picture
+            return ImageOps.exif_transpose(picture)
+    except Exception as error:  # a broken file makes Pillow's readers raise nearly anything
+        raise DataError(
+            f"cannot read '{path}': {type(error).__name__}: {error}. Replace the file or take it out."
+        ) from error
+
+
+def _eight_bit(picture: Image.Image, path: Path) -> Image.Image:
+    # Pillow's own convert() clips at 255, which turns nearly every pixel white
+    values = np.asarray(picture).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise DataError(f"image '{path}' has values up to {values.max()}. Save it with 8 or 16 bit.")
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+
+
+def _indices(picture: Image.Image, path: Path) -> npt.NDArray[np.integer]:
+    values = np.array(picture)
+    if picture.mode == "1":
+        return values.astype(np.uint8)
+    if picture.mode in ("P", "L", *SIXTEEN_BIT):
+        return values
+    if picture.mode in ("LA", "PA"):
+        return values[..., 0]
+    if picture.mode in ("RGB", "RGBA") and (values[..., :1] == values[..., 1:3]).all():
+        return values[..., 0]
+    raise DataError(
+        f"mask '{path}' is a colour picture (mode {picture.mode}), but a mask holds one class index for each pixel. "
+        "Save it as a grey or palette PNG whose values are 0, 1, 2, ..."
+    )
+
+
+def _classes(
+    values: npt.NDArray[np.integer], mask_values: Sequence[int], ignore_index: int, path: Path
+) -> npt.NDArray[np.uint8]:
+    """File values as class indices, through a table."""
+    low, high = (int(values.min()), int(values.max())) if values.size else (0, 0)
+    table: npt.NDArray[np.int16] = np.full(max(high, ignore_index, *mask_values) + 1, -1, dtype=np.int16)
+    table[ignore_index] = ignore_index
+    table[list(mask_values)] = np.arange(len(mask_values))
+    classes: npt.NDArray[np.int16] = table[np.maximum(values, 0)]
+    if low < 0 or (classes < 0).any():
+        found, counts = np.unique(values, return_counts=True)
+        known = {*mask_values, ignore_index}
+        strange = ", ".join(f"{v} ({n:,} px)" for v, n in zip(found, counts, strict=True) if int(v) not in known)
+        raise DataError(
+            f"mask '{path}' has values that are neither in data.mask_values={list(mask_values)} nor "
+            f"data.ignore_index={ignore_index}: {strange}. Add them, or correct the mask."
+        )
+    return classes.astype(np.uint8)

@@ -1,0 +1,145 @@
+"""Datasets as Lightning data loaders."""
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, Dataset
+
+from finetune.data.dataset import Sample
+from finetune.data.records import DataError
+from finetune.data.sampler import EvaluationSampler, TrainSampler
+
+
+class Batch(TypedDict):
+    """Samples of one size: image uint8 (B, C, H, W), mask uint8 (B, H, W), index int64 (B,)."""
+
+    image: Tensor
+    mask: Tensor
+    index: Tensor
+
+
+class SegmentationData(pl.LightningDataModule):
+    """Training batches of one size; evaluation batches in which every image keeps its own size.
+
+    The samplers shard over the trainer's ranks themselves, so the trainer needs `use_distributed_sampler=False`.
+
+    Args:
+        train: dataset that takes a `Key`; its images must leave the transform with one size.
+        val: dataset for validation.
+        test: dataset for test; None where there is none.
+        batch_size: samples per process.
+        num_workers: processes that load, each with one torch thread; 0 loads in the training process.
+        seed: of the training order.
+        pin_memory: page-locked batches; None for where there is a GPU.
+    """
+
+    def __init__(
+        self,
+        train: Dataset[Sample],
+        val: Dataset[Sample],
+        test: Dataset[Sample] | None = None,
+        batch_size: int = 8,
+        num_workers: int = 0,
+        seed: int = 0,
+        pin_memory: bool | None = None,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: expected 1 or more.")
+        self.train = train
+        self.val = val
+        self.test = test
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        """Shuffled batches, equally many on every rank."""
+        rank, world_size = self._rank()
+        sampler = TrainSampler(len(self.train), self.seed, rank, world_size)  # type: ignore[arg-type]  # sized
+        return DataLoader(
+            self.train,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            # a last batch of one image would give batch norm no variance; a set below one batch is all there is
+            drop_last=len(sampler) >= self.batch_size,
+            collate_fn=collate,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=self.pin_memory,
+            worker_init_fn=one_thread,
+        )
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        """Every validation image exactly once over all ranks."""
+        return self._evaluation(self.val)
+
+    def test_dataloader(self) -> DataLoader[Sample]:
+        """Every test image exactly once over all ranks."""
+        if self.test is None:
+            raise DataError("there is no test split. Add a test/ folder, or set a share for test above 0.")
+        return self._evaluation(self.test)
+
+    def _evaluation(self, dataset: Dataset[Sample]) -> DataLoader[Sample]:
+        sampler = EvaluationSampler(len(dataset), *self._rank())  # type: ignore[arg-type]  # sized
+        # An empty shard gets one empty batch: Lightning skips a loop without batches, hooks too, and the other ranks
+        # would wait for this one in their first collective.
+        batches = list(BatchSampler(sampler, self.batch_size, drop_last=False)) or [[]]
+        return DataLoader(
+            dataset,
+            batch_sampler=batches,
+            collate_fn=collate_by_size,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=self.pin_memory,
+            worker_init_fn=one_thread,
+        )
+
+    def _rank(self) -> tuple[int, int]:
+        """This process and the number of processes."""
+        if self.trainer is None:
+            return 0, 1
+        world_size = self.trainer.world_size
+        # Lightning offers no public way to ask; its own sampler on top of ours would shard the shards
+        if world_size > 1 and self.trainer._accelerator_connector.use_distributed_sampler:
+            raise ValueError(
+                f"the trainer has {world_size} processes and use_distributed_sampler=True, but this data shards "
+                "itself. Pass use_distributed_sampler=False to the Trainer."
+            )
+        return self.trainer.global_rank, world_size
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack samples of one size.
+
+    Raises:
+        DataError: the sizes differ.
+    """
+    sizes = sorted({tuple(sample["mask"].shape) for sample in samples})
+    if len(sizes) > 1:
+        raise DataError(
+            f"training images of different sizes (height, width) cannot be one batch: {sizes}. "
+            "Set augment.crop to one size, or data.batch_size=1."
+        )
+    return {
+        "image": torch.stack([sample["image"] for sample in samples]),
+        "mask": torch.stack([sample["mask"] for sample in samples]),
+        "index": torch.tensor([sample["index"] for sample in samples]),
+    }
+
+
+def collate_by_size(samples: Sequence[Sample]) -> list[Batch]:
+    """Stack samples of equal size, so that each is scored at its own; sizes come in the order of first appearance."""
+    groups: dict[tuple[int, ...], list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(tuple(sample["mask"].shape), []).append(sample)
+    return [collate(group) for group in groups.values()]
+
+
+def one_thread(worker: int) -> None:
+    """Keep a loading worker from using every core, as all of them together would."""
+    torch.set_num_threads(1)

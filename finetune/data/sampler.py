@@ -1,0 +1,88 @@
+"""The order of the samples: counted from the seed, sharded over ranks."""
+
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import Sampler
+
+from finetune.data.dataset import Key, counted_generator
+
+
+class TrainSampler(Sampler[Key]):
+    """Every rank's share of one permutation per epoch.
+
+    The permutation is a pure function of (seed, epoch) and rank r takes its elements r, r + world_size, ...: batch b
+    of all ranks together holds the same samples as batch b of one rank with a batch that is world_size times as big.
+    All ranks get equally many samples; the tail that does not divide is left out, and is another one every epoch.
+
+    Lightning calls `set_epoch` before each epoch, but with workers it may call `iter` first. The first epoch is
+    therefore right without it: 0 on a fresh start; on resume, set `epoch` (with `start`) before the loader is made.
+
+    Args:
+        length: number of samples in the dataset.
+        seed: of the permutations.
+        rank: of this process.
+        world_size: number of processes.
+        shuffle: False keeps the dataset's order.
+
+    Attributes:
+        epoch: the epoch of the next iteration.
+        start: samples of this rank that the next iteration skips, and only the next: for resuming inside an epoch.
+    """
+
+    def __init__(self, length: int, seed: int = 0, rank: int = 0, world_size: int = 1, shuffle: bool = True) -> None:
+        if length < world_size:
+            raise ValueError(f"{length} training images for {world_size} processes: every one needs at least 1.")
+        _check_rank(rank, world_size)
+        self.length = length
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.shuffle = shuffle
+        self.epoch = 0
+        self.start = 0
+
+    def __len__(self) -> int:
+        return self.length // self.world_size
+
+    def __iter__(self) -> Iterator[Key]:
+        epoch, start, self.start = self.epoch, self.start, 0
+        share = self._order(epoch)[: len(self) * self.world_size][self.rank :: self.world_size]
+        for index in share[start:]:
+            yield Key(epoch, index)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next iteration that of this epoch."""
+        self.epoch = epoch
+
+    def _order(self, epoch: int) -> list[int]:
+        if not self.shuffle:
+            return list(range(self.length))
+        return torch.randperm(self.length, generator=counted_generator(self.seed, epoch)).tolist()
+
+
+class EvaluationSampler(Sampler[int]):
+    """Every rank's share of the dataset in order, each sample exactly once over all ranks.
+
+    Shards may differ by one sample, and are empty on the last ranks where there are more ranks than samples.
+
+    Args:
+        length: number of samples in the dataset.
+        rank: of this process.
+        world_size: number of processes.
+    """
+
+    def __init__(self, length: int, rank: int = 0, world_size: int = 1) -> None:
+        _check_rank(rank, world_size)
+        self.indices = range(rank, length, world_size)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+
+def _check_rank(rank: int, world_size: int) -> None:
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank={rank} with world_size={world_size}: expected a rank from 0 to world_size - 1.")

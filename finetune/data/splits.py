@@ -1,0 +1,96 @@
+"""Which image is for training, validation or test, frozen in a file."""
+
+import csv
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from finetune.data.records import DataError, Record, shortlist
+
+SPLITS = ("train", "val", "test")
+HEADER = ["image", "split"]
+
+
+def seeded_split(names: Sequence[str], val: float = 0.15, test: float = 0.15, seed: int = 0) -> dict[str, str]:
+    """Split names by a hash: the answer depends on the set of names and the seed, never on their order.
+
+    A hash and not a random generator, because generators may change their stream between library versions.
+
+    Args:
+        names: image names; repeats count once.
+        val: share for validation, above 0; at least one image.
+        test: share for test; 0 for none, else at least one image.
+        seed: another seed gives another split.
+
+    Returns:
+        Name -> "train", "val" or "test".
+
+    Raises:
+        DataError: there are too few images for the asked splits.
+    """
+    if not (0 < val < 1 and 0 <= test < 1 and val + test < 1):
+        raise ValueError(f"val={val} and test={test} leave no train split: they are shares, val above 0, sum below 1.")
+    order = sorted(set(names), key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
+    tests = max(1, round(test * len(order))) if test else 0
+    vals = max(1, round(val * len(order)))
+    if len(order) <= tests + vals:
+        needed = 3 if test else 2
+        raise DataError(
+            f"{len(order)} images cannot be split into train, val{' and test' if test else ''} with val={val} and "
+            f"test={test}: at least {needed} are needed, one of them for train. Add images or lower the shares."
+        )
+    return {
+        name: "test" if rank < tests else "val" if rank < tests + vals else "train" for rank, name in enumerate(order)
+    }
+
+
+def write_splits(path: Path, records: Iterable[Record]) -> None:
+    """Write the split of every record as CSV with the header `image,split`, sorted by name."""
+    with Path(path).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(HEADER)
+        writer.writerows(sorted((record.name, record.split) for record in records))
+
+
+def read_splits(path: Path) -> dict[str, str]:
+    """Read a file made by `write_splits` as name -> split.
+
+    Raises:
+        DataError: there is no such file, or a row in it is not one image with one known split.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"no split file '{path}'. Leave it out to have one made from the seed.")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.reader(file))
+    if not rows or rows[0] != HEADER:
+        raise DataError(f"'{path}' starts with {rows[0] if rows else 'nothing'}; expected the header image,split.")
+    splits: dict[str, str] = {}
+    for line, row in enumerate(rows[1:], start=2):
+        if len(row) != 2 or row[1] not in SPLITS:
+            raise DataError(
+                f"'{path}' line {line} is {row}; expected image,split with split one of {', '.join(SPLITS)}."
+            )
+        if row[0] in splits:
+            raise DataError(f"'{path}' line {line} names '{row[0]}' a second time. Keep one line for each image.")
+        splits[row[0]] = row[1]
+    return splits
+
+
+def assign_splits(records: Iterable[Record], splits: Mapping[str, str]) -> list[Record]:
+    """Give every record its split.
+
+    Raises:
+        DataError: an image is not in the splits, or the splits name an image that is not there.
+    """
+    records = list(records)
+    names = {record.name for record in records}
+    problems = []
+    if unsplit := sorted(names - splits.keys()):
+        problems.append(f"{len(unsplit):,} images are not in the splits: {shortlist(unsplit)}")
+    if absent := sorted(splits.keys() - names):
+        problems.append(f"{len(absent):,} names in the splits have no image: {shortlist(absent)}")
+    if problems:
+        raise DataError(f"{'; '.join(problems)}. Edit the split file, or leave it out to have a new one made.")
+    return [replace(record, split=splits[record.name]) for record in records]

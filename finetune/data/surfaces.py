@@ -1,0 +1,71 @@
+"""Textured, lit surfaces for drawn pictures."""
+
+from math import cos, pi, sin
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Floats = npt.NDArray[np.float32]
+
+
+def surface(rng: np.random.Generator, height: int, width: int, pattern: int) -> Floats:
+    """Two colours mixed by one of the `PATTERNS` and by blotches, (H, W, 3), 0 to 255."""
+    one, far = rng.uniform(20, 235, (2, 3)).astype(np.float32)
+    other = one + rng.uniform(0.4, 0.9) * (far - one)
+    blotches = _blotches(rng, height, width, int(rng.integers(3, 9)))
+    mix = 0.8 * PATTERNS[pattern](rng, height, width) + 0.2 * blotches
+    return np.asarray(one + mix[..., None] * (other - one), dtype=np.float32)
+
+
+def light(rng: np.random.Generator, height: int, width: int) -> Floats:
+    """Light that falls off across the picture, (H, W, 1), around 1."""
+    y, x = _axes(rng, height, width, 1.0)
+    slope = rng.uniform(0, 0.45)
+    return np.asarray(1 + slope * (x + y).clip(-1, 1), dtype=np.float32)[..., None]
+
+
+def _axes(rng: np.random.Generator, height: int, width: int, waves: float) -> tuple[Floats, Floats]:
+    """Turned coordinates (H, W) that run over `waves` units across the shorter side."""
+    turn, start = rng.uniform(0, 2 * pi), rng.uniform(0, 1)
+    unit = waves / min(height, width)
+    y = ((np.arange(height) - height / 2) * unit).astype(np.float32)[:, None]
+    x = ((np.arange(width) - width / 2) * unit).astype(np.float32)
+    return (
+        np.asarray(y * cos(turn) + x * sin(turn) + start, dtype=np.float32),
+        np.asarray(x * cos(turn) - y * sin(turn) + start, dtype=np.float32),
+    )
+
+
+def _blotches(rng: np.random.Generator, height: int, width: int, cells: int) -> Floats:
+    """Smooth noise (H, W), 0 to 1, with that many cells across."""
+    coarse = Image.fromarray(rng.integers(0, 256, (cells, cells), dtype=np.uint8))
+    return np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32) / np.float32(255)
+
+
+def _dots(rng: np.random.Generator, height: int, width: int) -> Floats:
+    y, x = _axes(rng, height, width, rng.uniform(8, 20))
+    return ((y % 1 - 0.5) ** 2 + (x % 1 - 0.5) ** 2 < 0.1).astype(np.float32)
+
+
+def _checks(rng: np.random.Generator, height: int, width: int) -> Floats:
+    y, x = _axes(rng, height, width, rng.uniform(8, 20))
+    return ((np.floor(y) + np.floor(x)) % 2).astype(np.float32)
+
+
+def _stripes(rng: np.random.Generator, height: int, width: int) -> Floats:
+    y, _ = _axes(rng, height, width, rng.uniform(8, 20))
+    return np.asarray(0.5 + 0.5 * np.sin(2 * pi * y), dtype=np.float32)
+
+
+def _grain(rng: np.random.Generator, height: int, width: int) -> Floats:
+    return _blotches(rng, height, width, int(rng.integers(24, 64)))
+
+
+def _bricks(rng: np.random.Generator, height: int, width: int) -> Floats:
+    y, x = _axes(rng, height, width, rng.uniform(6, 14))
+    shifted = x / 2 + 0.5 * (np.floor(y) % 2)
+    return ((y % 1 < 0.2) | (shifted % 1 < 0.1)).astype(np.float32)
+
+
+PATTERNS = (_dots, _checks, _stripes, _grain, _bricks)

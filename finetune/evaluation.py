@@ -1,0 +1,164 @@
+"""What the command `evaluate` does: any run on any data."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import yaml
+from omegaconf import DictConfig
+
+from finetune import build
+from finetune.callbacks import IoU
+from finetune.checkpoint import load_model
+from finetune.config import ConfigError, compose, configure, plain, required
+from finetune.data.module import SegmentationData
+from finetune.folder import check_new
+from finetune.reports.evaluation import write_evaluation
+from finetune.tasks import SemanticTask
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of a model on a data set.
+
+    Attributes:
+        folder: tables and pictures.
+        scores: name -> value.
+        matrix: counts (K, K), int64; rows are the truth.
+    """
+
+    folder: Path
+    scores: dict[str, float]
+    matrix: torch.Tensor
+
+
+def evaluate(*words: str | DictConfig) -> Evaluation:
+    """Score a run on its own data, or on any other.
+
+    Args:
+        words: the words of `finetune evaluate`, such as `run=DIR data.root=photos`; or one composed config.
+
+    Raises:
+        ConfigError: no model there, or data that does not suit it.
+    """
+    config = configure(words, "evaluate")
+    speak()
+    path = Path(required(config, "run"))
+    folder = Path(config["output"]) if config["output"] else None
+    if folder is not None:
+        check_new(folder)
+    saved = load_model(path)
+    data, split = evaluation_data(path, config, saved.model.class_names, saved.model.backbone.in_channels)
+    home = run_folder(path) or Path()
+    folder = folder or free_folder(home / "evaluation" / split)
+    trainer = build.trainer({**config, "callbacks": IOU, "logger": {}}, folder)
+    dataset = data.datasets[split]
+    loaders = SegmentationData(dataset, dataset, dataset, config["data"]["batch_size"] or 4)
+    matrix = score(trainer, SemanticTask(saved.model, ignore_index=data.ignore_index), loaders, "test")
+    scores = write_evaluation(folder, matrix, data.classes)
+    logger.info(f"{split}/iou {scores['iou']:.4f} over {data.sizes()[split]:,} images; tables and pictures in {folder}")
+    return Evaluation(folder, scores, matrix)
+
+
+IOU = {"iou": {"_target_": "finetune.callbacks.IoU"}}
+
+
+def score(trainer: pl.Trainer, task: SemanticTask, loaders: SegmentationData, split: str) -> torch.Tensor:
+    """The confusion matrix (K, K) of a model on the `test` or `val` loader, summed over all ranks."""
+    with warnings.catch_warnings():
+        # our shards never overlap, which is what this warning is about
+        warnings.filterwarnings("ignore", ".*it is recommended to use `Trainer\\(devices=1.*")
+        run = trainer.test if split == "test" else trainer.validate
+        run(task, datamodule=loaders, verbose=False)
+    counted = next((callback.matrix for callback in trainer.callbacks if isinstance(callback, IoU)), None)
+    return task.epoch_matrix().cpu() if counted is None else counted
+
+
+def evaluation_data(
+    path: Path, config: Mapping[str, Any], classes: Sequence[str], channels: int
+) -> tuple[build.Data, str]:
+    """The data to evaluate on, and the name of its split.
+
+    What the config leaves open is as the run was trained; a folder of other images without a split is taken whole.
+
+    Raises:
+        ConfigError: other classes than the model's, or a split that is not there.
+    """
+    home = run_folder(path)
+    trained = yaml.safe_load((home / "config.yaml").read_text()) if home else plain(compose("data=folder"))
+    given = {key: value for key, value in config["data"].items() if value is not None}
+    settings = {**trained["data"], **given, "classes": list(classes)}
+    _check_classes(given.get("classes"), classes)
+    if settings["kind"] == "drawn":
+        data = build.drawn_data(settings, trained["seed"])
+        split = _choose(config["split"], list(data.datasets))
+        return data, split
+    records = build.found_records(settings)
+    own = home is not None and "root" not in given
+    splits = settings.get("splits") or (str(home / "splits.csv") if own else None)
+    if splits is not None:
+        records = build.assigned(records, splits)
+    split = _choose(config["split"], [record.split for record in records])
+    chosen = [replace(record, split=split) for record in records if split in ("all", record.split)]
+    return build.folder_data(settings, chosen, channels, trained["seed"]), split
+
+
+def _check_classes(given: int | Sequence[str] | None, classes: Sequence[str]) -> None:
+    count = given if isinstance(given, int) or given is None else len(given)
+    if count is not None and count != len(classes):
+        raise ConfigError(
+            f"the model knows {len(classes)} classes ({', '.join(classes)}), but data.classes declares {count}. "
+            f"Evaluate on masks of the model's classes, and leave data.classes out; or train for the new ones."
+        )
+
+
+def _choose(wanted: str | None, found: Sequence[str]) -> str:
+    there = [name for name in ("test", "val", "train") if name in found]
+    if wanted is None:
+        return there[0] if there else "all"
+    if wanted not in (*there, "all"):
+        raise ConfigError(f"split='{wanted}' is not there; the data has {', '.join([*there, 'all'])}.")
+    return wanted
+
+
+def run_folder(path: Path) -> Path | None:
+    """The run that a run folder, model folder or checkpoint belongs to; None for a model on its own."""
+    homes = (path, path.parent, path.parent.parent)
+    return next((home for home in homes if (home / "config.yaml").is_file() and (home / "env.json").is_file()), None)
+
+
+def free_folder(folder: Path) -> Path:
+    """The folder, or the first of `folder_2`, `folder_3`, ... that is not there yet."""
+    taken = (folder.with_name(f"{folder.name}_{number}") for number in range(2, 10_000))
+    return folder if not folder.exists() else next(path for path in taken if not path.exists())
+
+
+def speak() -> None:
+    """Let the toolkit's own messages be seen, and Lightning's hints not; only the first rank speaks."""
+    own = logging.getLogger("finetune")
+    first = os.environ.get("LOCAL_RANK", "0") == "0"
+    own.setLevel(logging.INFO if first else logging.ERROR)
+    if not any(isinstance(handler, Console) for handler in own.handlers):
+        own.addHandler(Console())
+        own.propagate = False
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")  # ours are few where that is faster
+
+
+class Console(logging.Handler):
+    """Writes messages to whatever standard output is at the time, as they are."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one message."""
+        label = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        print(label + record.getMessage(), file=sys.stdout, flush=True)

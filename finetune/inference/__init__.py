@@ -1,0 +1,5 @@
+"""Finished models at work on images."""
+
+from finetune.inference.predictor import Predictor
+
+__all__ = ["Predictor"]

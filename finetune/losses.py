@@ -1,0 +1,229 @@
+"""Losses for semantic segmentation: pure functions on logits, and one module that chooses among them.
+
+Every function takes logits (B, K, H, W) and a target (B, H, W) of class indices in any integer type. Pixels that
+carry `ignore_index` add nothing to the value and receive a gradient of exactly zero; a batch in which every pixel is
+ignored costs 0, not NaN. Nothing here waits for the GPU: no branch looks at a value of a tensor.
+"""
+
+from collections.abc import Callable
+from difflib import get_close_matches
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+TINY = 1e-7  # only ever divides a numerator that is zero as well
+
+
+def cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    ignore_index: int = 255,
+    weight: Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Mean cross-entropy over the pixels that count, each weighted by its class.
+
+    Equal to `torch.nn.functional.cross_entropy`, except that an all-ignored batch costs 0 here and NaN there.
+
+    Args:
+        logits: scores (B, K, H, W), float.
+        target: class indices (B, H, W), any integer type.
+        ignore_index: label of the pixels that do not count.
+        weight: class weights (K,), same float type as the logits.
+        label_smoothing: share of the target spread evenly over all classes, 0..1.
+    """
+    return _cross_entropy(F.log_softmax(logits, dim=1), target, ignore_index, weight, label_smoothing)
+
+
+def dice(
+    logits: Tensor,
+    target: Tensor,
+    ignore_index: int = 255,
+    weight: Tensor | None = None,
+    smooth: float = 0.0,
+) -> Tensor:
+    """One minus soft Dice, taken per class over the whole batch, then averaged over the classes in the target.
+
+    Classes that the target lacks are left out of the mean, where smp counts them as a loss of 0: smp's value is
+    this one times (classes present / K).
+
+    Args:
+        logits: scores (B, K, H, W), float.
+        target: class indices (B, H, W), any integer type.
+        ignore_index: label of the pixels that do not count.
+        weight: class weights (K,) of the mean over classes.
+        smooth: added to both sides of the fraction, in pixels; softens the loss of very small classes
+            (smp's `smooth` is half of this one).
+
+    Source: Milletari et al. 2016, https://arxiv.org/abs/1606.04797 (with a plain, not squared, denominator)
+    """
+    return _dice(F.softmax(logits, dim=1), target, ignore_index, weight, smooth)
+
+
+def ce_dice(
+    logits: Tensor,
+    target: Tensor,
+    ignore_index: int = 255,
+    weight: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    dice_weight: float = 1.0,
+) -> Tensor:
+    """Cross-entropy plus `dice_weight` times Dice, for little more than one of them: they share the softmax."""
+    log_p = F.log_softmax(logits, dim=1)
+    entropy = _cross_entropy(log_p, target, ignore_index, weight, label_smoothing)
+    return entropy + dice_weight * _dice(log_p.exp(), target, ignore_index, weight)
+
+
+def focal(
+    logits: Tensor,
+    target: Tensor,
+    ignore_index: int = 255,
+    gamma: float = 2.0,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """Cross-entropy with each pixel scaled by (1 - p)^gamma, p the softmax probability of its true class.
+
+    The softmax form of the paper's loss; smp and torchvision sum K sigmoid losses instead. With `gamma=0` this is
+    `cross_entropy`, with the same mean over pixels, weighted by class.
+
+    Args:
+        logits: scores (B, K, H, W), float.
+        target: class indices (B, H, W), any integer type.
+        ignore_index: label of the pixels that do not count.
+        gamma: how strongly easy pixels are turned down.
+        weight: class weights (K,), same float type as the logits; the paper's alpha.
+
+    Source: Lin et al. 2017, https://arxiv.org/abs/1708.02002
+    """
+    target = target.long()
+    log_p = F.log_softmax(logits, dim=1)
+    loss = F.nll_loss(log_p, target, weight, ignore_index=ignore_index, reduction="none")
+    log_p_true = -F.nll_loss(log_p, target, ignore_index=ignore_index, reduction="none")
+    # the clamp keeps the gradient of x^gamma finite at p = 1 when gamma < 1
+    miss = (-torch.expm1(log_p_true)).clamp_min(TINY)
+    return (miss**gamma * loss).sum() / _pixel_weight(target, ignore_index, weight, loss.dtype)
+
+
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "cross_entropy": cross_entropy,
+    "dice": dice,
+    "ce_dice": ce_dice,
+    "focal": focal,
+}
+
+
+class SegmentationLoss(nn.Module):
+    """One of `LOSSES` with its settings, in float32 whatever autocast does.
+
+    Args:
+        name: `cross_entropy`, `dice`, `ce_dice` or `focal`.
+        ignore_index: label of the pixels that do not count.
+        class_weights: weights (K,); not part of the checkpoint, they belong to the data.
+        label_smoothing: for the cross-entropy part, 0..1.
+        dice_weight: for `ce_dice`, the weight of Dice beside a cross-entropy of weight 1.
+        gamma: for `focal`.
+
+    Raises:
+        ValueError: the name is not one of `LOSSES`.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        name: str = "ce_dice",
+        ignore_index: int = 255,
+        class_weights: Tensor | None = None,
+        label_smoothing: float = 0.0,
+        dice_weight: float = 1.0,
+        gamma: float = 2.0,
+    ) -> None:
+        super().__init__()
+        if name not in LOSSES:
+            near = get_close_matches(name, LOSSES, n=1, cutoff=0.4)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise ValueError(f"there is no loss '{name}'.{hint} Choose one of {', '.join(LOSSES)}.")
+        self.name = name
+        self.ignore_index = ignore_index
+        self.options: dict[str, float] = {
+            "cross_entropy": {"label_smoothing": label_smoothing},
+            "dice": {},
+            "ce_dice": {"label_smoothing": label_smoothing, "dice_weight": dice_weight},
+            "focal": {"gamma": gamma},
+        }[name]
+        self.register_buffer("class_weights", _as_weights(class_weights), persistent=False)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Scalar float32 loss of logits (B, K, H, W) against labels (B, H, W)."""
+        self._check_shapes(logits, target)
+        # half precision overflows in Dice: its sums run over every pixel of the batch
+        with torch.autocast(device_type=logits.device.type, enabled=False):
+            loss = LOSSES[self.name]
+            return loss(logits.float(), target, self.ignore_index, weight=self.class_weights, **self.options)
+
+    def _check_shapes(self, logits: Tensor, target: Tensor) -> None:
+        batch, classes, *size = logits.shape
+        if target.shape != (batch, *size):
+            raise ValueError(
+                f"the target has shape {tuple(target.shape)}, but logits of shape {tuple(logits.shape)} need "
+                f"{(batch, *size)}: one class index per pixel, no channel axis."
+            )
+        if self.class_weights is not None and len(self.class_weights) != classes:
+            raise ValueError(
+                f"there are {len(self.class_weights)} class weights, but the logits have {classes} classes. "
+                f"Give one weight per class."
+            )
+
+    def extra_repr(self) -> str:
+        """The settings, for `print(model)`."""
+        return ", ".join(
+            [self.name, f"ignore_index={self.ignore_index}", *(f"{k}={v}" for k, v in self.options.items())]
+        )
+
+
+def _cross_entropy(
+    log_p: Tensor, target: Tensor, ignore_index: int, weight: Tensor | None, label_smoothing: float
+) -> Tensor:
+    target = target.long()
+    total = F.nll_loss(log_p, target, weight, ignore_index=ignore_index, reduction="sum")
+    if label_smoothing:
+        every_class = -log_p.sum(1) if weight is None else -torch.einsum("bkhw,k->bhw", log_p, weight)
+        spread = (every_class * (target != ignore_index)).sum() / log_p.shape[1]
+        total = (1 - label_smoothing) * total + label_smoothing * spread
+    return total / _pixel_weight(target, ignore_index, weight, log_p.dtype)
+
+
+def _pixel_weight(target: Tensor, ignore_index: int, weight: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Sum of the class weights over the pixels that count; never 0."""
+    valid = target != ignore_index
+    if weight is None:
+        return valid.sum().to(dtype).clamp_min(1.0)
+    return (weight[target.masked_fill(~valid, 0)] * valid).sum().clamp_min(TINY)
+
+
+def _dice(p: Tensor, target: Tensor, ignore_index: int, weight: Tensor | None, smooth: float = 0.0) -> Tensor:
+    target = target.long()
+    valid = target != ignore_index
+    label = target.masked_fill(~valid, 0)  # any class will do: its probability is zeroed next
+    p = p * valid.unsqueeze(1)
+    p_true = p.gather(1, label.unsqueeze(1)).squeeze(1)
+
+    overlap = _sum_per_class(p_true, label, p.shape[1])
+    size = _sum_per_class(valid.to(p.dtype), label, p.shape[1])
+    score = (2 * overlap + smooth) / (p.sum((0, 2, 3)) + size + smooth).clamp_min(TINY)
+
+    share = (size > 0).to(p.dtype) if weight is None else (size > 0) * weight
+    return ((1 - score) * share).sum() / share.sum().clamp_min(TINY)
+
+
+def _sum_per_class(values: Tensor, label: Tensor, classes: int) -> Tensor:
+    """Sum of values (B, H, W) by label, (K,); four times faster than a one-hot mask."""
+    # rows first: one float32 running sum over millions of pixels would lose digits, and GPU atomics would queue
+    batch, height, _ = values.shape
+    rows = values.new_zeros(batch, height, classes).scatter_add(2, label, values)
+    return rows.sum((0, 1))
+
+
+def _as_weights(weights: Tensor | None) -> Tensor | None:
+    return None if weights is None else torch.as_tensor(weights, dtype=torch.float32).detach().clone()

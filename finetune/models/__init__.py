@@ -1,0 +1,8 @@
+"""Pretrained backbones, segmentation heads, and the model that joins them."""
+
+from finetune.models.backbone import Backbone
+from finetune.models.heads import HEADS
+from finetune.models.segmenter import Segmenter
+from finetune.models.weights import WeightsError
+
+__all__ = ["HEADS", "Backbone", "Segmenter", "WeightsError"]

@@ -1,0 +1,147 @@
+"""Any timm convolutional pyramid as a backbone: the full model, read through `forward_intermediates`."""
+
+import copy
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+from torch import Tensor, nn
+
+from finetune.models.weights import WeightsError, pretrained_arguments
+
+STRIDES = (2, 4, 8, 16, 32)
+
+
+class Backbone(nn.Module):
+    """A timm model that returns its feature pyramid.
+
+    The model is timm's own, whole: its weights go back into `timm.create_model` unchanged, and it keeps
+    `group_matcher`, which orders its layers. Layers that the pyramid does not reach (classifier, last norm) keep
+    their weights but are named by `unused_parameters`, so that nobody trains them.
+
+    Args:
+        name: a timm model name, with or without a pretrained tag.
+        weights: `pretrained`, `none`, `package:<distribution>`, or a file in timm's format.
+        in_channels: channels of the images; a pretrained stem is adapted to them.
+        output_stride: 32, or 8 or 16 for heads that want a dilated backbone; models that cannot be dilated
+            keep their own.
+        options: further arguments of `timm.create_model`, such as `drop_path_rate`.
+
+    Raises:
+        WeightsError: the weights that were asked for cannot be had.
+        ValueError: unknown name, or a model without a pyramid.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        weights: str = "pretrained",
+        in_channels: int = 3,
+        output_stride: int = 32,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        check_name(name)
+        self.name = name
+        self.in_channels = in_channels
+        self.model = _create(name, weights, in_channels, output_stride, dict(options or {}))
+        self.model.pretrained_cfg.pop("state_dict", None)  # or the weights would be held twice
+        levels = _pyramid_levels(self.model, name)
+        self.strides = tuple(levels)
+        self.indices = tuple(levels.values())
+        self.channels = tuple(int(self.model.feature_info[i]["num_chs"]) for i in self.indices)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Feature maps (B, channels[i], H / strides[i], W / strides[i]), fine to coarse, of images (B, C, H, W)."""
+        features: list[Tensor] = self.model.forward_intermediates(
+            images, indices=list(self.indices), norm=False, stop_early=True, output_fmt="NCHW", intermediates_only=True
+        )
+        return features
+
+    @property
+    def pretrained_cfg(self) -> dict[str, Any]:
+        """What timm knows of the weights: mean, std, interpolation, licence, source."""
+        return dict(self.model.pretrained_cfg)
+
+    def normalization(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation per channel, of intensities in 0..1, that the weights were trained with.
+
+        Where the images have another number of channels, each takes the average over the weights' own.
+        """
+        mean, std = list(self.pretrained_cfg["mean"]), list(self.pretrained_cfg["std"])
+        if len(mean) != self.in_channels:
+            mean, std = ([sum(values) / len(values)] * self.in_channels for values in (mean, std))
+        return mean, std
+
+    def unused_parameters(self) -> set[str]:
+        """Names of parameters that no feature map depends on: they get no gradient."""
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        structure = copy.deepcopy(self.model, {id(tensor): tensor for tensor in tensors})  # shares every weight
+        structure.prune_intermediate_layers(list(self.indices), prune_norm=True, prune_head=True)
+        kept = {name for name, _ in structure.named_parameters()}
+        return {f"model.{name}" for name, _ in self.model.named_parameters() if name not in kept}
+
+
+def check_name(name: str) -> None:
+    """Raise a ValueError with the nearest names unless timm knows this one."""
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models() + timm.list_pretrained(), n=5)
+        hint = f"Did you mean {', '.join(near)}?" if near else "`timm.list_models()` names them all."
+        raise ValueError(f"unknown backbone '{name}': timm has no model of that name. {hint}")
+
+
+def _create(name: str, weights: str, in_channels: int, output_stride: int, options: dict[str, Any]) -> nn.Module:
+    arguments = {**pretrained_arguments(name, weights), "in_chans": in_channels, **options}
+    if weights == "pretrained" and not timm.is_model_pretrained(name):
+        raise WeightsError(f"timm has no pretrained weights for '{name}'. Set backbone.weights to a file or to none.")
+    try:
+        if output_stride != 32:
+            return _create_dilated(name, output_stride, arguments)
+        return timm.create_model(name, **arguments)  # type: ignore[no-any-return]  # timm is not typed
+    except (OSError, RuntimeError, KeyError) as error:
+        raise WeightsError(_failure(name, weights, error)) from error
+
+
+def _create_dilated(name: str, output_stride: int, arguments: dict[str, Any]) -> nn.Module:
+    try:
+        return timm.create_model(name, output_stride=output_stride, **arguments)  # type: ignore[no-any-return]
+    except (TypeError, AssertionError, NotImplementedError):  # how timm's families say that they cannot be dilated
+        return timm.create_model(name, **arguments)  # type: ignore[no-any-return]
+
+
+def _failure(name: str, weights: str, error: Exception) -> str:
+    cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if weights != "pretrained":
+        return f"weights '{weights}' do not fit {name}: {str(error).strip()[:600]}"
+    return (
+        f"cannot fetch the pretrained weights of '{name}' ({cause}). They are looked for in "
+        f"{_hub_cache()} (HF_HOME moves it) and then on the hub. Ways out: connect once and run again; copy the "
+        f"weights there or anywhere and set backbone.weights=FILE; use backbone=efficientnet_lite0, whose weights come "
+        f"from a package; or set backbone.weights=none to train from scratch."
+    )
+
+
+def _hub_cache() -> str:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return str(HF_HUB_CACHE)
+
+
+def _pyramid_levels(model: nn.Module, name: str) -> dict[int, int]:
+    """Stride -> index of the deepest feature map of that stride.
+
+    Stride 1 is left out, as decoders end at the image anyway, and so is all beyond 32.
+    """
+    info = getattr(model, "feature_info", None)
+    if info is None or not hasattr(model, "forward_intermediates"):
+        raise ValueError(f"backbone '{name}' does not give its intermediate features, so no head fits it.")
+    levels = {int(entry["reduction"]): index for index, entry in enumerate(info)}
+    if len(set(levels)) < 3 or any(stride not in (1, *STRIDES, 64) for stride in levels):
+        raise ValueError(
+            f"backbone '{name}' gives feature maps of strides {sorted(levels)}; a pyramid of at least three "
+            f"out of {STRIDES} is needed. Convolutional families such as resnet, efficientnet or convnext have one."
+        )
+    return {stride: index for stride, index in levels.items() if stride in STRIDES}
+
+

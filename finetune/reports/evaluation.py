@@ -1,0 +1,48 @@
+"""Files of an evaluation and the curves of a run."""
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from finetune.metrics.confusion import iou, scores
+from finetune.metrics.table import class_rows
+from finetune.plots import class_bars_figure, confusion_figure, curves_figure
+
+
+def write_evaluation(folder: Path, matrix: Tensor, names: Sequence[str]) -> dict[str, float]:
+    """Write `scores.json`, `classes.csv`, `confusion.csv`, `confusion.png` and `classes.png`; return the scores.
+
+    Args:
+        folder: made if need be.
+        matrix: counts (K, K), int64; rows are the truth.
+        names: of the K classes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    values = scores(matrix)
+    plain = {name: None if math.isnan(value) else value for name, value in values.items()}
+    (folder / "scores.json").write_text(json.dumps(plain, indent=2) + "\n")
+    rows = class_rows(matrix, names)
+    with (folder / "classes.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows({k: "" if v != v else v for k, v in row.items()} for row in rows)
+    with (folder / "confusion.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["truth \\ prediction", *names])
+        table.writerows([name, *row] for name, row in zip(names, matrix.tolist(), strict=True))
+    confusion_figure(matrix, names, folder / "confusion.png")
+    share = matrix.sum(dim=1).double() / matrix.sum().clamp(min=1)
+    class_bars_figure(iou(matrix), share, names, folder / "classes.png")
+    return values
+
+
+def write_curves(run: Path) -> None:
+    """Draw `plots/loss.png` and `plots/iou.png` from the run's `metrics.csv`."""
+    with (run / "metrics.csv").open(newline="") as file:
+        rows = [{k: float(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
+    (run / "plots").mkdir(exist_ok=True)
+    curves_figure(rows, run / "plots")

@@ -1,0 +1,6 @@
+"""Ways of learning, each a LightningModule."""
+
+from finetune.tasks.base import TuningTask
+from finetune.tasks.semantic import SemanticTask
+
+__all__ = ["SemanticTask", "TuningTask"]

@@ -1,0 +1,125 @@
+"""Semantic segmentation: every pixel has exactly one class."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from finetune.losses import SegmentationLoss
+from finetune.metrics.confusion import ConfusionMatrix
+from finetune.models import Segmenter
+from finetune.tasks.base import TuningTask
+
+Batch = dict[str, Tensor]
+
+
+class SemanticTask(TuningTask):
+    """Trains a model with a pixel loss and counts what it gets right.
+
+    Losses are sums and counts and scores are one matrix, so both are exact for any batch size and number of devices.
+
+    Attributes:
+        train_loss: mean over the images of the last whole epoch, of all ranks.
+
+    Args:
+        model: what is trained.
+        loss: of logits (B, K, H, W) and classes (B, H, W).
+        ignore_index: label of pixels that count for nothing.
+        options: further arguments of `TuningTask`.
+    """
+
+    def __init__(
+        self, model: Segmenter, loss: SegmentationLoss | None = None, ignore_index: int = 255, **options: Any
+    ) -> None:
+        super().__init__(model, **options)
+        self.loss = loss or SegmentationLoss(ignore_index=ignore_index)
+        self.ignore_index = ignore_index
+        self.confusion = ConfusionMatrix(model.classes, ignore_index)
+        self.train_loss: Tensor | None = None
+        self._train_loss = LossMean()
+        self._eval_loss = LossMean()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of a batch of `image` (B, C, H, W), uint8, and `mask` (B, H, W), uint8."""
+        logits = self.model(self.model.normalize(batch["image"]))
+        loss: Tensor = self.loss(logits, batch["mask"])
+        self._train_loss.add(loss.detach(), len(logits))
+        return loss
+
+    def on_train_epoch_start(self) -> None:
+        """Begin to count the epoch's loss."""
+        self._train_loss = LossMean()
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Settle the epoch's loss with its last batch, so that it is there when the validation reports."""
+        if self.trainer.is_last_batch:
+            self.train_loss = self._reduced(self._train_loss)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's loss, the mean over all images of all ranks."""
+        if self.train_loss is not None:
+            self.log("train/loss", self.train_loss)
+
+    def validation_step(self, batch: list[Batch], batch_idx: int) -> None:
+        """Count a batch; its images come in groups of equal size."""
+        self._count(batch)
+
+    def test_step(self, batch: list[Batch], batch_idx: int) -> None:
+        """Count a batch; its images come in groups of equal size."""
+        self._count(batch)
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin to count."""
+        self._begin()
+
+    def on_test_epoch_start(self) -> None:
+        """Begin to count."""
+        self._begin()
+
+    def epoch_matrix(self) -> Tensor:
+        """The confusion matrix (K, K) of the epoch over all ranks, int64; called by every rank, once an epoch."""
+        # a copy, as the reduction is in place
+        matrix: Tensor = self.trainer.strategy.reduce(self.confusion.matrix.clone().to(self.device), reduce_op="sum")
+        return matrix
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the loss, the mean over all images of all ranks."""
+        self.log("val/loss", self._reduced(self._eval_loss))
+
+    def on_test_epoch_end(self) -> None:
+        """Log the loss, the mean over all images of all ranks."""
+        self.log("test/loss", self._reduced(self._eval_loss))
+
+    def _begin(self) -> None:
+        self.confusion.reset()
+        self._eval_loss = LossMean()
+
+    def _count(self, batch: list[Batch]) -> None:
+        for group in batch:
+            logits = self.model(self.model.normalize(group["image"]))
+            self.confusion.update(logits.argmax(dim=1), group["mask"])
+            for image in range(len(logits)):  # the loss of each by itself, whatever batch it came in
+                mask = group["mask"][image : image + 1]
+                counted = (mask != self.ignore_index).any()
+                self._eval_loss.add(self.loss(logits[image : image + 1], mask), counted)
+
+    def _reduced(self, mean: "LossMean") -> Tensor:
+        total: Tensor = self.trainer.strategy.reduce(mean.state(self.device), reduce_op="sum")
+        return (total[0] / total[1]).float()
+
+
+class LossMean:
+    """A mean that is kept as sum and count, in float64, until it is asked for."""
+
+    def __init__(self) -> None:
+        self.sum: Tensor | float = 0.0
+        self.count: Tensor | float = 0.0
+
+    def add(self, loss: Tensor, count: Tensor | int) -> None:
+        """Count a mean loss of `count` images; nothing waits for the device."""
+        self.sum = self.sum + loss.double() * count
+        self.count = self.count + count
+
+    def state(self, device: torch.device) -> Tensor:
+        """Sum and count (2,), float64."""
+        return torch.stack([torch.as_tensor(v, dtype=torch.float64, device=device) for v in (self.sum, self.count)])

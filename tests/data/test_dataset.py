@@ -1,0 +1,73 @@
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from finetune.data.dataset import Key, SegmentationDataset, counted_generator
+from finetune.data.decode import read_image, read_mask
+from finetune.data.records import DataError, Record
+from finetune.data.sampler import TrainSampler
+from finetune.data.transforms import Augment
+
+
+@pytest.fixture
+def records(write):
+    rng = torch.Generator().manual_seed(0)
+    return [
+        Record(
+            write(f"images/{n}.png", torch.randint(0, 256, (20, 24, 3), generator=rng, dtype=torch.uint8).numpy()),
+            write(f"masks/{n}.png", torch.randint(0, 3, (20, 24), generator=rng, dtype=torch.uint8).numpy()),
+            "train",
+        )
+        for n in range(6)
+    ]
+
+
+def test_items_are_the_decoded_files(records):
+    dataset = SegmentationDataset(records)
+    item = dataset[4]
+    assert torch.equal(item["image"], read_image(records[4].image))
+    assert torch.equal(item["mask"], read_mask(records[4].mask))
+    assert item["index"] == 4
+    assert (len(dataset), dataset.names) == (6, ["0", "1", "2", "3", "4", "5"])
+
+
+def test_a_sample_is_a_function_of_seed_epoch_and_index(records):
+    def sample(epoch: int, seed: int = 0) -> torch.Tensor:
+        return SegmentationDataset(records, transform=Augment(16), seed=seed)[Key(epoch, 2)]["image"]
+
+    assert torch.equal(sample(3), sample(3))
+    assert not torch.equal(sample(3), sample(4))
+    assert not torch.equal(sample(0, seed=3), sample(3, seed=0))
+    dataset = SegmentationDataset(records, transform=Augment(16))
+    assert torch.equal(dataset[2]["image"], sample(0))
+
+
+def test_workers_do_not_change_a_sample(records):
+    dataset = SegmentationDataset(records, transform=Augment(16, rotation=10, brightness=0.3))
+
+    def epoch(workers: int) -> list[dict[str, torch.Tensor]]:
+        sampler = TrainSampler(len(dataset))
+        sampler.set_epoch(5)
+        return list(DataLoader(dataset, batch_size=2, sampler=sampler, num_workers=workers))
+
+    for here, there in zip(epoch(0), epoch(2), strict=True):
+        assert all(torch.equal(here[name], there[name]) for name in ("image", "mask", "index"))
+
+
+def test_generators_differ_wherever_a_number_does():
+    streams = {
+        tuple(torch.rand(2, generator=counted_generator(*key)).tolist())
+        for key in torch.cartesian_prod(*[torch.arange(6)] * 3).tolist()
+    }
+    assert len(streams) == 6**3
+
+
+def test_bad_records_are_explained(write):
+    with pytest.raises(DataError, match="at least one record"):
+        SegmentationDataset([])
+    with pytest.raises(DataError, match="has no mask to train"):
+        SegmentationDataset([Record(write("a.png"), None)])[0]
+    with pytest.raises(DataError, match=r"\(8, 10\) and its mask .* \(10, 8\)"):
+        SegmentationDataset([Record(write("b.png"), write("m.png", size=(10, 8)))])[0]
+    with pytest.raises(ValueError, match="ignore_index=-100"):
+        SegmentationDataset([Record(write("c.png"), None)], ignore_index=-100)

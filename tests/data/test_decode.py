@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from finetune.data.decode import read_image, read_mask
+from finetune.data.records import DataError
+
+
+def ramp(height: int = 4, width: int = 6) -> np.ndarray:
+    return np.arange(height * width, dtype=np.uint8).reshape(height, width)
+
+
+def exif(orientation: int) -> Image.Exif:
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
+
+
+def test_rgb_is_read_channels_first(write):
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    image = read_image(write("a.png", pixels))
+    assert image.dtype == torch.uint8
+    assert image.is_contiguous()
+    assert np.array_equal(image.numpy(), pixels.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_every_mode_comes_out_with_the_asked_channels(tmp_path, channels):
+    source = Image.fromarray(np.full((4, 6, 3), 77, dtype=np.uint8))
+    for mode, ending in {"1": "png", "L": "png", "P": "png", "LA": "png", "RGBA": "png", "CMYK": "tif"}.items():
+        source.convert(mode).save(tmp_path / f"{mode}.{ending}")
+        image = read_image(tmp_path / f"{mode}.{ending}", channels)
+        assert image.shape == (channels, 4, 6)
+        if mode != "1":
+            assert (image[: min(channels, 3)].int() - 77).abs().max() <= 1
+    with pytest.raises(ValueError, match="channels=2"):
+        read_image(tmp_path / "L.png", 2)
+
+
+def test_sixteen_bit_grey_is_scaled_and_not_clipped(tmp_path):
+    values = np.array([[0, 257, 128 * 257], [300, 40000, 65535]], dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    expected = np.round(values / 65535 * 255).astype(np.uint8)
+    assert np.array_equal(read_image(tmp_path / "deep.png", 1)[0].numpy(), expected)
+    assert np.array_equal(read_image(tmp_path / "deep.png", 3)[2].numpy(), expected)
+
+
+def test_floating_point_images_are_refused(tmp_path):
+    Image.fromarray(np.zeros((2, 2), dtype=np.float32)).save(tmp_path / "f.tif")
+    with pytest.raises(DataError, match="unknown range"):
+        read_image(tmp_path / "f.tif")
+
+
+def test_exif_orientation_is_applied_to_image_and_mask(write):
+    # orientation 6: stored on its side, to be turned clockwise by 90 degrees
+    image = read_image(write("a.png", ramp(), exif=exif(6)), 1)
+    mask = read_mask(write("b.png", ramp(), exif=exif(6)))
+    assert np.array_equal(image[0].numpy(), np.rot90(ramp(), -1))
+    assert np.array_equal(mask.numpy(), np.rot90(ramp(), -1))
+
+
+@pytest.mark.parametrize("reader", [read_image, read_mask])
+def test_broken_files_are_named(write, tmp_path, reader):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    for name in ("cut.jpg", "cut.png"):
+        whole = write(name, noise)
+        whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+        with pytest.raises(DataError, match=f"cannot read .*{name}"):
+            reader(whole)
+    (tmp_path / "text.png").write_text("not an image")
+    for name in ("text.png", "missing.png"):
+        with pytest.raises(DataError, match=f"cannot read .*{name}"):
+            reader(tmp_path / name)
+
+
+def test_a_decompression_bomb_is_named(write, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(DataError, match=r"bomb\.png.*DecompressionBomb"):
+        read_image(write("bomb.png", 0, size=(8, 8)))
+
+
+@pytest.mark.parametrize("name", ["m.png", "m.gif", "m.bmp", "m.tif"])
+def test_palette_masks_give_their_indices(tmp_path, name):
+    indices = ramp() % 4
+    picture = Image.fromarray(indices, mode="P")
+    picture.putpalette([0, 0, 0, 200, 0, 0, 0, 200, 0, 9, 9, 9])
+    picture.save(tmp_path / name)
+    mask = read_mask(tmp_path / name)
+    assert mask.dtype == torch.uint8
+    assert np.array_equal(mask.numpy(), indices)
+
+
+@pytest.mark.parametrize("name", ["m.png", "m.tif", "m.bmp"])
+def test_one_bit_masks_give_zero_and_one(tmp_path, name):
+    Image.fromarray(ramp() % 2 == 1).save(tmp_path / name)
+    assert np.array_equal(read_mask(tmp_path / name).numpy(), ramp() % 2)
+
+
+def test_mask_values_map_file_values_to_classes_and_keep_the_ignored_label(write):
+    path = write("m.png", np.array([[0, 128, 64], [255, 0, 128]], dtype=np.uint8))
+    assert read_mask(path, [64, 0, 128]).tolist() == [[1, 2, 0], [255, 1, 2]]
+    both = write("b.png", np.array([[0, 255]], dtype=np.uint8))
+    assert read_mask(both, [0, 255]).tolist() == [[0, 1]]
+    with pytest.raises(DataError, match=r"m\.png.*: 64 \(1 px\), 255 \(1 px\)"):
+        read_mask(path, [0, 128], ignore_index=7)
+
+
+def test_masks_above_255_need_mask_values(tmp_path):
+    Image.fromarray(np.array([[0, 1000]], dtype=np.uint16)).save(tmp_path / "m.png")
+    with pytest.raises(DataError, match="from 0 to 1000"):
+        read_mask(tmp_path / "m.png")
+    assert read_mask(tmp_path / "m.png", [0, 1000]).tolist() == [[0, 1]]
+
+
+def test_grey_saved_as_colour_is_read_and_real_colour_is_not(write):
+    grey = np.repeat(ramp()[..., None], 3, axis=2)
+    assert np.array_equal(read_mask(write("g.png", grey)).numpy(), ramp())
+    grey[0, 0, 1] = 9
+    with pytest.raises(DataError, match="colour picture"):
+        read_mask(write("c.png", grey))

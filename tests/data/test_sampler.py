@@ -1,0 +1,69 @@
+import pytest
+
+from finetune.data.dataset import Key
+from finetune.data.sampler import EvaluationSampler, TrainSampler
+
+
+def indices(sampler: TrainSampler) -> list[int]:
+    return [key.index for key in sampler]
+
+
+def test_order_is_a_function_of_seed_and_epoch():
+    sampler, again = TrainSampler(50, seed=1), TrainSampler(50, seed=1)
+    again.set_epoch(3)
+    list(again)
+    again.set_epoch(0)
+    assert list(sampler) == list(again)
+    assert indices(sampler) != list(range(50))
+    assert sorted(indices(sampler)) == list(range(50))
+    sampler.set_epoch(1)
+    assert indices(sampler) != indices(again)
+    assert indices(sampler) != indices(TrainSampler(50, seed=2))
+    assert {key.epoch for key in sampler} == {1}
+
+
+def test_neighbouring_seeds_and_epochs_do_not_share_an_order():
+    shifted = TrainSampler(50, seed=0)
+    shifted.set_epoch(1)
+    assert indices(shifted) != indices(TrainSampler(50, seed=1))
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 4])
+def test_batches_of_all_ranks_together_are_those_of_one_rank(world_size):
+    share = 2
+    one = indices(TrainSampler(29, seed=5))
+    ranks = [indices(TrainSampler(29, 5, rank, world_size)) for rank in range(world_size)]
+    assert {len(rank) for rank in ranks} == {29 // world_size}
+    whole = share * world_size
+    for batch in range(29 // whole):
+        together = {i for rank in ranks for i in rank[batch * share : (batch + 1) * share]}
+        assert together == set(one[batch * whole : (batch + 1) * whole])
+    assert len({i for rank in ranks for i in rank}) == 29 // world_size * world_size
+
+
+def test_start_skips_once():
+    sampler = TrainSampler(10, rank=1, world_size=2)
+    full = list(sampler)
+    sampler.start = 3
+    assert len(sampler) == 5
+    iter(sampler)  # not begun, so nothing is used up
+    assert list(sampler) == full[3:]
+    assert list(sampler) == full
+
+
+def test_without_shuffle_the_order_is_that_of_the_dataset():
+    assert list(TrainSampler(4, rank=1, world_size=2, shuffle=False)) == [Key(0, 1), Key(0, 3)]
+
+
+@pytest.mark.parametrize(("length", "world_size"), [(10, 1), (10, 3), (2, 4)])
+def test_evaluation_shards_hold_every_sample_once(length, world_size):
+    shards = [list(EvaluationSampler(length, rank, world_size)) for rank in range(world_size)]
+    assert sorted(i for shard in shards for i in shard) == list(range(length))
+    assert [len(EvaluationSampler(length, rank, world_size)) for rank in range(world_size)] == [len(s) for s in shards]
+
+
+def test_wrong_ranks_and_too_few_images_are_errors():
+    with pytest.raises(ValueError, match="rank=2 with world_size=2"):
+        EvaluationSampler(4, 2, 2)
+    with pytest.raises(ValueError, match="2 training images for 3 processes"):
+        TrainSampler(2, world_size=3)

@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+import torch
+
+from finetune.data.records import DataError, Record
+from finetune.data.statistics import class_weights, inspect
+
+
+def record(write, name: str, mask: np.ndarray | int, split: str = "train", size: tuple[int, int] = (8, 10)) -> Record:
+    return Record(write(f"images/{name}.jpg", 99, size=size), write(f"masks/{name}.png", mask, size=size), split)
+
+
+def message(*arguments: object, **options: object) -> str:
+    with pytest.raises(DataError) as error:
+        inspect(*arguments, **options)
+    return str(error.value)
+
+
+def test_counts_are_those_of_numpy_and_per_split(write):
+    rng = np.random.default_rng(0)
+    masks = [rng.choice([0, 1, 2, 255], (6, 9)).astype(np.uint8) for _ in range(5)]
+    records = [record(write, f"{n}", mask, "train" if n < 4 else "val", (6, 9)) for n, mask in enumerate(masks)]
+    found = inspect(records, classes=3)
+    assert list(found) == ["train", "val"]
+    train = np.stack(masks[:4])
+    assert found["train"].images == 4
+    assert found["train"].pixels.tolist() == [(train == label).sum() for label in range(3)]
+    assert found["train"].ignored == (train == 255).sum()
+    assert found["train"].sizes == {(6, 9): 4}
+    assert found["val"].pixels.sum() + found["val"].ignored == 54
+
+
+def test_an_ignored_label_inside_the_classes_is_not_counted_as_a_class(write):
+    found = inspect([record(write, "a", np.array([[0, 1, 1]], dtype=np.uint8), size=(1, 3))], 2, ignore_index=0)
+    assert found["train"].pixels.tolist() == [0, 2]
+    assert found["train"].ignored == 1
+
+
+def test_a_label_outside_the_classes_says_where_and_what_to_set(write):
+    text = message([record(write, "a", 0), record(write, "b", 3)], classes=3)
+    assert "label 3 is outside the 3 classes (0 to 2): 80 pixels in 1 masks: b.png" in text
+    assert "data.ignore_index=3" in text
+    assert "data.classes=4" in text
+    assert "data.mask_values" in text
+
+
+def test_one_mistake_in_many_files_is_one_line(write):
+    text = message([record(write, f"{n:03d}", 3, size=(2, 2)) for n in range(50)], classes=3)
+    assert text.count("\n") == 1
+    assert "200 pixels in 50 masks: 000.png, 001.png, 002.png and 47 more" in text
+
+
+@pytest.mark.parametrize("ignore_index", [255, 100])
+def test_masks_of_0_and_255_ask_for_mask_values(write, ignore_index):
+    records = [record(write, "a", 0), record(write, "b", 255)]
+    text = message(records, classes=2, ignore_index=ignore_index)
+    assert "[0, 255]" in text
+    assert "data.mask_values=[0,255]" in text
+    found = inspect(records, classes=2, mask_values=[0, 255])
+    assert found["train"].pixels.tolist() == [80, 80]
+
+
+def test_three_classes_with_an_ignored_label_are_no_mistake_though_one_is_absent(write):
+    assert inspect([record(write, "a", np.array([[0, 1, 255]], dtype=np.uint8), size=(1, 3))], 3)["train"].ignored == 1
+
+
+def test_every_kind_of_mistake_comes_in_one_message(write, tmp_path):
+    (tmp_path / "bad.png").write_text("no image")
+    small = Record(write("s.png", 0, size=(4, 4)), write("small.png", 0, size=(5, 4)), "train")
+    records = [
+        record(write, "label", 7),
+        Record(tmp_path / "bad.png", write("m.png"), "train"),
+        Record(write("alone.png"), None, "train"),
+        small,
+    ]
+    text = message(records, classes=3)
+    assert "4 images checked, 4 problems" in text
+    assert "cannot read" in text
+    assert "alone.png' has no mask" in text
+    assert "s.png is 4x4, its mask 5x4" in text
+    assert "label 7" in text
+
+
+def test_at_most_twenty_problems_are_listed(tmp_path, write):
+    mask = write("m.png")
+    text = message([Record(tmp_path / f"gone{n}.png", mask, "train") for n in range(30)], classes=2)
+    assert "30 problems" in text
+    assert "and 10 more problems" in text
+    assert text.count("\n") == 21
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [("none", [1, 1]), ("inverse_sqrt", [0.5, 1.5]), ("median_frequency", [0.2, 1.8])],
+)
+def test_weights_of_a_hand_worked_pair(rule, expected):
+    # 1/sqrt: 1/30 and 1/10, mean 1/15; 1/n: 1/900 and 1/100, mean 1/180
+    weights = class_weights(torch.tensor([900, 100]), rule)
+    assert weights.dtype == torch.float32
+    assert weights.tolist() == pytest.approx(expected)
+
+
+def test_effective_number_is_the_formula_of_the_paper():
+    n = np.array([70.0, 20.0, 10.0])
+    b = 1 - 1 / (n.sum() + 1)
+    raw = (1 - b) / (1 - b**n)
+    assert class_weights(torch.tensor(n).long(), "effective_number").tolist() == pytest.approx(
+        raw / raw.mean(), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("rule", ["none", "inverse_sqrt", "median_frequency", "effective_number"])
+def test_absent_classes_weigh_one_and_the_rest_one_on_average(rule):
+    weights = class_weights(torch.tensor([5_000_000, 0, 300_000, 20]), rule)
+    assert weights[1] == 1
+    assert weights[[0, 2, 3]].mean().item() == pytest.approx(1)
+    assert weights.max() <= 10 * weights[[0, 2, 3]].median() * 1.0001
+    assert class_weights(torch.tensor([10, 0]), rule).tolist() == [1, 1]
+
+
+def test_an_unknown_rule_lists_the_known_ones():
+    with pytest.raises(ValueError, match="none, inverse_sqrt, median_frequency, effective_number"):
+        class_weights(torch.tensor([1, 2]), "square")

@@ -1,0 +1,149 @@
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms.v2 import functional as F
+
+from finetune.data.drawn import draw
+from finetune.data.transforms import Augment, gaussian_blur
+
+IMAGE, MASK = draw((70, 90))
+STRONG = {"rotation": 10.0, "brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.05, "blur": 0.5}
+COLOURS = torch.tensor([[20, 20, 20], [250, 30, 30], [30, 250, 30], [30, 30, 250], [220, 220, 20], [200, 20, 220]])
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_no_randomness_is_the_centre_crop():
+    augment = Augment((32, 40), scale=(1, 1), flip=0, shift=0)
+    for seed in range(5):
+        image, mask = augment(IMAGE, MASK, generator(seed))
+        assert torch.equal(image, IMAGE[:, 19:51, 25:65])
+        assert torch.equal(mask, MASK[19:51, 25:65])
+
+
+def test_no_randomness_pads_small_images_all_around():
+    image, mask = Augment(100, scale=(1, 1), flip=0, shift=0)(IMAGE, MASK, generator())
+    assert torch.equal(image[:, 15:85, 5:95], IMAGE)
+    assert torch.equal(mask[15:85, 5:95], MASK)
+    assert (mask[:15] == 255).all()
+    assert (mask[:, 95:] == 255).all()
+
+
+def test_fill_is_the_ignored_label_and_never_a_class():
+    mask = torch.ones_like(MASK)
+    for seed in range(30):
+        for ignore_index in (255, 9):
+            augment = Augment(80, scale=(0.3, 1), rotation=30, ignore_index=ignore_index)
+            assert set(augment(IMAGE, mask, generator(seed))[1].unique().tolist()) <= {1, ignore_index}
+
+
+def test_flips_are_flips_and_come_as_often_as_asked():
+    for arguments, dims in (({"flip": 1.0}, [-1]), ({"flip": 0.0, "vertical_flip": 1.0}, [-2])):
+        image, mask = Augment(None, scale=(1, 1), **arguments)(IMAGE, MASK, generator())
+        assert torch.equal(image, IMAGE.flip(dims))
+        assert torch.equal(mask, MASK.flip(dims))
+    augment, draws = Augment(None, scale=(1, 1), flip=0.3), generator()
+    flips = sum(not torch.equal(augment(IMAGE, MASK, draws)[1], MASK) for _ in range(400))
+    assert 85 < flips < 155
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_image_and_mask_stay_together_through_everything(seed):
+    picture = COLOURS[MASK.long()].permute(2, 0, 1).byte()  # the picture is its mask in colours
+    augment = Augment(64, scale=(0.7, 2.0), rotation=20, vertical_flip=0.5, brightness=0.1, contrast=0.1, hue=0.02)
+    image, mask = augment(picture, MASK, generator(seed))
+    distance = torch.cdist(image.flatten(1).T.float(), COLOURS.float())
+    known = (mask != 255).flatten()
+    agree = distance.argmin(1)[known] == mask.flatten()[known]
+    assert known.any()
+    assert agree.float().mean() > 0.9
+
+
+def test_the_same_generator_gives_the_same_sample_and_another_one_another():
+    augment = Augment(48, **STRONG)
+    one, again, other = (augment(IMAGE, MASK, generator(seed)) for seed in (1, 1, 2))
+    assert torch.equal(one[0], again[0])
+    assert torch.equal(one[1], again[1])
+    assert not torch.equal(one[0], other[0])
+
+
+def test_every_setting_draws_as_many_numbers():
+    after = set()
+    for augment in (Augment(32), Augment(None, scale=(1, 1), flip=0), Augment(64, **STRONG)):
+        draws = generator()
+        augment(IMAGE, MASK, draws)
+        after.add(torch.rand(1, generator=draws).item())
+    assert len(after) == 1
+
+
+def test_switching_colour_on_leaves_the_geometry_alone():
+    plain, coloured = Augment(48, rotation=10), Augment(48, **STRONG)
+    for seed in range(5):
+        assert torch.equal(plain(IMAGE, MASK, generator(seed))[1], coloured(IMAGE, MASK, generator(seed))[1])
+
+
+def test_the_global_generator_is_not_touched():
+    before = torch.get_rng_state()
+    Augment(48, **STRONG)(IMAGE, MASK, generator())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_crop_positions_reach_both_ends_and_scale_is_log_uniform():
+    ramp = torch.arange(90, dtype=torch.uint8).expand(70, 90).contiguous()
+    augment, draws = Augment(40, scale=(1, 1), flip=0), generator()
+    lefts = [int(augment(IMAGE, ramp, draws)[1][0, 0]) for _ in range(600)]
+    assert (min(lefts), max(lefts)) == (0, 50)
+    assert np.mean(lefts) == pytest.approx(25, abs=2)
+    scales = [Augment(8)._view(torch.rand(6, generator=draws).tolist(), (70, 90))[0].scale for _ in range(600)]
+    assert 0.5 <= min(scales)
+    assert max(scales) <= 2
+    assert np.mean(np.log(scales)) == pytest.approx(0, abs=0.06)
+
+
+def test_without_a_crop_every_image_keeps_its_size():
+    for size in ((70, 90), (33, 20)):
+        image, mask = Augment(None, **STRONG)(*draw(size), generator())
+        assert (image.shape, mask.shape) == ((3, *size), size)
+        assert (image.dtype, mask.dtype) == (torch.uint8, torch.uint8)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_other_numbers_of_channels_work(channels):
+    image, _ = Augment(32, **STRONG)(IMAGE[:1].expand(channels, -1, -1), MASK, generator())
+    assert image.shape == (channels, 32, 32)
+
+
+def test_the_inputs_are_left_as_they_were():
+    image, mask = IMAGE.clone(), MASK.clone()
+    for arguments in (STRONG, {"scale": (1, 1), "flip": 0, "brightness": 0.5}):
+        for crop in (48, None):
+            Augment(crop, **arguments)(image, mask, generator())
+    assert torch.equal(image, IMAGE)
+    assert torch.equal(mask, MASK)
+
+
+@pytest.mark.parametrize("sigma", [0.3, 1.0, 2.0])
+def test_blur_is_torchvisions(sigma):
+    image = IMAGE.float()
+    kernel = 2 * max(1, round(3 * sigma)) + 1
+    theirs = F.gaussian_blur(image, [kernel, kernel], [sigma, sigma])
+    edge = kernel // 2  # torchvision reflects at the border, where we repeat
+    inside = (slice(None), slice(edge, -edge), slice(edge, -edge))
+    assert torch.allclose(gaussian_blur(image, sigma)[inside], theirs[inside], atol=1e-2)
+    assert torch.allclose(gaussian_blur(torch.full((1, 3, 3), 7.0), sigma), torch.full((1, 3, 3), 7.0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"scale": (2, 1)}, "scale=.*lesser one first"),
+        ({"scale": (0, 1)}, "above 0"),
+        ({"flip": 2}, "flip=2"),
+        ({"crop": 0}, "crop=0"),
+    ],
+)
+def test_impossible_settings_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Augment(**arguments)

@@ -1,0 +1,91 @@
+"""Rows of pictures: sizes, and pixels that mean what they say."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from finetune.plots import error_map, palette, panel, preview
+from finetune.plots.panels import GAP, WRONG, as_rgb
+
+Sample = tuple[Tensor, Tensor, Tensor]
+
+
+def sample(height: int, width: int, classes: int, channels: int = 3) -> Sample:
+    generator = torch.Generator().manual_seed(height + classes)
+    image = torch.randint(0, 256, (channels, height, width), generator=generator, dtype=torch.uint8)
+    truth, prediction = torch.randint(0, classes, (2, height, width), generator=generator, dtype=torch.uint8)
+    truth[0] = 255
+    return image, truth, prediction
+
+
+def test_the_error_map_marks_exactly_the_wrong_pixels() -> None:
+    image, truth, prediction = sample(20, 30, classes=3)
+    marked = (error_map(as_rgb(image), truth, prediction) == WRONG).all(axis=-1)
+    assert np.array_equal(marked, ((truth != prediction) & (truth != 255)).numpy())
+    assert 0 < marked.sum() < marked.size
+
+
+def test_the_error_map_marks_nothing_on_a_red_image_that_is_right() -> None:
+    image = np.full((8, 8, 3), WRONG, dtype=np.uint8)
+    labels = np.zeros((8, 8), dtype=np.uint8)
+    assert not (error_map(image, labels, labels) == WRONG).all(axis=-1).any()
+
+
+def test_a_panel_shows_image_truth_prediction_and_error_in_this_order() -> None:
+    image, truth, prediction = sample(10, 12, classes=3)
+    colours = palette(3)
+    row = np.asarray(panel(image, truth, prediction, colours))
+    assert row.shape == (10, 4 * 12 + 3 * GAP, 3)
+    first, second, third, fourth = (row[:, k * (12 + GAP) :][:, :12] for k in range(4))
+    assert np.array_equal(first, image.permute(1, 2, 0).numpy())
+    assert np.array_equal(second[1:], np.array(colours)[truth[1:]])
+    assert np.array_equal(third, np.array(colours)[prediction])
+    assert np.array_equal(fourth, error_map(as_rgb(image), truth, prediction))
+
+
+def test_ignored_pixels_are_hatched_in_truth_and_error_but_not_in_the_prediction() -> None:
+    image, truth, prediction = sample(30, 30, classes=2)
+    truth[:] = 255
+    row = np.asarray(panel(image, truth, prediction, palette(2)))
+    truth_tile, error_tile = row[:, 30 + GAP :][:, :30], row[:, 3 * (30 + GAP) :]
+    assert np.array_equal(truth_tile, error_tile)
+    assert len(np.unique(truth_tile.reshape(-1, 3), axis=0)) == 2
+    assert not (error_tile == WRONG).all(axis=-1).any()
+
+
+@pytest.mark.parametrize("classes", [1, 11, 150])
+def test_a_preview_is_four_columns_wide_whatever_the_images(classes: int) -> None:
+    rows = [sample(30, 40, classes), sample(200, 50, classes), sample(700, 900, classes, channels=1)]
+    names = [f"class number {k}" for k in range(classes)]
+    page = preview(rows, names, palette(classes), width=100)
+    assert page.width == preview(rows[:1], names, palette(classes), width=100).width == 28 + 4 * 100 + 3 * GAP
+    assert page.height > 75 + 150 + 77
+
+
+def test_a_preview_names_all_of_few_classes_and_only_the_shown_of_many() -> None:
+    image, truth, prediction = sample(30, 40, classes=2)
+    few, many, shown = ([f"class {k}" for k in range(count)] for count in (24, 150, 2))
+    rows = [(image, truth, prediction)]
+    assert preview(rows, many, palette(150)).size == preview(rows, shown, palette(2)).size
+    assert preview(rows, few, palette(24)).height > preview(rows, shown, palette(2)).height
+
+
+def test_long_names_do_not_widen_a_preview() -> None:
+    names = ["a name that is far longer than the page is wide " * 10, "b"]
+    rows = [sample(30, 40, classes=2)]
+    assert preview(rows, names, palette(2)).width == preview(rows, ["a", "b"], palette(2)).width
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4, 6])
+def test_images_of_any_channel_count_become_rgb(channels: int) -> None:
+    image = sample(5, 4, 2, channels)[0]
+    from_tensor = as_rgb(image)
+    assert from_tensor.shape == (5, 4, 3)
+    assert np.array_equal(from_tensor, as_rgb(image.permute(1, 2, 0).numpy()))
+    assert np.array_equal(from_tensor[..., 0], image[0].numpy())
+
+
+def test_a_normalised_image_is_refused() -> None:
+    with pytest.raises(ValueError, match="holds float32, expected uint8"):
+        as_rgb(torch.rand(3, 4, 4))
