@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Segmenter", "compose", "evaluate", "load", "predict", "train"]
 
-_HOMES = {name: "finetune.run" for name in ("load", "predict", "train")}
+_HOMES = dict.fromkeys(("load", "predict", "train"), "finetune.run")
 _HOMES |= {"Segmenter": "finetune.models", "compose": "finetune.config", "evaluate": "finetune.evaluation"}
 
 

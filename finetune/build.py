@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning.pytorch as pl
 import torch
@@ -26,6 +26,7 @@ from finetune.tasks import SemanticTask
 from finetune.tuning.plan import Plan, Rule
 
 Config = Mapping[str, Any]
+C = TypeVar("C", bound=pl.Callback)
 SPLITS = ("train", "val", "test", "all")
 
 
@@ -128,8 +129,9 @@ def _classes_hint(records: Sequence[Record], ignore: int, values: Sequence[int] 
     pixels = torch.stack([found.pixels for found in statistics.values()]).sum(dim=0)
     labels = pixels.nonzero().flatten().tolist()
     return (
-        f"data.classes is not set. The masks hold the labels {', '.join(map(str, labels))}. Set data.classes to how many "
-        f"classes there are, or to their names as [background,thing,...]; data.ignore_index names a label not to learn."
+        f"data.classes is not set. The masks hold the labels {', '.join(map(str, labels))}. Set data.classes to how "
+        f"many classes there are, or to their names as [background,thing,...]; a label that is not to be learnt goes "
+        f"to data.ignore_index."
     )
 
 
@@ -222,6 +224,12 @@ def trainer(config: Config, folder: Path) -> pl.Trainer:
         logger=loggers or False,
         default_root_dir=folder,
     )
+
+
+def find_callback(trainer: pl.Trainer, kind: type[C]) -> C | None:
+    """The trainer's first callback of a kind, or None."""
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # missing in the class
+    return next((callback for callback in callbacks if isinstance(callback, kind)), None)
 
 
 def known_options(group: str, function: Callable[..., Any], given: Config, skip: Sequence[str] = ()) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def _job(command: str, config: DictConfig) -> float | None:
         if sweeping:
             print(f"job {HydraConfig.get().job.num} failed: {error}", file=sys.stderr)
             raise
-        from finetune.inference.predictor import DataError  # torch is loaded by now
+        from finetune.data.records import DataError  # torch is loaded by now
         from finetune.models import WeightsError
         from finetune.tuning.plan import PlanError
 

@@ -42,9 +42,10 @@ def compose(*words: str, command: str = "train") -> DictConfig:
     GlobalHydra.instance().clear()  # a notebook may have composed something else
     try:
         with initialize_config_dir(str(config_folder()), version_base="1.3"):
-            return hydra_compose(command, list(words))
+            composed: DictConfig = hydra_compose(command, list(words))
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error, command)) from error
+    return composed
 
 
 def explain(error: Exception, command: str) -> str:
@@ -116,7 +117,9 @@ def configure(words: Sequence[str | DictConfig], command: str) -> dict[str, Any]
 
     The data's folder is made absolute, so that the run can be used from anywhere later.
     """
-    composed = words[0] if len(words) == 1 and isinstance(words[0], DictConfig) else compose(*map(str, words), command=command)
+    composed = (
+        words[0] if len(words) == 1 and isinstance(words[0], DictConfig) else compose(*map(str, words), command=command)
+    )
     config = plain(composed)
     if (config.get("data") or {}).get("root"):
         config["data"]["root"] = str(Path(config["data"]["root"]).expanduser().resolve())

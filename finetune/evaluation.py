@@ -69,6 +69,11 @@ def evaluate(*words: str | DictConfig) -> Evaluation:
     return Evaluation(folder, scores, matrix)
 
 
+HINTS = (
+    ".*does not have many workers.*",  # ours are few where that is faster
+    ".*module\\(s\\) in eval mode at the start of training.*",  # frozen, and parts of the backbone that no map needs
+    ".*LeafSpec.*",  # Lightning's own use of torch
+)
 IOU = {"iou": {"_target_": "finetune.callbacks.IoU"}}
 
 
@@ -79,8 +84,8 @@ def score(trainer: pl.Trainer, task: SemanticTask, loaders: SegmentationData, sp
         warnings.filterwarnings("ignore", ".*it is recommended to use `Trainer\\(devices=1.*")
         run = trainer.test if split == "test" else trainer.validate
         run(task, datamodule=loaders, verbose=False)
-    counted = next((callback.matrix for callback in trainer.callbacks if isinstance(callback, IoU)), None)
-    return task.epoch_matrix().cpu() if counted is None else counted
+    counter = build.find_callback(trainer, IoU)
+    return task.epoch_matrix().cpu() if counter is None or counter.matrix is None else counter.matrix
 
 
 def evaluation_data(
@@ -103,8 +108,8 @@ def evaluation_data(
         split = _choose(config["split"], list(data.datasets))
         return data, split
     records = build.found_records(settings)
-    own = home is not None and "root" not in given
-    splits = settings.get("splits") or (str(home / "splits.csv") if own else None)
+    own = str(home / "splits.csv") if home is not None and "root" not in given else None
+    splits = settings.get("splits") or own
     if splits is not None:
         records = build.assigned(records, splits)
     split = _choose(config["split"], [record.split for record in records])
@@ -152,7 +157,8 @@ def speak() -> None:
         own.propagate = False
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")  # ours are few where that is faster
+    for hint in HINTS:
+        warnings.filterwarnings("ignore", hint)
 
 
 class Console(logging.Handler):

@@ -16,7 +16,16 @@ import yaml
 
 from finetune.config import ConfigError
 
-PACKAGES = ("finetune-seg", "torch", "timm", "segmentation-models-pytorch", "lightning", "hydra-core", "numpy", "pillow")
+PACKAGES = (
+    "finetune-seg",
+    "torch",
+    "timm",
+    "segmentation-models-pytorch",
+    "lightning",
+    "hydra-core",
+    "numpy",
+    "pillow",
+)
 
 
 def check_new(folder: Path, key: str = "output") -> None:

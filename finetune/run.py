@@ -99,7 +99,7 @@ def _fit(config: Mapping[str, Any], folder: Path, data: build.Data, task: Semant
 
 def _best(trainer: pl.Trainer, folder: Path) -> tuple[Path, float]:
     """The best checkpoint and its score; where none was kept, the last weights are saved and are the best."""
-    saver = next((callback for callback in trainer.callbacks if isinstance(callback, ModelCheckpoint)), None)
+    saver = build.find_callback(trainer, ModelCheckpoint)
     if saver is not None and saver.best_model_path and saver.best_model_score is not None:
         trainer.strategy.barrier()  # the first rank has written it
         return Path(saver.best_model_path), float(saver.best_model_score)
@@ -112,7 +112,11 @@ def closing_lines(config: Mapping[str, Any], folder: Path, scores: Mapping[str, 
     """What a training says last: what it scored, where to look, what to type next."""
     scored = next((name for name in scores if name.endswith("/iou")), "")
     previews = sorted((folder / "plots" / "preview").glob("*.png"))
-    pictures = [*previews[-1:], folder / "plots" / "iou.png", folder / "evaluation" / scored.split("/")[0] / "confusion.png"]
+    pictures = [
+        *previews[-1:],
+        folder / "plots" / "iou.png",
+        folder / "evaluation" / scored.split("/")[0] / "confusion.png",
+    ]
     lines = [
         "",
         f"best validation score {best:.4f}; with those weights {scored} {scores[scored]:.4f}, "
@@ -124,7 +128,9 @@ def closing_lines(config: Mapping[str, Any], folder: Path, scores: Mapping[str, 
         f"  finetune predict run={folder} input=PHOTOS output=masks",
     ]
     if config["data"]["kind"] == "drawn":
-        lines.append("  finetune train data.root=FOLDER data.classes=[background,thing]   # FOLDER has images/ and masks/")
+        lines.append(
+            "  finetune train data.root=FOLDER data.classes=[background,thing]   # FOLDER has images/ and masks/"
+        )
     else:
         lines.append(f"  finetune evaluate run={folder} data.root=OTHER_FOLDER")
     return lines

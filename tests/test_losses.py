@@ -34,7 +34,7 @@ def one_image(logits: Tensor, target: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("weight", [None, WEIGHTS])
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
-def test_cross_entropy_is_torchs(logits, target, weight, label_smoothing) -> None:  # noqa: ANN001
+def test_cross_entropy_is_torchs(logits, target, weight, label_smoothing) -> None:
     ours = cross_entropy(logits, target, weight=weight, label_smoothing=label_smoothing)
     theirs = F.cross_entropy(logits, target, weight, ignore_index=255, label_smoothing=label_smoothing)
     torch.testing.assert_close(ours, theirs)
@@ -111,7 +111,7 @@ def test_ignored_pixels_receive_no_gradient_and_all_others_do(name: str, logits:
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
-def test_a_batch_of_ignored_pixels_costs_zero_with_zero_gradient(name, weights, logits, target) -> None:  # noqa: ANN001
+def test_a_batch_of_ignored_pixels_costs_zero_with_zero_gradient(name, weights, logits, target) -> None:
     logits.requires_grad_()
     loss = SegmentationLoss(name, class_weights=weights, label_smoothing=0.1)(logits, torch.full_like(target, 255))
     loss.backward()
@@ -137,7 +137,7 @@ def test_half_precision_under_autocast_costs_what_float32_does(name: str, dtype:
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("ignore_index", [255, -100, 9])
-def test_label_types_and_ignored_labels_make_no_difference(name, ignore_index, logits, target) -> None:  # noqa: ANN001
+def test_label_types_and_ignored_labels_make_no_difference(name, ignore_index, logits, target) -> None:
     expected = SegmentationLoss(name)(logits, target)
     relabelled = target.masked_fill(target == 255, ignore_index)
     assert SegmentationLoss(name, ignore_index)(logits, relabelled) == expected

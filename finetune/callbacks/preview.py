@@ -25,7 +25,7 @@ class Preview(pl.Callback):
         """Predict and draw; on the first rank only, without anything that waits for the others."""
         if trainer.state.fn != "fit" or not isinstance(pl_module, SemanticTask):
             return
-        dataset = trainer.datamodule.val
+        dataset = trainer.datamodule.val  # type: ignore[attr-defined]  # set by fit, missing in the class
         count = min(self.images, len(dataset))
         samples = [dataset[i * len(dataset) // count] for i in range(count)]
         rows = [(sample["image"], sample["mask"], self._predict(pl_module, sample["image"])) for sample in samples]
@@ -39,4 +39,5 @@ class Preview(pl.Callback):
     @torch.inference_mode()
     def _predict(task: SemanticTask, image: torch.Tensor) -> torch.Tensor:
         batch = image[None].to(task.device)
-        return task.model(task.model.normalize(batch)).argmax(dim=1)[0].to("cpu", torch.uint8)
+        logits: torch.Tensor = task.model(task.model.normalize(batch))
+        return logits.argmax(dim=1)[0].to("cpu", torch.uint8)

@@ -19,7 +19,7 @@ class Colour:
         brightness: factor on everything.
         contrast: factor on the distance to the image's mean grey.
         saturation: factor on the distance to a pixel's own grey; RGB only.
-        hue: turn in the chroma plane, in full circles; RGB only.
+        hue: turn in the chroma plane, in full circles, red towards yellow; RGB only.
     """
 
     brightness: float = 1.0
@@ -50,6 +50,6 @@ class Colour:
         """The RGB matrix (3, 3) of saturation and hue, which leaves the grey of every pixel as it is."""
         angle, stretch = 2 * pi * self.hue, self.saturation
         turn = torch.eye(3, dtype=torch.float64)
-        turn[1:, 1:] = stretch * torch.tensor([[cos(angle), -sin(angle)], [sin(angle), cos(angle)]])
+        turn[1:, 1:] = stretch * torch.tensor([[cos(angle), sin(angle)], [-sin(angle), cos(angle)]])
         chroma: Tensor = RGB @ turn @ YIQ
         return chroma

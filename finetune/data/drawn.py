@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from finetune.data.dataset import Key, Sample, counted_generator
-from finetune.data.surfaces import PATTERNS, Floats, light, surface
+from finetune.data.surfaces import FILLS, GROUNDS, Floats, light, surface
 from finetune.data.transforms import Transform
 
-CLASS_NAMES = ("background", "disc", "square", "triangle", "star", "cross")
+CLASS_NAMES = ("background", "disc", "square", "triangle", "star")
 SPLITS = ("train", "val", "test")
 FINE = 4  # each pixel is drawn as 4 x 4, for smooth edges
 
@@ -79,12 +79,12 @@ def draw(
     """
     height, width = (size, size) if isinstance(size, int) else size
     rng = np.random.default_rng((seed, SPLITS.index(split), index))
-    image = surface(rng, height, width, int(rng.integers(len(PATTERNS))))
+    image = surface(rng, height, width, GROUNDS[rng.integers(len(GROUNDS))])
     mask = np.zeros((height, width), dtype=np.uint8)
-    for _ in range(rng.integers(3, 7)):
+    for _ in range(rng.integers(2, 6)):
         label = int(rng.integers(1, len(CLASS_NAMES)))
         cover = _cover(rng, label, height, width)
-        _lay(rng, image, cover, surface(rng, height, width, _pattern(rng, label)))
+        _lay(rng, image, cover, surface(rng, height, width, FILLS[label - 1]))
         mask[np.asarray(cover) >= 128] = label
     image *= light(rng, height, width)
     image += rng.uniform(2, 10) * rng.standard_normal(image.shape, dtype=np.float32)
@@ -95,7 +95,7 @@ def draw(
 def _cover(rng: np.random.Generator, label: int, height: int, width: int) -> Image.Image:
     """How much of each pixel a new shape covers: 8-bit grey, 255 is all."""
     outline = OUTLINES[CLASS_NAMES[label]]()
-    radius = rng.uniform(0.12, 0.28) * min(height, width)
+    radius = rng.uniform(0.18, 0.34) * min(height, width)
     stretch = rng.uniform(0.75, 1.0)
     turn = rng.uniform(0, 2 * pi)
     centre_y, centre_x = rng.uniform(0, height), rng.uniform(0, width)
@@ -109,12 +109,6 @@ def _cover(rng: np.random.Generator, label: int, height: int, width: int) -> Ima
     fine = Image.new("L", (width * FINE, height * FINE))
     ImageDraw.Draw(fine).polygon(points, fill=255)
     return fine.reduce(FINE)
-
-
-import os
-OWN=float(os.environ.get("OWN","1"))
-def _pattern(rng,label):
-    return label-1 if rng.random()<OWN else int(rng.integers(len(PATTERNS)))
 
 
 def _lay(rng: np.random.Generator, image: Floats, cover: Image.Image, fill: Floats) -> None:
@@ -145,16 +139,9 @@ def _star() -> Points:
     return [(radii[tip % 2] * cos(tip * pi / 5), radii[tip % 2] * sin(tip * pi / 5)) for tip in range(10)]
 
 
-def _cross() -> Points:
-    arm = [(1.05, 0.35), (0.35, 0.35), (0.35, 1.05)]
-    quarter = [arm, [(-y, x) for x, y in arm], [(-x, -y) for x, y in arm], [(y, -x) for x, y in arm]]
-    return [point for part in quarter for point in part]
-
-
 OUTLINES: dict[str, Callable[[], Points]] = {
     "disc": _disc,
     "square": _square,
     "triangle": _triangle,
     "star": _star,
-    "cross": _cross,
 }

@@ -1,5 +1,6 @@
 """Textured, lit surfaces for drawn pictures."""
 
+from collections.abc import Callable
 from math import cos, pi, sin
 
 import numpy as np
@@ -7,14 +8,15 @@ import numpy.typing as npt
 from PIL import Image
 
 Floats = npt.NDArray[np.float32]
+Pattern = Callable[[np.random.Generator, int, int], Floats]
 
 
-def surface(rng: np.random.Generator, height: int, width: int, pattern: int) -> Floats:
-    """Two colours mixed by one of the `PATTERNS` and by blotches, (H, W, 3), 0 to 255."""
+def surface(rng: np.random.Generator, height: int, width: int, pattern: Pattern) -> Floats:
+    """Two colours mixed by a pattern (H, W), 0 to 1, and by blotches, (H, W, 3), 0 to 255."""
     one, far = rng.uniform(20, 235, (2, 3)).astype(np.float32)
     other = one + rng.uniform(0.4, 0.9) * (far - one)
     blotches = _blotches(rng, height, width, int(rng.integers(3, 9)))
-    mix = 0.8 * PATTERNS[pattern](rng, height, width) + 0.2 * blotches
+    mix = 0.8 * pattern(rng, height, width) + 0.2 * blotches
     return np.asarray(one + mix[..., None] * (other - one), dtype=np.float32)
 
 
@@ -62,10 +64,15 @@ def _grain(rng: np.random.Generator, height: int, width: int) -> Floats:
     return _blotches(rng, height, width, int(rng.integers(24, 64)))
 
 
+def _clouds(rng: np.random.Generator, height: int, width: int) -> Floats:
+    return _blotches(rng, height, width, int(rng.integers(6, 16)))
+
+
 def _bricks(rng: np.random.Generator, height: int, width: int) -> Floats:
     y, x = _axes(rng, height, width, rng.uniform(6, 14))
     shifted = x / 2 + 0.5 * (np.floor(y) % 2)
     return ((y % 1 < 0.2) | (shifted % 1 < 0.1)).astype(np.float32)
 
 
-PATTERNS = (_dots, _checks, _stripes, _grain, _bricks)
+FILLS: tuple[Pattern, ...] = (_dots, _checks, _stripes, _grain)  # of the classes from 1 on
+GROUNDS: tuple[Pattern, ...] = (_bricks, _clouds)

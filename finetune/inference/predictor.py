@@ -29,7 +29,7 @@ class Predictor:
 
     def __init__(self, model: Segmenter, device: str | torch.device | None = None) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.model = model.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = model.eval().to(self.device).to(memory_format=torch.channels_last)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -93,7 +93,9 @@ class Predictor:
             problems = [found for found in pool.map(problem, paths) if found]
         if problems:
             more = f"\n... and {len(problems) - 10} more" if len(problems) > 10 else ""
-            raise DataError(f"{len(problems)} of {len(paths)} files cannot be read:\n" + "\n".join(problems[:10]) + more)
+            raise DataError(
+                f"{len(problems)} of {len(paths)} files cannot be read:\n" + "\n".join(problems[:10]) + more
+            )
 
 
 def find_images(source: str | Path) -> list[Path]:
@@ -119,7 +121,9 @@ def output_names(paths: Sequence[Path], source: Path) -> dict[Path, Path]:
     Raises:
         DataError: two images would get the same name.
     """
-    names = {path: (path.relative_to(source) if source.is_dir() else Path(path.name)).with_suffix(".png") for path in paths}
+    names = {
+        path: (path.relative_to(source) if source.is_dir() else Path(path.name)).with_suffix(".png") for path in paths
+    }
     first: dict[Path, Path] = {}
     for path, name in names.items():
         if name in first:

@@ -1,6 +1,6 @@
 """Scores of every class as rows and as text."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -29,14 +29,14 @@ def class_table(matrix: Tensor, names: Sequence[str]) -> str:
     width = max(5, *(len(name) for name in names))
     lines = [f"{'class':<{width}}  {'pixels':>7}  " + "  ".join(f"{name:>9}" for name in COLUMNS)]
     lines += [_line(str(row["class"]), width, row) for row in rows]
-    means = {"pixel_share": 1.0, "iou": mean(iou(matrix)), "dice": mean(dice(matrix))}
-    means |= {"precision": mean(precision(matrix)), "recall": mean(recall(matrix))}
-    lines += [_line("mean", width, {key: float(value) for key, value in means.items()})]
+    averaged = {"iou": iou, "dice": dice, "precision": precision, "recall": recall}
+    means = {"pixel_share": 1.0} | {key: float(mean(score(matrix))) for key, score in averaged.items()}
+    lines += [_line("mean", width, means)]
     lines += [f"pixel accuracy {float(pixel_accuracy(matrix)):.4f}"]
     return "\n".join(lines)
 
 
-def _line(name: str, width: int, row: dict[str, str | float] | dict[str, float]) -> str:
+def _line(name: str, width: int, row: Mapping[str, str | float]) -> str:
     values = [float(row[key]) for key in COLUMNS]
     cells = ("   absent" if value != value else f"{value:9.4f}" for value in values)
     return f"{name:<{width}}  {float(row['pixel_share']):7.2%}  " + "  ".join(cells)

@@ -8,9 +8,18 @@ from typing import Any
 import timm
 from torch import Tensor, nn
 
-from finetune.models.weights import WeightsError, pretrained_arguments
+from finetune.models.weights import WeightsError, pretrained_arguments, unavailable
 
 STRIDES = (2, 4, 8, 16, 32)
+# arguments of timm.create_model that fetch or read something, or change what kind of model comes out
+NOT_OPTIONS = {
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "checkpoint_path",
+    "cache_dir",
+    "features_only",
+}
 
 
 class Backbone(nn.Module):
@@ -32,6 +41,8 @@ class Backbone(nn.Module):
         WeightsError: the weights that were asked for cannot be had.
         ValueError: unknown name, or a model without a pyramid.
     """
+
+    model: Any  # timm is not typed
 
     def __init__(
         self,
@@ -92,15 +103,17 @@ def check_name(name: str) -> None:
 
 
 def _create(name: str, weights: str, in_channels: int, output_stride: int, options: dict[str, Any]) -> nn.Module:
+    if refused := sorted(set(options) & NOT_OPTIONS):
+        raise ValueError(f"backbone.options may not hold {refused}: weights come by backbone.weights alone.")
     arguments = {**pretrained_arguments(name, weights), "in_chans": in_channels, **options}
-    if weights == "pretrained" and not timm.is_model_pretrained(name):
-        raise WeightsError(f"timm has no pretrained weights for '{name}'. Set backbone.weights to a file or to none.")
     try:
         if output_stride != 32:
             return _create_dilated(name, output_stride, arguments)
         return timm.create_model(name, **arguments)  # type: ignore[no-any-return]  # timm is not typed
     except (OSError, RuntimeError, KeyError) as error:
-        raise WeightsError(_failure(name, weights, error)) from error
+        if weights == "pretrained":
+            raise WeightsError(unavailable(name, str(error).strip() or type(error).__name__)) from error
+        raise WeightsError(f"weights '{weights}' do not fit {name}: {str(error).strip()[:600]}") from error
 
 
 def _create_dilated(name: str, output_stride: int, arguments: dict[str, Any]) -> nn.Module:
@@ -108,24 +121,6 @@ def _create_dilated(name: str, output_stride: int, arguments: dict[str, Any]) ->
         return timm.create_model(name, output_stride=output_stride, **arguments)  # type: ignore[no-any-return]
     except (TypeError, AssertionError, NotImplementedError):  # how timm's families say that they cannot be dilated
         return timm.create_model(name, **arguments)  # type: ignore[no-any-return]
-
-
-def _failure(name: str, weights: str, error: Exception) -> str:
-    cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if weights != "pretrained":
-        return f"weights '{weights}' do not fit {name}: {str(error).strip()[:600]}"
-    return (
-        f"cannot fetch the pretrained weights of '{name}' ({cause}). They are looked for in "
-        f"{_hub_cache()} (HF_HOME moves it) and then on the hub. Ways out: connect once and run again; copy the "
-        f"weights there or anywhere and set backbone.weights=FILE; use backbone=efficientnet_lite0, whose weights come "
-        f"from a package; or set backbone.weights=none to train from scratch."
-    )
-
-
-def _hub_cache() -> str:
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    return str(HF_HUB_CACHE)
 
 
 def _pyramid_levels(model: nn.Module, name: str) -> dict[int, int]:
@@ -143,5 +138,3 @@ def _pyramid_levels(model: nn.Module, name: str) -> dict[int, int]:
             f"out of {STRIDES} is needed. Convolutional families such as resnet, efficientnet or convnext have one."
         )
     return {stride: index for stride, index in levels.items() if stride in STRIDES}
-
-

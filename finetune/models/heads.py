@@ -96,7 +96,9 @@ def deeplabv3plus(
         aspp_dropout=dropout,
     )
     # a backbone that cannot be dilated stays at stride 32, where the decoder's own factor of 4 would not fit
-    decoder.up = nn.Upsample(mode="bilinear", scale_factor=pyramid.strides[-1] // pyramid.strides[2], align_corners=True)
+    decoder.up = nn.Upsample(
+        mode="bilinear", scale_factor=pyramid.strides[-1] // pyramid.strides[2], align_corners=True
+    )
     return decoder, SegmentationHead(decoder_channels, classes, kernel_size=1, upsampling=pyramid.strides[2])
 
 

@@ -1,12 +1,16 @@
 """Pretrained weights of a backbone: from timm's hub, a file, an installed package, or none."""
 
 import importlib
+import os
 import re
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import timm
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -49,12 +53,58 @@ def pretrained_arguments(name: str, weights: str) -> dict[str, Any]:
     if weights == "none":
         return {"pretrained": False}
     if weights == "pretrained":
-        return {"pretrained": True}
-    if weights.startswith("package:"):
+        cached = hub_file(name)
+        state = read_file(cached) if cached else None
+    elif weights.startswith("package:"):
         state = read_package(name, weights.removeprefix("package:"))
     else:
         state = read_file(Path(weights))
-    return {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": state}}
+    return {"pretrained": True} | ({"pretrained_cfg_overlay": {"state_dict": state}} if state else {})
+
+
+def hub_file(name: str) -> Path | None:
+    """The model's weights in the hub's local cache, or None if they are still to be fetched.
+
+    Raises:
+        WeightsError: timm has none for this model, or they are not in the cache and the hub does not answer.
+    """
+    from huggingface_hub import constants, try_to_load_from_cache  # reads its environment when imported
+
+    if not timm.is_model_pretrained(name):
+        raise WeightsError(f"timm has no pretrained weights for '{name}'. Set backbone.weights to a file or to none.")
+    repository = timm.get_pretrained_cfg(name).hf_hub_id
+    if not repository:
+        return None  # fetched from an address of its own
+    for file in ("model.safetensors", "pytorch_model.bin"):
+        if isinstance(found := try_to_load_from_cache(repository, file), str):
+            return Path(found)
+    if constants.HF_HUB_OFFLINE or not _answers(constants.ENDPOINT):
+        raise WeightsError(unavailable(name, f"{constants.ENDPOINT} does not answer"))
+    return None
+
+
+def unavailable(name: str, cause: str) -> str:
+    """What to say when pretrained weights cannot be fetched: what was wanted, where it was looked for, the ways out."""
+    from huggingface_hub import constants
+
+    return (
+        f"cannot get the pretrained weights of '{name}': they are not in {constants.HF_HUB_CACHE} (HF_HOME moves it), "
+        f"and {cause}. Ways out: run once with a connection; copy the weights there, or anywhere and set "
+        f"backbone.weights=FILE; take backbone=efficientnet_lite0, whose weights come with a package; or set "
+        f"backbone.weights=none to train from scratch."
+    )
+
+
+def _answers(address: str) -> bool:
+    """Whether a host can be reached; taken for granted behind a proxy, which alone would know."""
+    if any(os.environ.get(name) for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")):
+        return True
+    parts = urlsplit(address)
+    try:
+        socket.create_connection((parts.hostname or "", parts.port or 443), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def read_file(path: Path) -> State:

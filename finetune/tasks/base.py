@@ -50,7 +50,7 @@ class TuningTask(pl.LightningModule):
     ) -> None:
         super().__init__()
         # kernels in this order run up to a quarter faster on CPU, and on GPU under mixed precision
-        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the stub
+        self.model = model.to(memory_format=torch.channels_last)
         self.optimizer_name = optimizer
         self.lr = lr
         self.weight_decay = weight_decay

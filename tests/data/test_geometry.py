@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
@@ -22,17 +23,16 @@ def halves(height: int = 48, width: int = 64) -> tuple[Tensor, Tensor]:
     return (40 + 160 * mask).expand(3, -1, -1).contiguous(), mask
 
 
-@pytest.mark.parametrize(("angle", "scale"), [(10, 1.0), (-35, 1.0), (17, 1.6), (90, 1.3)])
+@pytest.mark.parametrize(("angle", "scale"), [(10, 1.0), (-35, 1.0), (17, 1.5), (90, 1.25)])
 def test_a_turned_view_is_torchvisions_affine(angle, scale):
     image, mask = blobs().float(), halves()[1]
     view = View((48, 64), (48, 64), scale=scale, angle=angle)
-    exact = (round(48 * scale) / 48 + round(64 * scale) / 64) / 2  # sizes are whole pixels
-    arguments = {"angle": -angle, "translate": [0, 0], "scale": exact, "shear": [0.0, 0.0]}
+    arguments = {"angle": -angle, "translate": [0, 0], "scale": scale, "shear": [0.0, 0.0]}
     ours, theirs = view.image(image.byte()), F.affine(image, interpolation=InterpolationMode.BILINEAR, **arguments)
     covered = F.affine(torch.ones(1, 48, 64), **arguments)[0] == 1
-    inside = -torch.nn.functional.max_pool2d(-covered.float()[None], 5, 1, 2)[0] == 1
+    inside = avg_pool2d(covered.float()[None], 3, 1, 1)[0] > 0.99  # at the border the two fills mix in
     assert inside.float().mean() > 0.3
-    assert (ours - theirs).abs()[:, inside].max() < 6
+    assert (ours - theirs).abs()[:, inside].max() < 1
     same = view.mask(mask) == F.affine(mask[None], fill=255, **arguments)[0]
     assert same.float().mean() > 0.985
 

@@ -62,7 +62,7 @@ def test_missing_folders_say_the_layout_and_what_is_there(tmp_path):
         DataError, match=r"(?s)no folder .*images.*no folder .*masks.*flat or with train/.*photos/, read"
     ):
         folder_records(tmp_path)
-    with pytest.raises(DataError, match="is not a folder; set data.root"):
+    with pytest.raises(DataError, match=r"is not a folder; set data\.root"):
         folder_records(tmp_path / "nowhere")
 
 

@@ -97,7 +97,7 @@ def test_crop_positions_reach_both_ends_and_scale_is_log_uniform():
     assert (min(lefts), max(lefts)) == (0, 50)
     assert np.mean(lefts) == pytest.approx(25, abs=2)
     scales = [Augment(8)._view(torch.rand(6, generator=draws).tolist(), (70, 90))[0].scale for _ in range(600)]
-    assert 0.5 <= min(scales)
+    assert min(scales) >= 0.5
     assert max(scales) <= 2
     assert np.mean(np.log(scales)) == pytest.approx(0, abs=0.06)
 

@@ -81,14 +81,14 @@ def test_the_matrix_is_that_of_torchmetrics(labels: tuple[Tensor, Tensor], matri
         (confusion.recall, MulticlassRecall),
     ],
 )
-def test_scores_are_those_of_torchmetrics_when_every_class_is_there(labels, matrix, ours, theirs) -> None:  # noqa: ANN001
+def test_scores_are_those_of_torchmetrics_when_every_class_is_there(labels, matrix, ours, theirs) -> None:
     expected = theirs(CLASSES, average=None, ignore_index=255)(*labels)
     torch.testing.assert_close(ours(matrix), expected.double(), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
 @pytest.mark.parametrize("ignore_index", [255, 5, 200, -100])
-def test_any_integer_type_and_ignored_label_counts_alike(labels, matrix, dtype, ignore_index) -> None:  # noqa: ANN001
+def test_any_integer_type_and_ignored_label_counts_alike(labels, matrix, dtype, ignore_index) -> None:
     prediction, target = labels
     if ignore_index < 0 and dtype == torch.uint8:
         pytest.skip("bytes hold no negative label")
@@ -107,7 +107,7 @@ def test_more_classes_than_a_byte_holds() -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4, 6])
-def test_the_batch_size_changes_nothing(labels, matrix, batch_size) -> None:  # noqa: ANN001
+def test_the_batch_size_changes_nothing(labels, matrix, batch_size) -> None:
     total = ConfusionMatrix(CLASSES)
     for prediction, target in zip(*(tensor.split(batch_size) for tensor in labels), strict=True):
         total.update(prediction, target)

@@ -58,7 +58,7 @@ def test_one_cycle_runs_at_both_ends_of_its_warmup(warmup: int) -> None:
 
 
 @pytest.mark.parametrize("factory", [constant, cosine, poly])
-def test_warmup_climbs_in_equal_parts_from_one_part_to_one(factory) -> None:  # noqa: ANN001
+def test_warmup_climbs_in_equal_parts_from_one_part_to_one(factory) -> None:
     assert values(factory(TOTAL, warmup=4), 4) == [0.25, 0.5, 0.75, 1.0]
 
 

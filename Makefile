@@ -1,0 +1,43 @@
+# Everything below makes its own environment in .venv; nothing else on the machine changes.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test slow check format clean
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
+
+quickstart: $(VENV)/quickstart ## install, fine-tune on drawn images, show what came out (minutes, no data needed)
+	$(BIN)/finetune train experiment=quickstart
+
+test: $(VENV)/dev ## install the tools too and run the whole test suite
+	$(BIN)/python -m pytest
+
+slow: $(VENV)/dev ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/dev ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict finetune
+
+format: $(VENV)/dev ## format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove the environment and what the tools cached
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+
+# a stamp each, so that an installation happens once and again when what it installs changes
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/quickstart: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[quickstart]' -c constraints.txt
+	@touch $@
+
+$(VENV)/dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	@touch $@

@@ -1,0 +1,124 @@
+"""Our training step against a plain PyTorch loop on the same model and batch, alternating, in one process.
+
+Both do forward, loss, backward, gradient clipping, optimizer and schedule; ours goes through Lightning's Trainer with
+every callback and hook that a run has. Prints milliseconds a step and their ratio.
+
+    python benchmarks/train_step.py [--threads 2] [--steps 12] [--rounds 5] [--size 320] [--batch 4]
+"""
+
+import argparse
+import copy
+import logging
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from finetune.callbacks import Checkpoint, EarlyStopping, IoU, MetricsCSV, Progress, Tuning
+from finetune.losses import SegmentationLoss
+from finetune.models import Segmenter
+from finetune.tasks import SemanticTask
+
+Batch = dict[str, Tensor]
+
+
+class Timer(pl.Callback):
+    """Time from the start of the first step to the end of the last."""
+
+    def __init__(self, wait: Callable[[], None]) -> None:
+        self.wait = wait
+        self.seconds = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start."""
+        self.wait()
+        self._began = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop."""
+        self.wait()
+        self.seconds = time.perf_counter() - self._began
+
+
+def ours(model: Segmenter, batches: list[Batch], wait: Callable[[], None]) -> float:
+    """Seconds that our task takes for the batches."""
+    timer = Timer(wait)
+    with tempfile.TemporaryDirectory() as folder:
+        callbacks = [timer, Tuning(), IoU(), EarlyStopping(), Checkpoint(), MetricsCSV(), Progress()]
+        trainer = pl.Trainer(
+            max_epochs=1,
+            logger=False,
+            devices=1,
+            callbacks=callbacks,
+            enable_model_summary=False,
+            gradient_clip_val=1.0,
+            default_root_dir=Path(folder),
+        )
+        trainer.fit(SemanticTask(model), DataLoader(batches, batch_size=None))
+    return timer.seconds
+
+
+def plain(model: Segmenter, batches: list[Batch], wait: Callable[[], None], device: torch.device) -> float:
+    """Seconds that a loop by hand takes for the batches."""
+    model = model.to(device).to(memory_format=torch.channels_last).train()
+    loss = SegmentationLoss()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.01)
+    pace = torch.optim.lr_scheduler.PolynomialLR(optimizer, len(batches), 0.9)
+    wait()
+    began = time.perf_counter()
+    for batch in batches:
+        images, masks = batch["image"].to(device), batch["mask"].to(device)
+        value = loss(model(model.normalize(images)), masks)
+        optimizer.zero_grad()
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        pace.step()
+    wait()
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in (("threads", 2), ("steps", 12), ("rounds", 5), ("size", 320), ("batch", 4), ("classes", 11)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--backbone", default="tf_efficientnet_lite0")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+
+    torch.manual_seed(0)
+    shape = (options.batch, 3, options.size, options.size)
+    batches = [
+        {
+            "image": torch.randint(0, 256, shape, dtype=torch.uint8),
+            "mask": torch.randint(0, options.classes, (options.batch, options.size, options.size), dtype=torch.uint8),
+        }
+        for _ in range(options.steps)
+    ]
+    model = Segmenter(options.backbone, classes=options.classes, weights="none")
+    plain(copy.deepcopy(model), batches[:3], wait, device)  # warm up
+    times: dict[str, list[float]] = {"ours": [], "plain": []}
+    for _ in range(options.rounds):
+        times["plain"].append(plain(copy.deepcopy(model), batches, wait, device))
+        times["ours"].append(ours(copy.deepcopy(model), batches, wait))
+    for name, seconds in times.items():
+        print(
+            f"{name:6} {statistics.median(seconds) / options.steps * 1e3:8.1f} ms a step (median of {options.rounds})"
+        )
+    ratios = [a / b for a, b in zip(times["ours"], times["plain"], strict=True)]
+    print(f"ours / plain, pair by pair: median {statistics.median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}")
+
+
+if __name__ == "__main__":
+    main()
