@@ -87,7 +87,7 @@ def draw(
         _lay(rng, image, cover, surface(rng, height, width, FILLS[label - 1]))
         mask[np.asarray(cover) >= 128] = label
     image *= light(rng, height, width)
-    image += rng.uniform(2, 10) * rng.standard_normal(image.shape, dtype=np.float32)
+    image += rng.uniform(2, 8) * rng.standard_normal(image.shape, dtype=np.float32)
     pixels = image.clip(0, 255).astype(np.uint8)
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), torch.from_numpy(mask)
 

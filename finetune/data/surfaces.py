@@ -13,8 +13,8 @@ Pattern = Callable[[np.random.Generator, int, int], Floats]
 
 def surface(rng: np.random.Generator, height: int, width: int, pattern: Pattern) -> Floats:
     """Two colours mixed by a pattern (H, W), 0 to 1, and by blotches, (H, W, 3), 0 to 255."""
-    one, far = rng.uniform(20, 235, (2, 3)).astype(np.float32)
-    other = one + rng.uniform(0.4, 0.9) * (far - one)
+    one = rng.uniform(0, 255, 3).astype(np.float32)
+    other = (one + rng.uniform(70, 185, 3).astype(np.float32)) % 255  # around the wheel, so never the same colour
     blotches = _blotches(rng, height, width, int(rng.integers(3, 9)))
     mix = 0.8 * pattern(rng, height, width) + 0.2 * blotches
     return np.asarray(one + mix[..., None] * (other - one), dtype=np.float32)
@@ -46,22 +46,22 @@ def _blotches(rng: np.random.Generator, height: int, width: int, cells: int) -> 
 
 
 def _dots(rng: np.random.Generator, height: int, width: int) -> Floats:
-    y, x = _axes(rng, height, width, rng.uniform(8, 20))
+    y, x = _axes(rng, height, width, rng.uniform(7, 14))
     return ((y % 1 - 0.5) ** 2 + (x % 1 - 0.5) ** 2 < 0.1).astype(np.float32)
 
 
 def _checks(rng: np.random.Generator, height: int, width: int) -> Floats:
-    y, x = _axes(rng, height, width, rng.uniform(8, 20))
+    y, x = _axes(rng, height, width, rng.uniform(7, 14))
     return ((np.floor(y) + np.floor(x)) % 2).astype(np.float32)
 
 
 def _stripes(rng: np.random.Generator, height: int, width: int) -> Floats:
-    y, _ = _axes(rng, height, width, rng.uniform(8, 20))
+    y, _ = _axes(rng, height, width, rng.uniform(7, 14))
     return np.asarray(0.5 + 0.5 * np.sin(2 * pi * y), dtype=np.float32)
 
 
 def _grain(rng: np.random.Generator, height: int, width: int) -> Floats:
-    return _blotches(rng, height, width, int(rng.integers(24, 64)))
+    return _blotches(rng, height, width, int(rng.integers(24, 48)))
 
 
 def _clouds(rng: np.random.Generator, height: int, width: int) -> Floats:
