@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 
 import lightning.pytorch as pl
 import torch
+from hydra.errors import HydraException
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from finetune import data as data_room
 from finetune.callbacks import Tuning
@@ -158,8 +160,8 @@ def model(config: Config, classes: Sequence[str]) -> Segmenter:
 
 def loss(settings: Config, ignore_index: int, weights: torch.Tensor | None) -> SegmentationLoss:
     """The loss, with a weight for each class or none."""
-    options = known_options("loss", SegmentationLoss, settings, skip=("ignore_index", "class_weights"))
-    return SegmentationLoss(**options, ignore_index=ignore_index, class_weights=weights)
+    options = known_options("loss", SegmentationLoss, settings, skip=("ignore_index",))
+    return SegmentationLoss(**{**options, "ignore_index": ignore_index, "class_weights": weights})
 
 
 def plan(settings: Config) -> Plan:
@@ -172,7 +174,7 @@ def task(config: Config, network: Segmenter, data: Data) -> SemanticTask:
     optimizer, pace = config["optimizer"], config["schedule"]
     return SemanticTask(
         network,
-        loss(config["loss"], data.ignore_index, loss_weights(config["data"]["class_weights"], data)),
+        loss(config["loss"], data.ignore_index, loss_weights(config["loss"]["class_weights"], data)),
         data.ignore_index,
         plan=plan(config["tuning"]),
         optimizer=optimizer["name"],
@@ -207,23 +209,29 @@ def loaders(config: Config, data: Data) -> SegmentationData:
 
 
 def trainer(config: Config, folder: Path) -> pl.Trainer:
-    """Lightning's Trainer with the configured callbacks and loggers, writing below the run folder."""
-    chosen = [instantiate(entry) for entry in config["callbacks"].values() if entry]
-    shown = any(isinstance(callback, ProgressBar) for callback in chosen)
-    loggers = [instantiate(entry) for entry in (config["logger"] or {}).values()]
-    return pl.Trainer(
-        **{
-            "num_sanity_val_steps": 0,  # every file was looked at already
-            "use_distributed_sampler": False,  # our samplers shard without padding
-            "enable_model_summary": False,  # the plan says more
-            "enable_progress_bar": shown,
-            "enable_checkpointing": any(isinstance(callback, ModelCheckpoint) for callback in chosen),
-            **config["trainer"],
-        },
-        callbacks=[Tuning(), *chosen],
-        logger=loggers or False,
-        default_root_dir=folder,
-    )
+    """Lightning's Trainer with the configured callbacks and loggers, writing below the run folder.
+
+    Raises:
+        ConfigError: a setting that Lightning, or a callback, does not take.
+    """
+    try:
+        callbacks = [instantiate(entry) for entry in config["callbacks"].values() if entry]
+        loggers = [instantiate(entry) for entry in (config["logger"] or {}).values()]
+        return pl.Trainer(
+            **{
+                "num_sanity_val_steps": 0,  # every file was looked at already
+                "use_distributed_sampler": False,  # our samplers shard without padding
+                "enable_model_summary": False,  # the plan says more
+                "enable_progress_bar": any(isinstance(callback, ProgressBar) for callback in callbacks),
+                "enable_checkpointing": any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
+                **config["trainer"],
+            },
+            callbacks=[Tuning(), *callbacks],
+            logger=loggers or False,
+            default_root_dir=folder,
+        )
+    except (ValueError, TypeError, HydraException, MisconfigurationException) as error:
+        raise ConfigError(f"trainer, callbacks or logger: {error}") from error
 
 
 def find_callback(trainer: pl.Trainer, kind: type[C]) -> C | None:

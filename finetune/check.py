@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -10,6 +11,7 @@ from timm.optim import list_optimizers
 from finetune import build
 from finetune.build import Config, Data, known_options, nearest, without_name
 from finetune.config import ConfigError, Mistakes
+from finetune.data.statistics import class_weights
 from finetune.metrics.confusion import scores
 from finetune.models.backbone import check_name
 from finetune.models.heads import head_type
@@ -25,9 +27,10 @@ def check(config: Config) -> Data:
         ConfigError: with all that was found.
     """
     mistakes = Mistakes()
+    mistakes.attempt(lambda: check_numbers(config))
     mistakes.attempt(lambda: check_backbone(config["backbone"]))
     mistakes.attempt(lambda: check_head(config["head"], config["data"]["batch_size"]))
-    mistakes.attempt(lambda: build.loss(config["loss"], 255, None))
+    mistakes.attempt(lambda: check_loss(config["loss"]))
     mistakes.attempt(lambda: build.plan(config["tuning"]))
     mistakes.attempt(lambda: check_optimizer(config["optimizer"]))
     mistakes.attempt(lambda: check_schedule(config["schedule"]))
@@ -39,6 +42,17 @@ def check(config: Config) -> Data:
     mistakes.raise_any()
     assert found is not None
     return found
+
+
+def check_numbers(config: Config) -> None:
+    """Raise where a count is none."""
+    least = {"data.batch_size": 1, "data.num_workers": 0, "backbone.in_channels": 1, "trainer.max_epochs": 1, "seed": 0}
+    for key, low in least.items():
+        value: Any = config
+        for name in key.split("."):
+            value = value[name]
+        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+            raise ConfigError(f"{key}={value}: expected a whole number of {low} or more.")
 
 
 def check_backbone(settings: Config) -> None:
@@ -57,6 +71,12 @@ def check_head(settings: Config, batch_size: int) -> None:
             f"data.batch_size=1 does not train head={settings['name']}: its pooling leaves batch norm one value a "
             f"channel, which has no variance. Set data.batch_size=2 or more, or another head."
         )
+
+
+def check_loss(settings: Config) -> None:
+    """Raise unless the loss, its options and the rule for its class weights are known."""
+    build.loss(settings, 255, None)
+    class_weights(torch.ones(2, dtype=torch.int64), settings["class_weights"])
 
 
 def check_batches(config: Config, data: Data) -> None:

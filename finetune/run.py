@@ -10,12 +10,14 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
 from finetune import build
 from finetune.check import check
 from finetune.checkpoint import load_model, save_model
 from finetune.config import configure, required
+from finetune.data.module import SegmentationData
 from finetune.data.splits import write_splits
 from finetune.evaluation import score, speak
 from finetune.folder import check_new, close_log, make_run_folder
@@ -61,22 +63,27 @@ def train(*words: str | DictConfig) -> Run:
     pl.seed_everything(config["seed"], verbose=False)
     data = check(config)
     task = build.task(config, build.model(config, data.classes), data)
+    trainer, loaders = build.trainer(config, folder), build.loaders(config, data)
     if first:
         make_run_folder(folder, config)
         if data.records:
             write_splits(folder / "splits.csv", data.records)
     try:
-        return _fit(config, folder, data, task)
+        return _fit(config, data, task, trainer, loaders)
     finally:
         close_log(folder)
 
 
-def _fit(config: Mapping[str, Any], folder: Path, data: build.Data, task: SemanticTask) -> Run:
+def _fit(
+    config: Mapping[str, Any], data: build.Data, task: SemanticTask, trainer: pl.Trainer, loaders: SegmentationData
+) -> Run:
+    folder = Path(config["output"])
     logger.info(f"{config['backbone']['name']} with a {config['head']['name']} head")
     logger.info(data.describe())
-    trainer, loaders = build.trainer(config, folder), build.loaders(config, data)
     try:
         trainer.fit(task, datamodule=loaders)
+    except SIGTERMException as error:  # Lightning would exit with 0
+        raise SystemExit(143) from error
     except SystemExit as error:  # how Lightning ends on Ctrl-C
         if isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from error
