@@ -12,7 +12,7 @@ import torch
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from finetune import data as data_room
 from finetune.callbacks import Tuning
