@@ -1,7 +1,6 @@
 """What the command `evaluate` does: any run on any data."""
 
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import yaml
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from finetune import build
@@ -150,8 +150,7 @@ def free_folder(folder: Path) -> Path:
 def speak() -> None:
     """Let the toolkit's own messages be seen, and Lightning's hints not; only the first rank speaks."""
     own = logging.getLogger("finetune")
-    first = os.environ.get("LOCAL_RANK", "0") == "0"
-    own.setLevel(logging.INFO if first else logging.ERROR)
+    own.setLevel(logging.INFO if rank_zero_only.rank == 0 else logging.ERROR)
     if not any(isinstance(handler, Console) for handler in own.handlers):
         own.addHandler(Console())
         own.propagate = False

@@ -1,7 +1,6 @@
 """What the commands `train` and `predict` do, and `load` for what a training leaves."""
 
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
@@ -57,7 +57,7 @@ def train(*words: str | DictConfig) -> Run:
     config = configure(words, "train")
     speak()
     folder = Path(config["output"])
-    first = os.environ.get("LOCAL_RANK", "0") == "0"
+    first = rank_zero_only.rank == 0  # of all processes, whoever started them
     if first:
         check_new(folder)
     pl.seed_everything(config["seed"], verbose=False)

@@ -21,9 +21,9 @@ Points = list[tuple[float, float]]
 
 
 class DrawnDataset(Dataset[Sample]):
-    """Textured shapes on textured ground; which shape it is, is the class.
+    """Textured shapes on textured ground; the class is the shape, and each shape has its texture.
 
-    Colour, texture, light and size say nothing about the class. Every picture is a pure function of (seed, split,
+    Colour, light, size and position say nothing about the class. Every picture is a pure function of (seed, split,
     index), so a larger count only adds pictures, and the splits share none.
 
     Args:
@@ -114,9 +114,9 @@ def _cover(rng: np.random.Generator, label: int, height: int, width: int) -> Ima
 def _lay(rng: np.random.Generator, image: Floats, cover: Image.Image, fill: Floats) -> None:
     """Put a textured shape with a soft shadow on the picture, in place."""
     height, width = image.shape[:2]
+    down, right = (rng.integers(-1, 2, size=2) * max(1, min(height, width) // 40)).tolist()
     soft = cover.filter(ImageFilter.GaussianBlur(0.02 * min(height, width)))
-    shift = rng.integers(-1, 2, size=2) * max(1, min(height, width) // 40)
-    shadow = np.roll(np.asarray(soft, dtype=np.float32), shift, axis=(0, 1)) / 255
+    shadow = np.asarray(soft.rotate(0, translate=(right, down)), dtype=np.float32) / 255
     image *= (1 - rng.uniform(0.2, 0.5) * shadow)[..., None]
     alpha = np.asarray(cover, dtype=np.float32)[..., None] / 255
     image += alpha * (fill - image)

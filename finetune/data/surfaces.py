@@ -74,5 +74,5 @@ def _bricks(rng: np.random.Generator, height: int, width: int) -> Floats:
     return ((y % 1 < 0.2) | (shifted % 1 < 0.1)).astype(np.float32)
 
 
-FILLS: tuple[Pattern, ...] = (_dots, _checks, _stripes, _grain)  # of the classes from 1 on
-GROUNDS: tuple[Pattern, ...] = (_bricks, _clouds)
+FILLS: tuple[Pattern, ...] = (_dots, _checks, _stripes, _bricks)  # of the classes from 1 on
+GROUNDS: tuple[Pattern, ...] = (_grain, _clouds)
