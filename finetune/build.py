@@ -11,8 +11,8 @@ import lightning.pytorch as pl
 import torch
 from hydra.errors import HydraException
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 
 from finetune import data as data_room
 from finetune.callbacks import Tuning

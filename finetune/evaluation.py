@@ -11,7 +11,6 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import yaml
-from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from finetune import build
@@ -19,7 +18,7 @@ from finetune.callbacks import IoU
 from finetune.checkpoint import load_model
 from finetune.config import ConfigError, compose, configure, plain, required
 from finetune.data.module import SegmentationData
-from finetune.folder import check_new
+from finetune.folder import check_new, is_first_process
 from finetune.reports.evaluation import write_evaluation
 from finetune.tasks import SemanticTask
 
@@ -150,7 +149,7 @@ def free_folder(folder: Path) -> Path:
 def speak() -> None:
     """Let the toolkit's own messages be seen, and Lightning's hints not; only the first rank speaks."""
     own = logging.getLogger("finetune")
-    own.setLevel(logging.INFO if rank_zero_only.rank == 0 else logging.ERROR)
+    own.setLevel(logging.INFO if is_first_process() else logging.ERROR)
     if not any(isinstance(handler, Console) for handler in own.handlers):
         own.addHandler(Console())
         own.propagate = False

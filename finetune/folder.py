@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import yaml
+from lightning.pytorch.utilities import rank_zero_only
 
 from finetune.config import ConfigError
 
@@ -44,6 +45,12 @@ def make_run_folder(folder: Path, config: Mapping[str, Any]) -> None:
     log = logging.FileHandler(folder / "train.log")
     log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger("finetune").addHandler(log)
+
+
+def is_first_process() -> bool:
+    """Whether this is rank 0 of all processes, by whoever started them: Lightning, torchrun or SLURM."""
+    rank: int = rank_zero_only.rank  # type: ignore[attr-defined]  # set on the function
+    return rank == 0
 
 
 def close_log(folder: Path) -> None:

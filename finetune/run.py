@@ -9,7 +9,6 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
@@ -20,7 +19,7 @@ from finetune.config import configure, required
 from finetune.data.module import SegmentationData
 from finetune.data.splits import write_splits
 from finetune.evaluation import score, speak
-from finetune.folder import check_new, close_log, make_run_folder
+from finetune.folder import check_new, close_log, is_first_process, make_run_folder
 from finetune.inference import Predictor
 from finetune.reports.evaluation import write_curves, write_evaluation
 from finetune.tasks import SemanticTask
@@ -57,7 +56,7 @@ def train(*words: str | DictConfig) -> Run:
     config = configure(words, "train")
     speak()
     folder = Path(config["output"])
-    first = rank_zero_only.rank == 0  # of all processes, whoever started them
+    first = is_first_process()
     if first:
         check_new(folder)
     pl.seed_everything(config["seed"], verbose=False)
