@@ -6,11 +6,13 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from timm.optim import list_optimizers
+from omegaconf import OmegaConf
+from timm.optim import create_optimizer_v2, list_optimizers
 
 from finetune import build
 from finetune.build import Config, Data, known_options, nearest, without_name
-from finetune.config import ConfigError, Mistakes
+from finetune.config import ConfigError, Mistakes, config_folder
+from finetune.data.decode import MODES
 from finetune.data.statistics import class_weights
 from finetune.metrics.confusion import scores
 from finetune.models.backbone import check_name
@@ -28,6 +30,7 @@ def check(config: Config) -> Data:
     """
     mistakes = Mistakes()
     mistakes.attempt(lambda: check_numbers(config))
+    mistakes.attempt(lambda: check_data(config["data"]))
     mistakes.attempt(lambda: check_backbone(config["backbone"]))
     mistakes.attempt(lambda: check_head(config["head"], config["data"]["batch_size"]))
     mistakes.attempt(lambda: check_loss(config["loss"]))
@@ -46,13 +49,32 @@ def check(config: Config) -> Data:
 
 def check_numbers(config: Config) -> None:
     """Raise where a count is none."""
-    least = {"data.batch_size": 1, "data.num_workers": 0, "backbone.in_channels": 1, "trainer.max_epochs": 1, "seed": 0}
+    least = {"data.batch_size": 1, "data.num_workers": 0, "data.ignore_index": 0, "trainer.max_epochs": 1, "seed": 0}
+    least |= {"data.count": 1, "data.size": 16} if config["data"]["kind"] == "drawn" else {}
     for key, low in least.items():
         value: Any = config
         for name in key.split("."):
             value = value[name]
-        if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            raise ConfigError(f"{key}={value}: expected a whole number of {low} or more.")
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, bool) or not isinstance(number, int) or number < low:
+                raise ConfigError(f"{key}={value}: expected a whole number of {low} or more.")
+    if config["data"]["ignore_index"] > 255:
+        raise ConfigError(f"data.ignore_index={config['data']['ignore_index']}: masks are 8-bit, so it is 255 at most.")
+    if config["seed"] >= 2**32:
+        raise ConfigError(f"seed={config['seed']}: expected a number below {2**32}.")
+    if config["backbone"]["in_channels"] not in MODES:
+        known = ", ".join(map(str, MODES))
+        raise ConfigError(f"backbone.in_channels={config['backbone']['in_channels']}: images are read with {known}.")
+
+
+def check_data(settings: Config) -> None:
+    """Raise where the data has a setting that its kind does not."""
+    kinds = [path.stem for path in (config_folder() / "data").glob("*.yaml") if path.stem != "as_trained"]
+    if settings["kind"] not in kinds:
+        raise ConfigError(f"unknown data.kind '{settings['kind']}'. {nearest(str(settings['kind']), kinds)}")
+    names = list(OmegaConf.load(config_folder() / "data" / f"{settings['kind']}.yaml"))
+    if unknown := [name for name in settings if name not in names]:
+        raise ConfigError(f"data has unknown options: '{unknown[0]}': {nearest(unknown[0], names)}")
 
 
 def check_backbone(settings: Config) -> None:
@@ -104,6 +126,12 @@ def check_optimizer(settings: Config) -> None:
         value = settings[key]
         if isinstance(value, bool) or not isinstance(value, int | float) or value < low:
             raise ConfigError(f"optimizer.{key}={value}: expected a number of 0 or more.")
+    try:
+        create_optimizer_v2(
+            [torch.nn.Parameter(torch.zeros(2, 2))], settings["name"], settings["lr"], **settings["options"]
+        )
+    except TypeError as error:
+        raise ConfigError(f"optimizer.options={settings['options']} do not suit {settings['name']}: {error}") from error
 
 
 def check_schedule(settings: Config) -> None:

@@ -94,7 +94,8 @@ def _load_checkpoint(path: Path) -> Saved:
     try:
         content = torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # unpickling raises whatever the file makes it raise
-        raise ModelError(f"'{path}' cannot be read as plain data: {error}") from error
+        reason = str(error).splitlines()[0][:200]
+        raise ModelError(f"'{path}' is no checkpoint that can be read as plain data: {reason}") from error
     if not isinstance(content, dict) or "model_config" not in content:
         raise ModelError(f"'{path}' was not written by this toolkit: it holds no 'model_config'.")
     prefix = "model."

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from finetune import __version__
-from finetune.config import COMMANDS, ConfigError, config_folder, explain
+from finetune.config import COMMANDS, ConfigError, check_answers, config_folder, explain
 
 HELP = """finetune: fine-tune pretrained timm backbones for image segmentation
 
@@ -64,13 +64,17 @@ def _run(command: str, words: list[str]) -> None:
         sys.argv = [program, command, *words]
         return _job(command, config)
 
+    try:
+        check_answers([] if {"-m", "--multirun"} & set(words) else words)
+    except ConfigError as error:
+        _leave(2, str(error))
     sys.argv = [program, *words]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors of composition come to us, who know the nearest names
     try:
         hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)(job)()
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         _restore("HYDRA_FULL_ERROR", full_error)
-        _leave(2, str(error) if isinstance(error, ConfigError) else explain(error, command), error)
+        _leave(2, str(error) if isinstance(error, ConfigError) else explain(error, command, words), error)
     except Exception as error:  # of a sweep's job, whose own message has been printed
         _restore("HYDRA_FULL_ERROR", full_error)
         _leave(1, f"a job of the sweep failed: {str(error).strip().splitlines()[0]}", error)
@@ -91,12 +95,7 @@ def _job(command: str, config: DictConfig) -> float | None:
         if sweeping:
             print(f"job {HydraConfig.get().job.num} failed: {error}", file=sys.stderr)
             raise
-        from finetune.data.records import DataError  # torch is loaded by now
-        from finetune.models import WeightsError
-        from finetune.tuning.plan import PlanError
-
-        usage = isinstance(error, ConfigError | DataError | WeightsError | PlanError)
-        _leave(2 if usage else 1, str(error) or type(error).__name__, error)
+        _leave(2 if isinstance(error, ConfigError) else 1, str(error) or type(error).__name__, error)
 
 
 def _settle_sweep_job(command: str, config: DictConfig) -> None:

@@ -3,13 +3,14 @@
 import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -39,24 +40,47 @@ def compose(*words: str, command: str = "train") -> DictConfig:
     >>> compose("backbone=resnet50", "seed=3").backbone.name
     'resnet50.a1_in1k'
     """
-    GlobalHydra.instance().clear()  # a notebook may have composed something else
+    check_answers(words)
+    running = GlobalHydra.instance().hydra  # of the command that runs, or of a notebook's own
+    GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(config_folder()), version_base="1.3"):
             composed: DictConfig = hydra_compose(command, list(words))
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain(error, command)) from error
+        raise ConfigError(explain(error, command, words)) from error
+    finally:
+        GlobalHydra.instance().hydra = running
     return composed
 
 
-def explain(error: Exception, command: str) -> str:
-    """What a composition error means, with the nearest names that there are."""
+def check_answers(words: Sequence[str]) -> None:
+    """Raise a ConfigError where a group gets something else than the name of one of its answers."""
+    for word in words:
+        group, _, answer = word.partition("=")
+        if group in _groups() and not re.fullmatch(r"[A-Za-z_][\w/,.-]*", answer):
+            raise ConfigError(f"'{word}': {group} takes the name of one answer: {', '.join(_answers(group))}.")
+
+
+def explain(error: Exception, command: str, words: Sequence[str] = ()) -> str:
+    """What a composition error means, with the nearest names that there are.
+
+    Args:
+        error: what Hydra raised.
+        command: whose config it is.
+        words: that were to be composed; the answers among them decide which names there are.
+    """
     text = str(error).strip()
+    if isinstance(error, OverrideParseException):
+        return (
+            f"'{error.override}' cannot be read: {text.splitlines()[0]}. Words are key=value; quote lists in the shell."
+        )
     cause = str(error.__cause__ or "").strip().splitlines()
     if key := re.match(r"Could not (?:override|append|delete).*?'([^']+)'", text):
-        return f"there is no setting '{key[1]}'. {_near(key[1], _keys(command))}{_append_hint(text)}"
+        answers = [word for word in words if word.partition("=")[0] in _groups()]
+        return f"there is no setting '{key[1]}'. {_near(key[1], _keys(command, answers))}{_append_hint(text)}"
     if option := re.search(r"Could not find '([^']+)'", text):
         group, _, name = option[1].rpartition("/")
-        answers = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
+        answers = _answers(group)
         near = _near(name, answers)
         extra = " Any other model of timm: backbone=timm backbone.name=NAME." if group == "backbone" else ""
         if not group or not answers:
@@ -73,9 +97,8 @@ def _append_hint(text: str) -> str:
 
 
 def _near(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    last = name.rpartition(".")[2]
-    near = near or [key for key in known if key.rpartition(".")[2] == last][:3]
+    inner = [key for key in known if "." in key and key.rpartition(".")[2] == name.rpartition(".")[2]]
+    near = inner[:3] or difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"Did you mean {' or '.join(near)}? " if near else ""
 
 
@@ -83,8 +106,15 @@ def _groups() -> list[str]:
     return sorted(path.name for path in config_folder().iterdir() if path.is_dir() and path.name != "hydra")
 
 
-def _keys(command: str) -> list[str]:
-    return list(flat(OmegaConf.to_container(compose(command=command)))) if command else []
+def _answers(group: str) -> list[str]:
+    return sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
+
+
+def _keys(command: str, answers: Sequence[str]) -> list[str]:
+    try:
+        return list(flat(OmegaConf.to_container(compose(*answers, command=command))))
+    except ConfigError:  # one of the answers is wrong as well
+        return list(flat(OmegaConf.to_container(compose(command=command))))
 
 
 def flat(values: Any, prefix: str = "") -> Iterator[str]:
@@ -135,6 +165,17 @@ def required(config: Mapping[str, Any], key: str) -> str:
     if not config[key]:
         raise ConfigError(f"{key} is not set. Say {key}=...")
     return str(config[key])
+
+
+@contextmanager
+def usage() -> Iterator[None]:
+    """Everything that goes wrong while the words are taken in is a ConfigError: nothing has been done yet."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (ValueError, TypeError, OSError) as error:
+        raise ConfigError(str(error)) from error
 
 
 class Mistakes:

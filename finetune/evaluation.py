@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from finetune import build
 from finetune.callbacks import IoU
 from finetune.checkpoint import load_model
-from finetune.config import ConfigError, compose, configure, plain, required
+from finetune.config import ConfigError, compose, configure, plain, required, usage
 from finetune.data.module import SegmentationData
 from finetune.folder import check_new, is_first_process
 from finetune.reports.evaluation import write_evaluation
@@ -52,16 +52,17 @@ def evaluate(*words: str | DictConfig) -> Evaluation:
     config = configure(words, "evaluate")
     speak()
     path = Path(required(config, "run"))
-    folder = Path(config["output"]) if config["output"] else None
-    if folder is not None:
-        check_new(folder)
-    saved = load_model(path)
-    data, split = evaluation_data(path, config, saved.model.class_names, saved.model.backbone.in_channels)
-    home = run_folder(path) or Path()
-    folder = folder or free_folder(home / "evaluation" / split)
-    trainer = build.trainer({**config, "callbacks": IOU, "logger": {}}, folder)
-    dataset = data.datasets[split]
-    loaders = SegmentationData(dataset, dataset, dataset, config["data"]["batch_size"] or 4)
+    with usage():
+        if config["output"]:
+            check_new(Path(config["output"]))
+        saved = load_model(path)
+        data, split = evaluation_data(path, config, saved.model.class_names, saved.model.backbone.in_channels)
+        home = run_folder(path) or Path()
+        folder = Path(config["output"]) if config["output"] else free_folder(home / "evaluation" / split)
+        trainer = build.trainer({**config, "callbacks": IOU, "logger": {}}, folder)
+        dataset = data.datasets[split]
+        batch_size = 4 if config["data"]["batch_size"] is None else config["data"]["batch_size"]
+        loaders = SegmentationData(dataset, dataset, dataset, batch_size)
     matrix = score(trainer, SemanticTask(saved.model, ignore_index=data.ignore_index), loaders, "test")
     scores = write_evaluation(folder, matrix, data.classes)
     logger.info(f"{split}/iou {scores['iou']:.4f} over {data.sizes()[split]:,} images; tables and pictures in {folder}")
@@ -118,6 +119,11 @@ def evaluation_data(
 
 def _check_classes(given: int | Sequence[str] | None, classes: Sequence[str]) -> None:
     count = given if isinstance(given, int) or given is None else len(given)
+    if count == len(classes) and isinstance(given, list) and given != list(classes):
+        raise ConfigError(
+            f"the model's classes are {', '.join(classes)}, but data.classes says {', '.join(map(str, given))}. "
+            f"Their order is that of the labels in the masks; leave data.classes out to take the model's."
+        )
     if count is not None and count != len(classes):
         raise ConfigError(
             f"the model knows {len(classes)} classes ({', '.join(classes)}), but data.classes declares {count}. "

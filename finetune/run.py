@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from finetune import build
 from finetune.check import check
 from finetune.checkpoint import load_model, save_model
-from finetune.config import configure, required
+from finetune.config import configure, required, usage
 from finetune.data.module import SegmentationData
 from finetune.data.splits import write_splits
 from finetune.evaluation import score, speak
@@ -56,18 +56,18 @@ def train(*words: str | DictConfig) -> Run:
     config = configure(words, "train")
     speak()
     folder = Path(config["output"])
-    first = is_first_process()
-    if first:
-        check_new(folder)
-    pl.seed_everything(config["seed"], verbose=False)
-    data = check(config)
-    task = build.task(config, build.model(config, data.classes), data)
-    trainer, loaders = build.trainer(config, folder), build.loaders(config, data)
-    if first:
-        make_run_folder(folder, config)
-        if data.records:
-            write_splits(folder / "splits.csv", data.records)
+    with usage():
+        if is_first_process():
+            check_new(folder)
+        data = check(config)
+        pl.seed_everything(config["seed"], verbose=False)
+        task = build.task(config, build.model(config, data.classes), data)
+        trainer, loaders = build.trainer(config, folder), build.loaders(config, data)
+        if is_first_process():
+            make_run_folder(folder, config)
     try:
+        if data.records and is_first_process():
+            write_splits(folder / "splits.csv", data.records)
         return _fit(config, data, task, trainer, loaders)
     finally:
         close_log(folder)
@@ -151,9 +151,11 @@ def predict(*words: str | DictConfig) -> list[Path]:
     config = configure(words, "predict")
     speak()
     run, source, output = (Path(required(config, key)) for key in ("run", "input", "output"))
-    check_new(output)
-    predictor = Predictor(load_model(run).model, config["device"])
-    written = predictor.predict_files(source, output, config["overlays"])
+    with usage():
+        check_new(output)
+        predictor = Predictor(load_model(run).model, config["device"])
+        names = predictor.readable(source)
+    written = predictor.predict_files(names, output, config["overlays"])
     overlays = f", overlays in {output / 'overlays'}" if config["overlays"] else ""
     logger.info(f"{len(written):,} masks in {output / 'masks'}{overlays}")
     return written

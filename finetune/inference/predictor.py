@@ -1,7 +1,7 @@
 """Predicts masks for a file, a folder or a glob of images, at each image's own size."""
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -28,7 +28,10 @@ class Predictor:
     """
 
     def __init__(self, model: Segmenter, device: str | torch.device | None = None) -> None:
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        try:
+            self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        except RuntimeError as error:
+            raise ValueError(f"device='{device}' is no device; expected cpu, cuda, cuda:0, mps, ...") from error
         self.model = model.eval().to(self.device).to(memory_format=torch.channels_last)
 
     @property
@@ -51,20 +54,17 @@ class Predictor:
         """
         return {path: self.predict_image(image).numpy() for path, image in self._images(find_images(source))}
 
-    def predict_files(self, source: str | Path, output: Path, overlays: bool = False) -> list[Path]:
+    def predict_files(self, names: Mapping[Path, Path], output: Path, overlays: bool = False) -> list[Path]:
         """Write masks as class-index PNGs with a palette to `output/masks`, and `output/overlays` if wanted.
 
-        Files keep their place below the folder that `source` names.
-
-        Raises:
-            DataError: as `predict`; or two images would get the same name. Nothing is written then.
+        Args:
+            names: image -> name of its mask, as `readable` gives them.
+            output: made if need be.
+            overlays: whether to draw the masks over the images too.
         """
-        paths = find_images(source)
-        names = output_names(paths, Path(source))
-        self._check(paths)
         colours = palette(len(self.class_names))
         written = []
-        for path, image in self._images(paths):
+        for path, image in self._images(names):
             mask = self.predict_image(image).numpy()
             target = output / "masks" / names[path]
             save_mask(mask, colours, target)
@@ -74,7 +74,20 @@ class Predictor:
             written.append(target)
         return written
 
-    def _images(self, paths: Sequence[Path]) -> Iterator[tuple[Path, Tensor]]:
+    def readable(self, source: str | Path) -> dict[Path, Path]:
+        """Images that a file, folder or glob names, and the names of their masks; every file is decoded once.
+
+        Masks keep the images' places below the folder that `source` names.
+
+        Raises:
+            DataError: nothing there, files that are no whole images, or two that would get the same name.
+        """
+        paths = find_images(source)
+        names = output_names(paths, Path(source))
+        self._check(paths)
+        return names
+
+    def _images(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Tensor]]:
         channels = self.model.backbone.in_channels
         return ((path, read_image(path, channels)) for path in paths)
 

@@ -63,6 +63,8 @@ def fpn(
 
     Source: Kirillov et al. 2019, https://arxiv.org/abs/1901.02446
     """
+    if segmentation_channels % 32:
+        raise ValueError(f"head.segmentation_channels={segmentation_channels}: its group norms need a multiple of 32.")
     decoder = FPNDecoder(
         encoder_channels=pyramid.channels,
         encoder_depth=len(pyramid.channels) - 1,

@@ -135,6 +135,8 @@ def class_names(classes: int | Sequence[str]) -> tuple[str, ...]:
     Raises:
         ValueError: fewer than 2, more than 255 (masks are 8-bit, and one value is left to ignore), or a name twice.
     """
+    if isinstance(classes, str):
+        raise ValueError(f"classes='{classes}': expected how many there are, or a list of names such as [sky,road].")
     names = tuple(f"class_{i}" for i in range(classes)) if isinstance(classes, int) else tuple(map(str, classes))
     if not 2 <= len(names) <= 255:
         raise ValueError(f"{len(names)} classes: between 2 and 255 are possible. Background counts as a class.")

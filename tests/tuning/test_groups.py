@@ -1,0 +1,124 @@
+"""Optimizer groups against what the rules say, parameter by parameter."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from finetune.models import Segmenter
+from finetune.tuning.groups import parameter_groups
+from finetune.tuning.plan import Plan, Rule
+
+LR, DECAY = 0.01, 0.05
+PLAN = Plan(
+    (
+        Rule("layer4", lr_scale=0.1, weight_decay=0.2),
+        Rule("backbone", trains=False, lr_scale=0.01),
+        Rule("decoder"),
+        Rule("head", lr_scale=10),
+    )
+)
+
+
+@pytest.fixture(scope="module")
+def model() -> Segmenter:
+    return Segmenter("test_resnet.r160_in1k", "unet", 2, weights="none")
+
+
+def groups(model: nn.Module, plan: Plan = PLAN) -> list[dict[str, Any]]:
+    parameters = dict(model.named_parameters())
+    return parameter_groups(parameters, plan.assign(parameters), LR, DECAY)
+
+
+def each(model: nn.Module, plan: Plan = PLAN) -> Iterator[tuple[str, nn.Parameter, dict[str, Any]]]:
+    """Every parameter with the one group that holds it."""
+    grouped = groups(model, plan)
+    for name, parameter in model.named_parameters():
+        (holder,) = [group for group in grouped if any(parameter is member for member in group["params"])]
+        yield name, parameter, holder
+
+
+def test_every_parameter_is_in_exactly_one_group_frozen_ones_too(model: Segmenter) -> None:
+    members = [id(parameter) for group in groups(model) for parameter in group["params"]]
+    assert sorted(members) == sorted(id(parameter) for parameter in model.parameters())
+
+
+def test_norms_and_biases_do_not_decay_and_kernels_do(model: Segmenter) -> None:
+    vectors = {
+        f"{prefix}.{name}"
+        for prefix, module in model.named_modules()
+        for name, _ in module.named_parameters(recurse=False)
+        if isinstance(module, nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm) or name == "bias"
+    }
+    seen = {"decays": 0, "rests": 0}
+    for name, _, group in each(model):
+        expected = 0.0 if name in vectors else 0.2 if "layer4" in name else DECAY
+        assert group["weight_decay"] == expected, name
+        seen["rests" if name in vectors else "decays"] += 1
+    assert min(seen.values()) > 10
+
+
+def test_learning_rates_are_the_scale_of_the_rule_times_that_of_the_optimizer(model: Segmenter) -> None:
+    scales = {"layer4": 0.1, "backbone": 0.01, "decoder": 1.0, "head.": 10.0}
+    for name, _, group in each(model):
+        scale = next(value for key, value in scales.items() if key in name)
+        assert group["lr"] == pytest.approx(LR * scale, rel=1e-12), name
+
+
+def test_groups_are_named_after_rule_part_and_decay(model: Segmenter) -> None:
+    names = [group["name"] for group in groups(model)]
+    assert len(names) == len(set(names))
+    assert set(names) == {
+        "backbone:backbone/decay",
+        "backbone:backbone/no_decay",
+        "layer4:backbone/decay",
+        "layer4:backbone/no_decay",
+        "decoder:decoder/decay",
+        "decoder:decoder/no_decay",
+        "head:head/decay",
+        "head:head/no_decay",
+    }
+
+
+def test_what_trains_does_not_change_the_groups(model: Segmenter) -> None:
+    other = Plan(tuple(Rule(rule.match, not rule.trains, rule.lr_scale, rule.weight_decay) for rule in PLAN.rules))
+
+    def layout(plan: Plan) -> list[tuple[str, float, float, list[int]]]:
+        found = groups(model, plan)
+        return [(g["name"], g["lr"], g["weight_decay"], [id(p) for p in g["params"]]) for g in found]
+
+    assert layout(PLAN) == layout(other)
+
+
+def test_a_rule_may_switch_decay_off(model: Segmenter) -> None:
+    assert {group["weight_decay"] for group in groups(model, Plan((Rule(".", weight_decay=0.0),)))} == {0.0}
+
+
+def test_one_step_moves_each_parameter_by_its_own_rate_and_decay() -> None:
+    model = nn.ModuleDict({"backbone": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
+    for parameter in model.parameters():
+        nn.init.ones_(parameter)
+    plan = Plan((Rule("backbone", lr_scale=0.1), Rule("head", weight_decay=0.5)))
+    optimizer = torch.optim.SGD(groups(model, plan), lr=LR)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    expected = {
+        "backbone.weight": 1 - 0.001 * (1 + DECAY),
+        "backbone.bias": 1 - 0.001,
+        "head.weight": 1 - 0.01 * (1 + 0.5),
+        "head.bias": 1 - 0.01,
+    }
+    for name, parameter in model.named_parameters():
+        assert parameter.flatten().tolist() == pytest.approx([expected[name]] * parameter.numel()), name
+
+
+def test_frozen_parameters_cost_no_optimizer_state(model: Segmenter) -> None:
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith("head."))
+    optimizer = torch.optim.AdamW(groups(model), lr=LR)
+    model(torch.randn(2, 3, 32, 32)).sum().backward()
+    optimizer.step()
+    assert {id(p) for p in optimizer.state} == {id(p) for p in model.head.parameters()}
