@@ -85,8 +85,12 @@ def _load_folder(folder: Path) -> Saved:
         raise ModelError(f"the model in '{folder}' cannot be read: {error}") from error
     except Exception as error:  # safetensors has an exception type of its own for damaged files
         raise ModelError(f"'{folder / 'model.safetensors'}' is damaged: {error}") from error
-    if config.get("format") != FORMAT:
-        raise ModelError(f"'{folder}' has format {config.get('format')}; this version reads format {FORMAT}.")
+    if not isinstance(config, dict) or not {"format", "model", "data"} <= set(config):
+        raise ModelError(
+            f"'{folder / 'config.json'}' lacks 'format', 'model' or 'data'; it is not one of ours, or damaged."
+        )
+    if config["format"] != FORMAT:
+        raise ModelError(f"'{folder}' has format {config['format']}; this version reads format {FORMAT}.")
     return Saved(_build(config["model"], state, folder), config["data"])
 
 
@@ -96,8 +100,8 @@ def _load_checkpoint(path: Path) -> Saved:
     except Exception as error:  # unpickling raises whatever the file makes it raise
         reason = str(error).splitlines()[0][:200]
         raise ModelError(f"'{path}' is no checkpoint that can be read as plain data: {reason}") from error
-    if not isinstance(content, dict) or "model_config" not in content:
-        raise ModelError(f"'{path}' was not written by this toolkit: it holds no 'model_config'.")
+    if not isinstance(content, dict) or not {"model_config", "state_dict"} <= set(content):
+        raise ModelError(f"'{path}' was not written by this toolkit: it lacks 'model_config' or 'state_dict'.")
     prefix = "model."
     state = {k.removeprefix(prefix): v for k, v in content["state_dict"].items() if k.startswith(prefix)}
     return Saved(_build(content["model_config"], state, path), {})

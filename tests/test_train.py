@@ -112,9 +112,7 @@ def test_the_config_is_resolved_and_says_where_everything_is(home: Path, run: Ru
 def test_the_environment_tells_how_to_do_it_again(run: Run) -> None:
     found = json.loads((run.folder / "env.json").read_text())
     assert found["seed"] == 0
-    assert (
-        found["versions"]["torch"] == torch.__version__.split("+")[0] or found["versions"]["torch"] == torch.__version__
-    )
+    assert torch.__version__.startswith(found["versions"]["torch"].split("+")[0])
     assert {"command", "git", "python", "platform", "cpus", "threads", "gpus"} <= found.keys()
 
 
@@ -173,10 +171,10 @@ def test_the_commands_that_are_told_work(home: Path, run: Run, monkeypatch: pyte
 
 
 def test_a_training_learns(folder: Path, home: Path) -> None:
-    run = finetune.train(*on_folder(home / "photos"), "trainer.max_epochs=20", "optimizer.lr=3e-3", "augment=none")
+    run = finetune.train(*on_folder(home / "photos"), "trainer.max_epochs=8", "optimizer.lr=3e-3", "augment=none")
     losses = [float(row["train/loss"]) for row in rows(run.folder / "metrics.csv")]
-    assert losses[-1] < losses[0] / 2
-    assert run.scores["iou"] > 0.8
+    assert len(losses) == 8
+    assert losses[-1] < 0.8 * losses[0]
 
 
 def test_checkpoints_hold_plain_data(run: Run) -> None:
@@ -186,9 +184,14 @@ def test_checkpoints_hold_plain_data(run: Run) -> None:
         assert content["epoch"] in (0, 1)
 
 
-def test_the_best_weights_are_the_ones_that_are_kept(run: Run) -> None:
-    state = torch.load(run.best, weights_only=True)["state_dict"]
-    assert same({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}, weights(run.folder))
+def test_the_best_weights_are_the_ones_that_are_kept_not_the_last(folder: Path, home: Path) -> None:
+    words = (*on_folder(home / "photos"), "trainer.max_epochs=3", "optimizer.lr=1e-2")
+    run = finetune.train(*words, "callbacks.checkpoint.monitor=val/loss", "callbacks.checkpoint.mode=max")
+    best, last = (torch.load(run.folder / "checkpoints" / f"{name}.ckpt")["state_dict"] for name in ("best", "last"))
+    assert not same(best, last)  # or this test would show nothing
+    assert run.best == run.folder / "checkpoints" / "best.ckpt"
+    assert same({k.removeprefix("model."): v for k, v in best.items() if k.startswith("model.")}, weights(run.folder))
+    assert finetune.evaluate(f"run={run.best}").scores == run.scores
 
 
 def test_the_same_command_twice_gives_the_same_weights_bit_for_bit(folder: Path, run: Run, home: Path) -> None:
@@ -244,9 +247,8 @@ def test_a_run_that_was_cut_off_is_loaded_from_its_best_checkpoint(home: Path, r
     checkpoint.parent.mkdir(parents=True)
     checkpoint.write_bytes(run.best.read_bytes())
     image = home / "photos" / "images" / "photo_00.png"
-    assert (
-        finetune.load(folder / "cut").predict(image)[image] == finetune.load(run.folder).predict(image)[image]
-    ).all()
+    cut, whole = (finetune.load(source, "cpu").predict(image)[image] for source in (folder / "cut", run.folder))
+    assert (cut == whole).all()
 
 
 def test_a_frozen_backbone_ends_as_it_began(folder: Path) -> None:

@@ -23,7 +23,6 @@ class Checkpoint(ModelCheckpoint):
             monitor=monitor,
             mode=mode,
             filename="best",
-            save_last=True,
             save_top_k=1,
             auto_insert_metric_name=False,  # the monitor has a slash in it
             enable_version_counter=False,  # a better one replaces best.ckpt
@@ -34,6 +33,13 @@ class Checkpoint(ModelCheckpoint):
         """Settle the folder."""
         self.dirpath = self.dirpath or str(Path(trainer.default_root_dir) / "checkpoints")
         super().setup(trainer, pl_module, stage)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the best, if this is it, and the last in any case (Lightning's own waits for an improvement)."""
+        super().on_validation_end(trainer, pl_module)
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self.last_model_path = str(Path(self.dirpath or "") / "last.ckpt")
+            trainer.save_checkpoint(self.last_model_path)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

@@ -5,7 +5,7 @@ import logging
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 logger = logging.getLogger(__name__)
@@ -44,4 +44,9 @@ class EarlyStopping(LightningEarlyStopping):
         """Say why the training was stopped, if it was."""
         if self.stopping_reason_message:
             message = self.stopping_reason_message.replace(" Signaling Trainer to stop.", "")
-            rank_zero_info(f"stopped early after epoch {self.stopped_epoch + 1}: {message}")
+            _say(f"stopped early after epoch {self.stopped_epoch + 1}: {message}")
+
+
+@rank_zero_only
+def _say(message: str) -> None:
+    logger.info(message)

@@ -72,7 +72,8 @@ class Progress(ProgressBar):
         self._training = now - self._began
         if self._bar is not None and now - self._shown > self.refresh:
             self._shown = now
-            status = f"loss {float(outputs['loss']):.3f}  best iou {self._best:.3f}  {self._speed():.1f} images/s"
+            best = f"best iou {self._best:.3f}  " if self._best == self._best else ""
+            status = f"loss {float(outputs['loss']):.3f}  {best}{self._speed():.1f} images/s"
             self._bar.update(
                 self._bar.task_ids[0],
                 completed=trainer.global_step,
@@ -112,8 +113,9 @@ class Progress(ProgressBar):
         left = (now - self._started) / done * ((trainer.max_epochs or 0) - trainer.current_epoch - 1)
         shown = [("loss", "train/loss"), ("val loss", "val/loss"), ("val iou", "val/iou")]
         values = "  ".join(f"{label} {metrics[key]:.4f}" for label, key in shown if key in metrics)
+        best = f"  best {self._best:.4f}" if self._best == self._best else ""
         return (
-            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {values}  best {self._best:.4f}  "
+            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {values}{best}  "
             f"{self._speed():.1f} images/s  {now - self._began:.0f} s  {_clock(left)} left"
         )
 

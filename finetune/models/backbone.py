@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import timm
+import torch
 from torch import Tensor, nn
 
 from finetune.models.weights import WeightsError, pretrained_arguments, unavailable
@@ -13,13 +14,10 @@ from finetune.models.weights import WeightsError, pretrained_arguments, unavaila
 STRIDES = (2, 4, 8, 16, 32)
 # arguments of timm.create_model that fetch or read something, or change what kind of model comes out
 NOT_OPTIONS = {
-    "pretrained",
-    "pretrained_cfg",
-    "pretrained_cfg_overlay",
-    "checkpoint_path",
-    "cache_dir",
-    "features_only",
+    *("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"),
+    *("features_only", "in_chans", "output_stride"),
 }
+PROBE = 64  # pixels, of the picture that a new backbone is tried with
 
 
 class Backbone(nn.Module):
@@ -62,6 +60,7 @@ class Backbone(nn.Module):
         self.strides = tuple(levels)
         self.indices = tuple(levels.values())
         self.channels = tuple(int(self.model.feature_info[i]["num_chs"]) for i in self.indices)
+        self._try()
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Feature maps (B, channels[i], H / strides[i], W / strides[i]), fine to coarse, of images (B, C, H, W)."""
@@ -85,6 +84,24 @@ class Backbone(nn.Module):
             mean, std = ([sum(values) / len(values)] * self.in_channels for values in (mean, std))
         return mean, std
 
+    @torch.no_grad()
+    def _try(self) -> None:
+        """Raise unless the maps of a small picture are of the sizes that the strides say."""
+        self.eval()
+        expected = [(PROBE // stride, PROBE // stride) for stride in self.strides]
+        try:
+            found = [tuple(features.shape[2:]) for features in self(torch.zeros(1, self.in_channels, PROBE, PROBE))]
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise ValueError(
+                f"backbone '{self.name}' does not take images of any size: {PROBE}x{PROBE} pixels fail with: {error}"
+            ) from error
+        if found != expected:
+            raise ValueError(
+                f"backbone '{self.name}' turns {PROBE}x{PROBE} pixels into maps of {found}, where its strides "
+                f"{self.strides} would give {expected}; no head fits that."
+            )
+        self.train()
+
     def unused_parameters(self) -> set[str]:
         """Names of parameters that no feature map depends on: they get no gradient."""
         tensors = [*self.model.parameters(), *self.model.buffers()]
@@ -96,7 +113,7 @@ class Backbone(nn.Module):
 
 def check_name(name: str) -> None:
     """Raise a ValueError with the nearest names unless timm knows this one."""
-    if not timm.is_model(name):
+    if not timm.is_model(name) or ("." in name and name not in timm.list_pretrained()):
         near = difflib.get_close_matches(name, timm.list_models() + timm.list_pretrained(), n=5)
         hint = f"Did you mean {', '.join(near)}?" if near else "`timm.list_models()` names them all."
         raise ValueError(f"unknown backbone '{name}': timm has no model of that name. {hint}")
@@ -104,7 +121,10 @@ def check_name(name: str) -> None:
 
 def _create(name: str, weights: str, in_channels: int, output_stride: int, options: dict[str, Any]) -> nn.Module:
     if refused := sorted(set(options) & NOT_OPTIONS):
-        raise ValueError(f"backbone.options may not hold {refused}: weights come by backbone.weights alone.")
+        raise ValueError(
+            f"backbone.options may not hold {refused}: weights come by backbone.weights, channels by "
+            f"backbone.in_channels, and the rest is for the head to say."
+        )
     arguments = {**pretrained_arguments(name, weights), "in_chans": in_channels, **options}
     try:
         if output_stride != 32:

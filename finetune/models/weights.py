@@ -101,7 +101,9 @@ def _answers(address: str) -> bool:
         return True
     parts = urlsplit(address)
     try:
-        socket.create_connection((parts.hostname or "", parts.port or 443), timeout=5).close()
+        socket.create_connection(
+            (parts.hostname or "", parts.port or (80 if parts.scheme == "http" else 443)), timeout=5
+        ).close()
     except OSError:
         return False
     return True

@@ -29,7 +29,7 @@ class Rule:
     weight_decay: float | None = None
 
     def __post_init__(self) -> None:
-        if self.lr_scale < 0:
+        if not self.lr_scale >= 0:  # NaN is refused too
             raise PlanError(f"tuning rule '{self.match}' has lr_scale={self.lr_scale}; it must be 0 or more.")
         try:
             re.compile(self.match)
@@ -71,7 +71,7 @@ class Plan:
                 f"no tuning rule covers {len(uncovered)} parameters ({', '.join(uncovered[:3])}, ...). "
                 f"The rules match {matches}; end the list with one that matches '.', which takes the rest."
             )
-        if idle := [rule.match for rule in self.rules if rule not in taken.values()]:
+        if idle := [rule.match for rule in self.rules if all(rule is not taker for taker in taken.values())]:
             parts = sorted({name.split(".")[0] for name in taken})
             raise PlanError(
                 f"tuning rules {idle} take no parameter that an earlier rule has left. "

@@ -53,5 +53,5 @@ def test_it_says_once_what_trains(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_module_without_a_plan_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"needs a TuningTask with a plan to apply, got BoringModel"):
-        Tuning().setup(tiny_trainer(), pl.demos.boring_classes.BoringModel(), "fit")
+    with pytest.raises(TypeError, match=r"needs a TuningTask with a plan to apply, got LightningModule"):
+        Tuning().setup(tiny_trainer(), pl.LightningModule(), "fit")

@@ -122,6 +122,19 @@ def test_a_vision_transformer_is_refused_with_the_reason(name: str) -> None:
         Backbone(name, weights="none")
 
 
+@pytest.mark.parametrize("name", ["test_maxvit", "test_coatnet", "legacy_xception"])
+def test_a_model_whose_maps_are_not_those_of_a_pyramid_at_every_size_is_refused_when_it_is_made(name: str) -> None:
+    # the first two take one image size only, the third does not pad: a map of 64 pixels is 29 wide, not 32
+    with pytest.raises(ValueError, match=rf"'{name}'"):
+        Backbone(name, weights="none")
+
+
+@pytest.mark.parametrize("option", ["pretrained", "checkpoint_path", "features_only", "in_chans"])
+def test_options_that_others_decide_are_refused(option: str) -> None:
+    with pytest.raises(ValueError, match=option):
+        Backbone(TINY, weights="none", options={option: 1})
+
+
 @pytest.mark.parametrize(
     ("typed", "meant"), [("resnt18", "resnet18"), ("convnext_tinny", "convnext_tiny"), ("resnet18.a1_in1", "resnet18")]
 )

@@ -242,6 +242,31 @@ def test_a_hub_that_is_switched_off_is_not_asked(no_network: Path, monkeypatch: 
     assert not asked
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "address"),
+    [
+        ("https://huggingface.co", ("huggingface.co", 443)),
+        ("https://mirror.example:8443/hub", ("mirror.example", 8443)),
+        ("http://mirror.example", ("mirror.example", 80)),
+    ],
+)
+def test_the_hub_is_looked_for_where_its_address_says(
+    endpoint: str, address: tuple[str, int], no_network: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def refuse(where: tuple[str, int], timeout: float) -> NoReturn:
+        asked.append(where)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(WeightsError, match=f"{endpoint} does not answer"):
+        Backbone(TINY, "pretrained")
+    assert asked == [address]
+
+
 @pytest.mark.parametrize("error", [OSError("connection reset"), RuntimeError("hash differs")])
 def test_a_download_that_breaks_off_ends_with_the_ways_out(
     error: Exception, no_network: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,0 +1,222 @@
+"""Masks on disk against what the model says of each picture."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from finetune.data.records import DataError
+from finetune.inference import Predictor
+from finetune.inference.predictor import find_images, output_names, save_mask
+from finetune.models import Segmenter
+from finetune.plots import overlay, palette
+
+Draw = Callable[..., Path]
+SMALL = {"pyramid_channels": 32, "segmentation_channels": 64}
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    torch.manual_seed(1)
+    model = Segmenter("test_resnet.r160_in1k", "fpn", ["sky", "sea", "land", "ice"], weights="none", head_options=SMALL)
+    return Predictor(model, device="cpu")
+
+
+@pytest.fixture
+def draw(tmp_path: Path) -> Draw:
+    """Write a picture of noise below tmp_path."""
+
+    def save(name: str, height: int = 37, width: int = 53, mode: str = "RGB", seed: int = 0) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(seed).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
+        Image.fromarray(noise).resize((width, height)).convert(mode).save(path)
+        return path
+
+    return save
+
+
+def below(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def write(predictor: Predictor, source: Path | str, output: Path, overlays: bool = False) -> list[Path]:
+    """What the command does: look at every file first, then predict."""
+    return predictor.predict_files(predictor.readable(source), output, overlays)
+
+
+def expected_mask(predictor: Predictor, path: Path) -> np.ndarray:
+    """The model's answer without any of the predictor's reading and writing."""
+    pixels = np.asarray(Image.open(path).convert("RGB")).astype(np.float32) / 255
+    mean, std = predictor.model.backbone.normalization()
+    image = torch.from_numpy((pixels - np.float32(mean)) / np.float32(std)).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        return predictor.model(image)[0].argmax(0).numpy()
+
+
+def agree(mask: np.ndarray, expected: np.ndarray) -> bool:
+    """Equal but for a few pixels where two classes tie to the last digit."""
+    return mask.shape == expected.shape and (mask == expected).mean() > 0.998
+
+
+def test_a_file_becomes_a_mask_of_its_own_size(predictor: Predictor, draw: Draw) -> None:
+    path = draw("photo.jpg")
+    ((found, mask),) = predictor.predict(path).items()
+    assert found == path
+    assert (mask.dtype, mask.shape) == (np.uint8, (37, 53))
+    assert agree(mask, expected_mask(predictor, path))
+    assert len(np.unique(mask)) > 1
+
+
+def test_a_folder_is_searched_in_depth_and_in_order(predictor: Predictor, draw: Draw, tmp_path: Path) -> None:
+    draw("in/b.png", 40, 20)
+    draw("in/deep/er/a.JPG", 20, 40)
+    draw("in/a.png", 33, 34)
+    draw("in/.hidden.png")
+    (tmp_path / "in" / "notes.txt").write_text("no picture")
+    masks = predictor.predict(tmp_path / "in")
+    assert [str(path.relative_to(tmp_path)) for path in masks] == ["in/a.png", "in/b.png", "in/deep/er/a.JPG"]
+    assert [mask.shape for mask in masks.values()] == [(33, 34), (40, 20), (20, 40)]
+
+
+def test_a_glob_takes_what_matches(predictor: Predictor, draw: Draw, tmp_path: Path) -> None:
+    for name in ("in/a_1.png", "in/a_2.png", "in/b_1.png", "in/deep/a_3.png"):
+        draw(name)
+    assert [path.name for path in predictor.predict(f"{tmp_path}/in/a_*.png")] == ["a_1.png", "a_2.png"]
+    assert [path.name for path in predictor.predict(f"{tmp_path}/in/**/a_*.png")] == ["a_1.png", "a_2.png", "a_3.png"]
+
+
+def test_masks_are_palette_files_of_class_indices(predictor: Predictor, draw: Draw, tmp_path: Path) -> None:
+    sources = [draw("in/a.png", 37, 53), draw("in/deep/b.jpg", 64, 32, seed=1)]
+    written = write(predictor, tmp_path / "in", tmp_path / "out")
+    assert written == [tmp_path / "out" / "masks" / name for name in ("a.png", "deep/b.png")]
+    assert below(tmp_path / "out") == ["masks/a.png", "masks/deep/b.png"]
+    for source, path in zip(sources, written, strict=True):
+        picture = Image.open(path)
+        assert picture.mode == "P"
+        assert picture.size == Image.open(source).size
+        indices = np.asarray(picture)
+        assert indices.max() < 4
+        assert agree(indices, expected_mask(predictor, source))
+        colours = np.asarray(picture.convert("RGB"))
+        assert (colours == np.array(palette(4), dtype=np.uint8)[indices]).all()
+
+
+def test_overlays_lie_beside_the_masks(predictor: Predictor, draw: Draw, tmp_path: Path) -> None:
+    source = draw("in/a.png")
+    write(predictor, tmp_path / "in", tmp_path / "out", overlays=True)
+    assert below(tmp_path / "out") == ["masks/a.png", "overlays/a.png"]
+    shown = np.asarray(Image.open(tmp_path / "out" / "overlays" / "a.png"))
+    mask = np.asarray(Image.open(tmp_path / "out" / "masks" / "a.png"))
+    half = (np.asarray(Image.open(source)).astype(float) + np.array(palette(4))[mask]) / 2
+    assert np.abs(shown - half).max() <= 0.5
+    assert (shown == overlay(np.asarray(Image.open(source)), mask, palette(4))).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1"])
+def test_pictures_of_other_modes_are_read_too(mode: str, predictor: Predictor, draw: Draw) -> None:
+    path = draw("photo.png", mode=mode)
+    (mask,) = predictor.predict(path).values()
+    assert agree(mask, expected_mask(predictor, path))
+
+
+def test_a_model_of_grey_images_reads_colour_files_as_grey(draw: Draw, tmp_path: Path) -> None:
+    model = Segmenter("test_resnet.r160_in1k", "fpn", 2, weights="none", in_channels=1, head_options=SMALL)
+    predictor = Predictor(model, device="cpu")
+    draw("in/photo.png")
+    write(predictor, tmp_path / "in", tmp_path / "out", overlays=True)
+    assert Image.open(tmp_path / "out" / "masks" / "photo.png").size == (53, 37)
+    assert Image.open(tmp_path / "out" / "overlays" / "photo.png").mode == "RGB"
+
+
+def test_a_phone_photo_is_predicted_upright(predictor: Predictor, draw: Draw, tmp_path: Path) -> None:
+    upright = draw("upright.png", 40, 24)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: show it rotated by 90 degrees clockwise
+    Image.open(upright).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    (mask,) = predictor.predict(tmp_path / "turned.png").values()
+    assert (mask == next(iter(predictor.predict(upright).values()))).all()
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png"])
+def test_one_truncated_file_is_named_and_nothing_is_written(
+    ending: str, predictor: Predictor, draw: Draw, tmp_path: Path
+) -> None:
+    draw("in/a_whole.png")
+    broken = draw(f"in/b_broken.{ending}", 200, 200)
+    broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 2])
+    (tmp_path / "in" / "c_text.png").write_text("no picture")
+    with pytest.raises(DataError, match=r"2 of 3 files cannot be read") as error:
+        write(predictor, tmp_path / "in", tmp_path / "out", overlays=True)
+    assert f"b_broken.{ending}" in str(error.value)
+    assert "c_text.png" in str(error.value)
+    assert "a_whole" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_images_with_one_name_collide_and_nothing_is_written(
+    predictor: Predictor, draw: Draw, tmp_path: Path
+) -> None:
+    draw("in/sub/a.jpg")
+    draw("in/sub/a.png")
+    with pytest.raises(DataError, match=r"a\.jpg' and '.*a\.png' would both be written as 'sub/a\.png'"):
+        write(predictor, tmp_path / "in", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_name_in_two_folders_does_not_collide(predictor: Predictor, draw: Draw, tmp_path: Path) -> None:
+    draw("in/x/a.png")
+    draw("in/y/a.png")
+    write(predictor, tmp_path / "in", tmp_path / "out")
+    assert below(tmp_path / "out") == ["masks/x/a.png", "masks/y/a.png"]
+
+
+def test_one_name_in_two_folders_of_a_glob_collides(predictor: Predictor, draw: Draw, tmp_path: Path) -> None:
+    draw("in/x/a.png")
+    draw("in/y/a.png")
+    with pytest.raises(DataError, match=r"would both be written as 'a\.png'"):
+        write(predictor, f"{tmp_path}/in/*/a.png", tmp_path / "out")
+
+
+def test_a_dotted_name_keeps_its_dots() -> None:
+    path = Path("in/photo.2024.jpg")
+    assert output_names([path], Path("in/*.jpg")) == {path: Path("photo.2024.png")}
+
+
+def test_an_empty_folder_says_what_was_expected(predictor: Predictor, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty' folder holds no image. Expected files ending in .*\.png"):
+        predictor.predict(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("name", ["absent", "absent.png", "*.png"])
+def test_a_path_that_leads_nowhere_is_refused(name: str, predictor: Predictor, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is no file or folder, and no image matches it as a glob"):
+        find_images(tmp_path / name)
+
+
+def test_a_folder_with_glob_characters_in_its_name_is_a_folder(draw: Draw, tmp_path: Path) -> None:
+    path = draw("day [1]/a.png")
+    assert find_images(tmp_path / "day [1]") == [path]
+    assert find_images(path) == [path]
+
+
+def test_masks_of_the_most_classes_keep_every_index(tmp_path: Path) -> None:
+    mask = np.arange(255, dtype=np.uint8).reshape(15, 17)
+    save_mask(mask, palette(255), tmp_path / "new" / "mask.png")
+    assert (np.asarray(Image.open(tmp_path / "new" / "mask.png")) == mask).all()
+
+
+def test_predicting_leaves_the_model_in_eval_mode_and_its_weights_alone(predictor: Predictor, draw: Draw) -> None:
+    before = {name: tensor.clone() for name, tensor in predictor.model.state_dict().items()}
+    first, second = (next(iter(predictor.predict(draw("photo.png")).values())) for _ in range(2))
+    assert (first == second).all()
+    assert not predictor.model.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in predictor.model.state_dict().items())
+
+
+def test_class_names_are_the_models(predictor: Predictor) -> None:
+    assert predictor.class_names == ("sky", "sea", "land", "ice")
