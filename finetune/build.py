@@ -208,6 +208,20 @@ def loaders(config: Config, data: Data) -> SegmentationData:
     )
 
 
+def precision(settings: Config) -> str:
+    """The trainer's precision; `auto` is bf16-mixed where the device has instructions for it, else 32-true."""
+    if settings["precision"] != "auto":
+        return str(settings["precision"])
+    on_gpu = torch.cuda.is_available() and settings["accelerator"] in ("auto", "gpu", "cuda")
+    fast = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else _cpu_computes_bf16()
+    return "bf16-mixed" if fast else "32-true"
+
+
+def _cpu_computes_bf16() -> bool:
+    # emulated on other processors, at a tenth of the speed; torch has no public name for the question
+    return bool(torch.backends.mkldnn.is_available()) and torch.cpu._is_avx512_bf16_supported()  # type: ignore[no-untyped-call]
+
+
 def trainer(config: Config, folder: Path) -> pl.Trainer:
     """Lightning's Trainer with the configured callbacks and loggers, writing below the run folder.
 

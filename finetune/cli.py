@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from finetune import __version__
-from finetune.config import COMMANDS, ConfigError, check_answers, config_folder, explain
+from finetune.config import COMMANDS, ConfigError, check_answers, compose, config_folder, explain, first_job
 
 HELP = """finetune: fine-tune pretrained timm backbones for image segmentation
 
@@ -36,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(HELP)
     elif given == ["--version"]:
         print(f"finetune {__version__}")
+    elif {"-sc", "--shell-completion"} & set(given):
+        _run(complete_words(), given)
     else:
         _run(*split_command(given))
 
@@ -56,28 +58,34 @@ def split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
 
 def _run(command: str, words: list[str]) -> None:
     program, full_error = sys.argv[0], os.environ.get("HYDRA_FULL_ERROR")
-    complete_words(command)
 
     def job(config: DictConfig) -> float | None:
-        _restore("HYDRA_FULL_ERROR", full_error)
+        if HydraConfig.get().mode == RunMode.RUN:
+            _restore("HYDRA_FULL_ERROR", full_error)
         # Lightning's launcher runs sys.argv again for every further rank, so the command must be in it
         sys.argv = [program, command, *words]
         return _job(command, config)
 
-    try:
-        check_answers([] if {"-m", "--multirun"} & set(words) else words)
-    except ConfigError as error:
-        _leave(2, str(error))
     sys.argv = [program, *words]
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors of composition come to us, who know the nearest names
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, who know the nearest names
     try:
+        _check_words(command, words)
         hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)(job)()
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         _restore("HYDRA_FULL_ERROR", full_error)
         _leave(2, str(error) if isinstance(error, ConfigError) else explain(error, command, words), error)
-    except Exception as error:  # of a sweep's job, whose own message has been printed
+    except Exception as error:  # of a sweep's job
         _restore("HYDRA_FULL_ERROR", full_error)
-        _leave(1, f"a job of the sweep failed: {str(error).strip().splitlines()[0]}", error)
+        _leave(1, str(error) or type(error).__name__, error)
+
+
+def _check_words(command: str, words: Sequence[str]) -> None:
+    """Compose the first job of a sweep, whose folder Hydra would make before it finds a mistake."""
+    flags = [word for word in words if word.startswith("-")]
+    if not flags:
+        check_answers(words)
+    elif set(flags) <= {"-m", "--multirun"}:
+        check_one_device(compose(*first_job([word for word in words if word not in flags]), command=command))
 
 
 def _job(command: str, config: DictConfig) -> float | None:
@@ -100,14 +108,19 @@ def _job(command: str, config: DictConfig) -> float | None:
 
 def _settle_sweep_job(command: str, config: DictConfig) -> None:
     """Put a job below the sweep's folder, and refuse what would run the sweep again in every rank."""
+    check_one_device(config)
     settings = HydraConfig.get()
+    if command == "train" and not any(word.startswith("output=") for word in settings.overrides.task):
+        config.output = settings.runtime.output_dir
+
+
+def check_one_device(config: DictConfig) -> None:
+    """Raise a ConfigError if a job of a sweep wants several devices."""
     if "trainer" in config and config.trainer.devices not in (1, "1"):
         raise ConfigError(
             f"-m runs its jobs in one process, so each can have one device; trainer.devices={config.trainer.devices}. "
             f"Set trainer.devices=1, or start the jobs one by one."
         )
-    if command == "train" and not any(word.startswith("output=") for word in settings.overrides.task):
-        config.output = settings.runtime.output_dir
 
 
 def _act(command: str, config: DictConfig) -> float | None:
@@ -121,15 +134,17 @@ def _act(command: str, config: DictConfig) -> float | None:
     return None
 
 
-def complete_words(command: str) -> None:
-    """Take the command out of the line that is being completed, which Hydra's completion does not know."""
+def complete_words() -> str:
+    """Take the command, which Hydra's completion does not know, out of the line that is completed; return it."""
     line = os.environ.get("COMP_LINE", "")
     program, _, rest = line.partition(" ")
     word, _, after = rest.lstrip().partition(" ")
-    if word in COMMANDS:
-        os.environ["COMP_LINE"] = f"{program} {after}"
-        removed = len(line) - len(os.environ["COMP_LINE"])
-        os.environ["COMP_POINT"] = str(max(0, int(os.environ.get("COMP_POINT", len(line))) - removed))
+    if word not in COMMANDS:
+        return "train"
+    os.environ["COMP_LINE"] = f"{program} {after}"
+    removed = len(line) - len(os.environ["COMP_LINE"])
+    os.environ["COMP_POINT"] = str(max(0, int(os.environ.get("COMP_POINT", len(line))) - removed))
+    return word
 
 
 def _restore(name: str, value: str | None) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ValueType
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -59,6 +61,28 @@ def check_answers(words: Sequence[str]) -> None:
         group, _, answer = word.partition("=")
         if group in _groups() and not re.fullmatch(r"[A-Za-z_][\w/,.-]*", answer):
             raise ConfigError(f"'{word}': {group} takes the name of one answer: {', '.join(_answers(group))}.")
+
+
+def first_job(words: Sequence[str]) -> list[str]:
+    """The words of a sweep's first job.
+
+    >>> first_job(["seed=1,2", "name=a"])
+    ['seed=1', 'name=a']
+
+    Raises:
+        ConfigError: a word that cannot be read.
+    """
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(words))
+    except HydraException as error:
+        raise ConfigError(explain(error, "train")) from error
+    first = []
+    for word, override in zip(words, parsed, strict=True):
+        if not override.is_sweep_override():
+            first.append(word)
+        elif override.value_type != ValueType.GLOB_CHOICE_SWEEP:  # which answers match is for Hydra to find
+            first.append(f"{word.partition('=')[0]}={next(iter(override.sweep_string_iterator()))}")
+    return first
 
 
 def explain(error: Exception, command: str, words: Sequence[str] = ()) -> str:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from finetune import build
 from finetune.callbacks import IoU
-from finetune.checkpoint import load_model
+from finetune.checkpoint import Saved, load_model
 from finetune.config import ConfigError, compose, configure, plain, required, usage
 from finetune.data.module import SegmentationData
 from finetune.folder import check_new, is_first_process
@@ -56,9 +56,10 @@ def evaluate(*words: str | DictConfig) -> Evaluation:
         if config["output"]:
             check_new(Path(config["output"]))
         saved = load_model(path)
-        data, split = evaluation_data(path, config, saved.model.class_names, saved.model.backbone.in_channels)
+        data, split = evaluation_data(path, config, saved)
         home = run_folder(path) or Path()
         folder = Path(config["output"]) if config["output"] else free_folder(home / "evaluation" / split)
+        config["trainer"]["precision"] = build.precision(config["trainer"])
         trainer = build.trainer({**config, "callbacks": IOU, "logger": {}}, folder)
         dataset = data.datasets[split]
         batch_size = 4 if config["data"]["batch_size"] is None else config["data"]["batch_size"]
@@ -70,6 +71,7 @@ def evaluate(*words: str | DictConfig) -> Evaluation:
 
 
 HINTS = (
+    ".*sync_dist=True.*",  # every rank logs what was reduced already
     ".*does not have many workers.*",  # ours are few where that is faster
     ".*module\\(s\\) in eval mode at the start of training.*",  # frozen, and parts of the backbone that no map needs
     ".*LeafSpec.*",  # Lightning's own use of torch
@@ -88,9 +90,7 @@ def score(trainer: pl.Trainer, task: SemanticTask, loaders: SegmentationData, sp
     return task.epoch_matrix().cpu() if counter is None or counter.matrix is None else counter.matrix
 
 
-def evaluation_data(
-    path: Path, config: Mapping[str, Any], classes: Sequence[str], channels: int
-) -> tuple[build.Data, str]:
+def evaluation_data(path: Path, config: Mapping[str, Any], saved: Saved) -> tuple[build.Data, str]:
     """The data to evaluate on, and the name of its split.
 
     What the config leaves open is as the run was trained; a folder of other images without a split is taken whole.
@@ -98,10 +98,12 @@ def evaluation_data(
     Raises:
         ConfigError: other classes than the model's, or a split that is not there.
     """
-    home = run_folder(path)
+    home, classes = run_folder(path), saved.model.class_names
     trained = yaml.safe_load((home / "config.yaml").read_text()) if home else plain(compose("data=folder"))
     given = {key: value for key, value in config["data"].items() if value is not None}
-    settings = {**trained["data"], **given, "classes": list(classes)}
+    kind = given.get("kind") or ("folder" if "root" in given else trained["data"]["kind"])
+    other = plain(compose("data=folder"))["data"] if kind == "folder" and trained["data"]["kind"] != "folder" else {}
+    settings = {**trained["data"], **other, **saved.data, **given, "kind": kind, "classes": list(classes)}
     _check_classes(given.get("classes"), classes)
     if settings["kind"] == "drawn":
         data = build.drawn_data(settings, trained["seed"])
@@ -114,7 +116,7 @@ def evaluation_data(
         records = build.assigned(records, splits)
     split = _choose(config["split"], [record.split for record in records])
     chosen = [replace(record, split=split) for record in records if split in ("all", record.split)]
-    return build.folder_data(settings, chosen, channels, trained["seed"]), split
+    return build.folder_data(settings, chosen, saved.model.backbone.in_channels, trained["seed"]), split
 
 
 def _check_classes(given: int | Sequence[str] | None, classes: Sequence[str]) -> None:

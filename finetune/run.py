@@ -60,6 +60,7 @@ def train(*words: str | DictConfig) -> Run:
         if is_first_process():
             check_new(folder)
         data = check(config)
+        config["trainer"]["precision"] = build.precision(config["trainer"])
         pl.seed_everything(config["seed"], verbose=False)
         task = build.task(config, build.model(config, data.classes), data)
         trainer, loaders = build.trainer(config, folder), build.loaders(config, data)
@@ -77,7 +78,7 @@ def _fit(
     config: Mapping[str, Any], data: build.Data, task: SemanticTask, trainer: pl.Trainer, loaders: SegmentationData
 ) -> Run:
     folder = Path(config["output"])
-    logger.info(f"{config['backbone']['name']} with a {config['head']['name']} head")
+    logger.info(f"{config['backbone']['name']} with a {config['head']['name']} head, {config['trainer']['precision']}")
     logger.info(data.describe())
     try:
         trainer.fit(task, datamodule=loaders)
@@ -95,7 +96,7 @@ def _fit(
     if trainer.is_global_zero:
         scores = write_evaluation(folder / "evaluation" / split, matrix, data.classes)
         named = {f"{split}/{name}": value for name, value in scores.items()}
-        facts = {"ignore_index": data.ignore_index, "images": data.sizes()}
+        facts = {"ignore_index": data.ignore_index, "mask_values": config["data"].get("mask_values")}
         save_model(folder / "model", task.model, facts, named)
         write_curves(folder)
         for line in closing_lines(config, folder, named, monitored):

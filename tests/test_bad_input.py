@@ -8,6 +8,7 @@ from typing import Any
 import huggingface_hub.constants
 import numpy as np
 import pytest
+from PIL import Image
 
 import finetune
 from tests.samples import DRAWN, MODEL, TINY, draw_folder, exit_code, listing, on_folder, save
@@ -109,10 +110,12 @@ def test_an_image_and_a_mask_of_different_sizes(refused: Refuses, tmp_path: Path
 
 def test_a_truncated_image(refused: Refuses, tmp_path: Path) -> None:
     root = draw_folder(tmp_path / "photos")
-    path = root / "images" / "photo_02.png"
+    path = (root / "images" / "photo_02.png").rename(root / "images" / "photo_02.jpg")
+    with Image.open(path) as picture:
+        picture.save(path, "jpeg", quality=95)
     path.write_bytes(path.read_bytes()[:-600])
     said = refused("train", *on_folder(root))
-    assert "images/photo_02.png" in said
+    assert "images/photo_02.jpg" in said
     assert "photo_03" not in said
 
 

@@ -225,7 +225,6 @@ def test_a_misspelt_word_in_a_sweep_leaves_nothing(folder: Path, capsys: pytest.
         ("finetune train optimizer.l", "optimizer.lr="),
         ("finetune evaluate spl", "split="),
         ("finetune predict inp", "input="),
-        ("finetune predict backb", ""),
     ],
 )
 def test_the_tab_key_completes_words(
@@ -240,7 +239,7 @@ def test_the_tab_key_completes_words(
 def test_the_command_is_taken_out_of_the_line_that_is_completed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMP_LINE", "finetune train  seed=3 back")
     monkeypatch.setenv("COMP_POINT", "27")
-    complete_words("train")
+    assert complete_words() == "train"
     assert cli.os.environ["COMP_LINE"] == "finetune  seed=3 back"
     assert cli.os.environ["COMP_POINT"] == "21"
 

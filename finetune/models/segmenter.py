@@ -79,9 +79,9 @@ class Segmenter(nn.Module):
             images: (B, C, H, W), uint8 in 0..255.
 
         Returns:
-            float32, in the memory format that the model runs fastest in.
+            Floating point, in the type of the weights and the memory format that the model runs fastest in.
         """
-        images = images.to(torch.float32, memory_format=torch.channels_last, copy=True)
+        images = images.to(self.mean.dtype, memory_format=torch.channels_last, copy=True)
         return images.sub_(self.mean).div_(self.std)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -41,7 +41,9 @@ def write_evaluation(folder: Path, matrix: Tensor, names: Sequence[str]) -> dict
 
 
 def write_curves(run: Path) -> None:
-    """Draw `plots/loss.png` and `plots/iou.png` from the run's `metrics.csv`."""
+    """Draw `plots/loss.png` and `plots/iou.png` from the run's `metrics.csv`, if it has one."""
+    if not (run / "metrics.csv").is_file():
+        return
     with (run / "metrics.csv").open(newline="") as file:
         rows = [{k: float(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
     (run / "plots").mkdir(exist_ok=True)

@@ -96,7 +96,9 @@ class SemanticTask(TuningTask):
 
     def _count(self, batch: list[Batch]) -> None:
         for group in batch:
-            logits = self.model(self.model.normalize(group["image"]))
+            # scores do not depend on the precision that the training has: half of it rounds differently in each batch
+            with torch.autocast(self.device.type, enabled=False):
+                logits = self.model(self.model.normalize(group["image"]))
             self.confusion.update(logits.argmax(dim=1), group["mask"])
             for image in range(len(logits)):  # the loss of each by itself, whatever batch it came in
                 mask = group["mask"][image : image + 1]
