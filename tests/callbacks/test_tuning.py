@@ -5,6 +5,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import pytest
+from lightning.pytorch.trainer.states import TrainerFn
 
 from finetune.callbacks import Tuning
 from tests.tasks.tiny_run import FROZEN, tiny_data, tiny_task, tiny_trainer
@@ -55,3 +56,12 @@ def test_it_says_once_what_trains(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_module_without_a_plan_is_refused() -> None:
     with pytest.raises(TypeError, match=r"needs a TuningTask with a plan to apply, got LightningModule"):
         Tuning().setup(tiny_trainer(), pl.LightningModule(), "fit")
+
+
+def test_the_plan_is_applied_anew_after_a_validation_inside_an_epoch() -> None:
+    task, tuning, trainer = tiny_task(plan=FROZEN), Tuning(), tiny_trainer()
+    trainer.state.fn = TrainerFn.FITTING
+    task.train()
+    tuning.on_validation_end(trainer, task)
+    assert not any(module.training for module in task.model.backbone.modules())
+    assert task.model.decoder.training

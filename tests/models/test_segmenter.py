@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from finetune.models import HEADS, Segmenter
+from finetune.models.heads import Pyramid
 from finetune.models.segmenter import class_names
 
 TINY = "test_resnet.r160_in1k"
@@ -26,7 +27,9 @@ def segmenter(head: str = "fpn", backbone: str = TINY, classes: int = 3, **optio
     torch.manual_seed(0)
     model = Segmenter(backbone, head, classes, weights="none", head_options=SMALL[head], **options)
     for name, buffer in model.named_buffers():
-        if name.endswith(("running_mean", "running_var")):
+        if name.endswith("running_mean"):
+            buffer.uniform_(-0.2, 0.2)
+        elif name.endswith("running_var"):
             buffer.uniform_(0.5, 1.5)
     return model.eval()
 
@@ -52,7 +55,7 @@ def test_the_logits_have_the_size_of_the_image_whatever_it_is(head: str, backbon
 @pytest.mark.parametrize(
     ("head", "theirs"), [("unet", smp.Unet), ("fpn", smp.FPN), ("deeplabv3plus", smp.DeepLabV3Plus)]
 )
-@pytest.mark.parametrize("size", [(32, 32), (64, 96)])
+@pytest.mark.parametrize("size", [(64, 96), (224, 224)])  # the larger one is wide enough for every atrous rate
 def test_the_logits_are_those_of_segmentation_models_pytorch(head: str, theirs: Any, size: tuple[int, int]) -> None:
     expected = theirs("tu-resnet18", encoder_weights=None, classes=5).eval()
     model = Segmenter("resnet18", head, 5, weights="none").eval()
@@ -62,10 +65,21 @@ def test_the_logits_are_those_of_segmentation_models_pytorch(head: str, theirs: 
     assert (set(missing), unexpected) == (unused, [])
     model.decoder.load_state_dict(expected.decoder.state_dict())
     model.head.load_state_dict(expected.segmentation_head.state_dict())
-    images = torch.randn(2, 3, *size)
+    images = torch.randn(1, 3, *size)
     with torch.no_grad():
         assert torch.allclose(model(images), expected(images), atol=1e-6)
         assert model(images).std() > 0
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("depth", [4, 5])
+def test_a_head_ends_at_the_full_size_on_a_shorter_pyramid_too(head: str, depth: int) -> None:
+    channels, strides = (3, 8, 16, 24, 32, 40)[: depth + 1], (1, 2, 4, 8, 16, 32)[: depth + 1]
+    decoder, classifier = HEADS[head].build(Pyramid(channels, strides), 2)
+    features = [
+        torch.randn(1, width, 64 // stride, 96 // stride) for width, stride in zip(channels, strides, strict=True)
+    ]
+    assert classifier(decoder.eval()(features)).shape == (1, 2, 64, 96)
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -80,7 +94,9 @@ def test_an_odd_size_is_padded_at_right_and_bottom_and_cropped(
     images = torch.randn(2, 3, *size)
     whole = torch.zeros(2, 3, *padded)
     whole[..., : size[0], : size[1]] = images
-    assert torch.equal(logits(model, images), logits(model, whole)[..., : size[0], : size[1]])
+    found = logits(model, images)
+    assert torch.equal(found, logits(model, whole)[..., : size[0], : size[1]])
+    assert found.std(dim=(2, 3)).min() > 0  # the picture matters
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -88,7 +104,8 @@ def test_the_logits_of_an_image_do_not_depend_on_its_batch(head: str) -> None:
     model = segmenter(head)
     images = torch.randn(4, 3, 37, 53)
     one_by_one = torch.cat([logits(model, image[None]) for image in images])
-    assert torch.allclose(logits(model, images), one_by_one, atol=1e-4)
+    assert torch.allclose(logits(model, images), one_by_one, atol=1e-5)
+    assert one_by_one.std(dim=0).max() > 1e-3  # and the pictures differ
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -135,6 +152,7 @@ def test_a_model_rebuilt_from_its_config_gives_the_same_logits(head: str) -> Non
     images = torch.randint(0, 256, (1, 4, 40, 24), dtype=torch.uint8)
     ours, expected = (logits(m.eval(), m.normalize(images)) for m in (twin, model))
     assert torch.equal(ours, expected)
+    assert ours.std() > 0
     assert twin.config() == config
 
 
