@@ -58,6 +58,8 @@ def check_numbers(config: Config) -> None:
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, bool) or not isinstance(number, int) or number < low:
                 raise ConfigError(f"{key}={value}: expected a whole number of {low} or more.")
+    if not isinstance(config["name"], str) or not config["name"]:
+        raise ConfigError(f"name={config['name']}: expected a word; the run folder is named after it.")
     if config["data"]["ignore_index"] > 255:
         raise ConfigError(f"data.ignore_index={config['data']['ignore_index']}: masks are 8-bit, so it is 255 at most.")
     if config["seed"] >= 2**32:

@@ -56,11 +56,18 @@ def compose(*words: str, command: str = "train") -> DictConfig:
 
 
 def check_answers(words: Sequence[str]) -> None:
-    """Raise a ConfigError where a group gets something else than the name of one of its answers."""
+    """Raise a ConfigError, with all that it finds, where a group gets something else than one of its answers."""
+    mistakes = Mistakes()
+    elsewhere = any(word.startswith("hydra.searchpath=") for word in words)  # answers of the user's own
     for word in words:
         group, _, answer = word.partition("=")
-        if group in _groups() and not re.fullmatch(r"[A-Za-z_][\w/,.-]*", answer):
-            raise ConfigError(f"'{word}': {group} takes the name of one answer: {', '.join(_answers(group))}.")
+        if group not in _groups() or answer == "null":
+            continue
+        if not re.fullmatch(r"[A-Za-z_][\w/.-]*", answer):
+            mistakes.add(f"'{word}': {group} takes the name of one answer: {', '.join(_answers(group))}.")
+        elif not elsewhere and answer not in _answers(group):
+            mistakes.add(_no_such_answer(group, answer))
+    mistakes.raise_any()
 
 
 def first_job(words: Sequence[str]) -> list[str]:
@@ -104,15 +111,18 @@ def explain(error: Exception, command: str, words: Sequence[str] = ()) -> str:
         return f"there is no setting '{key[1]}'. {_near(key[1], _keys(command, answers))}{_append_hint(text)}"
     if option := re.search(r"Could not find '([^']+)'", text):
         group, _, name = option[1].rpartition("/")
-        answers = _answers(group)
-        near = _near(name, answers)
-        extra = " Any other model of timm: backbone=timm backbone.name=NAME." if group == "backbone" else ""
-        if not group or not answers:
+        if not group or not _answers(group):
             return f"there is no group '{group or name}'. {_near(group or name, _groups())}"
-        return f"{group} has no option '{name}'. {near}There are {', '.join(answers)}.{extra}"
+        return _no_such_answer(group, name)
     if group_match := re.search(r"Could not override '([^']+)'.*No match in the defaults list", text, re.DOTALL):
         return f"there is no group '{group_match[1]}'. {_near(group_match[1], _groups())}"
     return " ".join([text, *cause[:1]])
+
+
+def _no_such_answer(group: str, name: str) -> str:
+    answers = _answers(group)
+    extra = " Any other model of timm: backbone=timm backbone.name=NAME." if group == "backbone" else ""
+    return f"{group} has no option '{name}'. {_near(name, answers)}There are {', '.join(answers)}.{extra}"
 
 
 def _append_hint(text: str) -> str:

@@ -53,10 +53,18 @@ def is_first_process() -> bool:
     return rank == 0
 
 
-def close_log(folder: Path) -> None:
-    """Close the run's log, so that the next run of this process does not write to it."""
+def close_log(folder: Path, error: BaseException | None = None) -> None:
+    """Close the run's log, so that the next run of this process does not write to it.
+
+    Args:
+        folder: of the run.
+        error: what ended the run, noted in the log alone; whoever called the run shows it.
+    """
     for handler in list(logging.getLogger("finetune").handlers):
         if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).parent == folder.resolve():
+            if error is not None:
+                text = f"failed: {type(error).__name__}: {error}"
+                handler.emit(logging.makeLogRecord({"msg": text, "levelname": "ERROR", "levelno": logging.ERROR}))
             logging.getLogger("finetune").removeHandler(handler)
             handler.close()
 

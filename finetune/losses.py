@@ -144,6 +144,11 @@ class SegmentationLoss(nn.Module):
             near = get_close_matches(name, LOSSES, n=1, cutoff=0.4)
             hint = f" Did you mean '{near[0]}'?" if near else ""
             raise ValueError(f"there is no loss '{name}'.{hint} Choose one of {', '.join(LOSSES)}.")
+        if not (0 <= label_smoothing < 1 and dice_weight >= 0 and gamma >= 0):
+            raise ValueError(
+                f"label_smoothing={label_smoothing}, dice_weight={dice_weight}, gamma={gamma}: expected smoothing from "
+                f"0 to below 1, and the others 0 or more."
+            )
         self.name = name
         self.ignore_index = ignore_index
         self.options: dict[str, float] = {

@@ -69,9 +69,12 @@ def train(*words: str | DictConfig) -> Run:
     try:
         if data.records and is_first_process():
             write_splits(folder / "splits.csv", data.records)
-        return _fit(config, data, task, trainer, loaders)
-    finally:
-        close_log(folder)
+        run = _fit(config, data, task, trainer, loaders)
+    except BaseException as error:
+        close_log(folder, error)
+        raise
+    close_log(folder)
+    return run
 
 
 def _fit(

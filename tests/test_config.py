@@ -197,3 +197,14 @@ def test_a_required_key_is_asked_for() -> None:
     assert required({"run": "a"}, "run") == "a"
     with pytest.raises(ConfigError, match="run is not set"):
         required({"run": None}, "run")
+
+
+def test_wrong_answers_to_several_groups_are_reported_together() -> None:
+    said = message("loss=focl", "optimizer=adm", "head=unett")
+    assert len(said.splitlines()) == 3
+    assert all(name in said for name in ("focal", "adamw", "unet"))
+
+
+@pytest.mark.parametrize("word", ["name=null", "loss.dice_weight=-1", "loss.label_smoothing=1"])
+def test_a_value_without_a_meaning_is_refused(word: str) -> None:
+    assert word.split("=")[0].split(".")[-1] in problems(word)[0]

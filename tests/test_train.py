@@ -298,3 +298,11 @@ def test_a_run_without_its_table_of_metrics_draws_no_curves(folder: Path) -> Non
     run = finetune.train(*DRAWN, "~callbacks.metrics_csv")
     assert (run.folder / "model" / "model.safetensors").is_file()
     assert not (run.folder / "plots" / "loss.png").exists()
+
+
+def test_the_log_of_a_failed_run_tells_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("finetune.run.write_curves", lambda folder: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        finetune.train(*DRAWN, "output=run")
+    assert "failed: ZeroDivisionError" in (tmp_path / "run" / "train.log").read_text()

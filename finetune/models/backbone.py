@@ -17,7 +17,7 @@ NOT_OPTIONS = {
     *("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"),
     *("features_only", "in_chans", "output_stride"),
 }
-PROBE = 64  # pixels, of the picture that a new backbone is tried with
+PROBE = (64, 96)  # pixels, of the picture that a new backbone is tried with: odd at stride 32
 
 
 class Backbone(nn.Module):
@@ -34,6 +34,9 @@ class Backbone(nn.Module):
         output_stride: 32, or 8 or 16 for heads that want a dilated backbone; models that cannot be dilated
             keep their own.
         options: further arguments of `timm.create_model`, such as `drop_path_rate`.
+
+    Attributes:
+        options: arguments of `timm.create_model` that make a model these weights fit.
 
     Raises:
         WeightsError: the weights that were asked for cannot be had.
@@ -56,6 +59,9 @@ class Backbone(nn.Module):
         self.in_channels = in_channels
         self.model = _create(name, weights, in_channels, output_stride, dict(options or {}))
         self.model.pretrained_cfg.pop("state_dict", None)  # or the weights would be held twice
+        self.options = dict(options or {})
+        if "num_classes" in self.model.pretrained_cfg and self.model.num_classes != _default_classes(name):
+            self.options["num_classes"] = int(self.model.num_classes)  # a file with a classifier of its own
         levels = _pyramid_levels(self.model, name)
         self.strides = tuple(levels)
         self.indices = tuple(levels.values())
@@ -88,16 +94,17 @@ class Backbone(nn.Module):
     def _try(self) -> None:
         """Raise unless the maps of a small picture are of the sizes that the strides say."""
         self.eval()
-        expected = [(PROBE // stride, PROBE // stride) for stride in self.strides]
+        expected = [(PROBE[0] // stride, PROBE[1] // stride) for stride in self.strides]
         try:
-            found = [tuple(features.shape[2:]) for features in self(torch.zeros(1, self.in_channels, PROBE, PROBE))]
+            found = [tuple(features.shape[2:]) for features in self(torch.zeros(1, self.in_channels, *PROBE))]
         except (RuntimeError, AssertionError, ValueError) as error:
             raise ValueError(
-                f"backbone '{self.name}' does not take images of any size: {PROBE}x{PROBE} pixels fail with: {error}"
+                f"backbone '{self.name}' does not take images of any size: {PROBE[0]}x{PROBE[1]} pixels fail with: "
+                f"{error or type(error).__name__}"
             ) from error
         if found != expected:
             raise ValueError(
-                f"backbone '{self.name}' turns {PROBE}x{PROBE} pixels into maps of {found}, where its strides "
+                f"backbone '{self.name}' turns {PROBE[0]}x{PROBE[1]} pixels into maps of {found}, where its strides "
                 f"{self.strides} would give {expected}; no head fits that."
             )
         self.train()
@@ -119,6 +126,11 @@ def check_name(name: str) -> None:
         raise ValueError(f"unknown backbone '{name}': timm has no model of that name. {hint}")
 
 
+def _default_classes(name: str) -> int:
+    config = timm.get_pretrained_cfg(name)
+    return 1000 if config is None else int(config.num_classes)
+
+
 def _create(name: str, weights: str, in_channels: int, output_stride: int, options: dict[str, Any]) -> nn.Module:
     if refused := sorted(set(options) & NOT_OPTIONS):
         raise ValueError(
@@ -130,6 +142,8 @@ def _create(name: str, weights: str, in_channels: int, output_stride: int, optio
         if output_stride != 32:
             return _create_dilated(name, output_stride, arguments)
         return timm.create_model(name, **arguments)  # type: ignore[no-any-return]  # timm is not typed
+    except TypeError as error:
+        raise ValueError(f"backbone.options={options} do not suit {name}: {error}") from error
     except (OSError, RuntimeError, KeyError) as error:
         if weights == "pretrained":
             raise WeightsError(unavailable(name, str(error).strip() or type(error).__name__)) from error

@@ -56,10 +56,10 @@ class Segmenter(nn.Module):
             "head": head,
             "classes": list(self.class_names),
             "in_channels": in_channels,
-            "backbone_options": dict(backbone_options or {}),
             "head_options": dict(head_options or {}),
         }
         self.backbone = Backbone(backbone, weights, in_channels, kind.output_stride, backbone_options)
+        self._spec["backbone_options"] = self.backbone.options
         self.neck = PyramidNeck(in_channels, self.backbone.channels, self.backbone.strides)
         pyramid = Pyramid(self.neck.channels, (1, *self.neck.strides))
         self.decoder, self.head = kind.build(pyramid, self.classes, **dict(head_options or {}))

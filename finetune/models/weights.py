@@ -59,7 +59,21 @@ def pretrained_arguments(name: str, weights: str) -> dict[str, Any]:
         state = read_package(name, weights.removeprefix("package:"))
     else:
         state = read_file(Path(weights))
-    return {"pretrained": True} | ({"pretrained_cfg_overlay": {"state_dict": state}} if state else {})
+    return {"pretrained": True} if state is None else loading_arguments(name, state)
+
+
+def loading_arguments(name: str, state: State) -> dict[str, Any]:
+    """Arguments for `timm.create_model` that load these weights, with the classifier that they have, or none."""
+    config = timm.get_pretrained_cfg(name)
+    classifier = config.classifier if config is not None else None
+    overlay: dict[str, Any] = {"state_dict": state}
+    if not isinstance(classifier, str):
+        return {"pretrained": True, "pretrained_cfg_overlay": overlay}
+    weight = state.get(f"{classifier}.weight")
+    count = 0 if weight is None else weight.shape[0]
+    if count == config.num_classes:
+        return {"pretrained": True, "pretrained_cfg_overlay": overlay}
+    return {"pretrained": True, "pretrained_cfg_overlay": {**overlay, "num_classes": count}, "num_classes": count}
 
 
 def hub_file(name: str) -> Path | None:
@@ -123,7 +137,8 @@ def read_file(path: Path) -> State:
     try:
         content: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # each reader has exceptions of its own, and all mean the same to the user
-        raise WeightsError(f"cannot read weights from '{path}': {error}") from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__  # torch goes on with advice
+        raise WeightsError(f"cannot read weights from '{path}' as plain tensors: {reason}") from error
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]

@@ -43,7 +43,8 @@ class SemanticTask(TuningTask):
         """Loss of a batch of `image` (B, C, H, W), uint8, and `mask` (B, H, W), uint8."""
         logits = self.model(self.model.normalize(batch["image"]))
         loss: Tensor = self.loss(logits, batch["mask"])
-        self._train_loss.add(loss.detach(), len(logits))
+        counted = (batch["mask"] != self.ignore_index).flatten(1).any(dim=1).sum()
+        self._train_loss.add(loss.detach(), counted)
         return loss
 
     def on_train_epoch_start(self) -> None:
@@ -107,7 +108,7 @@ class SemanticTask(TuningTask):
 
     def _reduced(self, mean: "LossMean") -> Tensor:
         total: Tensor = self.trainer.strategy.reduce(mean.state(self.device), reduce_op="sum")
-        return (total[0] / total[1]).float()
+        return (total[0] / total[1].clamp(min=1)).float()  # nothing counted is a loss of zero, as for a batch
 
 
 class LossMean:

@@ -31,6 +31,8 @@ class Rule:
     def __post_init__(self) -> None:
         if not self.lr_scale >= 0:  # NaN is refused too
             raise PlanError(f"tuning rule '{self.match}' has lr_scale={self.lr_scale}; it must be 0 or more.")
+        if self.weight_decay is not None and not self.weight_decay >= 0:
+            raise PlanError(f"tuning rule '{self.match}' has weight_decay={self.weight_decay}; it must be 0 or more.")
         try:
             re.compile(self.match)
         except re.error as error:

@@ -9,7 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 
-from finetune.callbacks import IoU, Progress, Tuning
+from finetune.callbacks import Progress, Tuning
 from tests.tasks.tiny_run import tiny_data, tiny_task, tiny_trainer
 
 LINE = re.compile(
@@ -25,8 +25,19 @@ class Terminal(StringIO):
         return True
 
 
+class Scores(pl.Callback):
+    """Logs a given IoU after each epoch."""
+
+    def __init__(self, *scores: float) -> None:
+        self.scores = scores
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        pl_module.log("val/iou", self.scores[trainer.current_epoch])
+
+
 def fit(progress: Progress, *callbacks: pl.Callback, **options: Any) -> pl.Trainer:
-    trainer = tiny_trainer(Tuning(), IoU(), *callbacks, progress, max_epochs=3, enable_progress_bar=True, **options)
+    scores = Scores(0.25, 0.5, 0.375)
+    trainer = tiny_trainer(Tuning(), scores, *callbacks, progress, max_epochs=3, enable_progress_bar=True, **options)
     trainer.fit(tiny_task(), datamodule=tiny_data())
     return trainer
 
@@ -39,18 +50,20 @@ def test_without_a_terminal_each_epoch_is_one_plain_line(
     caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.INFO)
-    scores: list[float] = []
+    bars: list[object] = []
 
     class Notes(pl.Callback):
-        def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-            scores.append(float(trainer.callback_metrics["val/iou"]))
+        def on_train_batch_end(self, *args: Any) -> None:
+            bars.append(progress._bar)
 
-    fit(Progress(), Notes())
+    progress = Progress()
+    fit(progress, Notes())
     found = [LINE.fullmatch(line) for line in lines(caplog)]
     assert all(found), lines(caplog)
     assert [match[1] for match in found] == ["1", "2", "3"]
-    assert [float(match[4]) for match in found] == pytest.approx(scores, abs=1e-4)
-    assert [float(match[5]) for match in found] == pytest.approx([max(scores[: i + 1]) for i in range(3)], abs=1e-4)
+    assert [float(match[4]) for match in found] == [0.25, 0.5, 0.375]
+    assert [float(match[5]) for match in found] == [0.25, 0.5, 0.5]
+    assert bars == [None] * 6
     assert "\x1b" not in capsys.readouterr().err
 
 

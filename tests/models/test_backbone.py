@@ -122,9 +122,9 @@ def test_a_vision_transformer_is_refused_with_the_reason(name: str) -> None:
         Backbone(name, weights="none")
 
 
-@pytest.mark.parametrize("name", ["test_maxvit", "test_coatnet", "legacy_xception"])
+@pytest.mark.parametrize("name", ["test_maxvit", "test_coatnet", "legacy_xception", "mobilevitv2_050"])
 def test_a_model_whose_maps_are_not_those_of_a_pyramid_at_every_size_is_refused_when_it_is_made(name: str) -> None:
-    # the first two take one image size only, the third does not pad: a map of 64 pixels is 29 wide, not 32
+    # two take one image size only; one does not pad, so 64 pixels become 29, not 32; one wants multiples of 64
     with pytest.raises(ValueError, match=rf"'{name}'"):
         Backbone(name, weights="none")
 
@@ -196,3 +196,20 @@ def test_weights_are_not_held_a_second_time(tmp_path: Path) -> None:
     torch.save(timm.create_model(TINY, pretrained=False).state_dict(), tmp_path / "weights.pth")
     backbone = Backbone(TINY, str(tmp_path / "weights.pth"))
     assert "state_dict" not in backbone.pretrained_cfg
+
+
+def test_an_option_that_the_model_does_not_have_is_named() -> None:
+    with pytest.raises(ValueError, match=r"backbone\.options.*bogus"):
+        Backbone(TINY, weights="none", options={"bogus": 1})
+
+
+@pytest.mark.parametrize("classes", [0, 10])
+def test_a_file_with_another_classifier_or_none_loads_and_goes_back(classes: int, tmp_path: Path) -> None:
+    theirs = timm.create_model(TINY, num_classes=classes)
+    torch.save(theirs.state_dict(), tmp_path / "tuned.pth")
+    backbone = Backbone(TINY, str(tmp_path / "tuned.pth"))
+    for name, tensor in theirs.state_dict().items():
+        assert torch.equal(backbone.model.state_dict()[name], tensor)
+    again = Backbone(TINY, weights="none", options=backbone.options)
+    again.load_state_dict(backbone.state_dict())
+    theirs.load_state_dict(again.model.state_dict())

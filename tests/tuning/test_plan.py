@@ -108,3 +108,8 @@ def test_a_plan_covers_a_real_model_whole(caplog: pytest.LogCaptureFixture) -> N
 
 def test_a_model_without_parameters_needs_no_rule() -> None:
     assert Plan(()).assign(name for name, _ in torch.nn.Identity().named_parameters()) == {}
+
+
+def test_a_weight_decay_below_zero_is_refused() -> None:
+    with pytest.raises(PlanError, match="weight_decay=-1"):
+        Rule("head", weight_decay=-1)
