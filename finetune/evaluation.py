@@ -1,7 +1,6 @@
 """What the command `evaluate` does: any run on any data."""
 
 import logging
-import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +16,9 @@ from finetune import build
 from finetune.callbacks import IoU
 from finetune.checkpoint import Saved, load_model
 from finetune.config import ConfigError, compose, configure, plain, required, usage
+from finetune.console import speak
 from finetune.data.module import SegmentationData
-from finetune.folder import check_new, is_first_process
+from finetune.folder import check_new
 from finetune.reports.evaluation import write_evaluation
 from finetune.tasks import SemanticTask
 
@@ -70,12 +70,6 @@ def evaluate(*words: str | DictConfig) -> Evaluation:
     return Evaluation(folder, scores, matrix)
 
 
-HINTS = (
-    ".*sync_dist=True.*",  # every rank logs what was reduced already
-    ".*does not have many workers.*",  # ours are few where that is faster
-    ".*module\\(s\\) in eval mode at the start of training.*",  # frozen, and parts of the backbone that no map needs
-    ".*LeafSpec.*",  # Lightning's own use of torch
-)
 IOU = {"iou": {"_target_": "finetune.callbacks.IoU"}}
 
 
@@ -152,25 +146,3 @@ def free_folder(folder: Path) -> Path:
     """The folder, or the first of `folder_2`, `folder_3`, ... that is not there yet."""
     taken = (folder.with_name(f"{folder.name}_{number}") for number in range(2, 10_000))
     return folder if not folder.exists() else next(path for path in taken if not path.exists())
-
-
-def speak() -> None:
-    """Let the toolkit's own messages be seen, and Lightning's hints not; only the first rank speaks."""
-    own = logging.getLogger("finetune")
-    own.setLevel(logging.INFO if is_first_process() else logging.ERROR)
-    if not any(isinstance(handler, Console) for handler in own.handlers):
-        own.addHandler(Console())
-        own.propagate = False
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for hint in HINTS:
-        warnings.filterwarnings("ignore", hint)
-
-
-class Console(logging.Handler):
-    """Writes messages to whatever standard output is at the time, as they are."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one message."""
-        label = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        print(label + record.getMessage(), file=sys.stdout, flush=True)

@@ -16,9 +16,10 @@ from finetune import build
 from finetune.check import check
 from finetune.checkpoint import load_model, save_model
 from finetune.config import configure, required, usage
+from finetune.console import speak
 from finetune.data.module import SegmentationData
 from finetune.data.splits import write_splits
-from finetune.evaluation import score, speak
+from finetune.evaluation import score
 from finetune.folder import check_new, close_log, is_first_process, make_run_folder
 from finetune.inference import Predictor
 from finetune.reports.evaluation import write_curves, write_evaluation

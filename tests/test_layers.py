@@ -18,6 +18,7 @@ FLOORS = {
     "build": 4,
     "check": 4,
     "folder": 4,
+    "console": 4,
     "evaluation": 4,
     "reports": 3,
     "tasks": 2,

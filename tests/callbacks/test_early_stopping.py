@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from finetune.callbacks import EarlyStopping, IoU, Tuning
-from finetune.evaluation import speak
+from finetune.console import speak
 from tests.tasks.tiny_run import tiny_data, tiny_task, tiny_trainer
 
 
