@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from finetune.config import compose
     from finetune.evaluation import evaluate
     from finetune.models import Segmenter
+    from finetune.planning import plan
     from finetune.run import load, predict, train
 
 __version__ = "0.1.0"
-__all__ = ["Segmenter", "compose", "evaluate", "load", "predict", "train"]
+__all__ = ["Segmenter", "compose", "evaluate", "load", "plan", "predict", "train"]
 
 _HOMES = dict.fromkeys(("load", "predict", "train"), "finetune.run")
 _HOMES |= {"Segmenter": "finetune.models", "compose": "finetune.config", "evaluate": "finetune.evaluation"}
+_HOMES |= {"plan": "finetune.planning"}
 
 
 def __getattr__(name: str) -> Any:

@@ -25,7 +25,8 @@ from finetune.losses import SegmentationLoss
 from finetune.models import Segmenter
 from finetune.models.segmenter import class_names
 from finetune.tasks import SemanticTask
-from finetune.tuning.plan import Plan, Rule
+from finetune.tuning.plan import Plan, Rule, Stall
+from finetune.tuning.timing import Timeline, check_timing
 
 Config = Mapping[str, Any]
 C = TypeVar("C", bound=pl.Callback)
@@ -155,6 +156,7 @@ def model(config: Config, classes: Sequence[str]) -> Segmenter:
         in_channels=backbone["in_channels"],
         backbone_options=backbone["options"],
         head_options=without_name(head),
+        lora=config["tuning"]["lora"],
     )
 
 
@@ -166,17 +168,32 @@ def loss(settings: Config, ignore_index: int, weights: torch.Tensor | None) -> S
 
 def plan(settings: Config) -> Plan:
     """The tuning plan."""
-    return Plan(tuple(Rule(**known_options("tuning.rules", Rule, rule)) for rule in settings["rules"]))
+    return Plan(
+        tuple(Rule(**known_options("tuning.rules", Rule, rule)) for rule in settings["rules"]),
+        settings["layers"],
+        settings["warmup"],
+        settings["restart_schedule"],
+        tuple(settings["phase_lr"]),
+        Stall(**known_options("tuning.stall", Stall, settings["stall"])),
+    )
 
 
 def task(config: Config, network: Segmenter, data: Data) -> SemanticTask:
     """The model with its loss, plan, optimizer and schedule."""
-    optimizer, pace = config["optimizer"], config["schedule"]
+    weights = loss_weights(config["loss"]["class_weights"], data)
+    built = untrained_task(config, network, loss(config["loss"], data.ignore_index, weights), data.ignore_index)
+    check_timing(built.assigned, Timeline(config["trainer"]["max_epochs"]))
+    return built
+
+
+def untrained_task(config: Config, network: Segmenter, criterion: SegmentationLoss, ignore_index: int) -> SemanticTask:
+    """The model with a loss, and with its plan, optimizer and schedule."""
+    optimizer, pace, tuning = config["optimizer"], config["schedule"], config["tuning"]
     return SemanticTask(
         network,
-        loss(config["loss"], data.ignore_index, loss_weights(config["loss"]["class_weights"], data)),
-        data.ignore_index,
-        plan=plan(config["tuning"]),
+        criterion,
+        ignore_index,
+        plan=plan(tuning),
         optimizer=optimizer["name"],
         lr=optimizer["lr"],
         weight_decay=optimizer["weight_decay"],
@@ -184,6 +201,8 @@ def task(config: Config, network: Segmenter, data: Data) -> SemanticTask:
         schedule_name=pace["name"],
         warmup=pace["warmup"],
         schedule_options=without_name(pace, "warmup"),
+        l1=tuning["l1"],
+        l2_sp=tuning["l2_sp"],
         seed=config["seed"],
     )
 

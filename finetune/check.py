@@ -17,6 +17,7 @@ from finetune.data.statistics import class_weights
 from finetune.metrics.confusion import scores
 from finetune.models.backbone import check_name
 from finetune.models.heads import head_type
+from finetune.models.lora import add_lora
 from finetune.tuning.schedules import SCHEDULES, schedule
 
 logger = logging.getLogger(__name__)
@@ -29,22 +30,27 @@ def check(config: Config) -> Data:
         ConfigError: with all that was found.
     """
     mistakes = Mistakes()
+    check_settings(config, mistakes)
+    found: Data | None = mistakes.attempt(lambda: build.training_data(config))
+    if found is not None:
+        mistakes.attempt(lambda: check_monitors(config, found.classes))
+        mistakes.attempt(lambda: check_batches(config, found))
+    mistakes.raise_any()
+    assert found is not None
+    return found
+
+
+def check_settings(config: Config, mistakes: Mistakes) -> None:
+    """Collect every mistake that shows without looking at the data."""
     mistakes.attempt(lambda: check_numbers(config))
     mistakes.attempt(lambda: check_data(config["data"]))
     mistakes.attempt(lambda: check_backbone(config["backbone"]))
     mistakes.attempt(lambda: check_head(config["head"], config["data"]["batch_size"]))
     mistakes.attempt(lambda: check_loss(config["loss"]))
-    mistakes.attempt(lambda: build.plan(config["tuning"]))
+    mistakes.attempt(lambda: check_tuning(config["tuning"], config["schedule"]["name"]))
     mistakes.attempt(lambda: check_optimizer(config["optimizer"]))
     mistakes.attempt(lambda: check_schedule(config["schedule"]))
     mistakes.attempt(lambda: check_trainer(config["trainer"]))
-    found: Data | None = mistakes.attempt(lambda: build.training_data(config))
-    if found is not None:
-        mistakes.attempt(lambda: check_monitors(config["callbacks"], found.classes))
-        mistakes.attempt(lambda: check_batches(config, found))
-    mistakes.raise_any()
-    assert found is not None
-    return found
 
 
 def check_numbers(config: Config) -> None:
@@ -148,11 +154,29 @@ def check_trainer(settings: Config) -> None:
     known_options("trainer", pl.Trainer.__init__, settings, skip=("self", "callbacks", "logger", "default_root_dir"))
 
 
-def check_monitors(callbacks: Config, classes: Sequence[str]) -> None:
-    """Raise where one of our callbacks monitors what nobody logs."""
+def check_tuning(settings: Config, schedule_name: str) -> None:
+    """Raise unless the plan and its penalties make sense, whatever the model is."""
+    build.plan(settings)
+    for key in ("l1", "l2_sp"):
+        value = settings[key]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+            raise ConfigError(f"tuning.{key}={value}: expected a number of 0 or more.")
+    if settings["lora"] is not None:
+        known_options("tuning.lora", add_lora, settings["lora"], skip=("model",))
+    if settings["restart_schedule"] and schedule_name == "plateau":
+        raise ConfigError(
+            "tuning.restart_schedule=true begins the schedule anew in each phase, but schedule=plateau waits for a "
+            "score and has no length. Set tuning.restart_schedule=false, or another schedule."
+        )
+
+
+def check_monitors(config: Config, classes: Sequence[str]) -> None:
+    """Raise where a callback, the plan or the schedule monitors what nobody logs."""
     values = [f"val/{name}" for name in ("loss", *scores(torch.eye(2, dtype=torch.int64)))]
     values += ["train/loss", *(f"val/iou/{name}" for name in classes)]
-    for name in ("early_stopping", "checkpoint"):
-        monitor = (callbacks.get(name) or {}).get("monitor")
+    monitors = {f"callbacks.{name}.monitor": config["callbacks"].get(name) for name in ("early_stopping", "checkpoint")}
+    monitors |= {"tuning.stall.monitor": config["tuning"]["stall"], "schedule.monitor": config["schedule"]}
+    for key, settings in monitors.items():
+        monitor = (settings or {}).get("monitor")
         if monitor is not None and monitor not in values:
-            raise ConfigError(f"callbacks.{name}.monitor='{monitor}' is not logged. {nearest(monitor, values)}")
+            raise ConfigError(f"{key}='{monitor}' is not logged. {nearest(monitor, values)}")

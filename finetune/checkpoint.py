@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from finetune.adapters import FILE as ADAPTERS
+from finetune.adapters import load_adapters
 from finetune.models import Segmenter
 
 FORMAT = 1
@@ -57,7 +59,7 @@ def save_model(folder: Path, model: Segmenter, data: Mapping[str, Any], scores: 
 
 
 def load_model(path: Path) -> Saved:
-    """A model from a run folder, its `model/` folder, or a checkpoint file.
+    """A model from a run folder, its `model/` or `adapters/` folder, or a checkpoint file.
 
     Nothing of the file is executed: weights are read as plain tensors and names are looked up in our own tables.
 
@@ -65,6 +67,8 @@ def load_model(path: Path) -> Saved:
         ModelError: no model there, or one that is damaged or made for something else.
     """
     folder = path / "model" if (path / "model" / "config.json").is_file() else path
+    if (folder / ADAPTERS).is_file():
+        return Saved(_load_adapters(folder), {})
     if (folder / "config.json").is_file():
         return _load_folder(folder)
     if path.is_dir() and (path / "checkpoints" / "best.ckpt").is_file():
@@ -75,6 +79,13 @@ def load_model(path: Path) -> Saved:
         f"no model at '{path}'. Expected a run folder (with model/ or checkpoints/best.ckpt in it), a model folder "
         f"(with config.json and model.safetensors), or a .ckpt file."
     )
+
+
+def _load_adapters(folder: Path) -> Segmenter:
+    try:
+        return load_adapters(folder)
+    except (OSError, KeyError, TypeError, RuntimeError, ValueError) as error:
+        raise ModelError(f"the adapters in '{folder}' cannot be used: {error}") from error
 
 
 def _load_folder(folder: Path) -> Saved:

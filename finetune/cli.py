@@ -21,6 +21,7 @@ HELP = """finetune: fine-tune pretrained timm backbones for image segmentation
   finetune train data.root=FOLDER data.classes=[background,thing]   FOLDER has images/ and masks/
   finetune train experiment=quickstart                              try it without any data
   finetune train -m backbone=resnet18,convnext_tiny                 a sweep
+  finetune plan tuning=gradual backbone=resnet50                    what would train when, at which rate and cost
   finetune evaluate run=outputs/...                                 score a run, on its data or on data.root=...
   finetune predict run=outputs/... input=PHOTOS output=masks        masks for new images
 
@@ -130,7 +131,10 @@ def _act(command: str, config: DictConfig) -> float | None:
         return finetune.train(config).score
     if command == "evaluate":
         return finetune.evaluate(config).scores["iou"]
-    finetune.predict(config)
+    if command == "plan":
+        finetune.plan(config)
+    else:
+        finetune.predict(config)
     return None
 
 

@@ -13,6 +13,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
 from finetune import build
+from finetune.adapters import save_adapters
+from finetune.callbacks import Tuning
 from finetune.check import check
 from finetune.checkpoint import load_model, save_model
 from finetune.config import configure, required, usage
@@ -23,6 +25,7 @@ from finetune.evaluation import score
 from finetune.folder import check_new, close_log, is_first_process, make_run_folder
 from finetune.inference import Predictor
 from finetune.reports.evaluation import write_curves, write_evaluation
+from finetune.reports.tuning import write_timeline
 from finetune.tasks import SemanticTask
 
 logger = logging.getLogger(__name__)
@@ -101,11 +104,21 @@ def _fit(
         scores = write_evaluation(folder / "evaluation" / split, matrix, data.classes)
         named = {f"{split}/{name}": value for name, value in scores.items()}
         facts = {"ignore_index": data.ignore_index, "mask_values": config["data"].get("mask_values")}
+        if task.model.adapted:
+            save_adapters(folder / "adapters", task.model, task.ever_trained())
+            task.model.merge_adapters()
         save_model(folder / "model", task.model, facts, named)
         write_curves(folder)
+        _write_timeline(trainer, folder)
         for line in closing_lines(config, folder, named, monitored):
             logger.info(line)
     return Run(folder, best, monitored, scores)
+
+
+def _write_timeline(trainer: pl.Trainer, folder: Path) -> None:
+    tuning = build.find_callback(trainer, Tuning)
+    if tuning is not None and tuning.record is not None:
+        write_timeline(tuning.record, folder / "plots" / "tuning.png")
 
 
 def _best(trainer: pl.Trainer, folder: Path) -> tuple[Path, float]:

@@ -17,9 +17,10 @@ from finetune.config import COMMANDS, compose, config_folder, configure, plain
 CONF = config_folder()
 FILES = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml"))
 EXPECTED = {
-    ".": 3,
+    ".": 4,
     "augment": 3,
     "backbone": 10,
+    "average": 3,
     "callbacks": 7,
     "data": 3,
     "experiment": 2,
@@ -28,9 +29,9 @@ EXPECTED = {
     "logger": 3,
     "loss": 4,
     "optimizer": 2,
-    "schedule": 4,
+    "schedule": 12,
     "trainer": 1,
-    "tuning": 2,
+    "tuning": 9,
 }
 ANSWERS = [file for file in FILES if str(file.parent) not in (".", "hydra", "data", "experiment")]
 EXPERIMENTS = [file for file in FILES if str(file.parent) == "experiment"]
@@ -75,7 +76,8 @@ def composed(file: Path) -> DictConfig:
 def test_every_file_composes(file: Path) -> None:
     config = composed(file)
     plain(config)
-    place = config if str(file.parent) in (".", "experiment") else config[str(file.parent)]
+    group = "callbacks" if str(file.parent) == "average" else str(file.parent)  # averages are callbacks
+    place = config if group in (".", "experiment") else config[group]
     got = OmegaConf.to_container(place)
     assert isinstance(got, dict)
     for key, value in content(file).items():
@@ -105,6 +107,6 @@ def test_every_file_starts_with_a_comment(file: Path) -> None:
 
 def test_every_target_exists() -> None:
     named = {target: file for file in FILES for target in targets(content(file))}
-    assert len(named) == 8  # six callbacks, two loggers
+    assert len(named) == 10  # eight callbacks, two loggers
     for target in named:
         assert isinstance(get_object(target), type), target

@@ -306,3 +306,23 @@ def test_the_log_of_a_failed_run_tells_why(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(ZeroDivisionError):
         finetune.train(*DRAWN, "output=run")
     assert "failed: ZeroDivisionError" in (tmp_path / "run" / "train.log").read_text()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("tuning=frozen", "tuning.norms=adapt"),
+        ("tuning=head_then_full", "schedule=one_cycle"),
+        ("tuning=partial", "tuning.last=1", "schedule=plateau"),
+        ("tuning=gradual", "tuning.warmup=2", "tuning.norms=eval"),
+        ("tuning=gradual", "tuning.unfreeze_at=stall", "tuning.unfreeze_spread=stall", "tuning.stall.patience=1"),
+        ("tuning=discriminative", "tuning.l2_sp=0.1", "tuning.l1=1e-6"),
+        ("tuning=layer_decay", "tuning.unfreeze_at=1"),
+        ("tuning=norm_only", "schedule=warmup_stable_decay"),
+    ],
+    ids=lambda words: words[0].partition("=")[2],
+)
+def test_every_tuning_plan_trains_from_the_command_line(folder: Path, words: tuple[str, ...]) -> None:
+    assert exit_code("train", *DRAWN, *words, "trainer.max_epochs=3", "output=run") == 0
+    assert (folder / "run" / "plots" / "tuning.png").is_file()
+    assert (folder / "run" / "model" / "model.safetensors").is_file()

@@ -1,5 +1,6 @@
 """What a run shows, saves and decides: one callback a file."""
 
+from finetune.callbacks.averaging import EMA, SWA
 from finetune.callbacks.checkpoint import Checkpoint
 from finetune.callbacks.early_stopping import EarlyStopping
 from finetune.callbacks.iou import IoU
@@ -8,4 +9,4 @@ from finetune.callbacks.preview import Preview
 from finetune.callbacks.progress import Progress
 from finetune.callbacks.tuning import Tuning
 
-__all__ = ["Checkpoint", "EarlyStopping", "IoU", "MetricsCSV", "Preview", "Progress", "Tuning"]
+__all__ = ["EMA", "SWA", "Checkpoint", "EarlyStopping", "IoU", "MetricsCSV", "Preview", "Progress", "Tuning"]

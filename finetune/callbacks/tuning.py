@@ -1,37 +1,160 @@
-"""Applies the tuning plan: before the strategy wraps the model, at every epoch start, and after every validation."""
+"""Applies the tuning plan: at the start of training, at every epoch start, and after every validation."""
 
+import difflib
 import logging
+from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.optim import Optimizer
 
 from finetune.tasks import TuningTask
+from finetune.tasks.ranks import average_statistics, check_ranks_agree, wrap_again
+from finetune.tuning.describe import describe_change
+from finetune.tuning.record import RateRecord
+from finetune.tuning.schedules import Plateau
+from finetune.tuning.stall import StallDetector
+from finetune.tuning.timing import stalls_awaited
 
 logger = logging.getLogger(__name__)
 
 
 class Tuning(pl.Callback):
-    """Keeps what is frozen frozen, and says once what trains."""
+    """Keeps frozen what is frozen, thaws what is due on all ranks, and says what trains.
+
+    Attributes:
+        record: the learning rates of all layer groups; there once the training has begun.
+    """
+
+    def __init__(self) -> None:
+        self.record: RateRecord | None = None
+        self._detector: StallDetector | None = None
+        self._best: dict[str, Tensor] = {}
+        self._due = False  # the best weights go back in with the next epoch
+        self._trained: set[str] = set()
+        self._norms: list[nn.Module] = []
+        self._restored: dict[str, Any] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Freeze before DDP registers gradients (it must meet no parameter that never gets one)."""
         if stage == "fit":
-            _task(pl_module).apply_plan()
+            self._apply(_task(pl_module))
 
-    @rank_zero_only
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log which rule took what."""
-        for line in _task(pl_module).describe_plan():
-            logger.info(line)
+        task = _task(pl_module)
+        stall = task.plan.stall
+        self._detector = StallDetector(stall.patience, stall.mode, stall.min_delta)
+        self.record = RateRecord(task.groups)
+        for line in task.describe_plan():
+            _say(line)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take up a checkpoint's place in the plan; a training that goes on inside an epoch sees no epoch start."""
+        if self._restored:
+            assert self._detector is not None
+            assert self.record is not None
+            self._detector.load_state_dict(self._restored["detector"])
+            self.record.load_state_dict(self._restored["record"])
+            self._best, self._due = self._restored["best"], self._restored["due"]
+        self._advance(trainer, _task(pl_module))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Apply the plan, whatever called `train()` meanwhile."""
-        _task(pl_module).apply_plan()
+        """Thaw and freeze what is due, whatever called `train()` meanwhile."""
+        self._restore_best(_task(pl_module))
+        self._advance(trainer, _task(pl_module))
+        check_ranks_agree(trainer, _task(pl_module).model)
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Note the learning rates of the step."""
+        task = _task(pl_module)
+        if self.record is not None and task.course is not None:
+            rates = [group["lr"] for group in optimizer.param_groups]
+            self.record.add(trainer.global_step / task.course.steps, rates, self._trained)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Bring batch-norm statistics together: each rank has those of its own images."""
+        if trainer.state.fn == "fit":
+            average_statistics(trainer, self._norms)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Apply the plan after a validation in the middle of an epoch too."""
-        if trainer.state.fn == "fit":
-            _task(pl_module).apply_plan()
+        """Apply the plan after a validation in the middle of an epoch too, and see whether the score has stalled."""
+        if trainer.state.fn != "fit":
+            return
+        task = _task(pl_module)
+        self._apply(task)
+        if not trainer.sanity_checking:
+            self._watch(trainer, task)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Make sure that the ranks have stayed together to the end."""
+        check_ranks_agree(trainer, _task(pl_module).model)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed training needs besides the task's own state."""
+        detector = self._detector.state_dict() if self._detector is not None else {}
+        record = self.record.state_dict() if self.record is not None else {}
+        return {"detector": detector, "record": record, "best": self._best, "due": self._due}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the state until the training starts."""
+        self._restored = state_dict if state_dict.get("detector") else {}
+
+    def _advance(self, trainer: pl.Trainer, task: TuningTask) -> None:
+        """Apply the plan to this epoch; let DDP and the log know what changed."""
+        before = self._trained
+        if self._apply(task) or before != self._trained:
+            wrap_again(trainer)
+            check_ranks_agree(trainer, task.model)
+            _say(f"epoch {trainer.current_epoch + 1}: {describe_change(before, self._trained, task.places)}")
+            if self.record is not None:
+                self.record.boundaries.append(float(trainer.current_epoch))
+
+    def _apply(self, task: TuningTask) -> bool:
+        changed = task.apply_plan()
+        self._trained = task.trainable()
+        self._norms = [module for module in task.model.modules() if isinstance(module, _NormBase) and module.training]
+        return changed
+
+    def _watch(self, trainer: pl.Trainer, task: TuningTask) -> None:
+        """Tell the schedule and the plan how the score goes."""
+        curve, stall = task.course.curve if task.course else None, task.plan.stall
+        if isinstance(curve, Plateau):
+            curve.report(_score(trainer, curve.monitor, "schedule.monitor"), trainer.global_step)
+        if stalls_awaited(task.assigned.values()) <= len(task.timeline.stalls) or self._detector is None:
+            return
+        stalled = self._detector.update(_score(trainer, stall.monitor, "tuning.stall.monitor"))
+        if stall.restore_best and self._detector.improved:
+            self._best = {name: tensor.detach().cpu().clone() for name, tensor in task.model.state_dict().items()}
+        if stalled:
+            _say(f"{stall.monitor} has not improved for {stall.patience} validations: the plan moves on")
+            task.add_stall()
+            self._detector.reset()
+            self._due = stall.restore_best
+
+    def _restore_best(self, task: TuningTask) -> None:
+        """Begin a phase with the best weights of the last; not before all has been saved that belongs to these."""
+        if self._due:
+            task.model.load_state_dict(self._best)
+            self._best, self._due = {}, False
+
+
+def _score(trainer: pl.Trainer, monitor: str, setting: str) -> float:
+    logged = trainer.callback_metrics
+    if monitor not in logged:
+        near = difflib.get_close_matches(monitor, logged, n=3)
+        hint = f"Did you mean {', '.join(near)}? " if near else ""
+        raise ValueError(f"{setting}='{monitor}' is not logged. {hint}Logged are {', '.join(sorted(logged))}.")
+    return float(logged[monitor])
+
+
+@rank_zero_only
+def _say(message: str) -> None:
+    logger.info(message)
 
 
 def _task(pl_module: pl.LightningModule) -> TuningTask:

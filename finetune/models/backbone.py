@@ -9,6 +9,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from finetune.models.layers import layer_groups
 from finetune.models.weights import WeightsError, pretrained_arguments, unavailable
 
 STRIDES = (2, 4, 8, 16, 32)
@@ -36,6 +37,7 @@ class Backbone(nn.Module):
         options: further arguments of `timm.create_model`, such as `drop_path_rate`.
 
     Attributes:
+        weights: where they came from.
         options: arguments of `timm.create_model` that make a model these weights fit.
 
     Raises:
@@ -56,6 +58,7 @@ class Backbone(nn.Module):
         super().__init__()
         check_name(name)
         self.name = name
+        self.weights = weights
         self.in_channels = in_channels
         self.model = _create(name, weights, in_channels, output_stride, dict(options or {}))
         self.model.pretrained_cfg.pop("state_dict", None)  # or the weights would be held twice
@@ -116,6 +119,16 @@ class Backbone(nn.Module):
         structure.prune_intermediate_layers(list(self.indices), prune_norm=True, prune_head=True)
         kept = {name for name, _ in structure.named_parameters()}
         return {f"model.{name}" for name, _ in self.model.named_parameters() if name not in kept}
+
+    def layer_groups(self, fine: bool = False) -> list[list[str]]:
+        """Names of the parameters that feature maps depend on, in groups from stem to top.
+
+        Args:
+            fine: every block by itself instead of every stage.
+        """
+        unused = self.unused_parameters()
+        used = {name for name, _ in self.model.named_parameters() if f"model.{name}" not in unused}
+        return [[f"model.{name}" for name in group] for group in layer_groups(self.model, used, fine)]
 
 
 def check_name(name: str) -> None:

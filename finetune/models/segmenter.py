@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from finetune.models.backbone import Backbone
 from finetune.models.heads import Pyramid, head_type
+from finetune.models.lora import add_lora, merge_lora
 from finetune.models.neck import PyramidNeck
 
 
@@ -25,6 +26,7 @@ class Segmenter(nn.Module):
         in_channels: channels of the images.
         backbone_options: further arguments of `timm.create_model`.
         head_options: further arguments of the head.
+        lora: low-rank adapters of the backbone: the arguments of `add_lora`, or None for none.
 
     Raises:
         ValueError: unknown backbone, head or option, fewer than two classes, or weights that cannot be had.
@@ -47,6 +49,7 @@ class Segmenter(nn.Module):
         in_channels: int = 3,
         backbone_options: Mapping[str, Any] | None = None,
         head_options: Mapping[str, Any] | None = None,
+        lora: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         kind = head_type(head)
@@ -63,6 +66,9 @@ class Segmenter(nn.Module):
         self.neck = PyramidNeck(in_channels, self.backbone.channels, self.backbone.strides)
         pyramid = Pyramid(self.neck.channels, (1, *self.neck.strides))
         self.decoder, self.head = kind.build(pyramid, self.classes, **dict(head_options or {}))
+        self._spec["lora"] = dict(lora) if lora is not None else None
+        if lora is not None:
+            add_lora(self.backbone, **lora)
         mean, std = self.backbone.normalization()
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1) * 255, persistent=False)
@@ -98,6 +104,25 @@ class Segmenter(nn.Module):
         """Names of parameters that the logits do not depend on, such as the backbone's classifier."""
         return {f"backbone.{name}" for name in self.backbone.unused_parameters()}
 
+    @property
+    def adapted(self) -> bool:
+        """Whether the backbone has low-rank adapters."""
+        return self._spec["lora"] is not None
+
+    def merge_adapters(self) -> None:
+        """Fold the low-rank adapters into the weights; the outputs stay the same to the last bit."""
+        if self.adapted:
+            merge_lora(self.backbone)
+            self._spec["lora"] = None
+
+    def layer_groups(self, fine: bool = False) -> list[list[str]]:
+        """Names of the backbone's parameters that train, in groups from stem to top.
+
+        Args:
+            fine: every block by itself instead of every stage.
+        """
+        return [[f"backbone.{name}" for name in group] for group in self.backbone.layer_groups(fine)]
+
     def config(self) -> dict[str, Any]:
         """Plain data that `from_config` builds the same model from, without its weights."""
         cfg = self.backbone.pretrained_cfg
@@ -110,8 +135,8 @@ class Segmenter(nn.Module):
         }
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "Segmenter":
-        """The model of a `config()`, with random weights and the same normalisation.
+    def from_config(cls, config: Mapping[str, Any], weights: str = "none") -> "Segmenter":
+        """The model of a `config()`, with random weights unless others are named, and the same normalisation.
 
         Names are looked up in timm and in our own table of heads, so a stranger's config cannot run code.
         """
@@ -119,10 +144,11 @@ class Segmenter(nn.Module):
             config["backbone"],
             config["head"],
             config["classes"],
-            weights="none",
+            weights=weights,
             in_channels=config["in_channels"],
             backbone_options=config["backbone_options"],
             head_options=config["head_options"],
+            lora=config.get("lora"),
         )
         model.mean.copy_(torch.tensor(config["mean"]).view(1, -1, 1, 1) * 255)
         model.std.copy_(torch.tensor(config["std"]).view(1, -1, 1, 1) * 255)

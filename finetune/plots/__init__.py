@@ -2,7 +2,9 @@
 
 from finetune.plots.colours import colourise, overlay, palette
 from finetune.plots.figures import class_bars_figure, confusion_figure, curves_figure
+from finetune.plots.lr_curve import lr_curve_figure
 from finetune.plots.panels import error_map, panel, preview
+from finetune.plots.timeline import timeline_figure
 
 __all__ = [
     "class_bars_figure",
@@ -10,8 +12,10 @@ __all__ = [
     "confusion_figure",
     "curves_figure",
     "error_map",
+    "lr_curve_figure",
     "overlay",
     "palette",
     "panel",
     "preview",
+    "timeline_figure",
 ]

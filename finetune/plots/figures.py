@@ -83,7 +83,7 @@ def class_bars_figure(iou: Values, share: Values, class_names: Sequence[str], pa
     order = np.argsort(np.nan_to_num(values, nan=-1.0), kind="stable")  # drawn upwards: absent ones first
     values, shares, places = values[order], shares[order], np.arange(len(order))
     labels = [class_names[k] for k in order]
-    with _figure(path, 8.5, 1.4 + 0.26 * len(labels)) as figure:
+    with open_figure(path, 8.5, 1.4 + 0.26 * len(labels)) as figure:
         left, right = figure.subplots(1, 2, sharey=True, gridspec_kw={"width_ratios": [3, 1]})
         left.barh(places, np.nan_to_num(values), color=BLUE, height=0.72)
         for place, value in zip(places, values, strict=True):
@@ -108,7 +108,7 @@ def class_bars_figure(iou: Values, share: Values, class_names: Sequence[str], pa
 def _curves(rows: Sequence[Mapping[str, float]], series: Mapping[str, str], path: Path) -> None:
     best = _best_epoch(rows)
     has_rate = any("lr" in row for row in rows)
-    with _figure(path, 7.5, 5.0 if has_rate else 4.0) as figure:
+    with open_figure(path, 7.5, 5.0 if has_rate else 4.0) as figure:
         grid = figure.subplots(
             2 if has_rate else 1, 1, sharex=True, squeeze=False, height_ratios=[4, 1][: 1 + has_rate]
         )
@@ -151,7 +151,7 @@ def _best_epoch(rows: Sequence[Mapping[str, float]]) -> tuple[float, float] | No
 def _confusion_cells(counts: NDArray[np.int64], shares: NDArray[np.float64], names: Sequence[str], path: Path) -> None:
     classes = len(names)
     side = 2.6 + (0.62 if classes <= MOST_COUNTS else 0.34) * max(classes, 3)
-    with _figure(path, side + 0.6, side) as figure:
+    with open_figure(path, side + 0.6, side) as figure:
         axes = figure.subplots()
         axes.set_facecolor(PALE)
         cells = axes.imshow(np.ma.masked_invalid(shares), cmap="Blues", vmin=0, vmax=1)
@@ -180,7 +180,7 @@ def _top_confusions(counts: NDArray[np.int64], shares: NDArray[np.float64], name
     mistakes = counts * (1 - np.eye(len(counts), dtype=np.int64))
     worst = [divmod(int(cell), len(counts)) for cell in np.argsort(-mistakes, axis=None, kind="stable")[:TOP]]
     worst = [cell for cell in worst if mistakes[cell]][::-1]
-    with _figure(path, 8.5, 1.4 + 0.28 * max(len(worst), 4)) as figure:
+    with open_figure(path, 8.5, 1.4 + 0.28 * max(len(worst), 4)) as figure:
         axes = figure.subplots()
         share_of_all = np.array([mistakes[cell] for cell in worst]) / max(int(mistakes.sum()), 1) * 100
         axes.barh(range(len(worst)), share_of_all, color=ORANGE, height=0.72)
@@ -211,7 +211,7 @@ def _array(values: Values) -> NDArray[np.float64]:
 
 
 @contextmanager
-def _figure(path: Path, width: float, height: float) -> Iterator[Any]:
+def open_figure(path: Path, width: float, height: float) -> Iterator[Any]:
     """An empty figure of that many inches in our style, written to `path` at the end."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg

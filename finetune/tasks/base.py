@@ -1,22 +1,29 @@
 """What every way of learning shares: the tuning plan, the optimizer's groups, the schedule, seeded steps."""
 
-import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from timm.optim import create_optimizer_v2
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from finetune.models import Segmenter
+from finetune.tuning.averages import check_resumable
+from finetune.tuning.course import Course
+from finetune.tuning.describe import describe
 from finetune.tuning.freeze import apply_trainability
-from finetune.tuning.groups import parameter_groups
-from finetune.tuning.plan import Plan, Rule, describe
-from finetune.tuning.schedules import schedule
-
-logger = logging.getLogger(__name__)
+from finetune.tuning.groups import optimizer_groups, parameter_groups
+from finetune.tuning.layout import layout
+from finetune.tuning.penalty import l1, l2_sp
+from finetune.tuning.plan import Assignment, Plan
+from finetune.tuning.schedules import Plateau, schedule
+from finetune.tuning.timing import Timeline, trainable
 
 
 class TuningTask(pl.LightningModule):
@@ -24,15 +31,24 @@ class TuningTask(pl.LightningModule):
 
     Args:
         model: what is trained.
-        plan: which parameters train, and how fast.
+        plan: which parameters train, when, and how fast.
         optimizer: a name that timm knows.
         lr: peak learning rate, before the rules' scales.
         weight_decay: for kernels and matrices.
         optimizer_options: further arguments of the optimizer.
-        schedule_name: `constant`, `cosine`, `poly` or `one_cycle`.
+        schedule_name: a name in `SCHEDULES`.
         warmup: optimizer steps, or a share of all steps when below 1.
         schedule_options: further arguments of the schedule.
+        l1: weight of the sum of all kernels' absolute values, as a penalty.
+        l2_sp: weight of half the squared distance of the backbone from its pretrained weights, as a penalty.
         seed: of everything random in a step, such as dropout.
+
+    Attributes:
+        places: of all parameters that can train, by name.
+        assigned: the rule that takes each of them.
+        groups: of the optimizer.
+        timeline: how long the training is, and when its score stalled.
+        course: of the learning rates; there once the optimizer is.
     """
 
     def __init__(
@@ -46,45 +62,114 @@ class TuningTask(pl.LightningModule):
         schedule_name: str = "poly",
         warmup: float = 0.05,
         schedule_options: Mapping[str, Any] | None = None,
+        l1: float = 0.0,
+        l2_sp: float = 0.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
         # kernels in this order run up to a quarter faster on CPU, and on GPU under mixed precision
         self.model = model.to(memory_format=torch.channels_last)
+        self.plan = plan or Plan()
         self.optimizer_name = optimizer
         self.lr = lr
-        self.weight_decay = weight_decay
         self.optimizer_options = dict(optimizer_options or {})
-        self.schedule_name = schedule_name
-        self.warmup = warmup
-        self.schedule_options = dict(schedule_options or {})
+        self.schedule = partial(schedule, schedule_name, warmup=warmup, **dict(schedule_options or {}))
+        self.penalties = {"l1": l1, "l2_sp": l2_sp}
         self.seed = seed
         unused = model.unused_parameters()
         self._tunable = {name: p for name, p in model.named_parameters() if name not in unused}
-        self.assigned: dict[str, Rule] = (plan or Plan()).assign(self._tunable)
+        self.places = layout(self._tunable, model.layer_groups(fine=self.plan.layers == "blocks"))
+        self.assigned = self.plan.assign(self.places)
+        self.groups = parameter_groups(self.places, self.assigned, lr, weight_decay)
+        self.timeline = Timeline(epochs=1)
+        self.course: Course | None = None
+        backbone = {name: p for name, p in self._tunable.items() if name.startswith("backbone.")}
+        self._start = {name: p.detach().clone() for name, p in backbone.items()} if l2_sp else {}
+        self._plateau: dict[str, Any] = {}
 
-    def apply_plan(self) -> None:
-        """Make parameters and modules train or rest as the plan says."""
-        apply_trainability(self.model, {name for name, rule in self.assigned.items() if rule.trains})
+    def trainable(self) -> set[str]:
+        """Names of the parameters that train in the current epoch."""
+        return trainable(self.assigned, self.current_epoch, self.timeline)
+
+    def ever_trained(self) -> set[str]:
+        """Names of the parameters that train at some time."""
+        return {name for name, assignment in self.assigned.items() if not assignment.rule.rests}
+
+    def apply_plan(self) -> bool:
+        """Make parameters and modules train or rest as the plan says; whether a parameter was frozen or thawed."""
+        norms = {name: a.rule.norms for name, a in self.assigned.items() if a.rule.norms != "train"}
+        return apply_trainability(self.model, self.trainable(), norms)
 
     def describe_plan(self) -> list[str]:
-        """Lines that say which rule took what."""
-        return describe(self.assigned, {name: p.numel() for name, p in self._tunable.items()})
+        """Lines that say which rule took what, and when it trains."""
+        return describe(self.assigned, self.places, self.timeline)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """One group for each rule, part and decay; one step-wise factor for all groups keeps their ratios."""
-        groups = parameter_groups(self._tunable, self.assigned, self.lr, self.weight_decay)
+        """Groups that stay as they are through all phases; one step-wise schedule keeps their ratios."""
+        self.timeline = replace(self.timeline, epochs=training_epochs(self.trainer))
+        steps = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        assignments = [group.assignment for group in self.groups]
+        self.course = Course(self.plan, assignments, self.schedule, self.timeline.epochs, steps)
+        self._restore_plateau()
+        groups = optimizer_groups(self.groups, self._tunable)
         optimizer = create_optimizer_v2(groups, self.optimizer_name, lr=self.lr, **self.optimizer_options)
-        total = int(self.trainer.estimated_stepping_batches)
-        factor = schedule(self.schedule_name, total, self.warmup, **self.schedule_options)
+        factors: list[Callable[[int], float]] = [partial(self._factor, assignment) for assignment in assignments]
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step", "name": "lr"},
+            "lr_scheduler": {"scheduler": LambdaLR(optimizer, factors), "interval": "step", "name": "lr"},
         }
+
+    def _factor(self, assignment: Assignment, step: int) -> float:
+        assert self.course is not None
+        return self.course.multiplier(assignment, step, self.timeline)
+
+    def add_stall(self) -> None:
+        """Note that the score has stopped improving in this epoch; the plan moves on with the next."""
+        self.timeline = replace(self.timeline, stalls=(*self.timeline.stalls, self.current_epoch + 1))
+
+    def penalty(self) -> Tensor | float:
+        """What the plan's penalties add to the loss: L1 of the kernels, distance from the pretrained backbone."""
+        total: Tensor | float = 0.0
+        moving = {name: p for name, p in self._tunable.items() if p.requires_grad}
+        if weight := self.penalties["l1"]:
+            total = total + weight * l1(p for p in moving.values() if p.ndim > 1)
+        if weight := self.penalties["l2_sp"]:
+            self._start = {name: start.to(self.device) for name, start in self._start.items()}
+            total = total + weight * l2_sp({name: p for name, p in moving.items() if name in self._start}, self._start)
+        return total
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what the plan cannot know from the step alone."""
+        curve = self.course.curve if self.course is not None else None
+        checkpoint["tuning"] = {
+            "stalls": list(self.timeline.stalls),
+            "plateau": curve.state_dict() if isinstance(curve, Plateau) else {},
+            "start": {name: start.cpu() for name, start in self._start.items()},
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from there; whatever trained trains again at the next `apply_plan`."""
+        if self._trainer is not None and self._trainer.state.fn == "fit":
+            check_resumable(checkpoint, [callback.state_key for callback in self._trainer.callbacks])  # type: ignore[attr-defined]  # missing in the class
+        state = checkpoint.get("tuning", {})
+        self.timeline = replace(self.timeline, stalls=tuple(state.get("stalls", ())))
+        self._start = state.get("start") if self._start and state.get("start") else self._start
+        self._plateau = state.get("plateau", {})
+        self._restore_plateau()
+
+    def _restore_plateau(self) -> None:
+        if self._plateau and self.course is not None and isinstance(self.course.curve, Plateau):
+            self.course.curve.load_state_dict(self._plateau)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed the step by its place, so that a step does not depend on those before it."""
         torch.manual_seed(step_seed(self.seed, self.current_epoch, batch_idx, self.global_rank))
+
+
+def training_epochs(trainer: pl.Trainer) -> int:
+    """Epochs that a training has, the last one perhaps cut short by the trainer's `max_steps`."""
+    total = trainer.estimated_stepping_batches  # loads the batches, so that they can be counted
+    return max(1, math.ceil(total / math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)))
 
 
 def step_seed(seed: int, epoch: int, batch: int, rank: int) -> int:

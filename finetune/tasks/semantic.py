@@ -45,7 +45,7 @@ class SemanticTask(TuningTask):
         loss: Tensor = self.loss(logits, batch["mask"])
         counted = (batch["mask"] != self.ignore_index).flatten(1).any(dim=1).sum()
         self._train_loss.add(loss.detach(), counted)
-        return loss
+        return loss + self.penalty()
 
     def on_train_epoch_start(self) -> None:
         """Begin to count the epoch's loss."""

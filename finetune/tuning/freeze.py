@@ -1,11 +1,12 @@
 """Frozen means frozen: gradients off and the whole subtree in eval, so that no weight and no statistic moves."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 
-def apply_trainability(model: nn.Module, trainable: Collection[str]) -> None:
+def apply_trainability(model: nn.Module, trainable: Collection[str], norms: Mapping[str, str] | None = None) -> bool:
     """Set `requires_grad` and the mode of every part of the model.
 
     A module whose parameters are all frozen goes to eval with everything below it: batch norm keeps its statistics,
@@ -15,10 +16,23 @@ def apply_trainability(model: nn.Module, trainable: Collection[str]) -> None:
     Args:
         model: a module with parameters.
         trainable: full names of the parameters that train.
+        norms: full name of a norm's weight -> `eval`, to keep its statistics even while it trains, or `adapt`, to
+            let them follow the data even while it is frozen.
+
+    Returns:
+        Whether a parameter was frozen or thawed by this call.
     """
+    changed = False
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in trainable)
+        trains = name in trainable
+        changed |= parameter.requires_grad != trains
+        parameter.requires_grad_(trains)
+        if not trains:
+            parameter.grad = None  # or the optimizer would go on with the last one
     _set_modes(model)
+    if norms:
+        _set_norms(model, norms)
+    return changed
 
 
 def _set_modes(module: nn.Module) -> None:
@@ -29,3 +43,11 @@ def _set_modes(module: nn.Module) -> None:
     module.training = True
     for child in module.children():
         _set_modes(child)
+
+
+def _set_norms(model: nn.Module, norms: Mapping[str, str]) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, _NormBase):
+            mode = norms.get(f"{name}.weight", "train")
+            if mode != "train":
+                module.training = mode == "adapt"

@@ -1,14 +1,14 @@
-"""What trains: one ordered list of rules over parameter names; the first match wins and nothing is left uncovered."""
+"""What trains: one ordered list of rules over parameters; the first match wins and nothing is left uncovered."""
 
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-PARTS = ("backbone", "neck", "decoder", "head")
+from finetune.tuning.layout import Place, PlanError, Selector
 
-
-class PlanError(ValueError):
-    """A tuning plan that does not fit the model; the message says which rule or parameter, and the fix."""
+# an epoch (int), a share of training (float in 0..1), "stall" or "stall:2" (the score has stopped improving for the
+# first or second time), "never", or None for the end of training
+Moment = int | float | str | None
+NORMS = ("train", "eval", "adapt")
 
 
 @dataclass(frozen=True)
@@ -16,83 +16,195 @@ class Rule:
     """What happens to the parameters that a rule takes.
 
     Attributes:
-        match: a part of the model (`backbone`, `neck`, `decoder`, `head`), or a regular expression that is
-            searched in the parameter's full name.
-        trains: False keeps them, and the buffers and modes of their modules, as they are.
+        match: words for parameters, as in `Selector`.
+        trains: True and False for always and never, or spans `[start, stop]` of moments: an epoch (int), a share of
+            training (float), `stall` (the monitored score has stopped improving; `stall:2` the second time),
+            `never`, or None for the end. What does not train keeps its weights, buffers and modes.
+        spread: the layer groups that the rule takes start one after the other, from the top down, over this many
+            epochs (int) or this share of training (float); with `stall` each waits for one more stall.
         lr_scale: multiplies the optimizer's learning rate.
+        lr_decay: multiplies the rate once more for each layer group further down.
+        lr_lowest: share of the rate that the lowest layer group gets; those between get geometric steps.
         weight_decay: replaces the optimizer's; None keeps it. Norms and biases never decay.
+        norms: what batch norms do that the rule takes. `train`: train and rest with the weights around them. `eval`:
+            keep the pretrained statistics even while the weights train. `adapt`: statistics follow the data even
+            while the weights are frozen.
     """
 
     match: str
-    trains: bool = True
+    trains: bool | Sequence[Sequence[Moment]] = True
+    spread: int | float | str = 0
     lr_scale: float = 1.0
+    lr_decay: float = 1.0
+    lr_lowest: float = 1.0
     weight_decay: float | None = None
+    norms: str = "train"
 
     def __post_init__(self) -> None:
-        if not self.lr_scale >= 0:  # NaN is refused too
-            raise PlanError(f"tuning rule '{self.match}' has lr_scale={self.lr_scale}; it must be 0 or more.")
-        if self.weight_decay is not None and not self.weight_decay >= 0:
-            raise PlanError(f"tuning rule '{self.match}' has weight_decay={self.weight_decay}; it must be 0 or more.")
-        try:
-            re.compile(self.match)
-        except re.error as error:
-            raise PlanError(f"tuning rule '{self.match}' is no regular expression: {error}.") from error
+        Selector(self.match)
+        for name in ("lr_scale", "lr_decay", "lr_lowest", "weight_decay"):
+            value = getattr(self, name)
+            least = "more than 0" if name in ("lr_decay", "lr_lowest") else "0 or more"
+            if value is not None and not (value > 0 if least == "more than 0" else value >= 0):  # NaN is refused too
+                raise PlanError(f"tuning rule '{self.match}' has {name}={value}; it must be {least}.")
+        if self.norms not in NORMS:
+            raise PlanError(f"tuning rule '{self.match}' has norms={self.norms}; choose from {', '.join(NORMS)}.")
+        if not (self.spread == "stall" or (isinstance(self.spread, int | float) and self.spread >= 0)):
+            raise PlanError(
+                f"tuning rule '{self.match}' has spread={self.spread}; it takes epochs (3), a share of training (0.5) "
+                f"or 'stall'."
+            )
+        if isinstance(self.trains, bool):
+            return
+        spans = self.trains if isinstance(self.trains, list | tuple) else []
+        if not spans or any(not isinstance(span, list | tuple) or len(span) != 2 for span in spans):
+            raise PlanError(
+                f"tuning rule '{self.match}' has trains={self.trains}; write true, false, or spans such as "
+                f"[[0, 0.3], [0.8, null]]."
+            )
+        object.__setattr__(self, "trains", tuple((start, stop) for start, stop in spans))  # lists have no hash
 
-    def takes(self, parameter: str) -> bool:
-        """Whether the rule matches this parameter's name.
+    @property
+    def spans(self) -> tuple[tuple[Moment, Moment], ...]:
+        """When it trains, from moment to moment."""
+        if isinstance(self.trains, bool):
+            return ((0, None),) if self.trains else ()
+        return tuple((start, stop) for start, stop in self.trains)
 
-        >>> Rule("head").takes("head.0.weight"), Rule("head").takes("backbone.model.head.weight")
-        (True, False)
-        """
-        if self.match in PARTS:
-            return parameter.startswith(f"{self.match}.")
-        return re.search(self.match, parameter) is not None
+    @property
+    def rests(self) -> bool:
+        """Whether nothing that the rule takes ever trains."""
+        return all(start == "never" for start, _ in self.spans)
+
+    @property
+    def varies_with_depth(self) -> bool:
+        """Whether the layer groups that the rule takes differ in when they start or how fast they learn."""
+        return self.spread != 0 or self.lr_decay != 1 or self.lr_lowest != 1
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A rule and the place that one of its layer groups has in it.
+
+    Attributes:
+        rule: that took the parameter.
+        rank: of the layer group among those that the rule took, from 0 at the top.
+        count: how many layer groups the rule took.
+    """
+
+    rule: Rule
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def depth(self) -> float:
+        """0 for the topmost of the rule's layer groups, 1 for the lowest."""
+        return self.rank / (self.count - 1) if self.count > 1 else 0.0
+
+    @property
+    def lr_scale(self) -> float:
+        """Multiplies the optimizer's learning rate."""
+        fall: float = self.rule.lr_decay**self.rank * self.rule.lr_lowest**self.depth
+        return self.rule.lr_scale * fall
+
+
+@dataclass(frozen=True)
+class Stall:
+    """When the plan takes a score to have stopped improving.
+
+    Attributes:
+        monitor: a logged score.
+        mode: `max` or `min`.
+        patience: validations without improvement.
+        min_delta: what counts as improvement.
+        restore_best: go on from the best weights since the last stall, and not from the latest ones.
+    """
+
+    monitor: str = "val/iou"
+    mode: str = "max"
+    patience: int = 3
+    min_delta: float = 0.0
+    restore_best: bool = False
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("max", "min"):
+            raise PlanError(f"tuning.stall.mode={self.mode}: choose 'max' or 'min'.")
+        if isinstance(self.patience, bool) or not isinstance(self.patience, int) or self.patience < 1:
+            raise PlanError(f"tuning.stall.patience={self.patience}: expected 1 validation or more.")
+        if not self.min_delta >= 0:
+            raise PlanError(f"tuning.stall.min_delta={self.min_delta}: expected 0 or more.")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """An ordered list of rules: what trains, and how fast."""
+    """An ordered list of rules: what trains, when, and how fast.
+
+    Attributes:
+        rules: the first that matches a parameter takes it.
+        layers: `stages` or `blocks`, the layer groups that slices and depth count in.
+        warmup: of layer groups that begin to train later: optimizer steps, or a share of all steps when below 1.
+        restart_schedule: the learning-rate schedule begins anew whenever what trains changes.
+        phase_lr: factor of all learning rates in each phase; the last one holds for all that follow.
+        stall: what the moment `stall` means.
+    """
 
     rules: tuple[Rule, ...] = (Rule("."),)
+    layers: str = "stages"
+    warmup: float = 0
+    restart_schedule: bool = False
+    phase_lr: tuple[float, ...] = (1.0,)
+    stall: Stall = field(default_factory=Stall)
 
-    def assign(self, parameters: Iterable[str]) -> dict[str, Rule]:
+    def __post_init__(self) -> None:
+        if self.layers not in ("stages", "blocks"):
+            raise PlanError(f"tuning.layers={self.layers}: choose 'stages' or 'blocks'.")
+        if not self.warmup >= 0:
+            raise PlanError(f"tuning.warmup={self.warmup}: expected 0 or more steps, or a share of all below 1.")
+        if not self.phase_lr or any(not factor > 0 for factor in self.phase_lr):
+            raise PlanError(f"tuning.phase_lr={list(self.phase_lr)}: expected factors above 0, such as [1.0, 0.5].")
+
+    def assign(self, places: Mapping[str, Place]) -> dict[str, Assignment]:
         """The rule that takes each parameter.
+
+        Args:
+            places: of the parameters, by name.
 
         Raises:
             PlanError: a parameter that no rule takes, or a rule that takes none.
 
-        >>> plan = Plan((Rule("backbone", trains=False), Rule("head")))
-        >>> {name: rule.trains for name, rule in plan.assign(["backbone.stem", "head.0"]).items()}
+        >>> from finetune.tuning.layout import layout
+        >>> from torch import zeros
+        >>> places = layout({"backbone.stem": zeros(1), "head.0": zeros(1)})
+        >>> assigned = Plan((Rule("backbone", trains=False), Rule("head"))).assign(places)
+        >>> {name: assignment.rule.trains for name, assignment in assigned.items()}
         {'backbone.stem': False, 'head.0': True}
         """
-        first = {name: next((rule for rule in self.rules if rule.takes(name)), None) for name in parameters}
-        taken = {name: rule for name, rule in first.items() if rule is not None}
+        selectors = [Selector(rule.match) for rule in self.rules]
+        first = {
+            name: next((i for i, selector in enumerate(selectors) if selector.takes(name, place)), None)
+            for name, place in places.items()
+        }
+        taken = {name: index for name, index in first.items() if index is not None}
+        self._check_cover(first, taken)
+        layers = {
+            index: sorted({places[name].layer for name, taker in taken.items() if taker == index}, reverse=True)
+            for index in set(taken.values())
+        }
+        return {
+            name: Assignment(self.rules[index], layers[index].index(places[name].layer), len(layers[index]))
+            for name, index in taken.items()
+        }
+
+    def _check_cover(self, parameters: Mapping[str, int | None], taken: Mapping[str, int]) -> None:
         matches = [rule.match for rule in self.rules]
-        if uncovered := [name for name in first if name not in taken]:
+        if uncovered := [name for name in parameters if name not in taken]:
             raise PlanError(
                 f"no tuning rule covers {len(uncovered)} parameters ({', '.join(uncovered[:3])}, ...). "
                 f"The rules match {matches}; end the list with one that matches '.', which takes the rest."
             )
-        if idle := [rule.match for rule in self.rules if all(rule is not taker for taker in taken.values())]:
+        if idle := [match for index, match in enumerate(matches) if index not in taken.values()]:
             parts = sorted({name.split(".")[0] for name in taken})
             raise PlanError(
                 f"tuning rules {idle} take no parameter that an earlier rule has left. "
                 f"The model's parts are {parts}; correct the name or the order, or remove the rule."
             )
-        return taken
-
-
-def describe(assigned: Mapping[str, Rule], sizes: Mapping[str, int]) -> list[str]:
-    """One line for each rule, of what it took and what becomes of it, and one for the whole.
-
-    Args:
-        assigned: parameter name -> rule.
-        sizes: parameter name -> number of elements.
-    """
-    lines = []
-    for rule in dict.fromkeys(assigned.values()):
-        taken = [sizes[name] for name, taker in assigned.items() if taker is rule]
-        action = f"train at {rule.lr_scale:g} x lr" if rule.trains else "frozen"
-        lines.append(f"tuning rule '{rule.match}': {sum(taken):,} parameters in {len(taken)} tensors, {action}")
-    training = sum(sizes[name] for name, rule in assigned.items() if rule.trains)
-    return [*lines, f"{training / 1e6:.2f}M of {sum(sizes.values()) / 1e6:.2f}M parameters train"]

@@ -1,78 +1,116 @@
-"""Learning-rate schedules: pure functions from the step to a multiplier of each group's learning rate.
+"""Learning-rate schedules by name: the pure curves, and the one that waits for a score to stall."""
 
-Steps are optimizer steps, counted from 0. The first step of a warmup of w steps runs at 1/w, never at 0, and its last
-at 1. The floor is reached on step `total`, which is one past the last step of training, and kept from there on. Being
-pure, a schedule needs no state in a checkpoint, and it leaves the ratios between groups as they are.
-"""
-
-import math
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from inspect import signature
+from typing import Any
 
-Schedule = Callable[[int], float]
+from finetune.tuning import curves
+from finetune.tuning.curves import Length, Schedule, check_number
+from finetune.tuning.stall import StallDetector
 
-
-def constant(total: int, warmup: int = 0) -> Schedule:
-    """1, after a linear warmup; it takes `total` only to be called like the others."""
-    return _after_warmup(lambda progress: 1.0, total, warmup)
-
-
-def cosine(total: int, warmup: int = 0, floor: float = 0.0) -> Schedule:
-    """Half a cosine from 1 down to `floor`, after a linear warmup.
-
-    Source: Loshchilov and Hutter 2017, https://arxiv.org/abs/1608.03983
-
-    >>> [round(cosine(total=4)(step), 2) for step in range(6)]
-    [1.0, 0.85, 0.5, 0.15, 0.0, 0.0]
-    """
-    return _after_warmup(lambda progress: _cosine_between(1.0, floor, progress), total, warmup)
+__all__ = ["SCHEDULES", "Plateau", "Schedule", "schedule"]
 
 
-def poly(total: int, warmup: int = 0, power: float = 0.9, floor: float = 0.0) -> Schedule:
-    """(1 - progress) ** power from 1 down to `floor`, after a linear warmup; common in segmentation papers.
+class Plateau:
+    """A schedule that falls by a factor whenever the score has stopped improving, after a linear warmup.
 
-    Source: Chen et al. 2017 (DeepLab), https://arxiv.org/abs/1606.00915
-    """
-    return _after_warmup(lambda progress: floor + (1 - floor) * (1 - progress) ** power, total, warmup)
-
-
-def one_cycle(total: int, warmup: int | None = None, start: float = 25.0, final: float = 1e4) -> Schedule:
-    """Up half a cosine from 1/start to 1, then down another: torch's OneCycleLR, with the group's own rate as peak.
-
-    As in torch the peak is step warmup - 1, and the lowest value already comes on the last step, total - 1.
+    It is a function of the step as all schedules are, and of the reductions decided so far, which a checkpoint has
+    to keep. Torch's LambdaLR would store the attributes of this object itself; give it `lambda step: plateau(step)`.
 
     Args:
         total: steps of training.
-        warmup: steps of the way up; None takes 30 % of `total`.
-        start: the first multiplier is 1 / start.
-        final: the last multiplier is 1 / (start * final).
+        warmup: its length, in steps or as a share of `total`.
+        monitor: name of the logged score that is to be reported.
+        mode: `max` if higher is better, `min` if lower.
+        factor: of each reduction.
+        patience: validations in a row without improvement before a reduction.
+        min_delta: a score improves if it is better than the best one by more than this.
+        cooldown: validations after a reduction that do not count towards the next one.
+        floor: lowest multiplier.
 
-    Source: Smith and Topin 2018, https://arxiv.org/abs/1708.07120
+    Attributes:
+        reductions: the first step of each, ascending.
+        detector: of the stalls.
     """
-    warmup = round(0.3 * total) if warmup is None else warmup
-    _check_lengths(total, warmup)
-    peak, last, lowest = warmup - 1, total - 1, 1 / (start * final)
 
-    def multiplier(step: int) -> float:
-        if step < peak:
-            return _cosine_between(1 / start, 1.0, step / peak)
-        if step < last:
-            return _cosine_between(1.0, lowest, (step - peak) / (last - peak))
-        return lowest
+    def __init__(
+        self,
+        total: int,
+        warmup: Length = 0,
+        monitor: str = "val/iou",
+        mode: str = "max",
+        factor: float = 0.1,
+        patience: int = 5,
+        min_delta: float = 0.0,
+        cooldown: int = 0,
+        floor: float = 0.0,
+    ) -> None:
+        check_number("factor", factor, 0, 0.99)
+        check_number("floor", floor, 0, 1)
+        check_number("cooldown", cooldown, 0, whole=True)
+        self.monitor = monitor
+        self.factor = factor
+        self.cooldown = cooldown
+        self.floor = floor
+        self.detector = StallDetector(patience, mode, min_delta)
+        self.reductions: list[int] = []
+        self._resting = 0
+        self._ramp = curves.constant(total, warmup)
 
-    return multiplier
+    def __call__(self, step: int) -> float:
+        """The multiplier at a step; what was decided after it does not change it."""
+        return self._ramp(step) * self._height(bisect_right(self.reductions, step))
+
+    def report(self, score: float, step: int) -> bool:
+        """Take note of a score, and say whether it brought a reduction; none is made at the floor.
+
+        Args:
+            score: the monitored one; NaN is no improvement.
+            step: the next optimizer step, which is the number of those done; a reduction holds from it on.
+        """
+        stalled = self.detector.update(score)
+        if self._resting:
+            self._resting -= 1
+            self.detector.waited = 0
+            return False
+        if not stalled or self._height(len(self.reductions)) <= self.floor:
+            return False
+        self.reductions = [*self.reductions, step]
+        self._resting = self.cooldown
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has been reported and decided, as plain data."""
+        return {"reductions": list(self.reductions), "resting": self._resting, "detector": self.detector.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        self.reductions, self._resting = list(state["reductions"]), state["resting"]
+        self.detector.load_state_dict(state["detector"])
+
+    def _height(self, reductions: int) -> float:
+        return max(self.floor, self.factor**reductions)
 
 
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
-    "constant": constant,
-    "cosine": cosine,
-    "poly": poly,
-    "one_cycle": one_cycle,
+    "constant": curves.constant,
+    "linear": curves.linear,
+    "cosine": curves.cosine,
+    "poly": curves.poly,
+    "exponential": curves.exponential,
+    "step": curves.step,
+    "multi_step": curves.multi_step,
+    "cosine_restarts": curves.cosine_restarts,
+    "cyclic": curves.cyclic,
+    "one_cycle": curves.one_cycle,
+    "warmup_stable_decay": curves.warmup_stable_decay,
+    "plateau": Plateau,
 }
 
 
-def schedule(name: str, total: int, warmup: int | float | None = None, **options: float) -> Schedule:
+def schedule(name: str, total: int, warmup: Length | None = None, **options: Any) -> Schedule:
     """The schedule of that name, ready to be called with a step.
 
     Args:
@@ -82,7 +120,7 @@ def schedule(name: str, total: int, warmup: int | float | None = None, **options
         options: what else the schedule takes, such as `floor` or `power`.
 
     Raises:
-        ValueError: unknown name or option, or a warmup that does not fit into `total`.
+        ValueError: unknown name or option, a value out of its range, or lengths that do not fit into `total`.
     """
     if name not in SCHEDULES:
         raise ValueError(f"there is no schedule '{name}'.{_nearest(name, SCHEDULES)}")
@@ -92,47 +130,10 @@ def schedule(name: str, total: int, warmup: int | float | None = None, **options
         if option not in known:
             raise ValueError(f"the schedule '{name}' has no option '{option}'.{_nearest(option, known)}")
     if warmup is not None:
-        options["warmup"] = _warmup_steps(warmup, total)
+        options["warmup"] = warmup
     return factory(total, **options)
 
 
-def _nearest(name: str, known: list[str] | dict[str, Callable[..., Schedule]]) -> str:
+def _nearest(name: str, known: Iterable[str]) -> str:
     near = get_close_matches(name, known, n=1, cutoff=0.4)
     return (f" Did you mean '{near[0]}'?" if near else "") + f" Choose from: {', '.join(known) or '(it has none)'}."
-
-
-def _warmup_steps(warmup: int | float, total: int) -> int:
-    if isinstance(warmup, int):
-        return warmup
-    if not 0 <= warmup < 1:
-        raise ValueError(
-            f"warmup is {warmup}, but a float is a share of all steps and lies in 0..1. "
-            f"Write {round(warmup)} for that many steps, or a share such as 0.05."
-        )
-    return round(warmup * total)
-
-
-def _check_lengths(total: int, warmup: int) -> None:
-    if total < 1:
-        raise ValueError(f"the schedule runs over {total} steps, but needs at least 1.")
-    if not 0 <= warmup <= total:
-        raise ValueError(
-            f"a warmup of {warmup} steps does not fit into {total} steps of training. "
-            f"Shorten it, give a share such as warmup=0.05, or train longer."
-        )
-
-
-def _after_warmup(decay: Callable[[float], float], total: int, warmup: int) -> Schedule:
-    """Linear warmup, then `decay` of the progress 0..1 through the steps left."""
-    _check_lengths(total, warmup)
-
-    def multiplier(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        return decay((step - warmup) / (total - warmup) if step < total else 1.0)
-
-    return multiplier
-
-
-def _cosine_between(first: float, last: float, progress: float) -> float:
-    return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2

@@ -1,13 +1,17 @@
 """When the plan is applied, and what is said about it."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import pytest
+import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
-from finetune.callbacks import Tuning
+from finetune.callbacks import IoU, Tuning
+from finetune.tasks import SemanticTask
+from finetune.tuning.plan import Plan, Rule, Stall
 from tests.tasks.tiny_run import FROZEN, tiny_data, tiny_task, tiny_trainer
 
 
@@ -49,7 +53,7 @@ def test_it_says_once_what_trains(caplog: pytest.LogCaptureFixture) -> None:
     said = [record.getMessage() for record in caplog.records if record.name == "finetune.callbacks.tuning"]
     unused = task.model.unused_parameters()
     counted = [p.numel() for name, p in task.model.backbone.named_parameters() if f"backbone.{name}" not in unused]
-    assert said == task.describe_plan()
+    assert said == task.describe_plan()  # nothing changes in a plan without phases
     assert said[0] == f"tuning rule 'backbone': {sum(counted):,} parameters in {len(counted)} tensors, frozen"
 
 
@@ -65,3 +69,155 @@ def test_the_plan_is_applied_anew_after_a_validation_inside_an_epoch() -> None:
     tuning.on_validation_end(trainer, task)
     assert not any(module.training for module in task.model.backbone.modules())
     assert task.model.decoder.training
+
+
+GRADUAL = Plan((Rule("backbone", trains=[[1, None]], spread=2), Rule(".")))
+STALLED = Plan((Rule("backbone", trains=[["stall", None]]), Rule(".")), stall=Stall(monitor="fixed", patience=2))
+
+
+class Trainable(pl.Callback):
+    """Notes how many tensors of the backbone train at the first batch of each epoch."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 0:
+            self.seen.append(sum(p.requires_grad for p in pl_module.model.backbone.parameters()))
+
+
+class Scores(pl.Callback):
+    """Logs a fixed score at each validation."""
+
+    def __init__(self, *values: float) -> None:
+        self.values = values
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        pl_module.log("fixed", self.values[trainer.current_epoch])
+
+
+class Saves(pl.Callback):
+    """Keeps a checkpoint of every epoch, written where ours are, and one in the middle of each."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.save_checkpoint(self.folder / f"{trainer.current_epoch}.ckpt")
+
+
+def weights(task: SemanticTask) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in task.model.state_dict().items()}
+
+
+def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_layer_groups_thaw_when_they_are_due(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    task, trainable = tiny_task(plan=GRADUAL), Trainable()
+    tiny_trainer(Tuning(), trainable, max_epochs=4).fit(task, datamodule=tiny_data())
+    groups = [len(group) for group in task.model.layer_groups()]
+    assert len(groups) == 5
+    assert trainable.seen == [0, groups[4], sum(groups[2:]), sum(groups)]
+    said = [record.getMessage() for record in caplog.records if record.getMessage().startswith("epoch ")]
+    assert [line.partition(";")[0] for line in said] == [
+        "epoch 2: thawed backbone[4]",
+        "epoch 3: thawed backbone[3], backbone[2]",
+        "epoch 4: thawed backbone[1], backbone[0]",
+    ]
+
+
+def test_what_is_frozen_is_bit_identical_until_it_thaws() -> None:
+    task = tiny_task(plan=GRADUAL)
+    before = weights(task)
+    tiny_trainer(Tuning(), max_epochs=1).fit(task, datamodule=tiny_data())
+    backbone = {name for name in before if name.startswith("backbone.")}
+    assert all(torch.equal(before[name], tensor) for name, tensor in weights(task).items() if name in backbone)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 2])
+@pytest.mark.parametrize("schedule_name", ["poly", "plateau"])
+def test_a_training_resumed_before_at_and_after_a_thaw_ends_with_the_same_weights(
+    tmp_path: Path, cut: int, schedule_name: str
+) -> None:
+    plan = Plan(GRADUAL.rules, warmup=2, restart_schedule=schedule_name == "poly", phase_lr=(1.0, 0.5))
+    options = {"monitor": "fixed", "patience": 1} if schedule_name == "plateau" else {}
+    made = {"plan": plan, "schedule_name": schedule_name, "schedule_options": options}
+
+    def callbacks() -> list[pl.Callback]:
+        return [Scores(0.5, 0.4, 0.6, 0.5), Tuning(), Saves(tmp_path)]
+
+    whole = tiny_task(**made)
+    tiny_trainer(*callbacks(), max_epochs=4).fit(whole, datamodule=tiny_data())
+    resumed, trainable = tiny_task(seed=0, **made), Trainable()
+    tiny_trainer(*callbacks(), trainable, max_epochs=4).fit(
+        resumed, datamodule=tiny_data(), ckpt_path=tmp_path / f"{cut}.ckpt", weights_only=True
+    )
+    assert len(trainable.seen) == 3 - cut
+    assert equal(weights(whole), weights(resumed))
+
+
+def test_the_plan_moves_on_when_the_score_stalls(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    task, trainable = tiny_task(plan=STALLED), Trainable()
+    scores = Scores(0.1, 0.3, 0.2, 0.3, 0.1, 0.1)
+    tiny_trainer(scores, Tuning(), trainable, max_epochs=6).fit(task, datamodule=tiny_data())
+    assert [count > 0 for count in trainable.seen] == [False, False, False, False, True, True]
+    assert task.timeline.stalls == (4,)
+    assert "fixed has not improved for 2 validations: the plan moves on" in caplog.text
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 4])
+def test_a_resumed_training_remembers_its_stalls_and_how_long_it_has_waited(tmp_path: Path, cut: int) -> None:
+    def callbacks() -> list[pl.Callback]:
+        return [Scores(0.1, 0.3, 0.2, 0.3, 0.1, 0.1), Tuning(), Saves(tmp_path)]
+
+    plan = Plan(STALLED.rules, stall=Stall("fixed", patience=2, restore_best=True))
+    whole = tiny_task(plan=plan)
+    tiny_trainer(*callbacks(), max_epochs=6).fit(whole, datamodule=tiny_data())
+    resumed = tiny_task(plan=plan)
+    tiny_trainer(*callbacks(), max_epochs=6).fit(
+        resumed, datamodule=tiny_data(), ckpt_path=tmp_path / f"{cut}.ckpt", weights_only=True
+    )
+    assert resumed.timeline.stalls == (4,)
+    assert equal(weights(whole), weights(resumed))
+
+
+def test_the_next_phase_begins_with_the_best_weights_if_asked(tmp_path: Path) -> None:
+    class First(pl.Callback):
+        """Keeps the weights that the fifth epoch begins with."""
+
+        def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            if trainer.current_epoch == 4 and batch_idx == 0:
+                self.weights = weights(pl_module)
+
+    first = First()
+    plan = Plan(STALLED.rules, stall=Stall("fixed", patience=2, restore_best=True))
+    scores = Scores(0.1, 0.3, 0.2, 0.3, 0.1, 0.1)
+    tiny_trainer(scores, Tuning(), Saves(tmp_path), first, max_epochs=6).fit(
+        tiny_task(plan=plan), datamodule=tiny_data()
+    )
+    best = torch.load(tmp_path / "1.ckpt", weights_only=True)["state_dict"]
+    third = torch.load(tmp_path / "2.ckpt", weights_only=True)["state_dict"]
+    assert equal(first.weights, {name.removeprefix("model."): tensor for name, tensor in best.items()})
+    assert not equal(first.weights, {name.removeprefix("model."): tensor for name, tensor in third.items()})
+
+
+def test_a_stall_of_a_score_that_nobody_logs_is_an_error() -> None:
+    plan = Plan(STALLED.rules, stall=Stall("val/los", patience=2))
+    with pytest.raises(ValueError, match=r"tuning.stall.monitor='val/los' is not logged. Did you mean val/loss"):
+        tiny_trainer(IoU(table=False), Tuning(), max_epochs=3).fit(tiny_task(plan=plan), datamodule=tiny_data())
+
+
+def test_the_rates_of_every_step_are_on_record() -> None:
+    tuning = Tuning()
+    task = tiny_task(plan=GRADUAL, lr=1e-3, schedule_name="constant", warmup=0)
+    tiny_trainer(tuning, max_epochs=4).fit(task, datamodule=tiny_data())
+    assert tuning.record is not None
+    assert tuning.record.epochs == [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5]
+    assert tuning.record.names[-2:] == ["decoder", "head"]
+    trained = [sum(rate == 1e-3 for rate in rates) for rates in tuning.record.rates]
+    assert trained == [2, 2, 3, 3, 5, 5, 7, 7]
+    assert tuning.record.boundaries == [1.0, 2.0, 3.0]

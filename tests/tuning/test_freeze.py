@@ -146,3 +146,67 @@ def test_a_whole_timm_model_with_every_kind_of_noise_is_still_once_frozen() -> N
     apply_trainability(model, set())
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(model(images), model(images))
+
+
+def statistics(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: buffer.clone() for name, buffer in model.backbone.named_buffers() if "running" in name}
+
+
+def norm_modes(model: Segmenter, mode: str) -> dict[str, str]:
+    norms = [name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    return {f"{name}.weight": mode for name in norms if name.startswith("backbone")}
+
+
+def train_with(model: Segmenter, trainable: set[str], norms: dict[str, str]) -> None:
+    model.train()
+    apply_trainability(model, trainable, norms)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    F.cross_entropy(model(torch.randn(2, 3, 32, 32)), torch.randint(0, 3, (2, 32, 32))).backward()
+    optimizer.step()
+
+
+def test_norms_in_eval_keep_their_statistics_while_their_weights_train() -> None:
+    model = segmenter()
+    before, weights = statistics(model), snapshot(model.backbone.model.layer1)
+    train_with(model, names(model, ""), norm_modes(model, "eval"))
+    assert len(before) > 10
+    assert all(torch.equal(value, before[name]) for name, value in statistics(model).items())
+    moved = {n for n, t in model.backbone.model.layer1.state_dict().items() if not torch.equal(t, weights[n])}
+    assert any("bn" in name for name in moved)
+
+
+def test_norms_that_adapt_follow_the_data_while_every_weight_is_frozen() -> None:
+    model = segmenter()
+    before = statistics(model)
+    weights = {name: p.clone() for name, p in model.backbone.named_parameters()}
+    train_with(model, names(model, "decoder", "head"), norm_modes(model, "adapt"))
+    assert all(not torch.equal(value, before[name]) for name, value in statistics(model).items())
+    assert all(torch.equal(p, weights[name]) for name, p in model.backbone.named_parameters())
+
+
+def test_only_the_norm_adapts_and_the_dropout_beside_it_rests() -> None:
+    model = nn.ModuleDict(
+        {"a": nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5)), "b": nn.Linear(4, 4)}
+    )
+    apply_trainability(model, {"b.weight"}, {"a.1.weight": "adapt"})
+    assert [module.training for module in model["a"]] == [False, True, False]
+
+
+def test_it_says_whether_something_was_frozen_or_thawed() -> None:
+    model = segmenter()
+    assert not apply_trainability(model, names(model, ""))
+    assert apply_trainability(model, names(model, "head"))
+    assert not apply_trainability(model, names(model, "head"))
+    assert apply_trainability(model, names(model, "head", "decoder"))
+
+
+def test_what_trained_before_it_was_frozen_does_not_go_on_with_its_last_gradient() -> None:
+    model = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    before = snapshot(model["a"])
+    apply_trainability(model, {"b.weight", "b.bias"})
+    optimizer.step()
+    assert identical(model["a"], before)

@@ -1,6 +1,7 @@
 """Optimizer groups against what the rules say, parameter by parameter."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,8 @@ import torch
 from torch import nn
 
 from finetune.models import Segmenter
-from finetune.tuning.groups import parameter_groups
+from finetune.tuning.groups import Group, optimizer_groups, parameter_groups
+from finetune.tuning.layout import layout
 from finetune.tuning.plan import Plan, Rule
 
 LR, DECAY = 0.01, 0.05
@@ -28,21 +30,33 @@ def model() -> Segmenter:
 
 
 def groups(model: nn.Module, plan: Plan = PLAN) -> list[dict[str, Any]]:
-    parameters = dict(model.named_parameters())
-    return parameter_groups(parameters, plan.assign(parameters), LR, DECAY)
+    return optimizer_groups(described(model, plan), dict(model.named_parameters()))
 
 
-def each(model: nn.Module, plan: Plan = PLAN) -> Iterator[tuple[str, nn.Parameter, dict[str, Any]]]:
+def described(model: nn.Module, plan: Plan = PLAN) -> list[Group]:
+    layers = model.layer_groups() if isinstance(model, Segmenter) else []
+    used = {name for group in layers for name in group}
+    parameters = {n: p for n, p in model.named_parameters() if not layers or n in used or not n.startswith("backbone.")}
+    places = layout(parameters, layers)
+    return parameter_groups(places, plan.assign(places), LR, DECAY)
+
+
+def tunable(model: Segmenter) -> dict[str, nn.Parameter]:
+    unused = model.unused_parameters()
+    return {name: parameter for name, parameter in model.named_parameters() if name not in unused}
+
+
+def each(model: Segmenter, plan: Plan = PLAN) -> Iterator[tuple[str, nn.Parameter, dict[str, Any]]]:
     """Every parameter with the one group that holds it."""
     grouped = groups(model, plan)
-    for name, parameter in model.named_parameters():
+    for name, parameter in tunable(model).items():
         (holder,) = [group for group in grouped if any(parameter is member for member in group["params"])]
         yield name, parameter, holder
 
 
 def test_every_parameter_is_in_exactly_one_group_frozen_ones_too(model: Segmenter) -> None:
     members = [id(parameter) for group in groups(model) for parameter in group["params"]]
-    assert sorted(members) == sorted(id(parameter) for parameter in model.parameters())
+    assert sorted(members) == sorted(id(parameter) for parameter in tunable(model).values())
 
 
 def test_norms_and_biases_do_not_decay_and_kernels_do(model: Segmenter) -> None:
@@ -83,7 +97,7 @@ def test_groups_are_named_after_rule_part_and_decay(model: Segmenter) -> None:
 
 
 def test_what_trains_does_not_change_the_groups(model: Segmenter) -> None:
-    other = Plan(tuple(Rule(rule.match, not rule.trains, rule.lr_scale, rule.weight_decay) for rule in PLAN.rules))
+    other = Plan(tuple(replace(rule, trains=not rule.trains) for rule in PLAN.rules))
 
     def layout(plan: Plan) -> list[tuple[str, float, float, list[int]]]:
         found = groups(model, plan)
@@ -122,3 +136,20 @@ def test_frozen_parameters_cost_no_optimizer_state(model: Segmenter) -> None:
     model(torch.randn(2, 3, 32, 32)).sum().backward()
     optimizer.step()
     assert {id(p) for p in optimizer.state} == {id(p) for p in model.head.parameters()}
+
+
+def test_a_rule_that_varies_with_depth_has_a_group_for_each_layer_group(model: Segmenter) -> None:
+    plan = Plan((Rule("backbone", lr_decay=0.5), Rule(".")))
+    found = [group for group in described(model, plan) if group.label.startswith("backbone")]
+    layers = len(model.layer_groups())
+    assert [group.label for group in found if group.name.endswith("/decay")] == [
+        f"backbone[{i}]" for i in range(layers)
+    ]
+    assert {group.label: group.lr for group in found} == {
+        f"backbone[{i}]": pytest.approx(LR * 0.5 ** (layers - 1 - i)) for i in range(layers)
+    }
+
+
+def test_without_depth_the_backbone_is_one_group_for_each_decay(model: Segmenter) -> None:
+    labels = [group.label for group in described(model, Plan((Rule("backbone", trains=[[0.5, None]]), Rule("."))))]
+    assert labels.count("backbone") == 2

@@ -1,0 +1,58 @@
+"""The layers of a backbone in order, from stem to top: what partial unfreezing and layer decay count in."""
+
+from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from timm.models._manipulate import group_with_matcher
+from torch import Tensor, nn
+
+
+def layer_groups(model: nn.Module, used: Collection[str], fine: bool = False) -> list[list[str]]:
+    """Names of the used parameters in groups, ordered as the network runs through them.
+
+    timm's own order of the full model where it has one, else that of its feature maps. Groups that hold no kernel,
+    such as a norm that timm counts as a layer of its own, join the one below.
+
+    Args:
+        model: a timm model, whole.
+        used: the parameters to order.
+        fine: every block by itself instead of every stage; models without an order of timm's have stages only.
+
+    Returns:
+        Each used parameter exactly once.
+    """
+    parameters = {name: p for name, p in model.named_parameters() if name in used}
+    matcher = getattr(model, "group_matcher", None)
+    if matcher is None:
+        groups = _by_feature_map(list(parameters), [str(entry["module"]) for entry in _feature_info(model)])
+    else:
+        numbered = group_with_matcher(iter(parameters.items()), matcher(coarse=not fine))
+        groups = [list(numbered[number]) for number in sorted(numbered)]
+    return _with_kernels(groups, parameters)
+
+
+def _by_feature_map(names: Sequence[str], modules: Sequence[str]) -> list[list[str]]:
+    """Cut the names, in order of registration, behind the last parameter of each module that ends a feature map.
+
+    >>> _by_feature_map(["conv.weight", "a.0.weight", "a.1.weight", "b.weight"], ["conv", "a.0", "b"])
+    [['conv.weight'], ['a.0.weight'], ['a.1.weight', 'b.weight']]
+    """
+    ends = {max((i for i, name in enumerate(names) if name.startswith(f"{module}.")), default=-1) for module in modules}
+    cuts = sorted({end + 1 for end in ends} | {0, len(names)})
+    return [list(names[first:last]) for first, last in pairwise(cuts)]
+
+
+def _with_kernels(groups: Sequence[list[str]], parameters: Mapping[str, Tensor]) -> list[list[str]]:
+    merged: list[list[str]] = []
+    for group in groups:
+        if merged and not any(parameters[name].ndim > 1 for name in group):
+            merged[-1].extend(group)
+        elif group:
+            merged.append(group)
+    return merged
+
+
+def _feature_info(model: Any) -> list[dict[str, Any]]:
+    info = model.feature_info
+    return list(info.info if hasattr(info, "info") else info)

@@ -1,0 +1,196 @@
+"""What the command `plan` does: show what would train when, at which rate and cost, before anything runs."""
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from timm.optim import create_optimizer_v2
+
+from finetune import build
+from finetune.check import check_monitors, check_settings
+from finetune.config import ConfigError, Mistakes, configure, usage
+from finetune.console import speak
+from finetune.data import CLASS_NAMES
+from finetune.models.segmenter import class_names
+from finetune.reports.tuning import phase_lines, write_timeline
+from finetune.tasks import SemanticTask
+from finetune.tuning.cost import Cost, Measured, estimate, measure
+from finetune.tuning.course import Course
+from finetune.tuning.freeze import apply_trainability
+from finetune.tuning.outline import Phase, assumed, outline, planned_rates
+from finetune.tuning.timing import Timeline, check_timing
+
+logger = logging.getLogger(__name__)
+UNKNOWN_IMAGES = 400  # where nobody says how many there are
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a training would do.
+
+    Attributes:
+        phases: one after the other.
+        costs: estimated, of a step of each phase.
+        measured: of a step of each phase; empty unless it was asked for.
+        picture: learning rates of all layer groups over the training.
+    """
+
+    phases: tuple[Phase, ...]
+    costs: tuple[Cost, ...]
+    measured: tuple[Measured, ...]
+    picture: Path
+
+
+def plan(*words: str | DictConfig) -> Planned:
+    """Show the tuning plan of a training without loading its data or its weights.
+
+    Args:
+        words: the words of `finetune train`, and `plan.measure`, `plan.images`, `plan.picture`.
+
+    Raises:
+        ConfigError: with every mistake found.
+    """
+    config = configure(words, "plan")
+    speak()
+    with usage():
+        settings = config["plan"]
+        mistakes = Mistakes()
+        check_settings(config, mistakes)
+        mistakes.attempt(lambda: check_monitors(config, _classes(config)))
+        mistakes.attempt(lambda: _check_plan(settings))
+        mistakes.raise_any()
+        batches, images = _batches(config)
+        task = _task(config)
+        timeline = assumed([group.assignment for group in task.groups], config["trainer"]["max_epochs"])
+        check_timing(task.assigned, timeline)
+        steps = math.ceil(batches / config["trainer"]["accumulate_grad_batches"])
+        course = Course(task.plan, [g.assignment for g in task.groups], task.schedule, timeline.epochs, steps)
+    logger.info(f"{timeline.epochs} epochs of {steps} steps: {images}, {config['data']['batch_size']} a batch")
+    for line in task.describe_plan():
+        logger.info(line)
+    phases = outline(task.groups, task.places, task.assigned, course, timeline)
+    costs, measured = _costs(config, task, phases)
+    picture = Path(settings["picture"])
+    _show(phases, costs, measured, bool(timeline.stalls))
+    write_timeline(planned_rates(task.groups, task.assigned, course, timeline), picture)
+    logger.info(f"\npicture      {picture}")
+    tried = tuple(measured[phase.trainable] for phase in phases) if measured else ()
+    return Planned(tuple(phases), tuple(costs[phase.trainable] for phase in phases), tried, picture)
+
+
+def _check_plan(settings: Mapping[str, Any]) -> None:
+    if not isinstance(settings["measure"], bool):
+        raise ConfigError(f"plan.measure={settings['measure']}: expected true or false.")
+    images = settings["images"]
+    if images is not None and (isinstance(images, bool) or not isinstance(images, int) or images < 1):
+        raise ConfigError(f"plan.images={images}: expected how many training images there are, or null.")
+    if Path(settings["picture"]).exists():
+        raise ConfigError(
+            f"plan.picture='{settings['picture']}' exists; nothing is ever overwritten. Name another file."
+        )
+
+
+def _batches(config: Mapping[str, Any]) -> tuple[int, str]:
+    """Batches of an epoch on one device, and the number of images in words."""
+    data, devices = config["data"], config["trainer"]["devices"]
+    count, said = config["plan"]["images"], "{} training images"
+    if count is None and data["kind"] == "drawn":
+        count = data["count"]
+    elif count is None and data["root"]:
+        count = sum(record.split == "train" for record in build.split_records(data, config["seed"]))
+    elif count is None:
+        count, said = UNKNOWN_IMAGES, "{} training images assumed, as neither data.root nor plan.images says how many"
+    share = count // (devices if isinstance(devices, int) and devices > 0 else 1)
+    return max(1, share // data["batch_size"]), said.format(f"{count:,}")
+
+
+def _classes(config: Mapping[str, Any]) -> tuple[str, ...]:
+    data = config["data"]
+    return class_names(CLASS_NAMES if data["kind"] == "drawn" else data["classes"] or 2)
+
+
+def _task(config: Mapping[str, Any]) -> SemanticTask:
+    """The model of the training, with random weights: what trains when does not depend on them."""
+    data = config["data"]
+    network = build.model({**config, "backbone": {**config["backbone"], "weights": "none"}}, _classes(config))
+    task = build.untrained_task(
+        config, network, build.loss(config["loss"], data["ignore_index"], None), data["ignore_index"]
+    )
+    task.timeline = Timeline(config["trainer"]["max_epochs"])
+    return task
+
+
+def _costs(
+    config: Mapping[str, Any], task: SemanticTask, phases: list[Phase]
+) -> tuple[dict[frozenset[str], Cost], dict[frozenset[str], Measured]]:
+    """Estimated and, if asked for, measured cost of a step, by what trains; the first is of everything."""
+    batch = _batch_shape(config)
+    slots = _optimizer_slots(config["optimizer"])
+    half = torch.bfloat16 if "16" in build.precision(config["trainer"]) else None
+    sets = [frozenset(task.places), *(phase.trainable for phase in phases)]
+    costs = {names: estimate(task.model, batch, names, slots, half) for names in dict.fromkeys(sets)}
+    if not config["plan"]["measure"]:
+        return costs, {}
+    device = "cuda" if torch.cuda.is_available() and config["trainer"]["accelerator"] != "cpu" else "cpu"
+    return costs, {names: _measured(config, task, names, batch, device, half) for names in dict.fromkeys(sets[1:])}
+
+
+def _measured(
+    config: Mapping[str, Any],
+    task: SemanticTask,
+    names: frozenset[str],
+    batch: tuple[int, int, int, int],
+    device: str,
+    half: torch.dtype | None,
+) -> Measured:
+    task.model.to(device)
+    apply_trainability(task.model, names)
+    settings = config["optimizer"]
+    trained = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
+    optimizer = create_optimizer_v2(trained, settings["name"], lr=settings["lr"], **settings["options"])
+    images = torch.randint(0, 256, batch, dtype=torch.uint8, device=device)
+    target = torch.randint(0, task.model.classes, (batch[0], *batch[2:]), dtype=torch.uint8, device=device)
+    criterion = task.loss.to(device)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with torch.autocast(device, half or torch.bfloat16, enabled=half is not None):
+            logits = task.model(task.model.normalize(images))
+        criterion(logits, target).backward()
+        optimizer.step()
+
+    return measure(step, device)
+
+
+def _batch_shape(config: Mapping[str, Any]) -> tuple[int, int, int, int]:
+    size = config["augment"]["crop"] or (config["data"].get("size") or 512)
+    height, width = (size, size) if isinstance(size, int) else size
+    return config["data"]["batch_size"], config["backbone"]["in_channels"], height, width
+
+
+def _optimizer_slots(settings: Mapping[str, Any]) -> int:
+    """Numbers that the optimizer keeps for each parameter, found by one step on a matrix."""
+    matrix = torch.nn.Parameter(torch.zeros(8, 8))
+    optimizer = create_optimizer_v2([matrix], settings["name"], lr=settings["lr"], **settings["options"])
+    matrix.grad = torch.ones_like(matrix)
+    optimizer.step()
+    kept = sum(value.numel() for value in optimizer.state[matrix].values() if isinstance(value, torch.Tensor))
+    return round(kept / matrix.numel())
+
+
+def _show(
+    phases: list[Phase],
+    costs: Mapping[frozenset[str], Cost],
+    measured: Mapping[frozenset[str], Measured],
+    stalls: bool,
+) -> None:
+    full = next(iter(costs.values()))
+    for number, phase in enumerate(phases, start=1):
+        logger.info("")
+        for line in phase_lines(number, phase, costs[phase.trainable], full, measured.get(phase.trainable), stalls):
+            logger.info(line)

@@ -1,0 +1,81 @@
+"""A tuning plan in words."""
+
+from collections.abc import Collection, Mapping
+
+from finetune.tuning.layout import Place
+from finetune.tuning.plan import Assignment, Moment, Rule
+from finetune.tuning.timing import NEVER, Timeline, phase_starts, span_epochs, trainable
+
+
+def describe(assigned: Mapping[str, Assignment], places: Mapping[str, Place], timeline: Timeline) -> list[str]:
+    """One line for each rule, of what it took and what becomes of it, and one for the whole.
+
+    Args:
+        assigned: parameter name -> rule.
+        places: parameter name -> its place.
+        timeline: whose epochs are counted.
+    """
+    lines = []
+    for rule in dict.fromkeys(assignment.rule for assignment in assigned.values()):
+        taken = {name: assignment for name, assignment in assigned.items() if assignment.rule is rule}
+        size = sum(places[name].size for name in taken)
+        lines.append(
+            f"tuning rule '{rule.match}': {size:,} parameters in {len(taken)} tensors, "
+            f"{_fate(rule, set(taken.values()), timeline)}"
+        )
+    counts = {
+        start: sum(places[name].size for name in trainable(assigned, start, timeline))
+        for start in phase_starts(assigned.values(), timeline)
+    }
+    total = f"{sum(place.size for place in places.values()) / 1e6:.2f}M"
+    phases = [f"{count / 1e6:.2f}M after {start} epochs" for start, count in counts.items() if start]
+    first = f"{counts[0] / 1e6:.2f}M of {total} parameters train"
+    return [*lines, ", ".join([f"{first} at first" if phases else first, *phases])]
+
+
+def describe_change(before: Collection[str], after: Collection[str], places: Mapping[str, Place]) -> str:
+    """What began and what ceased to train, such as `thawed backbone[3]; 1.20M of 5.20M parameters train`.
+
+    Args:
+        before: names of the parameters that trained.
+        after: names of those that train now.
+        places: of all parameters.
+    """
+    said = []
+    for word, names in (("thawed", set(after) - set(before)), ("froze", set(before) - set(after))):
+        labels = dict.fromkeys(place.label for name, place in reversed(list(places.items())) if name in names)
+        said += [f"{word} {', '.join(labels)}"] if labels else []
+    count = sum(places[name].size for name in after)
+    total = sum(place.size for place in places.values())
+    return "; ".join([*said, f"{count / 1e6:.2f}M of {total / 1e6:.2f}M parameters train"])
+
+
+def _fate(rule: Rule, assignments: Collection[Assignment], timeline: Timeline) -> str:
+    scales = sorted({assignment.lr_scale for assignment in assignments})
+    rate = f"train at {' to '.join(f'{scale:g}' for scale in dict.fromkeys((scales[0], scales[-1])))} x lr"
+    if rule.rests:
+        return "frozen" if rule.norms != "adapt" else "frozen but for the norms' statistics"
+    spans = [_span(index, rule, assignments, timeline) for index in range(len(rule.spans))]
+    norms = {"train": "", "eval": ", norms keep their statistics", "adapt": ", norms adapt throughout"}[rule.norms]
+    return " ".join(filter(None, [rate, " and ".join(filter(None, spans))])) + norms
+
+
+def _span(index: int, rule: Rule, assignments: Collection[Assignment], timeline: Timeline) -> str:
+    start, stop = rule.spans[index]
+    starts = [span_epochs(assignment, timeline)[index][0] for assignment in assignments]
+    end = span_epochs(next(iter(assignments)), timeline)[index][1]
+    until = "" if stop is None else f"until {_moment(stop, end)}"
+    if rule.spread == "stall":
+        begin = f"one layer group after another from {_moment(start, min(starts))} on, top down, at each stall"
+    elif max(starts) > min(starts):
+        begin = f"one layer group after another, top down, after {min(starts):.0f} to {max(starts):.0f} epochs"
+    else:
+        begin = "" if min(starts) == 0 else f"from {_moment(start, min(starts))} on"
+    return " ".join(filter(None, [begin, until]))
+
+
+def _moment(moment: Moment, epoch: float) -> str:
+    if isinstance(moment, str):
+        number = moment.partition(":")[2]
+        return f"stall {number}" if number else "the first stall"
+    return "the start" if epoch == 0 else "the end" if epoch == NEVER else f"{epoch:.0f} epochs"

@@ -1,0 +1,163 @@
+"""When it trains: the moments of a plan become epochs, and epochs become sets of trainable parameters.
+
+All of it are pure functions of the length of the training and of the epochs at which its score stalled, so a resumed
+training cannot forget what it had unfrozen.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from finetune.tuning.layout import PlanError
+from finetune.tuning.plan import Assignment, Moment
+
+NEVER = math.inf
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """How long a training is, and when its score stalled.
+
+    Attributes:
+        epochs: of the whole training.
+        stalls: epochs, counted from 0, that began after the monitored score had stopped improving.
+    """
+
+    epochs: int
+    stalls: tuple[int, ...] = ()
+
+
+def epoch_of(moment: Moment, timeline: Timeline, delay: float = 0.0) -> float:
+    """The first epoch that begins at or after a moment, counted from 0; infinity for what has not come.
+
+    Args:
+        moment: as in a rule.
+        timeline: whose epochs are counted.
+        delay: epochs to add.
+
+    >>> timeline = Timeline(epochs=10, stalls=(4,))
+    >>> [epoch_of(moment, timeline) for moment in (3, 0.25, "stall", "stall:2", None)]
+    [3, 3, 4, inf, inf]
+    """
+    if moment is None or moment == "never":
+        return NEVER
+    if isinstance(moment, str):
+        number = stall_number(moment)
+        if number > len(timeline.stalls):
+            return NEVER
+        return _whole(timeline.stalls[number - 1] + delay)
+    return _whole((moment if isinstance(moment, int) else moment * timeline.epochs) + delay)
+
+
+def stall_number(moment: Moment) -> int:
+    """Which stall a moment is, from 1; 0 for moments that are none.
+
+    Raises:
+        PlanError: words that are no moment.
+    """
+    if moment == "never" or not isinstance(moment, str):
+        return 0
+    parsed = re.fullmatch(r"stall(?::(\d+))?", moment)
+    if parsed is None or parsed[1] == "0":
+        raise PlanError(
+            f"'{moment}' is no moment of a training: expected an epoch (3), a share of training (0.25), 'stall', "
+            f"'stall:2', 'never', or null for the end."
+        )
+    return int(parsed[1] or 1)
+
+
+def span_epochs(assignment: Assignment, timeline: Timeline) -> list[tuple[float, float]]:
+    """First epoch and the one after the last of each span in which a layer group trains."""
+    rule, spans = assignment.rule, []
+    for start, stop in rule.spans:
+        if rule.spread == "stall" and assignment.rank > 0:
+            start, delay = f"stall:{stall_number(start) + assignment.rank}", 0.0
+        else:
+            delay = _spread_epochs(assignment, timeline)
+        spans.append((epoch_of(start, timeline, delay), epoch_of(stop, timeline)))
+    return spans
+
+
+def trains(assignment: Assignment, epoch: int, timeline: Timeline) -> bool:
+    """Whether a layer group trains in an epoch, counted from 0."""
+    return any(start <= epoch < stop for start, stop in span_epochs(assignment, timeline))
+
+
+def trainable(assigned: Mapping[str, Assignment], epoch: int, timeline: Timeline) -> set[str]:
+    """Names of the parameters that train in an epoch, counted from 0."""
+    return {name for name, assignment in assigned.items() if trains(assignment, epoch, timeline)}
+
+
+def phase_starts(assignments: Iterable[Assignment], timeline: Timeline) -> list[int]:
+    """Epochs, from 0 on, at which what trains changes."""
+    distinct = set(assignments)
+    edges = {edge for a in distinct for span in span_epochs(a, timeline) for edge in span if 0 < edge < timeline.epochs}
+    starts = [0]
+    for edge in sorted(edges):
+        if any(trains(a, int(edge), timeline) != trains(a, starts[-1], timeline) for a in distinct):
+            starts.append(int(edge))
+    return starts
+
+
+def stalls_awaited(assignments: Iterable[Assignment]) -> int:
+    """How many stalls of the score the plan waits for."""
+    awaited = 0
+    for assignment in set(assignments):
+        ranks = assignment.rank if assignment.rule.spread == "stall" else 0
+        for start, stop in assignment.rule.spans:
+            awaited = max(awaited, stall_number(start) + ranks, stall_number(stop))
+    return awaited
+
+
+def check_timing(assigned: Mapping[str, Assignment], timeline: Timeline) -> None:
+    """Raise where the plan does not fit into the training.
+
+    Raises:
+        PlanError: spans that overlap, are empty or begin after the last epoch, or an epoch in which nothing trains.
+    """
+    for name, assignment in assigned.items():
+        _check_spans(name, assignment, timeline)
+    if stalls_awaited(assigned.values()) >= timeline.epochs:
+        raise PlanError(
+            f"the plan waits for {stalls_awaited(assigned.values())} stalls of the score, but there are only "
+            f"{timeline.epochs} epochs. Train longer (trainer.max_epochs), or unfreeze more at a time."
+        )
+    for epoch in phase_starts(assigned.values(), timeline):
+        if assigned and not trainable(assigned, epoch, timeline):
+            raise PlanError(
+                f"after {epoch} epochs nothing trains. Let at least one rule train then, such as {{match: .}}."
+            )
+
+
+def _check_spans(name: str, assignment: Assignment, timeline: Timeline) -> None:
+    match, last = assignment.rule.match, 0.0
+    for (start, stop), (first, end) in zip(assignment.rule.spans, span_epochs(assignment, timeline), strict=True):
+        said = f"tuning rule '{match}' trains {name} from {start} to {'the end' if stop is None else stop}"
+        if any(isinstance(moment, int | float) and moment < 0 for moment in (start, stop)):
+            raise PlanError(f"{said}; moments are 0 or more.")
+        if any(isinstance(m, float) and not 0 <= m <= 1 for m in (start, stop)):
+            raise PlanError(f"{said}; a share of training lies in 0..1. Write an epoch as a whole number.")
+        if first == NEVER:  # waits for a stall, or is not meant to train
+            continue
+        if first >= timeline.epochs:
+            raise PlanError(
+                f"{said}, that is after {first:.0f} epochs, but the training has only {timeline.epochs}. Begin earlier "
+                f"(tuning.unfreeze_at, tuning.unfreeze_spread), train longer (trainer.max_epochs), or say never."
+            )
+        if first < last:
+            raise PlanError(f"{said}, which overlaps the span before it. Begin it after {last:.0f} epochs or later.")
+        if end <= first:
+            raise PlanError(f"{said}, which is no whole epoch out of {timeline.epochs}. Move its ends apart.")
+        last = end
+
+
+def _spread_epochs(assignment: Assignment, timeline: Timeline) -> float:
+    spread = assignment.rule.spread
+    if isinstance(spread, str):
+        return 0.0
+    return assignment.depth * (spread if isinstance(spread, int) else spread * timeline.epochs)
+
+
+def _whole(epoch: float) -> int:
+    return math.ceil(epoch - 1e-9)  # 0.3 * 10 is a little more than 3

@@ -1,0 +1,110 @@
+"""Trains every preset as one of two ranks, and keeps what each ends with: `python -m tests.tasks.two_ranks FOLDER`.
+
+Started twice by `test_ranks.py`, with the variables that torchrun sets.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+import finetune.callbacks.tuning as tuning_callback
+from finetune import build
+from finetune.callbacks import IoU, Tuning
+from finetune.config import compose, plain
+from finetune.data import CLASS_NAMES, DrawnDataset
+from finetune.data.module import SegmentationData
+from finetune.losses import SegmentationLoss
+from finetune.models import Segmenter
+from finetune.tasks import SemanticTask
+from tests.tasks.tiny_run import tiny_trainer
+
+EPOCHS = 4
+PRESETS = {
+    "full": (),
+    "frozen": (),
+    "head_then_full": (),
+    "partial": (),
+    "gradual": (),
+    "discriminative": (),
+    "layer_decay": (),
+    "norm_only": (),
+    "lora": (),
+    "gradual_layer_decay": ("tuning=gradual", "tuning.layers=blocks", "tuning.lr_decay=0.9"),
+    "freeze_again": ("tuning=full", "tuning.rules=[{match: backbone, trains: [[0, 1], [2, null]]}, {match: .}]"),
+}
+
+
+def settings(preset: str) -> dict[str, Any]:
+    words = PRESETS[preset] or (f"tuning={preset}",)
+    return plain(compose(*words, "optimizer=sgd", "optimizer.lr=0.01", "schedule=cosine"))
+
+
+def task(preset: str, backbone: str = "test_convnext.r160_in1k") -> SemanticTask:
+    """Without batch norm, whose statistics depend on the images of a rank, and with a loss that is a plain mean."""
+    config = settings(preset)
+    torch.manual_seed(0)
+    small = {"pyramid_channels": 32, "segmentation_channels": 64, "dropout": 0.0}  # each rank drops its own
+    model = Segmenter(backbone, "fpn", CLASS_NAMES, weights="none", head_options=small, lora=config["tuning"]["lora"])
+    return build.untrained_task(config, model, SegmentationLoss("cross_entropy"), 255)
+
+
+def data(ranks: int) -> SegmentationData:
+    """Batches that hold the same images over all ranks together."""
+    return SegmentationData(DrawnDataset(8, 32, 0), DrawnDataset(3, 32, 0, "val"), batch_size=4 // ranks)
+
+
+class Reduced(pl.Callback):
+    """Notes in each epoch how many bytes DDP reduces, and how many the trainable parameters have."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, int]] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+        if trainer.is_last_batch and isinstance(trainer.strategy.model, DistributedDataParallel):
+            logged = trainer.strategy.model._get_ddp_logging_data()
+            trains = sum(p.nbytes for p in pl_module.parameters() if p.requires_grad)
+            self.seen.append((int(logged["total_parameter_size_bytes"]), trains))
+
+
+def fit(made: SemanticTask, ranks: int, *callbacks: pl.Callback) -> dict[str, torch.Tensor]:
+    options: dict[str, Any] = {"devices": ranks, "strategy": "ddp"} if ranks > 1 else {}
+    options["precision"] = "64-true"  # or rounding would hide small mistakes: half a batch is summed in another order
+    tiny_trainer(Tuning(), IoU(table=False), *callbacks, max_epochs=EPOCHS, **options).fit(made, datamodule=data(ranks))
+    return {name: tensor.clone() for name, tensor in made.model.state_dict().items()}
+
+
+def without_wrapping(action: Callable[[], Any], check: bool) -> Any:
+    """The mistake of freezing before DDP wraps the model and thawing later."""
+    kept = tuning_callback.wrap_again, tuning_callback.check_ranks_agree
+    tuning_callback.wrap_again = lambda trainer: None
+    if not check:
+        tuning_callback.check_ranks_agree = lambda trainer, model: None
+    try:
+        return action()
+    except RuntimeError as error:
+        return str(error)
+    finally:
+        tuning_callback.wrap_again, tuning_callback.check_ranks_agree = kept
+
+
+def main(folder: Path, rank: int) -> None:
+    torch.set_num_threads(1)
+    kept: dict[str, Any] = {}
+    for preset in PRESETS:
+        reduced = Reduced()
+        kept[preset] = {"state": fit(task(preset), 2, reduced), "reduced": reduced.seen}
+    kept["batch_norm"] = fit(task("head_then_full", "test_resnet.r160_in1k"), 2)
+    kept["diverged"] = without_wrapping(lambda: fit(task("gradual"), 2), check=False)
+    kept["noticed"] = without_wrapping(lambda: fit(task("gradual"), 2), check=True)
+    torch.save(kept, folder / f"rank_{rank}.pt")
+
+
+if __name__ == "__main__":
+    import os
+
+    main(Path(sys.argv[1]), int(os.environ["RANK"]))

@@ -1,0 +1,160 @@
+"""Moments, spans and phases, worked by hand."""
+
+from typing import Any
+
+import pytest
+
+from finetune.tuning.layout import PlanError
+from finetune.tuning.plan import Assignment, Rule
+from finetune.tuning.timing import (
+    NEVER,
+    Timeline,
+    check_timing,
+    epoch_of,
+    phase_starts,
+    span_epochs,
+    stalls_awaited,
+    trainable,
+    trains,
+)
+
+TEN = Timeline(10)
+HEAD = Assignment(Rule("head"))
+
+
+def backbone(groups: int = 1, **options: Any) -> dict[str, Assignment]:
+    """Layer groups `b0` (the stem) and up, and a head that always trains."""
+    rule = Rule("backbone", **options)
+    return {f"b{i}": Assignment(rule, groups - 1 - i, groups) for i in range(groups)} | {"head": HEAD}
+
+
+def by_epoch(assigned: dict[str, Assignment], timeline: Timeline = TEN) -> list[str]:
+    """How many of the backbone's groups train in each epoch, as far as this is a number of the topmost ones."""
+    counts = []
+    for epoch in range(timeline.epochs):
+        names = sorted(trainable(assigned, epoch, timeline) - {"head"})
+        assert names == [f"b{i}" for i in range(len(assigned) - 1 - len(names), len(assigned) - 1)]
+        counts.append(str(len(names)))
+    return counts
+
+
+@pytest.mark.parametrize(
+    ("moment", "epochs", "expected"),
+    [
+        (0, 10, 0),
+        (3, 10, 3),
+        (0.0, 10, 0),
+        (0.1, 10, 1),
+        (0.3, 10, 3),
+        (0.7, 10, 7),
+        (0.05, 10, 1),
+        (1.0, 10, 10),
+        (1, 10, 1),
+        (0.1, 3, 1),
+        (None, 10, NEVER),
+        ("never", 10, NEVER),
+        ("stall", 10, NEVER),
+    ],
+)
+def test_moments_are_epochs(moment: Any, epochs: int, expected: float) -> None:
+    assert epoch_of(moment, Timeline(epochs)) == expected
+
+
+def test_every_share_of_a_training_is_the_whole_number_that_it_means() -> None:
+    for epochs in range(1, 60):
+        for epoch in range(epochs + 1):
+            assert epoch_of(epoch / epochs, Timeline(epochs)) == epoch
+
+
+def test_stalls_are_the_epochs_that_began_after_them() -> None:
+    timeline = Timeline(10, stalls=(4, 7))
+    assert [epoch_of(m, timeline) for m in ("stall", "stall:1", "stall:2", "stall:3")] == [4, 4, 7, NEVER]
+
+
+@pytest.mark.parametrize("moment", ["soon", "stall:0", "stall:x", "stall 2", "stalled", ""])
+def test_words_that_are_no_moment_are_refused(moment: str) -> None:
+    with pytest.raises(PlanError, match="is no moment of a training"):
+        epoch_of(moment, TEN)
+
+
+def test_a_span_begins_with_its_first_epoch_and_ends_before_its_last() -> None:
+    assert by_epoch(backbone(trains=[[0.2, 5]])) == list("0011100000")
+
+
+def test_what_trained_may_freeze_and_train_again() -> None:
+    assert by_epoch(backbone(trains=[[0, 0.3], [0.8, None]])) == list("1110000011")
+    assert phase_starts(backbone(trains=[[0, 0.3], [0.8, None]]).values(), TEN) == [0, 3, 8]
+
+
+def test_layer_groups_thaw_from_the_top_over_the_spread() -> None:
+    assert by_epoch(backbone(4, trains=[[2, None]], spread=6)) == list("0011223344")
+    assert by_epoch(backbone(4, trains=[[0.2, None]], spread=0.6)) == list("0011223344")
+    assert phase_starts(backbone(4, trains=[[2, None]], spread=6).values(), TEN) == [0, 2, 4, 6, 8]
+
+
+def test_a_spread_over_fewer_epochs_than_groups_thaws_several_at_once() -> None:
+    assert by_epoch(backbone(8, trains=[[1, None]], spread=2), Timeline(4)) == list("0148")
+
+
+def test_with_stalls_each_group_waits_for_one_more() -> None:
+    gradual = backbone(3, trains=[["stall", None]], spread="stall")
+    assert by_epoch(gradual) == list("0000000000")
+    assert by_epoch(gradual, Timeline(10, (3, 5))) == list("0001122222")
+    assert stalls_awaited(gradual.values()) == 3
+    assert stalls_awaited(backbone(3, trains=[[1, None]], spread="stall").values()) == 2
+    assert stalls_awaited(backbone(3, trains=[[1, "stall:4"]]).values()) == 4
+    assert stalls_awaited(backbone(3).values()) == 0
+
+
+def test_a_first_group_at_an_epoch_and_the_others_at_stalls() -> None:
+    mixed = backbone(3, trains=[[1, None]], spread="stall")
+    assert by_epoch(mixed, Timeline(6, (3,))) == list("011222")
+
+
+def test_what_always_trains_makes_one_phase() -> None:
+    assert phase_starts(backbone().values(), TEN) == [0]
+    assert phase_starts(backbone(trains=False).values(), TEN) == [0]
+
+
+def test_spans_that_touch_make_no_phase_of_their_own() -> None:
+    assert phase_starts(backbone(trains=[[0, 4], [4, None]]).values(), TEN) == [0]
+
+
+def test_never_is_no_span_of_the_training() -> None:
+    (assignment,) = set(backbone(trains=[["never", None]]).values()) - {HEAD}
+    assert span_epochs(assignment, TEN) == [(NEVER, NEVER)]
+    assert not any(trains(assignment, epoch, TEN) for epoch in range(100))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"trains": [[10, None]]}, "that is after 10 epochs, but the training has only 10. Begin earlier"),
+        ({"trains": [[1.0, None]]}, "that is after 10 epochs, but the training has only 10"),
+        ({"trains": [[4, None]], "spread": 6}, "trains b0 from 4 to the end, that is after 10 epochs"),
+        ({"trains": [[0, 5], [4, None]]}, "from 4 to the end, which overlaps the span before it. Begin it after 5"),
+        ({"trains": [[5, 5]]}, "from 5 to 5, which is no whole epoch out of 10"),
+        ({"trains": [[0.51, 0.55]]}, "from 0.51 to 0.55, which is no whole epoch out of 10"),
+        ({"trains": [[5, 2]]}, "which is no whole epoch"),
+        ({"trains": [[-1, None]]}, "moments are 0 or more"),
+        ({"trains": [[1.5, None]]}, "a share of training lies in 0..1. Write an epoch as a whole number"),
+        ({"trains": [["later", None]]}, "'later' is no moment of a training"),
+        ({"trains": [["stall:10", None]]}, "waits for 10 stalls of the score, but there are only 10 epochs"),
+    ],
+)
+def test_a_plan_that_does_not_fit_the_training_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        check_timing(backbone(3, **options), TEN)
+
+
+@pytest.mark.parametrize("options", [{}, {"trains": [[0.1, None]], "spread": 0.5}, {"trains": [["never", None]]}])
+def test_a_plan_that_fits_passes(options: dict[str, Any]) -> None:
+    check_timing(backbone(3, **options), TEN)
+
+
+def test_an_epoch_in_which_nothing_trains_is_refused() -> None:
+    assigned = {"b0": Assignment(Rule("backbone", trains=[[0, 4], [6, None]]))}
+    with pytest.raises(PlanError, match="after 4 epochs nothing trains"):
+        check_timing(assigned, TEN)
+    with pytest.raises(PlanError, match="after 0 epochs nothing trains"):
+        check_timing({"b0": Assignment(Rule("backbone", trains=False))}, TEN)
