@@ -78,7 +78,7 @@ def test_other_pretrained_weights_are_noticed(run: Run, home: Path, tmp_path: Pa
     config = json.loads((run.folder / "adapters" / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "weights": str(tmp_path / "other.safetensors")}))
     (folder / "adapters.safetensors").write_bytes((run.folder / "adapters" / "adapters.safetensors").read_bytes())
-    with pytest.raises(ModelError, match="are not those that the adapters in .* were trained"):
+    with pytest.raises(ModelError, match=r"are not those that the adapters in .* were trained"):
         load_model(folder)
 
 

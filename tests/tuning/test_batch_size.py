@@ -151,9 +151,9 @@ def test_a_memory_limit_is_kept_without_ever_being_exceeded() -> None:
 
 def test_a_step_that_turns_out_to_exceed_the_memory_limit_does_not_fit() -> None:
     def try_step(size: int) -> None:
-        torch.ones((400 if size > 4 else 1) * MEGABYTE // 4)
+        torch.ones((400 if size > 5 else 1) * MEGABYTE // 4)
 
-    assert find_batch_size(try_step, memory_limit=_memory("VmRSS") + 200 * MEGABYTE) == 4
+    assert find_batch_size(try_step, memory_limit=_memory("VmRSS") + 200 * MEGABYTE) == 5
 
 
 @pytest.mark.usefixtures("quick")

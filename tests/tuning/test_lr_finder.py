@@ -124,7 +124,11 @@ def test_a_rate_that_is_a_tensor_stays_that_tensor() -> None:
     model = Bowl()
     rate = torch.tensor(0.1)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, foreach=False)
+    seen: list[Any] = []
+    optimizer.register_step_pre_hook(lambda *_: seen.append(optimizer.param_groups[0]["lr"]))
     found = find_lr(model, model, optimizer, [0], steps=20)
+    assert all(isinstance(value, Tensor) for value in seen)
+    assert torch.stack(seen).tolist() == pytest.approx(found.rates)
     assert optimizer.param_groups[0]["lr"] is rate
     assert rate == torch.tensor(0.1)
     assert found.base == pytest.approx(0.1)
@@ -232,14 +236,17 @@ def test_training_goes_on_as_if_there_had_been_no_search() -> None:
 def test_what_did_train_inside_is_put_back_with_new_optimizer_state_too() -> None:
     model = nn.Linear(2, 2)
     optimizer = torch.optim.AdamW(model.parameters())
+    optimizer.param_groups[0]["history"] = []
     before = traces(model, optimizer)
     with untouched(model, optimizer):
         model(torch.ones(1, 2)).sum().backward()
         optimizer.step()
+        optimizer.param_groups[0]["history"].append(1)
         assert len(optimizer.state) == 2
         assert traces(model, optimizer) != before
     assert traces(model, optimizer) == before
     assert len(optimizer.state) == 0
+    assert optimizer.param_groups[0]["history"] == []
 
 
 def finding(smoothed: list[float], noise: float = 0.0) -> LRFinding:
