@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from finetune.config import compose
     from finetune.evaluation import evaluate
+    from finetune.finding import find_batch_size, find_lr
     from finetune.models import Segmenter
     from finetune.planning import plan
     from finetune.run import load, predict, train
 
 __version__ = "0.1.0"
-__all__ = ["Segmenter", "compose", "evaluate", "load", "plan", "predict", "train"]
+__all__ = ["Segmenter", "compose", "evaluate", "find_batch_size", "find_lr", "load", "plan", "predict", "train"]
 
 _HOMES = dict.fromkeys(("load", "predict", "train"), "finetune.run")
 _HOMES |= {"Segmenter": "finetune.models", "compose": "finetune.config", "evaluate": "finetune.evaluation"}
-_HOMES |= {"plan": "finetune.planning"}
+_HOMES |= {"plan": "finetune.planning", **dict.fromkeys(("find_batch_size", "find_lr"), "finetune.finding")}
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,7 @@ from hydra.errors import HydraException
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from timm.optim import create_optimizer_v2
 
 from finetune import data as data_room
 from finetune.callbacks import Tuning
@@ -186,18 +187,24 @@ def task(config: Config, network: Segmenter, data: Data) -> SemanticTask:
     return built
 
 
+def optimizer(groups: list[dict[str, Any]], settings: Config) -> torch.optim.Optimizer:
+    """The optimizer of parameter groups that bring their own learning rates."""
+    made: torch.optim.Optimizer = create_optimizer_v2(groups, settings["name"], settings["lr"], **settings["options"])
+    return made
+
+
 def untrained_task(config: Config, network: Segmenter, criterion: SegmentationLoss, ignore_index: int) -> SemanticTask:
     """The model with a loss, and with its plan, optimizer and schedule."""
-    optimizer, pace, tuning = config["optimizer"], config["schedule"], config["tuning"]
+    settings, pace, tuning = config["optimizer"], config["schedule"], config["tuning"]
     return SemanticTask(
         network,
         criterion,
         ignore_index,
         plan=plan(tuning),
-        optimizer=optimizer["name"],
-        lr=optimizer["lr"],
-        weight_decay=optimizer["weight_decay"],
-        optimizer_options=optimizer["options"],
+        optimizer=settings["name"],
+        lr=settings["lr"],
+        weight_decay=settings["weight_decay"],
+        optimizer_options=settings["options"],
         schedule_name=pace["name"],
         warmup=pace["warmup"],
         schedule_options=without_name(pace, "warmup"),

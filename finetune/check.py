@@ -21,6 +21,7 @@ from finetune.models.lora import add_lora
 from finetune.tuning.schedules import SCHEDULES, schedule
 
 logger = logging.getLogger(__name__)
+LONGEST = 10**9  # steps: how long the training is, is not known before its data is
 
 
 def check(config: Config) -> Data:
@@ -146,7 +147,7 @@ def check_schedule(settings: Config) -> None:
     """Raise unless the schedule and its options are known."""
     if settings["name"] not in SCHEDULES:
         raise ConfigError(f"unknown schedule '{settings['name']}'. {nearest(settings['name'], list(SCHEDULES))}")
-    schedule(settings["name"], 1000, settings["warmup"], **without_name(settings, "warmup"))
+    schedule(settings["name"], LONGEST, settings["warmup"], **without_name(settings, "warmup"))
 
 
 def check_trainer(settings: Config) -> None:

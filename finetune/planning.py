@@ -17,6 +17,7 @@ from finetune.config import ConfigError, Mistakes, configure, usage
 from finetune.console import speak
 from finetune.data import CLASS_NAMES
 from finetune.models.segmenter import class_names
+from finetune.probe import batch_shape, device, half_precision, noise_step
 from finetune.reports.tuning import phase_lines, write_timeline
 from finetune.tasks import SemanticTask
 from finetune.tuning.cost import Cost, Measured, estimate, measure
@@ -129,48 +130,17 @@ def _costs(
     config: Mapping[str, Any], task: SemanticTask, phases: list[Phase]
 ) -> tuple[dict[frozenset[str], Cost], dict[frozenset[str], Measured]]:
     """Estimated and, if asked for, measured cost of a step, by what trains; the first is of everything."""
-    batch = _batch_shape(config)
-    slots = _optimizer_slots(config["optimizer"])
-    half = torch.bfloat16 if "16" in build.precision(config["trainer"]) else None
+    batch, half, slots = batch_shape(config), half_precision(config), _optimizer_slots(config["optimizer"])
     sets = [frozenset(task.places), *(phase.trainable for phase in phases)]
     costs = {names: estimate(task.model, batch, names, slots, half) for names in dict.fromkeys(sets)}
     if not config["plan"]["measure"]:
         return costs, {}
-    device = "cuda" if torch.cuda.is_available() and config["trainer"]["accelerator"] != "cpu" else "cpu"
-    return costs, {names: _measured(config, task, names, batch, device, half) for names in dict.fromkeys(sets[1:])}
+    return costs, {names: _measured(config, task, names) for names in dict.fromkeys(sets[1:])}
 
 
-def _measured(
-    config: Mapping[str, Any],
-    task: SemanticTask,
-    names: frozenset[str],
-    batch: tuple[int, int, int, int],
-    device: str,
-    half: torch.dtype | None,
-) -> Measured:
-    task.model.to(device)
+def _measured(config: Mapping[str, Any], task: SemanticTask, names: frozenset[str]) -> Measured:
     apply_trainability(task.model, names)
-    settings = config["optimizer"]
-    trained = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
-    optimizer = create_optimizer_v2(trained, settings["name"], lr=settings["lr"], **settings["options"])
-    images = torch.randint(0, 256, batch, dtype=torch.uint8, device=device)
-    target = torch.randint(0, task.model.classes, (batch[0], *batch[2:]), dtype=torch.uint8, device=device)
-    criterion = task.loss.to(device)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        with torch.autocast(device, half or torch.bfloat16, enabled=half is not None):
-            logits = task.model(task.model.normalize(images))
-        criterion(logits, target).backward()
-        optimizer.step()
-
-    return measure(step, device)
-
-
-def _batch_shape(config: Mapping[str, Any]) -> tuple[int, int, int, int]:
-    size = config["augment"]["crop"] or (config["data"].get("size") or 512)
-    height, width = (size, size) if isinstance(size, int) else size
-    return config["data"]["batch_size"], config["backbone"]["in_channels"], height, width
+    return measure(noise_step(config, task, batch_shape(config)), device(config))
 
 
 def _optimizer_slots(settings: Mapping[str, Any]) -> int:

@@ -22,6 +22,7 @@ from finetune.console import speak
 from finetune.data.module import SegmentationData
 from finetune.data.splits import write_splits
 from finetune.evaluation import score
+from finetune.finding import draw, provisional, settle
 from finetune.folder import check_new, close_log, is_first_process, make_run_folder
 from finetune.inference import Predictor
 from finetune.reports.evaluation import write_curves, write_evaluation
@@ -63,13 +64,17 @@ def train(*words: str | DictConfig) -> Run:
     with usage():
         if is_first_process():
             check_new(folder)
+        config, searched = provisional(config)
         data = check(config)
         config["trainer"]["precision"] = build.precision(config["trainer"])
+        config, finding = settle(config, data, searched)
         pl.seed_everything(config["seed"], verbose=False)
         task = build.task(config, build.model(config, data.classes), data)
         trainer, loaders = build.trainer(config, folder), build.loaders(config, data)
         if is_first_process():
             make_run_folder(folder, config)
+            if finding is not None:
+                draw(finding, folder / "plots" / "lr_finder.png")
     try:
         if data.records and is_first_process():
             write_splits(folder / "splits.csv", data.records)

@@ -18,6 +18,8 @@ FLOORS = {
     "build": 4,
     "check": 4,
     "planning": 4,
+    "probe": 4,
+    "finding": 4,
     "folder": 4,
     "console": 4,
     "evaluation": 4,

@@ -108,6 +108,7 @@ class Tuning(pl.Callback):
         """Apply the plan to this epoch; let DDP and the log know what changed."""
         before = self._trained
         if self._apply(task) or before != self._trained:
+            task.refresh_rates()
             wrap_again(trainer)
             check_ranks_agree(trainer, task.model)
             _say(f"epoch {trainer.current_epoch + 1}: {describe_change(before, self._trained, task.places)}")
@@ -125,6 +126,7 @@ class Tuning(pl.Callback):
         curve, stall = task.course.curve if task.course else None, task.plan.stall
         if isinstance(curve, Plateau):
             curve.report(_score(trainer, curve.monitor, "schedule.monitor"), trainer.global_step)
+            task.refresh_rates()
         if stalls_awaited(task.assigned.values()) <= len(task.timeline.stalls) or self._detector is None:
             return
         stalled = self._detector.update(_score(trainer, stall.monitor, "tuning.stall.monitor"))

@@ -123,6 +123,15 @@ class TuningTask(pl.LightningModule):
         assert self.course is not None
         return self.course.multiplier(assignment, step, self.timeline)
 
+    def refresh_rates(self) -> None:
+        """Set the learning rates of the next step anew: the scheduler did before the validation decided anything."""
+        for config in self.trainer.lr_scheduler_configs:
+            scheduler = config.scheduler
+            assert isinstance(scheduler, LambdaLR)
+            rates = zip(scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+            for group, base, factor in rates:
+                group["lr"] = base * factor(scheduler.last_epoch)
+
     def add_stall(self) -> None:
         """Note that the score has stopped improving in this epoch; the plan moves on with the next."""
         self.timeline = replace(self.timeline, stalls=(*self.timeline.stalls, self.current_epoch + 1))

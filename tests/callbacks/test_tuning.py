@@ -221,3 +221,23 @@ def test_the_rates_of_every_step_are_on_record() -> None:
     trained = [sum(rate == 1e-3 for rate in rates) for rates in tuning.record.rates]
     assert trained == [2, 2, 3, 3, 5, 5, 7, 7]
     assert tuning.record.boundaries == [1.0, 2.0, 3.0]
+
+
+def test_a_phase_that_a_stall_begins_has_its_own_rates_from_the_first_step() -> None:
+    plan = Plan(STALLED.rules, restart_schedule=True, phase_lr=(1.0, 0.5), stall=Stall("fixed", patience=2))
+    tuning, task = Tuning(), tiny_task(plan=plan, lr=1e-3, schedule_name="poly", warmup=0)
+    scores = Scores(0.1, 0.3, 0.2, 0.3, 0.1, 0.1)
+    tiny_trainer(scores, tuning, max_epochs=6).fit(task, datamodule=tiny_data())
+    assert tuning.record is not None
+    rates = [row[-1] for row in tuning.record.rates]
+    assert rates[:8] == pytest.approx([1e-3 * (1 - step / 12) ** 0.9 for step in range(8)])
+    assert rates[8:] == pytest.approx([0.5e-3 * (1 - step / 4) ** 0.9 for step in range(4)])
+
+
+def test_a_plateau_lowers_the_rate_of_the_very_next_step() -> None:
+    options = {"monitor": "fixed", "patience": 1, "factor": 0.1}
+    made = {"schedule_name": "plateau", "warmup": 0, "schedule_options": options, "lr": 1e-3}
+    tuning = Tuning()
+    tiny_trainer(Scores(0.3, 0.2, 0.4, 0.5), tuning, max_epochs=4).fit(tiny_task(**made), datamodule=tiny_data())
+    assert tuning.record is not None
+    assert [row[-1] for row in tuning.record.rates] == pytest.approx([1e-3] * 4 + [1e-4] * 4)

@@ -1,0 +1,146 @@
+"""Finds what a config leaves open: `optimizer.lr=auto` and `data.batch_size=auto`."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from finetune import build
+from finetune.check import check
+from finetune.config import ConfigError, configure, usage
+from finetune.console import speak
+from finetune.plots import lr_curve_figure
+from finetune.probe import batch_shape, device, half_precision, noise_step
+from finetune.tuning import batch_size, lr_finder
+from finetune.tuning.freeze import apply_trainability
+from finetune.tuning.groups import optimizer_groups
+from finetune.tuning.lr_finder import LRFinding
+
+logger = logging.getLogger(__name__)
+AUTO = {"data": ("batch_size", 2), "optimizer": ("lr", 1e-3)}  # what may be found, and what stands in for it till then
+SPARE = 0.9  # of the largest batch that fits: memory gets fragmented in a long training
+
+
+def find_lr(*words: str | DictConfig, picture: str | Path | None = None) -> LRFinding:
+    """Search a learning rate for a training, by a range test from its start.
+
+    Args:
+        words: the words of `finetune train`.
+        picture: where to draw the curve; None draws none.
+    """
+    config, _ = provisional(configure(words, "train"))
+    speak()
+    with usage():
+        data = check(config)
+    return _find_lr(config, data, Path(picture) if picture is not None else None)
+
+
+def find_batch_size(*words: str | DictConfig) -> int:
+    """Search the largest batch size, with some memory to spare, at which everything could train.
+
+    Args:
+        words: the words of `finetune train`.
+    """
+    config, _ = provisional(configure(words, "train"))
+    speak()
+    with usage():
+        data = check(config)
+    return _find_batch_size(config, data)
+
+
+def provisional(config: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
+    """The config with a number wherever it says `auto`, and the groups that said so.
+
+    Raises:
+        ConfigError: a search that would have to run on several devices.
+    """
+    found = {group for group, (key, _) in AUTO.items() if config[group][key] == "auto"}
+    if found and config["trainer"]["devices"] not in (1, "1"):
+        words = " and ".join(f"{group}.{AUTO[group][0]}=auto" for group in sorted(found))
+        raise ConfigError(
+            f"{words} searches on one device, but trainer.devices={config['trainer']['devices']}. Search once with "
+            f"trainer.devices=1 trainer.max_epochs=1, then give the number that the log names."
+        )
+    settled = {group: {**config[group], AUTO[group][0]: AUTO[group][1]} for group in found}
+    return {**config, **settled}, found
+
+
+def settle(config: dict[str, Any], data: build.Data, open_groups: set[str]) -> tuple[dict[str, Any], LRFinding | None]:
+    """The config with what was found, and how the learning rate was."""
+    finding = None
+    if "data" in open_groups:
+        config = {**config, "data": {**config["data"], "batch_size": _find_batch_size(config, data)}}
+    if "optimizer" in open_groups:
+        finding = _find_lr(config, data, None)
+        config = {**config, "optimizer": {**config["optimizer"], "lr": _rate(config, finding)}}
+    return config, finding
+
+
+def draw(finding: LRFinding, picture: Path) -> None:
+    """Draw the loss over the learning rate, with what each rule suggests."""
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    curves = (finding.rates, finding.losses, finding.smoothed)
+    lr_curve_figure(*curves, finding.suggestions, picture, finding.suggestion)
+
+
+def _find_lr(config: Mapping[str, Any], data: build.Data, picture: Path | None) -> LRFinding:
+    task = build.task(config, build.model(config, data.classes), data)
+    task.apply_plan()
+    where, half = device(config), half_precision(config)
+    task.to(where)
+    parameters = dict(task.model.named_parameters())
+    settings = config["optimizer"]
+    optimizer = build.optimizer(optimizer_groups(task.groups, parameters), settings)
+
+    def loss_of_batch(batch: Mapping[str, Tensor]) -> Tensor:
+        with torch.autocast(where, half or torch.bfloat16, enabled=half is not None):
+            logits = task.model(task.model.normalize(batch["image"].to(where)))
+            loss: Tensor = task.loss(logits, batch["mask"].to(where))
+        return loss + task.penalty()
+
+    finding = lr_finder.find_lr(task.model, loss_of_batch, optimizer, build.loaders(config, data).train_dataloader())
+    others = ", ".join(f"{rule} {rate:.1e}" for rule, rate in finding.suggestions.items())
+    logger.info(f"learning rate found: {_rate(config, finding):.1e} ({others})")
+    if picture is not None:
+        draw(finding, picture)
+    return finding
+
+
+def _rate(config: Mapping[str, Any], finding: LRFinding) -> float:
+    """The optimizer's learning rate at which the fastest layer group has the suggested one."""
+    return float(f"{config['optimizer']['lr'] * finding.suggestion / finding.base:.3g}")
+
+
+def _find_batch_size(config: Mapping[str, Any], data: build.Data) -> int:
+    without_weights = {**config, "backbone": {**config["backbone"], "weights": "none"}}
+    task = build.untrained_task(
+        without_weights,
+        build.model(without_weights, data.classes),
+        build.loss(config["loss"], data.ignore_index, None),
+        255,
+    )
+    apply_trainability(task.model, task.places)  # the phase in which most trains needs most
+
+    def try_step(size: int) -> None:
+        noise_step(config, task, (size, *batch_shape(config)[1:]))()
+
+    limit = max(2, min(data.sizes()["train"], 1024))
+    memory = _free_memory() if device(config) == "cpu" else None
+    largest = batch_size.find_batch_size(try_step, limit=limit, memory_limit=memory)
+    chosen = largest if largest in (1, limit) else max(1, int(largest * SPARE))
+    logger.info(f"batch size found: {chosen} (of {largest} that fit)")
+    return chosen
+
+
+def _free_memory() -> int | None:
+    """Bytes that this process may hold without pushing others out; None where the system does not tell."""
+    try:
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        held = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS:"))
+    except OSError:
+        return None
+    return int(SPARE * 1024 * int(lines["MemAvailable"].split()[0])) + 1024 * int(held.split()[1])
