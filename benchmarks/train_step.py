@@ -1,13 +1,15 @@
 """Our training step against a plain PyTorch loop on the same model and batch, alternating, in one process.
 
 Both do forward, loss, backward, gradient clipping, optimizer and schedule; ours goes through Lightning's Trainer with
-every callback and hook that a run has. Prints milliseconds a step and their ratio.
+every callback and hook that a run has. Prints milliseconds a step, the memory that steps take on top of what was held
+before (on Linux, to some megabytes), and the ratio. With --frozen the backbone is frozen: by our plan, and by hand.
 
-    python benchmarks/train_step.py [--threads 2] [--steps 12] [--rounds 5] [--size 320] [--batch 4]
+    python benchmarks/train_step.py [--frozen] [--threads 2] [--steps 12] [--rounds 5] [--size 320] [--batch 4]
 """
 
 import argparse
 import copy
+import gc
 import logging
 import statistics
 import tempfile
@@ -24,7 +26,9 @@ from finetune.callbacks import Checkpoint, EarlyStopping, IoU, MetricsCSV, Progr
 from finetune.losses import SegmentationLoss
 from finetune.models import Segmenter
 from finetune.tasks import SemanticTask
+from finetune.tuning.plan import Plan, Rule
 
+FROZEN = Plan((Rule("backbone", trains=False), Rule(".")))
 Batch = dict[str, Tensor]
 
 
@@ -46,7 +50,7 @@ class Timer(pl.Callback):
         self.seconds = time.perf_counter() - self._began
 
 
-def ours(model: Segmenter, batches: list[Batch], wait: Callable[[], None]) -> float:
+def ours(model: Segmenter, batches: list[Batch], wait: Callable[[], None], frozen: bool) -> float:
     """Seconds that our task takes for the batches."""
     timer = Timer(wait)
     with tempfile.TemporaryDirectory() as folder:
@@ -60,13 +64,18 @@ def ours(model: Segmenter, batches: list[Batch], wait: Callable[[], None]) -> fl
             gradient_clip_val=1.0,
             default_root_dir=Path(folder),
         )
-        trainer.fit(SemanticTask(model), DataLoader(batches, batch_size=None))
+        task = SemanticTask(model, plan=FROZEN if frozen else None)
+        trainer.fit(task, DataLoader(batches, batch_size=None))
     return timer.seconds
 
 
-def plain(model: Segmenter, batches: list[Batch], wait: Callable[[], None], device: torch.device) -> float:
+def plain(
+    model: Segmenter, batches: list[Batch], wait: Callable[[], None], device: torch.device, frozen: bool
+) -> float:
     """Seconds that a loop by hand takes for the batches."""
     model = model.to(device).to(memory_format=torch.channels_last).train()
+    if frozen:
+        model.backbone.requires_grad_(False).eval()
     loss = SegmentationLoss()
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.01)
@@ -85,12 +94,31 @@ def plain(model: Segmenter, batches: list[Batch], wait: Callable[[], None], devi
     return time.perf_counter() - began
 
 
+def reset_peak() -> float:
+    """Bytes that the process holds now; its peak is counted anew from here."""
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")
+    return resident("VmRSS")
+
+
+def peak() -> float:
+    """Most bytes held since then."""
+    return resident("VmHWM")
+
+
+def resident(field: str) -> float:
+    """A field of the process's status, bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024.0 * int(next(line for line in lines if line.startswith(f"{field}:")).split()[1])
+
+
 def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (("threads", 2), ("steps", 12), ("rounds", 5), ("size", 320), ("batch", 4), ("classes", 11)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--backbone", default="tf_efficientnet_lite0")
+    parser.add_argument("--frozen", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -107,14 +135,22 @@ def main() -> None:
         for _ in range(options.steps)
     ]
     model = Segmenter(options.backbone, classes=options.classes, weights="none")
-    plain(copy.deepcopy(model), batches[:3], wait, device)  # warm up
+    frozen = options.frozen
+    plain(copy.deepcopy(model), batches[:3], wait, device, frozen)  # warm up
     times: dict[str, list[float]] = {"ours": [], "plain": []}
+    grown: dict[str, list[float]] = {"ours": [], "plain": []}
     for _ in range(options.rounds):
-        times["plain"].append(plain(copy.deepcopy(model), batches, wait, device))
-        times["ours"].append(ours(copy.deepcopy(model), batches, wait))
+        for name, run in (
+            ("plain", lambda: plain(copy.deepcopy(model), batches, wait, device, frozen)),
+            ("ours", lambda: ours(copy.deepcopy(model), batches, wait, frozen)),
+        ):
+            held = reset_peak()
+            times[name].append(run())
+            grown[name].append((peak() - held) / 1e6)
     for name, seconds in times.items():
         print(
-            f"{name:6} {statistics.median(seconds) / options.steps * 1e3:8.1f} ms a step (median of {options.rounds})"
+            f"{name:6} {statistics.median(seconds) / options.steps * 1e3:8.1f} ms a step, "
+            f"{statistics.median(grown[name]):6.0f} MB (medians of {options.rounds})"
         )
     ratios = [a / b for a, b in zip(times["ours"], times["plain"], strict=True)]
     print(f"ours / plain, pair by pair: median {statistics.median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}")

@@ -33,6 +33,14 @@ the config that the words make, and eval "$(finetune -sc install=bash)" complete
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; the process exits with 0, 1 (the run failed), 2 (config or usage), 130 (Ctrl-C), 143 (SIGTERM)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        _answer(given)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _hang_up()
+
+
+def _answer(given: list[str]) -> None:
     if given in ([], ["--help"], ["-h"], ["help"]):
         print(HELP)
     elif given == ["--version"]:
@@ -100,6 +108,8 @@ def _job(command: str, config: DictConfig) -> float | None:
         return _act(command, config)
     except KeyboardInterrupt:
         _leave(130, "interrupted")
+    except BrokenPipeError:
+        _hang_up()
     except Exception as error:
         if sweeping:
             print(f"job {HydraConfig.get().job.num} failed: {error}", file=sys.stderr)
@@ -113,6 +123,8 @@ def _settle_sweep_job(command: str, config: DictConfig) -> None:
     settings = HydraConfig.get()
     if command == "train" and not any(word.startswith("output=") for word in settings.overrides.task):
         config.output = settings.runtime.output_dir
+    if command == "plan" and not any(word.startswith("plan.picture=") for word in settings.overrides.task):
+        config.plan.picture = f"{settings.runtime.output_dir}/plan.png"
 
 
 def check_one_device(config: DictConfig) -> None:
@@ -156,6 +168,12 @@ def _restore(name: str, value: str | None) -> None:
         os.environ.pop(name, None)
     else:
         os.environ[name] = value
+
+
+def _hang_up() -> NoReturn:
+    """Whoever read the output has seen enough, such as `head`."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain when it ends
+    sys.exit(141)  # as the shell counts a process that SIGPIPE has ended
 
 
 def _leave(code: int, message: str, error: Exception | None = None) -> NoReturn:

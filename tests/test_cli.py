@@ -83,7 +83,7 @@ def test_an_unknown_command_ends_with_2_and_says_what_there_is(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert exit_code("tain", "seed=3") == 2
-    assert "unknown command 'tain'. There are train, evaluate, predict" in capsys.readouterr().err
+    assert "unknown command 'tain'. There are train, plan, evaluate, predict" in capsys.readouterr().err
 
 
 def test_bare_settings_train_and_every_command_ends_with_0(folder: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 import finetune
 from finetune.planning import Planned
 from finetune.run import Run
-from tests.samples import MODEL, draw_folder, exit_code, listing
+from tests.samples import COMMAND, MODEL, draw_folder, exit_code, listing, shell
 
 WORDS = (*MODEL, "data=drawn", "data.count=8", "data.size=32", "augment.crop=32", "trainer.accelerator=cpu")
 GRADUAL = ("tuning=gradual", "tuning.unfreeze_at=1", "tuning.unfreeze_spread=2", "trainer.max_epochs=4")
@@ -143,3 +143,19 @@ def test_a_picture_is_not_overwritten(folder: Path, capsys: pytest.CaptureFixtur
 def test_no_weights_are_fetched_for_a_plan(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", None)
     finetune.plan(*WORDS, "backbone.name=resnet18.a1_in1k", "backbone.weights=pretrained", "trainer.max_epochs=1")
+
+
+def test_a_sweep_leaves_a_picture_for_each_of_its_jobs(folder: Path) -> None:
+    words = ("trainer.max_epochs=4", "tuning=full,head_then_full,frozen", "hydra.sweep.dir=sweep")
+    assert exit_code("plan", "-m", *WORDS, *words) == 0
+    assert {str(path.relative_to(folder)) for path in folder.rglob("*.png")} == {
+        f"sweep/{i}/plan.png" for i in range(3)
+    }
+
+
+def test_a_reader_who_has_seen_enough_gets_no_traceback(folder: Path) -> None:
+    command = f"{COMMAND} plan {' '.join(WORDS)} tuning=gradual | head -1"
+    done = shell("bash", "-c", f"set -o pipefail; {command}", cwd=folder)
+    assert done.returncode == 141
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr == ""

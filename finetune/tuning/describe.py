@@ -28,7 +28,7 @@ def describe(assigned: Mapping[str, Assignment], places: Mapping[str, Place], ti
         for start in phase_starts(assigned.values(), timeline)
     }
     total = f"{sum(place.size for place in places.values()) / 1e6:.2f}M"
-    phases = [f"{count / 1e6:.2f}M after {start} epochs" for start, count in counts.items() if start]
+    phases = [f"{count / 1e6:.2f}M from epoch {start + 1}" for start, count in counts.items() if start]
     first = f"{counts[0] / 1e6:.2f}M of {total} parameters train"
     return [*lines, ", ".join([f"{first} at first" if phases else first, *phases])]
 
@@ -61,21 +61,24 @@ def _fate(rule: Rule, assignments: Collection[Assignment], timeline: Timeline) -
 
 
 def _span(index: int, rule: Rule, assignments: Collection[Assignment], timeline: Timeline) -> str:
+    """When a span is, in epochs counted from 1 as everywhere in the log."""
     start, stop = rule.spans[index]
     starts = [span_epochs(assignment, timeline)[index][0] for assignment in assignments]
-    end = span_epochs(next(iter(assignments)), timeline)[index][1]
-    until = "" if stop is None else f"until {_moment(stop, end)}"
+    first, last, end = min(starts), max(starts), span_epochs(next(iter(assignments)), timeline)[index][1]
+    until = _moment(stop, end) if stop is not None else ""
     if rule.spread == "stall":
-        begin = f"one layer group after another from {_moment(start, min(starts))} on, top down, at each stall"
-    elif max(starts) > min(starts):
-        begin = f"one layer group after another, top down, after {min(starts):.0f} to {max(starts):.0f} epochs"
+        begin = f"one layer group after another, top down, from {_moment(start, first + 1)} on, at each stall"
+    elif last > first:
+        begin = f"one layer group after another, top down, from epoch {first + 1:.0f} to {last + 1:.0f}"
+    elif first == 0:
+        return f"until {until}" if until else ""
     else:
-        begin = "" if min(starts) == 0 else f"from {_moment(start, min(starts))} on"
-    return " ".join(filter(None, [begin, until]))
+        return f"from {_moment(start, first + 1)} {f'to {until}' if until else 'on'}"
+    return f"{begin}, until {until}" if until else begin
 
 
 def _moment(moment: Moment, epoch: float) -> str:
     if isinstance(moment, str):
         number = moment.partition(":")[2]
         return f"stall {number}" if number else "the first stall"
-    return "the start" if epoch == 0 else "the end" if epoch == NEVER else f"{epoch:.0f} epochs"
+    return "the end" if epoch == NEVER else f"epoch {epoch:.0f}"

@@ -55,9 +55,11 @@ def parameter_groups(
         deep = assignment.rule.varies_with_depth
         key = (assignment if deep else Assignment(assignment.rule), place.label if deep else place.part, place.ndim > 1)
         members.setdefault(key, []).append(name)
+    labels = _labels(members, places)
     groups = []
-    for (assignment, label, decays), names in members.items():
+    for (assignment, part, decays), names in members.items():
         decay = weight_decay if assignment.rule.weight_decay is None else assignment.rule.weight_decay
+        label = labels[assignment, part]
         name = f"{assignment.rule.match}:{label}/{'decay' if decays else 'no_decay'}"
         rate = lr * assignment.lr_scale
         groups.append(Group(name, label, assignment, rate, decay if decays else 0.0, tuple(names)))
@@ -75,3 +77,28 @@ def optimizer_groups(groups: Sequence[Group], parameters: Mapping[str, Parameter
         }
         for group in groups
     ]
+
+
+def _labels(
+    members: Mapping[tuple[Assignment, str, bool], Sequence[str]], places: Mapping[str, Place]
+) -> dict[tuple[Assignment, str], str]:
+    """A label for each rule and place; with the layer groups or the rule where the place alone would not tell."""
+    layers: dict[tuple[Assignment, str], set[int]] = {}
+    for (assignment, part, _), names in members.items():
+        layers.setdefault((assignment, part), set()).update(places[name].layer for name in names)
+    count = next(iter(places.values())).layers if places else 0
+    labels = {key: _span(key[1], found, count) for key, found in layers.items()}
+    said = list(labels.values())
+    return {key: label if said.count(label) == 1 else f"{label} ({key[0].rule.match})" for key, label in labels.items()}
+
+
+def _span(part: str, layers: set[int], count: int) -> str:
+    """The place with its layer groups, where it is a contiguous piece of the backbone.
+
+    >>> _span("backbone", {2, 3}, 5), _span("backbone", {0, 1, 2}, 3), _span("backbone", {4}, 5), _span("head", {5}, 5)
+    ('backbone[2:4]', 'backbone', 'backbone[4]', 'head')
+    """
+    first, stop = min(layers), max(layers) + 1
+    if part != "backbone" or not count or len(layers) == count or len(layers) < stop - first:
+        return part
+    return f"{part}[{first}]" if stop == first + 1 else f"{part}[{first}:{stop}]"

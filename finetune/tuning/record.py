@@ -28,11 +28,7 @@ class RateRecord:
         first = {(group.assignment, group.label): index for index, group in reversed(list(enumerate(groups)))}
         self._columns = sorted(first.values())
         self._groups = [groups[index] for index in self._columns]
-        labels = [group.label for group in self._groups]
-        self.names = [
-            group.label if labels.count(group.label) == 1 else f"{group.label} ({group.assignment.rule.match})"
-            for group in self._groups
-        ]
+        self.names = [group.label for group in self._groups]
         self.epochs: list[float] = []
         self.rates: list[list[float]] = []
         self.boundaries: list[float] = []

@@ -37,19 +37,20 @@ def test_each_rule_has_a_line_and_the_whole_has_one(places: dict[str, Place]) ->
         ({"trains": False}, "frozen"),
         ({"trains": [["never", None]]}, "frozen"),
         ({"trains": False, "norms": "adapt"}, "frozen but for the norms' statistics"),
-        ({"trains": [[2, None]]}, "train at 1 x lr from 2 epochs on"),
-        ({"trains": [[0, 0.3]]}, "train at 1 x lr until 3 epochs"),
-        ({"trains": [[0, 2], [0.5, None]]}, "train at 1 x lr until 2 epochs and from 5 epochs on"),
+        ({"trains": [[2, None]]}, "train at 1 x lr from epoch 3 on"),
+        ({"trains": [[0, 0.3]]}, "train at 1 x lr until epoch 3"),
+        ({"trains": [[0, 2], [0.5, None]]}, "train at 1 x lr until epoch 2 and from epoch 6 on"),
         ({"lr_decay": 0.5}, "train at 0.25 to 1 x lr"),
         ({"norms": "eval"}, "train at 1 x lr, norms keep their statistics"),
         (
             {"trains": [[1, None]], "spread": 4},
-            "train at 1 x lr one layer group after another, top down, after 1 to 5 epochs",
+            "train at 1 x lr one layer group after another, top down, from epoch 2 to 6",
         ),
+        ({"trains": [[2, 5]]}, "train at 1 x lr from epoch 3 to epoch 5"),
         ({"trains": [["stall", None]]}, "train at 1 x lr from the first stall on"),
         (
             {"trains": [["stall", None]], "spread": "stall"},
-            "train at 1 x lr one layer group after another from the first stall on, top down, at each stall",
+            "train at 1 x lr one layer group after another, top down, from the first stall on, at each stall",
         ),
     ],
 )
@@ -59,7 +60,7 @@ def test_the_fate_of_a_rule_is_said_in_words(places: dict[str, Place], options: 
 
 def test_phases_are_counted_through(places: dict[str, Place]) -> None:
     assert lines(places, trains=[[1, None]], spread=4)[-1] == (
-        "4.00M of 4.32M parameters train at first, 4.30M after 1 epochs, 4.32M after 3 epochs, 4.32M after 5 epochs"
+        "4.00M of 4.32M parameters train at first, 4.30M from epoch 2, 4.32M from epoch 4, 4.32M from epoch 6"
     )
 
 

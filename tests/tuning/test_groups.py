@@ -85,10 +85,10 @@ def test_groups_are_named_after_rule_part_and_decay(model: Segmenter) -> None:
     names = [group["name"] for group in groups(model)]
     assert len(names) == len(set(names))
     assert set(names) == {
-        "backbone:backbone/decay",
-        "backbone:backbone/no_decay",
-        "layer4:backbone/decay",
-        "layer4:backbone/no_decay",
+        "backbone:backbone[0:4]/decay",
+        "backbone:backbone[0:4]/no_decay",
+        "layer4:backbone[4]/decay",
+        "layer4:backbone[4]/no_decay",
         "decoder:decoder/decay",
         "decoder:decoder/no_decay",
         "head:head/decay",
@@ -153,3 +153,12 @@ def test_a_rule_that_varies_with_depth_has_a_group_for_each_layer_group(model: S
 def test_without_depth_the_backbone_is_one_group_for_each_decay(model: Segmenter) -> None:
     labels = [group.label for group in described(model, Plan((Rule("backbone", trains=[[0.5, None]]), Rule("."))))]
     assert labels.count("backbone") == 2
+
+
+def test_labels_tell_groups_of_different_rules_apart(model: Segmenter) -> None:
+    rules = (Rule("backbone[:2]"), Rule("backbone[-1].norms_and_biases"), Rule("backbone"), Rule("."))
+    labels = dict.fromkeys(group.label for group in described(model, Plan(rules)))
+    assert list(labels) == ["backbone[0:2]", "backbone[2:5]", "backbone[4]", "decoder", "head"]
+    rules = (Rule("backbone.norms_and_biases"), Rule("."))
+    labels = dict.fromkeys(group.label for group in described(model, Plan(rules)))
+    assert list(labels) == ["backbone (.)", "backbone (backbone.norms_and_biases)", "decoder", "head"]
