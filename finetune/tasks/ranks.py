@@ -46,7 +46,7 @@ def check_ranks_agree(trainer: pl.Trainer, model: nn.Module) -> None:
 
 
 def average_statistics(trainer: pl.Trainer, norms: Iterable[nn.Module]) -> None:
-    """Give all ranks the mean of their batch-norm statistics, so that they validate and save the same model.
+    """Give all ranks the mean of their batch-norm statistics, where DDP would give them those of the first rank.
 
     Args:
         trainer: whose ranks take part.

@@ -250,6 +250,12 @@ def test_a_checkpoint_with_averages_is_not_resumed_by_another_average(tmp_path: 
         trained(SWA(), resume=tmp_path / "checkpoints" / "last.ckpt")
 
 
+def test_a_checkpoint_with_averages_is_not_resumed_without_any(tmp_path: Path) -> None:
+    trained(EMA(), folder=tmp_path, max_epochs=1)
+    with pytest.raises(ValueError, match="only EMA can go on from it. Set average=ema"):
+        trained(None, resume=tmp_path / "checkpoints" / "last.ckpt")
+
+
 def test_a_checkpoint_without_averages_is_where_they_begin(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "finetune.callbacks.averaging")
     trained(None, Stops(1), folder=tmp_path)

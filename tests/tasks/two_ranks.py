@@ -71,6 +71,23 @@ class Reduced(pl.Callback):
             self.seen.append((int(logged["total_parameter_size_bytes"]), trains))
 
 
+class Statistics(pl.Callback):
+    """Keeps this rank's batch-norm statistics of the last training step, and those that were then validated."""
+
+    def __init__(self) -> None:
+        self.own: dict[str, torch.Tensor] = {}
+        self.validated: dict[str, torch.Tensor] = {}
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+        self.own = self._copies(pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self.validated = self._copies(pl_module)
+
+    def _copies(self, pl_module: Any) -> dict[str, torch.Tensor]:
+        return {name: buffer.clone() for name, buffer in pl_module.model.named_buffers() if "running" in name}
+
+
 def fit(made: SemanticTask, ranks: int, *callbacks: pl.Callback) -> dict[str, torch.Tensor]:
     options: dict[str, Any] = {"devices": ranks, "strategy": "ddp"} if ranks > 1 else {}
     options["precision"] = "64-true"  # or rounding would hide small mistakes: half a batch is summed in another order
@@ -98,7 +115,9 @@ def main(folder: Path, rank: int) -> None:
     for preset in PRESETS:
         reduced = Reduced()
         kept[preset] = {"state": fit(task(preset), 2, reduced), "reduced": reduced.seen}
-    kept["batch_norm"] = fit(task("head_then_full", "test_resnet.r160_in1k"), 2)
+    statistics = Statistics()
+    fit(task("head_then_full", "test_resnet.r160_in1k"), 2, statistics)
+    kept["batch_norm"] = {"own": statistics.own, "validated": statistics.validated}
     kept["diverged"] = without_wrapping(lambda: fit(task("gradual"), 2), check=False)
     kept["noticed"] = without_wrapping(lambda: fit(task("gradual"), 2), check=True)
     torch.save(kept, folder / f"rank_{rank}.pt")

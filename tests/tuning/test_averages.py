@@ -225,5 +225,5 @@ def test_only_batch_norms_with_running_statistics_are_found() -> None:
 def test_a_checkpoint_with_averages_needs_the_callback_that_made_them() -> None:
     check_resumable({"averaging": {"callback": "EMA"}}, ["Tuning", "EMA"])
     check_resumable({"state_dict": {}}, ["Tuning"])
-    with pytest.raises(ValueError, match=r"only EMA can go on from it\. Add callbacks=\[default,ema\]"):
+    with pytest.raises(ValueError, match=r"only EMA can go on from it\. Set average=ema"):
         check_resumable({"averaging": {"callback": "EMA"}}, ["Tuning", "SWA"])
