@@ -52,12 +52,13 @@ def describe_change(before: Collection[str], after: Collection[str], places: Map
 
 def _fate(rule: Rule, assignments: Collection[Assignment], timeline: Timeline) -> str:
     scales = sorted({assignment.lr_scale for assignment in assignments})
-    rate = f"train at {' to '.join(f'{scale:g}' for scale in dict.fromkeys((scales[0], scales[-1])))} x lr"
+    rate = f"train at {' to '.join(f'{scale:.3g}' for scale in dict.fromkeys((scales[0], scales[-1])))} x lr"
     if rule.rests:
         return "frozen" if rule.norms != "adapt" else "frozen but for the norms' statistics"
     spans = [_span(index, rule, assignments, timeline) for index in range(len(rule.spans))]
     norms = {"train": "", "eval": ", norms keep their statistics", "adapt": ", norms adapt throughout"}[rule.norms]
-    return " ".join(filter(None, [rate, " and ".join(filter(None, spans))])) + norms
+    when = " and ".join(filter(None, spans))
+    return f"{rate}{', ' if when.startswith('one') else ' ' if when else ''}{when}{norms}"
 
 
 def _span(index: int, rule: Rule, assignments: Collection[Assignment], timeline: Timeline) -> str:

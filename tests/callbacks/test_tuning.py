@@ -9,7 +9,7 @@ import pytest
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
-from finetune.callbacks import IoU, Tuning
+from finetune.callbacks import EMA, IoU, Tuning
 from finetune.tasks import SemanticTask
 from finetune.tuning.plan import Plan, Rule, Stall
 from tests.tasks.tiny_run import FROZEN, tiny_data, tiny_task, tiny_trainer
@@ -138,16 +138,16 @@ def test_what_is_frozen_is_bit_identical_until_it_thaws() -> None:
 
 
 @pytest.mark.parametrize("cut", [0, 1, 2])
-@pytest.mark.parametrize("schedule_name", ["poly", "plateau"])
+@pytest.mark.parametrize(("schedule_name", "averaged"), [("poly", False), ("plateau", False), ("poly", True)])
 def test_a_training_resumed_before_at_and_after_a_thaw_ends_with_the_same_weights(
-    tmp_path: Path, cut: int, schedule_name: str
+    tmp_path: Path, cut: int, schedule_name: str, averaged: bool
 ) -> None:
     plan = Plan(GRADUAL.rules, warmup=2, restart_schedule=schedule_name == "poly", phase_lr=(1.0, 0.5))
     options = {"monitor": "fixed", "patience": 1} if schedule_name == "plateau" else {}
     made = {"plan": plan, "schedule_name": schedule_name, "schedule_options": options}
 
     def callbacks() -> list[pl.Callback]:
-        return [Scores(0.5, 0.4, 0.6, 0.5), Tuning(), Saves(tmp_path)]
+        return [Scores(0.5, 0.4, 0.6, 0.5), Tuning(), *([EMA(0.9)] if averaged else []), Saves(tmp_path)]
 
     whole = tiny_task(**made)
     tiny_trainer(*callbacks(), max_epochs=4).fit(whole, datamodule=tiny_data())

@@ -44,13 +44,13 @@ def test_each_rule_has_a_line_and_the_whole_has_one(places: dict[str, Place]) ->
         ({"norms": "eval"}, "train at 1 x lr, norms keep their statistics"),
         (
             {"trains": [[1, None]], "spread": 4},
-            "train at 1 x lr one layer group after another, top down, from epoch 2 to 6",
+            "train at 1 x lr, one layer group after another, top down, from epoch 2 to 6",
         ),
         ({"trains": [[2, 5]]}, "train at 1 x lr from epoch 3 to epoch 5"),
         ({"trains": [["stall", None]]}, "train at 1 x lr from the first stall on"),
         (
             {"trains": [["stall", None]], "spread": "stall"},
-            "train at 1 x lr one layer group after another, top down, from the first stall on, at each stall",
+            "train at 1 x lr, one layer group after another, top down, from the first stall on, at each stall",
         ),
     ],
 )
