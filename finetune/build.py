@@ -26,6 +26,8 @@ from finetune.losses import SegmentationLoss
 from finetune.models import Segmenter
 from finetune.models.segmenter import class_names
 from finetune.tasks import SemanticTask
+from finetune.tasks.strategy import FullySharded
+from finetune.tuning.outline import assumed
 from finetune.tuning.plan import Plan, Rule, Stall
 from finetune.tuning.timing import Timeline, check_timing
 
@@ -168,14 +170,23 @@ def loss(settings: Config, ignore_index: int, weights: torch.Tensor | None) -> S
 
 
 def plan(settings: Config) -> Plan:
-    """The tuning plan."""
+    """The tuning plan.
+
+    Raises:
+        ConfigError: settings of another kind than the plan's.
+    """
+    rules, phase_lr, stall = settings["rules"], settings["phase_lr"], settings["stall"]
+    if not isinstance(rules, list) or not all(isinstance(r, dict) and isinstance(r.get("match"), str) for r in rules):
+        raise ConfigError(f"tuning.rules={rules}: expected a list of rules such as {{match: head, lr_scale: 2}}.")
+    if not isinstance(phase_lr, list) or not isinstance(stall, dict):
+        raise ConfigError(f"tuning.phase_lr={phase_lr}, tuning.stall={stall}: expected a list and a group of settings.")
     return Plan(
         tuple(Rule(**known_options("tuning.rules", Rule, rule)) for rule in settings["rules"]),
         settings["layers"],
         settings["warmup"],
         settings["restart_schedule"],
-        tuple(settings["phase_lr"]),
-        Stall(**known_options("tuning.stall", Stall, settings["stall"])),
+        tuple(phase_lr),
+        Stall(**known_options("tuning.stall", Stall, stall)),
     )
 
 
@@ -183,7 +194,9 @@ def task(config: Config, network: Segmenter, data: Data) -> SemanticTask:
     """The model with its loss, plan, optimizer and schedule."""
     weights = loss_weights(config["loss"]["class_weights"], data)
     built = untrained_task(config, network, loss(config["loss"], data.ignore_index, weights), data.ignore_index)
-    check_timing(built.assigned, Timeline(config["trainer"]["max_epochs"]))
+    epochs = config["trainer"]["max_epochs"]
+    check_timing(built.assigned, Timeline(epochs))
+    check_timing(built.assigned, assumed([group.assignment for group in built.groups], epochs))
     return built
 
 
@@ -265,6 +278,7 @@ def trainer(config: Config, folder: Path) -> pl.Trainer:
                 "enable_progress_bar": any(isinstance(callback, ProgressBar) for callback in callbacks),
                 "enable_checkpointing": any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
                 **config["trainer"],
+                **({"strategy": FullySharded()} if config["trainer"]["strategy"] == "fsdp2" else {}),
             },
             callbacks=[Tuning(), *callbacks],
             logger=loggers or False,

@@ -18,6 +18,7 @@ from finetune.metrics.confusion import scores
 from finetune.models.backbone import check_name
 from finetune.models.heads import head_type
 from finetune.models.lora import add_lora
+from finetune.tasks.sharding import PRECISIONS, steps_on_shares
 from finetune.tuning.schedules import SCHEDULES, schedule
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ def check(config: Config) -> Data:
         mistakes.attempt(lambda: check_batches(config, found))
     mistakes.raise_any()
     assert found is not None
+    check_length(config, found)
     return found
 
 
@@ -48,10 +50,12 @@ def check_settings(config: Config, mistakes: Mistakes) -> None:
     mistakes.attempt(lambda: check_backbone(config["backbone"]))
     mistakes.attempt(lambda: check_head(config["head"], config["data"]["batch_size"]))
     mistakes.attempt(lambda: check_loss(config["loss"]))
-    mistakes.attempt(lambda: check_tuning(config["tuning"], config["schedule"]["name"]))
+    mistakes.attempt(lambda: check_tuning(config["tuning"], config["schedule"]))
+    mistakes.attempt(lambda: check_average(config["tuning"]["stall"], config["callbacks"]))
     mistakes.attempt(lambda: check_optimizer(config["optimizer"]))
     mistakes.attempt(lambda: check_schedule(config["schedule"]))
     mistakes.attempt(lambda: check_trainer(config["trainer"]))
+    mistakes.attempt(lambda: check_sharding(config))
 
 
 def check_numbers(config: Config) -> None:
@@ -126,6 +130,18 @@ def check_batches(config: Config, data: Data) -> None:
         logger.warning("batches of one image make batch-norm statistics noisy; data.batch_size=2 or more is better.")
 
 
+def check_length(config: Config, data: Data) -> None:
+    """Raise where the schedule does not fit into the steps of the training."""
+    devices, pace = config["trainer"]["devices"], config["schedule"]
+    batches = data.sizes()["train"] // (devices if isinstance(devices, int) and devices > 0 else 1)
+    batches = max(1, batches // config["data"]["batch_size"])
+    steps = -(-batches // config["trainer"]["accumulate_grad_batches"]) * config["trainer"]["max_epochs"]
+    try:
+        schedule(pace["name"], steps, pace["warmup"], **without_name(pace, "warmup"))
+    except ValueError as error:
+        raise ConfigError(f"schedule: {error}") from error
+
+
 def check_optimizer(settings: Config) -> None:
     """Raise unless timm knows the optimizer and its numbers make sense."""
     names = list_optimizers()
@@ -155,7 +171,33 @@ def check_trainer(settings: Config) -> None:
     known_options("trainer", pl.Trainer.__init__, settings, skip=("self", "callbacks", "logger", "default_root_dir"))
 
 
-def check_tuning(settings: Config, schedule_name: str) -> None:
+def check_sharding(config: Config) -> None:
+    """Raise where trainer.strategy=fsdp2 meets settings that it would break or ignore."""
+    settings, optimizer = config["trainer"], config["optimizer"]
+    if settings["strategy"] != "fsdp2":
+        return
+    known = optimizer["name"] in list_optimizers()
+    hindrances = [
+        (
+            str(settings["precision"]) not in ("auto", "32", "bf16", *PRECISIONS),
+            f"trainer.precision={settings['precision']} (set bf16-mixed, bf16-true or 32-true)",
+        ),
+        (
+            known and not steps_on_shares(optimizer["name"], optimizer["options"]),
+            f"optimizer.name={optimizer['name']} with its options, which needs whole weights (set adamw, sgd or lamb)",
+        ),
+        (bool(config["callbacks"].get("average")), "an average of whole weights (set average=none)"),
+        (
+            config["tuning"]["stall"]["restore_best"],
+            "tuning.stall.restore_best=true, which keeps whole weights (set false)",
+        ),
+        (settings.get("sync_batchnorm"), "trainer.sync_batchnorm=true, which Lightning would ignore (take it away)"),
+    ]
+    if found := [what for there, what in hindrances if there]:
+        raise ConfigError(f"trainer.strategy=fsdp2 does not work with {'; nor with '.join(found)}. Or set ddp.")
+
+
+def check_tuning(settings: Config, pace: Config) -> None:
     """Raise unless the plan and its penalties make sense, whatever the model is."""
     build.plan(settings)
     for key in ("l1", "l2_sp"):
@@ -163,21 +205,50 @@ def check_tuning(settings: Config, schedule_name: str) -> None:
         if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
             raise ConfigError(f"tuning.{key}={value}: expected a number of 0 or more.")
     if settings["lora"] is not None:
+        if not isinstance(settings["lora"], dict):
+            raise ConfigError(
+                f"tuning.lora={settings['lora']}: expected a group such as {{rank: 8, alpha: 16}}, or null."
+            )
         known_options("tuning.lora", add_lora, settings["lora"], skip=("model",))
-    if settings["restart_schedule"] and schedule_name == "plateau":
+    if settings["restart_schedule"]:
+        _check_restart(pace)
+
+
+def _check_restart(pace: Config) -> None:
+    if pace["name"] == "plateau":
         raise ConfigError(
             "tuning.restart_schedule=true begins the schedule anew in each phase, but schedule=plateau waits for a "
             "score and has no length. Set tuning.restart_schedule=false, or another schedule."
+        )
+    for key in ("warmup", "every", "decay", "milestones"):
+        lengths = pace.get(key, 0)
+        if any(
+            isinstance(length, int) and length > 0 for length in (lengths if isinstance(lengths, list) else [lengths])
+        ):
+            raise ConfigError(
+                f"schedule.{key}={lengths} is in steps, but tuning.restart_schedule=true begins the schedule anew in "
+                f"phases of different lengths. Give a share of each phase, such as 0.05."
+            )
+
+
+def check_average(stall: Config, callbacks: Config) -> None:
+    """Raise where weights are put back that an average would go on without."""
+    if stall["restore_best"] and callbacks.get("average"):
+        raise ConfigError(
+            "tuning.stall.restore_best=true puts earlier weights back, which an average of the weights since would "
+            "not follow. Set average=none, or tuning.stall.restore_best=false."
         )
 
 
 def check_monitors(config: Config, classes: Sequence[str]) -> None:
     """Raise where a callback, the plan or the schedule monitors what nobody logs."""
     values = [f"val/{name}" for name in ("loss", *scores(torch.eye(2, dtype=torch.int64)))]
-    values += ["train/loss", *(f"val/iou/{name}" for name in classes)]
+    values += [f"val/iou/{name}" for name in classes]  # train/loss is known only after the validation
     monitors = {f"callbacks.{name}.monitor": config["callbacks"].get(name) for name in ("early_stopping", "checkpoint")}
     monitors |= {"tuning.stall.monitor": config["tuning"]["stall"], "schedule.monitor": config["schedule"]}
     for key, settings in monitors.items():
         monitor = (settings or {}).get("monitor")
         if monitor is not None and monitor not in values:
-            raise ConfigError(f"{key}='{monitor}' is not logged. {nearest(monitor, values)}")
+            raise ConfigError(f"{key}='{monitor}' is not there at a validation. {nearest(monitor, values)}")
+        if monitor == "val/loss" and settings["mode"] == "max" and not key.startswith("callbacks."):
+            raise ConfigError(f"{key}=val/loss with mode=max: a higher loss is no better. Set {key[:-7]}mode=min.")

@@ -52,14 +52,18 @@ def find_batch_size(*words: str | DictConfig) -> int:
     return _find_batch_size(config, data)
 
 
-def provisional(config: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
+def provisional(config: dict[str, Any], alone: bool = True) -> tuple[dict[str, Any], set[str]]:
     """The config with a number wherever it says `auto`, and the groups that said so.
+
+    Args:
+        config: of a training.
+        alone: whether a search follows, for which there must be one device.
 
     Raises:
         ConfigError: a search that would have to run on several devices.
     """
     found = {group for group, (key, _) in AUTO.items() if config[group][key] == "auto"}
-    if found and config["trainer"]["devices"] not in (1, "1"):
+    if alone and found and config["trainer"]["devices"] not in (1, "1"):
         words = " and ".join(f"{group}.{AUTO[group][0]}=auto" for group in sorted(found))
         raise ConfigError(
             f"{words} searches on one device, but trainer.devices={config['trainer']['devices']}. Search once with "
@@ -102,12 +106,29 @@ def _find_lr(config: Mapping[str, Any], data: build.Data, picture: Path | None) 
             loss: Tensor = task.loss(logits, batch["mask"].to(where))
         return loss + task.penalty()
 
+    _clip(optimizer, config["trainer"])
     finding = lr_finder.find_lr(task.model, loss_of_batch, optimizer, build.loaders(config, data).train_dataloader())
-    others = ", ".join(f"{rule} {rate:.1e}" for rule, rate in finding.suggestions.items())
+    try:
+        others = ", ".join(f"{rule} {rate:.1e}" for rule, rate in finding.suggestions.items())
+    except ValueError as error:
+        raise ConfigError(f"optimizer.lr=auto finds nothing: {error} Or set optimizer.lr yourself.") from error
     logger.info(f"learning rate found: {_rate(config, finding):.1e} ({others})")
     if picture is not None:
         draw(finding, picture)
     return finding
+
+
+def _clip(optimizer: torch.optim.Optimizer, settings: Mapping[str, Any]) -> None:
+    """Clip gradients before each step, as the trainer would."""
+    limit, by_value = settings["gradient_clip_val"], settings.get("gradient_clip_algorithm") == "value"
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    clip = torch.nn.utils.clip_grad_value_ if by_value else torch.nn.utils.clip_grad_norm_
+
+    def before_step(*_: Any) -> None:
+        clip(parameters, limit)
+
+    if limit:
+        optimizer.register_step_pre_hook(before_step)
 
 
 def _rate(config: Mapping[str, Any], finding: LRFinding) -> float:

@@ -16,6 +16,7 @@ from finetune.check import check_monitors, check_settings
 from finetune.config import ConfigError, Mistakes, configure, usage
 from finetune.console import speak
 from finetune.data import CLASS_NAMES
+from finetune.finding import AUTO, provisional
 from finetune.models.segmenter import class_names
 from finetune.probe import batch_shape, device, half_precision, noise_step
 from finetune.reports.tuning import phase_lines, write_timeline
@@ -56,7 +57,7 @@ def plan(*words: str | DictConfig) -> Planned:
     Raises:
         ConfigError: with every mistake found.
     """
-    config = configure(words, "plan")
+    config, found = provisional(configure(words, "plan"), alone=False)
     speak()
     with usage():
         settings = config["plan"]
@@ -67,10 +68,15 @@ def plan(*words: str | DictConfig) -> Planned:
         mistakes.raise_any()
         batches, images = _batches(config)
         task = _task(config)
-        timeline = assumed([group.assignment for group in task.groups], config["trainer"]["max_epochs"])
-        check_timing(task.assigned, timeline)
         steps = math.ceil(batches / config["trainer"]["accumulate_grad_batches"])
-        course = Course(task.plan, [g.assignment for g in task.groups], task.schedule, timeline.epochs, steps)
+        total = _total_steps(config["trainer"], steps)
+        task.timeline = Timeline(math.ceil(total / steps))
+        timeline = assumed([group.assignment for group in task.groups], task.timeline.epochs)
+        check_timing(task.assigned, timeline)
+        course = Course(task.plan, [g.assignment for g in task.groups], task.schedule, timeline.epochs, steps, total)
+    for group in sorted(found):
+        key, stand_in = AUTO[group]
+        logger.info(f"{group}.{key}=auto is searched by the training; {stand_in} stands in for it here")
     logger.info(f"{timeline.epochs} epochs of {steps} steps: {images}, {config['data']['batch_size']} a batch")
     for line in task.describe_plan():
         logger.info(line)
@@ -107,7 +113,15 @@ def _batches(config: Mapping[str, Any]) -> tuple[int, str]:
     elif count is None:
         count, said = UNKNOWN_IMAGES, "{} training images assumed, as neither data.root nor plan.images says how many"
     share = count // (devices if isinstance(devices, int) and devices > 0 else 1)
-    return max(1, share // data["batch_size"]), said.format(f"{count:,}")
+    batches, limit = max(1, share // data["batch_size"]), config["trainer"].get("limit_train_batches", 1.0)
+    batches = min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
+    return batches, said.format(f"{count:,}")
+
+
+def _total_steps(settings: Mapping[str, Any], steps: int) -> int:
+    """Optimizer steps of the whole training."""
+    most, total = settings.get("max_steps", -1), int(settings["max_epochs"]) * steps
+    return total if most == -1 else min(int(most), total)
 
 
 def _classes(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -119,11 +133,8 @@ def _task(config: Mapping[str, Any]) -> SemanticTask:
     """The model of the training, with random weights: what trains when does not depend on them."""
     data = config["data"]
     network = build.model({**config, "backbone": {**config["backbone"], "weights": "none"}}, _classes(config))
-    task = build.untrained_task(
-        config, network, build.loss(config["loss"], data["ignore_index"], None), data["ignore_index"]
-    )
-    task.timeline = Timeline(config["trainer"]["max_epochs"])
-    return task
+    criterion = build.loss(config["loss"], data["ignore_index"], None)
+    return build.untrained_task(config, network, criterion, data["ignore_index"])
 
 
 def _costs(

@@ -22,12 +22,13 @@ from finetune.console import speak
 from finetune.data.module import SegmentationData
 from finetune.data.splits import write_splits
 from finetune.evaluation import score
-from finetune.finding import draw, provisional, settle
+from finetune.finding import AUTO, draw, provisional, settle
 from finetune.folder import check_new, close_log, is_first_process, make_run_folder
 from finetune.inference import Predictor
 from finetune.reports.evaluation import write_curves, write_evaluation
 from finetune.reports.tuning import write_timeline
 from finetune.tasks import SemanticTask
+from finetune.tasks.sharding import load_weights, whole_model
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +79,8 @@ def train(*words: str | DictConfig) -> Run:
     try:
         if data.records and is_first_process():
             write_splits(folder / "splits.csv", data.records)
+        for group in sorted(searched):
+            logger.info(f"{group}.{AUTO[group][0]}=auto found {config[group][AUTO[group][0]]}")
         run = _fit(config, data, task, trainer, loaders)
     except BaseException as error:
         close_log(folder, error)
@@ -101,18 +104,20 @@ def _fit(
             raise KeyboardInterrupt from error
         raise
     best, monitored = _best(trainer, folder)
-    task.load_state_dict(torch.load(best, task.device, weights_only=True)["state_dict"])
+    load_weights(task, torch.load(best, task.device, weights_only=True)["state_dict"])
     split = "test" if loaders.test is not None else "val"
     matrix = score(trainer, task, loaders, split)
     scores: dict[str, float] = {}
+    model = whole_model(task.model)
     if trainer.is_global_zero:
         scores = write_evaluation(folder / "evaluation" / split, matrix, data.classes)
         named = {f"{split}/{name}": value for name, value in scores.items()}
         facts = {"ignore_index": data.ignore_index, "mask_values": config["data"].get("mask_values")}
-        if task.model.adapted:
-            save_adapters(folder / "adapters", task.model, task.ever_trained())
-            task.model.merge_adapters()
-        save_model(folder / "model", task.model, facts, named)
+        if model.adapted:
+            if model.backbone.weights != "none":  # random ones cannot be had again to put adapters beside
+                save_adapters(folder / "adapters", model, task.ever_trained())
+            model.merge_adapters()
+        save_model(folder / "model", model, facts, named)
         write_curves(folder)
         _write_timeline(trainer, folder)
         for line in closing_lines(config, folder, named, monitored):

@@ -118,7 +118,22 @@ def test_phases_that_wait_for_a_stall_are_said_to_be_assumed(folder: Path, capsy
         (("tuning.lr_decay=-1",), "lr_decay=-1; it must be more than 0"),
         (("tuning.unfreeze_at=soon",), "'soon' is no moment"),
         (("tuning.l2_sp=-1",), "tuning.l2_sp=-1: expected a number of 0 or more"),
-        (("tuning.stall.monitor=val/iuo",), "tuning.stall.monitor='val/iuo' is not logged"),
+        (("tuning.stall.monitor=val/iuo",), "tuning.stall.monitor='val/iuo' is not there at a validation"),
+        (("tuning.stall.monitor=val/loss",), "a higher loss is no better. Set tuning.stall.mode=min"),
+        (("schedule=plateau", "schedule.monitor=train/loss"), "schedule.monitor='train/loss' is not there"),
+        (("tuning.restart_schedule=true", "schedule.warmup=9"), "schedule.warmup=9 is in steps, but tuning.restart"),
+        (("tuning.stall.restore_best=true", "average=ema"), "which an average of the weights since would not follow"),
+        (("tuning.rules=[{match:'.',trains:[[0,stall]]}]",), "nothing trains"),
+        (("tuning.rules=[{match:5}]",), "tuning.rules=[{'match': 5}]: expected a list of rules"),
+        (("tuning.rules=[backbone]",), "expected a list of rules such as {match: head"),
+        (("tuning.rules=null",), "expected a list of rules"),
+        (("tuning.rules=[{match:.,lr_scale:fast}]",), "has lr_scale=fast; it must be a number"),
+        (("tuning.phase_lr=0.5",), "tuning.phase_lr=0.5"),
+        (("tuning.warmup=abc",), "tuning.warmup=abc"),
+        (("tuning.lora=true",), "tuning.lora=True: expected a group"),
+        (("tuning.unfreeze_at=null",), "null is the end, where nothing can begin"),
+        (("tuning.unfreeze_at=5", "+trainer.max_steps=6"), "after 5 epochs, but the training has only 3"),
+        (("tuning=frozen", "tuning.norms=adapt", "backbone.name=test_convnext.r160_in1k"), "takes no batch norm"),
         (("tuning.restart_schedule=true", "schedule=plateau"), "plateau waits for a score"),
         (("plan.images=0",), "plan.images=0"),
         (("plan.measure=3",), "plan.measure=3"),
@@ -159,3 +174,16 @@ def test_a_reader_who_has_seen_enough_gets_no_traceback(folder: Path) -> None:
     assert done.returncode == 141
     assert len(done.stdout.splitlines()) == 1
     assert done.stderr == ""
+
+
+def test_what_is_found_later_has_a_stand_in(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("optimizer.lr=auto", "data.batch_size=auto", "trainer.devices=2", "trainer.max_epochs=2")
+    assert exit_code("plan", *WORDS, *words) == 0
+    assert "optimizer.lr=auto is searched by the training; 0.001 stands in for it here" in capsys.readouterr().out
+
+
+def test_limits_of_the_trainer_count(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    finetune.plan(*WORDS, "trainer.max_epochs=10", "+trainer.max_steps=5", "data.count=16")
+    assert "2 epochs of 4 steps" in capsys.readouterr().out
+    finetune.plan(*WORDS, "trainer.max_epochs=2", "+trainer.limit_train_batches=1", "plan.picture=second.png")
+    assert "2 epochs of 1 steps" in capsys.readouterr().out

@@ -16,7 +16,7 @@ from finetune.tuning.describe import describe_change
 from finetune.tuning.record import RateRecord
 from finetune.tuning.schedules import Plateau
 from finetune.tuning.stall import StallDetector
-from finetune.tuning.timing import stalls_awaited
+from finetune.tuning.timing import Timeline, stalls_awaited
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,10 @@ class Tuning(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Freeze before DDP registers gradients (it must meet no parameter that never gets one)."""
         if stage == "fit":
-            self._apply(_task(pl_module))
+            task = _task(pl_module)
+            task.timeline = Timeline(epochs=1)  # nothing is left of an earlier training
+            self._best, self._due, self._restored = {}, False, {}
+            self._apply(task)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log which rule took what."""
@@ -59,7 +62,7 @@ class Tuning(pl.Callback):
             self._detector.load_state_dict(self._restored["detector"])
             self.record.load_state_dict(self._restored["record"])
             self._best, self._due = self._restored["best"], self._restored["due"]
-        self._advance(trainer, _task(pl_module))
+        self._advance(trainer, _task(pl_module), resumed=bool(self._restored))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Thaw and freeze what is due, whatever called `train()` meanwhile."""
@@ -91,8 +94,16 @@ class Tuning(pl.Callback):
             self._watch(trainer, task)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Make sure that the ranks have stayed together to the end."""
-        check_ranks_agree(trainer, _task(pl_module).model)
+        """Make sure that the ranks have stayed together to the end, and say what never came."""
+        task = _task(pl_module)
+        check_ranks_agree(trainer, task.model)
+        awaited, came = stalls_awaited(task.assigned.values()), len(task.timeline.stalls)
+        if awaited > came and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # missing in the class
+            _warn(
+                f"the plan waited for {awaited} stalls of {task.plan.stall.monitor}, and {came} came: "
+                f"{describe_change((), self._trained, task.places).partition('; ')[2]} at the end. Lower "
+                f"tuning.stall.patience, validate more often, or train longer."
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training needs besides the task's own state."""
@@ -104,16 +115,19 @@ class Tuning(pl.Callback):
         """Keep the state until the training starts."""
         self._restored = state_dict if state_dict.get("detector") else {}
 
-    def _advance(self, trainer: pl.Trainer, task: TuningTask) -> None:
+    def _advance(self, trainer: pl.Trainer, task: TuningTask, resumed: bool = False) -> None:
         """Apply the plan to this epoch; let DDP and the log know what changed."""
         before = self._trained
-        if self._apply(task) or before != self._trained:
-            task.refresh_rates()
-            wrap_again(trainer)
-            check_ranks_agree(trainer, task.model)
-            _say(f"epoch {trainer.current_epoch + 1}: {describe_change(before, self._trained, task.places)}")
-            if self.record is not None:
-                self.record.boundaries.append(float(trainer.current_epoch))
+        if not self._apply(task) and before == self._trained:
+            return
+        task.refresh_rates()
+        wrap_again(trainer)
+        check_ranks_agree(trainer, task.model)
+        change = describe_change(before, self._trained, task.places)
+        _say(f"epoch {trainer.current_epoch + 1}: {'as the checkpoint had it, ' if resumed else ''}{change}")
+        epoch = trainer.current_epoch
+        if self.record is not None and task.course is not None and epoch in task.course.phases(task.timeline):
+            self.record.boundaries = sorted({*self.record.boundaries, float(epoch)})
 
     def _apply(self, task: TuningTask) -> bool:
         changed = task.apply_plan()
@@ -127,7 +141,9 @@ class Tuning(pl.Callback):
         if isinstance(curve, Plateau):
             curve.report(_score(trainer, curve.monitor, "schedule.monitor"), trainer.global_step)
             task.refresh_rates()
-        if stalls_awaited(task.assigned.values()) <= len(task.timeline.stalls) or self._detector is None:
+        stalls = task.timeline.stalls
+        pending = bool(stalls) and stalls[-1] > trainer.current_epoch  # the plan moves on with the next epoch
+        if stalls_awaited(task.assigned.values()) <= len(stalls) or pending or self._detector is None:
             return
         stalled = self._detector.update(_score(trainer, stall.monitor, "tuning.stall.monitor"))
         if stall.restore_best and self._detector.improved:
@@ -157,6 +173,11 @@ def _score(trainer: pl.Trainer, monitor: str, setting: str) -> float:
 @rank_zero_only
 def _say(message: str) -> None:
     logger.info(message)
+
+
+@rank_zero_only
+def _warn(message: str) -> None:
+    logger.warning(message)
 
 
 def _task(pl_module: pl.LightningModule) -> TuningTask:

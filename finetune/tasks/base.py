@@ -14,16 +14,18 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from finetune.models import Segmenter
+from finetune.tasks.sharding import like, shard, share, whole
+from finetune.tasks.strategy import FullySharded
 from finetune.tuning.averages import check_resumable
 from finetune.tuning.course import Course
 from finetune.tuning.describe import describe
-from finetune.tuning.freeze import apply_trainability
+from finetune.tuning.freeze import apply_trainability, check_norms
 from finetune.tuning.groups import optimizer_groups, parameter_groups
 from finetune.tuning.layout import layout
 from finetune.tuning.penalty import l1, l2_sp
 from finetune.tuning.plan import Assignment, Plan
 from finetune.tuning.schedules import Plateau, schedule
-from finetune.tuning.timing import Timeline, trainable
+from finetune.tuning.timing import Timeline, check_timing, trainable
 
 
 class TuningTask(pl.LightningModule):
@@ -80,6 +82,7 @@ class TuningTask(pl.LightningModule):
         self._tunable = {name: p for name, p in model.named_parameters() if name not in unused}
         self.places = layout(self._tunable, model.layer_groups(fine=self.plan.layers == "blocks"))
         self.assigned = self.plan.assign(self.places)
+        check_norms(model, self.assigned)
         self.groups = parameter_groups(self.places, self.assigned, lr, weight_decay)
         self.timeline = Timeline(epochs=1)
         self.course: Course | None = None
@@ -104,13 +107,31 @@ class TuningTask(pl.LightningModule):
         """Lines that say which rule took what, and when it trains."""
         return describe(self.assigned, self.places, self.timeline)
 
+    def configure_model(self) -> None:
+        """Shard the model, if the strategy is one that shards; once, however often Lightning calls.
+
+        Raises:
+            TypeError: a strategy of Lightning's that would shard in another way.
+        """
+        if self.device_mesh is None:
+            return
+        if not isinstance(self.trainer.strategy, FullySharded):
+            given = type(self.trainer.strategy).__name__
+            raise TypeError(f"this task is not sharded by {given}; use finetune.tasks.strategy.FullySharded() instead.")
+        shard(self.model, self.device_mesh["data_parallel"])
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Groups that stay as they are through all phases; one step-wise schedule keeps their ratios."""
         self.timeline = replace(self.timeline, epochs=training_epochs(self.trainer))
         steps = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
         assignments = [group.assignment for group in self.groups]
-        self.course = Course(self.plan, assignments, self.schedule, self.timeline.epochs, steps)
+        if not self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # missing in the class
+            check_timing(self.assigned, Timeline(self.timeline.epochs))  # max_steps may have made it shorter
+        total = int(self.trainer.estimated_stepping_batches)
+        self.course = Course(self.plan, assignments, self.schedule, self.timeline.epochs, steps, total)
         self._restore_plateau()
+        # sharding makes new parameters
+        self._tunable = {name: p for name, p in self.model.named_parameters() if name in self._tunable}
         groups = optimizer_groups(self.groups, self._tunable)
         optimizer = create_optimizer_v2(groups, self.optimizer_name, lr=self.lr, **self.optimizer_options)
         factors: list[Callable[[int], float]] = [partial(self._factor, assignment) for assignment in assignments]
@@ -137,14 +158,18 @@ class TuningTask(pl.LightningModule):
         self.timeline = replace(self.timeline, stalls=(*self.timeline.stalls, self.current_epoch + 1))
 
     def penalty(self) -> Tensor | float:
-        """What the plan's penalties add to the loss: L1 of the kernels, distance from the pretrained backbone."""
+        """What the plan's penalties add to the loss: L1 of the kernels, distance from the pretrained backbone.
+
+        Of a sharded model every rank adds what its own shares contribute, which is what it needs for its gradients.
+        """
         total: Tensor | float = 0.0
-        moving = {name: p for name, p in self._tunable.items() if p.requires_grad}
+        moving = {name: share(p) for name, p in self._tunable.items() if p.requires_grad}
         if weight := self.penalties["l1"]:
             total = total + weight * l1(p for p in moving.values() if p.ndim > 1)
         if weight := self.penalties["l2_sp"]:
-            self._start = {name: start.to(self.device) for name, start in self._start.items()}
-            total = total + weight * l2_sp({name: p for name, p in moving.items() if name in self._start}, self._start)
+            self._start = {name: like(start, self._tunable[name]) for name, start in self._start.items()}
+            start = {name: share(start) for name, start in self._start.items()}
+            total = total + weight * l2_sp({name: p for name, p in moving.items() if name in start}, start)
         return total
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -153,7 +178,7 @@ class TuningTask(pl.LightningModule):
         checkpoint["tuning"] = {
             "stalls": list(self.timeline.stalls),
             "plateau": curve.state_dict() if isinstance(curve, Plateau) else {},
-            "start": {name: start.cpu() for name, start in self._start.items()},
+            "start": {name: whole(start).cpu() for name, start in self._start.items()},
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

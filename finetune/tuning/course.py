@@ -18,6 +18,7 @@ class Course:
         schedule: makes the schedule of so many steps.
         epochs: of the training.
         steps: optimizer steps of an epoch.
+        total: optimizer steps of the training, where its last epoch is cut short.
 
     Attributes:
         curve: the schedule of the whole training.
@@ -30,12 +31,14 @@ class Course:
         schedule: Callable[[int], Schedule],
         epochs: int,
         steps: int,
+        total: int | None = None,
     ) -> None:
         self.plan = plan
         self.assignments = frozenset(assignments)
         self.epochs = epochs
         self.steps = steps
-        self.curve = schedule(epochs * steps)
+        self.total = total or epochs * steps
+        self.curve = schedule(self.total)
         self._make = schedule
         self._curves: dict[int, Schedule] = {}
         self._phases: dict[Timeline, list[int]] = {}
@@ -46,8 +49,9 @@ class Course:
         phase = max(index for index, start in enumerate(starts) if start * self.steps <= step)
         factor = self.plan.phase_lr[min(phase, len(self.plan.phase_lr) - 1)]
         if self.plan.restart_schedule:
-            end = starts[phase + 1] if phase + 1 < len(starts) else self.epochs
-            factor *= self._curve((end - starts[phase]) * self.steps)(step - starts[phase] * self.steps)
+            begin = starts[phase] * self.steps
+            end = starts[phase + 1] * self.steps if phase + 1 < len(starts) else self.total
+            factor *= self._curve(max(1, end - begin))(step - begin)
         else:
             factor *= self.curve(step)
         return factor * self._thaw_warmup(assignment, step, timeline)
@@ -67,7 +71,7 @@ class Course:
         warmup = self.plan.warmup
         if not warmup:
             return 1.0
-        steps = round(warmup) if warmup >= 1 else max(1, round(warmup * self.epochs * self.steps))
+        steps = round(warmup) if warmup >= 1 else max(1, round(warmup * self.total))
         starts = [start * self.steps for start, _ in span_epochs(assignment, timeline) if start * self.steps <= step]
         if not starts or max(starts) == 0:  # the schedule has a warmup of its own for the first
             return 1.0

@@ -5,6 +5,9 @@ from collections.abc import Collection, Mapping
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from finetune.tuning.layout import PlanError
+from finetune.tuning.plan import Assignment
+
 
 def apply_trainability(model: nn.Module, trainable: Collection[str], norms: Mapping[str, str] | None = None) -> bool:
     """Set `requires_grad` and the mode of every part of the model.
@@ -33,6 +36,18 @@ def apply_trainability(model: nn.Module, trainable: Collection[str], norms: Mapp
     if norms:
         _set_norms(model, norms)
     return changed
+
+
+def check_norms(model: nn.Module, assigned: Mapping[str, Assignment]) -> None:
+    """Raise a PlanError where a rule speaks of batch norms and takes none."""
+    norms = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, _NormBase)}
+    said = {a.rule for a in assigned.values() if a.rule.norms != "train"}
+    taken = {assigned[name].rule for name in norms & assigned.keys()}
+    for rule in said - taken:
+        raise PlanError(
+            f"tuning rule '{rule.match}' has norms={rule.norms}, but takes no batch norm; other norms keep no "
+            f"statistics. Set tuning.norms=train, or say it of a rule that takes one."
+        )
 
 
 def _set_modes(module: nn.Module) -> None:

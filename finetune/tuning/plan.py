@@ -45,6 +45,8 @@ class Rule:
         for name in ("lr_scale", "lr_decay", "lr_lowest", "weight_decay"):
             value = getattr(self, name)
             least = "more than 0" if name in ("lr_decay", "lr_lowest") else "0 or more"
+            if value is not None and not isinstance(value, int | float):
+                raise PlanError(f"tuning rule '{self.match}' has {name}={value}; it must be a number.")
             if value is not None and not (value > 0 if least == "more than 0" else value >= 0):  # NaN is refused too
                 raise PlanError(f"tuning rule '{self.match}' has {name}={value}; it must be {least}.")
         if self.norms not in NORMS:
@@ -131,7 +133,7 @@ class Stall:
             raise PlanError(f"tuning.stall.mode={self.mode}: choose 'max' or 'min'.")
         if isinstance(self.patience, bool) or not isinstance(self.patience, int) or self.patience < 1:
             raise PlanError(f"tuning.stall.patience={self.patience}: expected 1 validation or more.")
-        if not self.min_delta >= 0:
+        if not (isinstance(self.min_delta, int | float) and self.min_delta >= 0):
             raise PlanError(f"tuning.stall.min_delta={self.min_delta}: expected 0 or more.")
 
 
@@ -158,6 +160,9 @@ class Plan:
     def __post_init__(self) -> None:
         if self.layers not in ("stages", "blocks"):
             raise PlanError(f"tuning.layers={self.layers}: choose 'stages' or 'blocks'.")
+        numbers = (self.warmup, *self.phase_lr)
+        if not all(isinstance(number, int | float) for number in numbers):
+            raise PlanError(f"tuning.warmup={self.warmup}, tuning.phase_lr={list(self.phase_lr)}: expected numbers.")
         if not self.warmup >= 0:
             raise PlanError(f"tuning.warmup={self.warmup}: expected 0 or more steps, or a share of all below 1.")
         if not self.phase_lr or any(not factor > 0 for factor in self.phase_lr):

@@ -71,7 +71,7 @@ def span_epochs(assignment: Assignment, timeline: Timeline) -> list[tuple[float,
     """First epoch and the one after the last of each span in which a layer group trains."""
     rule, spans = assignment.rule, []
     for start, stop in rule.spans:
-        if rule.spread == "stall" and assignment.rank > 0:
+        if rule.spread == "stall" and assignment.rank > 0 and start != "never":
             start, delay = f"stall:{stall_number(start) + assignment.rank}", 0.0
         else:
             delay = _spread_epochs(assignment, timeline)
@@ -106,7 +106,7 @@ def stalls_awaited(assignments: Iterable[Assignment]) -> int:
     for assignment in set(assignments):
         ranks = assignment.rank if assignment.rule.spread == "stall" else 0
         for start, stop in assignment.rule.spans:
-            awaited = max(awaited, stall_number(start) + ranks, stall_number(stop))
+            awaited = max(awaited, stall_number(stop), 0 if start == "never" else stall_number(start) + ranks)
     return awaited
 
 
@@ -134,6 +134,8 @@ def _check_spans(name: str, assignment: Assignment, timeline: Timeline) -> None:
     match, last = assignment.rule.match, 0.0
     for (start, stop), (first, end) in zip(assignment.rule.spans, span_epochs(assignment, timeline), strict=True):
         said = f"tuning rule '{match}' trains {name} from {start} to {'the end' if stop is None else stop}"
+        if start is None:
+            raise PlanError(f"{said}; null is the end, where nothing can begin. Say never, or when.")
         if any(isinstance(moment, int | float) and moment < 0 for moment in (start, stop)):
             raise PlanError(f"{said}; moments are 0 or more.")
         if any(isinstance(m, float) and not 0 <= m <= 1 for m in (start, stop)):

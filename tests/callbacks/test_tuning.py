@@ -11,6 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from finetune.callbacks import EMA, IoU, Tuning
 from finetune.tasks import SemanticTask
+from finetune.tuning.layout import PlanError
 from finetune.tuning.plan import Plan, Rule, Stall
 from tests.tasks.tiny_run import FROZEN, tiny_data, tiny_task, tiny_trainer
 
@@ -129,12 +130,15 @@ def test_layer_groups_thaw_when_they_are_due(caplog: pytest.LogCaptureFixture) -
     ]
 
 
-def test_what_is_frozen_is_bit_identical_until_it_thaws() -> None:
+def test_what_is_frozen_is_bit_identical_until_it_thaws(tmp_path: Path) -> None:
     task = tiny_task(plan=GRADUAL)
     before = weights(task)
-    tiny_trainer(Tuning(), max_epochs=1).fit(task, datamodule=tiny_data())
-    backbone = {name for name in before if name.startswith("backbone.")}
-    assert all(torch.equal(before[name], tensor) for name, tensor in weights(task).items() if name in backbone)
+    tiny_trainer(Tuning(), Saves(tmp_path), max_epochs=4).fit(task, datamodule=tiny_data())
+    saved = torch.load(tmp_path / "0.ckpt", weights_only=True)["state_dict"]
+    backbone = [name for name in before if name.startswith("backbone.")]
+    assert len(backbone) > 50
+    assert all(torch.equal(before[name], saved[f"model.{name}"]) for name in backbone)
+    assert not all(torch.equal(before[name], tensor) for name, tensor in weights(task).items() if name in backbone)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 2])
@@ -241,3 +245,76 @@ def test_a_plateau_lowers_the_rate_of_the_very_next_step() -> None:
     tiny_trainer(Scores(0.3, 0.2, 0.4, 0.5), tuning, max_epochs=4).fit(tiny_task(**made), datamodule=tiny_data())
     assert tuning.record is not None
     assert [row[-1] for row in tuning.record.rates] == pytest.approx([1e-3] * 4 + [1e-4] * 4)
+
+
+def test_a_resumed_training_does_not_record_thaws_that_were_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tiny_trainer(Tuning(), Saves(tmp_path), max_epochs=4).fit(tiny_task(plan=GRADUAL), datamodule=tiny_data())
+    caplog.clear()
+    caplog.set_level(logging.INFO)
+    tuning = Tuning()
+    tiny_trainer(tuning, max_epochs=5).fit(
+        tiny_task(plan=GRADUAL), datamodule=tiny_data(), ckpt_path=tmp_path / "3.ckpt", weights_only=True
+    )
+    assert tuning.record is not None
+    assert tuning.record.boundaries == [1.0, 2.0, 3.0]
+    assert "as the checkpoint had it, thawed backbone[4], backbone[3]" in caplog.text
+
+
+def test_several_validations_an_epoch_move_the_plan_on_once_and_keep_the_best(tmp_path: Path) -> None:
+    class Counted(Scores):
+        """Logs the next score at each validation."""
+
+        def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            pl_module.log("fixed", self.values[0])
+            self.values = self.values[1:]
+
+    rules = (Rule("backbone", trains=[["stall", None]], spread="stall"), Rule("."))
+    plan = Plan(rules, stall=Stall("fixed", patience=1, restore_best=True))
+    kept: list[dict[str, torch.Tensor]] = []
+
+    class Keeps(pl.Callback):
+        def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+            kept.append(weights(pl_module))
+
+        def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            if trainer.current_epoch == 2 and batch_idx == 0:
+                self.began = weights(pl_module)
+
+    task, keeps = tiny_task(plan=plan), Keeps()
+    scores = Counted(0.5, 0.9, 0.1, 0.2, *([0.1] * 8))
+    tiny_trainer(scores, Tuning(), keeps, max_epochs=6, val_check_interval=1).fit(task, datamodule=tiny_data())
+    assert task.timeline.stalls == (2, 3, 4, 5, 6)
+    assert equal(keeps.began, kept[1])
+
+
+def test_a_second_training_with_the_same_callback_begins_anew() -> None:
+    plan = Plan(STALLED.rules, stall=Stall("fixed", patience=1, restore_best=True))
+    tuning, task = Tuning(), tiny_task(plan=plan)
+    tiny_trainer(Scores(0.5, 0.1), tuning, max_epochs=2).fit(task, datamodule=tiny_data())
+    assert task.timeline.stalls == (2,)
+    trainable = Trainable()
+    tiny_trainer(Scores(0.5, 0.6), tuning, trainable, max_epochs=2).fit(task, datamodule=tiny_data())
+    assert task.timeline.stalls == ()
+    assert trainable.seen == [0, 0]
+
+
+def test_stalls_that_never_came_are_told_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    tiny_trainer(Scores(0.1, 0.2, 0.3), Tuning(), max_epochs=3).fit(tiny_task(plan=STALLED), datamodule=tiny_data())
+    assert "the plan waited for 1 stalls of fixed, and 0 came" in caplog.text
+
+
+def test_a_training_that_is_cut_short_follows_its_schedule_to_the_end() -> None:
+    tuning = Tuning()
+    task = tiny_task(lr=1e-3, schedule_name="poly", warmup=0)
+    tiny_trainer(tuning, max_epochs=10, max_steps=5).fit(task, datamodule=tiny_data())
+    assert tuning.record is not None
+    assert [row[-1] for row in tuning.record.rates] == pytest.approx([1e-3 * (1 - s / 5) ** 0.9 for s in range(5)])
+
+
+def test_a_training_that_is_cut_short_before_a_thaw_is_refused() -> None:
+    with pytest.raises(PlanError, match="after 5 epochs, but the training has only 3"):
+        tiny_trainer(Tuning(), max_epochs=10, max_steps=6).fit(
+            tiny_task(plan=Plan((Rule("backbone", trains=[[5, None]]), Rule(".")))), datamodule=tiny_data()
+        )

@@ -158,3 +158,9 @@ def test_an_epoch_in_which_nothing_trains_is_refused() -> None:
         check_timing(assigned, TEN)
     with pytest.raises(PlanError, match="after 0 epochs nothing trains"):
         check_timing({"b0": Assignment(Rule("backbone", trains=False))}, TEN)
+
+
+def test_what_never_trains_waits_for_no_stall() -> None:
+    never = backbone(3, trains=[["never", None]], spread="stall")
+    assert stalls_awaited(never.values()) == 0
+    assert by_epoch(never, Timeline(10, (1, 2, 3))) == list("0000000000")
