@@ -186,10 +186,10 @@ def test_parameters_that_cannot_be_sharded_are_named() -> None:
 
 def test_settings_that_do_not_suit_sharding_are_refused_together() -> None:
     words = ["trainer.precision=16-mixed", "optimizer.name=muon", "tuning.stall.restore_best=true"]
-    also = ["+callbacks.ema._target_=finetune.callbacks.EMA", "+trainer.sync_batchnorm=true"]
+    also = ["average=ema", "+trainer.sync_batchnorm=true"]
     with pytest.raises(ConfigError) as refused:
         check(config("trainer.strategy=fsdp2", *words, *also))
-    for part in (*words, "callbacks ema", "trainer.sync_batchnorm=true"):
+    for part in (*words, "average=none", "trainer.sync_batchnorm=true"):
         assert part in str(refused.value)
     assert str(refused.value).count("nor with") == 4
     check(config("trainer.strategy=fsdp2", "trainer.precision=bf16-mixed", "tuning=lora"))
