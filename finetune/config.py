@@ -108,6 +108,9 @@ def explain(error: Exception, command: str, words: Sequence[str] = ()) -> str:
     cause = str(error.__cause__ or "").strip().splitlines()
     if key := re.match(r"Could not (?:override|append|delete).*?'([^']+)'", text):
         answers = [word for word in words if word.partition("=")[0] in _groups()]
+        inside = re.search(r"full_key: (\S+)", str(error.__cause__))
+        if inside and inside[1] != key[1] and inside[1].startswith(f"{key[1]}."):  # a group given as a whole
+            return f"{key[1]} has no setting '{inside[1]}'. To add it all the same: +{inside[1]}=..."
         return f"there is no setting '{key[1]}'. {_near(key[1], _keys(command, answers))}{_append_hint(text)}"
     if option := re.search(r"Could not find '([^']+)'", text):
         group, _, name = option[1].rpartition("/")

@@ -208,3 +208,9 @@ def test_wrong_answers_to_several_groups_are_reported_together() -> None:
 @pytest.mark.parametrize("word", ["name=null", "loss.dice_weight=-1", "loss.label_smoothing=1"])
 def test_a_value_without_a_meaning_is_refused(word: str) -> None:
     assert word.split("=")[0].split(".")[-1] in problems(word)[0]
+
+
+def test_a_new_setting_inside_a_group_is_told_how_it_is_added() -> None:
+    with pytest.raises(ConfigError, match=r"To add it all the same: \+backbone\.options\.drop_path_rate=\.\.\."):
+        compose("backbone.options={drop_path_rate: 0.1}")
+    assert compose("+backbone.options.drop_path_rate=0.1").backbone.options == {"drop_path_rate": 0.1}
