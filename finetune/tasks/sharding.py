@@ -21,7 +21,7 @@ from finetune.models.backbone import PROBE
 LARGEST = 2**23  # parameters that are gathered together, where the network has modules of that size: 32 MiB in float32
 SMALLEST = 0.01  # share of the model below which a module is not worth a collective of its own
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-true")  # that Lightning's strategy takes
-# torch refuses their steps on shares; Muon's go through, but end at other weights
+# torch refuses their steps on shares; Muon's go through but end at other weights; Adahessian and Kron are untried
 WHOLE_ONLY = {"Adafactor", "Adahessian", "AdamP", "Kron", "Mars", "Muon", "NvNovoGrad", "SGDP"}
 
 
