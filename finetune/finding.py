@@ -15,7 +15,7 @@ from finetune.config import ConfigError, configure, usage
 from finetune.console import speak
 from finetune.plots import lr_curve_figure
 from finetune.probe import batch_shape, device, half_precision, noise_step
-from finetune.tuning import batch_size, lr_finder
+from finetune.tuning import batch_size, lr_finder, memory
 from finetune.tuning.freeze import apply_trainability
 from finetune.tuning.groups import optimizer_groups
 from finetune.tuning.lr_finder import LRFinding
@@ -136,13 +136,19 @@ def _rate(config: Mapping[str, Any], finding: LRFinding) -> float:
     return float(f"{config['optimizer']['lr'] * finding.suggestion / finding.base:.3g}")
 
 
+def _memory_limit(config: Mapping[str, Any]) -> int | None:
+    """Bytes of main memory that a search on the CPU may take; a GPU says itself when there is no more."""
+    free, held = memory.available(), memory.resident()
+    return None if device(config) != "cpu" or free is None or held is None else held + int(SPARE * free)
+
+
 def _find_batch_size(config: Mapping[str, Any], data: build.Data) -> int:
     without_weights = {**config, "backbone": {**config["backbone"], "weights": "none"}}
     task = build.untrained_task(
         without_weights,
         build.model(without_weights, data.classes),
         build.loss(config["loss"], data.ignore_index, None),
-        255,
+        data.ignore_index,
     )
     apply_trainability(task.model, task.places)  # the phase in which most trains needs most
 
@@ -150,18 +156,7 @@ def _find_batch_size(config: Mapping[str, Any], data: build.Data) -> int:
         noise_step(config, task, (size, *batch_shape(config)[1:]))()
 
     limit = max(2, min(data.sizes()["train"], 1024))
-    memory = _free_memory() if device(config) == "cpu" else None
-    largest = batch_size.find_batch_size(try_step, limit=limit, memory_limit=memory)
+    largest = batch_size.find_batch_size(try_step, limit=limit, memory_limit=_memory_limit(config))
     chosen = largest if largest in (1, limit) else max(1, int(largest * SPARE))
     logger.info(f"batch size found: {chosen} (of {largest} that fit)")
     return chosen
-
-
-def _free_memory() -> int | None:
-    """Bytes that this process may hold without pushing others out; None where the system does not tell."""
-    try:
-        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        held = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS:"))
-    except OSError:
-        return None
-    return int(SPARE * 1024 * int(lines["MemAvailable"].split()[0])) + 1024 * int(held.split()[1])

@@ -3,9 +3,10 @@
 import gc
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
+
+from finetune.tuning import memory
 
 MEMORY_ERRORS = (
     "out of memory",  # CUDA, HIP, MPS
@@ -82,11 +83,10 @@ class _Watched:
     """A step whose main memory is watched; it is expected to go on growing as it did between the last two sizes."""
 
     def __init__(self, try_step: Callable[[int], None], limit: int) -> None:
-        _reset_peak()  # raises at once where it cannot
         self.try_step = try_step
         self.limit = limit
         self.size = 0  # the last one that fitted, and its peak in bytes
-        self.peak = _memory("VmRSS")
+        self.peak = _known(memory.resident() if memory.reset_peak() else None)  # raises at once where it cannot be told
         self.growth = 0.0  # bytes for each further image
 
     def refusal(self, size: int) -> str:
@@ -94,10 +94,10 @@ class _Watched:
         expected = self.peak + self.growth * (size - self.size)
         if expected > self.limit:
             return f"a batch of {size} would take about {expected / 1e9:.2f} GB of {self.limit / 1e9:.2f}."
-        _reset_peak()
+        memory.reset_peak()
         if said := _refusal(self.try_step, size):
             return said
-        peak = _memory("VmHWM")
+        peak = _known(memory.peak())
         if peak > self.limit:
             return f"a batch of {size} takes {peak / 1e9:.2f} GB of {self.limit / 1e9:.2f}."
         self.growth = (peak - self.peak) / (size - self.size)
@@ -105,19 +105,10 @@ class _Watched:
         return ""
 
 
-def _memory(field: str) -> int:
-    """Bytes of main memory that this process holds: now (VmRSS), or at most since the reset (VmHWM)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(f"{field}:")).split()[1]) * 1024
-
-
-def _reset_peak() -> None:
-    try:
-        Path("/proc/self/clear_refs").write_text(
-            "5"
-        )  # https://man7.org/linux/man-pages/man5/proc_pid_clear_refs.5.html
-    except OSError as error:
-        raise ValueError("memory_limit needs Linux, to watch /proc/self. Leave it out, and lower limit.") from error
+def _known(count: int | None) -> int:
+    if count is None:
+        raise ValueError("memory_limit needs Linux, to watch /proc/self. Leave it out, and lower limit.")
+    return count
 
 
 def _refusal(try_step: Callable[[int], None], size: int) -> str:

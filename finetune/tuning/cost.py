@@ -4,13 +4,10 @@ import copy
 import ctypes
 import gc
 import math
-import os
-import re
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -19,9 +16,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from finetune.tuning import memory
 from finetune.tuning.freeze import apply_trainability
-
-PROCESS = Path("/proc/self")  # Linux
 
 
 @dataclass(frozen=True)
@@ -204,21 +200,13 @@ def _reset_peak(device: torch.device) -> int | None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
-    if device.type != "cpu" or not os.access(PROCESS / "clear_refs", os.W_OK):
-        return None
     gc.collect()
     _return_freed_memory()
-    (PROCESS / "clear_refs").write_text("5")  # resets VmHWM, https://docs.kernel.org/filesystems/proc.html
-    return _resident("VmRSS")
+    return memory.resident() if device.type == "cpu" and memory.reset_peak() else None
 
 
 def _peak(device: torch.device) -> int | None:
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _resident("VmHWM")
-
-
-def _resident(line: str) -> int | None:
-    found = re.search(rf"{line}:\s*(\d+) kB", (PROCESS / "status").read_text())
-    return int(found[1]) * 1024 if found else None
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else memory.peak()
 
 
 def _return_freed_memory() -> None:

@@ -6,7 +6,8 @@ import weakref
 import pytest
 import torch
 
-from finetune.tuning.batch_size import _memory, find_batch_size, is_out_of_memory
+from finetune.tuning import memory
+from finetune.tuning.batch_size import find_batch_size, is_out_of_memory
 
 MEGABYTE = 2**20
 
@@ -144,7 +145,7 @@ def test_a_memory_limit_is_kept_without_ever_being_exceeded() -> None:
             weights.append(torch.ones(overhead // 4))
         torch.ones(size * image // 4)
 
-    found = find_batch_size(try_step, memory_limit=_memory("VmRSS") + room)
+    found = find_batch_size(try_step, memory_limit=(memory.resident() or 0) + room)
     assert 23 <= found <= 25 == (room - overhead) // image
     assert max(tried) <= 25
 
@@ -153,7 +154,7 @@ def test_a_step_that_turns_out_to_exceed_the_memory_limit_does_not_fit() -> None
     def try_step(size: int) -> None:
         torch.ones((400 if size > 5 else 1) * MEGABYTE // 4)
 
-    assert find_batch_size(try_step, memory_limit=_memory("VmRSS") + 200 * MEGABYTE) == 5
+    assert find_batch_size(try_step, memory_limit=(memory.resident() or 0) + 200 * MEGABYTE) == 5
 
 
 @pytest.mark.usefixtures("quick")

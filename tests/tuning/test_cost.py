@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from finetune.models import Segmenter
-from finetune.tuning import cost
+from finetune.tuning import memory
 from finetune.tuning.cost import Cost, estimate, measure
 from finetune.tuning.freeze import apply_trainability
 
@@ -233,7 +233,7 @@ def test_memory_that_was_freed_in_small_pieces_before_hides_nothing() -> None:
 
 
 def test_where_the_system_does_not_tell_memory_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cost, "PROCESS", tmp_path)
+    monkeypatch.setattr(memory, "PROCESS", tmp_path / "none")
     result = measure(lambda: time.sleep(0.01), "cpu", repeats=1)
     assert result.seconds >= 0.01
     assert (result.held, result.peak, result.growth) == (None, None, None)
