@@ -2,6 +2,8 @@
 
 import logging
 import math
+from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -42,26 +44,24 @@ class Averaging(pl.Callback):
 
     Args:
         start: a whole number is an epoch, counted from 0; a float below 1 is a share of the training's steps.
+        weight: what the newest weights count, after so many updates.
 
     Attributes:
         average: of nothing until a training begins.
     """
 
-    def __init__(self, start: int | float) -> None:
+    def __init__(self, start: int | float, weight: Callable[[int], float]) -> None:
         if not (0 <= start < 1 or (isinstance(start, int) and start >= 1)):
             raise ValueError(
                 f"{type(self).__name__} has start={start}; expected an epoch as a whole number from 0, "
                 f"or a share of the training as a float from 0.0 to below 1."
             )
         self.start = start
+        self.weight = weight
         self.average = WeightAverage(nn.Module())
         self._raw: dict[str, Tensor] = {}  # put aside while the model holds the averages
         self._saved: dict[str, Any] = {}
         self._step = 0
-
-    def weight(self, updates: int) -> float:
-        """What the newest weights count, after so many updates."""
-        raise NotImplementedError
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Begin anew with each training.
@@ -169,12 +169,12 @@ class Averaging(pl.Callback):
         if isinstance(self.start, int) and self.start >= (trainer.max_epochs or math.inf) > 0:
             raise ValueError(
                 f"{key} starts at epoch {self.start}, counted from 0, but the training has {trainer.max_epochs} epochs."
-                f" Lower callbacks.{key.lower()}.start; 0.75 starts it after three quarters of any training."
+                f" Lower callbacks.average.start; 0.75 starts it after three quarters of any training."
             )
         if not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
             raise ValueError(
                 f"{key} averages weights that every device has in full, but {type(strategy).__name__} spreads them. "
-                f"Use trainer.strategy=ddp, or take the callback away."
+                f"Use trainer.strategy=ddp, or average=none."
             )
 
 
@@ -190,14 +190,9 @@ class EMA(Averaging):
     """
 
     def __init__(self, decay: float = 0.999, start: int | float = 0) -> None:
-        super().__init__(start)
         if not 0 <= decay < 1:
             raise ValueError(f"EMA has decay={decay}; expected 0 or more and below 1, such as 0.999.")
-        self.decay = decay
-
-    def weight(self, updates: int) -> float:
-        """What the newest weights count, after so many updates."""
-        return exponential_weight(self.decay, updates)
+        super().__init__(start, partial(exponential_weight, decay))
 
 
 class SWA(Averaging):
@@ -215,15 +210,11 @@ class SWA(Averaging):
     """
 
     def __init__(self, start: int | float = 0.75) -> None:
-        super().__init__(start)
+        super().__init__(start, equal_weight)
         self._norms: dict[str, _BatchNorm] = {}
         self._adapting: dict[str, _BatchNorm] = {}  # those that trained in the latest batch
         self._statistics: dict[str, Tensor] = {}
         self._gathered_at = 0  # updates of the average that the statistics are of
-
-    def weight(self, updates: int) -> float:
-        """What the newest weights count, after so many updates."""
-        return equal_weight(updates)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Begin anew with each training."""

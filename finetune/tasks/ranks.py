@@ -27,7 +27,7 @@ def wrap_again(trainer: pl.Trainer) -> None:
 
 
 def check_ranks_agree(trainer: pl.Trainer, model: nn.Module) -> None:
-    """Compare a checksum of every parameter over all ranks.
+    """Compare a checksum of every parameter over all ranks; a parameter that is NaN on all of them agrees.
 
     Raises:
         RuntimeError: on every rank, if one parameter differs.
@@ -35,7 +35,7 @@ def check_ranks_agree(trainer: pl.Trainer, model: nn.Module) -> None:
     named = dict(model.named_parameters())
     if trainer.world_size == 1 or any(isinstance(parameter, DTensor) for parameter in named.values()):
         return  # shards differ, and are meant to
-    sums = torch.stack([parameter.detach().double().sum() for parameter in named.values()])
+    sums = torch.stack([parameter.detach().double().sum() for parameter in named.values()]).nan_to_num(nan=-1e300)
     lowest, highest = (trainer.strategy.reduce(sums.clone(), reduce_op=op) for op in ("min", "max"))
     different = [name for name, low, high in zip(named, lowest, highest, strict=True) if low != high]
     if different:
