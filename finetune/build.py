@@ -1,6 +1,7 @@
 """Names and numbers of a config become objects; the only translator between YAML and the parts."""
 
 import inspect as python_inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -245,6 +246,23 @@ def loaders(config: Config, data: Data) -> SegmentationData:
     return SegmentationData(
         sets["train"], sets["val"], sets.get("test"), settings["batch_size"], settings["num_workers"], config["seed"]
     )
+
+
+def step_counts(config: Config, images: int) -> tuple[int, int]:
+    """Optimizer steps of an epoch on each device, and of the whole training.
+
+    Args:
+        config: of a training.
+        images: to train on.
+    """
+    settings = config["trainer"]
+    devices, limit, most = settings["devices"], settings.get("limit_train_batches", 1.0), settings.get("max_steps", -1)
+    share = images // (devices if isinstance(devices, int) and devices > 0 else 1)
+    batches = max(1, share // config["data"]["batch_size"])
+    batches = min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
+    steps = math.ceil(batches / settings["accumulate_grad_batches"])
+    total = int(settings["max_epochs"]) * steps
+    return steps, total if most == -1 else min(int(most), total)
 
 
 def precision(settings: Config) -> str:

@@ -19,9 +19,18 @@ from finetune.models.backbone import check_name
 from finetune.models.heads import head_type
 from finetune.models.lora import add_lora
 from finetune.tasks.sharding import PRECISIONS, steps_on_shares
+from finetune.tuning.plan import Plan
 from finetune.tuning.schedules import SCHEDULES, schedule
 
 logger = logging.getLogger(__name__)
+# settings of conf/tuning and the fields of the rules that take them up
+KNOBS = {
+    "unfreeze_spread": "spread",
+    "backbone_lr_scale": "lr_scale",
+    "lr_lowest": "lr_lowest",
+    "lr_decay": "lr_decay",
+    "norms": "norms",
+}
 LONGEST = 10**9  # steps: how long the training is, is not known before its data is
 
 
@@ -132,12 +141,9 @@ def check_batches(config: Config, data: Data) -> None:
 
 def check_length(config: Config, data: Data) -> None:
     """Raise where the schedule does not fit into the steps of the training."""
-    devices, pace = config["trainer"]["devices"], config["schedule"]
-    batches = data.sizes()["train"] // (devices if isinstance(devices, int) and devices > 0 else 1)
-    batches = max(1, batches // config["data"]["batch_size"])
-    steps = -(-batches // config["trainer"]["accumulate_grad_batches"]) * config["trainer"]["max_epochs"]
+    pace, (_, total) = config["schedule"], build.step_counts(config, data.sizes()["train"])
     try:
-        schedule(pace["name"], steps, pace["warmup"], **without_name(pace, "warmup"))
+        schedule(pace["name"], total, pace["warmup"], **without_name(pace, "warmup"))
     except ValueError as error:
         raise ConfigError(f"schedule: {error}") from error
 
@@ -199,7 +205,7 @@ def check_sharding(config: Config) -> None:
 
 def check_tuning(settings: Config, pace: Config) -> None:
     """Raise unless the plan and its penalties make sense, whatever the model is."""
-    build.plan(settings)
+    _check_knobs(settings, build.plan(settings))
     for key in ("l1", "l2_sp"):
         value = settings[key]
         if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
@@ -212,6 +218,19 @@ def check_tuning(settings: Config, pace: Config) -> None:
         known_options("tuning.lora", add_lora, settings["lora"], skip=("model",))
     if settings["restart_schedule"]:
         _check_restart(pace)
+
+
+def _check_knobs(settings: Config, plan: Plan) -> None:
+    """Raise where a setting was changed that no rule takes up, as rules of one's own may leave it out."""
+    usual: Any = OmegaConf.load(config_folder() / "tuning" / "full.yaml")
+    taken: dict[str, set[Any]] = {key: {getattr(rule, field) for rule in plan.rules} for key, field in KNOBS.items()}
+    taken["unfreeze_at"] = {start for rule in plan.rules for start, _ in rule.spans}
+    for key, values in taken.items():
+        if settings[key] != usual[key] and settings[key] not in values:
+            raise ConfigError(
+                f"tuning.{key}={settings[key]} has no effect: none of tuning.rules takes it up. Write it into a rule, "
+                f"such as {{match: backbone, {KNOBS.get(key, 'trains')}: ...}}, or leave it out."
+            )
 
 
 def _check_restart(pace: Config) -> None:

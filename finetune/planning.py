@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from timm.optim import create_optimizer_v2
 
 from finetune import build
 from finetune.check import check_monitors, check_settings
@@ -66,10 +65,9 @@ def plan(*words: str | DictConfig) -> Planned:
         mistakes.attempt(lambda: check_monitors(config, _classes(config)))
         mistakes.attempt(lambda: _check_plan(settings))
         mistakes.raise_any()
-        batches, images = _batches(config)
+        count, images = _images(config)
         task = _task(config)
-        steps = math.ceil(batches / config["trainer"]["accumulate_grad_batches"])
-        total = _total_steps(config["trainer"], steps)
+        steps, total = build.step_counts(config, count)
         task.timeline = Timeline(math.ceil(total / steps))
         timeline = assumed([group.assignment for group in task.groups], task.timeline.epochs)
         check_timing(task.assigned, timeline)
@@ -102,9 +100,9 @@ def _check_plan(settings: Mapping[str, Any]) -> None:
         )
 
 
-def _batches(config: Mapping[str, Any]) -> tuple[int, str]:
-    """Batches of an epoch on one device, and the number of images in words."""
-    data, devices = config["data"], config["trainer"]["devices"]
+def _images(config: Mapping[str, Any]) -> tuple[int, str]:
+    """Number of training images, and the same in words."""
+    data = config["data"]
     count, said = config["plan"]["images"], "{} training images"
     if count is None and data["kind"] == "drawn":
         count = data["count"]
@@ -112,16 +110,7 @@ def _batches(config: Mapping[str, Any]) -> tuple[int, str]:
         count = sum(record.split == "train" for record in build.split_records(data, config["seed"]))
     elif count is None:
         count, said = UNKNOWN_IMAGES, "{} training images assumed, as neither data.root nor plan.images says how many"
-    share = count // (devices if isinstance(devices, int) and devices > 0 else 1)
-    batches, limit = max(1, share // data["batch_size"]), config["trainer"].get("limit_train_batches", 1.0)
-    batches = min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
-    return batches, said.format(f"{count:,}")
-
-
-def _total_steps(settings: Mapping[str, Any], steps: int) -> int:
-    """Optimizer steps of the whole training."""
-    most, total = settings.get("max_steps", -1), int(settings["max_epochs"]) * steps
-    return total if most == -1 else min(int(most), total)
+    return count, said.format(f"{count:,}")
 
 
 def _classes(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -157,7 +146,7 @@ def _measured(config: Mapping[str, Any], task: SemanticTask, names: frozenset[st
 def _optimizer_slots(settings: Mapping[str, Any]) -> int:
     """Numbers that the optimizer keeps for each parameter, found by one step on a matrix."""
     matrix = torch.nn.Parameter(torch.zeros(8, 8))
-    optimizer = create_optimizer_v2([matrix], settings["name"], lr=settings["lr"], **settings["options"])
+    optimizer = build.optimizer([{"params": [matrix]}], settings)
     matrix.grad = torch.ones_like(matrix)
     optimizer.step()
     kept = sum(value.numel() for value in optimizer.state[matrix].values() if isinstance(value, torch.Tensor))

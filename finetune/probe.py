@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2
 
 from finetune import build
 from finetune.tasks import SemanticTask
@@ -22,9 +21,8 @@ def noise_step(config: Mapping[str, Any], task: SemanticTask, shape: Shape) -> C
     """
     where, half = device(config), half_precision(config)
     task.to(where)
-    settings = config["optimizer"]
     trained = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
-    optimizer = create_optimizer_v2(trained, settings["name"], lr=settings["lr"], **settings["options"])
+    optimizer = build.optimizer([{"params": trained}], config["optimizer"])
     images = torch.randint(0, 256, shape, dtype=torch.uint8, device=where)
     target = torch.randint(0, task.model.classes, (shape[0], *shape[2:]), dtype=torch.uint8, device=where)
 

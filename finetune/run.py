@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from finetune import build
 from finetune.adapters import save_adapters
 from finetune.callbacks import Tuning
-from finetune.check import check
+from finetune.check import check, check_length
 from finetune.checkpoint import load_model, save_model
 from finetune.config import configure, required, usage
 from finetune.console import speak
@@ -69,6 +69,7 @@ def train(*words: str | DictConfig) -> Run:
         data = check(config)
         config["trainer"]["precision"] = build.precision(config["trainer"])
         config, finding = settle(config, data, searched)
+        check_length(config, data)
         pl.seed_everything(config["seed"], verbose=False)
         task = build.task(config, build.model(config, data.classes), data)
         trainer, loaders = build.trainer(config, folder), build.loaders(config, data)

@@ -17,13 +17,6 @@ WORDS = (*MODEL, "data=drawn", "data.count=8", "data.size=32", "augment.crop=32"
 EASY = (*WORDS, "tuning=discriminative", "trainer.max_epochs=1", "data.count=32")
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def test_a_learning_rate_is_found_and_written_down(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = finetune.train(*EASY, "optimizer.lr=auto", "output=run")
     kept = yaml.safe_load((run.folder / "config.yaml").read_text())["optimizer"]["lr"]
@@ -83,4 +76,12 @@ def test_another_word_than_auto_is_refused(folder: Path, capsys: pytest.CaptureF
     assert exit_code("train", *DRAWN, "data.batch_size=atuo", "optimizer.lr=automatic") == 2
     said = capsys.readouterr().err
     assert "data.batch_size=atuo: expected a whole number of 1 or more" in said
+    assert not listing(folder)
+
+
+def test_a_schedule_that_the_found_batch_size_leaves_too_few_steps_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code("train", *DRAWN, "data.batch_size=auto", "schedule.warmup=3") == 2
+    assert "a warmup of 3 steps does not fit into 1 steps of training" in capsys.readouterr().err
     assert not listing(folder)

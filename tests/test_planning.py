@@ -1,9 +1,9 @@
 """What `finetune plan` says, against the training that it speaks of."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
 
 import finetune
 from finetune.planning import Planned
@@ -12,13 +12,6 @@ from tests.samples import COMMAND, MODEL, draw_folder, exit_code, listing, shell
 
 WORDS = (*MODEL, "data=drawn", "data.count=8", "data.size=32", "augment.crop=32", "trainer.accelerator=cpu")
 GRADUAL = ("tuning=gradual", "tuning.unfreeze_at=1", "tuning.unfreeze_spread=2", "trainer.max_epochs=4")
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +109,11 @@ def test_phases_that_wait_for_a_stall_are_said_to_be_assumed(folder: Path, capsy
         (("tuning.rules=[{match: backbone}]",), "no tuning rule covers"),
         (("tuning.rules=[{match: backbone, trains: [[0,5],[3,8]]},{match: .}]",), "overlaps the span before it"),
         (("tuning.lr_decay=-1",), "lr_decay=-1; it must be more than 0"),
+        (
+            ("tuning.lr_decay=0.5", "tuning.rules=[{match: .}]"),
+            "tuning.lr_decay=0.5 has no effect: none of tuning.rules",
+        ),
+        (("tuning=frozen", "tuning.rules=[{match: .}]"), "tuning.unfreeze_at=never has no effect"),
         (("tuning.unfreeze_at=soon",), "'soon' is no moment"),
         (("tuning.l2_sp=-1",), "tuning.l2_sp=-1: expected a number of 0 or more"),
         (("tuning.stall.monitor=val/iuo",), "tuning.stall.monitor='val/iuo' is not there at a validation"),
@@ -156,8 +154,15 @@ def test_a_picture_is_not_overwritten(folder: Path, capsys: pytest.CaptureFixtur
 
 
 def test_no_weights_are_fetched_for_a_plan(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", None)
+    asked = []
+
+    def arguments(name: str, weights: str) -> dict[str, Any]:
+        asked.append(weights)
+        return {"pretrained": False}
+
+    monkeypatch.setattr("finetune.models.backbone.pretrained_arguments", arguments)
     finetune.plan(*WORDS, "backbone.name=resnet18.a1_in1k", "backbone.weights=pretrained", "trainer.max_epochs=1")
+    assert asked == ["none"]
 
 
 def test_a_sweep_leaves_a_picture_for_each_of_its_jobs(folder: Path) -> None:

@@ -21,13 +21,6 @@ from finetune.run import Run
 from tests.samples import DRAWN, draw_folder, exit_code, listing, on_folder
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working folder with photos in it."""

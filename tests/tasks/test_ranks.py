@@ -1,42 +1,20 @@
 """Two ranks against one process, through every preset and every moment at which something thaws."""
 
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from finetune.tasks.ranks import check_ranks_agree
+from tests.tasks.two_processes import run_two_ranks
 from tests.tasks.two_ranks import PRESETS, fit, task
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two ranks ended with."""
-    folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    shared |= {"GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "test", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.tasks.two_ranks", str(folder)]
-    started = [
-        subprocess.Popen(
-            command,
-            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            cwd=Path(__file__).parents[2],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    said = [process.communicate(timeout=600)[0] for process in started]
-    assert [process.returncode for process in started] == [0, 0], "\n".join(said)
-    return [torch.load(folder / f"rank_{rank}.pt", weights_only=True) for rank in range(2)]
+    return run_two_ranks("tests.tasks.two_ranks", tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -85,3 +63,13 @@ def test_without_wrapping_anew_the_ranks_would_drift_apart(ranks: list[dict[str,
 def test_ranks_that_drift_apart_are_noticed(ranks: list[dict[str, Any]]) -> None:
     for rank in ranks:
         assert "parameters differ between the ranks (backbone." in rank["noticed"]
+
+
+def test_weights_that_are_nan_everywhere_are_no_drift() -> None:
+    model = torch.nn.Linear(2, 2)
+    torch.nn.init.constant_(model.weight, float("nan"))
+    alike: Any = SimpleNamespace(world_size=2, strategy=SimpleNamespace(reduce=lambda sums, reduce_op: sums))
+    check_ranks_agree(alike, model)
+    apart: Any = SimpleNamespace(reduce=lambda sums, reduce_op: sums + (reduce_op == "max"))
+    with pytest.raises(RuntimeError, match=r"parameters differ between the ranks \(bias"):
+        check_ranks_agree(SimpleNamespace(world_size=2, strategy=apart), model)  # type: ignore[arg-type]

@@ -1,10 +1,5 @@
 """Sharded training (FSDP2) of two ranks against one process that shards nothing."""
 
-import os
-import socket
-import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,43 +19,18 @@ from tests.samples import COMMAND, TINY, shell
 from tests.tasks import two_ranks
 from tests.tasks.sharded_ranks import CLIPPED, GRADUAL, LIMITED, fit, task
 from tests.tasks.tiny_run import tiny_model, tiny_trainer
+from tests.tasks.two_processes import run_two_ranks
 from tests.test_distributed import written_matrix
 
 PRESETS = ("full", "head_then_full", "gradual", "freeze_again")
+WORKER = "tests.tasks.sharded_ranks"
 SLOW = ("lora", "limited", "resumed", "apart")
 Results = list[dict[str, Any]]
 
 
-def run_two_ranks(folder: Path, jobs: Sequence[str]) -> Results:
-    """What each of two ranks kept, in a folder that also has their checkpoints."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    shared |= {"GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "test", "OMP_NUM_THREADS": "1"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.tasks.sharded_ranks", str(folder), *jobs],
-            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            cwd=Path(__file__).parents[2],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        said = [process.communicate(timeout=240)[0] for process in started]
-    finally:
-        for process in started:
-            process.kill()  # the other one waits for ever if one has failed
-    assert [process.returncode for process in started] == [0, 0], "\n".join(said)
-    return [torch.load(folder / f"rank_{rank}.pt", weights_only=True) for rank in range(2)]
-
-
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    return run_two_ranks(tmp_path_factory.mktemp("sharded"), (*PRESETS, "uneven"))
+    return run_two_ranks(WORKER, tmp_path_factory.mktemp("sharded"), *PRESETS, "uneven")
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +40,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def more_ranks(home: Path) -> Results:
-    return run_two_ranks(home, SLOW)
+    return run_two_ranks(WORKER, home, *SLOW)
 
 
 def check_preset(ranks: Results, preset: str) -> None:
