@@ -58,6 +58,14 @@ def test_a_phase_with_less_to_train_costs_less(planned: Planned) -> None:
     assert planned.costs[0].activations < planned.costs[-1].activations
 
 
+def test_memory_is_told_by_what_it_is_for(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    planned = finetune.plan(*WORDS, "tuning=frozen", "backbone.name=resnet18.a1_in1k")
+    head, backbone = planned.phases[0].trained, 11_689_512  # torchvision's count of a ResNet-18
+    weights, gradients, adam = (f"{4 * count / 1e6:.0f} MB" for count in (backbone + head, head, 2 * head))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "estimated a step" in line]
+    assert f"memory: weights {weights}, gradients {gradients}, optimizer {adam}, activations " in line
+
+
 def test_both_leave_a_picture_of_the_rates(planned: Planned, run: Run) -> None:
     assert planned.picture.stat().st_size > 10_000
     assert (run.folder / "plots" / "tuning.png").stat().st_size > 10_000

@@ -40,11 +40,14 @@ def phase_lines(
     lines = [
         f"phase {number}: {epochs}{' (assumed: they depend on the score)' if stalls and number > 1 else ''}, "
         f"{phase.trained / 1e6:.2f}M of {total / 1e6:.2f}M parameters train",
-        f"  estimated a step: at least {_size(cost.memory)} memory, {cost.flops / 1e9:.1f} GFLOP "
-        f"({cost.flops / full.flops:.0%} of training everything)",
+        f"  estimated a step: {cost.flops / 1e9:.1f} GFLOP ({cost.flops / full.flops:.0%} of training everything), "
+        f"at least {_size(cost.memory)} memory: weights {_size(cost.parameters)}, gradients {_size(cost.gradients)}, "
+        f"optimizer {_size(cost.optimizer)}, activations {_size(cost.activations)}",
     ]
     if measured is not None:
-        growth = f", {_size(measured.growth)} more memory than at rest" if measured.growth is not None else ""
+        growth = (
+            f", {_size(measured.growth)} on top of what is held between steps" if measured.growth is not None else ""
+        )
         lines.append(f"  measured a step: {measured.seconds * 1000:.0f} ms{growth}")
     trains, rests = ([row for row in phase.rows if row.trains is on] for on in (True, False))
     lines += [f"  {line}" for line in _table([HEADER, *map(_cells, trains)])]
