@@ -4,15 +4,17 @@ import hashlib
 import json
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
+from finetune.files import inside, read_json, read_tensors
 from finetune.models import Segmenter
 from finetune.models.lora import adapter_state, load_adapter_state, pretrained_parameters
+from finetune.models.size import SizeLimit
 
 FILE = "adapters.safetensors"
+LARGEST = 2**31  # numbers in a model below adapters, whose size no file here tells; timm's largest pyramid has 10**9
 
 
 def save_adapters(folder: Path, model: Segmenter, trained: Collection[str] = ()) -> None:
@@ -26,20 +28,26 @@ def save_adapters(folder: Path, model: Segmenter, trained: Collection[str] = ())
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: t.detach().cpu().contiguous() for name, t in adapter_state(model, trained).items()}
     save_file(state, folder / FILE, metadata={"format": "pt"})
-    kept = sorted(pretrained_parameters(model) - set(trained))
-    facts = {"weights": model.backbone.weights, "pretrained": kept, "checksum": _checksum(model, kept)}
+    kept, weights = sorted(pretrained_parameters(model) - set(trained)), model.backbone.weights
+    weights = str(Path(weights).resolve()) if Path(weights).is_file() else weights
+    facts = {"weights": weights, "pretrained": kept, "checksum": _checksum(model, kept)}
     (folder / "config.json").write_text(json.dumps({"model": model.config(), **facts}, indent=2) + "\n")
 
 
 def load_adapters(folder: Path) -> Segmenter:
     """The model of `save_adapters`, its pretrained weights taken from where they came from then.
 
+    Those are timm's own, a known package's, or a file of this machine; none is fetched from an address.
+
     Raises:
         ValueError: weights that cannot be had, are not the same as then, or adapters that do not fit.
     """
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
-    model = Segmenter.from_config(config["model"], weights=config["weights"])
-    load_adapter_state(model, load_file(folder / FILE))
+    config = read_json(inside(folder / "config.json", folder))
+    if not isinstance(config, dict) or not {"model", "weights", "pretrained", "checksum"} <= set(config):
+        raise ValueError(f"'{folder / 'config.json'}' was not written beside adapters; it lacks 'weights' or others.")
+    with SizeLimit(LARGEST):
+        model = Segmenter.from_config(config["model"], weights=str(config["weights"]))
+    load_adapter_state(model, read_tensors(inside(folder / FILE, folder)))
     if _checksum(model, config["pretrained"]) != config["checksum"]:
         raise ValueError(
             f"the pretrained weights '{config['weights']}' are not those that the adapters in '{folder}' were trained "

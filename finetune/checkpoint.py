@@ -7,15 +7,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from finetune.adapters import FILE as ADAPTERS
 from finetune.adapters import load_adapters
+from finetune.files import check_plain, inside, read_json, read_pickle, read_tensors
 from finetune.models import Segmenter
+from finetune.models.size import SizeLimit
 
 FORMAT = 1
 DISTRIBUTION = "finetune-seg"
+SPARE = 2**24  # numbers that a model may have beyond the bytes of its weights file: what it computes with and rebuilds
 
 
 class ModelError(ValueError):
@@ -61,18 +63,29 @@ def save_model(folder: Path, model: Segmenter, data: Mapping[str, Any], scores: 
 def load_model(path: Path) -> Saved:
     """A model from a run folder, its `model/` or `adapters/` folder, or a checkpoint file.
 
-    Nothing of the file is executed: weights are read as plain tensors and names are looked up in our own tables.
+    Nothing of the file is executed: weights are read as plain tensors and names are looked up in our own tables. Only
+    files below the path are read, and the model does not grow far beyond its weights file. The pretrained weights
+    below adapters come from where the adapters' config says.
 
     Raises:
-        ModelError: no model there, or one that is damaged or made for something else.
+        ModelError: no model there, or one that is damaged, made for something else, or not safe to read.
     """
+    try:
+        return _load(path)
+    except ModelError:
+        raise
+    except (OSError, ValueError) as error:
+        raise ModelError(str(error)) from error
+
+
+def _load(path: Path) -> Saved:
     folder = path / "model" if (path / "model" / "config.json").is_file() else path
     if (folder / ADAPTERS).is_file():
-        return Saved(_load_adapters(folder), {})
+        return Saved(_load_adapters(inside(folder, path)), {})
     if (folder / "config.json").is_file():
-        return _load_folder(folder)
+        return _load_folder(folder, path)
     if path.is_dir() and (path / "checkpoints" / "best.ckpt").is_file():
-        path = path / "checkpoints" / "best.ckpt"  # a run that was cut off before it was finished
+        return _load_checkpoint(inside(path / "checkpoints" / "best.ckpt", path))  # a run that was cut off
     if path.is_file():
         return _load_checkpoint(path)
     raise ModelError(
@@ -84,47 +97,51 @@ def load_model(path: Path) -> Saved:
 def _load_adapters(folder: Path) -> Segmenter:
     try:
         return load_adapters(folder)
-    except (OSError, KeyError, TypeError, RuntimeError, ValueError) as error:
+    except Exception as error:  # settings that make no sense fail in many ways
         raise ModelError(f"the adapters in '{folder}' cannot be used: {error}") from error
 
 
-def _load_folder(folder: Path) -> Saved:
-    try:
-        config = json.loads((folder / "config.json").read_text())
-        state = load_file(folder / "model.safetensors")
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(f"the model in '{folder}' cannot be read: {error}") from error
-    except Exception as error:  # safetensors has an exception type of its own for damaged files
-        raise ModelError(f"'{folder / 'model.safetensors'}' is damaged: {error}") from error
+def _load_folder(folder: Path, root: Path) -> Saved:
+    config = read_json(inside(folder / "config.json", root))
+    weights = inside(folder / "model.safetensors", root)
+    state = read_tensors(weights)
     if not isinstance(config, dict) or not {"format", "model", "data"} <= set(config):
         raise ModelError(
             f"'{folder / 'config.json'}' lacks 'format', 'model' or 'data'; it is not one of ours, or damaged."
         )
     if config["format"] != FORMAT:
         raise ModelError(f"'{folder}' has format {config['format']}; this version reads format {FORMAT}.")
-    return Saved(_build(config["model"], state, folder), config["data"])
+    if not isinstance(config["data"], dict):
+        raise ModelError(f"'{folder / 'config.json'}' has data={config['data']!r}; expected a group of settings.")
+    return Saved(_build(config["model"], state, weights), config["data"])
 
 
 def _load_checkpoint(path: Path) -> Saved:
-    try:
-        content = torch.load(path, "cpu", weights_only=True)
-    except Exception as error:  # unpickling raises whatever the file makes it raise
-        reason = str(error).splitlines()[0][:200]
-        raise ModelError(f"'{path}' is no checkpoint that can be read as plain data: {reason}") from error
+    content = read_pickle(path)
     if not isinstance(content, dict) or not {"model_config", "state_dict"} <= set(content):
         raise ModelError(f"'{path}' was not written by this toolkit: it lacks 'model_config' or 'state_dict'.")
-    prefix = "model."
-    state = {k.removeprefix(prefix): v for k, v in content["state_dict"].items() if k.startswith(prefix)}
-    return Saved(_build(content["model_config"], state, path), {})
+    config, state, prefix = content["model_config"], content["state_dict"], "model."
+    check_plain(config, path, "model_config")
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise ModelError(f"'{path}' has a 'state_dict' that is no mapping of names to tensors.")
+    state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    return Saved(_build(config, state, path), {})
 
 
 def _build(config: Mapping[str, Any], state: Mapping[str, Any], path: Path) -> Segmenter:
+    """The model of a config, with the weights that were read from a file."""
     try:
-        model = Segmenter.from_config(config)
+        model = empty_model(config, path)
         model.load_state_dict(state)
-    except (KeyError, TypeError, RuntimeError, ValueError) as error:
+    except Exception as error:  # settings that make no sense fail in many ways
         raise ModelError(f"the weights in '{path}' do not fit the model described there: {error}") from error
     return model.eval()
+
+
+def empty_model(config: Mapping[str, Any], path: Path) -> Segmenter:
+    """The model of a config, to be filled with weights from a file, which cannot make it much larger than itself."""
+    with SizeLimit(path.stat().st_size + SPARE):
+        return Segmenter.from_config(config)
 
 
 def _card(model: Segmenter, scores: Mapping[str, float]) -> str:

@@ -254,7 +254,7 @@ def test_a_checkpoint_that_runs_code_is_refused_and_does_not_run(form: str, mode
         path.write_bytes(pickle.dumps(content))
     else:
         torch.save(content, path, _use_new_zipfile_serialization=form == "torch")
-    with pytest.raises(ModelError, match=r"last\.ckpt' is no checkpoint that can be read as plain data"):
+    with pytest.raises(ModelError, match=r"last\.ckpt' cannot be read: it is no plain data"):
         load_model(path)
     assert not (tmp_path / "exploded").exists()
     pickle.loads(pickle.dumps(Bomb(tmp_path / "exploded")))

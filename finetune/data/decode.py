@@ -1,4 +1,10 @@
-"""From a file to a uint8 tensor."""
+"""From a file to a uint8 tensor.
+
+A picture of more than `MOST_PIXELS` is refused before its pixels are decoded, however small its file is. That is what
+Pillow refuses too, unless something in the process has told it otherwise; here nothing can. In memory, that many pixels
+take half a gigabyte for each decoding process, and more than a model can take at once: larger pictures, such as aerial
+ones of 30,000 x 30,000 pixels, are to be cut into tiles, which are read faster, too.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +15,15 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from finetune.data.records import DataError
+from finetune.data.records import DataError, shortlist
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 ORIENTATION = 0x0112  # the EXIF tag
+MOST_PIXELS = 178_956_970  # twice 256 MB of three bytes each, Pillow's own limit: 13,377 x 13,377
+# of all that Pillow knows, what is decoded by Pillow itself: a PostScript picture, whatever its ending, would be run
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000")
+LARGEST_VALUE = 2**24 - 1  # in a mask file, of those that stand for a class
 
 
 def read_image(path: Path, channels: int = 3) -> Tensor:
@@ -23,14 +33,14 @@ def read_image(path: Path, channels: int = 3) -> Tensor:
     Transparency is dropped unless four channels are asked for.
 
     Args:
-        path: any file that Pillow reads.
+        path: a JPEG, PNG, TIFF, WebP, BMP, GIF, PPM or JPEG 2000 file, whatever its ending.
         channels: 1 (grey), 3 (RGB) or 4 (RGBA).
 
     Returns:
         uint8 (channels, H, W), contiguous.
 
     Raises:
-        DataError: the file is missing, truncated, no image, a decompression bomb, or of a depth without a known range.
+        DataError: the file is missing, truncated, no image, too large, or of a depth without a known range.
     """
     if channels not in MODES:
         raise ValueError(f"channels={channels}: expected 1 (grey), 3 (RGB) or 4 (RGBA).")
@@ -49,7 +59,7 @@ def read_mask(path: Path, mask_values: Sequence[int] | None = None, ignore_index
     Palette files give their indices, 1-bit files 0 and 1, and a colour file with three equal channels counts as grey.
 
     Args:
-        path: any file that Pillow reads.
+        path: as for `read_image`.
         mask_values: the file value of class 0, class 1, ...: `[0, 255]` makes 255 class 1. None keeps the values.
         ignore_index: label that is left out of loss and score; it may stand in the file beside `mask_values`.
 
@@ -73,15 +83,26 @@ def read_mask(path: Path, mask_values: Sequence[int] | None = None, ignore_index
 def _open(path: Path) -> Image.Image:
     """The fully decoded picture, upright."""
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=FORMATS) as picture:
+            _check_size(picture, path)
             picture.load()  # Image.verify() lets a truncated file pass
             if picture.getexif().get(ORIENTATION, 1) == 1:
                 return picture
             return ImageOps.exif_transpose(picture)
+    except DataError:
+        raise
     except Exception as error:  # a broken file makes Pillow's readers raise nearly anything
         raise DataError(
             f"cannot read '{path}': {type(error).__name__}: {error}. Replace the file or take it out."
         ) from error
+
+
+def _check_size(picture: Image.Image, path: Path) -> None:
+    if picture.width * picture.height > MOST_PIXELS:
+        raise DataError(
+            f"'{path}' says that it has {picture.width:,} x {picture.height:,} pixels, in a file of "
+            f"{path.stat().st_size:,} bytes; {MOST_PIXELS:,} pixels are the most that is read. Cut it into tiles."
+        )
 
 
 def _eight_bit(picture: Image.Image, path: Path) -> Image.Image:
@@ -112,15 +133,19 @@ def _classes(
     values: npt.NDArray[np.integer], mask_values: Sequence[int], ignore_index: int, path: Path
 ) -> npt.NDArray[np.uint8]:
     """File values as class indices, through a table."""
-    low, high = (int(values.min()), int(values.max())) if values.size else (0, 0)
-    table: npt.NDArray[np.int16] = np.full(max(high, ignore_index, *mask_values) + 1, -1, dtype=np.int16)
+    top = max(ignore_index, *mask_values)
+    if min(mask_values) < 0 or top > LARGEST_VALUE:
+        raise DataError(f"data.mask_values={list(mask_values)}: expected values from 0 to {LARGEST_VALUE:,}.")
+    # as long as the settings and 16 bit need, whatever the file holds; its last entry stands for all that is longer
+    table: npt.NDArray[np.int16] = np.full(max(top, 65_535) + 2, -1, dtype=np.int16)
     table[ignore_index] = ignore_index
     table[list(mask_values)] = np.arange(len(mask_values))
-    classes: npt.NDArray[np.int16] = table[np.maximum(values, 0)]
-    if low < 0 or (classes < 0).any():
+    classes: npt.NDArray[np.int16] = table[values if values.itemsize < 4 else np.clip(values, -1, len(table) - 1)]
+    if (classes < 0).any():
         found, counts = np.unique(values, return_counts=True)
         known = {*mask_values, ignore_index}
-        strange = ", ".join(f"{v} ({n:,} px)" for v, n in zip(found, counts, strict=True) if int(v) not in known)
+        counted = zip(found.tolist(), counts.tolist(), strict=True)
+        strange = shortlist(f"{v} ({n:,} px)" for v, n in counted if v not in known)
         raise DataError(
             f"mask '{path}' has values that are neither in data.mask_values={list(mask_values)} nor "
             f"data.ignore_index={ignore_index}: {strange}. Add them, or correct the mask."

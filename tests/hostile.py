@@ -1,0 +1,167 @@
+"""Makers of files that do harm to whoever reads them carelessly.
+
+The harm of a payload is that a file appears, the canary; that of a bomb is the memory or time it would take.
+"""
+
+import copy
+import io
+import json
+import os
+import pickle
+import struct
+import subprocess
+import zipfile
+import zlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils import collect_env
+
+
+class Payload:
+    """Calls something when it is unpickled."""
+
+    def __init__(self, call: Callable[..., Any], *args: Any) -> None:
+        self.call, self.args = call, args
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return self.call, self.args
+
+
+KINDS = ("os.system", "eval", "exec", "subprocess", "pathlib", "collect_env", "torch.hub", "pickle")
+
+
+def payload(kind: str, canary: Path) -> Payload:
+    """One of `KINDS`, which makes the canary."""
+    code = f"open({str(canary)!r}, 'w').close()"
+    if kind == "torch.hub":
+        return Payload(partial(torch.hub.load, str(hub(canary)), "model", source="local", verbose=False))
+    calls: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+        "os.system": (os.system, (f"touch '{canary}'",)),
+        "eval": (eval, (code,)),
+        "exec": (exec, (code,)),
+        "subprocess": (subprocess.check_call, (["touch", str(canary)],)),
+        "pathlib": (Path.touch, (canary,)),
+        "collect_env": (collect_env.run, (f"touch '{canary}'",)),
+        "pickle": (pickle.loads, (pickle.dumps(Payload(os.system, f"touch '{canary}'")),)),  # the harm is one pickle in
+    }
+    call, args = calls[kind]
+    return Payload(call, *args)
+
+
+def hub(canary: Path) -> Path:
+    """A local folder for `torch.hub.load` whose code makes the canary."""
+    folder = canary.with_name(f"{canary.name}_hub")
+    folder.mkdir(exist_ok=True)
+    (folder / "hubconf.py").write_text(f"def model():\n    open({str(canary)!r}, 'w').close()\n")
+    return folder
+
+
+FORMS = ("zip", "legacy", "pickle")
+
+
+def write(content: Any, path: Path, form: str = "zip") -> Path:
+    """Save as `torch.save` does, as it did before torch 1.6, or as a bare pickle."""
+    if form == "pickle":
+        path.write_bytes(pickle.dumps(content, protocol=2))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
+    return path
+
+
+def disguised_npy(hidden: Payload, path: Path) -> Path:
+    """An array of objects, as `numpy.save` writes it, under another name."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([hidden], dtype=object), allow_pickle=True)
+    path.write_bytes(buffer.getvalue())
+    return path
+
+
+def compressed(source: Path, target: Path) -> Path:
+    """The same zip archive with its entries compressed."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as new:
+        for entry in old.infolist():
+            new.writestr(entry.filename, old.read(entry))
+    return target
+
+
+def overlapping(source: Path, target: Path, times: int) -> Path:
+    """The same zip archive with further entries, all of which are its longest one over again."""
+    target.write_bytes(source.read_bytes())
+    with zipfile.ZipFile(target, "a") as archive:
+        longest = max(archive.infolist(), key=lambda entry: entry.file_size)
+        for number in range(times):
+            twin = copy.copy(longest)
+            twin.filename = f"{longest.filename}_{number}"
+            archive.filelist.append(twin)
+        archive._didModify = True  # type: ignore[attr-defined]  # so that the list is written again
+    return target
+
+
+def with_pickle(source: Path, target: Path, content: bytes) -> Path:
+    """The same zip archive with another `data.pkl`."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for entry in old.infolist():
+            new.writestr(entry.filename, content if entry.filename.endswith("/data.pkl") else old.read(entry))
+    return target
+
+
+def allocation(size: int) -> bytes:
+    """A pickle that makes a bytearray of so many bytes, below 2**31."""
+    return b"\x80\x02cbuiltins\nbytearray\nJ" + struct.pack("<i", size) + b"\x85R."
+
+
+def shared_lists(levels: int) -> list[Any]:
+    """Two to the power of so many strings, in as many small lists."""
+    content: list[Any] = ["a class"]
+    for _ in range(levels):
+        content = [content, content]
+    return content
+
+
+def safetensors(header: Any, data: bytes, path: Path, length: int | None = None) -> Path:
+    """A safetensors file of any header, which may lie about its own length."""
+    text = json.dumps(header).encode() if not isinstance(header, bytes) else header
+    path.write_bytes(struct.pack("<Q", len(text) if length is None else length) + text + data)
+    return path
+
+
+def tensor(start: int, end: int, *shape: int) -> dict[str, Any]:
+    """What a safetensors header says of a float32 tensor."""
+    return {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
+
+
+def png(path: Path, width: int, height: int) -> Path:
+    """A PNG of a few bytes that says that it is of any size."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
+    )
+    return path
+
+
+def gif(path: Path, width: int, height: int) -> Path:
+    """A GIF of a few bytes that says that it is of any size up to 65,535 pixels a side."""
+    size = struct.pack("<HH", width, height)
+    frame = b"," + struct.pack("<HH", 0, 0) + size + b"\0" + b"\x02\x02D\x01\0"
+    path.write_bytes(b"GIF89a" + size + b"\x80\0\0" + b"\0\0\0\xff\xff\xff" + frame + b";")
+    return path
+
+
+def bmp(path: Path, width: int, height: int) -> Path:
+    """A BMP of a few bytes that says that it is of any size."""
+    path.write_bytes(
+        b"BM" + struct.pack("<IHHI", 100, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, *[0] * 6)
+    )
+    return path
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
