@@ -1,50 +1,165 @@
-"""Saves `last.ckpt` after every validation and `best.ckpt` whenever the monitored score improves."""
+"""Saves `last.ckpt` after every epoch, and more often if wanted; `best.ckpt` whenever the monitored score improves."""
 
+import math
+import time
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import ModelCheckpoint
+import torch
+from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
+
+from finetune.storage import PART, behind, numbered, publish
+from finetune.tasks.progress import accumulates, can_save
+
+NEXT = "next.ckpt"  # complete, but not yet known by its names
+ASK = 10  # steps between two looks at the clock of the first rank, which decides for all
 
 
-class Checkpoint(ModelCheckpoint):
-    """Lightning's checkpointing with two stable names in the run folder's `checkpoints/`.
+class Checkpoint(LightningCheckpoint):
+    """Keeps the newest and the best checkpoints of a run in its `checkpoints/`.
 
     A checkpoint holds plain data and loads with `weights_only=True`. With it comes the model's own config under
-    `model_config`, so that the model can be rebuilt from the file alone.
+    `model_config`, so that the model can be rebuilt from the file alone. Whenever it was written, a training goes on
+    from it to the same weights as if it had never stopped.
 
     Args:
-        monitor: a logged value, such as `val/iou`.
+        monitor: a value that is logged at each validation, such as `val/iou`.
         mode: `max` or `min`.
+        every_n_steps: optimizer steps between two checkpoints inside an epoch; None for none.
+        every_n_minutes: the same by the clock.
+        keep_last: how many of the newest stay; `last_2.ckpt` is there in case `last.ckpt` gets damaged.
+        keep_best: how many of the best stay; `best_2.ckpt` is the second best.
+
+    Attributes:
+        folder: of the checkpoints.
+        best: score, epoch and step of the best, in order.
     """
 
-    def __init__(self, monitor: str = "val/iou", mode: str = "max") -> None:
-        super().__init__(
-            monitor=monitor,
-            mode=mode,
-            filename="best",
-            save_top_k=1,
-            auto_insert_metric_name=False,  # the monitor has a slash in it
-            enable_version_counter=False,  # a better one replaces best.ckpt
-            save_on_train_epoch_end=False,
-        )
+    def __init__(
+        self,
+        monitor: str = "val/iou",
+        mode: str = "max",
+        every_n_steps: int | None = None,
+        every_n_minutes: float | None = None,
+        keep_last: int = 2,
+        keep_best: int = 1,
+    ) -> None:
+        if mode not in ("max", "min"):
+            raise ValueError(f"Checkpoint has mode='{mode}'; expected max or min.")
+        for name, value in {"every_n_steps": every_n_steps, "every_n_minutes": every_n_minutes}.items():
+            if value is not None and value <= 0:
+                raise ValueError(f"Checkpoint has {name}={value}; expected a number above 0, or null for none.")
+        for name, count in {"keep_last": keep_last, "keep_best": keep_best}.items():
+            if count < 1:
+                raise ValueError(f"Checkpoint has {name}={count}; expected 1 or more.")
+        self.monitor = monitor
+        self.mode = mode
+        self.every_n_steps = every_n_steps
+        self.every_n_minutes = every_n_minutes
+        self.keep_last = keep_last
+        self.keep_best = keep_best
+        self.folder = Path()
+        self.best: list[dict[str, float]] = []
+        self._rank: int | None = None  # of what is to be saved, among the best
+        self._step, self._time = 0, 0.0  # of the last save
+
+    @property
+    def best_path(self) -> Path | None:
+        """The file of the best score; None before the first."""
+        return self.folder / numbered("best", 0) if self.best else None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Settle the folder."""
-        self.dirpath = self.dirpath or str(Path(trainer.default_root_dir) / "checkpoints")
-        super().setup(trainer, pl_module, stage)
+        """Settle the folder, and begin anew with each training."""
+        if stage == "fit":
+            self.folder = Path(trainer.default_root_dir) / "checkpoints"
+            self.best, self._rank = [], None
+            if trainer.is_global_zero:  # what a killed process was writing
+                for path in (*self.folder.glob(f"*{PART}"), self.folder / NEXT):
+                    path.unlink(missing_ok=True)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin to count steps and time."""
+        self._step, self._time = trainer.global_step, time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save between two steps of an epoch, when it is due."""
+        if self._is_due(trainer) and can_save(trainer):
+            self.save(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the best, if this is it, and the last in any case (Lightning's own waits for an improvement)."""
-        super().on_validation_end(trainer, pl_module)
-        if trainer.state.fn == "fit" and not trainer.sanity_checking and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self.last_model_path = str(Path(self.dirpath or "") / "last.ckpt")
-            trainer.save_checkpoint(self.last_model_path)
+        """See whether the score is among the best; a validation that ends an epoch is saved with the epoch."""
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        self._rank = self._place(trainer)
+        exact = not accumulates(trainer)
+        if not trainer.is_last_batch and (exact or self._rank is not None):
+            self.save(trainer, as_last=exact)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the epoch, with everything that was noted about it."""
+        self.save(trainer)
+
+    def save(self, trainer: pl.Trainer, as_last: bool = True) -> None:
+        """Save now; called by all ranks.
+
+        Args:
+            trainer: of the training.
+            as_last: whether the training can go on from it; if not, it is only one of the best.
+        """
+        rank, self._rank = self._rank, None
+        self._step, self._time = trainer.global_step, time.monotonic()
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]  # missing in the class
+            return
+        trainer.save_checkpoint(self.folder / NEXT, weights_only=False)
+        if trainer.is_global_zero:
+            keep_last = self.keep_last if as_last else 0
+            behind(trainer, partial(publish, self.folder / NEXT, rank, self.keep_best, keep_last))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best scores so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.best = list(state_dict["best"])
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add what the model is built from."""
+        """Add what the model is built from, and by what."""
         config = getattr(pl_module.model, "config", None)
         if callable(config):
             checkpoint["model_config"] = config()
+        checkpoint["made_by"] = {"devices": trainer.world_size, "finetune": version("finetune-seg")}
+        checkpoint["made_by"] |= {"torch": str(torch.__version__), "precision": str(trainer.precision)}
+
+    def _place(self, trainer: pl.Trainer) -> int | None:
+        """Put the score in order with the best; its rank, or None if it is not among them."""
+        logged = trainer.callback_metrics
+        if self.monitor not in logged:
+            raise ValueError(
+                f"Checkpoint monitors '{self.monitor}', which nobody logs. Logged are {', '.join(sorted(logged))}; "
+                f"set checkpoint.monitor to one of them."
+            )
+        score = float(logged[self.monitor])
+        sign = -1 if self.mode == "max" else 1
+        rank = sum(sign * entry["score"] <= sign * score for entry in self.best)
+        if math.isnan(score) or rank >= self.keep_best:
+            return None
+        entry = {"score": score, "epoch": trainer.current_epoch + 1, "step": trainer.global_step}
+        self.best = [*self.best[:rank], entry, *self.best[rank:]][: self.keep_best]
+        return rank
+
+    def _is_due(self, trainer: pl.Trainer) -> bool:
+        steps = trainer.global_step - self._step
+        if steps and self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0:
+            return True
+        if self.every_n_minutes is None or (trainer.world_size > 1 and trainer.global_step % ASK):
+            return False
+        late = time.monotonic() - self._time >= 60 * self.every_n_minutes
+        return bool(trainer.strategy.broadcast(late)) if trainer.world_size > 1 else late

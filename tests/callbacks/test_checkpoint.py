@@ -9,6 +9,7 @@ import torch
 
 from finetune.callbacks import Checkpoint, EarlyStopping, IoU, Tuning
 from finetune.checkpoint import load_model
+from finetune.storage import CheckpointFiles
 from finetune.tasks import SemanticTask
 from tests.tasks.tiny_run import tiny_data, tiny_task, tiny_trainer
 
@@ -25,17 +26,22 @@ class Scores(pl.Callback):
         self.weights.append({name: tensor.clone() for name, tensor in pl_module.state_dict().items()})
 
 
-def trained(folder: Path, saver: Checkpoint, *callbacks: pl.Callback, epochs: int = 1) -> SemanticTask:
+def trained(
+    folder: Path, saver: Checkpoint, *callbacks: pl.Callback, epochs: int = 1, plugin: Any = None
+) -> SemanticTask:
     task = tiny_task()
-    trainer = tiny_trainer(
-        Tuning(), IoU(), *callbacks, saver, max_epochs=epochs, default_root_dir=folder, enable_checkpointing=True
-    )
+    options = {"max_epochs": epochs, "default_root_dir": folder, "plugins": plugin and plugin()}
+    trainer = tiny_trainer(Tuning(), IoU(), *callbacks, saver, enable_checkpointing=True, **options)
     trainer.fit(task, datamodule=tiny_data())
     return task
 
 
 def read(folder: Path, name: str) -> dict[str, Any]:
     return torch.load(folder / "checkpoints" / name, weights_only=True)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "checkpoints").iterdir())
 
 
 def same(state: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> bool:
@@ -51,14 +57,14 @@ def test_best_is_the_best_epoch_and_last_the_last(
 ) -> None:
     noted, saver = Scores(*scores), Checkpoint("val/score", mode)
     task = trained(tmp_path, saver, noted, epochs=4)
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert names(tmp_path) == ["best.ckpt", "last.ckpt", "last_2.ckpt"]
     assert read(tmp_path, "best.ckpt")["epoch"] == best
     assert same(read(tmp_path, "best.ckpt")["state_dict"], noted.weights[best])
     assert not same(noted.weights[best], noted.weights[0])
     assert read(tmp_path, "last.ckpt")["epoch"] == 3
     assert same(read(tmp_path, "last.ckpt")["state_dict"], task.state_dict())
-    assert Path(saver.best_model_path) == tmp_path / "checkpoints" / "best.ckpt"
-    assert float(saver.best_model_score) == pytest.approx(scores[best])
+    assert saver.best_path == tmp_path / "checkpoints" / "best.ckpt"
+    assert saver.best == [{"score": pytest.approx(scores[best]), "epoch": best + 1, "step": 2 * best + 2}]
 
 
 def test_an_equal_score_later_does_not_replace_the_best(tmp_path: Path) -> None:
@@ -88,3 +94,49 @@ def test_the_model_can_be_rebuilt_from_a_checkpoint_alone(tmp_path: Path) -> Non
 def test_a_frozen_backbone_is_in_the_checkpoint_too(tmp_path: Path) -> None:
     task = trained(tmp_path, Checkpoint())
     assert set(read(tmp_path, "best.ckpt")["state_dict"]) == set(task.state_dict())
+
+
+@pytest.mark.parametrize("plugin", [None, CheckpointFiles])
+def test_the_last_n_and_the_best_k_are_kept_in_order(plugin: Any, tmp_path: Path) -> None:
+    scores = (0.3, 0.5, 0.1, 0.4, 0.2)
+    saver = Checkpoint("val/score", keep_last=3, keep_best=2)
+    trained(tmp_path, saver, Scores(*scores), epochs=5, plugin=plugin)
+    assert names(tmp_path) == ["best.ckpt", "best_2.ckpt", "last.ckpt", "last_2.ckpt", "last_3.ckpt"]
+    kept = {name: read(tmp_path, name)["epoch"] for name in names(tmp_path)}
+    assert kept == {"best.ckpt": 1, "best_2.ckpt": 3, "last.ckpt": 4, "last_2.ckpt": 3, "last_3.ckpt": 2}
+
+
+def test_steps_are_saved_inside_an_epoch_and_its_last_one_with_the_epoch(tmp_path: Path) -> None:
+    saved: list[int] = []
+
+    class Notes(Checkpoint):
+        def save(self, trainer: pl.Trainer, as_last: bool = True) -> None:
+            saved.append(trainer.global_step)
+            super().save(trainer, as_last)
+
+    task = tiny_task()
+    saver = Notes(every_n_steps=2)
+    trainer = tiny_trainer(Tuning(), IoU(), saver, max_epochs=2, default_root_dir=tmp_path, enable_checkpointing=True)
+    trainer.fit(task, datamodule=tiny_data(train=20))
+    assert saved == [2, 4, 5, 6, 8, 10]
+
+
+def test_the_clock_makes_checkpoints_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    minutes = iter(range(1000))
+    monkeypatch.setattr("finetune.callbacks.checkpoint.time.monotonic", lambda: 60.0 * next(minutes))
+    trained(tmp_path, Checkpoint(every_n_minutes=1), epochs=1)
+    assert read(tmp_path, "last_2.ckpt")["global_step"] == 1  # of two steps
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"mode": "best"}, {"every_n_steps": 0}, {"every_n_minutes": -1.0}, {"keep_last": 0}, {"keep_best": 0}],
+)
+def test_settings_that_make_no_sense_are_refused_by_name(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        Checkpoint(**options)
+
+
+def test_a_score_that_nobody_logs_is_named_with_those_that_are_logged(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"val/score.*val/iou"):
+        trained(tmp_path, Checkpoint("val/score"))

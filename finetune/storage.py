@@ -1,0 +1,231 @@
+"""Checkpoint files: written aside and in the background, synced, verified, and only then given their names."""
+
+import os
+import shutil
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.plugins import CheckpointIO
+from torch import Tensor
+
+PART = ".part"  # a file that is still being written ends with it
+PLAIN = (type(None), bool, int, float, str, bytes, torch.dtype)
+
+
+class CheckpointFiles(CheckpointIO):
+    """What a trainer saves through: the training goes on as soon as everything has been copied.
+
+    Whatever a file held before stays until the new one is complete on the disk. A write that fails, because the disk
+    is full for one, raises at the next save or `wait`.
+    """
+
+    def __init__(self) -> None:
+        self._thread: ThreadPoolExecutor | None = None
+        self._last: Future[None] | None = None
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Copy what is to be saved, and write it in the background; waits for the file before it."""
+        self.wait()
+        self.then(partial(write, snapshot(checkpoint), Path(path)))
+
+    def then(self, action: Callable[[], None]) -> None:
+        """Do something behind what is being written, unless that fails."""
+        before = self._last
+        self._thread = self._thread or ThreadPoolExecutor(1, "checkpoint")
+
+        def run() -> None:
+            if before is not None:
+                before.result()
+            action()
+
+        self._last = self._thread.submit(run)
+
+    def wait(self) -> None:
+        """Return when everything is on the disk.
+
+        Raises:
+            OSError: what could not be written.
+        """
+        last, self._last = self._last, None
+        if last is not None:
+            last.result()
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read plain data, whatever `weights_only` says: nothing in a file is ever executed."""
+        self.wait()
+        content: dict[str, Any] = torch.load(path, map_location or "cpu", weights_only=True)
+        return content
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove a file behind what is being written."""
+        self.then(partial(Path(path).unlink, missing_ok=True))
+
+    def teardown(self) -> None:
+        """Wait for the last file, and end the thread."""
+        try:
+            self.wait()
+        finally:
+            thread, self._thread = self._thread, None
+            if thread is not None:
+                thread.shutdown()
+
+
+def behind(trainer: pl.Trainer, action: Callable[[], None]) -> None:
+    """Do something when the trainer's latest checkpoint is complete."""
+    files = trainer.strategy.checkpoint_io
+    if isinstance(files, CheckpointFiles):
+        files.then(action)
+    else:  # it does not write in the background
+        action()
+
+
+def wait(trainer: pl.Trainer) -> None:
+    """Return, on all ranks, when the trainer's checkpoints are on the disk."""
+    if isinstance(files := trainer.strategy.checkpoint_io, CheckpointFiles):
+        files.wait()
+    trainer.strategy.barrier("checkpoint files")
+
+
+def snapshot(content: Any, known: dict[Any, Tensor] | None = None, place: str = "") -> Any:
+    """A copy of nested lists, dicts and tensors, on the CPU; what was stored once is copied once.
+
+    Args:
+        content: plain data.
+        known: tensors that were copied already.
+        place: of the content in the checkpoint.
+
+    Raises:
+        TypeError: something that could not be read back as plain data.
+    """
+    known = {} if known is None else known
+    if isinstance(content, dict):
+        return {key: snapshot(value, known, f"{place}.{key}") for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        copies = [snapshot(value, known, f"{place}.{index}") for index, value in enumerate(content)]
+        return copies if isinstance(content, list) else tuple(copies)
+    if isinstance(content, Tensor):
+        return _copied(content, known)
+    if type(content) not in PLAIN:
+        raise TypeError(
+            f"the checkpoint's entry '{place[1:]}' is a {type(content).__name__}, which is no plain data and could "
+            f"not be read back. Make it a number, a string, a tensor, or a list or dict of them."
+        )
+    return content
+
+
+def _copied(tensor: Tensor, known: dict[Any, Tensor]) -> Tensor:
+    key = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+    if key not in known or not tensor.numel():
+        known[key] = tensor.detach().to("cpu", copy=True)
+    return known[key]
+
+
+def write(content: Any, path: Path) -> None:
+    """Write a checkpoint so that at any moment the path holds either the whole old file or the whole new one.
+
+    Raises:
+        OSError: the file could not be written, or reads back otherwise than it was written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + PART)
+    try:
+        with part.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        if found := damage(part):
+            raise OSError(f"'{part}' does not read back as it was written: {found}. Is the disk in order?")
+        part.replace(path)
+    except Exception as error:  # torch's writer reports a full disk as a RuntimeError without a number
+        part.unlink(missing_ok=True)
+        raise OSError(f"the checkpoint '{path}' could not be written: {error}") from error
+    sync_folder(path.parent)
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint file, by the checksums that torch writes of everything in it; None if nothing.
+
+    torch itself does not look at them when it reads.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            wrong = archive.testzip()
+    except (OSError, zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, ValueError) as error:
+        return str(error) or type(error).__name__
+    return f"the checksum of its entry '{wrong}' is wrong" if wrong else None
+
+
+def publish(written: Path, best: int | None, keep_best: int, keep_last: int) -> None:
+    """Give a written checkpoint its names: `last.ckpt`, and `best.ckpt` if it is the best.
+
+    Earlier ones move on: `last_2.ckpt` is the one before the last, `best_2.ckpt` the second best. Each name holds a
+    whole checkpoint at any moment. The best comes first: a process that is killed in between has an older last
+    checkpoint, and makes the best one again after it.
+
+    Args:
+        written: a complete file in the folder of the checkpoints; its own name goes.
+        best: its rank among the best, from 0; None if it is not among them.
+        keep_best: how many of the best stay.
+        keep_last: how many of the last stay; 0 if this one is not to be the last.
+    """
+    folder = written.parent
+    if best is not None:
+        shift(folder, "best", best, keep_best)
+        link(written, folder / numbered("best", best))
+    if keep_last:
+        shift(folder, "last", 0, keep_last)
+        written.replace(folder / numbered("last", 0))
+    else:
+        written.unlink()
+    sync_folder(folder)
+
+
+def shift(folder: Path, name: str, rank: int, keep: int) -> None:
+    """Move the checkpoints from a rank on by one, and the last one out."""
+    for place in reversed(range(rank, keep - 1)):
+        if (path := folder / numbered(name, place)).exists():
+            link(path, folder / numbered(name, place + 1))
+
+
+def numbered(name: str, rank: int) -> str:
+    """The file name of a rank.
+
+    >>> numbered("last", 0), numbered("last", 1)
+    ('last.ckpt', 'last_2.ckpt')
+    """
+    return f"{name}.ckpt" if rank == 0 else f"{name}_{rank + 1}.ckpt"
+
+
+def link(source: Path, target: Path) -> None:
+    """Let a second name hold the same file, without writing it again where the file system can do that."""
+    part = target.with_name(target.name + PART)
+    part.unlink(missing_ok=True)
+    try:
+        os.link(source, part)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, part)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+    part.replace(target)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names durable, where the system can open a folder."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
