@@ -48,6 +48,9 @@ def check_ranks_agree(trainer: pl.Trainer, model: nn.Module) -> None:
 def average_statistics(trainer: pl.Trainer, norms: Iterable[nn.Module]) -> None:
     """Give all ranks the mean of their batch-norm statistics, where DDP would give them those of the first rank.
 
+    Statistics that are the same on all ranks stay as they are, to the last bit: a training that is resumed right before
+    a validation averages twice.
+
     Args:
         trainer: whose ranks take part.
         norms: modules with running statistics.
@@ -60,7 +63,10 @@ def average_statistics(trainer: pl.Trainer, norms: Iterable[nn.Module]) -> None:
     ]
     if trainer.world_size == 1 or not statistics:
         return
-    mean = trainer.strategy.reduce(torch.cat([buffer.flatten() for buffer in statistics]), reduce_op="mean")
+    own = torch.cat([buffer.flatten() for buffer in statistics])
+    lowest = trainer.strategy.reduce(own.clone(), reduce_op="min")
+    # of what lies above the lowest, which is exactly 0 where all agree: a mean of three equal numbers may round
+    mean = lowest + trainer.strategy.reduce(own - lowest, reduce_op="mean")
     for buffer, values in zip(
         statistics, mean.split_with_sizes([buffer.numel() for buffer in statistics]), strict=True
     ):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from finetune.tasks.ranks import check_ranks_agree
+from tests.tasks.many_ranks import results
 from tests.tasks.two_processes import run_two_ranks
 from tests.tasks.two_ranks import PRESETS, fit, task
 
@@ -52,6 +53,19 @@ def test_both_ranks_validate_with_the_mean_of_their_batch_norm_statistics(ranks:
     for name, value in first["own"].items():
         torch.testing.assert_close(first["validated"][name], (value + second["own"][name]) / 2)
         assert torch.equal(first["validated"][name], second["validated"][name])
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_statistics_become_the_mean_of_all_ranks_and_then_stay_to_the_last_bit(size: int) -> None:
+    for kind, dtype in enumerate((torch.float32, torch.float64)):
+        ranks = [rank["averaged"][kind] for rank in results()[size]]
+        mean = torch.stack([rank["own"].double() for rank in ranks]).mean(0).to(dtype)
+        for rank in ranks:
+            assert rank["shared"].dtype == dtype
+            assert torch.equal(rank["shared averaged"], rank["shared"])
+            torch.testing.assert_close(rank["own averaged"], mean)
+            assert torch.equal(rank["own averaged"], ranks[0]["own averaged"])
+            assert not torch.equal(rank["own averaged"], rank["own"])
 
 
 def test_without_wrapping_anew_the_ranks_would_drift_apart(ranks: list[dict[str, Any]]) -> None:
