@@ -1,0 +1,230 @@
+"""Loading that ends clearly: which file a worker died over, and its errors as they were raised."""
+
+import os
+import pickle
+import re
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
+from multiprocessing import active_children
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from finetune.data.dataset import Key, Sample
+from finetune.data.records import DataError
+
+# what usually sends a signal, and what to do then; num_workers=0 is for all the others
+REASONS = {
+    "SIGKILL": "The system does that when memory runs out: lower data.num_workers or data.batch_size",
+    "SIGBUS": "The shared memory that batches are handed over in (/dev/shm) is full: enlarge it (docker run "
+    "--shm-size=8g), or lower data.num_workers",
+    "SIGSEGV": "The file may be damaged in a way that its decoder does not survive: replace it or take it out",
+}
+REASONS["SIGABRT"] = REASONS["SIGFPE"] = REASONS["SIGILL"] = REASONS["SIGSEGV"]
+
+
+def watched(
+    dataset: Dataset[Sample], collate_fn: Callable[[Sequence[Sample]], Any], num_workers: int = 0, **options: Any
+) -> "WatchedLoader":
+    """A data loader that names what it failed on.
+
+    Args:
+        dataset: asked for one sample after another.
+        collate_fn: makes a batch of samples.
+        num_workers: processes that load; 0 loads in this one.
+        options: further arguments of `DataLoader`.
+    """
+    return WatchedLoader(
+        Watched(dataset, num_workers), num_workers=num_workers, collate_fn=partial(_collate, collate_fn), **options
+    )
+
+
+class WatchedLoader(DataLoader[Sample]):
+    """Torch's data loader over a `Watched` dataset; in all else the same.
+
+    An exception of a worker is raised as it was there, type and message, with the worker's traceback as its cause;
+    torch would make one text of both. A worker that dies raises a RuntimeError that names the file and the signal.
+    """
+
+    _workers: tuple[BaseProcess, ...] = ()
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch promises a class of its own
+        before = set(active_children())
+        batches = self._explained(super().__iter__)
+        alive = (worker for worker in self._workers if worker.is_alive())
+        self._workers = (*alive, *(worker for worker in active_children() if worker not in before))
+        return self._told(batches)
+
+    def explain(self, error: BaseException) -> None:
+        """Give torch's error of a dead worker a message that names the file; leave any other as it is.
+
+        Torch tells of a death by a signal, which raises wherever the process happens to be. Iteration explains what is
+        raised in it; whoever catches errors elsewhere calls this.
+        """
+        if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+            pids = {int(number) for number in re.findall(r"\d+", str(error))}
+            if said := self._last_words(pids):
+                error.args = (said,)
+
+    def _told(self, batches: Iterator[Any]) -> Iterator[Any]:
+        while True:
+            try:
+                batch = self._explained(lambda: next(batches))
+            except StopIteration:
+                return
+            try:
+                if isinstance(batch, Failure):
+                    raise batch.error from RuntimeError(f"in a loading worker:\n{batch.traceback}")
+                yield batch
+            finally:  # not to be kept while the next one is waited for, nor in a circle of the error and this frame
+                del batch
+
+    def _explained(self, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except RuntimeError as error:
+            self.explain(error)
+            raise
+        except (OSError, EOFError) as error:
+            # a worker that died before its batch was fetched; it takes a moment until the system says so
+            wait([worker.sentinel for worker in self._workers], timeout=1 if self._workers else 0)
+            if said := self._last_words({worker.pid for worker in self._workers}):
+                raise RuntimeError(said) from error
+            raise
+
+    def _last_words(self, pids: Collection[int | None]) -> str | None:
+        """What to say of the first of these workers that is dead; None if all live."""
+        assert isinstance(self.dataset, Watched)
+        dead = (worker for worker in self._workers if worker.pid in pids and worker.exitcode is not None)
+        return next((_obituary(worker, self.dataset.doing(worker.pid)) for worker in dead), None)
+
+
+class Watched(Dataset[Sample]):
+    """A dataset that notes what it reads in memory that is shared with the process that started it.
+
+    Args:
+        dataset: to be read.
+        workers: how many processes will.
+
+    Attributes:
+        notes: a row for each worker and one for the process itself (workers + 1, 3), int64: process id, index of the
+            latest sample, whether it is still being read.
+    """
+
+    def __init__(self, dataset: Dataset[Sample], workers: int = 0) -> None:
+        self.dataset = dataset
+        self.notes = torch.zeros(workers + 1, 3, dtype=torch.int64)
+        self.notes.share_memory_()  # type: ignore[no-untyped-call]  # torch does not say
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]  # sized
+
+    def __getitem__(self, key: int | Key) -> Sample:
+        return self.dataset[key]
+
+    def __getitems__(self, keys: Sequence[int | Key]) -> "list[Sample] | Failure":
+        """Samples of a batch; torch asks for all of them at once."""
+        worker = get_worker_info()
+        if worker is None:
+            return self._read(keys, self.notes[-1])
+        read: list[Sample] | Failure = _caught(lambda: self._read(keys, self.notes[worker.id]))
+        return read
+
+    def doing(self, pid: int | None) -> str:
+        """What a worker was doing last."""
+        for noted, index, reads in self.notes.tolist():
+            if noted == pid:
+                return f"{'while' if reads else 'after'} it read {self.called(index)}"
+        return "before it read anything"
+
+    def called(self, index: int) -> str:
+        """A sample's image and mask; its index where it is drawn."""
+        records = getattr(self.dataset, "records", None)
+        return f"'{records[index].image}' or its mask" if records else f"picture {index}"
+
+    def _read(self, keys: Sequence[int | Key], note: Tensor) -> list[Sample]:
+        samples = []
+        note[0] = os.getpid()
+        for key in keys:
+            note[1] = index = key.index if isinstance(key, Key) else key
+            note[2] = 1  # behind the index: a worker can die between the two
+            try:
+                samples.append(self[key])
+            except Exception as error:
+                if not isinstance(error, DataError):  # those name it themselves
+                    error.add_note(f"while reading {self.called(index)}")
+                raise
+            note[2] = 0
+        return samples
+
+
+def outlive_signals() -> None:
+    """Let this worker end when its parent ends it, or is gone, and not by signals that are sent to all processes.
+
+    Torch and multiprocessing end workers by SIGTERM and then wait for ever, so it cannot be ignored altogether.
+    """
+    for name in ("SIGINT", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # which tells the sender; not on macOS and Windows
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_obey_parent, daemon=True).start()
+
+
+def _obey_parent() -> None:
+    parent = os.getppid()
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)  # any other code would be taken for a failure
+
+
+class Failure:
+    """An error on its way out of a worker.
+
+    Attributes:
+        error: as it was raised, or a RuntimeError of the same words if it cannot be sent.
+        traceback: as text, for none can be sent.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        self.error = _sent(error)
+        self.traceback = "".join(traceback.format_exception(error))
+
+
+def _sent(error: Exception) -> Exception:
+    """What arrives of an error in another process."""
+    try:
+        arrived = pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever its pickling raises
+        arrived = None
+    if isinstance(arrived, Exception) and str(arrived) == str(error):
+        return arrived
+    return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+def _caught(action: Callable[[], Any]) -> Any:
+    try:
+        return action()
+    except Exception as error:
+        return Failure(error)
+
+
+def _collate(collate_fn: Callable[[Sequence[Sample]], Any], samples: Sequence[Sample] | Failure) -> Any:
+    if isinstance(samples, Failure):
+        return samples
+    return collate_fn(samples) if get_worker_info() is None else _caught(lambda: collate_fn(samples))
+
+
+def _obituary(worker: BaseProcess, doing: str) -> str:
+    code = worker.exitcode or 0
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else ""
+    end = f"was ended by {name}" if name else f"ended with code {code}"
+    reason = f"{REASONS[name]}. Or" if name in REASONS else "To see why,"
+    return f"loading worker {worker.pid} {end} {doing}. {reason} load in the training process, with data.num_workers=0."

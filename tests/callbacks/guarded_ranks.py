@@ -1,0 +1,49 @@
+"""Trains as one of two ranks with a bad step on the second alone: `python -m tests.callbacks.guarded_ranks FOLDER`.
+
+Started twice by `test_guard.py`, with the variables that torchrun sets.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from finetune.callbacks import DivergedError, Guard, Tuning
+from finetune.tasks.strategy import FullySharded
+from tests.callbacks.test_guard import Breaks, breaking_task
+from tests.tasks.tiny_run import tiny_data, tiny_trainer
+
+
+class BreaksOnSecond(Breaks):
+    """Only the second rank meets what is wrong."""
+
+    def goes_wrong(self, batch_idx: int) -> bool:
+        return super().goes_wrong(batch_idx) and self.global_rank == 1
+
+
+def fit(strategy: str, kind: str, skip: int) -> dict[str, Any]:
+    """The weights, or the message, and at which step the training was then."""
+    task = breaking_task(kind, at=(1,), task=BreaksOnSecond)
+    strategies: Any = FullySharded() if strategy == "fsdp2" else strategy
+    trainer = tiny_trainer(Tuning(), Guard(skip), devices=2, strategy=strategies, limit_val_batches=0)
+    said = ""
+    try:
+        trainer.fit(task, datamodule=tiny_data(train=12, batch_size=2))
+    except DivergedError as error:
+        said = str(error)
+    state = {} if strategy == "fsdp2" else {name: tensor.clone() for name, tensor in task.model.state_dict().items()}
+    finite = all(bool(p.isfinite().all()) for p in task.model.parameters())
+    return {"said": said, "step": trainer.global_step, "state": state, "finite": finite}
+
+
+def main(folder: Path, rank: int) -> None:
+    torch.set_num_threads(1)
+    cases = [("ddp", "constant", 0), ("ddp", "gradient", 0), ("ddp", "constant", 1)]
+    cases += [("fsdp2", "constant", 0), ("fsdp2", "gradient", 1)]
+    torch.save({"/".join(map(str, case)): fit(*case) for case in cases}, folder / f"rank_{rank}.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(os.environ["RANK"]))
