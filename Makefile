@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test slow check format clean
+.PHONY: help quickstart test slow torture check format clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -17,6 +17,9 @@ test: $(VENV)/dev ## install the tools too and run the whole test suite
 
 slow: $(VENV)/dev ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+torture: $(VENV)/dev ## kill small trainings 100 times and compare how they end (half an hour)
+	$(BIN)/python -m tests.torture $(VENV)/torture --kills 100
 
 check: $(VENV)/dev ## lint, format and types
 	$(BIN)/ruff check .

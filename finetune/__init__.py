@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from finetune.finding import find_batch_size, find_lr
     from finetune.models import Segmenter
     from finetune.planning import plan
-    from finetune.run import load, predict, train
+    from finetune.prediction import load, predict
+    from finetune.run import train
 
 __version__ = "0.1.0"
 __all__ = ["Segmenter", "compose", "evaluate", "find_batch_size", "find_lr", "load", "plan", "predict", "train"]
 
-_HOMES = dict.fromkeys(("load", "predict", "train"), "finetune.run")
+_HOMES = {"train": "finetune.run", **dict.fromkeys(("load", "predict"), "finetune.prediction")}
 _HOMES |= {"Segmenter": "finetune.models", "compose": "finetune.config", "evaluate": "finetune.evaluation"}
 _HOMES |= {"plan": "finetune.planning", **dict.fromkeys(("find_batch_size", "find_lr"), "finetune.finding")}
 

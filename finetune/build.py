@@ -1,10 +1,7 @@
 """Names and numbers of a config become objects; the only translator between YAML and the parts."""
 
-import inspect as python_inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from difflib import get_close_matches
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,139 +10,28 @@ import torch
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.loggers import Logger
 from timm.optim import create_optimizer_v2
 
-from finetune import data as data_room
-from finetune.callbacks import Tuning
+from finetune.callbacks import Interruption, Tuning
 from finetune.config import ConfigError
-from finetune.data.dataset import Sample
+from finetune.data import shortlist
 from finetune.data.module import SegmentationData
-from finetune.data.records import DataError, Record
-from finetune.data.statistics import Statistics
+from finetune.datasets import Data, loss_weights
+from finetune.loggers import continued
 from finetune.losses import SegmentationLoss
 from finetune.models import Segmenter
-from finetune.models.segmenter import class_names
+from finetune.options import Config, known_options, without_name
+from finetune.storage import CheckpointFiles
 from finetune.tasks import SemanticTask
 from finetune.tasks.strategy import FullySharded
+from finetune.trust import check_target
 from finetune.tuning.outline import assumed
 from finetune.tuning.plan import Plan, Rule, Stall
 from finetune.tuning.timing import Timeline, check_timing
 
-Config = Mapping[str, Any]
 C = TypeVar("C", bound=pl.Callback)
-SPLITS = ("train", "val", "test", "all")
-
-
-@dataclass
-class Data:
-    """What a run learns from.
-
-    Attributes:
-        classes: their names.
-        ignore_index: label of pixels that count for nothing.
-        datasets: by split.
-        records: of all splits, for `splits.csv`; empty for drawn pictures.
-        statistics: by split; empty for drawn pictures.
-    """
-
-    classes: tuple[str, ...]
-    ignore_index: int
-    datasets: dict[str, torch.utils.data.Dataset[Sample]]
-    records: list[Record] = field(default_factory=list)
-    statistics: dict[str, Statistics] = field(default_factory=dict)
-
-    def sizes(self) -> dict[str, int]:
-        """Number of images in each split."""
-        return {split: len(dataset) for split, dataset in self.datasets.items()}  # type: ignore[arg-type]  # sized
-
-    def describe(self) -> str:
-        """Such as `367 train, 101 val and 233 test images, 11 classes`."""
-        counts = [f"{count:,} {split}" for split, count in self.sizes().items()]
-        images = f"{', '.join(counts[:-1])} and {counts[-1]}" if len(counts) > 1 else counts[0]
-        return f"{images} images, {len(self.classes)} classes: {', '.join(self.classes)}"
-
-
-def training_data(config: Config) -> Data:
-    """The three datasets of a training; `train` is augmented."""
-    settings, seed, channels = config["data"], config["seed"], config["backbone"]["in_channels"]
-    transform = augment(config["augment"], settings["ignore_index"])
-    if settings["kind"] == "drawn":
-        return drawn_data(settings, seed, transform)
-    records = split_records(settings, seed)
-    return folder_data(settings, records, channels, seed, transform)
-
-
-def drawn_data(settings: Config, seed: int, transform: data_room.Transform | None = None) -> Data:
-    """Pictures drawn on the fly; validation and test have a quarter as many each."""
-    count, size, ignore = settings["count"], settings["size"], settings["ignore_index"]
-    counts = {"train": count, "val": max(1, count // 4), "test": max(1, count // 4)}
-    datasets: dict[str, torch.utils.data.Dataset[Sample]] = {
-        split: data_room.DrawnDataset(n, size, seed, split, transform if split == "train" else None, ignore)
-        for split, n in counts.items()
-    }
-    return Data(data_room.CLASS_NAMES, ignore, datasets)
-
-
-def split_records(settings: Config, seed: int) -> list[Record]:
-    """Images and masks of a folder, each in its split: that of a file, the folder's own, or a seeded one."""
-    records = found_records(settings)
-    if settings["splits"]:
-        return assigned(records, settings["splits"])
-    if all(record.split for record in records):
-        return records
-    names = [record.name for record in records]
-    return data_room.assign_splits(records, data_room.seeded_split(names, settings["val"], settings["test"], seed))
-
-
-def found_records(settings: Config) -> list[Record]:
-    """Images and masks of a folder; their split is empty where the folder has none."""
-    if not settings["root"]:
-        raise DataError("data.root is not set. Set it to a folder with images/ and masks/, or use data=drawn.")
-    return data_room.folder_records(Path(settings["root"]), settings["mask_suffix"])
-
-
-def assigned(records: Sequence[Record], path: str) -> list[Record]:
-    """The records in the splits of a `splits.csv`."""
-    return data_room.assign_splits(records, data_room.read_splits(Path(path)))
-
-
-def folder_data(
-    settings: Config,
-    records: Sequence[Record],
-    channels: int,
-    seed: int,
-    transform: data_room.Transform | None = None,
-) -> Data:
-    """Datasets of the records by split, every file looked at once."""
-    ignore, values = settings["ignore_index"], settings["mask_values"]
-    if settings["classes"] is None:
-        raise DataError(_classes_hint(records, ignore, values, channels))
-    classes = class_names(settings["classes"])
-    statistics = data_room.inspect(records, len(classes), ignore, values, channels)
-    datasets: dict[str, torch.utils.data.Dataset[Sample]] = {}
-    for split in dict.fromkeys(record.split for record in sorted(records, key=lambda r: SPLITS.index(r.split))):
-        chosen = [record for record in records if record.split == split]
-        change = transform if split == "train" else None
-        datasets[split] = data_room.SegmentationDataset(chosen, channels, ignore, values, change, seed)
-    return Data(classes, ignore, datasets, list(records), statistics)
-
-
-def _classes_hint(records: Sequence[Record], ignore: int, values: Sequence[int] | None, channels: int) -> str:
-    statistics = data_room.inspect(records, 255, ignore, values, channels)
-    pixels = torch.stack([found.pixels for found in statistics.values()]).sum(dim=0)
-    labels = pixels.nonzero().flatten().tolist()
-    return (
-        f"data.classes is not set. The masks hold the labels {', '.join(map(str, labels))}. Set data.classes to how "
-        f"many classes there are, or to their names as [background,thing,...]; a label that is not to be learnt goes "
-        f"to data.ignore_index."
-    )
-
-
-def augment(settings: Config, ignore_index: int) -> data_room.Augment:
-    """The training transform."""
-    checked = known_options("augment", data_room.Augment, settings)
-    return data_room.Augment(**checked, ignore_index=ignore_index)
 
 
 def model(config: Config, classes: Sequence[str]) -> Segmenter:
@@ -162,6 +48,27 @@ def model(config: Config, classes: Sequence[str]) -> Segmenter:
         head_options=without_name(head),
         lora=config["tuning"]["lora"],
     )
+
+
+def model_from(config: Config, classes: Sequence[str], source: Segmenter) -> tuple[Segmenter, str]:
+    """Backbone and head with the weights and the normalisation of another model, and a line that says what fits.
+
+    Raises:
+        ConfigError: it has another backbone.
+    """
+    weightless = {**config, "backbone": {**config["backbone"], "weights": "none"}}
+    made = model({**weightless, "tuning": {**config["tuning"], "lora": None}}, classes)
+    taken, left = made.take_weights(source)
+    sizes = {name: parameter.numel() for name, parameter in made.backbone.named_parameters(prefix="backbone")}
+    if sum(size for name, size in sizes.items() if name in taken) < sum(sizes.values()) / 2:  # names alone may agree
+        raise ConfigError(
+            f"init_from={config['init_from']} has the backbone {source.backbone.name}, whose weights do not fit "
+            f"backbone.name={config['backbone']['name']}. Set backbone=timm backbone.name={source.backbone.name}"
+        )
+    if config["tuning"]["lora"] is not None:
+        made.adapt(config["tuning"]["lora"])
+    told = f"{len(taken):,} of {len(taken) + len(left):,} tensors are those of {config['init_from']}"
+    return made, told + (f"; begun anew: {shortlist(left)}" if left else "")
 
 
 def loss(settings: Config, ignore_index: int, weights: torch.Tensor | None) -> SegmentationLoss:
@@ -228,18 +135,6 @@ def untrained_task(config: Config, network: Segmenter, criterion: SegmentationLo
     )
 
 
-def loss_weights(rule: str, data: Data) -> torch.Tensor | None:
-    """Weights of the classes from their pixels in the training masks; None where all count the same."""
-    if rule == "none":
-        return None
-    if data.statistics:
-        return data_room.class_weights(data.statistics["train"].pixels, rule)
-    pixels = torch.zeros(256, dtype=torch.int64)
-    for index in range(data.sizes()["train"]):
-        pixels += torch.bincount(data.datasets["train"][index]["mask"].flatten().long(), minlength=256)
-    return data_room.class_weights(pixels[: len(data.classes)], rule)
-
-
 def loaders(config: Config, data: Data) -> SegmentationData:
     """The data as Lightning takes it."""
     settings, sets = config["data"], data.datasets
@@ -279,63 +174,50 @@ def _cpu_computes_bf16() -> bool:
     return bool(torch.backends.mkldnn.is_available()) and torch.cpu._is_avx512_bf16_supported()  # type: ignore[no-untyped-call]
 
 
-def trainer(config: Config, folder: Path) -> pl.Trainer:
+def trainer(config: Config, folder: Path, step: int | None = None) -> pl.Trainer:
     """Lightning's Trainer with the configured callbacks and loggers, writing below the run folder.
+
+    Args:
+        config: of a training.
+        folder: of the run.
+        step: behind which the training goes on; None for a new one.
 
     Raises:
         ConfigError: a setting that Lightning, or a callback, does not take.
     """
     try:
-        callbacks = [instantiate(entry) for entry in config["callbacks"].values() if entry]
-        loggers = [instantiate(entry) for entry in (config["logger"] or {}).values()]
+        callbacks = [
+            _made(entry, pl.Callback, f"callbacks.{name}") for name, entry in config["callbacks"].items() if entry
+        ]
+        entries = continued(config["logger"] or {}, step) if step is not None else config["logger"] or {}
+        loggers = [_made(entry, Logger, f"logger.{name}") for name, entry in entries.items() if entry]
         return pl.Trainer(
             **{
                 "num_sanity_val_steps": 0,  # every file was looked at already
                 "use_distributed_sampler": False,  # our samplers shard without padding
                 "enable_model_summary": False,  # the plan says more
                 "enable_progress_bar": any(isinstance(callback, ProgressBar) for callback in callbacks),
-                "enable_checkpointing": any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
+                "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
+                "plugins": CheckpointFiles(),
                 **config["trainer"],
                 **({"strategy": FullySharded()} if config["trainer"]["strategy"] == "fsdp2" else {}),
             },
-            callbacks=[Tuning(), *callbacks],
+            callbacks=[Tuning(), *callbacks, Interruption()],
             logger=loggers or False,
             default_root_dir=folder,
         )
+    except ConfigError:
+        raise
     except (ValueError, TypeError, HydraException, MisconfigurationException) as error:
         raise ConfigError(f"trainer, callbacks or logger: {error}") from error
+
+
+def _made(entry: Config, kind: type[Any], key: str) -> Any:
+    check_target(entry, kind, key)
+    return instantiate(entry)
 
 
 def find_callback(trainer: pl.Trainer, kind: type[C]) -> C | None:
     """The trainer's first callback of a kind, or None."""
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # missing in the class
     return next((callback for callback in callbacks if isinstance(callback, kind)), None)
-
-
-def known_options(group: str, function: Callable[..., Any], given: Config, skip: Sequence[str] = ()) -> dict[str, Any]:
-    """The given options, if the function has all of them.
-
-    Raises:
-        ConfigError: one that it has not; the nearest names are shown.
-    """
-    names = [name for name in python_inspect.signature(function).parameters if name not in skip]
-    unknown = [name for name in given if name not in names]
-    if unknown:
-        hints = "; ".join(f"'{name}': {nearest(name, names)}" for name in unknown)
-        raise ConfigError(f"{group} has unknown options: {hints}")
-    return {str(name): value for name, value in given.items()}
-
-
-def without_name(settings: Config, *also: str) -> dict[str, Any]:
-    """The settings but for their name and those said besides."""
-    return {key: value for key, value in settings.items() if key not in ("name", *also)}
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """A hint with the nearest names, or with all of them where none is near.
-
-    >>> nearest("adamww", ["adamw", "sgd"]), nearest("x", ["adamw", "sgd"])
-    ('Did you mean adamw?', 'Known are adamw, sgd.')
-    """
-    near = get_close_matches(name, known, n=3)
-    return f"Did you mean {' or '.join(near)}?" if near else f"Known are {', '.join(known)}."

@@ -10,14 +10,15 @@ from omegaconf import OmegaConf
 from timm.optim import create_optimizer_v2, list_optimizers
 
 from finetune import build
-from finetune.build import Config, Data, known_options, nearest, without_name
 from finetune.config import ConfigError, Mistakes, config_folder
 from finetune.data.decode import MODES
 from finetune.data.statistics import class_weights
+from finetune.datasets import Data, training_data
 from finetune.metrics.confusion import scores
 from finetune.models.backbone import check_name
 from finetune.models.heads import head_type
 from finetune.models.lora import add_lora
+from finetune.options import Config, known_options, nearest, without_name
 from finetune.tasks.sharding import PRECISIONS, steps_on_shares
 from finetune.tuning.plan import Plan
 from finetune.tuning.schedules import SCHEDULES, schedule
@@ -42,7 +43,7 @@ def check(config: Config) -> Data:
     """
     mistakes = Mistakes()
     check_settings(config, mistakes)
-    found: Data | None = mistakes.attempt(lambda: build.training_data(config))
+    found: Data | None = mistakes.attempt(lambda: training_data(config))
     if found is not None:
         mistakes.attempt(lambda: check_monitors(config, found.classes))
         mistakes.attempt(lambda: check_batches(config, found))

@@ -20,6 +20,7 @@ HELP = """finetune: fine-tune pretrained timm backbones for image segmentation
 
   finetune train data.root=FOLDER data.classes=[background,thing]   FOLDER has images/ and masks/
   finetune train experiment=quickstart                              try it without any data
+  finetune train resume=outputs/...                                 go on exactly where a run stopped
   finetune train -m backbone=resnet18,convnext_tiny                 a sweep
   finetune plan tuning=gradual backbone=resnet50                    what would train when, at which rate and cost
   finetune evaluate run=outputs/...                                 score a run, on its data or on data.root=...
@@ -104,10 +105,14 @@ def _job(command: str, config: DictConfig) -> float | None:
         if sweeping:
             _settle_sweep_job(command, config)
         if command == "train":
-            sys.argv.append(f"output={config.output}")  # further ranks share the folder of the first
+            sys.argv += _same_folder(config)
         return _act(command, config)
-    except KeyboardInterrupt:
-        _leave(130, "interrupted")
+    except KeyboardInterrupt as error:
+        _leave(130, "interrupted", error)
+    except SystemExit as error:
+        if notes := getattr(error, "__notes__", ()):  # told to stop, and this is the rank that speaks
+            print("\n".join([str(error), *notes]), file=sys.stderr)
+        raise
     except BrokenPipeError:
         _hang_up()
     except Exception as error:
@@ -120,11 +125,27 @@ def _job(command: str, config: DictConfig) -> float | None:
 def _settle_sweep_job(command: str, config: DictConfig) -> None:
     """Put a job below the sweep's folder, and refuse what would run the sweep again in every rank."""
     check_one_device(config)
+    if config.get("resume"):
+        raise ConfigError("resume goes on with one run, and -m makes several. Leave one of them out.")
     settings = HydraConfig.get()
     if command == "train" and not any(word.startswith("output=") for word in settings.overrides.task):
         config.output = settings.runtime.output_dir
     if command == "plan" and not any(word.startswith("plan.picture=") for word in settings.overrides.task):
         config.plan.picture = f"{settings.runtime.output_dir}/plan.png"
+
+
+def _same_folder(config: DictConfig) -> list[str]:
+    """Words for further ranks, which share the folder of the first, and the checkpoint that it goes on from."""
+    if not config.resume:
+        return [f"output={config.output}"]
+    from finetune.config import settled
+    from finetune.resume import find
+
+    before = find(settled(config))
+    if before is None:
+        return [f"output={config.output}", "resume=null"]
+    config.resume = str(before.checkpoint)  # `auto` might find another later
+    return [f"output={before.folder}", f"resume={config.resume}"]
 
 
 def check_one_device(config: DictConfig) -> None:
@@ -176,8 +197,8 @@ def _hang_up() -> NoReturn:
     sys.exit(141)  # as the shell counts a process that SIGPIPE has ended
 
 
-def _leave(code: int, message: str, error: Exception | None = None) -> NoReturn:
-    if error is not None and os.environ.get("HYDRA_FULL_ERROR") == "1":
+def _leave(code: int, message: str, error: BaseException | None = None) -> NoReturn:
+    if isinstance(error, Exception) and os.environ.get("HYDRA_FULL_ERROR") == "1":
         traceback.print_exception(error)
-    print(f"error: {message}", file=sys.stderr)
+    print("\n".join([f"error: {message}", *getattr(error, "__notes__", ())]), file=sys.stderr)
     sys.exit(code)

@@ -180,17 +180,23 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def configure(words: Sequence[str | DictConfig], command: str) -> dict[str, Any]:
-    """The plain config of a command, from its words or from one composed config.
+    """The plain config of a command, from its words or from one composed config."""
+    return settled(composed(words, command))
 
-    The data's folder is made absolute, so that the run can be used from anywhere later.
-    """
-    composed = (
-        words[0] if len(words) == 1 and isinstance(words[0], DictConfig) else compose(*map(str, words), command=command)
-    )
-    config = plain(composed)
-    if (config.get("data") or {}).get("root"):
-        config["data"]["root"] = str(Path(config["data"]["root"]).expanduser().resolve())
-    return config
+
+def composed(words: Sequence[str | DictConfig], command: str) -> DictConfig:
+    """The config of a command as Hydra composes it, from its words or composed already."""
+    if len(words) == 1 and isinstance(words[0], DictConfig):
+        return words[0]
+    return compose(*map(str, words), command=command)
+
+
+def settled(config: DictConfig) -> dict[str, Any]:
+    """The config as plain data; the data's folder is made absolute, so that the run can be used from anywhere later."""
+    values = plain(config)
+    if (values.get("data") or {}).get("root"):
+        values["data"]["root"] = str(Path(values["data"]["root"]).expanduser().resolve())
+    return values
 
 
 def required(config: Mapping[str, Any], key: str) -> str:

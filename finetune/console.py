@@ -10,6 +10,7 @@ HINTS = (
     ".*sync_dist=True.*",  # every rank logs what was reduced already
     ".*does not have many workers.*",  # ours are few where that is faster
     ".*module\\(s\\) in eval mode at the start of training.*",  # frozen, and parts of the backbone that no map needs
+    ".*your dataloader is not resumable.*",  # our sampler is
     ".*LeafSpec.*",  # Lightning's own use of torch
 )
 

@@ -9,10 +9,9 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-import yaml
 from omegaconf import DictConfig
 
-from finetune import build
+from finetune import build, datasets
 from finetune.callbacks import IoU
 from finetune.checkpoint import Saved, load_model
 from finetune.config import ConfigError, compose, configure, plain, required, usage
@@ -21,6 +20,7 @@ from finetune.data.module import SegmentationData
 from finetune.folder import check_new
 from finetune.reports.evaluation import write_evaluation
 from finetune.tasks import SemanticTask
+from finetune.trust import read_config
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def score(trainer: pl.Trainer, task: SemanticTask, loaders: SegmentationData, sp
     return task.epoch_matrix().cpu() if counter is None or counter.matrix is None else counter.matrix
 
 
-def evaluation_data(path: Path, config: Mapping[str, Any], saved: Saved) -> tuple[build.Data, str]:
+def evaluation_data(path: Path, config: Mapping[str, Any], saved: Saved) -> tuple[datasets.Data, str]:
     """The data to evaluate on, and the name of its split.
 
     What the config leaves open is as the run was trained; a folder of other images without a split is taken whole.
@@ -93,24 +93,24 @@ def evaluation_data(path: Path, config: Mapping[str, Any], saved: Saved) -> tupl
         ConfigError: other classes than the model's, or a split that is not there.
     """
     home, classes = run_folder(path), saved.model.class_names
-    trained = yaml.safe_load((home / "config.yaml").read_text()) if home else plain(compose("data=folder"))
+    trained = read_config(home) if home else plain(compose("data=folder"))
     given = {key: value for key, value in config["data"].items() if value is not None}
     kind = given.get("kind") or ("folder" if "root" in given else trained["data"]["kind"])
     other = plain(compose("data=folder"))["data"] if kind == "folder" and trained["data"]["kind"] != "folder" else {}
     settings = {**trained["data"], **other, **saved.data, **given, "kind": kind, "classes": list(classes)}
     _check_classes(given.get("classes"), classes)
     if settings["kind"] == "drawn":
-        data = build.drawn_data(settings, trained["seed"])
+        data = datasets.drawn_data(settings, trained["seed"])
         split = _choose(config["split"], list(data.datasets))
         return data, split
-    records = build.found_records(settings)
+    records = datasets.found_records(settings)
     own = str(home / "splits.csv") if home is not None and "root" not in given else None
     splits = settings.get("splits") or own
     if splits is not None:
-        records = build.assigned(records, splits)
+        records = datasets.assigned(records, splits)
     split = _choose(config["split"], [record.split for record in records])
     chosen = [replace(record, split=split) for record in records if split in ("all", record.split)]
-    return build.folder_data(settings, chosen, saved.model.backbone.in_channels, trained["seed"]), split
+    return datasets.folder_data(settings, chosen, saved.model.backbone.in_channels, trained["seed"]), split
 
 
 def _check_classes(given: int | Sequence[str] | None, classes: Sequence[str]) -> None:

@@ -13,8 +13,10 @@ from finetune import build
 from finetune.check import check
 from finetune.config import ConfigError, configure, usage
 from finetune.console import speak
+from finetune.datasets import Data
 from finetune.plots import lr_curve_figure
 from finetune.probe import batch_shape, device, half_precision, noise_step
+from finetune.start import build_model
 from finetune.tuning import batch_size, lr_finder, memory
 from finetune.tuning.freeze import apply_trainability
 from finetune.tuning.groups import optimizer_groups
@@ -73,7 +75,7 @@ def provisional(config: dict[str, Any], alone: bool = True) -> tuple[dict[str, A
     return {**config, **settled}, found
 
 
-def settle(config: dict[str, Any], data: build.Data, open_groups: set[str]) -> tuple[dict[str, Any], LRFinding | None]:
+def settle(config: dict[str, Any], data: Data, open_groups: set[str]) -> tuple[dict[str, Any], LRFinding | None]:
     """The config with what was found, and how the learning rate was."""
     finding = None
     if "data" in open_groups:
@@ -91,8 +93,8 @@ def draw(finding: LRFinding, picture: Path) -> None:
     lr_curve_figure(*curves, finding.suggestions, picture, finding.suggestion)
 
 
-def _find_lr(config: Mapping[str, Any], data: build.Data, picture: Path | None) -> LRFinding:
-    task = build.task(config, build.model(config, data.classes), data)
+def _find_lr(config: Mapping[str, Any], data: Data, picture: Path | None) -> LRFinding:
+    task = build.task(config, build_model(config, data)[0], data)
     task.apply_plan()
     where, half = device(config), half_precision(config)
     task.to(where)
@@ -142,7 +144,7 @@ def _memory_limit(config: Mapping[str, Any]) -> int | None:
     return None if device(config) != "cpu" or free is None or held is None else held + int(SPARE * free)
 
 
-def _find_batch_size(config: Mapping[str, Any], data: build.Data) -> int:
+def _find_batch_size(config: Mapping[str, Any], data: Data) -> int:
     without_weights = {**config, "backbone": {**config["backbone"], "weights": "none"}}
     task = build.untrained_task(
         without_weights,

@@ -1,15 +1,17 @@
 """The run folder: made once everything has been checked, with the config, the circumstances and the log in it."""
 
+import errno
 import json
 import logging
 import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 import yaml
@@ -17,6 +19,12 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from finetune.config import ConfigError
 
+try:
+    import fcntl
+except ImportError:  # a system without it
+    fcntl = None  # type: ignore[assignment]
+
+CLOCK = "%Y-%m-%d %H:%M:%S"
 PACKAGES = (
     "finetune-seg",
     "torch",
@@ -37,14 +45,76 @@ def check_new(folder: Path, key: str = "output") -> None:
         )
 
 
-def make_run_folder(folder: Path, config: Mapping[str, Any]) -> None:
-    """Make the folder with `config.yaml`, `env.json` and an open `train.log`."""
+def open_run_folder(folder: Path, config: Mapping[str, Any], again: bool = False) -> None:
+    """Make the folder with `config.yaml`, `env.json` and an open `train.log`; or open that of a run that goes on.
+
+    Raises:
+        ConfigError: another process trains in it just now.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False))
-    (folder / "env.json").write_text(json.dumps(environment(int(config["seed"])), indent=2) + "\n")
+    _open_log(folder)
+    replace(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+    now = environment(int(config["seed"]))
+    if not again:
+        return note(folder, now)
+    known = json.loads((folder / "env.json").read_text())
+    now["at"] = time.strftime(CLOCK)
+    note(folder, {**known, "resumed": [*known.get("resumed", ()), now], "finished": None})
+
+
+def _open_log(folder: Path) -> None:
     log = logging.FileHandler(folder / "train.log")
+    assert log.stream is not None  # open, as no delay was asked for
+    if not _lock(log.stream):
+        log.close()
+        raise ConfigError(f"another process trains in '{folder}' just now. Wait for its end, or name another output.")
     log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger("finetune").addHandler(log)
+
+
+def finish(folder: Path) -> None:
+    """Note that a run has done all that it was to do."""
+    known = json.loads((folder / "env.json").read_text())
+    note(folder, {**known, "finished": time.strftime(CLOCK)})
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run has done all that it was to do."""
+    path = folder / "env.json"
+    return path.is_file() and bool(json.loads(path.read_text()).get("finished"))
+
+
+def note(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write `env.json`."""
+    replace(folder / "env.json", json.dumps(facts, indent=2) + "\n")
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a file so that it is never half there."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text)
+    part.replace(path)
+
+
+def is_running(folder: Path) -> bool:
+    """Whether a process on this machine trains in the folder just now."""
+    path = folder / "train.log"
+    if not path.is_file():
+        return False
+    with path.open("a") as file:
+        return not _lock(file)
+
+
+def _lock(file: TextIO) -> bool:
+    """Hold a file until it is closed or the process ends, in whatever way; whether nobody else holds it."""
+    if fcntl is None:
+        return True
+    try:
+        # of a process, unlike flock: the loading workers of a killed one, which live on for seconds, hold nothing
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EACCES, errno.EAGAIN)  # some network file systems cannot lock
+    return True
 
 
 def is_first_process() -> bool:

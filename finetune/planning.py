@@ -15,6 +15,7 @@ from finetune.check import check_monitors, check_settings
 from finetune.config import ConfigError, Mistakes, configure, usage
 from finetune.console import speak
 from finetune.data import CLASS_NAMES
+from finetune.datasets import split_records
 from finetune.finding import AUTO, provisional
 from finetune.models.segmenter import class_names
 from finetune.probe import batch_shape, device, half_precision, noise_step
@@ -60,6 +61,8 @@ def plan(*words: str | DictConfig) -> Planned:
     speak()
     with usage():
         settings = config["plan"]
+        if config["resume"]:
+            raise ConfigError("plan shows a training from its start, and plots/tuning.png a run. Leave resume out.")
         mistakes = Mistakes()
         check_settings(config, mistakes)
         mistakes.attempt(lambda: check_monitors(config, _classes(config)))
@@ -107,7 +110,7 @@ def _images(config: Mapping[str, Any]) -> tuple[int, str]:
     if count is None and data["kind"] == "drawn":
         count = data["count"]
     elif count is None and data["root"]:
-        count = sum(record.split == "train" for record in build.split_records(data, config["seed"]))
+        count = sum(record.split == "train" for record in split_records(data, config["seed"]))
     elif count is None:
         count, said = UNKNOWN_IMAGES, "{} training images assumed, as neither data.root nor plan.images says how many"
     return count, said.format(f"{count:,}")

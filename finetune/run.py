@@ -1,6 +1,7 @@
-"""What the commands `train` and `predict` do, and `load` for what a training leaves."""
+"""What the command `train` does."""
 
 import logging
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,25 +9,28 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
 from finetune import build
 from finetune.adapters import save_adapters
-from finetune.callbacks import Tuning
+from finetune.advice import advice
+from finetune.callbacks import Checkpoint, Interrupted, Tuning
 from finetune.check import check, check_length
-from finetune.checkpoint import load_model, save_model
-from finetune.config import configure, required, usage
+from finetune.checkpoint import save_model
+from finetune.config import usage
 from finetune.console import speak
 from finetune.data.module import SegmentationData
-from finetune.data.splits import write_splits
+from finetune.datasets import Data
 from finetune.evaluation import score
 from finetune.finding import AUTO, draw, provisional, settle
-from finetune.folder import check_new, close_log, is_first_process, make_run_folder
-from finetune.inference import Predictor
+from finetune.folder import close_log, finish, is_first_process, open_run_folder
 from finetune.reports.evaluation import write_curves, write_evaluation
 from finetune.reports.tuning import write_timeline
+from finetune.requeue import requeue
+from finetune.resume import Resumption, ways_on
+from finetune.start import build_model, describe_resumption, note_data, wanted, with_splits
+from finetune.storage import wait
 from finetune.tasks import SemanticTask
 from finetune.tasks.sharding import load_weights, whole_model
 
@@ -51,56 +55,71 @@ class Run:
 
 
 def train(*words: str | DictConfig) -> Run:
-    """Fine-tune a model.
+    """Fine-tune a model, or go on with a training that was stopped.
 
     Args:
-        words: the words of `finetune train`, such as `data.root=photos`; or one composed config.
+        words: the words of `finetune train`, such as `data.root=photos` or `resume=outputs/...`; or one config.
 
     Raises:
         ConfigError: with every mistake found, before anything is written.
+        Interrupted: the process was told to end, and has saved everything.
     """
-    config = configure(words, "train")
     speak()
-    folder = Path(config["output"])
     with usage():
-        if is_first_process():
-            check_new(folder)
+        config, before = wanted(words)
+        folder = Path(config["output"])
         config, searched = provisional(config)
-        data = check(config)
+        data = check(config if before is None else with_splits(config, folder))
         config["trainer"]["precision"] = build.precision(config["trainer"])
         config, finding = settle(config, data, searched)
         check_length(config, data)
         pl.seed_everything(config["seed"], verbose=False)
-        task = build.task(config, build.model(config, data.classes), data)
-        trainer, loaders = build.trainer(config, folder), build.loaders(config, data)
+        model, told = build_model(config, data, before)
+        task = build.task(config, model, data)
+        trainer, loaders = build.trainer(config, folder, before.step if before else None), build.loaders(config, data)
         if is_first_process():
-            make_run_folder(folder, config)
+            open_run_folder(folder, config, before is not None)
+    try:
+        if is_first_process():
+            note_data(folder, data.records, before)
             if finding is not None:
                 draw(finding, folder / "plots" / "lr_finder.png")
-    try:
-        if data.records and is_first_process():
-            write_splits(folder / "splits.csv", data.records)
-        for group in sorted(searched):
-            logger.info(f"{group}.{AUTO[group][0]}=auto found {config[group][AUTO[group][0]]}")
-        run = _fit(config, data, task, trainer, loaders)
+        told += [f"{group}.{AUTO[group][0]}=auto found {config[group][AUTO[group][0]]}" for group in sorted(searched)]
+        for line in (*told, *(describe_resumption(before, trainer, config) if before is not None else ())):
+            logger.info(line)
+        run = _fit(config, data, task, trainer, loaders, before)
     except BaseException as error:
+        for line in (*advice(error, config), *ways_on(folder), *requeue(error)) if is_first_process() else ():
+            error.add_note(line)
         close_log(folder, error)
         raise
+    if is_first_process():
+        finish(folder)
     close_log(folder)
     return run
 
 
 def _fit(
-    config: Mapping[str, Any], data: build.Data, task: SemanticTask, trainer: pl.Trainer, loaders: SegmentationData
+    config: Mapping[str, Any],
+    data: Data,
+    task: SemanticTask,
+    trainer: pl.Trainer,
+    loaders: SegmentationData,
+    before: Resumption | None,
 ) -> Run:
     folder = Path(config["output"])
     logger.info(f"{config['backbone']['name']} with a {config['head']['name']} head, {config['trainer']['precision']}")
     logger.info(data.describe())
+    checkpoint = before.checkpoint if before is not None else None
     try:
-        trainer.fit(task, datamodule=loaders)
+        trainer.fit(task, datamodule=loaders, ckpt_path=checkpoint, weights_only=True)
+    except Interrupted as error:
+        if error.signal == signal.SIGINT:
+            raise KeyboardInterrupt(str(error)) from error
+        raise
     except SIGTERMException as error:  # Lightning would exit with 0
         raise SystemExit(143) from error
-    except SystemExit as error:  # how Lightning ends on Ctrl-C
+    except SystemExit as error:  # how Lightning ends on a second Ctrl-C
         if isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from error
         raise
@@ -134,13 +153,14 @@ def _write_timeline(trainer: pl.Trainer, folder: Path) -> None:
 
 def _best(trainer: pl.Trainer, folder: Path) -> tuple[Path, float]:
     """The best checkpoint and its score; where none was kept, the last weights are saved and are the best."""
-    saver = build.find_callback(trainer, ModelCheckpoint)
-    if saver is not None and saver.best_model_path and saver.best_model_score is not None:
-        trainer.strategy.barrier()  # the first rank has written it
-        return Path(saver.best_model_path), float(saver.best_model_score)
-    path = folder / "checkpoints" / "last.ckpt"
-    trainer.save_checkpoint(path)
-    return path, float(trainer.callback_metrics.get("val/iou", float("nan")))
+    saver = build.find_callback(trainer, Checkpoint)
+    if saver is not None and saver.best_path is not None:
+        best, monitored = saver.best_path, saver.best[0]["score"]
+    else:
+        best, monitored = folder / "checkpoints" / "last.ckpt", float(trainer.callback_metrics.get("val/iou", "nan"))
+        trainer.save_checkpoint(best, weights_only=False)
+    wait(trainer)
+    return best, monitored
 
 
 def closing_lines(config: Mapping[str, Any], folder: Path, scores: Mapping[str, float], best: float) -> list[str]:
@@ -169,32 +189,3 @@ def closing_lines(config: Mapping[str, Any], folder: Path, scores: Mapping[str, 
     else:
         lines.append(f"  finetune evaluate run={folder} data.root=OTHER_FOLDER")
     return lines
-
-
-def predict(*words: str | DictConfig) -> list[Path]:
-    """Write masks, and overlays if wanted, for images; return the masks' paths.
-
-    Args:
-        words: the words of `finetune predict`, such as `run=DIR input=photos output=masks`.
-    """
-    config = configure(words, "predict")
-    speak()
-    run, source, output = (Path(required(config, key)) for key in ("run", "input", "output"))
-    with usage():
-        check_new(output)
-        predictor = Predictor(load_model(run).model, config["device"])
-        names = predictor.readable(source)
-    written = predictor.predict_files(names, output, config["overlays"])
-    overlays = f", overlays in {output / 'overlays'}" if config["overlays"] else ""
-    logger.info(f"{len(written):,} masks in {output / 'masks'}{overlays}")
-    return written
-
-
-def load(path: str | Path, device: str | None = None) -> Predictor:
-    """A model to predict with, from a run folder, a model folder, or a checkpoint.
-
-    Args:
-        path: such as `run.best` or `outputs/pets/2026-01-31_12-00-00`.
-        device: `cpu`, `cuda`, ...; None takes a GPU if there is one.
-    """
-    return Predictor(load_model(Path(path)).model, device)

@@ -7,9 +7,9 @@ import torch
 import yaml
 
 import finetune
-from finetune import build
 from finetune.check import check
 from finetune.config import configure
+from finetune.datasets import Data
 from finetune.finding import AUTO, provisional
 from tests.samples import DRAWN, MODEL, exit_code, listing
 
@@ -62,7 +62,7 @@ def test_numbers_stand_in_for_auto_until_it_is_found() -> None:
     config, found = provisional(configure((*DRAWN, "data.batch_size=auto"), "train"))
     assert found == {"data"}
     assert config["data"]["batch_size"] == AUTO["data"][1]
-    assert isinstance(check(config), build.Data)
+    assert isinstance(check(config), Data)
 
 
 @pytest.mark.parametrize("word", ["data.batch_size=auto", "optimizer.lr=auto"])

@@ -17,6 +17,7 @@ from torch import Tensor
 import finetune
 from finetune import build
 from finetune.config import configure
+from finetune.datasets import training_data
 from finetune.run import Run
 from tests.samples import DRAWN, draw_folder, exit_code, listing, on_folder
 
@@ -64,6 +65,7 @@ def test_a_run_leaves_everything_in_its_folder_and_nothing_elsewhere(home: Path,
     assert sorted(name for name in listing(run.folder) if (run.folder / name).is_file()) == [
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
+        "checkpoints/last_2.ckpt",
         "config.yaml",
         "env.json",
         "evaluation/test/classes.csv",
@@ -71,6 +73,7 @@ def test_a_run_leaves_everything_in_its_folder_and_nothing_elsewhere(home: Path,
         "evaluation/test/confusion.csv",
         "evaluation/test/confusion.png",
         "evaluation/test/scores.json",
+        "fingerprints.csv",
         "metrics.csv",
         "model/README.md",
         "model/config.json",
@@ -180,7 +183,7 @@ def test_checkpoints_hold_plain_data(run: Run) -> None:
 
 def test_the_best_weights_are_the_ones_that_are_kept_not_the_last(folder: Path, home: Path) -> None:
     words = (*on_folder(home / "photos"), "trainer.max_epochs=3", "optimizer.lr=1e-2")
-    run = finetune.train(*words, "callbacks.checkpoint.monitor=val/loss", "callbacks.checkpoint.mode=max")
+    run = finetune.train(*words, "checkpoint.monitor=val/loss", "checkpoint.mode=max")
     best, last = (torch.load(run.folder / "checkpoints" / f"{name}.ckpt")["state_dict"] for name in ("best", "last"))
     assert not same(best, last)  # or this test would show nothing
     assert run.best == run.folder / "checkpoints" / "best.ckpt"
@@ -249,7 +252,7 @@ def test_a_frozen_backbone_ends_as_it_began(folder: Path) -> None:
     words = (*DRAWN, "tuning=frozen", "optimizer.lr=1e-2")
     ended = weights(finetune.train(*words).folder)
     config = configure(words, "train")
-    began = build.model(config, build.training_data(config).classes).state_dict()
+    began = build.model(config, training_data(config).classes).state_dict()
     backbone = [key for key in began if key.startswith("backbone.")]
     assert any("running_mean" in key for key in backbone)
     assert same({key: began[key] for key in backbone}, {key: ended[key] for key in backbone})
@@ -260,7 +263,7 @@ def test_a_frozen_backbone_ends_as_it_began(folder: Path) -> None:
 def test_a_tuned_backbone_does_not(drawn: Run) -> None:
     ended = weights(drawn.folder)
     config = configure(DRAWN, "train")
-    began = build.model(config, build.training_data(config).classes).state_dict()
+    began = build.model(config, training_data(config).classes).state_dict()
     assert not torch.equal(began["backbone.model.conv1.0.weight"], ended["backbone.model.conv1.0.weight"])
 
 

@@ -3,10 +3,26 @@
 from finetune.callbacks.averaging import EMA, SWA
 from finetune.callbacks.checkpoint import Checkpoint
 from finetune.callbacks.early_stopping import EarlyStopping
+from finetune.callbacks.guard import DivergedError, Guard
+from finetune.callbacks.interruption import Interrupted, Interruption
 from finetune.callbacks.iou import IoU
 from finetune.callbacks.metrics_csv import MetricsCSV
 from finetune.callbacks.preview import Preview
 from finetune.callbacks.progress import Progress
 from finetune.callbacks.tuning import Tuning
 
-__all__ = ["EMA", "SWA", "Checkpoint", "EarlyStopping", "IoU", "MetricsCSV", "Preview", "Progress", "Tuning"]
+__all__ = [
+    "EMA",
+    "SWA",
+    "Checkpoint",
+    "DivergedError",
+    "EarlyStopping",
+    "Guard",
+    "Interrupted",
+    "Interruption",
+    "IoU",
+    "MetricsCSV",
+    "Preview",
+    "Progress",
+    "Tuning",
+]

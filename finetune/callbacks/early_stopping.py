@@ -2,9 +2,11 @@
 
 import difflib
 import logging
+from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
@@ -39,6 +41,16 @@ class EarlyStopping(LightningEarlyStopping):
             f"early stopping monitors '{self.monitor}', which nobody logs. {hint}Logged are {', '.join(sorted(logs))}; "
             f"set callbacks.early_stopping.monitor to one of them."
         )
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop at once where a checkpoint says that the training was over."""
+        patient = self.stopping_reason == EarlyStoppingReason.PATIENCE_EXHAUSTED and self.wait_count < self.patience
+        if self.stopping_reason != EarlyStoppingReason.NOT_STOPPED and not patient:
+            trainer.should_stop = True
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there, but with the patience that is asked for now."""
+        super().load_state_dict({**state_dict, "patience": self.patience})
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say why the training was stopped, if it was."""

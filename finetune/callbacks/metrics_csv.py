@@ -4,9 +4,9 @@ import csv
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.utilities import rank_zero_only
 
 FIRST = ("epoch", "step", "seconds", "lr", "train/loss", "val/loss", "val/iou")
 
@@ -21,17 +21,30 @@ class MetricsCSV(pl.Callback):
     def __init__(self) -> None:
         self._rows: list[dict[str, float]] = []
         self._began = 0.0
-        self._validated = False
+        self._scores: dict[str, float] = {}  # of the epoch's last validation
+        self._restored: dict[str, Any] = {}
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Begin anew with each training."""
+        if stage == "fit":
+            self._rows, self._scores, self._restored = [], {}, {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Go on behind the rows of a checkpoint; a training that goes on inside an epoch sees no epoch start."""
+        if self._restored:
+            self._rows, self._scores = list(self._restored["rows"]), dict(self._restored["scores"])
+        self._began = time.perf_counter() - self._restored.get("seconds", 0.0)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
-        self._began, self._validated = time.perf_counter(), False
+        self._began, self._scores = time.perf_counter(), {}
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note that the epoch has scores of its own."""
-        self._validated = True
+        """Note the scores that the epoch has of its own."""
+        if trainer.state.fn == "fit":
+            logged = trainer.callback_metrics
+            self._scores = {name: float(value) for name, value in logged.items() if name.startswith("val/")}
 
-    @rank_zero_only
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the row."""
         loss = getattr(pl_module, "train_loss", None)
@@ -39,10 +52,17 @@ class MetricsCSV(pl.Callback):
         row["seconds"] = round(time.perf_counter() - self._began, 3)
         row["lr"] = max((group["lr"] for group in trainer.optimizers[0].param_groups), default=math.nan)
         row |= {"train/loss": float(loss)} if loss is not None else {}
-        if self._validated:
-            row |= {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-        self._rows.append(row)
-        write_rows(Path(trainer.default_root_dir) / "metrics.csv", self._rows)
+        self._rows.append(row | self._scores)
+        if trainer.is_global_zero:
+            write_rows(Path(trainer.default_root_dir) / "metrics.csv", self._rows)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows, and what belongs to the one that comes next."""
+        return {"rows": self._rows, "scores": self._scores, "seconds": time.perf_counter() - self._began}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the state until the training starts."""
+        self._restored = state_dict
 
 
 def write_rows(path: Path, rows: list[dict[str, float]]) -> None:
@@ -50,7 +70,9 @@ def write_rows(path: Path, rows: list[dict[str, float]]) -> None:
     found = dict.fromkeys(key for row in rows for key in row)
     columns = [key for key in FIRST if key in found] + [key for key in found if key not in FIRST]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
+    part = path.with_name(path.name + ".part")  # a process may be killed while it writes
+    with part.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows({k: "" if math.isnan(v) else v for k, v in row.items()} for row in rows)
+    part.replace(path)

@@ -45,7 +45,8 @@ class Progress(ProgressBar):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin to measure, and open the bar on a terminal."""
         super().on_train_start(trainer, pl_module)
-        self._started, self._first_epoch = time.perf_counter(), trainer.current_epoch
+        self._started = self._began = time.perf_counter()  # a training may go on inside an epoch, without its start
+        self._first_epoch = trainer.current_epoch
         if self._enabled and sys.stderr.isatty():
             self._bar = RichProgress(
                 TextColumn("{task.description}"),
@@ -98,6 +99,14 @@ class Progress(ProgressBar):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Close the bar, so that the message below it can be read."""
         self._close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best score so far."""
+        return {"best": self._best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._best = state_dict["best"]
 
     def _close(self) -> None:
         if self._bar is not None:

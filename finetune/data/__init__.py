@@ -3,7 +3,7 @@
 from finetune.data.dataset import Key, SegmentationDataset
 from finetune.data.decode import read_image, read_mask
 from finetune.data.drawn import CLASS_NAMES, DrawnDataset
-from finetune.data.records import DataError, Record, folder_records
+from finetune.data.records import DataError, Record, folder_records, shortlist
 from finetune.data.sampler import EvaluationSampler, TrainSampler
 from finetune.data.splits import assign_splits, read_splits, seeded_split, write_splits
 from finetune.data.statistics import Statistics, class_weights, inspect
@@ -29,5 +29,6 @@ __all__ = [
     "read_mask",
     "read_splits",
     "seeded_split",
+    "shortlist",
     "write_splits",
 ]

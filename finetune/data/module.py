@@ -1,7 +1,7 @@
 """Datasets as Lightning data loaders."""
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import lightning.pytorch as pl
 import torch
@@ -11,6 +11,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset
 from finetune.data.dataset import Sample
 from finetune.data.records import DataError
 from finetune.data.sampler import EvaluationSampler, TrainSampler
+from finetune.data.watch import WatchedLoader, outlive_signals, watched
 
 
 class Batch(TypedDict):
@@ -19,6 +20,13 @@ class Batch(TypedDict):
     image: Tensor
     mask: Tensor
     index: Tensor
+
+
+class Place(NamedTuple):
+    """Epochs that lie behind, and batches of this process in the one after them."""
+
+    epoch: int = 0
+    batches: int = 0
 
 
 class SegmentationData(pl.LightningDataModule):
@@ -56,12 +64,51 @@ class SegmentationData(pl.LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
+        self._place = Place()
+
+    def state_dict(self) -> dict[str, int]:
+        """Where in the data the training is; Lightning puts it into every checkpoint."""
+        assert self.trainer is not None
+        epoch, batches = self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        place = Place(epoch, batches) if batches < self.trainer.num_training_batches else Place(epoch + 1)
+        return {**place._asdict(), **self._amounts()}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on behind the last batch that was trained on.
+
+        Raises:
+            DataError: another number of images, in all or in a step of all processes; their order would be another.
+        """
+        if self.trainer is None or self.trainer.state.fn != "fit":
+            return  # whoever only evaluates a checkpoint may do so on any images
+        ours = self._amounts()
+        if different := {what: count for what, count in ours.items() if state_dict[what] != count}:
+            told = ", ".join(f"{count} {what} instead of {state_dict[what]}" for what, count in different.items())
+            raise DataError(
+                f"the training cannot go on with {told}: the steps of an epoch would be others. Set data.batch_size so "
+                f"that all devices together have as many as before, and give the same images; or begin a new training "
+                f"with its weights."
+            )
+        self._place = Place(state_dict["epoch"], state_dict["batches"])
+        if self.trainer.train_dataloader is not None:
+            # a strategy that restores late, when the loader has been made and perhaps begun
+            self._go_to_place(self.trainer.train_dataloader.sampler)
+            iter(self.trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]  # there with the loader
+
+    def _amounts(self) -> dict[str, int]:
+        images: int = len(self.train)  # type: ignore[arg-type]  # sized
+        return {"images": images, "images in a step": self.batch_size * self._rank()[1]}
+
+    def _go_to_place(self, sampler: TrainSampler) -> None:
+        sampler.epoch, sampler.start = self._place.epoch, self._place.batches * self.batch_size
+        self._place = Place()
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Shuffled batches, equally many on every rank."""
         rank, world_size = self._rank()
         sampler = TrainSampler(len(self.train), self.seed, rank, world_size)  # type: ignore[arg-type]  # sized
-        return DataLoader(
+        self._go_to_place(sampler)
+        return watched(
             self.train,
             batch_size=self.batch_size,
             sampler=sampler,
@@ -89,7 +136,7 @@ class SegmentationData(pl.LightningDataModule):
         # An empty shard gets one empty batch: Lightning skips a loop without batches, hooks too, and the other ranks
         # would wait for this one in their first collective.
         batches = list(BatchSampler(sampler, self.batch_size, drop_last=False)) or [[]]
-        return DataLoader(
+        return watched(
             dataset,
             batch_sampler=batches,
             collate_fn=collate_by_size,
@@ -98,6 +145,13 @@ class SegmentationData(pl.LightningDataModule):
             pin_memory=self.pin_memory,
             worker_init_fn=one_thread,
         )
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Name the file that a worker died over; torch tells of the death wherever the training happens to be."""
+        assert self.trainer is not None
+        for loader in (self.trainer.train_dataloader, self.trainer.val_dataloaders, self.trainer.test_dataloaders):
+            if isinstance(loader, WatchedLoader):
+                loader.explain(exception)
 
     def _rank(self) -> tuple[int, int]:
         """This process and the number of processes."""
@@ -141,5 +195,9 @@ def collate_by_size(samples: Sequence[Sample]) -> list[Batch]:
 
 
 def one_thread(worker: int) -> None:
-    """Keep a loading worker from using every core, as all of them together would."""
+    """Keep a loading worker from using every core, and from ending before the process that it loads for.
+
+    Ctrl-C and many clusters send their signals to all processes, but a training that is told to stop finishes its step.
+    """
     torch.set_num_threads(1)
+    outlive_signals()

@@ -66,9 +66,9 @@ class Segmenter(nn.Module):
         self.neck = PyramidNeck(in_channels, self.backbone.channels, self.backbone.strides)
         pyramid = Pyramid(self.neck.channels, (1, *self.neck.strides))
         self.decoder, self.head = kind.build(pyramid, self.classes, **dict(head_options or {}))
-        self._spec["lora"] = dict(lora) if lora is not None else None
+        self._spec["lora"] = None
         if lora is not None:
-            add_lora(self.backbone, **lora)
+            self.adapt(lora)
         mean, std = self.backbone.normalization()
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1) * 255, persistent=False)
@@ -108,6 +108,33 @@ class Segmenter(nn.Module):
     def adapted(self) -> bool:
         """Whether the backbone has low-rank adapters."""
         return self._spec["lora"] is not None
+
+    def adapt(self, lora: Mapping[str, Any]) -> None:
+        """Add low-rank adapters to the backbone.
+
+        Args:
+            lora: the arguments of `add_lora`.
+        """
+        add_lora(self.backbone, **lora)
+        self._spec["lora"] = dict(lora)
+
+    def take_weights(self, source: "Segmenter") -> tuple[list[str], list[str]]:
+        """Take over the weights of another model that fit by name and shape, and its normalisation.
+
+        Args:
+            source: whose adapters are merged, if it has some.
+
+        Returns:
+            Names of the tensors that were taken, and of those that keep what they had.
+        """
+        source.merge_adapters()
+        own, given = self.state_dict(), source.state_dict()
+        taken = [name for name, tensor in own.items() if name in given and given[name].shape == tensor.shape]
+        self.load_state_dict({name: given[name] for name in taken}, strict=False)
+        if source.backbone.in_channels == self.backbone.in_channels:
+            self.mean.copy_(source.mean)
+            self.std.copy_(source.std)
+        return taken, [name for name in own if name not in taken]
 
     def merge_adapters(self) -> None:
         """Fold the low-rank adapters into the weights; the outputs stay the same to the last bit."""
@@ -163,9 +190,10 @@ def class_names(classes: int | Sequence[str]) -> tuple[str, ...]:
     """
     if isinstance(classes, str):
         raise ValueError(f"classes='{classes}': expected how many there are, or a list of names such as [sky,road].")
+    count = classes if isinstance(classes, int) else len(classes)
+    if not 2 <= count <= 255:
+        raise ValueError(f"{count} classes: between 2 and 255 are possible. Background counts as a class.")
     names = tuple(f"class_{i}" for i in range(classes)) if isinstance(classes, int) else tuple(map(str, classes))
-    if not 2 <= len(names) <= 255:
-        raise ValueError(f"{len(names)} classes: between 2 and 255 are possible. Background counts as a class.")
     if len(set(names)) < len(names):
         raise ValueError(f"class names repeat: {', '.join(names)}. Give each class a name of its own.")
     return names

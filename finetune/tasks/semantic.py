@@ -61,6 +61,23 @@ class SemanticTask(TuningTask):
         if self.train_loss is not None:
             self.log("train/loss", self.train_loss)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the loss of the epoch so far, of each rank by itself: sums in another order would round differently."""
+        super().on_save_checkpoint(checkpoint)
+        sums = self.all_gather(self._train_loss.state(self.device))
+        assert isinstance(sums, Tensor)
+        checkpoint["train_loss"] = {"sums": sums.view(-1, 2).cpu(), "epoch": self.train_loss}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the loss of the epoch."""
+        super().on_load_checkpoint(checkpoint)
+        if state := checkpoint.get("train_loss"):
+            self.train_loss, sums = state["epoch"], state["sums"]
+            ranks = self._trainer.world_size if self._trainer is not None else 1
+            if len(sums) != ranks:  # other devices than before: one goes on with what all had
+                sums = torch.cat([sums.sum(dim=0, keepdim=True), torch.zeros(ranks - 1, 2, dtype=sums.dtype)])
+            self._train_loss = LossMean(*sums[self.global_rank].to(self.device))
+
     def validation_step(self, batch: list[Batch], batch_idx: int) -> None:
         """Count a batch; its images come in groups of equal size."""
         self._count(batch)
@@ -112,11 +129,15 @@ class SemanticTask(TuningTask):
 
 
 class LossMean:
-    """A mean that is kept as sum and count, in float64, until it is asked for."""
+    """A mean that is kept as sum and count, in float64, until it is asked for.
 
-    def __init__(self) -> None:
-        self.sum: Tensor | float = 0.0
-        self.count: Tensor | float = 0.0
+    float32 losses add up without rounding, and so in any order to the same sum, as long as it is below 5e8 times the
+    smallest of them that is not 0.
+    """
+
+    def __init__(self, total: Tensor | float = 0.0, count: Tensor | float = 0.0) -> None:
+        self.sum = total
+        self.count = count
 
     def add(self, loss: Tensor, count: Tensor | int) -> None:
         """Count a mean loss of `count` images; nothing waits for the device."""

@@ -1,0 +1,159 @@
+"""Finds the run that a training goes on with, and the checkpoint that it goes on from."""
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune.config import ConfigError
+from finetune.files import FileError, check_plain, read_pickle
+from finetune.folder import is_finished, is_running
+from finetune.storage import damage
+from finetune.trust import read_config
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """A run that was not finished, and where it goes on.
+
+    Attributes:
+        folder: of the run.
+        checkpoint: a whole one.
+        state: what is in it, without its tensors being read.
+    """
+
+    folder: Path
+    checkpoint: Path
+    state: Mapping[str, Any]
+
+    @property
+    def devices(self) -> int:
+        """How many there were."""
+        return int(self.state["made_by"]["devices"])
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps that lie behind."""
+        return int(self.state["global_step"])
+
+    @property
+    def epochs(self) -> int:
+        """Whole epochs that lie behind."""
+        return int(self.state["SegmentationData"]["epoch"])
+
+    @property
+    def images_in_a_step(self) -> int:
+        """Of all devices together."""
+        return int(self.state["SegmentationData"]["images in a step"])
+
+
+def find(config: Mapping[str, Any]) -> Resumption | None:
+    """The run that `resume` speaks of; None where it says `auto` and there is none to go on with.
+
+    Args:
+        config: with `resume`, `name` and `output`.
+
+    Raises:
+        ConfigError: no run there, none that could go on, or one that was finished.
+    """
+    wanted = str(config["resume"])
+    if "://" in wanted:
+        raise ConfigError(f"resume={wanted}: expected a folder or a file. Fetch the run first, then name its folder.")
+    if wanted == "auto":
+        folder = unfinished(Path(config["output"]), str(config["name"]))
+        return None if folder is None else _of_folder(folder)
+    path = Path(wanted).expanduser().resolve()
+    if path.is_dir():
+        return _of_folder(path.parent if path.name == "checkpoints" else path)
+    if not path.is_file():
+        raise ConfigError(
+            f"resume={wanted}: there is no such folder or file. Name a run folder, a checkpoint, or auto."
+        )
+    if found := damage(path):
+        others = ", ".join(str(other) for other in checkpoints(path.parent) if other != path and not damage(other))
+        raise ConfigError(f"resume={wanted}: the file is damaged: {found}. Whole are: {others or 'none beside it'}.")
+    return Resumption(_run_of(path.parent.parent), path, read(path))
+
+
+def unfinished(output: Path, name: str) -> Path | None:
+    """The newest run of a name that has a checkpoint, was not finished, and is not going on just now.
+
+    Args:
+        output: the folder that a new run would have: itself, if it is a run already, or else its neighbours.
+        name: of the runs.
+    """
+    folders = [output] if (output / "config.yaml").is_file() else sorted(output.parent.glob("*/"), key=_age)
+    for folder in reversed(folders):
+        if is_finished(folder) or not checkpoints(folder / "checkpoints") or not (folder / "config.yaml").is_file():
+            continue
+        if read_config(folder).get("name") == name and not is_running(folder):
+            return folder.resolve()
+    return None
+
+
+def left_nothing(folder: Path) -> bool:
+    """Whether a run was begun in the folder and ended before its first checkpoint: it may begin there again."""
+    if not (folder / "config.yaml").is_file() or is_finished(folder) or is_running(folder):
+        return False
+    return not checkpoints(folder / "checkpoints")
+
+
+def _age(folder: Path) -> float:
+    return max((path.stat().st_mtime for path in checkpoints(folder / "checkpoints")), default=0.0)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The last checkpoints, newest first."""
+    found = [path for path in folder.glob("last*.ckpt") if re.fullmatch(r"last(_\d+)?\.ckpt", path.name)]
+    return sorted(found, key=lambda path: int("".join(re.findall(r"\d+", path.name)) or 1))
+
+
+def _run_of(folder: Path) -> Path:
+    if not (folder / "config.yaml").is_file():
+        raise ConfigError(
+            f"resume: '{folder}' is no run folder, as it has no config.yaml. A checkpoint without its run gives its "
+            f"weights to a new training by init_from=FILE."
+        )
+    return folder
+
+
+def _of_folder(folder: Path) -> Resumption:
+    """The newest checkpoint of a run that is whole."""
+    found = checkpoints(_run_of(folder) / "checkpoints")
+    for path in found:
+        if wrong := damage(path):
+            logger.warning(f"'{path}' is damaged: {wrong}; going on from the one before it")
+            continue
+        return Resumption(folder, path, read(path))
+    what = f"all {len(found)} checkpoints in it are damaged" if found else "it ended before its first checkpoint"
+    raise ConfigError(f"resume: '{folder}' cannot go on: {what}. Begin a new run without resume.")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What is in a checkpoint; its tensors are read when they are used.
+
+    Raises:
+        ConfigError: it is none of ours, or not safe to read.
+    """
+    try:
+        content = read_pickle(path)
+        check_plain(content.get("model_config") if isinstance(content, dict) else None, path, "model_config")
+    except FileError as error:
+        raise ConfigError(str(error)) from error
+    if not isinstance(content, dict) or not {"made_by", "model_config", "SegmentationData", "loops"} <= set(content):
+        raise ConfigError(f"'{path}' is no checkpoint of a training that could go on. Its weights: init_from={path}")
+    return content
+
+
+def ways_on(folder: Path) -> list[str]:
+    """What was saved of a run that ended too early, and how to go on with it."""
+    for path in checkpoints(folder / "checkpoints"):
+        if damage(path) is None:
+            content = read(path)
+            epoch, step = content["SegmentationData"]["epoch"], content["global_step"]
+            return [f"saved: {path}, {epoch} whole epochs, step {step:,}", f"go on: finetune train resume={folder}"]
+    return ["nothing was saved yet"] if folder.is_dir() else []

@@ -1,0 +1,144 @@
+"""What a training begins with: its config, model and data, new or as a run that goes on had them."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from omegaconf import DictConfig
+
+from finetune import build
+from finetune.checkpoint import empty_model, load_model
+from finetune.config import ConfigError, composed, settled
+from finetune.data import Record, write_splits
+from finetune.data.fingerprint import changes, fingerprints, read_fingerprints, write_fingerprints
+from finetune.datasets import Data, found_records
+from finetune.folder import check_new, is_finished, is_first_process
+from finetune.loggers import identified
+from finetune.models import Segmenter
+from finetune.reconfigure import resumed_config, said_words
+from finetune.resume import Resumption, find, left_nothing
+
+logger = logging.getLogger(__name__)
+
+
+def wanted(words: Sequence[str | DictConfig]) -> tuple[dict[str, Any], Resumption | None]:
+    """The config of a training, and the run that it goes on with, if it does.
+
+    Raises:
+        ConfigError: words that do not fit, or a run that cannot go on so.
+    """
+    config = composed(words, "train")
+    before = find(settled(config)) if config.resume else None
+    if before is None:
+        new = settled(config)
+        if is_first_process() and not (config.resume == "auto" and left_nothing(Path(new["output"]))):
+            check_new(Path(new["output"]))
+        return {**new, "resume": None, "logger": identified(new["logger"] or {})}, None
+    if config.init_from:
+        raise ConfigError("resume goes on with a run and init_from begins a new one; say one of them.")
+    merged, changed = resumed_config(config, said_words(words), before.folder)
+    fitting = batch_size(merged["trainer"], before)
+    if "data.batch_size" in changed and merged["data"]["batch_size"] != fitting:
+        raise ConfigError(
+            f"data.batch_size={merged['data']['batch_size']}: the run has {before.images_in_a_step} images in a step "
+            f"of all devices, so data.batch_size={fitting}. Leave it out, and it is set so."
+        )
+    merged["data"]["batch_size"] = fitting
+    check_epochs(merged["trainer"]["max_epochs"], before)
+    return merged, before
+
+
+def batch_size(settings: Mapping[str, Any], before: Resumption) -> int:
+    """Images a device, so that all devices together have as many in a step as before.
+
+    Raises:
+        ConfigError: they do not divide.
+    """
+    devices = device_count(settings)
+    each, rest = divmod(before.images_in_a_step, devices)
+    if rest:
+        raise ConfigError(
+            f"the run has {before.images_in_a_step} images in a step, which {devices} devices cannot share evenly. Use "
+            f"another trainer.devices; or begin a new training with its weights: init_from={before.folder}"
+        )
+    return each
+
+
+def device_count(settings: Mapping[str, Any]) -> int:
+    """Devices of all nodes that a trainer's settings speak of."""
+    devices, nodes = settings["devices"], int(settings.get("num_nodes", 1))
+    if isinstance(devices, list):
+        return len(devices) * nodes
+    if str(devices) in ("auto", "-1"):
+        gpus = torch.cuda.device_count() if settings["accelerator"] in ("auto", "gpu", "cuda") else 0
+        return max(1, gpus) * nodes
+    return int(devices) * nodes
+
+
+def check_epochs(epochs: int, before: Resumption) -> None:
+    """Raise a ConfigError where nothing is left to be done."""
+    if epochs < before.epochs:
+        raise ConfigError(f"trainer.max_epochs={epochs}: the run has {before.epochs} epochs behind it already.")
+    if is_finished(before.folder) and epochs <= before.epochs:
+        raise ConfigError(
+            f"the run in '{before.folder}' is finished, with {before.epochs} epochs. To train it for longer: "
+            f"trainer.max_epochs={2 * before.epochs}; for a new training with its weights: init_from={before.folder}"
+        )
+
+
+def with_splits(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The config with the split that a run was begun with, where its data has none of its own."""
+    settings, splits = config["data"], folder / "splits.csv"
+    if settings["kind"] != "folder" or settings["splits"] or not splits.is_file():
+        return dict(config)
+    if all(record.split for record in found_records(settings)):
+        return dict(config)
+    return {**config, "data": {**settings, "splits": str(splits)}}
+
+
+def build_model(config: Mapping[str, Any], data: Data, before: Resumption | None = None) -> tuple[Segmenter, list[str]]:
+    """The model, with the weights that were asked for or to be filled with a checkpoint's; lines to say about them."""
+    if before is not None:
+        model = empty_model(before.state["model_config"], before.checkpoint)
+        model.backbone.weights = str(config["backbone"]["weights"] or "none")  # where they came from, once
+        return model, []
+    if not config["init_from"]:
+        return build.model(config, data.classes), []
+    model, told = build.model_from(config, data.classes, load_model(Path(config["init_from"])).model)
+    return model, [told]
+
+
+def note_data(folder: Path, records: Sequence[Record], before: Resumption | None) -> None:
+    """Keep the split and what the images were; or say what has changed since a run that goes on was begun."""
+    path = folder / "fingerprints.csv"
+    if not records:
+        return
+    found = fingerprints(records)
+    if before is None:
+        write_splits(folder / "splits.csv", records)
+        write_fingerprints(path, found)
+    elif path.is_file() and (said := changes(read_fingerprints(path), found)):
+        logger.warning(f"the data is not what it was when the run began: {said}. It goes on with what is there now.")
+
+
+def describe_resumption(before: Resumption, trainer: pl.Trainer, config: Mapping[str, Any]) -> list[str]:
+    """Where a run goes on, and what will not be exactly as if it had never stopped."""
+    made, settings = before.state["made_by"], config["trainer"]
+    lines = [f"going on with {before.folder} behind step {before.step:,}, {before.epochs} whole epochs"]
+    now = {"devices": trainer.num_devices * trainer.num_nodes, "torch": str(torch.__version__)}
+    now["precision"] = str(settings["precision"])
+    for what, value in now.items():
+        if what in made and made[what] != value:
+            lines.append(f"{what} {value} instead of {made[what]}: {INEXACT[what]}")
+    return lines
+
+
+INEXACT = {
+    "devices": "each step has the same images, but it rounds otherwise, batch norms see other parts of it, and each "
+    "device draws its own dropout; the weights will not be the same to the last bit",
+    "torch": "it may round otherwise; the weights will not be the same to the last bit",
+    "precision": "it rounds otherwise; the weights will not be the same to the last bit",
+}

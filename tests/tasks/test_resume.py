@@ -1,0 +1,203 @@
+"""A training that was cut off, and went on from its checkpoint, against the same training in one go."""
+
+import csv
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from finetune.callbacks import EMA, SWA, Checkpoint, EarlyStopping, Interrupted, Interruption, IoU, MetricsCSV, Tuning
+from finetune.data import Augment, DrawnDataset
+from finetune.data.module import SegmentationData
+from finetune.storage import CheckpointFiles
+from finetune.tuning.plan import Plan, Rule
+from tests.tasks.tiny_run import Sizes, tiny_task, tiny_trainer
+
+EPOCHS, STEPS = 3, 4  # an epoch
+THAWING = Plan((Rule("backbone", trains=[[1, None]]), Rule(".")))
+
+
+class Cut(Exception):
+    """What ends a training in these tests."""
+
+
+class CutOff(pl.Callback):
+    """Ends the training before a batch, counted over all epochs, as a killed process would."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.fit_loop.total_batch_idx == self.batch:
+            raise Cut
+
+
+class Signalled(pl.Callback):
+    """Sends this process a signal, as a cluster or a person would, at the n-th call of a hook."""
+
+    def __init__(self, hook: str, count: int, number: int = signal.SIGTERM) -> None:
+        self.left = count
+        self.number = number
+        setattr(self, hook, self._call)
+
+    def _call(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), self.number)
+
+
+def data(workers: int = 0) -> SegmentationData:
+    pictures = DrawnDataset(4 * STEPS + 1, 40, 0, transform=Augment(32, rotation=10))
+    return SegmentationData(pictures, Sizes(5, seed=0, split="val"), batch_size=4, num_workers=workers)
+
+
+def fit(
+    folder: Path,
+    *extra: pl.Callback,
+    average: type[pl.Callback] | None = EMA,
+    resume: str | None = None,
+    workers: int = 0,
+    **options: Any,
+) -> Any:
+    """Train with all that has a state; the task, or None where the training was cut off."""
+    task = tiny_task(plan=THAWING, schedule_name="cosine")
+    callbacks: Sequence[pl.Callback] = [
+        *(Tuning(), IoU(table=False), EarlyStopping(patience=9), MetricsCSV()),
+        *([average()] if average else []),
+        *extra,
+        *(Interruption(), Checkpoint(every_n_steps=1)),
+    ]
+    trainer = tiny_trainer(
+        *callbacks,
+        max_epochs=EPOCHS,
+        default_root_dir=folder,
+        enable_checkpointing=True,
+        plugins=CheckpointFiles(),
+        **options,
+    )
+    try:
+        trainer.fit(task, datamodule=data(workers), ckpt_path=folder / "checkpoints" / resume if resume else None)
+    except (Cut, Interrupted):
+        return None
+    return task
+
+
+def left(folder: Path) -> dict[str, Any]:
+    """What a training ends with: all that is in its last and best checkpoint, and its rows but for their time."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+    kept = {name: torch.load(folder / "checkpoints" / name, weights_only=True) for name in ("last.ckpt", "best.ckpt")}
+    for content in kept.values():
+        content["callbacks"]["MetricsCSV"].pop("seconds")
+        for row in content["callbacks"]["MetricsCSV"]["rows"]:
+            row.pop("seconds")
+        content.pop("loops")  # Lightning's own counts differ after a restart, without any effect
+    return {"rows": rows, **kept}
+
+
+def differences(one: Any, other: Any, place: str = "") -> list[str]:
+    """Where two nested things differ."""
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        return [found for key in one for found in differences(one[key], other[key], f"{place}/{key}")]
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
+        return [
+            found for i, pair in enumerate(zip(one, other, strict=True)) for found in differences(*pair, f"{place}/{i}")
+        ]
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return [] if torch.equal(one.nan_to_num(), other.nan_to_num()) else [place]
+    return [] if one == other or (one != one and other != other) else [f"{place}: {one} {other}"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("whole")
+    assert fit(folder) is not None
+    return left(folder)
+
+
+def often(*quick: Any, slow: Sequence[Any] = ()) -> list[Any]:
+    """Cases, of which some are for a long run of the tests only."""
+    return [
+        *quick,
+        *(pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.slow) for case in slow),
+    ]
+
+
+@pytest.mark.parametrize("batch", often(1, 4, 6, 11, slow=(2, 3, 5, 7, 8, 9, 10)))
+def test_cut_off_before_any_batch_it_ends_as_if_it_had_never_stopped(
+    batch: int, tmp_path: Path, whole: dict[str, Any]
+) -> None:
+    assert fit(tmp_path, CutOff(batch)) is None
+    assert fit(tmp_path, resume="last.ckpt") is not None
+    assert differences(left(tmp_path), whole) == []
+
+
+HOOKS = ("on_train_batch_start", "on_train_batch_end", "on_validation_start", "on_validation_batch_start")
+HOOKS = (*HOOKS, "on_validation_end", "on_train_epoch_end", "on_train_epoch_start")
+
+
+@pytest.mark.parametrize(
+    ("hook", "count"), often(*((h, 2) for h in HOOKS), slow=[(h, n) for h in HOOKS for n in (1, 3)])
+)
+def test_told_to_stop_anywhere_it_ends_as_if_it_had_never_stopped(
+    hook: str, count: int, tmp_path: Path, whole: dict[str, Any]
+) -> None:
+    assert fit(tmp_path, Signalled(hook, count)) is None
+    assert fit(tmp_path, resume="last.ckpt") is not None
+    assert differences(left(tmp_path), whole) == []
+
+
+def test_with_workers_and_the_mean_of_weights_it_goes_on_exactly_too(tmp_path: Path) -> None:
+    for name, cuts in {"whole": (), "cut": (6, 9)}.items():
+        for batch in cuts:
+            fit(
+                tmp_path / name, CutOff(batch), average=SWA, workers=2, resume="last.ckpt" if batch != cuts[0] else None
+            )
+        assert fit(tmp_path / name, average=SWA, workers=2, resume="last.ckpt" if cuts else None) is not None
+    assert differences(left(tmp_path / "cut"), left(tmp_path / "whole")) == []
+
+
+def test_with_accumulated_gradients_and_validations_inside_an_epoch_it_goes_on_exactly(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"accumulate_grad_batches": 2, "val_check_interval": 3}
+    for name, cuts in {"whole": (), "cut": (2, 3, 7, 11)}.items():
+        for batch in cuts:
+            fit(tmp_path / name, CutOff(batch), resume="last.ckpt" if batch != cuts[0] else None, **options)
+        assert fit(tmp_path / name, resume="last.ckpt" if cuts else None, **options) is not None
+    assert differences(left(tmp_path / "cut"), left(tmp_path / "whole")) == []
+
+
+def test_without_the_place_in_the_data_the_same_comparison_fails(
+    tmp_path: Path, whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert fit(tmp_path, CutOff(6)) is None
+    monkeypatch.setattr(SegmentationData, "load_state_dict", lambda self, state: None)
+    assert fit(tmp_path, resume="last.ckpt") is not None
+    assert differences(left(tmp_path), whole) != []
+
+
+def test_lightnings_own_checkpoints_do_not_go_on_exactly(tmp_path: Path) -> None:
+    """What is saved behind the last batch of an epoch: Lightning leaves its validation out."""
+    seen: dict[str, int] = {}
+
+    class Count(pl.Callback):
+        def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            seen[name] = seen.get(name, 0) + 1
+
+    for name, options in {"whole": {}, "cut": {"limit": STEPS}}.items():
+        saver = ModelCheckpoint(
+            tmp_path / name, every_n_train_steps=STEPS, save_top_k=-1, save_on_train_epoch_end=False
+        )
+        trainer = tiny_trainer(Tuning(), Count(), saver, max_epochs=2, enable_checkpointing=True)
+        trainer.fit(tiny_task(), datamodule=data())
+        if options:
+            path = tmp_path / name / f"epoch=0-step={STEPS}.ckpt"
+            seen[name] = 0
+            trainer = tiny_trainer(Tuning(), Count(), max_epochs=2)
+            trainer.fit(tiny_task(), datamodule=data(), ckpt_path=path, weights_only=True)
+    assert seen == {"whole": 2, "cut": 1}

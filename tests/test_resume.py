@@ -1,0 +1,233 @@
+"""Runs that were stopped, and go on by the words of the command."""
+
+import csv
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import finetune
+from finetune.config import ConfigError
+from finetune.run import Run
+from tests.samples import COMMAND, DRAWN, clean_environment, draw_folder, exit_code, on_folder
+
+WORDS = (*DRAWN, "trainer.max_epochs=3", "checkpoint.every_n_steps=1", "callbacks.preview=null")
+GO_ON = "+callbacks.stop=null"
+STOP = "+callbacks.stop._target_=tests.test_resume.Stop"
+
+
+class Stop(pl.Callback):
+    """Ends the training, as an error or a signal would, before its batch of that number."""
+
+    def __init__(self, batch: int = 3, number: int = 0) -> None:
+        self.batch = batch
+        self.number = number
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.fit_loop.total_batch_idx == self.batch:
+            if not self.number:
+                raise RuntimeError("something broke")
+            os.kill(os.getpid(), self.number)
+
+
+def stopped(folder: Path, *words: str, batch: int = 3) -> Path:
+    """A run that broke before a batch."""
+    with pytest.raises(RuntimeError, match="something broke"):
+        finetune.train(*WORDS, f"output={folder}", STOP, f"+callbacks.stop.batch={batch}", *words)
+    return folder
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    states = [load_file(folder / "model" / "model.safetensors") for folder in (one, other)]
+    return all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return finetune.train(*WORDS, f"output={tmp_path_factory.mktemp('runs') / 'whole'}")
+
+
+def test_a_run_that_broke_goes_on_to_the_same_end(tmp_path: Path, whole: Run) -> None:
+    stopped(tmp_path / "run")
+    assert not (tmp_path / "run" / "model").exists()
+    run = finetune.train(f"resume={tmp_path / 'run'}", GO_ON)
+    assert run.folder == tmp_path / "run"
+    assert run.score == whole.score
+    assert run.scores == whole.scores
+    assert rows(run.folder) == rows(whole.folder)
+    assert same_weights(run.folder, whole.folder)
+    told = json.loads((run.folder / "env.json").read_text())
+    assert told["finished"]
+    assert len(told["resumed"]) == 1
+    log = (run.folder / "train.log").read_text()
+    assert "something broke" in log
+    assert f"going on with {run.folder} behind step 3" in log
+
+
+def test_what_broke_says_what_was_saved_and_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("train", *WORDS, f"output={tmp_path / 'run'}", STOP) == 1
+    told = capsys.readouterr().err
+    assert "error: something broke" in told
+    assert f"saved: {tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}, 1 whole epochs, step 3" in told
+    assert f"finetune train resume={tmp_path / 'run'}" in told
+
+
+def test_the_same_command_with_auto_begins_goes_on_and_begins_again(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = (*WORDS, "resume=auto", "name=mine")
+    with pytest.raises(RuntimeError, match="something broke"):
+        finetune.train(*words, STOP)
+    (first,) = (tmp_path / "outputs" / "mine").iterdir()
+    assert finetune.train(*words, GO_ON).folder == first
+    assert finetune.train(*words, "output=outputs/mine/other").folder.name == "other"
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("backbone.name=test_resnet2.r160_in1k", "test_resnet2"),
+        ("optimizer.lr=0.5", "optimizer.lr=0.5, where the run has"),
+        ("seed=7", "seed=7, where the run has 0"),
+        ("head=unet", "head.name=unet, where the run has fpn"),
+        ("average=ema", "callbacks.average"),
+        ("data.batch_size=3", "images in a step"),
+        ("trainer.devices=3", "3 devices cannot share"),
+        ("trainer.max_epochs=0", "max_epochs"),
+    ],
+)
+def test_what_would_be_another_training_is_refused(word: str, said: str, broken: Path) -> None:
+    before = sorted(broken.rglob("*"))
+    with pytest.raises(ConfigError, match=said):
+        finetune.train(f"resume={broken}", GO_ON, word)
+    assert sorted(broken.rglob("*")) == before
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return stopped(tmp_path_factory.mktemp("runs") / "broken")
+
+
+def test_a_finished_run_is_trained_for_longer_when_it_is_told_how_long(tmp_path: Path) -> None:
+    run = finetune.train(*WORDS, f"output={tmp_path / 'run'}")
+    with pytest.raises(ConfigError, match=r"is finished, with 3 epochs.*max_epochs=6"):
+        finetune.train(f"resume={run.folder}")
+    longer = finetune.train(f"resume={run.folder}", "trainer.max_epochs=4")
+    assert [row["epoch"] for row in rows(longer.folder)] == ["1", "2", "3", "4"]
+    assert longer.score >= run.score
+
+
+def test_a_damaged_checkpoint_is_found_and_the_one_before_it_taken(
+    tmp_path: Path, whole: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = stopped(tmp_path / "run", batch=4)
+    last = folder / "checkpoints" / "last.ckpt"
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 1
+    last.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"is damaged: the checksum.*last_2.ckpt"):
+        finetune.train(f"resume={last}")
+    run = finetune.train(f"resume={folder}", GO_ON)
+    assert "going on from the one before it" in capsys.readouterr().out
+    assert same_weights(run.folder, whole.folder)
+
+
+def test_a_disk_that_is_full_ends_the_run_and_what_was_saved_before_stays_good(
+    tmp_path: Path, whole: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saves = iter(range(100))
+
+    def fills(handle: int) -> None:
+        if next(saves) > 12:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    folder = tmp_path / "run"
+    with monkeypatch.context() as full:
+        full.setattr("finetune.storage.os.fsync", fills)
+        with pytest.raises(OSError, match="No space left") as caught:
+            finetune.train(*WORDS, f"output={folder}")
+    notes = "\n".join(caught.value.__notes__)
+    assert f"saved: {folder / 'checkpoints' / 'last.ckpt'}" in notes
+    assert f"go on: finetune train resume={folder}" in notes
+    assert same_weights(finetune.train(f"resume={folder}").folder, whole.folder)
+
+
+def test_data_that_moved_is_found_and_data_that_changed_is_said(tmp_path: Path) -> None:
+    root = draw_folder(tmp_path / "photos")
+    words = (*on_folder(root), "trainer.max_epochs=2", "checkpoint.every_n_steps=1", f"output={tmp_path / 'run'}")
+    with pytest.raises(RuntimeError, match="something broke"):
+        finetune.train(*words, STOP)
+    root.rename(tmp_path / "moved")
+    with pytest.raises(ConfigError, match="photos"):
+        finetune.train(f"resume={tmp_path / 'run'}", GO_ON)
+    draw_folder(tmp_path / "other", seed=1)
+    (tmp_path / "other" / "images" / "photo_03.png").replace(tmp_path / "moved" / "images" / "photo_03.png")
+    finetune.train(f"resume={tmp_path / 'run'}", GO_ON, f"data.root={tmp_path / 'moved'}")
+    assert "1 of 12 images or their masks have changed (photo_03)" in (tmp_path / "run" / "train.log").read_text()
+
+
+def test_a_new_run_begins_with_the_weights_of_another_for_other_classes(tmp_path: Path, whole: Run) -> None:
+    root = draw_folder(tmp_path / "photos")
+    run = finetune.train(*on_folder(root), f"init_from={whole.folder}", f"output={tmp_path / 'run'}", "optimizer.lr=0")
+    log = (run.folder / "train.log").read_text()
+    assert "begun anew: head.0.weight, head.0.bias" in log
+    before, after = (load_file(folder / "model" / "model.safetensors") for folder in (whole.folder, run.folder))
+    name = "backbone.model.conv1.weight"
+    assert torch.equal(before[name], after[name]) if name in before else before.keys() == after.keys()
+    with pytest.raises(ConfigError, match="do not fit"):
+        finetune.train(*on_folder(root), f"init_from={whole.folder}", "backbone.name=resnet18")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 143), (signal.SIGINT, 130)])
+def test_a_process_that_is_told_to_stop_saves_and_says_so(number: int, code: int, tmp_path: Path) -> None:
+    """The whole command, with the signal as a cluster sends it."""
+    words = (*WORDS, STOP, f"+callbacks.stop.number={int(number)}", f"output={tmp_path / 'run'}")
+    done = subprocess.run(
+        [COMMAND, *words],
+        cwd=tmp_path,
+        env=clean_environment(PYTHONPATH=str(Path(__file__).parents[1])),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == code, done.stderr
+    assert "finishing the step, then saving" in done.stderr
+    assert "2 whole epochs, step 4" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_ended_before_its_first_checkpoint_begins_again_in_its_folder(tmp_path: Path, whole: Run) -> None:
+    folder = stopped(tmp_path / "run", batch=0)
+    with pytest.raises(ConfigError, match="before its first checkpoint"):
+        finetune.train(f"resume={folder}", GO_ON)
+    run = finetune.train(*WORDS, f"output={folder}", "resume=auto")
+    assert same_weights(run.folder, whole.folder)
+
+
+def test_two_processes_do_not_train_in_one_folder(broken: Path, tmp_path: Path) -> None:
+    code = f"""
+import fcntl, sys
+file = open({str(broken / "train.log")!r}, "a")
+fcntl.lockf(file, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        with pytest.raises(ConfigError, match="another process trains"):
+            finetune.train(f"resume={broken}", GO_ON)
+        holder.communicate()
