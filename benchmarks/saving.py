@@ -10,7 +10,6 @@ import csv
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import finetune
@@ -27,6 +26,7 @@ class Clock:
         self.calls = 0
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
+        """Call it."""
         wall, work = time.perf_counter(), time.thread_time()
         try:
             return self.function(*arguments, **named)

@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 
 from finetune.callbacks import DivergedError, Guard, Tuning
+from finetune.tasks.sharding import share
 from finetune.tasks.strategy import FullySharded
 from tests.callbacks.test_guard import Breaks, breaking_task
 from tests.tasks.tiny_run import tiny_data, tiny_trainer
@@ -23,19 +25,32 @@ class BreaksOnSecond(Breaks):
         return super().goes_wrong(batch_idx) and self.global_rank == 1
 
 
+class Moved(pl.Callback):
+    """Notes of each step whether it has moved this rank's weights."""
+
+    def __init__(self) -> None:
+        self.seen: list[bool] = []
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+        self.before = [share(p).detach().clone() for p in pl_module.parameters()]
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+        now = [share(p).detach() for p in pl_module.parameters()]
+        self.seen.append(not all(map(torch.equal, self.before, now)))
+
+
 def fit(strategy: str, kind: str, skip: int) -> dict[str, Any]:
-    """The weights, or the message, and at which step the training was then."""
-    task = breaking_task(kind, at=(1,), task=BreaksOnSecond)
+    """The message if it stops, which steps moved the weights, and the weights."""
+    moved, task = Moved(), breaking_task(kind, at=(1,), task=BreaksOnSecond)
     strategies: Any = FullySharded() if strategy == "fsdp2" else strategy
-    trainer = tiny_trainer(Tuning(), Guard(skip), devices=2, strategy=strategies, limit_val_batches=0)
+    trainer = tiny_trainer(Tuning(), Guard(skip), moved, devices=2, strategy=strategies, limit_val_batches=0)
     said = ""
     try:
         trainer.fit(task, datamodule=tiny_data(train=12, batch_size=2))
     except DivergedError as error:
         said = str(error)
     state = {} if strategy == "fsdp2" else {name: tensor.clone() for name, tensor in task.model.state_dict().items()}
-    finite = all(bool(p.isfinite().all()) for p in task.model.parameters())
-    return {"said": said, "step": trainer.global_step, "state": state, "finite": finite}
+    return {"said": said, "moved": moved.seen, "state": state}
 
 
 def main(folder: Path, rank: int) -> None:
