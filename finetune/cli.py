@@ -141,7 +141,7 @@ def _same_folder(config: DictConfig) -> list[str]:
     from finetune.config import settled
     from finetune.resume import find
 
-    before = find(settled(config))
+    before = find(settled(config), HydraConfig.get().overrides.task)
     if before is None:
         return [f"output={config.output}", "resume=null"]
     config.resume = str(before.checkpoint)  # `auto` might find another later

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,21 +51,32 @@ class Resumption:
         return int(self.state["SegmentationData"]["images in a step"])
 
 
-def find(config: Mapping[str, Any]) -> Resumption | None:
+def find(config: Mapping[str, Any], words: Sequence[str]) -> Resumption | None:
     """The run that `resume` speaks of; None where it says `auto` and there is none to go on with.
 
     Args:
         config: with `resume`, `name` and `output`.
+        words: of the command; where they name an `output`, no other folder is meant.
 
     Raises:
         ConfigError: no run there, none that could go on, or one that was finished.
     """
-    wanted = str(config["resume"])
+    wanted, output = str(config["resume"]), Path(config["output"]).resolve()
+    named = any(word.startswith("output=") for word in words)
     if "://" in wanted:
         raise ConfigError(f"resume={wanted}: expected a folder or a file. Fetch the run first, then name its folder.")
     if wanted == "auto":
-        folder = unfinished(Path(config["output"]), str(config["name"]))
+        folder = unfinished([output] if named else list(output.parent.glob("*/")), str(config["name"]))
         return None if folder is None else _of_folder(folder)
+    found = _named(wanted)
+    if named and output != found.folder:
+        raise ConfigError(
+            f"output={config['output']}: a run goes on in its own folder, '{found.folder}'. Leave output out."
+        )
+    return found
+
+
+def _named(wanted: str) -> Resumption:
     path = Path(wanted).expanduser().resolve()
     if path.is_dir():
         return _of_folder(path.parent if path.name == "checkpoints" else path)
@@ -79,19 +90,13 @@ def find(config: Mapping[str, Any]) -> Resumption | None:
     return Resumption(_run_of(path.parent.parent), path, read(path))
 
 
-def unfinished(output: Path, name: str) -> Path | None:
-    """The newest run of a name that has a checkpoint, was not finished, and is not going on just now.
-
-    Args:
-        output: the folder that a new run would have: itself, if it is a run already, or else its neighbours.
-        name: of the runs.
-    """
-    folders = [output] if (output / "config.yaml").is_file() else sorted(output.parent.glob("*/"), key=_age)
-    for folder in reversed(folders):
+def unfinished(folders: Sequence[Path], name: str) -> Path | None:
+    """The newest run of a name that has a checkpoint, was not finished, and is not going on just now."""
+    for folder in sorted(folders, key=_age, reverse=True):
         if is_finished(folder) or not checkpoints(folder / "checkpoints") or not (folder / "config.yaml").is_file():
             continue
         if read_config(folder).get("name") == name and not is_running(folder):
-            return folder.resolve()
+            return folder
     return None
 
 

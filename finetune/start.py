@@ -31,7 +31,7 @@ def wanted(words: Sequence[str | DictConfig]) -> tuple[dict[str, Any], Resumptio
         ConfigError: words that do not fit, or a run that cannot go on so.
     """
     config = composed(words, "train")
-    before = find(settled(config)) if config.resume else None
+    before = find(settled(config), said_words(words)) if config.resume else None
     if before is None:
         new = settled(config)
         if is_first_process() and not (config.resume == "auto" and left_nothing(Path(new["output"]))):

@@ -121,6 +121,15 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return stopped(tmp_path_factory.mktemp("runs") / "broken")
 
 
+def test_a_folder_that_is_named_is_the_only_one_that_is_meant(broken: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    with pytest.raises(ConfigError, match="goes on in its own folder"):
+        finetune.train(f"resume={broken}", GO_ON, f"output={other}")
+    with pytest.raises(RuntimeError, match="something broke"):  # a new run, though its neighbour was not finished
+        finetune.train(*WORDS, STOP, "resume=auto", f"output={broken.parent / 'new'}")
+    assert finetune.train(*WORDS, GO_ON, "resume=auto", f"output={broken.parent / 'new'}").folder.name == "new"
+
+
 def test_a_finished_run_is_trained_for_longer_when_it_is_told_how_long(tmp_path: Path) -> None:
     run = finetune.train(*WORDS, f"output={tmp_path / 'run'}")
     with pytest.raises(ConfigError, match=r"is finished, with 3 epochs.*max_epochs=6"):
