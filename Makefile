@@ -1,6 +1,7 @@
 # Everything below makes its own environment in .venv; nothing else on the machine changes.
 PYTHON ?= python3.11
 VENV ?= .venv
+WORKERS ?= 2
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
@@ -13,7 +14,8 @@ quickstart: $(VENV)/quickstart ## install, fine-tune on drawn images, show what 
 	$(BIN)/finetune train experiment=quickstart
 
 test: $(VENV)/dev ## install the tools too and run the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not alone"
+	$(BIN)/python -m pytest -m "alone and not slow" tests
 
 slow: $(VENV)/dev ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

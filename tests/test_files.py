@@ -119,7 +119,7 @@ def test_a_tree_may_have_so_many_values_and_levels_and_no_more() -> None:
         check_plain([deep], Path("x"), "b")
 
 
-@pytest.mark.parametrize("value", [torch.zeros(2), b"x", {1}, Path("x"), {"a": [object()]}, {b"key": 1}], ids=str)
+@pytest.mark.parametrize("value", [torch.zeros(2), b"x", {1}, Path("x"), {"a": [range(3)]}, {b"key": 1}], ids=str)
 def test_a_tree_of_other_things_is_refused(value: Any) -> None:
     with pytest.raises(FileError, match="where plain data is expected"):
         check_plain(value, Path("x"))

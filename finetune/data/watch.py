@@ -6,7 +6,7 @@ import re
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from multiprocessing import active_children
 from multiprocessing.connection import wait
@@ -70,8 +70,8 @@ class WatchedLoader(DataLoader[Sample]):
         """
         if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
             pids = {int(number) for number in re.findall(r"\d+", str(error))}
-            if said := self._last_words(pids):
-                error.args = (said,)
+            if dead := [worker for worker in self._workers if worker.pid in pids]:
+                error.args = (self._last_words(dead[0]),)
 
     def _told(self, batches: Iterator[Any]) -> Iterator[Any]:
         while True:
@@ -93,17 +93,22 @@ class WatchedLoader(DataLoader[Sample]):
             self.explain(error)
             raise
         except (OSError, EOFError) as error:
-            # a worker that died before its batch was fetched; it takes a moment until the system says so
-            wait([worker.sentinel for worker in self._workers], timeout=1 if self._workers else 0)
-            if said := self._last_words({worker.pid for worker in self._workers}):
-                raise RuntimeError(said) from error
+            # a worker may have died before its batch was fetched; it takes a moment until the system says so
+            ended = wait([worker.sentinel for worker in self._workers], timeout=1) if self._workers else []
+            if dead := [worker for worker in self._workers if worker.sentinel in ended]:
+                raise RuntimeError(self._last_words(dead[0])) from error
             raise
 
-    def _last_words(self, pids: Collection[int | None]) -> str | None:
-        """What to say of the first of these workers that is dead; None if all live."""
+    def _last_words(self, worker: BaseProcess) -> str:
+        """What to say of a worker that is dead."""
         assert isinstance(self.dataset, Watched)
-        dead = (worker for worker in self._workers if worker.pid in pids and worker.exitcode is not None)
-        return next((_obituary(worker, self.dataset.doing(worker.pid)) for worker in dead), None)
+        code = worker.exitcode  # None if torch's signal came just as it was being asked for
+        name = signal.Signals(-code).name if code is not None and -code in set(signal.Signals) else ""
+        end = f"was ended by {name}" if name else f"ended with code {code}" if code is not None else "died"
+        reason = f"{REASONS[name]}. Or" if name in REASONS else "To see why,"
+        doing = self.dataset.doing(worker.pid)
+        way_out = "load in the training process, with data.num_workers=0."
+        return f"loading worker {worker.pid} {end} {doing}. {reason} {way_out}"
 
 
 class Watched(Dataset[Sample]):
@@ -220,11 +225,3 @@ def _collate(collate_fn: Callable[[Sequence[Sample]], Any], samples: Sequence[Sa
     if isinstance(samples, Failure):
         return samples
     return collate_fn(samples) if get_worker_info() is None else _caught(lambda: collate_fn(samples))
-
-
-def _obituary(worker: BaseProcess, doing: str) -> str:
-    code = worker.exitcode or 0
-    name = signal.Signals(-code).name if -code in set(signal.Signals) else ""
-    end = f"was ended by {name}" if name else f"ended with code {code}"
-    reason = f"{REASONS[name]}. Or" if name in REASONS else "To see why,"
-    return f"loading worker {worker.pid} {end} {doing}. {reason} load in the training process, with data.num_workers=0."

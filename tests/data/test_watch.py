@@ -21,6 +21,8 @@ from finetune.data.watch import REASONS, WatchedLoader
 from tests.samples import draw_folder
 from tests.tasks.tiny_run import tiny_task, tiny_trainer
 
+pytestmark = pytest.mark.alone
+
 FATAL = 5  # the sample over which things go wrong
 
 
@@ -183,6 +185,20 @@ def test_a_batch_that_a_dead_worker_cannot_hand_over_is_told_as_its_death() -> N
     kill(again._workers[0])
     with pytest.raises(RuntimeError, match=r"^loading worker \d+ was ended by SIGKILL after it read picture \d\."):
         told()
+
+
+def test_a_death_whose_cause_got_lost_is_told_all_the_same() -> None:
+    again = loader(DrawnDataset(4, 32), "val")
+    assert isinstance(again, WatchedLoader)
+    list(again)
+    worker = again._workers[0]
+    with contextlib.suppress(RuntimeError):
+        worker.kill()
+        os.waitpid(worker.pid or 0, 0)  # as when torch's signal comes before the answer can be noted
+    assert worker.exitcode is None
+    error = RuntimeError(f"DataLoader worker (pid {worker.pid}) is killed by signal: Killed. ")
+    again.explain(error)
+    assert f"worker {worker.pid} died after it read picture " in str(error)
 
 
 class KillsAWorker(type(tiny_task())):  # type: ignore[misc]
