@@ -51,3 +51,19 @@ def test_two_processes_leave_one_run_with_the_scores_of_one(tmp_path: Path) -> N
 def test_the_module_starts_its_second_process_too(tmp_path: Path) -> None:
     run, printed = trained(tmp_path, sys.executable, "-m", "finetune", "data.count=4")  # 1 test image: one and none
     check(run, printed, images=1)
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_goes_on_with_one_and_says_what_is_not_exact(tmp_path: Path) -> None:
+    words = (*TINY, "data=drawn", "data.size=32", "data.count=12", "data.batch_size=2", "output=run")
+    two = ("trainer.devices=2", "trainer.strategy=ddp", "trainer.max_epochs=1")
+    assert shell(COMMAND, "train", *words, *two, cwd=tmp_path).returncode == 0
+    one = ("trainer.devices=1", "trainer.strategy=auto", "trainer.max_epochs=2")
+    done = shell(COMMAND, "train", "resume=run", *one, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "devices 1 instead of 2: each step has the same images" in done.stdout
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        assert [(row["epoch"], row["step"]) for row in csv.DictReader(file)] == [("1", "3"), ("2", "6")]
+    refused = shell(COMMAND, "train", "resume=run", "trainer.max_epochs=3", "trainer.devices=3", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "which 3 devices cannot share evenly" in refused.stderr

@@ -44,7 +44,8 @@ class SemanticTask(TuningTask):
         logits = self.model(self.model.normalize(batch["image"]))
         loss: Tensor = self.loss(logits, batch["mask"])
         counted = (batch["mask"] != self.ignore_index).flatten(1).any(dim=1).sum()
-        self._train_loss.add(loss.detach(), counted)
+        # a step that is left out, because its loss is not finite, leaves the epoch's mean alone
+        self._train_loss.add(loss.detach().nan_to_num(0, 0, 0), counted * loss.isfinite())
         return loss + self.penalty()
 
     def on_train_epoch_start(self) -> None:

@@ -174,6 +174,8 @@ def test_a_skipped_step_leaves_the_weights_of_a_training_in_which_it_is_undone(k
     assert same(skipping.model.state_dict(), undone.model.state_dict())
     assert same(ours.optimizers[0].state_dict(), theirs.optimizers[0].state_dict())
     assert all(value.isfinite().all() for value in skipping.model.state_dict().values())
+    assert skipping.train_loss is not None
+    assert skipping.train_loss.isfinite()
 
 
 def test_of_accumulated_batches_only_the_bad_one_is_named() -> None:
