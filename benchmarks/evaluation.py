@@ -5,7 +5,7 @@ were drawn before. Each is made in a process of its own, behind a short one that
 stays with a process. Prints milliseconds per image, the memory on top of what was held after the warm-up (on Linux, to
 some megabytes), and how much of it each further image costs.
 
-    python benchmarks/evaluation.py [--images 64] [--factor 8] [--rounds 5] [--size 160] [--batch 8] [--threads 2]
+    python benchmarks/evaluation.py [--images 64] [--factor 8] [--rounds 5] [--size 96] [--batch 8] [--threads 2]
 """
 
 import argparse
@@ -79,7 +79,7 @@ def trainer() -> pl.Trainer:
 def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    numbers = {"images": 64, "factor": 8, "rounds": 5, "size": 160, "batch": 8, "threads": 2}
+    numbers = {"images": 64, "factor": 8, "rounds": 5, "size": 96, "batch": 8, "threads": 2}
     for name, default in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--backbone", default="tf_efficientnet_lite0")
