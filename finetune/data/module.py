@@ -132,7 +132,7 @@ class SegmentationData(pl.LightningDataModule):
         return self._evaluation(self.test)
 
     def _evaluation(self, dataset: Dataset[Sample]) -> DataLoader[Sample]:
-        sampler = EvaluationSampler(len(dataset), *self._rank())  # type: ignore[arg-type]  # sized
+        sampler = EvaluationSampler(len(dataset), *self._rank(), self.batch_size)  # type: ignore[arg-type]  # sized
         # An empty shard gets one empty batch: Lightning skips a loop without batches, hooks too, and the other ranks
         # would wait for this one in their first collective.
         batches = list(BatchSampler(sampler, self.batch_size, drop_last=False)) or [[]]

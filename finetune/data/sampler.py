@@ -64,17 +64,21 @@ class TrainSampler(Sampler[Key]):
 class EvaluationSampler(Sampler[int]):
     """Every rank's share of the dataset in order, each sample exactly once over all ranks.
 
-    Shards may differ by one sample, and are empty on the last ranks where there are more ranks than samples.
+    Ranks take turns with the whole batches of a single process: what else is in a batch changes how a prediction is
+    rounded, and so only then all ranks together predict what one process does, to the last bit.
+
+    Shards may differ by one batch, and are empty on the last ranks where there are more ranks than batches.
 
     Args:
         length: number of samples in the dataset.
         rank: of this process.
         world_size: number of processes.
+        batch_size: samples in a batch.
     """
 
-    def __init__(self, length: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(self, length: int, rank: int = 0, world_size: int = 1, batch_size: int = 1) -> None:
         _check_rank(rank, world_size)
-        self.indices = range(rank, length, world_size)
+        self.indices = [index for index in range(length) if index // batch_size % world_size == rank]
 
     def __len__(self) -> int:
         return len(self.indices)

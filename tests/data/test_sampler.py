@@ -1,4 +1,5 @@
 import pytest
+from torch.utils.data import BatchSampler
 
 from finetune.data.dataset import Key
 from finetune.data.sampler import EvaluationSampler, TrainSampler
@@ -60,6 +61,16 @@ def test_evaluation_shards_hold_every_sample_once(length, world_size):
     shards = [list(EvaluationSampler(length, rank, world_size)) for rank in range(world_size)]
     assert sorted(i for shard in shards for i in shard) == list(range(length))
     assert [len(EvaluationSampler(length, rank, world_size)) for rank in range(world_size)] == [len(s) for s in shards]
+
+
+@pytest.mark.parametrize(("length", "batch_size", "world_size"), [(9, 4, 2), (8, 2, 3), (10, 3, 4), (5, 8, 2)])
+def test_ranks_evaluate_the_batches_of_one_process(length, batch_size, world_size):
+    ranks = []
+    for rank in range(world_size):
+        sampler = EvaluationSampler(length, rank, world_size, batch_size)
+        ranks.append(list(BatchSampler(sampler, batch_size, drop_last=False)))
+    alone = list(BatchSampler(range(length), batch_size, drop_last=False))
+    assert ranks == [alone[rank::world_size] for rank in range(world_size)]
 
 
 def test_wrong_ranks_and_too_few_images_are_errors():
