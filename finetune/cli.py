@@ -138,6 +138,8 @@ def _same_folder(config: DictConfig) -> list[str]:
     """Words for further ranks, which share the folder of the first, and the checkpoint that it goes on from."""
     if not config.resume:
         return [f"output={config.output}"]
+    if config.resume != "auto":
+        return []  # they find what the first does
     from finetune.config import settled
     from finetune.resume import find
 

@@ -62,8 +62,10 @@ def provisional(config: dict[str, Any], alone: bool = True) -> tuple[dict[str, A
         alone: whether a search follows, for which there must be one device.
 
     Raises:
-        ConfigError: a search that would have to run on several devices.
+        ConfigError: a training that would go on, or a search that would have to run on several devices.
     """
+    if config["resume"]:
+        raise ConfigError("this looks at a training from its start, and resume goes on with one. Leave resume out.")
     found = {group for group, (key, _) in AUTO.items() if config[group][key] == "auto"}
     if alone and found and config["trainer"]["devices"] not in (1, "1"):
         words = " and ".join(f"{group}.{AUTO[group][0]}=auto" for group in sorted(found))

@@ -7,13 +7,13 @@ from typing import Any
 Entries = dict[str, dict[str, Any]]
 
 
-def identified(entries: Mapping[str, Mapping[str, Any]]) -> Entries:
+def identified(entries: Mapping[str, Mapping[str, Any] | None]) -> Entries:
     """The loggers' settings with names by which their services know the run again.
 
     Args:
         entries: by name, each with its `_target_`.
     """
-    named: Entries = {name: dict(entry) for name, entry in entries.items()}
+    named = _copied(entries)
     for entry in named.values():
         if _is(entry, "WandbLogger"):
             entry.setdefault("id", uuid.uuid4().hex[:8])
@@ -21,18 +21,22 @@ def identified(entries: Mapping[str, Mapping[str, Any]]) -> Entries:
     return named
 
 
-def continued(entries: Mapping[str, Mapping[str, Any]], step: int) -> Entries:
+def continued(entries: Mapping[str, Mapping[str, Any] | None], step: int) -> Entries:
     """The settings of a training that goes on: what was logged behind its checkpoint is logged again.
 
     Args:
         entries: by name, each with its `_target_`.
         step: optimizer steps that lie behind.
     """
-    named: Entries = {name: dict(entry) for name, entry in entries.items()}
+    named = _copied(entries)
     for entry in named.values():
         if _is(entry, "TensorBoardLogger"):
             entry["purge_step"] = step  # it hides what is there from this step on
     return named
+
+
+def _copied(entries: Mapping[str, Mapping[str, Any] | None]) -> Entries:
+    return {name: dict(entry) for name, entry in entries.items() if entry}
 
 
 def _is(entry: Mapping[str, Any], kind: str) -> bool:

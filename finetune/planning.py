@@ -61,8 +61,6 @@ def plan(*words: str | DictConfig) -> Planned:
     speak()
     with usage():
         settings = config["plan"]
-        if config["resume"]:
-            raise ConfigError("plan shows a training from its start, and plots/tuning.png a run. Leave resume out.")
         mistakes = Mistakes()
         check_settings(config, mistakes)
         mistakes.attempt(lambda: check_monitors(config, _classes(config)))

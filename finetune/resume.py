@@ -31,11 +31,6 @@ class Resumption:
     state: Mapping[str, Any]
 
     @property
-    def devices(self) -> int:
-        """How many there were."""
-        return int(self.state["made_by"]["devices"])
-
-    @property
     def step(self) -> int:
         """Optimizer steps that lie behind."""
         return int(self.state["global_step"])
@@ -160,5 +155,9 @@ def ways_on(folder: Path) -> list[str]:
         if damage(path) is None:
             content = read(path)
             epoch, step = content["SegmentationData"]["epoch"], content["global_step"]
-            return [f"saved: {path}, {epoch} whole epochs, step {step:,}", f"go on: finetune train resume={folder}"]
+            return [
+                f"saved: {path}, {epoch} whole epochs, step {step:,}",
+                f"go on: finetune train resume={folder}",
+                f"or begin anew with these weights and other settings: init_from={path}",
+            ]
     return ["nothing was saved yet"] if folder.is_dir() else []

@@ -85,7 +85,7 @@ def train(*words: str | DictConfig) -> Run:
             if finding is not None:
                 draw(finding, folder / "plots" / "lr_finder.png")
         told += [f"{group}.{AUTO[group][0]}=auto found {config[group][AUTO[group][0]]}" for group in sorted(searched)]
-        for line in (*told, *(describe_resumption(before, trainer, config) if before is not None else ())):
+        for line in (*told, *(describe_resumption(before, trainer) if before is not None else ())):
             logger.info(line)
         run = _fit(config, data, task, trainer, loaders, before)
     except BaseException as error:

@@ -48,7 +48,7 @@ def wanted(words: Sequence[str | DictConfig]) -> tuple[dict[str, Any], Resumptio
         )
     merged["data"]["batch_size"] = fitting
     check_epochs(merged["trainer"]["max_epochs"], before)
-    return merged, before
+    return {**merged, "logger": identified(merged["logger"] or {})}, before
 
 
 def batch_size(settings: Mapping[str, Any], before: Resumption) -> int:
@@ -124,12 +124,12 @@ def note_data(folder: Path, records: Sequence[Record], before: Resumption | None
         logger.warning(f"the data is not what it was when the run began: {said}. It goes on with what is there now.")
 
 
-def describe_resumption(before: Resumption, trainer: pl.Trainer, config: Mapping[str, Any]) -> list[str]:
+def describe_resumption(before: Resumption, trainer: pl.Trainer) -> list[str]:
     """Where a run goes on, and what will not be exactly as if it had never stopped."""
-    made, settings = before.state["made_by"], config["trainer"]
+    made = before.state["made_by"]
     lines = [f"going on with {before.folder} behind step {before.step:,}, {before.epochs} whole epochs"]
     now = {"devices": trainer.num_devices * trainer.num_nodes, "torch": str(torch.__version__)}
-    now["precision"] = str(settings["precision"])
+    now["precision"] = str(trainer.precision)
     for what, value in now.items():
         if what in made and made[what] != value:
             lines.append(f"{what} {value} instead of {made[what]}: {INEXACT[what]}")

@@ -64,6 +64,9 @@ def test_a_run_of_two_processes_goes_on_with_one_and_says_what_is_not_exact(tmp_
     assert "devices 1 instead of 2: each step has the same images" in done.stdout
     with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
         assert [(row["epoch"], row["step"]) for row in csv.DictReader(file)] == [("1", "3"), ("2", "6")]
-    refused = shell(COMMAND, "train", "resume=run", "trainer.max_epochs=3", "trainer.devices=3", cwd=tmp_path)
+    again = shell(COMMAND, "train", "resume=run", *two[:2], "trainer.max_epochs=3", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    refused = shell(COMMAND, "train", "resume=run", "trainer.max_epochs=4", "trainer.devices=3", cwd=tmp_path)
     assert refused.returncode == 2
     assert "which 3 devices cannot share evenly" in refused.stderr

@@ -14,5 +14,9 @@ def test_a_run_of_wandb_is_known_again_by_its_id() -> None:
     assert "id" not in WANDB
 
 
+def test_a_logger_that_was_taken_away_is_passed_over() -> None:
+    assert identified({"wandb": None}) == continued({"wandb": None}, 3) == {}
+
+
 def test_tensorboard_hides_what_was_logged_behind_the_checkpoint() -> None:
     assert continued({"t": TENSORBOARD, "w": WANDB}, 7) == {"t": {**TENSORBOARD, "purge_step": 7}, "w": WANDB}
