@@ -41,6 +41,12 @@ class Resumption:
         return int(self.state["SegmentationData"]["epoch"])
 
     @property
+    def waited(self) -> int:
+        """Validations since the score that early stopping watches has improved."""
+        states = (state for name, state in self.state["callbacks"].items() if name.startswith("EarlyStopping"))
+        return max((int(state["wait_count"]) for state in states), default=0)
+
+    @property
     def images_in_a_step(self) -> int:
         """Of all devices together."""
         return int(self.state["SegmentationData"]["images in a step"])

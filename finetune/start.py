@@ -48,6 +48,7 @@ def wanted(words: Sequence[str | DictConfig]) -> tuple[dict[str, Any], Resumptio
         )
     merged["data"]["batch_size"] = fitting
     check_epochs(merged["trainer"]["max_epochs"], before)
+    check_patience(merged["callbacks"].get("early_stopping") or {}, before)
     return {**merged, "logger": identified(merged["logger"] or {})}, before
 
 
@@ -86,6 +87,17 @@ def check_epochs(epochs: int, before: Resumption) -> None:
         raise ConfigError(
             f"the run in '{before.folder}' is finished, with {before.epochs} epochs. To train it for longer: "
             f"trainer.max_epochs={2 * before.epochs}; for a new training with its weights: init_from={before.folder}"
+        )
+
+
+def check_patience(settings: Mapping[str, Any], before: Resumption) -> None:
+    """Raise a ConfigError where a finished run would stop early again at once."""
+    patience = settings.get("patience")
+    if is_finished(before.folder) and patience is not None and before.waited >= patience:
+        raise ConfigError(
+            f"the run in '{before.folder}' was stopped early after {before.epochs} epochs, as {settings['monitor']} "
+            f"had not improved for {before.waited} validations. To go on all the same: "
+            f"callbacks.early_stopping.patience={2 * patience}, or ~callbacks.early_stopping"
         )
 
 

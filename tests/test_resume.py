@@ -151,6 +151,18 @@ def test_a_finished_run_is_trained_for_longer_when_it_is_told_how_long(tmp_path:
     assert longer.score >= run.score
 
 
+def test_a_run_that_was_stopped_early_goes_on_with_more_patience_or_none(tmp_path: Path) -> None:
+    stops = ("callbacks.early_stopping.patience=1", "callbacks.early_stopping.min_delta=1")
+    run = finetune.train(*WORDS, f"output={tmp_path / 'run'}", *stops)
+    assert len(rows(run.folder)) == 2
+    with pytest.raises(ConfigError, match=r"stopped early after 2 epochs.*callbacks.early_stopping.patience=2"):
+        finetune.train(f"resume={run.folder}", "trainer.max_epochs=9")
+    finetune.train(f"resume={run.folder}", "callbacks.early_stopping.patience=2")
+    assert len(rows(run.folder)) == 3
+    finetune.train(f"resume={run.folder}", "trainer.max_epochs=5", "~callbacks.early_stopping")
+    assert len(rows(run.folder)) == 5
+
+
 def test_a_damaged_checkpoint_is_found_and_the_one_before_it_taken(
     tmp_path: Path, whole: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
