@@ -3,7 +3,7 @@
 Every run is a process of its own. Runs that are in the table already are not made again, so the script may be stopped
 and started.
 
-    python benchmarks/presets.py FOLDER OUTPUT [--seeds 3] [--presets full frozen ...]
+    python benchmarks/presets.py FOLDER OUTPUT [--seeds 0 1 2] [--presets full frozen ...]
 """
 
 import argparse
@@ -88,12 +88,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--presets", nargs="+", default=PRESETS)
     options = parser.parse_args()
     data, path = halve(options.data, options.output / "half"), options.output / "presets.csv"
     rows = list(csv.DictReader(path.open())) if path.exists() else []
-    for seed in range(options.seeds):
+    for seed in options.seeds:
         for preset in options.presets:
             if any(row["preset"] == preset and row["seed"] == str(seed) for row in rows):
                 continue

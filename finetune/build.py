@@ -25,6 +25,7 @@ from finetune.models import Segmenter
 from finetune.options import Config, known_options, without_name
 from finetune.storage import CheckpointFiles
 from finetune.tasks import SemanticTask
+from finetune.tasks.precision import CPUMixedPrecision
 from finetune.tasks.strategy import FullySharded
 from finetune.trust import check_target
 from finetune.tuning.outline import assumed
@@ -143,6 +144,22 @@ def loaders(config: Config, data: Data) -> SegmentationData:
     )
 
 
+def device_count(settings: Config) -> int:
+    """Devices of all nodes that a trainer's settings speak of; what Lightning would refuse counts as one.
+
+    >>> [device_count({"devices": devices, "num_nodes": 3}) for devices in (2, [1, 3], "0,1,2", "many")]
+    [6, 6, 9, 3]
+    """
+    devices, nodes = settings["devices"], int(settings.get("num_nodes", 1))
+    if str(devices) in ("auto", "-1"):
+        on_gpu = settings["accelerator"] in ("auto", "gpu", "cuda")
+        return max(1, torch.cuda.device_count() if on_gpu else 0) * nodes
+    listed = [part for part in str(devices).strip("[]").split(",") if part.strip()]
+    if isinstance(devices, list) or "," in str(devices):
+        return len(listed) * nodes
+    return max(1, int(devices) if str(devices).isdigit() else 1) * nodes
+
+
 def step_counts(config: Config, images: int) -> tuple[int, int]:
     """Optimizer steps of an epoch on each device, and of the whole training.
 
@@ -151,9 +168,8 @@ def step_counts(config: Config, images: int) -> tuple[int, int]:
         images: to train on.
     """
     settings = config["trainer"]
-    devices, limit, most = settings["devices"], settings.get("limit_train_batches", 1.0), settings.get("max_steps", -1)
-    share = images // (devices if isinstance(devices, int) and devices > 0 else 1)
-    batches = max(1, share // config["data"]["batch_size"])
+    limit, most = settings.get("limit_train_batches", 1.0), settings.get("max_steps", -1)
+    batches = max(1, images // device_count(settings) // config["data"]["batch_size"])
     batches = min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
     steps = math.ceil(batches / settings["accumulate_grad_batches"])
     total = int(settings["max_epochs"]) * steps
@@ -198,8 +214,8 @@ def trainer(config: Config, folder: Path, step: int | None = None) -> pl.Trainer
                 "enable_model_summary": False,  # the plan says more
                 "enable_progress_bar": any(isinstance(callback, ProgressBar) for callback in callbacks),
                 "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
-                "plugins": CheckpointFiles(),
                 **config["trainer"],
+                **_precision(config["trainer"]),
                 **({"strategy": FullySharded()} if config["trainer"]["strategy"] == "fsdp2" else {}),
             },
             callbacks=[Tuning(), *callbacks, Interruption()],
@@ -210,6 +226,18 @@ def trainer(config: Config, folder: Path, step: int | None = None) -> pl.Trainer
         raise
     except (ValueError, TypeError, HydraException, MisconfigurationException) as error:
         raise ConfigError(f"trainer, callbacks or logger: {error}") from error
+
+
+def _precision(settings: Config) -> Config:
+    """The Trainer's arguments for its precision and for how its files are written."""
+    on_cpu = settings["accelerator"] == "cpu" or (settings["accelerator"] == "auto" and not _has_accelerator())
+    if settings["precision"] == "bf16-mixed" and on_cpu and settings["strategy"] != "fsdp2":  # which has one of its own
+        return {"precision": None, "plugins": [CheckpointFiles(), CPUMixedPrecision()]}
+    return {"plugins": CheckpointFiles()}
+
+
+def _has_accelerator() -> bool:
+    return torch.cuda.is_available() or torch.backends.mps.is_available()
 
 
 def _made(entry: Config, kind: type[Any], key: str) -> Any:

@@ -126,8 +126,8 @@ def check_loss(settings: Config) -> None:
 
 def check_batches(config: Config, data: Data) -> None:
     """Raise where a head that pools to one pixel would still get a batch of one image."""
-    devices = config["trainer"]["devices"]
-    per_device = data.sizes()["train"] // (devices if isinstance(devices, int) and devices > 0 else 1)
+    devices = build.device_count(config["trainer"])
+    per_device = data.sizes()["train"] // devices
     batch = min(config["data"]["batch_size"], per_device)
     if per_device == 0:
         raise ConfigError(f"{data.sizes()['train']} training images are too few for {devices} devices.")

@@ -58,7 +58,7 @@ def batch_size(settings: Mapping[str, Any], before: Resumption) -> int:
     Raises:
         ConfigError: they do not divide.
     """
-    devices = device_count(settings)
+    devices = build.device_count(settings)
     each, rest = divmod(before.images_in_a_step, devices)
     if rest:
         raise ConfigError(
@@ -66,17 +66,6 @@ def batch_size(settings: Mapping[str, Any], before: Resumption) -> int:
             f"another trainer.devices; or begin a new training with its weights: init_from={before.folder}"
         )
     return each
-
-
-def device_count(settings: Mapping[str, Any]) -> int:
-    """Devices of all nodes that a trainer's settings speak of."""
-    devices, nodes = settings["devices"], int(settings.get("num_nodes", 1))
-    if isinstance(devices, list):
-        return len(devices) * nodes
-    if str(devices) in ("auto", "-1"):
-        gpus = torch.cuda.device_count() if settings["accelerator"] in ("auto", "gpu", "cuda") else 0
-        return max(1, gpus) * nodes
-    return int(devices) * nodes
 
 
 def check_epochs(epochs: int, before: Resumption) -> None:

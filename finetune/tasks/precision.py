@@ -1,0 +1,55 @@
+"""Mixed precision on a CPU, with depthwise convolutions in float32."""
+
+import torch
+from lightning.pytorch.plugins import MixedPrecision
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+
+class CPUMixedPrecision(MixedPrecision):
+    """Lightning's `bf16-mixed`, but for depthwise convolutions: torch's gradients of them are slow in bfloat16.
+
+    Behind a kernel of 5 x 5 or a stride of 2 they take three to eight times as long as in float32, and with them
+    networks such as EfficientNet and ConvNeXt longer than in float32 throughout (benchmarks/depthwise.py).
+    """
+
+    def __init__(self) -> None:
+        super().__init__("bf16-mixed", "cpu")
+        self._hooks: list[RemovableHandle] = []
+
+    def convert_module(self, module: nn.Module) -> nn.Module:
+        """Keep every depthwise convolution in float32."""
+        self.teardown()
+        for layer in module.modules():
+            if is_depthwise(layer):
+                self._hooks.append(layer.register_forward_pre_hook(_leave_autocast))
+                self._hooks.append(layer.register_forward_hook(_enter_autocast, always_call=True))
+        return module
+
+    def teardown(self) -> None:
+        """Leave the module as it was."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+
+def is_depthwise(layer: nn.Module) -> bool:
+    """Whether a layer convolves each channel by itself.
+
+    >>> is_depthwise(nn.Conv2d(8, 16, 3, groups=8)), is_depthwise(nn.Conv2d(8, 8, 3, groups=4))
+    (True, False)
+    """
+    return isinstance(layer, nn.Conv2d) and 1 < layer.groups == layer.in_channels
+
+
+def _leave_autocast(layer: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
+    if not torch.is_autocast_enabled("cpu"):
+        return None
+    torch.set_autocast_enabled("cpu", False)
+    vars(layer)["_left_autocast"] = True
+    return (inputs[0].float(),)
+
+
+def _enter_autocast(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+    if vars(layer).pop("_left_autocast", False):
+        torch.set_autocast_enabled("cpu", True)
