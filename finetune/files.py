@@ -52,11 +52,16 @@ def inside(path: Path, folder: Path) -> Path:
     return path
 
 
-def check_links(folder: Path) -> None:
-    """Raise a FileError if a link below a folder leads out of it."""
+def check_links(folder: Path, harmless: str = "") -> None:
+    """Raise a FileError if a link below a folder leads out of it.
+
+    Args:
+        folder: to be looked through.
+        harmless: a pattern of paths, such as `logs/*.log`, whose links may lead anywhere.
+    """
     for home, folders, files in os.walk(folder):
         for name in (*folders, *files):
-            if (path := Path(home, name)).is_symlink():
+            if (path := Path(home, name)).is_symlink() and not (harmless and path.match(harmless)):
                 inside(path, folder)
 
 

@@ -12,7 +12,7 @@ import yaml
 from lightning.pytorch import callbacks as lightning_callbacks
 from lightning.pytorch import loggers as lightning_loggers
 
-from finetune import callbacks
+from finetune import callbacks, loggers
 from finetune.config import ConfigError
 from finetune.files import FileError, check_links, check_plain, inside, read_text
 
@@ -23,6 +23,8 @@ PLACES |= {"tracking_uri", "artifact_location"}
 RECEIVERS = {"entity", "workspace", "teamspace", "api_key", "settings", "experiment_key", "model_registry"}
 ADDRESS = re.compile(r"[\w+.-]+://|[/\\]{2}")  # or a share of another host
 ELSEWHERE = re.compile(r"[/\\]|~\w*[/\\]|\w:[/\\]|(.*[/\\])?\.\.([/\\]|$)|file:", re.DOTALL)
+# W&B's link to its own log in the cache of whoever trained; a run that goes on gets a folder and a link of its own
+OUTER_LOG = "wandb/*run-*/logs/debug-core.log"
 Place = tuple[str | int, ...]
 
 
@@ -71,7 +73,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / "config.yaml"
     try:
-        check_links(folder)
+        check_links(folder, OUTER_LOG)
         config = yaml.load(read_text(inside(path, folder)), _Plain)
         check_plain(config, path)
     except (FileError, yaml.YAMLError, RecursionError, ValueError) as error:
@@ -190,5 +192,5 @@ def _offered(kind: type[Any], *modules: ModuleType) -> set[str]:
 
 OFFERED: Mapping[str | int, set[str]] = {
     "callbacks": _offered(pl.Callback, callbacks, lightning_callbacks),
-    "logger": _offered(lightning_loggers.Logger, lightning_loggers),
+    "logger": _offered(lightning_loggers.Logger, loggers, lightning_loggers),
 }

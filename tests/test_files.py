@@ -154,3 +154,6 @@ def test_links_are_looked_for_everywhere_below(tmp_path: Path) -> None:
     (tmp_path / "run" / "a" / "b" / "far").symlink_to("../../../elsewhere")  # which is not there yet
     with pytest.raises(FileError, match=r"far' cannot be read: it leads out"):
         check_links(tmp_path / "run")
+    check_links(tmp_path / "run", "a/*/far")
+    with pytest.raises(FileError, match=r"far' cannot be read: it leads out"):
+        check_links(tmp_path / "run", "b/*/far")

@@ -104,6 +104,7 @@ def composed(words: tuple[str, ...]) -> dict[str, Any]:
 ORDINARY = [
     (),
     ("logger=tensorboard",),
+    ("logger=mlflow", "+logger.mlflow.key=1a2b3c4d"),
     ("logger=wandb", "+logger.wandb.tags=[a,b]", "+logger.wandb.offline=true"),
     ("average=ema", "tuning=gradual"),
     ("tuning=lora", "backbone.weights=/data/weights/mine.safetensors"),
@@ -327,7 +328,9 @@ def test_the_offered_classes_are_ours_and_lightnings_alone() -> None:
     assert "lightning.pytorch.loggers.WandbLogger" in OFFERED["logger"]
     assert "finetune.callbacks.Interrupted" not in OFFERED["callbacks"]  # an exception, no callback
     everything = OFFERED["callbacks"] | OFFERED["logger"]
-    assert all(name.startswith(("finetune.callbacks.", "lightning.pytorch.")) for name in everything)
+    assert "finetune.loggers.MLflow" in OFFERED["logger"]
+    ours = ("finetune.callbacks.", "finetune.loggers.", "lightning.pytorch.")
+    assert all(name.startswith(ours) for name in everything)
 
 
 def written(folder: Path, text: str | dict[str, Any]) -> Path:
