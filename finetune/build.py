@@ -47,8 +47,29 @@ def model(config: Config, classes: Sequence[str]) -> Segmenter:
         in_channels=backbone["in_channels"],
         backbone_options=backbone["options"],
         head_options=without_name(head),
+        neck=backbone["neck"],
+        image_size=image_size(config),
+        checkpointing=backbone["checkpointing"],
         lora=config["tuning"]["lora"],
     )
+
+
+def image_size(config: Config) -> tuple[int, int] | None:
+    """The size that a backbone of one size alone is built for: its own setting, else that of the training's crops.
+
+    Raises:
+        ConfigError: it is no height and width.
+
+    >>> image_size({"backbone": {"image_size": None}, "augment": {"crop": 320}})
+    (320, 320)
+    """
+    asked = config["backbone"]["image_size"] or config["augment"].get("crop")
+    pair = [asked, asked] if isinstance(asked, int) else asked
+    if pair is None:
+        return None
+    if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(side, int) and side > 0 for side in pair)):
+        raise ConfigError(f"backbone.image_size={asked}: expected [height, width] in pixels, or null.")
+    return pair[0], pair[1]
 
 
 def model_from(config: Config, classes: Sequence[str], source: Segmenter) -> tuple[Segmenter, str]:

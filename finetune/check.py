@@ -16,7 +16,7 @@ from finetune.data.statistics import class_weights
 from finetune.datasets import Data, training_data
 from finetune.metrics.confusion import scores
 from finetune.models.backbone import check_name
-from finetune.models.heads import head_type
+from finetune.models.heads import Pyramid, head_type
 from finetune.models.lora import add_lora
 from finetune.options import Config, known_options, nearest, without_name
 from finetune.tasks.sharding import PRECISIONS, steps_on_shares
@@ -32,6 +32,8 @@ KNOBS = {
     "lr_decay": "lr_decay",
     "norms": "norms",
 }
+# maps that every head takes with all of its options; what a backbone has of them is known once it is built
+RICH = Pyramid((3, 128, 256, 512, 512, 512), (1, 2, 4, 8, 16, 32), pools=(64, 128, 256, 512, 512), tokens=1)
 LONGEST = 10**9  # steps: how long the training is, is not known before its data is
 
 
@@ -108,9 +110,11 @@ def check_backbone(settings: Config) -> None:
 
 
 def check_head(settings: Config, batch_size: int) -> None:
-    """Raise unless the head is known, its options are its own, and the batch is large enough for its norms."""
+    """Raise unless the head is known, its options make one, and the batch is large enough for its norms."""
     kind = head_type(settings["name"])
-    known_options("head", kind.build, without_name(settings), skip=("pyramid", "classes"))
+    options = known_options("head", kind.build, without_name(settings), skip=("pyramid", "classes"))
+    with torch.device("meta"):  # whatever its size, it takes no memory
+        kind.build(RICH, 2, **options)
     if kind.pools_to_a_pixel and batch_size == 1:
         raise ConfigError(
             f"data.batch_size=1 does not train head={settings['name']}: its pooling leaves batch norm one value a "

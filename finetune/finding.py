@@ -106,9 +106,8 @@ def _find_lr(config: Mapping[str, Any], data: Data, picture: Path | None) -> LRF
 
     def loss_of_batch(batch: Mapping[str, Tensor]) -> Tensor:
         with torch.autocast(where, half or torch.bfloat16, enabled=half is not None):
-            logits = task.model(task.model.normalize(batch["image"].to(where)))
-            loss: Tensor = task.loss(logits, batch["mask"].to(where))
-        return loss + task.penalty()
+            loss, auxiliary = task.losses(batch["image"].to(where), batch["mask"].to(where))
+        return loss + auxiliary + task.penalty()
 
     _clip(optimizer, config["trainer"])
     finding = lr_finder.find_lr(task.model, loss_of_batch, optimizer, build.loaders(config, data).train_dataloader())

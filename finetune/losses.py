@@ -123,9 +123,10 @@ class SegmentationLoss(nn.Module):
         label_smoothing: for the cross-entropy part, 0..1.
         dice_weight: for `ce_dice`, the weight of Dice beside a cross-entropy of weight 1.
         gamma: for `focal`.
+        auxiliary_weight: of each further output that a head learns from, beside a weight of 1 for its logits.
 
     Raises:
-        ValueError: the name is not one of `LOSSES`.
+        ValueError: the name is not one of `LOSSES`, or a setting is out of its range.
     """
 
     class_weights: Tensor | None
@@ -138,6 +139,7 @@ class SegmentationLoss(nn.Module):
         label_smoothing: float = 0.0,
         dice_weight: float = 1.0,
         gamma: float = 2.0,
+        auxiliary_weight: float = 0.4,
     ) -> None:
         super().__init__()
         if name not in LOSSES:
@@ -149,8 +151,11 @@ class SegmentationLoss(nn.Module):
                 f"label_smoothing={label_smoothing}, dice_weight={dice_weight}, gamma={gamma}: expected smoothing from "
                 f"0 to below 1, and the others 0 or more."
             )
+        if auxiliary_weight < 0:
+            raise ValueError(f"auxiliary_weight={auxiliary_weight}: expected 0 or more.")
         self.name = name
         self.ignore_index = ignore_index
+        self.auxiliary_weight = auxiliary_weight
         self.options: dict[str, float] = {
             "cross_entropy": {"label_smoothing": label_smoothing},
             "dice": {},

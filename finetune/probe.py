@@ -29,8 +29,8 @@ def noise_step(config: Mapping[str, Any], task: SemanticTask, shape: Shape) -> C
     def step() -> None:
         optimizer.zero_grad()
         with torch.autocast(where, half or torch.bfloat16, enabled=half is not None):
-            loss = task.loss(task.model(task.model.normalize(images)), target)
-        loss.backward()
+            loss, auxiliary = task.losses(images, target)
+        torch.autograd.backward(loss + auxiliary)
         optimizer.step()
 
     return step

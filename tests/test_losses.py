@@ -190,3 +190,8 @@ def test_wrong_shapes_are_told_apart(logits: Tensor, target: Tensor) -> None:
 def test_a_label_beyond_the_classes_is_not_swallowed(name: str, logits: Tensor, target: Tensor) -> None:
     with pytest.raises((IndexError, RuntimeError), match="out of bounds"):
         SegmentationLoss(name)(logits, target.masked_fill(target == 0, CLASSES))
+
+
+def test_a_negative_weight_of_auxiliary_outputs_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"auxiliary_weight=-1: expected 0 or more"):
+        SegmentationLoss(auxiliary_weight=-1)

@@ -1,31 +1,38 @@
-"""Any timm convolutional pyramid as a backbone: the full model, read through `forward_intermediates`."""
+"""Any timm model as a backbone: the full model, read through `forward_intermediates`."""
 
 import copy
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import timm
 import torch
-from torch import Tensor, nn
+from torch import Tensor, is_tensor, nn
+from torch.nn import functional as F
 
+from finetune.models.dilation import can_dilate, dilate
 from finetune.models.layers import layer_groups
+from finetune.models.levels import COARSEST, Level, feature_levels
+from finetune.models.reading import Reader, pooled_channels, read_maps, token_count
+from finetune.models.sizes import Size, family, input_size, size_options
 from finetune.models.weights import WeightsError, pretrained_arguments, unavailable
 
-STRIDES = (2, 4, 8, 16, 32)
 # arguments of timm.create_model that fetch or read something, or change what kind of model comes out
 NOT_OPTIONS = {
     *("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"),
     *("features_only", "in_chans", "output_stride"),
 }
 PROBE = (64, 96)  # pixels, of the picture that a new backbone is tried with: odd at stride 32
+BESIDE = {"crossvit", "efficientvim", "hrnet"}  # families with layers beside the maps, which timm's pruning leaves in
+TOLERANCE = 0.3  # share by which an irregular map may be larger or smaller than its stride says
 
 
 class Backbone(nn.Module):
-    """A timm model that returns its feature pyramid.
+    """A timm model that returns its feature maps.
 
     The model is timm's own, whole: its weights go back into `timm.create_model` unchanged, and it keeps
-    `group_matcher`, which orders its layers. Layers that the pyramid does not reach (classifier, last norm) keep
+    `group_matcher`, which orders its layers. Layers that the maps do not reach (classifier, last norm) keep
     their weights but are named by `unused_parameters`, so that nobody trains them.
 
     Args:
@@ -35,14 +42,19 @@ class Backbone(nn.Module):
         output_stride: 32, or 8 or 16 for heads that want a dilated backbone; models that cannot be dilated
             keep their own.
         options: further arguments of `timm.create_model`, such as `drop_path_rate`.
+        image_size: height and width that a backbone is built for which takes one size alone, in pixels; its position
+            embeddings and windows are resampled. None for the size of its weights. Others take any size.
+        checkpointing: compute activations anew in the backward pass instead of keeping them.
 
     Attributes:
         weights: where they came from.
         options: arguments of `timm.create_model` that make a model these weights fit.
+        levels: the maps that are read, fine to coarse.
+        input_size: the sizes that images are resampled to.
 
     Raises:
         WeightsError: the weights that were asked for cannot be had.
-        ValueError: unknown name, or a model without a pyramid.
+        ValueError: unknown name, or a model without feature maps.
     """
 
     model: Any  # timm is not typed
@@ -54,29 +66,83 @@ class Backbone(nn.Module):
         in_channels: int = 3,
         output_stride: int = 32,
         options: Mapping[str, Any] | None = None,
+        image_size: Size | None = None,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
         check_name(name)
         self.name = name
         self.weights = weights
         self.in_channels = in_channels
-        self.model = _create(name, weights, in_channels, output_stride, dict(options or {}))
+        self.options = {**dict(options or {}), **size_options(name, image_size, options or {})}
+        self.model, dilated = _create(name, weights, in_channels, output_stride, self.options)
         self.model.pretrained_cfg.pop("state_dict", None)  # or the weights would be held twice
-        self.options = dict(options or {})
         if "num_classes" in self.model.pretrained_cfg and self.model.num_classes != _default_classes(name):
             self.options["num_classes"] = int(self.model.num_classes)  # a file with a classifier of its own
-        levels = _pyramid_levels(self.model, name)
-        self.strides = tuple(levels)
-        self.indices = tuple(levels.values())
-        self.channels = tuple(int(self.model.feature_info[i]["num_chs"]) for i in self.indices)
+        self.levels = _levels(self.model, name, output_stride if dilated else COARSEST)
+        self.input_size = input_size(name, self.options, self.strides)
+        if len(set(self.strides)) == 1:  # as a dilated backbone would, for a head that is made for one
+            self.levels = [replace(level, grid=min(level.grid, output_stride)) for level in self.levels]
+        self._read: Reader = read_maps
+        if checkpointing:
+            self._save_memory()
         self._try()
+        self._beside = self._without_gradient()
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Feature maps (B, channels[i], H / strides[i], W / strides[i]), fine to coarse, of images (B, C, H, W)."""
-        features: list[Tensor] = self.model.forward_intermediates(
-            images, indices=list(self.indices), norm=False, stop_early=True, output_fmt="NCHW", intermediates_only=True
-        )
-        return features
+    @property
+    def pools(self) -> tuple[int, ...]:
+        """Channels of the maps that are halved by max-pooling of 2 x 2, fine to coarse; none for most backbones."""
+        return pooled_channels(self.model)
+
+    @property
+    def tokens(self) -> int:
+        """Class and register tokens that come with each map."""
+        return token_count(self.model)
+
+    @property
+    def flat(self) -> bool:
+        """Whether it has four maps of one stride, a power of two, as plain ViTs do."""
+        return len(self.levels) == 4 and len(set(self.strides)) == 1 and self.strides[0].bit_count() == 1
+
+    def keep(self, indices: Collection[int], reader: Reader = read_maps) -> None:
+        """Read no more maps than these from now on; layers that only others depend on are then unused.
+
+        Args:
+            indices: some of `indices`.
+            reader: hands out more than maps, as a last element: `read_pools` or `read_tokens`.
+        """
+        self.levels = [level for level in self.levels if level.index in indices]
+        self._read = reader
+        self._beside = self._without_gradient()
+
+    @property
+    def indices(self) -> tuple[int, ...]:
+        """Places of the maps among the model's intermediate features."""
+        return tuple(sorted({level.index for level in self.levels}))
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Of the maps, fine to coarse."""
+        return tuple(level.channels for level in self.levels)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Of the maps, fine to coarse; about right where they are irregular."""
+        return tuple(level.given for level in self.levels)
+
+    def forward(self, images: Tensor) -> list[Any]:
+        """Feature maps (B, channels[i], H / strides[i], W / strides[i]), fine to coarse, of images (B, C, H, W).
+
+        Images of a size that the backbone does not take are resampled, bilinearly, to the next one that it does. What
+        `keep` asked for besides is a list behind the maps.
+        """
+        height, width = images.shape[-2:]
+        size = self.input_size.fit(height, width)
+        if size != (height, width):
+            smaller = size[0] < height or size[1] < width
+            images = F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=smaller)
+        maps, more = self._read(self.model, images, self.indices)
+        return [*(maps[level.index] for level in self.levels), *([more] if more else [])]
 
     @property
     def pretrained_cfg(self) -> dict[str, Any]:
@@ -93,31 +159,56 @@ class Backbone(nn.Module):
             mean, std = ([sum(values) / len(values)] * self.in_channels for values in (mean, std))
         return mean, std
 
+    def _save_memory(self) -> None:
+        try:
+            self.model.set_grad_checkpointing(True)
+        except (AssertionError, AttributeError) as error:
+            raise ValueError(
+                f"backbone '{self.name}' cannot compute its activations anew. Set backbone.checkpointing=false."
+            ) from error
+
     @torch.no_grad()
     def _try(self) -> None:
-        """Raise unless the maps of a small picture are of the sizes that the strides say."""
+        """Raise unless the maps of a small picture are about as large as their strides say."""
         self.eval()
-        expected = [(PROBE[0] // stride, PROBE[1] // stride) for stride in self.strides]
+        height, width = self.input_size.fit(*PROBE)
         try:
-            found = [tuple(features.shape[2:]) for features in self(torch.zeros(1, self.in_channels, *PROBE))]
-        except (RuntimeError, AssertionError, ValueError) as error:
+            features = self(torch.zeros(1, self.in_channels, height, width))
+        except (RuntimeError, AssertionError, ValueError, TypeError) as error:
             raise ValueError(
-                f"backbone '{self.name}' does not take images of any size: {PROBE[0]}x{PROBE[1]} pixels fail with: "
-                f"{error or type(error).__name__}"
+                f"backbone '{self.name}' fails with a picture of {height}x{width} pixels: "
+                f"{str(error)[:300] or type(error).__name__}"
             ) from error
-        if found != expected:
-            raise ValueError(
-                f"backbone '{self.name}' turns {PROBE[0]}x{PROBE[1]} pixels into maps of {found}, where its strides "
-                f"{self.strides} would give {expected}; no head fits that."
-            )
+        for level, feature in zip(self.levels, features, strict=True):
+            channels, *found = feature.shape[1:]
+            expected = (height / level.given, width / level.given)
+            near = all(abs(a - b) <= 1 + TOLERANCE * b for a, b in zip(found, expected, strict=True))
+            if not near or channels != level.channels:
+                raise ValueError(
+                    f"backbone '{self.name}' turns {height}x{width} pixels into a map of {channels} channels and "
+                    f"{found}, where its stride of {level.given} promises {level.channels} and {expected}; no head "
+                    f"fits that."
+                )
         self.train()
+
+    def _without_gradient(self) -> set[str]:
+        """Names of parameters beside the maps, in families where pruning does not find them all."""
+        if family(self.name) not in BESIDE:
+            return set()
+        training = self.training
+        self.eval()
+        parameters = dict(self.model.named_parameters())
+        maps = self(torch.zeros(1, self.in_channels, *self.input_size.fit(*PROBE)))
+        total = sum((feature.sum() for feature in maps[: len(self.levels)]), torch.zeros(()))
+        found = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+        self.train(training)
+        return {name for name, gradient in zip(parameters, found, strict=True) if gradient is None}
 
     def unused_parameters(self) -> set[str]:
         """Names of parameters that no feature map depends on: they get no gradient."""
-        tensors = [*self.model.parameters(), *self.model.buffers()]
-        structure = copy.deepcopy(self.model, {id(tensor): tensor for tensor in tensors})  # shares every weight
+        structure = copy.deepcopy(self.model, {id(tensor): tensor for tensor in _tensors(self.model)})
         structure.prune_intermediate_layers(list(self.indices), prune_norm=True, prune_head=True)
-        kept = {name for name, _ in structure.named_parameters()}
+        kept = {name for name, _ in structure.named_parameters()} - self._beside
         return {f"model.{name}" for name, _ in self.model.named_parameters() if name not in kept}
 
     def layer_groups(self, fine: bool = False) -> list[list[str]]:
@@ -129,6 +220,13 @@ class Backbone(nn.Module):
         unused = self.unused_parameters()
         used = {name for name, _ in self.model.named_parameters() if f"model.{name}" not in unused}
         return [[f"model.{name}" for name in group] for group in layer_groups(self.model, used, fine)]
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    """Everything that a copy may share with the model: weights, buffers, and what a forward pass has left behind."""
+    for module in model.modules():
+        for held in vars(module).values():
+            yield from (value for value in (held.values() if isinstance(held, dict) else (held,)) if is_tensor(value))
 
 
 def check_name(name: str) -> None:
@@ -144,7 +242,10 @@ def _default_classes(name: str) -> int:
     return 1000 if config is None else int(config.num_classes)
 
 
-def _create(name: str, weights: str, in_channels: int, output_stride: int, options: dict[str, Any]) -> nn.Module:
+def _create(
+    name: str, weights: str, in_channels: int, output_stride: int, options: dict[str, Any]
+) -> tuple[nn.Module, bool]:
+    """The model, and whether it is dilated."""
     if refused := sorted(set(options) & NOT_OPTIONS):
         raise ValueError(
             f"backbone.options may not hold {refused}: weights come by backbone.weights, channels by "
@@ -152,9 +253,9 @@ def _create(name: str, weights: str, in_channels: int, output_stride: int, optio
         )
     arguments = {**pretrained_arguments(name, weights), "in_chans": in_channels, **options}
     try:
-        if output_stride != 32:
+        if output_stride != COARSEST:
             return _create_dilated(name, output_stride, arguments)
-        return timm.create_model(name, **arguments)  # type: ignore[no-any-return]  # timm is not typed
+        return timm.create_model(name, **arguments), False
     except TypeError as error:
         raise ValueError(f"backbone.options={options} do not suit {name}: {error}") from error
     except (OSError, RuntimeError, KeyError) as error:
@@ -163,25 +264,18 @@ def _create(name: str, weights: str, in_channels: int, output_stride: int, optio
         raise WeightsError(f"weights '{weights}' do not fit {name}: {str(error).strip()[:600]}") from error
 
 
-def _create_dilated(name: str, output_stride: int, arguments: dict[str, Any]) -> nn.Module:
+def _create_dilated(name: str, output_stride: int, arguments: dict[str, Any]) -> tuple[nn.Module, bool]:
     try:
-        return timm.create_model(name, output_stride=output_stride, **arguments)  # type: ignore[no-any-return]
+        return timm.create_model(name, output_stride=output_stride, **arguments), True
     except (TypeError, AssertionError, NotImplementedError):  # how timm's families say that they cannot be dilated
-        return timm.create_model(name, **arguments)  # type: ignore[no-any-return]
+        model = timm.create_model(name, **arguments)
+    if dilated := can_dilate(model):
+        dilate(model, output_stride)
+    return model, dilated
 
 
-def _pyramid_levels(model: nn.Module, name: str) -> dict[int, int]:
-    """Stride -> index of the deepest feature map of that stride.
-
-    Stride 1 is left out, as decoders end at the image anyway, and so is all beyond 32.
-    """
+def _levels(model: Any, name: str, output_stride: int) -> list[Level]:
     info = getattr(model, "feature_info", None)
     if info is None or not hasattr(model, "forward_intermediates"):
         raise ValueError(f"backbone '{name}' does not give its intermediate features, so no head fits it.")
-    levels = {int(entry["reduction"]): index for index, entry in enumerate(info)}
-    if len(set(levels)) < 3 or any(stride not in (1, *STRIDES, 64) for stride in levels):
-        raise ValueError(
-            f"backbone '{name}' gives feature maps of strides {sorted(levels)}; a pyramid of at least three "
-            f"out of {STRIDES} is needed. Convolutional families such as resnet, efficientnet or convnext have one."
-        )
-    return {stride: index for stride, index in levels.items() if stride in STRIDES}
+    return feature_levels(list(info.info if hasattr(info, "info") else info), output_stride)

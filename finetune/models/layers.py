@@ -23,13 +23,22 @@ def layer_groups(model: nn.Module, used: Collection[str], fine: bool = False) ->
         Each used parameter exactly once.
     """
     parameters = {name: p for name, p in model.named_parameters() if name in used}
-    matcher = getattr(model, "group_matcher", None)
+    matcher = _matcher(model, fine)
     if matcher is None:
         groups = _by_feature_map(list(parameters), [str(entry["module"]) for entry in _feature_info(model)])
     else:
-        numbered = group_with_matcher(iter(parameters.items()), matcher(coarse=not fine))
+        numbered = group_with_matcher(iter(parameters.items()), matcher)
         groups = [list(numbered[number]) for number in sorted(numbered)]
     return _with_kernels(groups, parameters)
+
+
+def _matcher(model: Any, fine: bool) -> Any:
+    if not hasattr(model, "group_matcher"):
+        return None
+    try:
+        return model.group_matcher(coarse=not fine)
+    except AssertionError:  # how a family says that its blocks are what others call stages
+        return model.group_matcher(coarse=False)
 
 
 def _by_feature_map(names: Sequence[str], modules: Sequence[str]) -> list[list[str]]:

@@ -8,9 +8,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from finetune.models.backbone import Backbone
-from finetune.models.heads import Pyramid, head_type
+from finetune.models.heads import Auxiliary, Pyramid, head_type, levels_read
+from finetune.models.levels import COARSEST
 from finetune.models.lora import add_lora, merge_lora
 from finetune.models.neck import PyramidNeck
+from finetune.models.reading import read_maps, read_pools, read_tokens
+from finetune.models.sizes import Size
 
 
 class Segmenter(nn.Module):
@@ -20,12 +23,16 @@ class Segmenter(nn.Module):
 
     Args:
         backbone: a timm model name.
-        head: `unet`, `fpn` or `deeplabv3plus`.
+        head: one of `HEADS`.
         classes: how many, or their names.
         weights: of the backbone: `pretrained`, `none`, `package:<distribution>`, or a file.
         in_channels: channels of the images.
         backbone_options: further arguments of `timm.create_model`.
         head_options: further arguments of the head.
+        neck: how maps come to the strides of a pyramid where the backbone has others: `interpolate` or `learned`.
+        image_size: height and width that a backbone is built for which takes one size alone, in pixels; None for the
+            size of its weights.
+        checkpointing: compute the backbone's activations anew in the backward pass instead of keeping them.
         lora: low-rank adapters of the backbone: the arguments of `add_lora`, or None for none.
 
     Raises:
@@ -49,6 +56,9 @@ class Segmenter(nn.Module):
         in_channels: int = 3,
         backbone_options: Mapping[str, Any] | None = None,
         head_options: Mapping[str, Any] | None = None,
+        neck: str = "interpolate",
+        image_size: Size | None = None,
+        checkpointing: bool = False,
         lora: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -60,12 +70,21 @@ class Segmenter(nn.Module):
             "classes": list(self.class_names),
             "in_channels": in_channels,
             "head_options": dict(head_options or {}),
+            "neck": neck,
+            "checkpointing": checkpointing,
         }
-        self.backbone = Backbone(backbone, weights, in_channels, kind.output_stride, backbone_options)
+        self.backbone = Backbone(
+            backbone, weights, in_channels, kind.output_stride, backbone_options, image_size, checkpointing
+        )
         self._spec["backbone_options"] = self.backbone.options
-        self.neck = PyramidNeck(in_channels, self.backbone.channels, self.backbone.strides)
-        pyramid = Pyramid(self.neck.channels, (1, *self.neck.strides))
+        as_they_are = kind.takes_tokens and self.backbone.flat
+        self.neck = PyramidNeck(in_channels, self.backbone.levels, neck, as_they_are)
+        pools = self.backbone.pools if kind.takes_pools else ()
+        tokens = self.backbone.tokens if as_they_are else 0
+        pyramid = Pyramid(self.neck.channels, self.neck.strides, pools, tokens)
         self.decoder, self.head = kind.build(pyramid, self.classes, **dict(head_options or {}))
+        reader = read_pools if pools else read_tokens if tokens else read_maps
+        self.backbone.keep(self.neck.keep(levels_read(self.decoder)), reader)
         self._spec["lora"] = None
         if lora is not None:
             self.adapt(lora)
@@ -90,15 +109,20 @@ class Segmenter(nn.Module):
         images = images.to(self.mean.dtype, memory_format=torch.channels_last, copy=True)
         return images.sub_(self.mean).div_(self.std)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, classes, H, W) of normalised images (B, C, H, W), whatever H and W are."""
+    def forward(self, images: Tensor, auxiliary: bool = False) -> Tensor | list[Tensor]:
+        """Logits (B, classes, H, W) of normalised images (B, C, H, W), whatever H and W are.
+
+        With `auxiliary`, a list that begins with them; behind them are the logits that a head learns from besides.
+        """
         height, width = images.shape[-2:]
-        coarsest = self.neck.strides[-1]
         # zeros, the weights' mean colour, are what the convolutions' own padding holds
-        images = F.pad(images, (0, -width % coarsest, 0, -height % coarsest))
+        images = F.pad(images, (0, -width % COARSEST, 0, -height % COARSEST))
         pyramid = self.neck(images, self.backbone(images))
-        logits: Tensor = self.head(self.decoder(pyramid))
-        return logits[..., :height, :width]
+        if not (auxiliary and isinstance(self.decoder, Auxiliary)):
+            logits: Tensor = self.head(self.decoder(pyramid))[..., :height, :width]
+            return [logits] if auxiliary else logits
+        decoded, others = self.decoder.forward_with_auxiliary(pyramid)
+        return [scores[..., :height, :width] for scores in (self.head(decoded), *others)]
 
     def unused_parameters(self) -> set[str]:
         """Names of parameters that the logits do not depend on, such as the backbone's classifier."""
@@ -175,6 +199,8 @@ class Segmenter(nn.Module):
             in_channels=config["in_channels"],
             backbone_options=config["backbone_options"],
             head_options=config["head_options"],
+            neck=config["neck"],
+            checkpointing=config["checkpointing"],
             lora=config.get("lora"),
         )
         model.mean.copy_(torch.tensor(config["mean"]).view(1, -1, 1, 1) * 255)

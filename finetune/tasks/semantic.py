@@ -41,12 +41,22 @@ class SemanticTask(TuningTask):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of a batch of `image` (B, C, H, W), uint8, and `mask` (B, H, W), uint8."""
-        logits = self.model(self.model.normalize(batch["image"]))
-        loss: Tensor = self.loss(logits, batch["mask"])
+        loss, auxiliary = self.losses(batch["image"], batch["mask"])
         counted = (batch["mask"] != self.ignore_index).flatten(1).any(dim=1).sum()
         # a step that is left out, because its loss is not finite, leaves the epoch's mean alone
         self._train_loss.add(loss.detach().nan_to_num(0, 0, 0), counted * loss.isfinite())
-        return loss + self.penalty()
+        return loss + auxiliary + self.penalty()
+
+    def losses(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of the logits, and that of what a head learns from besides, weighed; 0 for most heads.
+
+        Args:
+            images: (B, C, H, W), uint8.
+            masks: (B, H, W), of any integer type.
+        """
+        logits, *others = self.model(self.model.normalize(images), auxiliary=True)
+        auxiliary = [self.loss.auxiliary_weight * self.loss(scores, masks) for scores in others]
+        return self.loss(logits, masks), sum(auxiliary, logits.new_zeros(()))
 
     def on_train_epoch_start(self) -> None:
         """Begin to count the epoch's loss."""

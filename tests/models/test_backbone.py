@@ -1,5 +1,6 @@
 """Backbones of many families against what timm itself says of them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from finetune.models import Backbone
+from finetune.models.levels import feature_levels
 
 TINY = "test_resnet.r160_in1k"
 
@@ -116,17 +118,150 @@ def test_normalisation_is_what_the_weights_were_trained_with() -> None:
     assert Backbone("tf_efficientnet_lite0", weights="none").normalization() == ([0.5] * 3, [0.5] * 3)
 
 
-@pytest.mark.parametrize("name", ["test_vit", "vit_tiny_patch16_224"])
-def test_a_vision_transformer_is_refused_with_the_reason(name: str) -> None:
-    with pytest.raises(ValueError, match=rf"'{name}' gives feature maps of strides \[16\].*at least three"):
-        Backbone(name, weights="none")
+# of each way to take images: any size, patches that do not divide 32, windows, one size alone, blocks, without padding
+TRANSFORMERS = {
+    "test_vit": (16, 16, 16, 16),
+    "vit_tiny_patch16_224": (16, 16, 16, 16),
+    "eva02_tiny_patch14_224": (14, 14, 14, 14),
+    "deit_tiny_distilled_patch16_224": (16, 16, 16, 16),
+    "xcit_nano_12_p16_224": (16, 16, 16, 16),
+    "cait_xxs24_224": (16, 16, 16, 16),
+    "mixer_s32_224": (32, 32, 32, 32),
+    "convmixer_768_32": (7, 7, 7, 7),
+    "crossvit_tiny_240": (12, 12, 17, 17),
+    "swin_tiny_patch4_window7_224": (4, 8, 16, 32),
+    "mvitv2_tiny": (4, 8, 16, 32),
+    "coat_lite_tiny": (4, 8, 16, 32),
+    "test_maxvit": (2, 4, 8, 16, 32),
+    "test_coatnet": (2, 4, 8, 16, 32),
+    "halonet26t": (2, 4, 8, 16, 32),
+    "legacy_xception": (2, 4, 8, 16, 32),
+    "mobilevitv2_050": (2, 4, 8, 16, 32),
+    "inception_v3": (2, 4, 8, 16, 32),
+    "levit_128s": (16, 32, 64),
+    "efficientvim_m1": (16, 32, 64),
+    "pit_ti_224": (8, 16, 32),
+    "sequencer2d_s": (7, 14, 14, 14),
+}
+ALLOWED = 0.3  # by which an irregular map may be larger or smaller, and a pixel
 
 
-@pytest.mark.parametrize("name", ["test_maxvit", "test_coatnet", "legacy_xception", "mobilevitv2_050"])
-def test_a_model_whose_maps_are_not_those_of_a_pyramid_at_every_size_is_refused_when_it_is_made(name: str) -> None:
-    # two take one image size only; one does not pad, so 64 pixels become 29, not 32; one wants multiples of 64
-    with pytest.raises(ValueError, match=rf"'{name}'"):
-        Backbone(name, weights="none")
+@pytest.mark.parametrize(("name", "strides"), TRANSFORMERS.items())
+def test_models_of_other_kinds_give_maps_of_about_their_strides_at_every_size(
+    name: str, strides: tuple[int, ...]
+) -> None:
+    backbone = Backbone(name, weights="none")
+    assert backbone.strides == strides
+    for height, width in ((32, 64), (96, 32)):
+        taken = backbone.input_size.fit(height, width)
+        features = backbone(torch.randn(2, 3, height, width))
+        for feature, channels, stride in zip(features, backbone.channels, strides, strict=True):
+            assert feature.shape[:2] == (2, channels)
+            for found, side in zip(feature.shape[2:], taken, strict=True):
+                assert abs(found - side / stride) <= 1 + ALLOWED * side / stride
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_their_unused_parameters_are_those_without_a_gradient_and_their_layers_are_in_groups(name: str) -> None:
+    backbone = Backbone(name, weights="none")
+    unused = backbone.unused_parameters()
+    sum(feature.square().sum() for feature in backbone(torch.randn(2, 3, 32, 64))).backward()
+    assert {key for key, parameter in backbone.named_parameters() if parameter.grad is None} == unused
+    used = [key for key, _ in backbone.named_parameters() if key not in unused]
+    for fine in (False, True):
+        groups = backbone.layer_groups(fine)
+        assert sorted(key for group in groups for key in group) == sorted(used)
+        assert len(groups) >= 3
+    timm.create_model(name, pretrained=False).load_state_dict(backbone.model.state_dict(), strict=True)
+
+
+@pytest.mark.parametrize(
+    "name", [TINY, "hrnet_w18_small", "test_vit", "dla46_c", "coat_lite_tiny", "crossvit_tiny_240"]
+)
+@pytest.mark.parametrize("kept", [0, -1])
+def test_layers_that_only_other_maps_depend_on_are_unused_once_a_map_alone_is_kept(name: str, kept: int) -> None:
+    backbone = Backbone(name, weights="none")
+    whole = backbone.unused_parameters()
+    images = torch.randn(2, 3, 64, 64)
+    expected = backbone.eval()(images)[kept]
+    backbone.keep([backbone.indices[kept]])
+    (feature,) = backbone(images)
+    assert torch.equal(feature, expected)
+    feature.square().sum().backward()
+    without = {key for key, parameter in backbone.named_parameters() if parameter.grad is None}
+    assert without == backbone.unused_parameters() >= whole
+
+
+def test_a_plain_transformer_follows_the_stride_that_a_head_is_made_for() -> None:
+    backbone = Backbone("test_vit", weights="none", output_stride=16)
+    assert [(level.stride, level.grid) for level in backbone.levels] == [(4, 4), (8, 8), (16, 16), (32, 16)]
+
+
+@pytest.mark.parametrize("name", ["test_maxvit", "pit_ti_224", "mixer_s32_224"])
+def test_a_backbone_of_one_size_alone_is_built_for_the_size_that_is_asked_for(name: str) -> None:
+    backbone = Backbone(name, weights="none", image_size=(60, 96))
+    assert backbone.input_size.only == (64, 96) == tuple(backbone.options["img_size"])
+    for feature, stride in zip(backbone(torch.randn(1, 3, 64, 96)), backbone.strides, strict=True):
+        assert abs(feature.shape[2] - 64 / stride) <= 1 + ALLOWED * 64 / stride
+    again = Backbone(name, weights="none", options=backbone.options)
+    again.load_state_dict(backbone.state_dict())
+
+
+def test_an_image_of_another_size_is_resampled_to_the_one_that_a_backbone_takes() -> None:
+    backbone = Backbone("mixer_s32_224", weights="none").eval()
+    image = torch.randn(1, 3, 64, 96)
+    larger = nn.functional.interpolate(image, (224, 224), mode="bilinear")
+    for feature, expected in zip(backbone(image), backbone(larger), strict=True):
+        assert torch.equal(feature, expected)
+
+
+def test_position_embeddings_of_pretrained_weights_are_resampled_as_timm_does(tmp_path: Path) -> None:
+    theirs = timm.create_model("vit_tiny_patch16_224")
+    torch.save(theirs.state_dict(), tmp_path / "weights.pth")
+    any_size = Backbone("vit_tiny_patch16_224", str(tmp_path / "weights.pth")).eval()
+    resampled = timm.create_model(
+        "vit_tiny_patch16_224",
+        pretrained=True,
+        img_size=(64, 96),
+        pretrained_cfg_overlay={"state_dict": theirs.state_dict()},
+    ).eval()
+    image = torch.randn(1, 3, 64, 96)
+    expected = resampled.forward_intermediates(image, indices=[2, 5, 8, 11], norm=False, intermediates_only=True)
+    for feature, other in zip(any_size(image), expected, strict=True):
+        assert torch.allclose(feature, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [TINY, "test_vit", "test_convnext"])
+def test_checkpointing_changes_the_memory_and_not_the_gradients(name: str) -> None:
+    plain = Backbone(name, weights="none")
+    saving = Backbone(name, weights="none", checkpointing=True)
+    saving.load_state_dict(plain.state_dict())
+    image, gradients = torch.randn(2, 3, 64, 64), []
+    for backbone in (plain, saving):
+        kept: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, kept=kept: kept.append(t.numel()) or t, lambda t: t):
+            loss = sum(feature.square().mean() for feature in backbone(image))
+        loss.backward()
+        gradients.append((sum(kept), [p.grad for p in backbone.parameters()]))
+    (memory, expected), (less, found) = gradients
+    assert less < 0.7 * memory
+    for one, other in zip(expected, found, strict=True):
+        assert (one is None) == (other is None)
+        assert one is None or torch.allclose(one, other, atol=1e-6)
+
+
+def test_a_model_that_cannot_compute_its_activations_anew_is_named() -> None:
+    with pytest.raises(ValueError, match=r"'vgg11_bn' cannot compute.*backbone\.checkpointing=false"):
+        Backbone("vgg11_bn", weights="none", options=OPTIONS["vgg11_bn"], checkpointing=True)
+
+
+def test_a_model_of_maps_that_are_not_what_it_says_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "finetune.models.backbone.feature_levels",
+        lambda info, stride: [*feature_levels(info, stride)[1:], replace(feature_levels(info, stride)[0], given=32)],
+    )
+    with pytest.raises(ValueError, match=r"promises 32 and .*; no head fits that"):
+        Backbone(TINY, weights="none")
 
 
 @pytest.mark.parametrize("option", ["pretrained", "checkpoint_path", "features_only", "in_chans"])
@@ -167,7 +302,7 @@ def test_a_dilated_backbone_gives_every_used_parameter_a_gradient() -> None:
     assert {key for key, p in backbone.named_parameters() if p.grad is None} == backbone.unused_parameters()
 
 
-@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "hrnet_w18_small", "ghostnet_050"])
+@pytest.mark.parametrize("name", ["hrnet_w18_small", "ghostnet_050", "mobilenetv4_hybrid_medium"])
 def test_a_family_that_cannot_be_dilated_keeps_its_strides(name: str) -> None:
     assert Backbone(name, weights="none", output_stride=16).strides == (2, 4, 8, 16, 32)
 

@@ -13,6 +13,7 @@ from finetune.data import CLASS_NAMES, DrawnDataset, Key
 from finetune.data.dataset import Sample
 from finetune.data.module import SegmentationData
 from finetune.losses import SegmentationLoss
+from finetune.models import Segmenter
 from finetune.tasks import SemanticTask
 from finetune.tasks.semantic import LossMean
 from finetune.tuning.plan import Plan, PlanError, Rule
@@ -267,3 +268,28 @@ def test_training_learns() -> None:
     data = SegmentationData(pictures, pictures, batch_size=4)
     tiny_trainer(Tuning(), losses, max_epochs=15, limit_val_batches=0).fit(task, datamodule=data)
     assert losses.values[-1] < 0.6 * losses.values[0]
+
+
+@pytest.mark.parametrize(
+    ("head", "options", "outputs"),
+    [
+        ("ocr", {"channels": 16, "key_channels": 8}, 1),
+        ("unet", {"decoder_channels": [16, 16, 8, 8, 8], "deep_supervision": True}, 4),
+        ("unet", {"decoder_channels": [16, 16, 8, 8, 8]}, 0),
+    ],
+)
+def test_what_a_head_learns_from_besides_counts_by_its_weight(head: str, options: dict[str, Any], outputs: int) -> None:
+    model = Segmenter("test_resnet.r160_in1k", head, 3, weights="none", head_options=options)
+    task = SemanticTask(model.eval(), SegmentationLoss("cross_entropy", auxiliary_weight=0.3))
+    images, masks = torch.randint(0, 256, (2, 3, 40, 56), dtype=torch.uint8), torch.randint(0, 3, (2, 40, 56))
+    loss, auxiliary = task.losses(images, masks)
+    logits, *others = model(model.normalize(images), auxiliary=True)
+    assert torch.equal(logits, model(model.normalize(images)))
+    assert len(others) == outputs
+    assert loss == torch.nn.functional.cross_entropy(logits, masks)
+    expected = sum(0.3 * torch.nn.functional.cross_entropy(scores, masks) for scores in others)
+    assert float(auxiliary) == pytest.approx(float(expected))
+    model.train()
+    sum(task.losses(images, masks)).backward()
+    without = {name for name, parameter in model.named_parameters() if parameter.grad is None}
+    assert without == model.unused_parameters()

@@ -1,0 +1,147 @@
+"""Every timm model under every head: builds them, runs them forward and backward, and writes down what came of it.
+
+A head sees of a backbone its pyramid alone, so each is tried once for each pyramid that there is. Models too large for
+the memory are tried without numbers, on torch's meta device. The table may be stopped and started; what is in it
+already is not tried again.
+
+python benchmarks/coverage.py docs/backbones.csv [--names 'convnext*'] [--largest 60]
+"""
+
+import argparse
+import csv
+import gc
+import warnings
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from finetune.models import HEADS, Backbone
+from finetune.models.heads import Auxiliary, Pyramid
+from finetune.models.neck import PyramidNeck
+from finetune.models.reading import read_maps, read_pools
+from finetune.models.sizes import family
+
+COLUMNS = ("name", "family", "parameters", "strides", "sizes", "stages", "blocks", "heads", "why")
+SIZE = (64, 96)  # pixels
+
+
+def tried(name: str, largest: int, known: dict[tuple[Any, ...], dict[str, str]]) -> dict[str, str]:
+    """A row of the table.
+
+    Args:
+        name: a timm model name.
+        largest: parameters of models that are tried with numbers.
+        known: what came of the heads on each pyramid, added to.
+    """
+    row = dict.fromkeys(COLUMNS, "") | {"name": name, "family": family(name)}
+    try:
+        with torch.device("meta"):
+            count = sum(parameter.numel() for parameter in timm.create_model(name).parameters())
+        row["parameters"] = str(count)
+        with torch.device("meta" if count > largest else "cpu"):
+            heads, described = check(name, known)
+        row |= described
+    except Exception as error:  # of any kind: it is what the table is to tell
+        return row | {"why": f"{type(error).__name__}: {error}".replace("\n", " ")[:300]}
+    failed = {head: why for head, why in heads.items() if why}
+    return row | {"heads": str(len(heads) - len(failed)), "why": "; ".join(f"{h}: {why}" for h, why in failed.items())}
+
+
+def check(name: str, known: dict[tuple[Any, ...], dict[str, str]]) -> tuple[dict[str, str], dict[str, str]]:
+    """What came of each head, empty where it works; and the columns that describe the backbone."""
+    backbone = Backbone(name, "none")
+    neck = PyramidNeck(3, backbone.levels)
+    images = torch.randn(2, 3, *SIZE)
+    pyramid = neck(images, backbone(images))
+    check_gradients(backbone, pyramid)
+    groups = [backbone.layer_groups(fine) for fine in (False, True)]
+    check_groups(backbone, groups)
+    only = backbone.input_size.only
+    described = {
+        "strides": " ".join(map(str, backbone.strides)),
+        "sizes": "x".join(map(str, only)) if only else f"multiples of {backbone.input_size.step[0]}",
+        "stages": str(len(groups[0])),
+        "blocks": str(len(groups[1])),
+    }
+    key = (neck.channels, neck.strides, backbone.pools)
+    if key not in known:
+        known[key] = {head: check_head(head, neck, backbone) for head in HEADS}
+    return known[key], described
+
+
+def check_gradients(backbone: Backbone, pyramid: list[torch.Tensor]) -> None:
+    """Raise unless exactly the parameters that are called unused get no gradient."""
+    unused = backbone.unused_parameters()
+    sum(level.square().sum() for level in pyramid[1:]).backward()
+    without = {key for key, parameter in backbone.named_parameters() if parameter.grad is None}
+    if without != unused:
+        raise ValueError(f"without a gradient, but not called unused: {sorted(without ^ unused)[:3]}")
+
+
+def check_groups(backbone: Backbone, groups: list[list[list[str]]]) -> None:
+    """Raise unless each used parameter is in one group, and there are some."""
+    unused = backbone.unused_parameters()
+    used = sorted(key for key, _ in backbone.named_parameters() if key not in unused)
+    for found in groups:
+        if sorted(key for group in found for key in group) != used or len(found) < 2:
+            raise ValueError(f"{len(found)} layer groups, or some that lack parameters")
+
+
+def check_head(head: str, neck: PyramidNeck, backbone: Backbone) -> str:
+    """Why a head does not work on such a pyramid, or an empty text."""
+    kind = HEADS[head]
+    try:
+        pools = backbone.pools if kind.takes_pools else ()
+        decoder, classifier = kind.build(Pyramid(neck.channels, neck.strides, pools), 3)
+        with torch.no_grad():
+            backbone._read = read_pools if pools else read_maps
+            images = torch.randn(2, 3, *SIZE)
+            maps = [
+                level.detach() if isinstance(level, torch.Tensor) else level for level in neck(images, backbone(images))
+            ]
+        run(decoder, classifier, maps)
+    except Exception as error:  # of any kind: it is what the table is to tell
+        return f"{type(error).__name__}: {error}".replace("\n", " ")[:200]
+    return ""
+
+
+def run(decoder: nn.Module, classifier: nn.Module, maps: list[Any]) -> None:
+    """Forward and backward; raises where the logits are not as large as the image or a parameter has no gradient."""
+    decoded, more = decoder.forward_with_auxiliary(maps) if isinstance(decoder, Auxiliary) else (decoder(maps), [])
+    logits = classifier(decoded)
+    if logits.shape != (2, 3, *SIZE):
+        raise ValueError(f"logits of shape {tuple(logits.shape)}")
+    sum(scores.square().sum() for scores in (logits, *more)).backward()
+    if missing := [key for part in (decoder, classifier) for key, p in part.named_parameters() if p.grad is None]:
+        raise ValueError(f"no gradient: {missing[:3]}")
+
+
+def main() -> None:
+    """Try, and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", type=Path)
+    parser.add_argument("--names", default="*")
+    parser.add_argument("--largest", type=int, default=60, help="millions of parameters that are tried with numbers")
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    rows = list(csv.DictReader(options.table.open())) if options.table.exists() else []
+    done, known = {row["name"] for row in rows}, {}
+    for name in timm.list_models(options.names):
+        if name in done:
+            continue
+        rows.append(tried(name, options.largest * 10**6, known))
+        gc.collect()
+        print(*rows[-1].values(), flush=True)
+        with options.table.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(sorted(rows, key=lambda row: row["name"]))
+    whole = sum(int(row["heads"] or 0) >= len(HEADS) - 1 for row in rows)
+    print(f"{whole} of {len(rows)} under every head that needs no pooling indices")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""DeepLabV3+: atrous convolutions of several rates, and a finer map for the borders."""
+
+from collections.abc import Sequence
+
+from segmentation_models_pytorch.base.heads import SegmentationHead
+from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3PlusDecoder
+from torch import nn
+
+from finetune.models.heads.deeplabv3 import RATES
+from finetune.models.heads.options import check_counts, check_flags, check_length, check_share
+from finetune.models.heads.pyramid import Parts, Pyramid
+
+
+def deeplabv3plus(
+    pyramid: Pyramid,
+    classes: int,
+    decoder_channels: int = 256,
+    atrous_rates: Sequence[int] = (12, 24, 36),
+    separable: bool = True,
+    dropout: float = 0.5,
+) -> Parts:
+    """DeepLabV3+: atrous pooling on the coarsest map, joined with the map of stride 4.
+
+    Source: Chen et al. 2018, https://arxiv.org/abs/1802.02611
+    """
+    check_counts(decoder_channels=decoder_channels)
+    check_length(RATES, atrous_rates=atrous_rates)
+    check_flags(separable=separable)
+    check_share(dropout=dropout)
+    decoder = DeepLabV3PlusDecoder(
+        encoder_channels=pyramid.channels,
+        encoder_depth=len(pyramid.channels) - 1,
+        out_channels=decoder_channels,
+        atrous_rates=tuple(atrous_rates),
+        output_stride=16,
+        aspp_separable=separable,
+        aspp_dropout=dropout,
+    )
+    # a backbone that cannot be dilated stays at stride 32, where the decoder's own factor of 4 would not fit
+    factor = pyramid.strides[-1] // pyramid.strides[2]
+    decoder.up = nn.Upsample(mode="bilinear", scale_factor=factor, align_corners=True)
+    decoder.levels = (2, 5)
+    return decoder, SegmentationHead(decoder_channels, classes, kernel_size=1, upsampling=pyramid.strides[2])

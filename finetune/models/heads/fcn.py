@@ -1,0 +1,77 @@
+"""Fully convolutional network: a few convolutions on one map."""
+
+import torch
+from segmentation_models_pytorch.base.modules import Conv2dReLU
+from torch import Tensor, nn
+
+from finetune.models.heads.classifier import classifier
+from finetune.models.heads.options import check_counts, check_flags, check_share
+from finetune.models.heads.pyramid import Parts, Pyramid
+
+
+def fcn(
+    pyramid: Pyramid,
+    classes: int,
+    channels: int = 512,
+    convolutions: int = 2,
+    kernel_size: int = 3,
+    concat_input: bool = True,
+    stride: int | None = None,
+    dropout: float = 0.1,
+) -> Parts:
+    """FCN: convolutions on one map, by default the deepest, of stride 8 where the backbone can be dilated.
+
+    With `concat_input`, one more convolution joins what comes of them with the map itself, as is usual since PSPNet.
+
+    Source: Long et al. 2015, https://arxiv.org/abs/1411.4038
+    """
+    check_counts(channels=channels, convolutions=convolutions, kernel_size=kernel_size)
+    check_flags(concat_input=concat_input)
+    check_share(dropout=dropout)
+    if kernel_size % 2 == 0:
+        raise ValueError(f"head.kernel_size={kernel_size}: expected an odd number, or maps would change their size.")
+    level = len(pyramid.strides) - 1 if stride is None else pyramid.deepest(stride)
+    decoder = Convolutions(level, pyramid.channels[level], channels, convolutions, kernel_size, concat_input, dropout)
+    return decoder, classifier(channels, classes, pyramid.strides[level])
+
+
+class Convolutions(nn.Module):
+    """Convolutions on one level of a pyramid.
+
+    Args:
+        level: of the map.
+        in_channels: of the map.
+        channels: of each convolution.
+        convolutions: how many.
+        kernel_size: of each.
+        concat_input: whether one more joins them with the map.
+        dropout: share of the channels, at the end.
+    """
+
+    def __init__(
+        self,
+        level: int,
+        in_channels: int,
+        channels: int,
+        convolutions: int,
+        kernel_size: int,
+        concat_input: bool,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.levels = (level,)
+        padding = kernel_size // 2
+        widths = [in_channels] + [channels] * (convolutions - 1)
+        self.convolutions = nn.Sequential(*(Conv2dReLU(width, channels, kernel_size, padding) for width in widths))
+        joined = in_channels + channels
+        self.join = Conv2dReLU(joined, channels, kernel_size, padding) if concat_input else None
+        self.dropout = nn.Dropout2d(dropout)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Map (B, channels, h, w) of the level's size."""
+        x = features[self.levels[0]]
+        convolved: Tensor = self.convolutions(x)
+        if self.join is not None:
+            convolved = self.join(torch.cat([x, convolved], dim=1))
+        dropped: Tensor = self.dropout(convolved)
+        return dropped

@@ -1,0 +1,97 @@
+"""Checks of what users set in a head, before anything is built from it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "area", "nearest-exact")
+NORMS = ("batchnorm", "instancenorm", "identity")
+SQUEEZE = 16  # by how much smp's scse attention divides the channels
+
+Norm = str | Mapping[str, Any]
+
+
+def check_counts(**options: int | Sequence[int]) -> None:
+    """Raise unless all numbers are whole and positive.
+
+    >>> check_counts(layers=0)
+    Traceback (most recent call last):
+    ValueError: head.layers=0: expected a whole number of 1 or more.
+    """
+    for name, value in options.items():
+        for number in value if isinstance(value, Sequence) and not isinstance(value, str) else [value]:
+            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+                raise ValueError(f"head.{name}={value}: expected a whole number of 1 or more.")
+
+
+def check_length(length: int, **options: Sequence[int]) -> None:
+    """Raise unless the lists have as many positive entries."""
+    for name, values in options.items():
+        if isinstance(values, str) or not isinstance(values, Sequence) or len(values) != length:
+            raise ValueError(f"head.{name}={values}: expected a list of {length} whole numbers.")
+        check_counts(**{name: values})
+
+
+def check_flags(**options: bool) -> None:
+    """Raise unless all are true or false."""
+    for name, value in options.items():
+        check_choice(name, value, (True, False))
+
+
+def check_share(**options: float) -> None:
+    """Raise unless all are shares.
+
+    >>> check_share(dropout=20)
+    Traceback (most recent call last):
+    ValueError: head.dropout=20: expected a number from 0 to 1.
+    """
+    for name, value in options.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise ValueError(f"head.{name}={value}: expected a number from 0 to 1.")
+
+
+def check_choice(name: str, value: Any, known: Iterable[Any]) -> None:
+    """Raise unless the option has one of the values that are known.
+
+    >>> check_choice("interpolation", "cubic", ["nearest", "bicubic"])
+    Traceback (most recent call last):
+    ValueError: head.interpolation=cubic: expected nearest or bicubic.
+    """
+    if not any(value is choice or (isinstance(choice, str) and value == choice) for choice in known):
+        names = ["null" if choice is None else str(choice) for choice in known]
+        raise ValueError(f"head.{name}={value}: expected {' or '.join(names)}.")
+
+
+def check_interpolation(value: str) -> None:
+    """Raise unless torch interpolates pictures that way."""
+    check_choice("interpolation", value, INTERPOLATIONS)
+
+
+def check_norm(norm: Norm, known: Sequence[str] = NORMS) -> None:
+    """Raise unless a norm is named that works on maps, alone or as `type` beside its arguments.
+
+    Two more that smp names are left out: its layer norm normalises over the columns of a map instead of its channels,
+    and its in-place norm needs another package.
+    """
+    name = norm.get("type") if isinstance(norm, Mapping) else norm
+    check_choice("norm.type" if isinstance(norm, Mapping) else "norm", name, known)
+
+
+def check_depth(decoder_channels: Sequence[int], levels: int) -> None:
+    """Raise unless there is one number of channels for each level."""
+    if isinstance(decoder_channels, str) or not isinstance(decoder_channels, Sequence):
+        raise ValueError(f"head.decoder_channels={decoder_channels}: expected a list of {levels} whole numbers.")
+    if len(decoder_channels) != levels:
+        raise ValueError(
+            f"head.decoder_channels has {len(decoder_channels)} entries; this backbone's {levels} levels need {levels}."
+        )
+    check_counts(decoder_channels=decoder_channels)
+
+
+def check_attention(attention_type: str | None, channels: Iterable[int]) -> None:
+    """Raise unless the attention is known and all maps that it weighs are wide enough for it."""
+    check_choice("attention_type", attention_type, (None, "scse"))
+    if attention_type == "scse" and (narrow := min(channels)) < SQUEEZE:
+        raise ValueError(
+            f"head.attention_type=scse squeezes channels {SQUEEZE}-fold, but would weigh a map of {narrow}. "
+            f"Set head.attention_type=null, more head.decoder_channels, or a wider backbone."
+        )

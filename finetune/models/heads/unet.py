@@ -1,0 +1,78 @@
+"""U-Net, with classifiers on its way up if wished."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from segmentation_models_pytorch.base.heads import SegmentationHead
+from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
+from torch import Tensor, nn
+
+from finetune.models.heads.options import (
+    Norm,
+    check_attention,
+    check_depth,
+    check_flags,
+    check_interpolation,
+    check_norm,
+)
+from finetune.models.heads.pyramid import ALL, Parts, Pyramid, like_images
+
+
+def unet(
+    pyramid: Pyramid,
+    classes: int,
+    decoder_channels: Sequence[int] = (256, 128, 64, 32, 16),
+    attention_type: str | None = None,
+    interpolation: str = "nearest",
+    norm: Norm = "batchnorm",
+    center: bool = False,
+    deep_supervision: bool = False,
+) -> Parts:
+    """U-Net: upsample, join the skip, convolve, up to the full size.
+
+    Source: Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597
+    """
+    check_depth(decoder_channels, len(pyramid.channels) - 1)
+    check_flags(center=center, deep_supervision=deep_supervision)
+    channels, encoder = list(decoder_channels), pyramid.channels
+    joined = [below + skip for below, skip in zip([encoder[-1], *channels], [*encoder[-2:0:-1], 0], strict=False)]
+    check_attention(attention_type, [*channels, *joined[:-1]])
+    check_interpolation(interpolation)
+    check_norm(norm)
+    decoder = SupervisedUnet(
+        classes if deep_supervision else None,
+        encoder_channels=encoder,
+        decoder_channels=channels,
+        n_blocks=len(channels),
+        use_norm=norm,
+        attention_type=attention_type,
+        add_center_block=center,
+        interpolation_mode=interpolation,
+    )
+    return decoder, SegmentationHead(channels[-1], classes, kernel_size=3)
+
+
+class SupervisedUnet(UnetDecoder):  # type: ignore[misc]  # smp is not typed
+    """The decoder of smp, with a 1x1 classifier on each map before the last if `classes` are given.
+
+    Source: Lee et al. 2015, https://arxiv.org/abs/1409.5185
+    """
+
+    levels = ALL
+
+    def __init__(self, classes: int | None, decoder_channels: Sequence[int], **options: Any) -> None:
+        super().__init__(decoder_channels=decoder_channels, **options)
+        self.blocks[-1].attention1 = nn.Identity()  # smp's weighs a skip, which the last step has not
+        widths = [] if classes is None else decoder_channels[:-1]
+        self.classifiers = nn.ModuleList(nn.Conv2d(width, classes or 0, kernel_size=1) for width in widths)
+
+    def forward_with_auxiliary(self, features: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """What `forward` returns, and the logits of the maps on the way, coarse to fine, at the size of the images."""
+        x: Tensor = self.center(features[-1])
+        skips = [*features[-2:0:-1], None]
+        maps = []
+        for block, skip, finer in zip(self.blocks, skips, features[-2::-1], strict=True):
+            x = block(x, *finer.shape[-2:], skip_connection=skip)
+            maps.append(x)
+        logits = [classify(x) for classify, x in zip(self.classifiers, maps, strict=False)]
+        return x, [like_images(scores, features[0]) for scores in logits]

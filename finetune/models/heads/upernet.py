@@ -1,0 +1,31 @@
+"""UPerNet: a feature pyramid network above a pooling pyramid."""
+
+from segmentation_models_pytorch.base.heads import SegmentationHead
+from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
+
+from finetune.models.heads.options import Norm, check_counts, check_norm
+from finetune.models.heads.pyramid import COARSE, Parts, Pyramid
+
+
+def upernet(
+    pyramid: Pyramid,
+    classes: int,
+    decoder_channels: int = 256,
+    norm: Norm = "batchnorm",
+) -> Parts:
+    """UPerNet: the coarsest map pooled to 1, 2, 3 and 6 pixels, then a feature pyramid, joined at stride 4.
+
+    `norm` cannot be an instance norm: of one pooled pixel it leaves nothing.
+
+    Source: Xiao et al. 2018, https://arxiv.org/abs/1807.10221
+    """
+    check_counts(decoder_channels=decoder_channels)
+    check_norm(norm, ("batchnorm", "identity"))
+    decoder = UPerNetDecoder(
+        encoder_channels=pyramid.channels,
+        encoder_depth=len(pyramid.channels) - 1,
+        decoder_channels=decoder_channels,
+        use_norm=norm,
+    )
+    decoder.levels = COARSE
+    return decoder, SegmentationHead(decoder_channels, classes, kernel_size=1, upsampling=pyramid.strides[2])

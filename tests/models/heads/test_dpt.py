@@ -1,0 +1,64 @@
+"""DPT on pyramids, and on plain ViTs as smp builds it."""
+
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder
+
+from finetune.models.heads import HEADS, Pyramid
+from tests.models.heads.pyramids import SMALL, WITH_STRIDE_2, build, draw, logits, pyramid_for, settle
+
+TOKENS = Pyramid(WITH_STRIDE_2, (1, 2, 4, 8, 16, 32), tokens=2)
+
+
+@pytest.mark.parametrize("readout", ["cat", "add", "ignore"])
+def test_on_a_plain_vit_with_class_tokens_the_logits_are_those_of_smp(readout: str) -> None:
+    small = {"decoder_intermediate_channels": [8, 8, 16, 16], "decoder_fusion_channels": 16}
+    theirs = smp.DPT(
+        "tu-test_vit", encoder_weights=None, classes=3, decoder_readout=readout, dynamic_img_size=True, **small
+    ).eval()
+    settle(theirs)
+    images = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        maps, tokens = theirs.encoder(images)
+        expected = theirs(images)
+    pyramid = Pyramid((3, 0, *theirs.encoder.out_channels), (1, 2, *theirs.encoder.output_strides), tokens=1)
+    decoder, classifier = HEADS["dpt"].build(pyramid, 3, readout=readout, **SMALL["dpt"])
+    decoder.load_state_dict(theirs.decoder.state_dict())
+    classifier.load_state_dict(theirs.segmentation_head.state_dict())
+    found = logits((decoder.eval(), classifier.eval()), [images, images.new_empty(2, 0, 32, 48), *maps, tokens])
+    assert torch.equal(found, expected)
+    assert found.std() > 0
+
+
+def test_on_a_pyramid_the_map_is_that_of_smps_decoder() -> None:
+    pyramid = pyramid_for("dpt")
+    decoder, _ = build("dpt", pyramid)
+    theirs = DPTDecoder(
+        pyramid.channels[2:],
+        pyramid.strides[2:],
+        encoder_has_prefix_tokens=False,
+        readout="ignore",
+        **SMALL["dpt"],
+    )
+    theirs.load_state_dict(decoder.state_dict())
+    features = draw(pyramid, 64, 96)
+    with torch.no_grad():
+        assert torch.equal(decoder(features), theirs.eval()(features[2:], [None] * 4))
+
+
+def test_auto_reads_the_tokens_where_there_are_some() -> None:
+    decoder, _ = build("dpt", TOKENS)
+    assert str(decoder) == str(build("dpt", TOKENS, readout="cat")[0])
+    assert str(build("dpt", pyramid_for("dpt"))[0]) == str(build("dpt", TOKENS, readout="ignore")[0])
+
+
+def test_a_patch_that_is_no_power_of_two_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"head=dpt .* strides \(14, 14, 14, 14\)\. Take another patch size"):
+        build("dpt", Pyramid(WITH_STRIDE_2, (1, 2, 14, 14, 14, 14)))
+
+
+@pytest.mark.parametrize("readout", ["cat", "add"])
+def test_tokens_that_are_not_there_are_not_read(readout: str) -> None:
+    with pytest.raises(ValueError, match=rf"readout={readout}: .* no class tokens\. Set head.readout=auto"):
+        build("dpt", pyramid_for("dpt"), readout=readout)

@@ -1,0 +1,29 @@
+"""Classes as tokens."""
+
+import torch
+
+from tests.models.heads.pyramids import build, draw, logits, pyramid_for
+
+
+def test_masks_are_cosines_of_pixels_and_classes() -> None:
+    pyramid = pyramid_for("mask_transformer")
+    decoder, classifier = build("mask_transformer", pyramid, classes=5)
+    features = draw(pyramid, 64, 96)
+    masks = decoder(features)
+    assert masks.shape == (1, 5, 4, 6)
+    assert masks.abs().max() <= 1 + 1e-6
+    assert torch.allclose(classifier[0](masks), 10 * masks)  # its scale before training, and no bias
+
+
+def test_a_pixel_knows_where_it_is() -> None:
+    pyramid = pyramid_for("mask_transformer")
+    parts = build("mask_transformer", pyramid)
+    features = [torch.ones_like(feature) for feature in draw(pyramid, 64, 64)]
+    assert logits(parts, features)[0, 0].std() > 1e-4
+
+
+def test_two_classes_are_more_than_a_sign() -> None:
+    pyramid = pyramid_for("mask_transformer")
+    scores = logits(build("mask_transformer", pyramid, classes=2), draw(pyramid, 64, 96))
+    difference = scores[:, 0] - scores[:, 1]
+    assert difference.abs().std() > 0.1 * difference.abs().mean()
