@@ -194,8 +194,9 @@ def test_an_unknown_backbone(refused: Refuses) -> None:
     assert "Did you mean resnet18" in said
 
 
-def test_a_backbone_without_a_pyramid(refused: Refuses) -> None:
-    assert "strides" in refused("train", *DRAWN, "backbone.name=vit_tiny_patch16_224")
+def test_a_head_that_wants_another_backbone(refused: Refuses) -> None:
+    words = [word for word in DRAWN if not word.startswith("head")]
+    assert "Take one of vgg11" in refused("train", *words, "head=segnet")
 
 
 def test_an_unknown_head(refused: Refuses) -> None:
