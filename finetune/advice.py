@@ -14,6 +14,7 @@ SHARED = Path("/dev/shm")  # where workers put the batches that they hand over
 WORKERS = ("loading worker", "DataLoader worker", "shared memory", "</torch_")  # the last are torch's files in there
 GONE = ("Connection closed by peer", "Connection reset by peer", "ncclRemoteError", "remote process exited")
 ACCELERATORS = ("CUDA", "HIP", "MPS", "XPU", "CUBLAS", "CUDNN", "cuDNN")
+UNSETTLED = "does not have a deterministic implementation"
 REFUSALS = {
     errno.ENOSPC: "no room is left",
     errno.EDQUOT: "your quota is used up",
@@ -34,6 +35,8 @@ def advice(error: BaseException, config: Mapping[str, Any]) -> list[str]:
         return worker_advice(config)
     if isinstance(error, RuntimeError) and any(words in str(error) for words in GONE):
         return ["look: another process of this training ended first; its own error is further up, or in its log"]
+    if isinstance(error, RuntimeError) and UNSETTLED in str(error):
+        return ["try: trainer.deterministic=warn, which says so and goes on; or another head or loss"]
     if is_out_of_memory(error):
         return memory_advice(error, config)
     refused = next((cause for cause in _causes(error) if getattr(cause, "errno", None) in REFUSALS), None)

@@ -11,6 +11,7 @@ HINTS = (
     ".*does not have many workers.*",  # ours are few where that is faster
     ".*module\\(s\\) in eval mode at the start of training.*",  # frozen, and parts of the backbone that no map needs
     ".*your dataloader is not resumable.*",  # our sampler is
+    ".*`srun` command is available.*",  # not for whoever trains outside of a job, or in one of a single task
     ".*LeafSpec.*",  # Lightning's own use of torch
 )
 

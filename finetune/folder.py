@@ -49,10 +49,14 @@ def open_run_folder(folder: Path, config: Mapping[str, Any], again: bool = False
     """Make the folder with `config.yaml`, `env.json` and an open `train.log`; or open that of a run that goes on.
 
     Raises:
-        ConfigError: another process trains in it just now.
+        ConfigError: it cannot be written to, or another process trains in it just now.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    _open_log(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _open_log(folder)
+    except OSError as error:
+        move = "Copy the run to where you may write, and resume that" if again else "Name another output"
+        raise ConfigError(f"nothing can be written to '{folder}': {error.strerror}. {move}.") from error
     replace(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
     now = environment(int(config["seed"]))
     if not again:
@@ -101,17 +105,22 @@ def is_running(folder: Path) -> bool:
     path = folder / "train.log"
     if not path.is_file():
         return False
-    with path.open("a") as file:
-        return not _lock(file)
+    with path.open() as file:  # to read, which a folder that cannot be written to allows, too
+        return not _lock(file, shared=True)
 
 
-def _lock(file: TextIO) -> bool:
-    """Hold a file until it is closed or the process ends, in whatever way; whether nobody else holds it."""
+def _lock(file: TextIO, shared: bool = False) -> bool:
+    """Hold a file until it is closed or the process ends, in whatever way; whether nobody else holds it.
+
+    Args:
+        file: open to write, unless `shared`.
+        shared: with others that share it.
+    """
     if fcntl is None:
         return True
     try:
         # of a process, unlike flock: the loading workers of a killed one, which live on for seconds, hold nothing
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:
         return error.errno not in (errno.EACCES, errno.EAGAIN)  # some network file systems cannot lock
     return True

@@ -1,12 +1,43 @@
-"""Gives a job of SLURM back to the queue when its time runs out, so that it goes on later."""
+"""Gives a job of SLURM back to the queue when its time runs out, so that it goes on later.
+
+SLURM warns what `srun` has started; with `#SBATCH --signal=B:USR1@90` it warns the script of the job instead, which has
+to become the training by `exec finetune train ...`.
+"""
 
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 from finetune.callbacks import Interrupted
+
+
+@contextmanager
+def warned() -> Iterator[None]:
+    """Raise `Interrupted` at once where SIGUSR1 comes before or behind the training: what there is has been saved.
+
+    In the training it is `Interruption` that listens. Lightning leaves a signal alone that somebody listens to; else it
+    would give the job back while the command goes on, even one that would begin anew.
+    """
+    number = getattr(signal, "SIGUSR1", None)
+    if number is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(number, _leave)
+    try:
+        yield
+    finally:
+        signal.signal(number, before if before is not None else signal.SIG_DFL)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # told once, it leaves
+    raise Interrupted(signal.Signals(number))
 
 
 def requeue(error: BaseException) -> list[str]:
@@ -26,6 +57,8 @@ def requeue(error: BaseException) -> list[str]:
         job = f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID', '0')}"
     if not re.fullmatch(r"\d+(_\d+)?", job):
         return [f"SLURM_JOB_ID='{job}' is no number of a job; it is not started again"]
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which SLURM sends at once, while the last words are being said
     try:
         done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
     except OSError as reason:

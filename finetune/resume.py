@@ -9,7 +9,7 @@ from typing import Any
 
 from finetune.config import ConfigError
 from finetune.files import FileError, check_plain, read_pickle
-from finetune.folder import is_finished, is_running
+from finetune.folder import is_finished, is_first_process, is_running
 from finetune.storage import damage
 from finetune.trust import read_config
 
@@ -96,7 +96,8 @@ def unfinished(folders: Sequence[Path], name: str) -> Path | None:
     for folder in sorted(folders, key=_age, reverse=True):
         if is_finished(folder) or not checkpoints(folder / "checkpoints") or not (folder / "config.yaml").is_file():
             continue
-        if read_config(folder).get("name") == name and not is_running(folder):
+        # further ranks that srun or torchrun has started may come when the first one trains there already
+        if read_config(folder).get("name") == name and not (is_first_process() and is_running(folder)):
             return folder
     return None
 

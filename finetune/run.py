@@ -27,7 +27,7 @@ from finetune.finding import AUTO, draw, provisional, settle
 from finetune.folder import close_log, finish, is_first_process, open_run_folder
 from finetune.reports.evaluation import write_curves, write_evaluation
 from finetune.reports.tuning import write_timeline
-from finetune.requeue import requeue
+from finetune.requeue import requeue, warned
 from finetune.resume import Resumption, ways_on
 from finetune.start import build_model, describe_resumption, note_data, wanted, with_splits
 from finetune.storage import wait
@@ -54,6 +54,7 @@ class Run:
     scores: dict[str, float]
 
 
+@warned()
 def train(*words: str | DictConfig) -> Run:
     """Fine-tune a model, or go on with a training that was stopped.
 
@@ -142,7 +143,7 @@ def _fit(
         _write_timeline(trainer, folder)
         for line in closing_lines(config, folder, named, monitored):
             logger.info(line)
-    return Run(folder, best, monitored, scores)
+    return Run(best.parent.parent, best, monitored, scores)
 
 
 def _write_timeline(trainer: pl.Trainer, folder: Path) -> None:
@@ -160,7 +161,8 @@ def _best(trainer: pl.Trainer, folder: Path) -> tuple[Path, float]:
         best, monitored = folder / "checkpoints" / "last.ckpt", float(trainer.callback_metrics.get("val/iou", "nan"))
         trainer.save_checkpoint(best, weights_only=False)
     wait(trainer)
-    return best, monitored
+    # ranks that srun or torchrun has started may each have named the folder by a time of their own
+    return trainer.strategy.broadcast(best), monitored
 
 
 def closing_lines(config: Mapping[str, Any], folder: Path, scores: Mapping[str, float], best: float) -> list[str]:

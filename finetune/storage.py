@@ -5,6 +5,7 @@ import shutil
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,8 @@ def write(content: Any, path: Path) -> None:
             raise OSError(f"'{part}' does not read back as it was written: {found}. Is the disk in order?")
         part.replace(path)
     except Exception as error:  # torch's writer reports a full disk as a RuntimeError without a number
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # the same as before, perhaps
+            part.unlink(missing_ok=True)
         raise OSError(f"the checkpoint '{path}' could not be written: {error}") from error
     sync_folder(path.parent)
 

@@ -1,15 +1,26 @@
 """A job of SLURM that is warned of its end; `scontrol` is a script that notes what it was asked."""
 
+import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from finetune.callbacks import Interrupted
-from finetune.requeue import requeue
+from finetune.requeue import requeue, warned
 
 WARNED = Interrupted(signal.SIGUSR1)
+
+
+@pytest.fixture(autouse=True)
+def _handlers() -> Iterator[None]:
+    """What a process that goes on needs again."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -27,6 +38,20 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_warned_job_goes_back_into_the_queue(asked: Path) -> None:
     assert requeue(WARNED) == ["job 123 is in the queue again"]
     assert asked.read_text() == "requeue 123\n"
+
+
+def test_the_last_words_are_said_though_the_queue_ends_the_job_at_once(asked: Path) -> None:
+    script = asked.with_name("scontrol")
+    script.write_text(f"{script.read_text()}kill -TERM $PPID\n")
+    assert requeue(WARNED) == ["job 123 is in the queue again"]
+
+
+def test_a_warning_outside_of_the_training_ends_it_at_once(asked: Path) -> None:
+    with pytest.raises(Interrupted) as caught, warned():
+        os.kill(os.getpid(), signal.SIGUSR1)
+    assert caught.value.code == 143
+    assert requeue(caught.value) == ["job 123 is in the queue again"]
+    assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
 
 
 def test_a_job_of_an_array_is_named_as_such(asked: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 import finetune
 from finetune.config import ConfigError
+from finetune.resume import unfinished
 from finetune.run import Run
 from tests.samples import COMMAND, DRAWN, clean_environment, draw_folder, exit_code, on_folder
 
@@ -251,7 +252,7 @@ def test_what_ended_before_its_first_checkpoint_begins_again_in_its_folder(tmp_p
     assert same_weights(run.folder, whole.folder)
 
 
-def test_two_processes_do_not_train_in_one_folder(broken: Path, tmp_path: Path) -> None:
+def test_two_processes_do_not_train_in_one_folder(broken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = f"""
 import fcntl, sys
 file = open({str(broken / "train.log")!r}, "a")
@@ -264,4 +265,7 @@ sys.stdin.read()
         holder.stdout.readline()
         with pytest.raises(ConfigError, match="another process trains"):
             finetune.train(f"resume={broken}", GO_ON)
+        assert unfinished([broken], "run") is None
+        monkeypatch.setattr("lightning.pytorch.utilities.rank_zero_only.rank", 1)
+        assert unfinished([broken], "run") == broken  # it is the first rank of its own run that is there
         holder.communicate()

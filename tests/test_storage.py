@@ -71,6 +71,18 @@ def test_a_failed_write_leaves_the_old_file_and_says_why(
     assert os.listdir(tmp_path) == ["a.ckpt"]
 
 
+def test_a_disk_that_can_only_be_read_any_longer_is_named_with_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(storage.os, "fsync", fails)
+    monkeypatch.setattr(Path, "unlink", fails)
+    with pytest.raises(OSError, match=r"a\.ckpt' could not be written: .*Read-only"):
+        write(CONTENT, tmp_path / "a.ckpt")
+
+
 def test_a_file_that_reads_back_otherwise_never_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage.os, "fsync", lambda handle: os.ftruncate(handle, 500))  # a disk that lies
     with pytest.raises(OSError, match="does not read back"):

@@ -30,6 +30,11 @@ class FullySharded(ModelParallelStrategy):
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
 
+    def teardown(self) -> None:
+        """Wait for the last checkpoint too, which Lightning's own leaves to the end of the process."""
+        super().teardown()
+        self.checkpoint_io.teardown()
+
     @property
     def lightning_restore_optimizer(self) -> bool:
         """Lightning's own would drop the state of parameters that are frozen when a checkpoint is read."""

@@ -5,19 +5,22 @@ Started twice by `test_sharding.py`, with the variables that torchrun sets. A jo
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from torch import distributed
 
 from finetune import build
 from finetune.callbacks import Checkpoint, IoU, Preview, Tuning
 from finetune.config import compose, plain
-from finetune.data import CLASS_NAMES, DrawnDataset
+from finetune.data import CLASS_NAMES, Augment, DrawnDataset
 from finetune.data.module import SegmentationData
 from finetune.losses import SegmentationLoss
 from finetune.models import Segmenter
+from finetune.storage import CheckpointFiles
 from finetune.tasks import SemanticTask
 from finetune.tasks.sharding import share, whole_model
 from finetune.tasks.strategy import FullySharded
@@ -102,6 +105,40 @@ def resumed(folder: Path) -> dict[str, torch.Tensor]:
     return fit(task(*GRADUAL), 2, resume=stopped(folder, 2))
 
 
+class Cut(Exception):
+    """What ends a training inside an epoch."""
+
+
+class CutOff(pl.Callback):
+    """Ends a training in its second epoch, behind two of its four batches, as an error would."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.fit_loop.total_batch_idx == 6:
+            raise Cut
+
+
+def fit_inside(home: Path, workers: int, *callbacks: pl.Callback, **options: Any) -> dict[str, torch.Tensor]:
+    """The weights after a training that saves every step, of images that are drawn anew in every epoch."""
+    pictures = DrawnDataset(17, 40, 0, transform=Augment(32, rotation=10))
+    data = SegmentationData(pictures, DrawnDataset(3, 32, 0, "val"), batch_size=2, num_workers=workers)
+    saving = {"enable_checkpointing": True, "plugins": CheckpointFiles(), "default_root_dir": home, "max_epochs": 3}
+    return fit(task(*GRADUAL), 2, *callbacks, Checkpoint(every_n_steps=1), data=data, **saving, **options)
+
+
+def inside(folder: Path) -> dict[str, Any]:
+    """A training that is cut off inside an epoch and goes on, without and with loading workers."""
+    ends: dict[str, Any] = {"whole": fit_inside(folder / "inside_whole", 0)}
+    for workers in (0, 2):
+        home = folder / f"inside_{workers}"
+        with suppress(Cut):
+            fit_inside(home, workers, CutOff())
+        distributed.barrier()  # the first rank's last file is there when its training has ended
+        last = home / "checkpoints" / "last.ckpt"
+        place = torch.load(last, weights_only=True)["SegmentationData"]
+        ends[f"{workers} workers"] = {"place": place, "end": fit_inside(home, workers, resume=last)}
+    return ends
+
+
 class Begun(pl.Callback):
     """Keeps the weights that a training begins with."""
 
@@ -116,7 +153,7 @@ def apart(folder: Path) -> dict[str, Any]:
     return {"end": fit(made, 2, begun), "begin": begun.state}
 
 
-JOBS = {"limited": limited, "uneven": uneven, "resumed": resumed, "apart": apart}
+JOBS = {"limited": limited, "uneven": uneven, "resumed": resumed, "inside": inside, "apart": apart}
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from tests.test_distributed import written_matrix
 
 PRESETS = ("full", "head_then_full", "gradual", "freeze_again")
 WORKER = "tests.tasks.sharded_ranks"
-SLOW = ("lora", "limited", "resumed", "apart")
+SLOW = ("lora", "limited", "resumed", "inside", "apart")
 Results = list[dict[str, Any]]
 
 
@@ -102,6 +102,16 @@ def test_a_checkpoint_goes_on_sharded_or_not_as_if_never_stopped(home: Path, mor
     for state in (more_ranks[0]["resumed"], fit(task(*GRADUAL), 1, resume=path)):
         for name, tensor in state.items():
             torch.testing.assert_close(tensor, alone[name], rtol=1e-9, atol=1e-11, msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_cut_off_inside_an_epoch_it_goes_on_to_the_same_weights_bit_for_bit(workers: int, more_ranks: Results) -> None:
+    """This strategy restores a training after its loader has been made, which then has to begin elsewhere."""
+    for rank in more_ranks:
+        whole, resumed = rank["inside"]["whole"], rank["inside"][f"{workers} workers"]
+        assert (resumed["place"]["epoch"], resumed["place"]["batches"]) == (1, 2)  # all that was trained was saved
+        assert [name for name, tensor in whole.items() if not torch.equal(tensor, resumed["end"][name])] == []
 
 
 @pytest.mark.slow
