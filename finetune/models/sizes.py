@@ -2,7 +2,7 @@
 
 Convolutional networks take any size that their strides divide. Most transformers of timm resample their position
 embeddings and pad their windows when asked to; the others, and MLPs over positions, are built for one size. What a
-family does was found by trying every model of timm (docs/backbones.md).
+family does was found by trying models of each.
 """
 
 import math
