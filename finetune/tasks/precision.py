@@ -9,8 +9,8 @@ from torch.utils.hooks import RemovableHandle
 class CPUMixedPrecision(MixedPrecision):
     """Lightning's `bf16-mixed`, but for depthwise convolutions: torch's gradients of them are slow in bfloat16.
 
-    Behind a kernel of 5 x 5 or a stride of 2 they take three to eight times as long as in float32, and so bfloat16
-    would gain EfficientNets nothing (benchmarks/depthwise.py).
+    Behind a kernel of 5 x 5 or a stride of 2 they take two to ten times as long as in float32, on a processor that
+    multiplies matrices in bfloat16 (benchmarks/depthwise.py has whole steps).
     """
 
     def __init__(self) -> None:
