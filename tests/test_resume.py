@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -150,6 +151,15 @@ def test_a_finished_run_is_trained_for_longer_when_it_is_told_how_long(tmp_path:
     longer = finetune.train(f"resume={run.folder}", "trainer.max_epochs=4")
     assert [row["epoch"] for row in rows(longer.folder)] == ["1", "2", "3", "4"]
     assert longer.score >= run.score
+
+
+def test_a_run_that_is_trained_for_longer_does_not_freeze_what_it_had_thawed(tmp_path: Path) -> None:
+    run = finetune.train(*WORDS, f"output={tmp_path / 'run'}", "tuning=gradual")
+    finetune.train(f"resume={run.folder}", "trainer.max_epochs=7")
+    changes = [line for line in (run.folder / "train.log").read_text().splitlines() if re.search(r"epoch \d+: ", line)]
+    assert "thawed" in changes[0]
+    assert "as the checkpoint had it" in changes[-1]
+    assert not [line for line in changes if "froze" in line]
 
 
 def test_a_run_that_was_stopped_early_goes_on_with_more_patience_or_none(tmp_path: Path) -> None:

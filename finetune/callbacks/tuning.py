@@ -41,7 +41,7 @@ class Tuning(pl.Callback):
         """Freeze before DDP registers gradients (it must meet no parameter that never gets one)."""
         if stage == "fit":
             task = _task(pl_module)
-            task.timeline = Timeline(epochs=1)  # nothing is left of an earlier training
+            task.timeline = Timeline()  # nothing is left of an earlier training
             self._best, self._due, self._restored = {}, False, {}
             self._apply(task)
 

@@ -1,6 +1,7 @@
 """What every way of learning shares: the tuning plan, the optimizer's groups, the schedule, seeded steps."""
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -84,7 +85,7 @@ class TuningTask(pl.LightningModule):
         self.assigned = self.plan.assign(self.places)
         check_norms(model, self.assigned)
         self.groups = parameter_groups(self.places, self.assigned, lr, weight_decay)
-        self.timeline = Timeline(epochs=1)
+        self.timeline = Timeline()
         self.course: Course | None = None
         backbone = {name: p for name, p in self._tunable.items() if name.startswith("backbone.")}
         self._start = {name: p.detach().clone() for name, p in backbone.items()} if l2_sp else {}
@@ -126,7 +127,7 @@ class TuningTask(pl.LightningModule):
         steps = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
         assignments = [group.assignment for group in self.groups]
         if not self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # missing in the class
-            check_timing(self.assigned, Timeline(self.timeline.epochs))  # max_steps may have made it shorter
+            check_timing(self.assigned, replace(self.timeline, stalls=()))  # max_steps may have made it shorter
         total = int(self.trainer.estimated_stepping_batches)
         self.course = Course(self.plan, assignments, self.schedule, self.timeline.epochs, steps, total)
         self._restore_plateau()
@@ -177,6 +178,7 @@ class TuningTask(pl.LightningModule):
         curve = self.course.curve if self.course is not None else None
         checkpoint["tuning"] = {
             "stalls": list(self.timeline.stalls),
+            "epochs": self.timeline.shared,
             "plateau": curve.state_dict() if isinstance(curve, Plateau) else {},
             "start": {name: whole(start).cpu() for name, start in self._start.items()},
         }
@@ -186,7 +188,8 @@ class TuningTask(pl.LightningModule):
         if self._trainer is not None and self._trainer.state.fn == "fit":
             check_resumable(checkpoint, [callback.state_key for callback in self._trainer.callbacks])  # type: ignore[attr-defined]  # missing in the class
         state = checkpoint.get("tuning", {})
-        self.timeline = replace(self.timeline, stalls=tuple(state.get("stalls", ())))
+        stalls, shortest = tuple(state.get("stalls", ())), state.get("epochs", sys.maxsize)
+        self.timeline = replace(self.timeline, stalls=stalls, shortest=shortest)
         self._start = state.get("start") if self._start and state.get("start") else self._start
         self._plateau = state.get("plateau", {})
         self._restore_plateau()

@@ -6,6 +6,7 @@ training cannot forget what it had unfrozen.
 
 import math
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -20,12 +21,20 @@ class Timeline:
     """How long a training is, and when its score stalled.
 
     Attributes:
-        epochs: of the whole training.
+        epochs: of the whole training; without end until that is known.
         stalls: epochs, counted from 0, that began after the monitored score had stopped improving.
+        shortest: epochs of the shortest that this training was meant to be, if it has been made longer since. Shares
+            are of these, so that what a longer training has thawed does not freeze again.
     """
 
-    epochs: int
+    epochs: int = sys.maxsize
     stalls: tuple[int, ...] = ()
+    shortest: int = sys.maxsize
+
+    @property
+    def shared(self) -> int:
+        """Epochs that shares of the training are of."""
+        return min(self.epochs, self.shortest)
 
 
 def epoch_of(moment: Moment, timeline: Timeline, delay: float = 0.0) -> float:
@@ -40,14 +49,8 @@ def epoch_of(moment: Moment, timeline: Timeline, delay: float = 0.0) -> float:
     >>> [epoch_of(moment, timeline) for moment in (3, 0.25, "stall", "stall:2", None)]
     [3, 3, 4, inf, inf]
     """
-    if moment is None or moment == "never":
-        return NEVER
-    if isinstance(moment, str):
-        number = stall_number(moment)
-        if number > len(timeline.stalls):
-            return NEVER
-        return _whole(timeline.stalls[number - 1] + delay)
-    return _whole((moment if isinstance(moment, int) else moment * timeline.epochs) + delay)
+    position = _position(moment, timeline, delay)
+    return position if position == NEVER else _whole(position)
 
 
 def stall_number(moment: Moment) -> int:
@@ -75,7 +78,7 @@ def span_epochs(assignment: Assignment, timeline: Timeline) -> list[tuple[float,
             start, delay = f"stall:{stall_number(start) + assignment.rank}", 0.0
         else:
             delay = _spread_epochs(assignment, timeline)
-        spans.append((epoch_of(start, timeline, delay), epoch_of(stop, timeline)))
+        spans.append((_start(start, timeline, delay), epoch_of(stop, timeline)))
     return spans
 
 
@@ -158,7 +161,23 @@ def _spread_epochs(assignment: Assignment, timeline: Timeline) -> float:
     spread = assignment.rule.spread
     if isinstance(spread, str):
         return 0.0
-    return assignment.depth * (spread if isinstance(spread, int) else spread * timeline.epochs)
+    return assignment.depth * (spread if isinstance(spread, int) else spread * timeline.shared)
+
+
+def _position(moment: Moment, timeline: Timeline, delay: float) -> float:
+    if moment is None or moment == "never":
+        return NEVER
+    if isinstance(moment, str):
+        number = stall_number(moment)
+        return timeline.stalls[number - 1] + delay if number <= len(timeline.stalls) else NEVER
+    return (moment if isinstance(moment, int) else moment * timeline.shared) + delay
+
+
+def _start(moment: Moment, timeline: Timeline, delay: float) -> float:
+    """As `epoch_of`; but what lies inside the last epoch begins with it, so that shares fit a training of any length."""
+    epoch = epoch_of(moment, timeline, delay)
+    inside = _position(moment, timeline, delay) < timeline.epochs - 1e-9
+    return min(epoch, timeline.epochs - 1) if inside else epoch
 
 
 def _whole(epoch: float) -> int:

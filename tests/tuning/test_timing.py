@@ -60,6 +60,32 @@ def test_moments_are_epochs(moment: Any, epochs: int, expected: float) -> None:
     assert epoch_of(moment, Timeline(epochs)) == expected
 
 
+@pytest.mark.parametrize(("epochs", "counts"), [(1, "3"), (2, "03"), (3, "013"), (5, "01123")])
+def test_shares_fit_a_training_of_any_length(epochs: int, counts: str) -> None:
+    assigned = backbone(3, trains=[[0.1, None]], spread=0.8)
+    check_timing(assigned, Timeline(epochs))
+    assert "".join(by_epoch(assigned, Timeline(epochs))) == counts
+
+
+def test_a_share_that_is_the_end_is_still_too_late() -> None:
+    with pytest.raises(PlanError, match="only 10"):
+        check_timing(backbone(2, trains=[[0.5, None]], spread=0.5), TEN)
+
+
+def test_shares_of_a_training_that_has_been_made_longer_are_those_of_the_shorter_one() -> None:
+    assigned = backbone(3, trains=[[0.2, None]], spread=0.4)
+    before, longer = Timeline(10), Timeline(40, shortest=10)
+    assert by_epoch(assigned, longer)[:10] == by_epoch(assigned, before)
+    assert set(by_epoch(assigned, longer)[10:]) == {"3"}
+    shorter = Timeline(5, shortest=10)
+    assert by_epoch(assigned, shorter) == by_epoch(assigned, Timeline(5))
+
+
+def test_what_begins_later_rests_while_the_length_of_the_training_is_unknown() -> None:
+    assigned = backbone(2, trains=[[0.1, None]])
+    assert trainable(assigned, 0, Timeline()) == {"head"}
+
+
 def test_every_share_of_a_training_is_the_whole_number_that_it_means() -> None:
     for epochs in range(1, 60):
         for epoch in range(epochs + 1):
