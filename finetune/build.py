@@ -51,7 +51,14 @@ def model(config: Config, classes: Sequence[str]) -> Segmenter:
         image_size=image_size(config),
         checkpointing=backbone["checkpointing"],
         lora=config["tuning"]["lora"],
+        auxiliary=auxiliary(config),
     )
+
+
+def auxiliary(config: Config) -> Config | None:
+    """Options of the auxiliary head, or None where there is none, as in a run of an older version."""
+    options: Config = config.get("auxiliary") or {}
+    return options if options.get("level") is not None else None
 
 
 def image_size(config: Config) -> tuple[int, int] | None:

@@ -16,7 +16,7 @@ from finetune.data.statistics import class_weights
 from finetune.datasets import Data, training_data
 from finetune.metrics.confusion import scores
 from finetune.models.backbone import check_name
-from finetune.models.heads import Pyramid, head_type
+from finetune.models.heads import AuxiliaryHead, Pyramid, head_type
 from finetune.models.lora import add_lora
 from finetune.options import Config, known_options, nearest, without_name
 from finetune.tasks.sharding import PRECISIONS, steps_on_shares
@@ -61,6 +61,7 @@ def check_settings(config: Config, mistakes: Mistakes) -> None:
     mistakes.attempt(lambda: check_data(config["data"]))
     mistakes.attempt(lambda: check_backbone(config["backbone"]))
     mistakes.attempt(lambda: check_head(config["head"], config["data"]["batch_size"]))
+    mistakes.attempt(lambda: check_auxiliary(config))
     mistakes.attempt(lambda: check_loss(config["loss"]))
     mistakes.attempt(lambda: check_tuning(config["tuning"], config["schedule"]))
     mistakes.attempt(lambda: check_average(config["tuning"]["stall"], config["callbacks"]))
@@ -120,6 +121,15 @@ def check_head(settings: Config, batch_size: int) -> None:
             f"data.batch_size=1 does not train head={settings['name']}: its pooling leaves batch norm one value a "
             f"channel, which has no variance. Set data.batch_size=2 or more, or another head."
         )
+
+
+def check_auxiliary(config: Config) -> None:
+    """Raise unless the options make an auxiliary head, or there is none."""
+    options = build.auxiliary(config)
+    if options is not None:
+        known = known_options("auxiliary", AuxiliaryHead, options, skip=("pyramid", "classes"))
+        with torch.device("meta"):
+            AuxiliaryHead(RICH, 2, **known)
 
 
 def check_loss(settings: Config) -> None:

@@ -19,6 +19,7 @@ FILES = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml"))
 EXPECTED = {
     ".": 4,
     "augment": 3,
+    "auxiliary": 2,
     "backbone": 10,
     "average": 3,
     "callbacks": 8,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from finetune.models.backbone import Backbone
-from finetune.models.heads import Auxiliary, Pyramid, head_type, levels_read
+from finetune.models.heads import Auxiliary, AuxiliaryHead, Pyramid, head_type, levels_read
 from finetune.models.levels import COARSEST
 from finetune.models.lora import add_lora, merge_lora
 from finetune.models.neck import PyramidNeck
@@ -19,7 +19,7 @@ from finetune.models.sizes import Size
 class Segmenter(nn.Module):
     """Class scores for every pixel.
 
-    Four parts, by whose names a tuning plan speaks of them: `backbone`, `neck`, `decoder`, `head`.
+    Its parts, by whose names a tuning plan speaks of them: `backbone`, `neck`, `decoder`, `head`, `auxiliary`.
 
     Args:
         backbone: a timm model name.
@@ -34,6 +34,7 @@ class Segmenter(nn.Module):
             size of its weights.
         checkpointing: compute the backbone's activations anew in the backward pass instead of keeping them.
         lora: low-rank adapters of the backbone: the arguments of `add_lora`, or None for none.
+        auxiliary: options of an `AuxiliaryHead` to learn from besides, or None for none.
 
     Raises:
         ValueError: unknown backbone, head or option, fewer than two classes, or weights that cannot be had.
@@ -60,6 +61,7 @@ class Segmenter(nn.Module):
         image_size: Size | None = None,
         checkpointing: bool = False,
         lora: Mapping[str, Any] | None = None,
+        auxiliary: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         kind = head_type(head)
@@ -72,6 +74,7 @@ class Segmenter(nn.Module):
             "head_options": dict(head_options or {}),
             "neck": neck,
             "checkpointing": checkpointing,
+            "auxiliary": None if auxiliary is None else dict(auxiliary),
         }
         self.backbone = Backbone(
             backbone, weights, in_channels, kind.output_stride, backbone_options, image_size, checkpointing
@@ -83,8 +86,10 @@ class Segmenter(nn.Module):
         tokens = self.backbone.tokens if as_they_are else 0
         pyramid = Pyramid(self.neck.channels, self.neck.strides, pools, tokens)
         self.decoder, self.head = kind.build(pyramid, self.classes, **dict(head_options or {}))
+        self.auxiliary = None if auxiliary is None else AuxiliaryHead(pyramid, self.classes, **auxiliary)
+        levels = {level for part in (self.decoder, self.auxiliary) if part is not None for level in levels_read(part)}
         reader = read_pools if pools else read_tokens if tokens else read_maps
-        self.backbone.keep(self.neck.keep(levels_read(self.decoder)), reader)
+        self.backbone.keep(self.neck.keep(sorted(levels)), reader)
         self._spec["lora"] = None
         if lora is not None:
             self.adapt(lora)
@@ -118,11 +123,19 @@ class Segmenter(nn.Module):
         # zeros, the weights' mean colour, are what the convolutions' own padding holds
         images = F.pad(images, (0, -width % COARSEST, 0, -height % COARSEST))
         pyramid = self.neck(images, self.backbone(images))
-        if not (auxiliary and isinstance(self.decoder, Auxiliary)):
+        if not auxiliary:
             logits: Tensor = self.head(self.decoder(pyramid))[..., :height, :width]
-            return [logits] if auxiliary else logits
-        decoded, others = self.decoder.forward_with_auxiliary(pyramid)
-        return [scores[..., :height, :width] for scores in (self.head(decoded), *others)]
+            return logits
+        return [scores[..., :height, :width] for scores in self._all_logits(pyramid)]
+
+    def _all_logits(self, pyramid: list[Tensor]) -> list[Tensor]:
+        if isinstance(self.decoder, Auxiliary):
+            decoded, others = self.decoder.forward_with_auxiliary(pyramid)
+        else:
+            decoded, others = self.decoder(pyramid), []
+        if self.auxiliary is not None:
+            others = [*others, self.auxiliary(pyramid)]
+        return [self.head(decoded), *others]
 
     def unused_parameters(self) -> set[str]:
         """Names of parameters that the logits do not depend on, such as the backbone's classifier."""
@@ -202,6 +215,7 @@ class Segmenter(nn.Module):
             neck=config["neck"],
             checkpointing=config["checkpointing"],
             lora=config.get("lora"),
+            auxiliary=config.get("auxiliary"),
         )
         model.mean.copy_(torch.tensor(config["mean"]).view(1, -1, 1, 1) * 255)
         model.std.copy_(torch.tensor(config["std"]).view(1, -1, 1, 1) * 255)

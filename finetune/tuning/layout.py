@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-PARTS = ("backbone", "neck", "decoder", "head")
+PARTS = ("backbone", "neck", "decoder", "head", "auxiliary")
 _WORDS = re.compile(rf"(?P<part>{'|'.join(PARTS)})?(?P<slice>\[.*\])?(?P<dot>\.)?(?P<vectors>norms_and_biases)?")
 _SLICE = re.compile(r"\[(?P<first>-?\d+)?(?P<range>:)?(?P<last>-?\d+)?\]")
 

@@ -174,7 +174,7 @@ def _position(moment: Moment, timeline: Timeline, delay: float) -> float:
 
 
 def _start(moment: Moment, timeline: Timeline, delay: float) -> float:
-    """As `epoch_of`; but what lies inside the last epoch begins with it, so that shares fit a training of any length."""
+    """As `epoch_of`; but what lies inside the last epoch begins with it, so that shares fit any length of training."""
     epoch = epoch_of(moment, timeline, delay)
     inside = _position(moment, timeline, delay) < timeline.epochs - 1e-9
     return min(epoch, timeline.epochs - 1) if inside else epoch

@@ -1,6 +1,7 @@
 """Segmentation heads by name: a decoder and a classifier for the pyramid of any backbone, one file each."""
 
+from finetune.models.heads.auxiliary import AuxiliaryHead
 from finetune.models.heads.pyramid import Auxiliary, Pyramid, levels_read
 from finetune.models.heads.table import HEADS, HeadType, head_type
 
-__all__ = ["HEADS", "Auxiliary", "HeadType", "Pyramid", "head_type", "levels_read"]
+__all__ = ["HEADS", "Auxiliary", "AuxiliaryHead", "HeadType", "Pyramid", "head_type", "levels_read"]

@@ -10,7 +10,7 @@ SQUEEZE = 16  # by how much smp's scse attention divides the channels
 Norm = str | Mapping[str, Any]
 
 
-def check_counts(**options: int | Sequence[int]) -> None:
+def check_counts(group: str = "head", /, **options: int | Sequence[int]) -> None:
     """Raise unless all numbers are whole and positive.
 
     >>> check_counts(layers=0)
@@ -20,7 +20,7 @@ def check_counts(**options: int | Sequence[int]) -> None:
     for name, value in options.items():
         for number in value if isinstance(value, Sequence) and not isinstance(value, str) else [value]:
             if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise ValueError(f"head.{name}={value}: expected a whole number of 1 or more.")
+                raise ValueError(f"{group}.{name}={value}: expected a whole number of 1 or more.")
 
 
 def check_length(length: int, **options: Sequence[int]) -> None:
@@ -37,7 +37,7 @@ def check_flags(**options: bool) -> None:
         check_choice(name, value, (True, False))
 
 
-def check_share(**options: float) -> None:
+def check_share(group: str = "head", /, **options: float) -> None:
     """Raise unless all are shares.
 
     >>> check_share(dropout=20)
@@ -46,10 +46,10 @@ def check_share(**options: float) -> None:
     """
     for name, value in options.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-            raise ValueError(f"head.{name}={value}: expected a number from 0 to 1.")
+            raise ValueError(f"{group}.{name}={value}: expected a number from 0 to 1.")
 
 
-def check_choice(name: str, value: Any, known: Iterable[Any]) -> None:
+def check_choice(name: str, value: Any, known: Iterable[Any], group: str = "head") -> None:
     """Raise unless the option has one of the values that are known.
 
     >>> check_choice("interpolation", "cubic", ["nearest", "bicubic"])
@@ -58,7 +58,7 @@ def check_choice(name: str, value: Any, known: Iterable[Any]) -> None:
     """
     if not any(value is choice or (isinstance(choice, str) and value == choice) for choice in known):
         names = ["null" if choice is None else str(choice) for choice in known]
-        raise ValueError(f"head.{name}={value}: expected {' or '.join(names)}.")
+        raise ValueError(f"{group}.{name}={value}: expected {' or '.join(names)}.")
 
 
 def check_interpolation(value: str) -> None:
