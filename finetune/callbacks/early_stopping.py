@@ -10,14 +10,17 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from finetune.tasks import TuningTask
+
 logger = logging.getLogger(__name__)
 
 
 class EarlyStopping(LightningEarlyStopping):
-    """Lightning's early stopping, with a say.
+    """Lightning's early stopping, with a say, and with patience for a tuning plan.
 
     Every rank decides on the same value, because scores are reduced before they are logged, and one that wants to
-    stop stops all.
+    stop stops all. While a plan has something still to thaw, a score that does not improve stops nothing: what is to
+    come may be what it lacks.
 
     Args:
         monitor: a logged value, such as `val/iou`.
@@ -31,6 +34,22 @@ class EarlyStopping(LightningEarlyStopping):
 
     def __init__(self, monitor: str = "val/iou", patience: int = 10, mode: str = "max", min_delta: float = 0.0) -> None:
         super().__init__(monitor, min_delta=min_delta, patience=patience, mode=mode, check_on_train_epoch_end=False)
+        self._plan_goes_on = False
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """See whether the score has improved."""
+        self._plan_goes_on = isinstance(pl_module, TuningTask) and pl_module.plan_goes_on()
+        super().on_validation_end(trainer, pl_module)
+
+    def _evaluate_stopping_criteria(self, current: Tensor) -> tuple[bool, str | None]:
+        stop, reason = super()._evaluate_stopping_criteria(current)
+        if not self._plan_goes_on:
+            return stop, reason
+        self.wait_count = 0
+        if self.stopping_reason == EarlyStoppingReason.PATIENCE_EXHAUSTED:
+            self.stopping_reason = EarlyStoppingReason.NOT_STOPPED
+            return False, None
+        return stop, reason
 
     def _validate_condition_metric(self, logs: dict[str, Tensor]) -> bool:
         if self.monitor in logs:

@@ -26,7 +26,7 @@ from finetune.tuning.layout import layout
 from finetune.tuning.penalty import l1, l2_sp
 from finetune.tuning.plan import Assignment, Plan
 from finetune.tuning.schedules import Plateau, schedule
-from finetune.tuning.timing import Timeline, check_timing, trainable
+from finetune.tuning.timing import Timeline, check_timing, phase_starts, stalls_awaited, trainable
 
 
 class TuningTask(pl.LightningModule):
@@ -98,6 +98,11 @@ class TuningTask(pl.LightningModule):
     def ever_trained(self) -> set[str]:
         """Names of the parameters that train at some time."""
         return {name for name, assignment in self.assigned.items() if not assignment.rule.rests}
+
+    def plan_goes_on(self) -> bool:
+        """Whether something is still to be thawed or frozen in a later epoch."""
+        starts = phase_starts(self.assigned.values(), self.timeline)
+        return starts[-1] > self.current_epoch or stalls_awaited(self.assigned.values()) > len(self.timeline.stalls)
 
     def apply_plan(self) -> bool:
         """Make parameters and modules train or rest as the plan says; whether a parameter was frozen or thawed."""

@@ -10,6 +10,7 @@ import torch
 
 from finetune.callbacks import EarlyStopping, IoU, Tuning
 from finetune.console import speak
+from finetune.tuning.plan import Plan, Rule, Stall
 from tests.tasks.tiny_run import tiny_data, tiny_task, tiny_trainer
 
 
@@ -57,6 +58,37 @@ def test_it_stops_after_as_many_epochs_without_improvement_as_its_patience(
     scores: list[float], options: dict[str, Any], expected: int
 ) -> None:
     assert epochs(scores, **options) == expected
+
+
+@pytest.mark.parametrize(
+    ("trains", "expected"),
+    [
+        ([[0, None]], 2),
+        ([[3, None]], 4),  # the plan is through with the fourth epoch, which does not improve
+        ([[0, 2], [4, None]], 5),
+        (False, 2),
+    ],
+)
+def test_it_waits_for_what_a_plan_has_still_to_thaw(trains: Any, expected: int) -> None:
+    never_better = EarlyStopping(patience=1, min_delta=1)
+    trainer = tiny_trainer(IoU(), never_better, Tuning(), max_epochs=7)
+    trainer.fit(tiny_task(plan=Plan((Rule("backbone", trains=trains), Rule(".")))), tiny_data())
+    assert trainer.current_epoch == expected
+
+
+def test_it_waits_for_a_stall_that_a_plan_waits_for() -> None:
+    never_better, stall = EarlyStopping(patience=1, min_delta=1), Stall(patience=2, min_delta=1)
+    trainer = tiny_trainer(IoU(), never_better, Tuning(), max_epochs=7)
+    plan = Plan((Rule("backbone", trains=[["stall", None]]), Rule(".")), stall=stall)
+    trainer.fit(tiny_task(plan=plan), tiny_data())
+    assert trainer.current_epoch == 4  # a best, two that are none, and the first with the backbone
+
+
+def test_a_score_that_is_not_a_number_stops_a_plan_too() -> None:
+    callback = EarlyStopping(patience=5)
+    callback._plan_goes_on = True
+    assert callback._evaluate_stopping_criteria(torch.tensor(float("nan")))[0]
+    assert callback.wait_count == 0
 
 
 def test_it_says_after_which_epoch_and_why_it_stopped(caplog: pytest.LogCaptureFixture) -> None:
