@@ -240,7 +240,7 @@ def test_all_mistakes_at_once(refused: Refuses) -> None:
         ("+backbone.options.pretrained=true", "pretrained"),
         ("backbone.weights=nowhere.pth", "nowhere.pth"),
         ("backbone.weights=package:nothing", "nothing"),
-        ("tuning.rules=[{match: nothing_like_it},{match: .}]", "nothing_like_it"),
+        ("tuning.rules=[{match: nothing_like_it, lr_lowest: 0.1},{match: .}]", "nothing_like_it"),
         ("seed=-1", "seed=-1"),
         ("output=/dev/null/run", "/dev/null"),
     ],
