@@ -28,6 +28,7 @@ SQUARE = {"convit", "nest"}
 NATIVE = {"crossvit", "efficientformer"}  # attention that is built for the size of the weights alone
 BLOCKS = re.compile("halo|^bat_")  # attention in blocks, as many as fit into the size of the weights
 ATTENTION_POOL = re.compile("_clip")  # of a classifier
+SOFT_POOL = re.compile(r"^gemma4_vit_\w+_enc\b")  # of tokens, which takes them by nines
 WINDOWS = 32  # pixels: what windows and patches of all models that are built for one size divide
 LEAST = {"inception_v3": 128, "inception_v4": 128, "inception_resnet_v2": 128}  # convolutions without padding
 
@@ -75,6 +76,8 @@ def size_options(name: str, image_size: Size | None, options: Mapping[str, Any])
     """
     if "img_size" in options:
         return {}
+    if SOFT_POOL.search(name):
+        return {"global_pool": "none"}
     if family(name) in DYNAMIC:
         return {"dynamic_img_size": True}
     if image_size is None or not _built_for_one(name) or family(name) in NATIVE or BLOCKS.search(name):

@@ -35,6 +35,8 @@ def test_an_image_becomes_as_large_as_it_has_to(size: InputSize, given: Any, exp
         ("halonet26t", (100, 200), {}),
         ("resnet50_clip", (100, 200), {}),
         ("mvitv2_tiny", (100, 200), {}),
+        ("gemma4_vit_167m_enc.gemma4_e4b_it", None, {"global_pool": "none"}),
+        ("gemma4_vit_167m", None, {}),
     ],
 )
 def test_timm_is_asked_for_the_size_where_that_helps(name: str, image_size: Any, options: dict[str, Any]) -> None:
