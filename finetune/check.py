@@ -244,7 +244,7 @@ def _check_knobs(settings: Config, plan: Plan) -> None:
         if settings[key] != usual[key] and settings[key] not in values:
             raise ConfigError(
                 f"tuning.{key}={settings[key]} has no effect: none of tuning.rules takes it up. Write it into a rule, "
-                f"such as {{match: backbone, {KNOBS.get(key, 'trains')}: ...}}, or leave it out; tuning=full brings none."
+                f"such as {{match: backbone, {KNOBS.get(key, 'trains')}: ...}}, or leave it out, as tuning=full does."
             )
 
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from finetune.models.dilation import can_dilate, dilate
 from finetune.models.layers import layer_groups
 from finetune.models.levels import COARSEST, Level, feature_levels
+from finetune.models.loading import load
 from finetune.models.reading import Reader, pooled_channels, read_maps, token_count
 from finetune.models.sizes import Size, family, input_size, size_options
 from finetune.models.weights import WeightsError, pretrained_arguments, unavailable
@@ -53,7 +54,7 @@ class Backbone(nn.Module):
         input_size: the sizes that images are resampled to.
 
     Raises:
-        WeightsError: the weights that were asked for cannot be had.
+        WeightsError: the weights that were asked for cannot be had, or do not fit to the last name.
         ValueError: unknown name, or a model without feature maps.
     """
 
@@ -197,12 +198,13 @@ class Backbone(nn.Module):
             return set()
         training = self.training
         self.eval()
-        parameters = dict(self.model.named_parameters())
+        trainable = {name: p for name, p in self.model.named_parameters() if p.requires_grad}  # or grad refuses
         maps = self(torch.zeros(1, self.in_channels, *self.input_size.fit(*PROBE)))
         total = sum((feature.sum() for feature in maps[: len(self.levels)]), torch.zeros(()))
-        found = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+        found = torch.autograd.grad(total, list(trainable.values()), allow_unused=True)
         self.train(training)
-        return {name for name, gradient in zip(parameters, found, strict=True) if gradient is None}
+        reached = {name for name, gradient in zip(trainable, found, strict=True) if gradient is not None}
+        return {name for name, _ in self.model.named_parameters() if name not in reached}
 
     def unused_parameters(self) -> set[str]:
         """Names of parameters that no feature map depends on: they get no gradient."""
@@ -251,20 +253,27 @@ def _create(
             f"backbone.options may not hold {refused}: weights come by backbone.weights, channels by "
             f"backbone.in_channels, and the rest is for the head to say."
         )
-    arguments = {**pretrained_arguments(name, weights), "in_chans": in_channels, **options}
+    source = pretrained_arguments(name, weights)
+    state = source.get("pretrained_cfg_overlay", {}).get("state_dict")
+
+    def build(**arguments: Any) -> tuple[nn.Module, bool]:
+        return _build(name, output_stride, {"in_chans": in_channels, **options, **arguments})
+
     try:
-        if output_stride != COARSEST:
-            return _create_dilated(name, output_stride, arguments)
-        return timm.create_model(name, **arguments), False
+        return build(**source) if state is None else load(build, name, state, weights, options.get("num_classes"))
     except TypeError as error:
         raise ValueError(f"backbone.options={options} do not suit {name}: {error}") from error
     except (OSError, RuntimeError, KeyError) as error:
+        said = str(error).strip() or type(error).__name__
         if weights == "pretrained":
-            raise WeightsError(unavailable(name, str(error).strip() or type(error).__name__)) from error
-        raise WeightsError(f"weights '{weights}' do not fit {name}: {str(error).strip()[:600]}") from error
+            raise WeightsError(unavailable(name, said)) from error
+        raise ValueError(f"backbone '{name}' with backbone.options={options} cannot be made: {said}") from error
 
 
-def _create_dilated(name: str, output_stride: int, arguments: dict[str, Any]) -> tuple[nn.Module, bool]:
+def _build(name: str, output_stride: int, arguments: dict[str, Any]) -> tuple[nn.Module, bool]:
+    """The model, dilated where it is asked for and can be, and whether it is."""
+    if output_stride == COARSEST:
+        return timm.create_model(name, **arguments), False
     try:
         return timm.create_model(name, output_stride=output_stride, **arguments), True
     except (TypeError, AssertionError, NotImplementedError):  # how timm's families say that they cannot be dilated

@@ -1,9 +1,11 @@
 """Pretrained weights of a backbone: from timm's hub, a file, an installed package, or none."""
 
 import importlib
+import logging
 import os
 import re
 import socket
+from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +13,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import timm
+import torch
 from torch import Tensor
 
 from finetune.files import FileError, read_pickle, read_tensors
 
 State = dict[str, Tensor]
+logger = logging.getLogger(__name__)
+# what weights are called in a checkpoint; averaged ones first, as timm has it
+WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
+PREFIXES = {"module", "_orig_mod", "model", "backbone"}  # of DDP, torch.compile, and a task around the model
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://|hf[-_]hub:|local-dir:|\\\\", re.IGNORECASE)  # or a share of another host
 
 
@@ -41,7 +48,7 @@ PACKAGES = {
 
 
 def pretrained_arguments(name: str, weights: str) -> dict[str, Any]:
-    """Arguments for `timm.create_model` that load what `weights` names, and nothing else.
+    """Arguments for `timm.create_model` that load what `weights` names, and nothing else; `load` counts what fits.
 
     Args:
         name: a timm model name.
@@ -66,21 +73,9 @@ def pretrained_arguments(name: str, weights: str) -> dict[str, Any]:
         state = read_package(name, weights.removeprefix("package:"))
     else:
         state = read_file(Path(weights))
-    return {"pretrained": True} if state is None else loading_arguments(name, state)
-
-
-def loading_arguments(name: str, state: State) -> dict[str, Any]:
-    """Arguments for `timm.create_model` that load these weights, with the classifier that they have, or none."""
-    config = timm.get_pretrained_cfg(name)
-    classifier = config.classifier if config is not None else None
-    overlay: dict[str, Any] = {"state_dict": state}
-    if not isinstance(classifier, str):
-        return {"pretrained": True, "pretrained_cfg_overlay": overlay}
-    weight = state.get(f"{classifier}.weight")
-    count = 0 if weight is None else weight.shape[0]
-    if count == config.num_classes:
-        return {"pretrained": True, "pretrained_cfg_overlay": overlay}
-    return {"pretrained": True, "pretrained_cfg_overlay": {**overlay, "num_classes": count}, "num_classes": count}
+    if state is None:
+        return {"pretrained": True}  # timm fetches them
+    return {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": state}}
 
 
 def hub_file(name: str) -> Path | None:
@@ -131,7 +126,9 @@ def _answers(address: str) -> bool:
 
 
 def read_file(path: Path) -> State:
-    """State dict from a weights file; a training checkpoint's wrapper and DDP's `module.` prefix are taken off.
+    """State dict from a weights file, without what a training has put around it and before its names.
+
+    Where there are averaged weights beside the raw ones, those are read, as timm does.
 
     Raises:
         WeightsError: no such file, not a weights file, or one that would have to run code to be read.
@@ -142,16 +139,37 @@ def read_file(path: Path) -> State:
             f"or the path of a .safetensors or .pth file."
         )
     try:
-        content = read_tensors(path) if path.suffix == ".safetensors" else read_pickle(path, old=True)
+        with torch.serialization.safe_globals([Namespace]):  # timm's train.py keeps its options in one, plain data too
+            content = read_tensors(path) if path.suffix == ".safetensors" else read_pickle(path, old=True)
     except FileError as error:
         raise WeightsError(f"cannot read weights from '{path}' as plain tensors: {error.reason}") from error
-    for key in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    state = {str(k).removeprefix("module."): v for k, v in content.items()} if isinstance(content, Mapping) else {}
+    state = _bare_names({str(key): value for key, value in _unwrapped(content, path).items()})
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"'{path}' holds no state dict (a mapping of parameter names to tensors).")
     return state
+
+
+def _unwrapped(content: Any, path: Path) -> Mapping[str, Any]:
+    """The innermost mapping of a checkpoint that is called like weights; an empty one where there is none."""
+    while isinstance(content, Mapping):
+        if not (there := [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]):
+            return content
+        if len(there) > 1:
+            logger.info("weights '%s': '%s' of %s is read", path, there[0], ", ".join(there))
+        content = content[there[0]]
+    return {}
+
+
+def _bare_names(state: Mapping[str, Any]) -> State:
+    """Names without what wrappers have put before all of them.
+
+    >>> _bare_names({"module.model.conv1.weight": 1, "module.model.fc.bias": 2, "n_averaged": 3})
+    {'conv1.weight': 1, 'fc.bias': 2, 'n_averaged': 3}
+    """
+    first = {name.partition(".")[0] for name in state if "." in name}
+    if len(first) != 1 or not first <= PREFIXES:
+        return dict(state)
+    return _bare_names({name.removeprefix(f"{next(iter(first))}."): value for name, value in state.items()})
 
 
 def read_package(name: str, package: str) -> State:

@@ -2,13 +2,15 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
-from finetune.models import Backbone
+from finetune.models import Backbone, Segmenter, WeightsError
 from finetune.models.levels import feature_levels
 
 TINY = "test_resnet.r160_in1k"
@@ -102,6 +104,26 @@ def test_a_pretrained_stem_is_adapted_as_timm_does(tmp_path: Path, channels: int
     cfg = {"state_dict": rgb.state_dict()}
     theirs = timm.create_model(TINY, pretrained=True, pretrained_cfg_overlay=cfg, in_chans=channels)
     assert torch.equal(ours, theirs.conv1[0].weight)
+
+
+@pytest.mark.parametrize("name", [TINY, "test_efficientnet", "test_convnext", "test_vit"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 8, 13])
+def test_any_number_of_channels_begins_with_what_timm_makes_of_three(name: str, channels: int, tmp_path: Path) -> None:
+    save_file(timm.create_model(name).state_dict(), tmp_path / "rgb.safetensors")
+    model = Segmenter(name, "linear", 2, weights=str(tmp_path / "rgb.safetensors"), in_channels=channels)
+    theirs = timm.create_model(
+        name, pretrained=True, in_chans=channels, pretrained_cfg_overlay={"file": str(tmp_path / "rgb.safetensors")}
+    )
+    ours, expected = model.backbone.model.state_dict(), theirs.state_dict()
+    assert ours.keys() == expected.keys()
+    assert all(torch.equal(ours[key], expected[key]) for key in ours)
+    stem = next(weight for weight in theirs.parameters() if weight.dim() == 4)
+    assert stem.shape[1] == channels
+    images = torch.randint(0, 256, (2, channels, 64, 32), dtype=torch.uint8)
+    logits = model(model.normalize(images))
+    assert logits.shape == (2, 2, 64, 32)
+    logits.square().mean().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
 def test_a_grey_stem_sees_a_grey_picture_as_the_rgb_stem_did(tmp_path: Path) -> None:
@@ -348,3 +370,69 @@ def test_a_file_with_another_classifier_or_none_loads_and_goes_back(classes: int
     again = Backbone(TINY, weights="none", options=backbone.options)
     again.load_state_dict(backbone.state_dict())
     theirs.load_state_dict(again.model.state_dict())
+
+
+SWIN = {"embed_dim": 24, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)}  # a seventieth of the smallest
+
+
+def learn(backbone: Backbone) -> None:
+    """One step, with which every used parameter moves."""
+    images = torch.randn(2, backbone.in_channels, 64, 64)
+    sum(feature.square().mean() for feature in backbone(images)).backward()
+    torch.optim.SGD(backbone.parameters(), lr=0.1).step()
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        (TINY, {}),
+        ("test_efficientnet", {}),
+        ("test_convnext", {}),
+        ("hrnet_w18_small", {}),
+        ("test_vit", {}),
+        ("test_maxvit", {}),
+        ("swin_tiny_patch4_window7_224", SWIN),
+    ],
+)
+def test_what_has_learned_goes_back_into_timm_with_the_same_outputs(
+    name: str, options: dict[str, Any], channels: int, tmp_path: Path
+) -> None:
+    backbone = Backbone(name, weights="none", in_channels=channels, options=options)
+    before = {key: value.clone() for key, value in backbone.model.state_dict().items()}
+    learn(backbone)
+    save_file(backbone.model.state_dict(), tmp_path / "tuned.safetensors")
+    path = str(tmp_path / "tuned.safetensors")
+    theirs = timm.create_model(name, in_chans=channels, checkpoint_path=path, **options).eval()  # strict
+    images = torch.randn(1, channels, *theirs.pretrained_cfg["input_size"][1:])
+    with torch.no_grad():
+        assert torch.equal(theirs(images), backbone.model.eval()(images))
+    assert sum(not torch.equal(before[key], value) for key, value in theirs.state_dict().items()) > len(before) / 2
+
+
+@pytest.mark.parametrize("name", [TINY, "test_efficientnet", "test_convnext", "mobilenetv3_small_050"])
+def test_what_has_learned_dilated_goes_back_into_timm_dilated_or_not(name: str) -> None:
+    dilated = Backbone(name, weights="none", in_channels=4, output_stride=8)
+    assert dilated.strides[-1] == 8
+    learn(dilated)
+    images = torch.randn(1, 4, 64, 96)
+    plain = timm.create_model(name, in_chans=4).eval()
+    plain.load_state_dict(dilated.model.state_dict(), strict=True)
+    undilated = Backbone(name, weights="none", in_channels=4).eval()
+    undilated.load_state_dict(dilated.state_dict())
+    with torch.no_grad():
+        assert torch.equal(plain(images), undilated.model(images))
+        if name != "mobilenetv3_small_050":  # which timm dilates only without its classifier: see test_dilation.py
+            theirs = timm.create_model(name, in_chans=4, output_stride=8).eval()
+            theirs.load_state_dict(dilated.model.state_dict(), strict=True)
+            assert torch.equal(theirs(images), dilated.model.eval()(images))
+
+
+def test_what_has_learned_of_four_channels_is_a_beginning_of_four_channels(tmp_path: Path) -> None:
+    tuned = Backbone(TINY, weights="none", in_channels=4)
+    learn(tuned)
+    save_file(tuned.model.state_dict(), tmp_path / "tuned.safetensors")
+    again = Backbone(TINY, str(tmp_path / "tuned.safetensors"), in_channels=4)
+    assert all(torch.equal(again.state_dict()[key], value) for key, value in tuned.state_dict().items())
+    with pytest.raises(WeightsError, match=rf"tuned\.safetensors' do not fit {TINY}: .*conv1\.0"):
+        Backbone(TINY, str(tmp_path / "tuned.safetensors"), in_channels=3)

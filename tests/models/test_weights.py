@@ -1,5 +1,6 @@
 """Weights from packages, files and the hub's cache; no test here reaches a network."""
 
+import argparse
 import importlib
 import os
 import pickle
@@ -139,7 +140,32 @@ def wrapped_from_ddp(state: State) -> Any:
     return {"state_dict": from_ddp(state), "epoch": 3}
 
 
-@pytest.mark.parametrize("form", [plain, under_state_dict, under_model, from_ddp, wrapped_from_ddp])
+def from_a_task(state: State) -> Any:
+    return {"state_dict": {f"model.{key}": value for key, value in state.items()}, "epoch": 3}
+
+
+def compiled(state: State) -> Any:
+    return {f"module._orig_mod.backbone.{key}": value for key, value in state.items()}
+
+
+def from_timms_training(state: State) -> Any:
+    return {"arch": TINY, "state_dict": state, "args": argparse.Namespace(lr=0.1, opt="sgd")}
+
+
+def averaged(state: State) -> Any:
+    raw = {key: torch.zeros_like(value) for key, value in state.items()}
+    return {"state_dict": raw, "state_dict_ema": from_ddp(state), "epoch": 3}
+
+
+def averaged_in_a_model(state: State) -> Any:
+    return {"model": {key: torch.zeros_like(value) for key, value in state.items()}, "model_ema": state}
+
+
+FORMS = [plain, under_state_dict, under_model, from_ddp, wrapped_from_ddp, from_a_task, compiled, from_timms_training]
+FORMS += [averaged, averaged_in_a_model]
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("ending", ["pth", "pt", "bin"])
 def test_a_pickled_state_dict_is_read_in_every_usual_form(
     form: Callable[[State], Any], ending: str, state: State, tmp_path: Path
@@ -147,6 +173,16 @@ def test_a_pickled_state_dict_is_read_in_every_usual_form(
     path = tmp_path / f"weights.{ending}"
     torch.save(form(state), path)
     assert same(Backbone(TINY, str(path)), state)
+
+
+def test_it_is_told_which_weights_of_a_checkpoint_are_read(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(weights_file.logger, "info", lambda text, *values: said.append(text % values))
+    torch.save(averaged(state), tmp_path / "last.pth")
+    read_file(tmp_path / "last.pth")
+    assert said == [f"weights '{tmp_path / 'last.pth'}': 'state_dict_ema' of state_dict_ema, state_dict is read"]
 
 
 @pytest.mark.parametrize("form", [plain, from_ddp])
