@@ -39,7 +39,7 @@ def model(config: Config, classes: Sequence[str]) -> Segmenter:
     """Backbone and head, with the weights that were asked for."""
     backbone, head = config["backbone"], config["head"]
     torch.manual_seed(config["seed"])  # the head's first weights
-    return Segmenter(
+    made = Segmenter(
         backbone["name"],
         head["name"],
         classes,
@@ -53,6 +53,8 @@ def model(config: Config, classes: Sequence[str]) -> Segmenter:
         lora=config["tuning"]["lora"],
         auxiliary=auxiliary(config),
     )
+    made.backbone.try_out()
+    return made
 
 
 def auxiliary(config: Config) -> Config | None:

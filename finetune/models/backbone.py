@@ -2,7 +2,7 @@
 
 import copy
 import difflib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -87,8 +87,7 @@ class Backbone(nn.Module):
         self._read: Reader = read_maps
         if checkpointing:
             self._save_memory()
-        self._try()
-        self._beside = self._without_gradient()
+        self._tried = False
 
     @property
     def pools(self) -> tuple[int, ...]:
@@ -114,7 +113,7 @@ class Backbone(nn.Module):
         """
         self.levels = [level for level in self.levels if level.index in indices]
         self._read = reader
-        self._beside = self._without_gradient()
+        self._tried = False
 
     @property
     def indices(self) -> tuple[int, ...]:
@@ -136,6 +135,9 @@ class Backbone(nn.Module):
 
         Images of a size that the backbone does not take are resampled, bilinearly, to the next one that it does. What
         `keep` asked for besides is a list behind the maps.
+
+        Raises:
+            ValueError: at the first time, maps that are not what timm says of them.
         """
         height, width = images.shape[-2:]
         size = self.input_size.fit(height, width)
@@ -143,7 +145,10 @@ class Backbone(nn.Module):
             smaller = size[0] < height or size[1] < width
             images = F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=smaller)
         maps, more = self._read(self.model, images, self.indices)
-        return [*(maps[level.index] for level in self.levels), *([more] if more else [])]
+        found = [maps[level.index] for level in self.levels]
+        if not self._tried and not torch.compiler.is_compiling():
+            self._check(found, images.shape[-2:])
+        return [*found, *([more] if more else [])]
 
     @property
     def pretrained_cfg(self) -> dict[str, Any]:
@@ -169,49 +174,58 @@ class Backbone(nn.Module):
             ) from error
 
     @torch.no_grad()
-    def _try(self) -> None:
-        """Raise unless the maps of a small picture are about as large as their strides say."""
-        self.eval()
+    def try_out(self) -> None:
+        """Raise unless a small picture goes through, before a training finds out.
+
+        Raises:
+            ValueError: it does not, or its maps are not what timm says of them.
+        """
+        training = self.training
         height, width = self.input_size.fit(*PROBE)
         try:
-            features = self(torch.zeros(1, self.in_channels, height, width))
-        except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+            self.eval()(torch.zeros(1, self.in_channels, height, width))
+        except (RuntimeError, AssertionError, TypeError) as error:
             raise ValueError(
                 f"backbone '{self.name}' fails with a picture of {height}x{width} pixels: "
                 f"{str(error)[:300] or type(error).__name__}"
             ) from error
+        self.train(training)
+
+    def _check(self, features: list[Tensor], size: Sequence[int]) -> None:
+        """Raise unless the maps of a picture are about as large as their strides say."""
         for level, feature in zip(self.levels, features, strict=True):
             channels, *found = feature.shape[1:]
-            expected = (height / level.given, width / level.given)
+            expected = [side / level.given for side in size]
             near = all(abs(a - b) <= 1 + TOLERANCE * b for a, b in zip(found, expected, strict=True))
             if not near or channels != level.channels:
                 raise ValueError(
-                    f"backbone '{self.name}' turns {height}x{width} pixels into a map of {channels} channels and "
+                    f"backbone '{self.name}' turns {size[0]}x{size[1]} pixels into a map of {channels} channels and "
                     f"{found}, where its stride of {level.given} promises {level.channels} and {expected}; no head "
                     f"fits that."
                 )
-        self.train()
+        self._tried = True
 
-    def _without_gradient(self) -> set[str]:
+    def _beside(self) -> set[str]:
         """Names of parameters beside the maps, in families where pruning does not find them all."""
         if family(self.name) not in BESIDE:
             return set()
         training = self.training
-        self.eval()
-        trainable = {name: p for name, p in self.model.named_parameters() if p.requires_grad}  # or grad refuses
-        maps = self(torch.zeros(1, self.in_channels, *self.input_size.fit(*PROBE)))
-        total = sum((feature.sum() for feature in maps[: len(self.levels)]), torch.zeros(()))
-        found = torch.autograd.grad(total, list(trainable.values()), allow_unused=True)
+        # copies that share the numbers: whether the plan has frozen something must not matter
+        parameters = {name: p.detach().requires_grad_() for name, p in self.named_parameters()}
+        like = next(iter(parameters.values()))
+        images = like.new_zeros(1, self.in_channels, *self.input_size.fit(*PROBE))
+        maps = torch.func.functional_call(self.eval(), parameters, (images,))
+        total = sum((feature.sum() for feature in maps[: len(self.levels)]), like.new_zeros(()))
+        found = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
         self.train(training)
-        reached = {name for name, gradient in zip(trainable, found, strict=True) if gradient is not None}
-        return {name for name, _ in self.model.named_parameters() if name not in reached}
+        return {name for name, gradient in zip(parameters, found, strict=True) if gradient is None}
 
     def unused_parameters(self) -> set[str]:
         """Names of parameters that no feature map depends on: they get no gradient."""
         structure = copy.deepcopy(self.model, {id(tensor): tensor for tensor in _tensors(self.model)})
         structure.prune_intermediate_layers(list(self.indices), prune_norm=True, prune_head=True)
-        kept = {name for name, _ in structure.named_parameters()} - self._beside
-        return {f"model.{name}" for name, _ in self.model.named_parameters() if name not in kept}
+        kept = {f"model.{name}" for name, _ in structure.named_parameters()} - self._beside()
+        return {name for name, _ in self.named_parameters() if name not in kept}
 
     def layer_groups(self, fine: bool = False) -> list[list[str]]:
         """Names of the parameters that feature maps depend on, in groups from stem to top.

@@ -282,8 +282,28 @@ def test_a_model_of_maps_that_are_not_what_it_says_is_refused(monkeypatch: pytes
         "finetune.models.backbone.feature_levels",
         lambda info, stride: [*feature_levels(info, stride)[1:], replace(feature_levels(info, stride)[0], given=32)],
     )
+    backbone = Backbone(TINY, weights="none")
     with pytest.raises(ValueError, match=r"promises 32 and .*; no head fits that"):
-        Backbone(TINY, weights="none")
+        backbone(torch.zeros(1, 3, 64, 64))
+    with pytest.raises(ValueError, match=r"promises 32 and .*; no head fits that"):
+        backbone.try_out()
+
+
+def test_a_picture_that_fails_is_said_with_its_size() -> None:
+    backbone = Backbone(TINY, weights="none")
+    backbone.in_channels = 2
+    with pytest.raises(ValueError, match=r"fails with a picture of 64x96 pixels: .*channels"):
+        backbone.try_out()
+    assert Backbone(TINY, weights="none").training
+
+
+@pytest.mark.parametrize("name", ["crossvit_tiny_240", "hrnet_w18_small", "efficientvim_m1"])
+def test_what_lies_beside_the_maps_is_the_same_however_much_is_frozen(name: str) -> None:
+    backbone = Backbone(name, weights="none")
+    unused = backbone.unused_parameters()
+    backbone.requires_grad_(False)
+    assert backbone.unused_parameters() == unused
+    assert backbone.training
 
 
 @pytest.mark.parametrize("option", ["pretrained", "checkpoint_path", "features_only", "in_chans"])
