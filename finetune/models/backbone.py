@@ -301,4 +301,7 @@ def _levels(model: Any, name: str, output_stride: int) -> list[Level]:
     info = getattr(model, "feature_info", None)
     if info is None or not hasattr(model, "forward_intermediates"):
         raise ValueError(f"backbone '{name}' does not give its intermediate features, so no head fits it.")
-    return feature_levels(list(info.info if hasattr(info, "info") else info), output_stride)
+    entries = list(info.info if hasattr(info, "info") else info)
+    if family(name) == "tresnet":  # its first map is as large as the second, whatever timm says
+        entries[0] = {**entries[0], "reduction": entries[1]["reduction"]}
+    return feature_levels(entries, output_stride)

@@ -8,8 +8,7 @@ from torch.nn import functional as F
 from finetune.models import Segmenter
 from finetune.models.sizes import family
 
-# not here: ten whose smallest has 40M parameters or more; byoanet, which takes seconds; tresnet, whose first map is
-# not of the stride that it says
+# not here: ten whose smallest has 40M parameters or more, and byoanet, which takes seconds
 SMALLEST = {
     "byobnet": "test_byobnet",
     "cait": "cait_xxs24_224",
@@ -84,6 +83,7 @@ SMALLEST = {
     "swin_transformer_v2_cr": "swinv2_cr_tiny_224",
     "tiny_vit": "tiny_vit_5m_224",
     "tnt": "tnt_s_legacy_patch16_224",
+    "tresnet": "tresnet_m",
     "twins": "twins_svt_small",
     "vgg": "vgg11",
     "visformer": "visformer_tiny",
