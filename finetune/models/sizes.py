@@ -58,7 +58,8 @@ class InputSize:
         if self.only is not None:
             return self.only
         down, right = self.step
-        return math.ceil(max(height, self.least) / down) * down, math.ceil(max(width, self.least) / right) * right
+        # whole numbers all through, which torch.export can follow
+        return -(-max(height, self.least) // down) * down, -(-max(width, self.least) // right) * right
 
 
 def family(name: str) -> str:

@@ -97,7 +97,7 @@ class Relation(nn.Module):
             for layer, x in ((self.query, pixels), (self.key, columns), (self.value, columns))
         )
         context = F.scaled_dot_product_attention(query, key, value)
-        widened: Tensor = self.widen(context.transpose(1, 2).reshape(len(pixels), -1, *pixels.shape[-2:]))
+        widened: Tensor = self.widen(context.transpose(1, 2).reshape(pixels.shape[0], -1, *pixels.shape[-2:]))
         return widened
 
 
