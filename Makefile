@@ -5,7 +5,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test slow torture check format clean
+.PHONY: help quickstart test slow torture coverage check format clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -22,6 +22,11 @@ slow: $(VENV)/dev ## the tests that take minutes
 
 torture: $(VENV)/dev ## kill small trainings 100 times and compare how they end (half an hour)
 	$(BIN)/python -m tests.torture $(VENV)/torture --kills 100
+
+coverage: $(VENV)/dev ## try every timm model under every head and write docs/backbones.md (two hours; may be interrupted)
+	$(BIN)/python benchmarks/coverage.py $(VENV)/backbones.csv
+	mv $(VENV)/backbones.csv finetune/backbones.csv
+	$(BIN)/python benchmarks/coverage_page.py finetune/backbones.csv docs/backbones.md
 
 check: $(VENV)/dev ## lint, format and types
 	$(BIN)/ruff check .

@@ -4,7 +4,7 @@ A head sees of a backbone its pyramid alone, so each is tried once for each pyra
 the memory are tried without numbers, on torch's meta device. The table may be stopped and started; what is in it
 already is not tried again.
 
-python benchmarks/coverage.py docs/backbones.csv [--names 'convnext*'] [--largest 60]
+python benchmarks/coverage.py TABLE [--names 'convnext*'] [--largest 60]
 """
 
 import argparse
@@ -24,8 +24,9 @@ from finetune.models.neck import PyramidNeck
 from finetune.models.reading import read_maps, read_pools
 from finetune.models.sizes import family
 
-COLUMNS = ("name", "family", "parameters", "strides", "sizes", "stages", "blocks", "heads", "why")
+COLUMNS = ("name", "family", "parameters", "strides", "sizes", "stages", "blocks", "without", "why", "weights")
 SIZE = (64, 96)  # pixels
+NUMBERS = {"gemma4_vit"}  # families that look at values, and so cannot do without them
 
 
 def tried(name: str, largest: int, known: dict[tuple[Any, ...], dict[str, str]]) -> dict[str, str]:
@@ -36,18 +37,28 @@ def tried(name: str, largest: int, known: dict[tuple[Any, ...], dict[str, str]])
         largest: parameters of models that are tried with numbers.
         known: what came of the heads on each pyramid, added to.
     """
-    row = dict.fromkeys(COLUMNS, "") | {"name": name, "family": family(name)}
+    row = dict.fromkeys(COLUMNS, "") | {"name": name, "family": family(name), "weights": weights(name)}
     try:
         with torch.device("meta"):
             count = sum(parameter.numel() for parameter in timm.create_model(name).parameters())
         row["parameters"] = str(count)
-        with torch.device("meta" if count > largest else "cpu"):
+        with torch.device("meta" if count > largest and row["family"] not in NUMBERS else "cpu"):
             heads, described = check(name, known)
         row |= described
     except Exception as error:  # of any kind: it is what the table is to tell
-        return row | {"why": f"{type(error).__name__}: {error}".replace("\n", " ")[:300]}
+        return row | {"without": " ".join(HEADS), "why": f"{type(error).__name__}: {error}".replace("\n", " ")[:300]}
     failed = {head: why for head, why in heads.items() if why}
-    return row | {"heads": str(len(heads) - len(failed)), "why": "; ".join(f"{h}: {why}" for h, why in failed.items())}
+    reasons = [f"{head}: {why}" for head, why in failed.items() if not HEADS[head].takes_pools]  # few backbones have
+    return row | {"without": " ".join(failed), "why": "; ".join(reasons)}
+
+
+def weights(name: str) -> str:
+    """Tag, size in pixels and licence of all pretrained weights that timm knows, its default first."""
+    configs = timm.models.get_arch_pretrained_cfgs(name)
+    default = timm.get_pretrained_cfg(name)
+    found = [(full.partition(".")[2], config) for full, config in configs.items() if config.has_weights]
+    found.sort(key=lambda pair: default is None or pair[0] != default.tag)  # stable
+    return " ".join(f"{tag}:{config.input_size[-1]}:{config.license or 'unknown'}" for tag, config in found)
 
 
 def check(name: str, known: dict[tuple[Any, ...], dict[str, str]]) -> tuple[dict[str, str], dict[str, str]]:
@@ -136,10 +147,11 @@ def main() -> None:
         gc.collect()
         print(*rows[-1].values(), flush=True)
         with options.table.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             writer.writeheader()
             writer.writerows(sorted(rows, key=lambda row: row["name"]))
-    whole = sum(int(row["heads"] or 0) >= len(HEADS) - 1 for row in rows)
+    pools = {head for head, kind in HEADS.items() if kind.takes_pools}
+    whole = sum(set(row["without"].split()) <= pools for row in rows)
     print(f"{whole} of {len(rows)} under every head that needs no pooling indices")
 
 

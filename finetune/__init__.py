@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from finetune.catalogue import list_backbones
     from finetune.config import compose
     from finetune.evaluation import evaluate
     from finetune.finding import find_batch_size, find_lr
@@ -20,10 +21,22 @@ if TYPE_CHECKING:
     from finetune.run import train
 
 __version__ = "0.1.0"
-__all__ = ["Segmenter", "compose", "evaluate", "find_batch_size", "find_lr", "load", "plan", "predict", "train"]
+__all__ = [
+    "Segmenter",
+    "compose",
+    "evaluate",
+    "find_batch_size",
+    "find_lr",
+    "list_backbones",
+    "load",
+    "plan",
+    "predict",
+    "train",
+]
 
 _HOMES = {"train": "finetune.run", **dict.fromkeys(("load", "predict"), "finetune.prediction")}
 _HOMES |= {"Segmenter": "finetune.models", "compose": "finetune.config", "evaluate": "finetune.evaluation"}
+_HOMES |= {"list_backbones": "finetune.catalogue"}
 _HOMES |= {"plan": "finetune.planning", **dict.fromkeys(("find_batch_size", "find_lr"), "finetune.finding")}
 
 

@@ -4,6 +4,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import NoReturn
 
 import hydra
@@ -25,6 +26,7 @@ HELP = """finetune: fine-tune pretrained timm backbones for image segmentation
   finetune plan tuning=gradual backbone=resnet50                    what would train when, at which rate and cost
   finetune evaluate run=outputs/...                                 score a run, on its data or on data.root=...
   finetune predict run=outputs/... input=PHOTOS output=masks        masks for new images
+  finetune list backbones 'convnext*' parameters=30                 what there is to choose from; or list heads
 
 `finetune x=y` means `finetune train x=y`. `finetune train --help` lists every group and setting, `--cfg job` shows
 the config that the words make, and eval "$(finetune -sc install=bash)" completes words with the tab key.
@@ -60,10 +62,23 @@ def split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
     """
     first, *rest = arguments
     if first in COMMANDS:
-        return first, rest
+        return first, keyed(rest) if first == "list" else rest
     if first.startswith(("-", "+", "~")) or "=" in first:
         return "train", list(arguments)
     _leave(2, f"unknown command '{first}'. There are {', '.join(COMMANDS)}; a setting is key=value.")
+
+
+def keyed(words: Sequence[str]) -> list[str]:
+    """The words of `finetune list`, of which the first two need no key.
+
+    >>> keyed(["backbones", "convnext*", "parameters=30"])
+    ["what='backbones'", "name='convnext*'", 'parameters=30']
+    """
+    bare = list(takewhile(lambda word: "=" not in word and word[:1] not in ("-", "+", "~"), words))
+    if len(bare) > 2:
+        _leave(2, f"finetune list takes one pattern, not {len(bare) - 1}: {' '.join(bare[1:])}. Quote it: 'convnext*'.")
+    said = [f"{key}='{value}'" for key, value in zip(("what", "name"), bare, strict=False)]
+    return [*said, *words[len(bare) :]]
 
 
 def _run(command: str, words: list[str]) -> None:
@@ -168,6 +183,10 @@ def _act(command: str, config: DictConfig) -> float | None:
         return finetune.evaluate(config).scores["iou"]
     if command == "plan":
         finetune.plan(config)
+    elif command == "list":
+        from finetune.listing import list_choices
+
+        list_choices(config)
     else:
         finetune.predict(config)
     return None

@@ -16,7 +16,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-COMMANDS = ("train", "plan", "evaluate", "predict")
+COMMANDS = ("train", "plan", "evaluate", "predict", "list")
 
 
 class ConfigError(ValueError):
@@ -34,7 +34,7 @@ def compose(*words: str, command: str = "train") -> DictConfig:
 
     Args:
         words: Hydra overrides, such as `data=folder` or `optimizer.lr=3e-4`.
-        command: `train`, `plan`, `evaluate` or `predict`.
+        command: one of `COMMANDS`.
 
     Raises:
         ConfigError: a word that does not fit; the nearest ones are shown.

@@ -17,7 +17,7 @@ from finetune.config import COMMANDS, compose, config_folder, configure, plain
 CONF = config_folder()
 FILES = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml"))
 EXPECTED = {
-    ".": 4,
+    ".": 5,
     "augment": 3,
     "auxiliary": 2,
     "backbone": 10,

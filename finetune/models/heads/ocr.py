@@ -97,6 +97,7 @@ class Relation(nn.Module):
             for layer, x in ((self.query, pixels), (self.key, columns), (self.value, columns))
         )
         context = F.scaled_dot_product_attention(query, key, value)
+        # by its shape and not by len(), an int to which torch.export would fix the batch
         widened: Tensor = self.widen(context.transpose(1, 2).reshape(pixels.shape[0], -1, *pixels.shape[-2:]))
         return widened
 

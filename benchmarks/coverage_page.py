@@ -1,0 +1,128 @@
+"""Writes docs/backbones.md out of the table that `coverage.py` makes: a line for each family, and every exception.
+
+python benchmarks/coverage_page.py finetune/backbones.csv docs/backbones.md
+"""
+
+import argparse
+import csv
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import timm
+
+from finetune.models import HEADS
+
+POOLING = {head for head, kind in HEADS.items() if kind.takes_pools}
+MOST = 3  # different strides or sizes that a cell has room for
+PAGE = """# Backbones
+
+Every model of timm {timm} under every head: built without weights, run forward and backward on two images of 64 x 96
+pixels. Models of more than 60 million parameters are tried on torch's meta device, where shapes and gradients are
+followed without numbers. A head sees of a backbone its pyramid alone, so heads are tried once on each pyramid that
+there is. `make coverage` writes this page and the table behind it anew; `finetune list backbones` shows the table.
+
+**{whole:,} of {count:,} backbones take every head** but {pooling}, which needs the indices of a backbone's own
+max-poolings; {pooled} take that one, too.
+
+- *strides*: of the maps that are read; a neck makes of them the pyramid of strides 2 to 32 that heads read.
+- *sizes*: what height and width are brought to. Images of any size go in: they are padded to multiples, or resampled
+  where a model takes one size alone (`backbone.image_size` chooses it).
+- *stages*, *blocks*: layer groups that a tuning plan speaks of, with `tuning.layers=stages` or `blocks`; fewest to
+  most. All of them are complete, and in the order from stem to top.
+
+| family | backbones | take every head | strides | sizes | stages | blocks |
+|---|---|---|---|---|---|---|
+{rows}
+
+## Exceptions
+
+{exceptions}
+
+## Export
+
+Every head traces with `torch.export` at a fixed size, and every head with a batch, height and width that may change:
+one program then fits all multiples of 32 pixels from 64 on (32 for `deeplabv3`, `deeplabv3plus`, `fcn`, `pspnet`,
+`setr_pup` and `mask_transformer`; 256 for `pan`). Other sizes are padded by the model itself, by a condition that a
+program cannot hold, and backbones that timm pads by their size (all named `tf_`) are for programs of one size.
+`tests/models/test_export.py` compares the programs with the models.
+"""
+Row = dict[str, str]
+
+
+def takes_every_head(row: Row) -> bool:
+    """Whether no head is missing but those that need pooling indices."""
+    return set(row["without"].split()) <= POOLING
+
+
+def family_line(name: str, members: Sequence[Row]) -> str:
+    """A line of the table of families."""
+    built = [row for row in members if row["strides"]]
+    cells = (
+        f"`{name}`",
+        f"{len(members)}",
+        f"{sum(map(takes_every_head, members))}",
+        *(usual(row[key] for row in built) for key in ("strides", "sizes")),
+        *(span([int(row[key]) for row in built]) for key in ("stages", "blocks")),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def usual(values: Iterable[str]) -> str:
+    """The most usual values, and how many others there are.
+
+    >>> usual(["a", "b", "b", "c", "d", "e"])
+    'b; a; c; 2 more'
+    """
+    counted = [value for value, _ in Counter(values).most_common()]
+    others = [f"{len(counted) - MOST} more"] if len(counted) > MOST else []
+    return "; ".join([*counted[:MOST], *others])
+
+
+def span(numbers: Sequence[int]) -> str:
+    """Least to most.
+
+    >>> span([5, 3, 4]), span([2, 2]), span([])
+    ('3 to 5', '2', '')
+    """
+    ends = sorted({min(numbers), max(numbers)}) if numbers else []
+    return " to ".join(map(str, ends))
+
+
+def exceptions(rows: Sequence[Row]) -> str:
+    """Backbones that some head does not take, grouped by the reason."""
+    failing = sorted((row for row in rows if not takes_every_head(row)), key=lambda row: row["why"])
+    lines = []
+    for why, members in groupby(failing, key=lambda row: row["why"]):
+        names = ", ".join(f"`{row['name']}`" for row in members)
+        lines.append(f"- {names}: {why}")
+    return "\n".join(lines) or "None."
+
+
+def page(rows: Sequence[Row]) -> str:
+    """The document."""
+    families = groupby(sorted(rows, key=lambda row: (row["family"], row["name"])), key=lambda row: row["family"])
+    return PAGE.format(
+        timm=timm.__version__,
+        whole=sum(map(takes_every_head, rows)),
+        count=len(rows),
+        pooling=" and ".join(f"`{head}`" for head in sorted(POOLING)),
+        pooled=sum(not set(row["without"].split()) & POOLING for row in rows),
+        rows="\n".join(family_line(name, list(members)) for name, members in families),
+        exceptions=exceptions(rows),
+    )
+
+
+def main() -> None:
+    """Read, and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", type=Path)
+    parser.add_argument("page", type=Path)
+    options = parser.parse_args()
+    with options.table.open(newline="") as file:
+        options.page.write_text(page(list(csv.DictReader(file))))
+
+
+if __name__ == "__main__":
+    main()

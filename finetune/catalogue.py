@@ -1,0 +1,147 @@
+"""Which backbones there are: a table that ships with the package, read without importing timm or torch."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+
+TABLE = Path(__file__).with_name("backbones.csv")  # written by benchmarks/coverage.py
+
+Range = int | float | Sequence[int | float] | None
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Pretrained weights that timm knows of.
+
+    Attributes:
+        tag: what stands behind the name and a dot.
+        size: side of the images that they were trained with, in pixels.
+        licence: `unknown` where timm names none.
+    """
+
+    tag: str
+    size: int
+    licence: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A backbone.
+
+    Attributes:
+        name: timm's.
+        family: timm's module.
+        parameters: of the timm model, its classifier included.
+        strides: of the maps that are read, fine to coarse; none where the model cannot be built.
+        sizes: height and width that images may have.
+        stages: layer groups of a tuning plan.
+        blocks: layer groups with `tuning.layers=blocks`.
+        without: heads that do not fit.
+        weights: timm's default first.
+    """
+
+    name: str
+    family: str
+    parameters: int
+    strides: tuple[int, ...]
+    sizes: str
+    stages: int
+    blocks: int
+    without: tuple[str, ...]
+    weights: tuple[Weights, ...]
+
+
+@cache
+def entries() -> tuple[Entry, ...]:
+    """All backbones, by name."""
+    with TABLE.open(newline="") as file:
+        return tuple(_entry(row) for row in csv.DictReader(file))
+
+
+def select(
+    pattern: str = "*",
+    *,
+    parameters: Range = None,
+    strides: Sequence[int] | None = None,
+    licence: str | None = None,
+    input_size: Range = None,
+    pretrained: bool | None = None,
+    under: str | None = None,
+) -> list[Entry]:
+    """The backbones that have all that is asked for, each with those of its weights that have.
+
+    Args:
+        pattern: of the name, as in a shell.
+        parameters: in millions, at most so many, or a range.
+        strides: of all maps, fine to coarse.
+        licence: of the weights, or how it begins.
+        input_size: side of the images that the weights were trained with, or a range, in pixels.
+        pretrained: whether there are weights.
+        under: a head that is to fit.
+
+    Raises:
+        ValueError: a range of more or fewer than two numbers.
+    """
+    least, most = limits("parameters", parameters, 0)
+    asks_for_weights = licence is not None or input_size is not None
+    found = []
+    for entry in entries():
+        weights = tuple(w for w in entry.weights if _has(w, licence, limits("input_size", input_size)))
+        fits = fnmatchcase(entry.name, pattern) and least <= entry.parameters / 1e6 <= most
+        fits &= strides is None or entry.strides == tuple(strides)
+        fits &= pretrained is None or pretrained == bool(weights)
+        fits &= under is None or under not in entry.without
+        if fits and (weights or not asks_for_weights):
+            found.append(replace(entry, weights=weights))
+    return found
+
+
+def limits(name: str, given: Range, least: float | None = None) -> tuple[float, float]:
+    """Lower and upper end of a range; one number alone is the upper one, or both where there is no least.
+
+    >>> limits("parameters", 30, 0), limits("input_size", 224), limits("input_size", [224, 384])
+    ((0, 30), (224, 224), (224, 384))
+    """
+    if given is None:
+        return 0, float("inf")
+    if isinstance(given, int | float) and not isinstance(given, bool):
+        return (given if least is None else least), given
+    if isinstance(given, bool | str) or len(given) != 2 or not all(isinstance(end, int | float) for end in given):
+        raise ValueError(f"{name}={given}: expected a number, or a range such as [20,30].")
+    return given[0], given[1]
+
+
+def list_backbones(pattern: str = "*", **filters: object) -> list[str]:
+    """Names of timm models that have all that is asked for; the filters are those of `finetune list backbones`.
+
+    >>> list_backbones("tf_efficientnet_lite*", parameters=5)
+    ['tf_efficientnet_lite0']
+    """
+    return [entry.name for entry in select(pattern, **filters)]  # type: ignore[arg-type]  # checked where they are used
+
+
+def _has(weights: Weights, licence: str | None, sizes: tuple[float, float]) -> bool:
+    return (licence is None or weights.licence.startswith(licence)) and sizes[0] <= weights.size <= sizes[1]
+
+
+def _entry(row: dict[str, str]) -> Entry:
+    weights = tuple(Weights(*_parts(word)) for word in row["weights"].split())
+    return Entry(
+        name=row["name"],
+        family=row["family"],
+        parameters=int(row["parameters"]),
+        strides=tuple(map(int, row["strides"].split())),
+        sizes=row["sizes"],
+        stages=int(row["stages"] or 0),
+        blocks=int(row["blocks"] or 0),
+        without=tuple(row["without"].split()),
+        weights=weights,
+    )
+
+
+def _parts(word: str) -> tuple[str, int, str]:
+    tag, size, licence = word.split(":")
+    return tag, int(size), licence
