@@ -120,8 +120,9 @@ class Segmenter(nn.Module):
         With `auxiliary`, a list that begins with them; behind them are the logits that a head learns from besides.
         """
         height, width = images.shape[-2:]
-        # zeros, the weights' mean colour, are what the convolutions' own padding holds
-        images = F.pad(images, (0, -width % COARSEST, 0, -height % COARSEST))
+        right, down = -width % COARSEST, -height % COARSEST
+        if right or down:  # with zeros, the weights' mean colour, which the convolutions' own padding holds
+            images = F.pad(images, (0, right, 0, down))
         pyramid = self.neck(images, self.backbone(images))
         if not auxiliary:
             logits: Tensor = self.head(self.decoder(pyramid))[..., :height, :width]
