@@ -49,6 +49,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["data.root=photos", "--cfg", "job"], "root: photos"),
         (["train", "--info"], "Config search path"),
         (["predict", "--cfg", "job"], "overlays: true"),
+        (["list", "backbones", "convnext_nano*", "parameters=30"], "2 of 1,371 backbones"),
+        (["list", "heads"], "19 of 19 heads"),
+        (["list", "--cfg", "job"], "what: backbones"),
     ],
     ids=lambda value: " ".join(value) or "nothing" if isinstance(value, list) else "",
 )
@@ -77,13 +80,18 @@ def test_without_a_command_the_words_are_those_of_train() -> None:
     assert split_command(["~callbacks.preview"]) == ("train", ["~callbacks.preview"])
     assert split_command(["predict", "run=a"]) == ("predict", ["run=a"])
     assert split_command(["train"]) == ("train", [])
+    assert split_command(["list", "heads", "u*", "--cfg", "job"]) == (
+        "list",
+        ["what='heads'", "name='u*'", "--cfg", "job"],
+    )
+    assert split_command(["list", "parameters=3", "--cfg", "job"]) == ("list", ["parameters=3", "--cfg", "job"])
 
 
 def test_an_unknown_command_ends_with_2_and_says_what_there_is(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert exit_code("tain", "seed=3") == 2
-    assert "unknown command 'tain'. There are train, plan, evaluate, predict" in capsys.readouterr().err
+    assert "unknown command 'tain'. There are train, plan, evaluate, predict, list;" in capsys.readouterr().err
 
 
 def test_bare_settings_train_and_every_command_ends_with_0(folder: Path) -> None:
