@@ -306,6 +306,13 @@ def test_what_lies_beside_the_maps_is_the_same_however_much_is_frozen(name: str)
     assert backbone.training
 
 
+@pytest.mark.parametrize("name", ["crossvit_tiny_240", "hrnet_w18_small", "efficientvim_m1"])
+def test_what_lies_beside_the_maps_is_known_with_adapters_too(name: str) -> None:
+    model = Segmenter(name, "linear", 3, weights="none", lora={"rank": 2})
+    model(torch.randn(2, 3, 64, 64)).square().mean().backward()
+    assert {key for key, parameter in model.named_parameters() if parameter.grad is None} == model.unused_parameters()
+
+
 @pytest.mark.parametrize("option", ["pretrained", "checkpoint_path", "features_only", "in_chans"])
 def test_options_that_others_decide_are_refused(option: str) -> None:
     with pytest.raises(ValueError, match=option):
