@@ -141,7 +141,9 @@ def _build(config: Mapping[str, Any], state: Mapping[str, Any], path: Path) -> S
 def empty_model(config: Mapping[str, Any], path: Path) -> Segmenter:
     """The model of a config, to be filled with weights from a file, which cannot make it much larger than itself."""
     with SizeLimit(path.stat().st_size + SPARE):
-        return Segmenter.from_config(config)
+        model = Segmenter.from_config(config)
+        model.backbone.try_out()  # a picture counts, too, whose size a stranger may have chosen
+    return model
 
 
 def _card(model: Segmenter, scores: Mapping[str, float]) -> str:

@@ -265,6 +265,14 @@ def test_a_config_of_a_model_that_its_weights_are_too_few_for_is_refused(changes
         load_model(folder)
 
 
+def test_a_model_that_would_make_every_image_huge_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    save_model(folder, Segmenter("xcit_nano_12_p8_224", "linear", weights="none"), {}, {})
+    edit(folder, backbone_options={"img_size": 50_000})  # which changes no weight
+    with little_memory(), pytest.raises(ModelError, match=r"a tensor of 7,500,000,000 numbers, which makes more than"):
+        load_model(folder)
+
+
 def test_a_checkpoint_of_a_model_that_its_weights_are_too_few_for_is_refused(model: Segmenter, tmp_path: Path) -> None:
     config = {**model.config(), "backbone_options": {"num_classes": 1_000_000_000}}
     path = hostile.write({"state_dict": {}, "model_config": config}, tmp_path / "last.ckpt")
