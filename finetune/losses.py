@@ -105,11 +105,50 @@ def focal(
     return (miss**gamma * loss).sum() / _pixel_weight(target, ignore_index, weight, loss.dtype)
 
 
+def mask(
+    logits: Tensor,
+    target: Tensor,
+    ignore_index: int = 255,
+    weight: Tensor | None = None,
+    focal_weight: float = 20.0,
+    dice_weight: float = 1.0,
+    gamma: float = 2.0,
+) -> Tensor:
+    """Every class's mask by itself: `focal_weight` times sigmoid focal loss, plus `dice_weight` times Dice of sigmoids.
+
+    What MaskFormer asks of its masks, without its matching: here the mask of a class is known. Focal loss is the mean
+    over pixels and classes, with an alpha of 0.25 as there; Dice that over the classes in the target.
+
+    Args:
+        logits: scores (B, K, H, W), float.
+        target: class indices (B, H, W), any integer type.
+        ignore_index: label of the pixels that do not count.
+        weight: class weights (K,), same float type as the logits.
+        focal_weight: of the focal loss.
+        dice_weight: of Dice.
+        gamma: how strongly easy pixels are turned down.
+
+    Source: Cheng et al. 2021, https://arxiv.org/abs/2107.06278
+    """
+    valid = target != ignore_index
+    label = target.long().masked_fill(~valid, 0).unsqueeze(1)
+    truth = torch.zeros_like(logits).scatter_(1, label, 1.0)
+    p = logits.sigmoid()
+    # the clamp keeps the gradient of x^gamma finite at 0 when gamma < 1
+    miss = (p - truth).abs().clamp_min(TINY)
+    entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    by_class = ((0.75 - 0.5 * truth) * miss**gamma * entropy * valid.unsqueeze(1)).sum((0, 2, 3))
+    share = torch.ones_like(by_class) if weight is None else weight
+    focused = (by_class * share).sum() / (share.sum() * valid.sum()).clamp_min(TINY)
+    return focal_weight * focused + dice_weight * _dice(p, target, ignore_index, weight)
+
+
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "cross_entropy": cross_entropy,
     "dice": dice,
     "ce_dice": ce_dice,
     "focal": focal,
+    "mask": mask,
 }
 
 
@@ -117,12 +156,13 @@ class SegmentationLoss(nn.Module):
     """One of `LOSSES` with its settings, in float32 whatever autocast does.
 
     Args:
-        name: `cross_entropy`, `dice`, `ce_dice` or `focal`.
+        name: `cross_entropy`, `dice`, `ce_dice`, `focal` or `mask`.
         ignore_index: label of the pixels that do not count.
         class_weights: weights (K,); not part of the checkpoint, they belong to the data.
         label_smoothing: for the cross-entropy part, 0..1.
-        dice_weight: for `ce_dice`, the weight of Dice beside a cross-entropy of weight 1.
-        gamma: for `focal`.
+        dice_weight: for `ce_dice`, the weight of Dice beside a cross-entropy of weight 1; for `mask`, beside the next.
+        focal_weight: for `mask`, the weight of its focal loss.
+        gamma: for `focal` and `mask`.
         auxiliary_weight: of each further output that a head learns from, beside a weight of 1 for its logits.
 
     Raises:
@@ -138,6 +178,7 @@ class SegmentationLoss(nn.Module):
         class_weights: Tensor | None = None,
         label_smoothing: float = 0.0,
         dice_weight: float = 1.0,
+        focal_weight: float = 20.0,
         gamma: float = 2.0,
         auxiliary_weight: float = 0.4,
     ) -> None:
@@ -146,10 +187,10 @@ class SegmentationLoss(nn.Module):
             near = get_close_matches(name, LOSSES, n=1, cutoff=0.4)
             hint = f" Did you mean '{near[0]}'?" if near else ""
             raise ValueError(f"there is no loss '{name}'.{hint} Choose one of {', '.join(LOSSES)}.")
-        if not (0 <= label_smoothing < 1 and dice_weight >= 0 and gamma >= 0):
+        if not (0 <= label_smoothing < 1 and min(dice_weight, focal_weight, gamma) >= 0):
             raise ValueError(
-                f"label_smoothing={label_smoothing}, dice_weight={dice_weight}, gamma={gamma}: expected smoothing from "
-                f"0 to below 1, and the others 0 or more."
+                f"label_smoothing={label_smoothing}, dice_weight={dice_weight}, focal_weight={focal_weight}, "
+                f"gamma={gamma}: expected smoothing from 0 to below 1, and the others 0 or more."
             )
         if auxiliary_weight < 0:
             raise ValueError(f"auxiliary_weight={auxiliary_weight}: expected 0 or more.")
@@ -161,6 +202,7 @@ class SegmentationLoss(nn.Module):
             "dice": {},
             "ce_dice": {"label_smoothing": label_smoothing, "dice_weight": dice_weight},
             "focal": {"gamma": gamma},
+            "mask": {"focal_weight": focal_weight, "dice_weight": dice_weight, "gamma": gamma},
         }[name]
         self.register_buffer("class_weights", _as_weights(class_weights), persistent=False)
 

@@ -28,7 +28,7 @@ EXPECTED = {
     "head": 19,
     "hydra": 1,
     "logger": 4,
-    "loss": 4,
+    "loss": 5,
     "optimizer": 2,
     "schedule": 12,
     "trainer": 1,

@@ -6,8 +6,9 @@ import segmentation_models_pytorch as smp
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.ops import sigmoid_focal_loss
 
-from finetune.losses import LOSSES, SegmentationLoss, ce_dice, cross_entropy, dice, focal
+from finetune.losses import LOSSES, SegmentationLoss, ce_dice, cross_entropy, dice, focal, mask
 
 CLASSES = 4
 WEIGHTS = torch.tensor([0.5, 1.0, 3.0, 2.0], dtype=torch.float64)
@@ -91,6 +92,26 @@ def test_ce_dice_is_the_sum_of_its_parts(logits: Tensor, target: Tensor) -> None
     torch.testing.assert_close(ce_dice(logits, target, 255, WEIGHTS, 0.1, 0.7), parts)
 
 
+@pytest.mark.parametrize("weight", [None, WEIGHTS])
+def test_the_focal_part_of_masks_is_torchvisions(logits: Tensor, target: Tensor, weight: Tensor | None) -> None:
+    scores = logits.movedim(1, -1)[target != 255]
+    truth = F.one_hot(target[target != 255], CLASSES).double()
+    by_class = sigmoid_focal_loss(scores, truth, alpha=0.25, gamma=1.5).mean(dim=0)
+    expected = np.average(by_class, weights=None if weight is None else weight)
+    ours = mask(logits, target, weight=weight, focal_weight=3.0, dice_weight=0.0, gamma=1.5)
+    assert ours.item() == pytest.approx(3 * expected)
+
+
+def test_the_dice_part_of_masks_is_smps_of_sigmoids(logits: Tensor, target: Tensor) -> None:
+    kept = (target != 255)[:, None].expand_as(logits)
+    truth = F.one_hot(target.where(target != 255, 0), CLASSES).movedim(-1, 1)
+    theirs = smp.losses.DiceLoss("multilabel", from_logits=True, eps=0)(
+        logits.where(kept, -100.0), truth.where(kept, 0)
+    )
+    ours = mask(logits, target, focal_weight=0.0, dice_weight=2.0)
+    torch.testing.assert_close(ours, 2 * theirs)
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradients_are_those_of_finite_differences(name: str) -> None:
     generator = torch.Generator().manual_seed(2)
@@ -160,7 +181,7 @@ def test_dice_keeps_its_digits_on_a_large_batch() -> None:
 @pytest.mark.parametrize("name", LOSSES)
 def test_certain_and_right_costs_nothing_and_stays_finite(name: str) -> None:
     target = torch.tensor([[[0, 1], [1, 0]]])
-    logits = (F.one_hot(target, 2).movedim(-1, 1) * 200.0).requires_grad_()
+    logits = ((F.one_hot(target, 2).movedim(-1, 1) - 0.5) * 400.0).requires_grad_()
     loss = SegmentationLoss(name, gamma=0.5)(logits, target)
     loss.backward()
     assert loss.item() == pytest.approx(0, abs=1e-6)
