@@ -3,6 +3,7 @@
 import copy
 import difflib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -180,16 +181,15 @@ class Backbone(nn.Module):
         Raises:
             ValueError: it does not, or its maps are not what timm says of them.
         """
-        training = self.training
         height, width = self.input_size.fit(*PROBE)
         try:
-            self.eval()(torch.zeros(1, self.in_channels, height, width))
+            with _evaluated(self):
+                self(torch.zeros(1, self.in_channels, height, width))
         except (RuntimeError, AssertionError, TypeError) as error:
             raise ValueError(
                 f"backbone '{self.name}' fails with a picture of {height}x{width} pixels: "
                 f"{str(error)[:300] or type(error).__name__}"
             ) from error
-        self.train(training)
 
     def _check(self, features: list[Tensor], size: Sequence[int]) -> None:
         """Raise unless the maps of a picture are about as large as their strides say."""
@@ -209,15 +209,14 @@ class Backbone(nn.Module):
         """Names of parameters beside the maps, in families where pruning does not find them all."""
         if family(self.name) not in BESIDE:
             return set()
-        training = self.training
         # copies that share the numbers: whether the plan has frozen something must not matter
         parameters = {name: p.detach().requires_grad_() for name, p in self.named_parameters()}
         like = next(iter(parameters.values()))
         images = like.new_zeros(1, self.in_channels, *self.input_size.fit(*PROBE))
-        maps = torch.func.functional_call(self.eval(), parameters, (images,))
+        with _evaluated(self):
+            maps = torch.func.functional_call(self, parameters, (images,))
         total = sum((feature.sum() for feature in maps[: len(self.levels)]), like.new_zeros(()))
         found = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
-        self.train(training)
         return {name for name, gradient in zip(parameters, found, strict=True) if gradient is None}
 
     def unused_parameters(self) -> set[str]:
@@ -236,6 +235,18 @@ class Backbone(nn.Module):
         unused = self.unused_parameters()
         used = {name for name, _ in self.model.named_parameters() if f"model.{name}" not in unused}
         return [[f"model.{name}" for name in group] for group in layer_groups(self.model, used, fine)]
+
+
+@contextmanager
+def _evaluated(model: nn.Module) -> Iterator[None]:
+    """Every module in eval for a while, and then as it was: a plan may have put some of them to rest."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def _tensors(model: nn.Module) -> Iterator[Tensor]:

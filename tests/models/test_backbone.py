@@ -302,8 +302,10 @@ def test_what_lies_beside_the_maps_is_the_same_however_much_is_frozen(name: str)
     backbone = Backbone(name, weights="none")
     unused = backbone.unused_parameters()
     backbone.requires_grad_(False)
+    resting = list(backbone.modules())[-1].eval()
     assert backbone.unused_parameters() == unused
     assert backbone.training
+    assert not resting.training
 
 
 @pytest.mark.parametrize("name", ["crossvit_tiny_240", "hrnet_w18_small", "efficientvim_m1"])
