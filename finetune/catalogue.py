@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 TABLE = Path(__file__).with_name("backbones.csv")  # written by benchmarks/coverage.py
 
@@ -74,7 +75,7 @@ def select(
     """The backbones that have all that is asked for, each with those of its weights that have.
 
     Args:
-        pattern: of the name, as in a shell.
+        pattern: of the name, as in a shell; what stands behind a dot in it is a pattern of the weights' tag.
         parameters: in millions, at most so many, or a range.
         strides: of all maps, fine to coarse.
         licence: of the weights, or how it begins.
@@ -83,20 +84,31 @@ def select(
         under: a head that is to fit.
 
     Raises:
-        ValueError: a range of more or fewer than two numbers.
+        ValueError: a filter of another kind.
     """
-    least, most = limits("parameters", parameters, 0)
-    asks_for_weights = licence is not None or input_size is not None
+    _check_kinds(strides, licence, pretrained)
+    (least, most), sizes = limits("parameters", parameters, 0), limits("input_size", input_size)
+    name, dot, tag = pattern.partition(".")
+    asks_for_weights = licence is not None or input_size is not None or bool(dot)
     found = []
     for entry in entries():
-        weights = tuple(w for w in entry.weights if _has(w, licence, limits("input_size", input_size)))
-        fits = fnmatchcase(entry.name, pattern) and least <= entry.parameters / 1e6 <= most
+        weights = tuple(w for w in entry.weights if _has(w, licence, sizes) and fnmatchcase(w.tag, tag if dot else "*"))
+        fits = fnmatchcase(entry.name, name) and least <= entry.parameters / 1e6 <= most
         fits &= strides is None or entry.strides == tuple(strides)
         fits &= pretrained is None or pretrained == bool(weights)
         fits &= under is None or under not in entry.without
         if fits and (weights or not asks_for_weights):
             found.append(replace(entry, weights=weights))
     return found
+
+
+def _check_kinds(strides: Any, licence: Any, pretrained: Any) -> None:
+    if strides is not None and not (isinstance(strides, Sequence) and all(isinstance(s, int) for s in strides)):
+        raise ValueError(f"strides={strides}: expected those of all maps, such as [4,8,16,32].")
+    if licence is not None and not isinstance(licence, str):
+        raise ValueError(f"licence={licence}: expected a name or how it begins, such as apache.")
+    if not (pretrained is None or isinstance(pretrained, bool)):
+        raise ValueError(f"pretrained={pretrained}: expected true or false.")
 
 
 def limits(name: str, given: Range, least: float | None = None) -> tuple[float, float]:
@@ -107,24 +119,28 @@ def limits(name: str, given: Range, least: float | None = None) -> tuple[float, 
     """
     if given is None:
         return 0, float("inf")
-    if isinstance(given, int | float) and not isinstance(given, bool):
-        return (given if least is None else least), given
-    if isinstance(given, bool | str) or len(given) != 2 or not all(isinstance(end, int | float) for end in given):
+    ends = [given if least is None else least, given] if isinstance(given, int | float) else given
+    numbers = [end for end in ends if isinstance(end, int | float) and not isinstance(end, bool)]
+    if isinstance(ends, str) or len(numbers) != 2 or len(ends) != 2 or numbers[0] > numbers[1]:
         raise ValueError(f"{name}={given}: expected a number, or a range such as [20,30].")
-    return given[0], given[1]
+    return numbers[0], numbers[1]
 
 
-def list_backbones(pattern: str = "*", **filters: object) -> list[str]:
-    """Names of timm models that have all that is asked for; the filters are those of `finetune list backbones`.
+def list_backbones(pattern: str = "*", **filters: Any) -> list[str]:
+    """Names of timm models that have all that is asked for.
+
+    Args:
+        pattern: of the name, as in a shell.
+        filters: those of `select`.
 
     >>> list_backbones("tf_efficientnet_lite*", parameters=5)
     ['tf_efficientnet_lite0']
     """
-    return [entry.name for entry in select(pattern, **filters)]  # type: ignore[arg-type]  # checked where they are used
+    return [entry.name for entry in select(pattern, **filters)]
 
 
 def _has(weights: Weights, licence: str | None, sizes: tuple[float, float]) -> bool:
-    return (licence is None or weights.licence.startswith(licence)) and sizes[0] <= weights.size <= sizes[1]
+    return (licence is None or weights.licence.startswith(licence.lower())) and sizes[0] <= weights.size <= sizes[1]
 
 
 def _entry(row: dict[str, str]) -> Entry:

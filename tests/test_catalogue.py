@@ -77,7 +77,34 @@ def test_a_number_is_a_range(given: Range, least: float | None, expected: tuple[
     assert limits("parameters", given, least) == expected
 
 
-@pytest.mark.parametrize("given", [[3], [1, 2, 3], "many", True, ["a", "b"]])
+@pytest.mark.parametrize("given", [[3], [1, 2, 3], "many", True, ["a", "b"], [30, 20], {}])
 def test_anything_else_is_no_range(given: Sequence[Any]) -> None:
     with pytest.raises(ValueError, match=r"parameters=.*: expected a number, or a range such as \[20,30\]"):
         select(parameters=given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("filters", "message"),
+    [
+        ({"strides": 32}, r"strides=32: expected those of all maps, such as \[4,8,16,32\]"),
+        ({"strides": "all"}, "strides=all: expected"),
+        ({"licence": 3}, "licence=3: expected a name"),
+        ({"pretrained": "maybe"}, "pretrained=maybe: expected true or false"),
+        ({"pretrained": 1}, "pretrained=1: expected true or false"),
+    ],
+)
+def test_a_filter_of_another_kind_is_refused_and_not_passed_over(filters: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        select(**filters)
+
+
+def test_a_pattern_may_speak_of_the_weights_too() -> None:
+    (found,) = select("convnext_tiny.in12k*")
+    assert found.name == "convnext_tiny"
+    assert {w.tag for w in found.weights} == {"in12k", "in12k_ft_in1k", "in12k_ft_in1k_384"}
+    assert select("*.no_such_tag") == []
+
+
+def test_a_licence_is_found_however_it_is_written() -> None:
+    assert select("resnet18", licence="Apache") == select("resnet18", licence="apache")
+    assert select("resnet18", licence="Apache")
