@@ -47,7 +47,7 @@ def load_adapters(folder: Path) -> Segmenter:
         raise ValueError(f"'{folder / 'config.json'}' was not written beside adapters; it lacks 'weights' or others.")
     with SizeLimit(LARGEST):
         model = Segmenter.from_config(config["model"], weights=str(config["weights"]))
-        model.backbone.try_out()  # a picture counts, too, whose size a stranger may have chosen
+        model.backbone.picture()  # counts too: a stranger may have chosen a size to which every image would be brought
     load_adapter_state(model, read_tensors(inside(folder / FILE, folder)))
     if _checksum(model, config["pretrained"]) != config["checksum"]:
         raise ValueError(

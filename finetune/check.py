@@ -15,7 +15,7 @@ from finetune.data.decode import MODES
 from finetune.data.statistics import class_weights
 from finetune.datasets import Data, training_data
 from finetune.metrics.confusion import scores
-from finetune.models.backbone import check_name
+from finetune.models.creation import check_name
 from finetune.models.heads import AuxiliaryHead, Pyramid, head_type
 from finetune.models.lora import add_lora
 from finetune.options import Config, known_options, nearest, without_name

@@ -142,7 +142,7 @@ def empty_model(config: Mapping[str, Any], path: Path) -> Segmenter:
     """The model of a config, to be filled with weights from a file, which cannot make it much larger than itself."""
     with SizeLimit(path.stat().st_size + SPARE):
         model = Segmenter.from_config(config)
-        model.backbone.try_out()  # a picture counts, too, whose size a stranger may have chosen
+        model.backbone.picture()  # counts too: a stranger may have chosen a size to which every image would be brought
     return model
 
 

@@ -1,30 +1,21 @@
 """Any timm model as a backbone: the full model, read through `forward_intermediates`."""
 
 import copy
-import difflib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, is_tensor, nn
 from torch.nn import functional as F
 
-from finetune.models.dilation import can_dilate, dilate
+from finetune.models.creation import check_name, create, default_classes
 from finetune.models.layers import layer_groups
 from finetune.models.levels import COARSEST, Level, feature_levels
-from finetune.models.loading import load
 from finetune.models.reading import Reader, pooled_channels, read_maps, token_count
 from finetune.models.sizes import Size, family, input_size, size_options
-from finetune.models.weights import WeightsError, pretrained_arguments, unavailable
 
-# arguments of timm.create_model that fetch or read something, or change what kind of model comes out
-NOT_OPTIONS = {
-    *("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"),
-    *("features_only", "in_chans", "output_stride"),
-}
 PROBE = (64, 96)  # pixels, of the picture that a new backbone is tried with: odd at stride 32
 BESIDE = {"crossvit", "efficientvim", "hrnet"}  # families with layers beside the maps, which timm's pruning leaves in
 TOLERANCE = 0.3  # share by which an irregular map may be larger or smaller than its stride says
@@ -77,9 +68,9 @@ class Backbone(nn.Module):
         self.weights = weights
         self.in_channels = in_channels
         self.options = {**dict(options or {}), **size_options(name, image_size, options or {})}
-        self.model, dilated = _create(name, weights, in_channels, output_stride, self.options)
+        self.model, dilated = create(name, weights, in_channels, output_stride, self.options)
         self.model.pretrained_cfg.pop("state_dict", None)  # or the weights would be held twice
-        if "num_classes" in self.model.pretrained_cfg and self.model.num_classes != _default_classes(name):
+        if "num_classes" in self.model.pretrained_cfg and self.model.num_classes != default_classes(name):
             self.options["num_classes"] = int(self.model.num_classes)  # a file with a classifier of its own
         self.levels = _levels(self.model, name, output_stride if dilated else COARSEST)
         self.input_size = input_size(name, self.options, self.strides)
@@ -174,6 +165,10 @@ class Backbone(nn.Module):
                 f"backbone '{self.name}' cannot compute its activations anew. Set backbone.checkpointing=false."
             ) from error
 
+    def picture(self) -> Tensor:
+        """The smallest picture (1, C, H, W) to try it with, float32; of the one size where there is no other."""
+        return torch.zeros(1, self.in_channels, *self.input_size.fit(*PROBE))
+
     @torch.no_grad()
     def try_out(self) -> None:
         """Raise unless a small picture goes through, before a training finds out.
@@ -181,11 +176,11 @@ class Backbone(nn.Module):
         Raises:
             ValueError: it does not, or its maps are not what timm says of them.
         """
-        height, width = self.input_size.fit(*PROBE)
         try:
             with _evaluated(self):
-                self(torch.zeros(1, self.in_channels, height, width))
+                self(self.picture())
         except (RuntimeError, AssertionError, TypeError) as error:
+            height, width = self.input_size.fit(*PROBE)
             raise ValueError(
                 f"backbone '{self.name}' fails with a picture of {height}x{width} pixels: "
                 f"{str(error)[:300] or type(error).__name__}"
@@ -212,9 +207,8 @@ class Backbone(nn.Module):
         # copies that share the numbers: whether the plan has frozen something must not matter
         parameters = {name: p.detach().requires_grad_() for name, p in self.named_parameters()}
         like = next(iter(parameters.values()))
-        images = like.new_zeros(1, self.in_channels, *self.input_size.fit(*PROBE))
         with _evaluated(self):
-            maps = torch.func.functional_call(self, parameters, (images,))
+            maps = torch.func.functional_call(self, parameters, (self.picture().to(like),))
         total = sum((feature.sum() for feature in maps[: len(self.levels)]), like.new_zeros(()))
         found = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
         return {name for name, gradient in zip(parameters, found, strict=True) if gradient is None}
@@ -254,58 +248,6 @@ def _tensors(model: nn.Module) -> Iterator[Tensor]:
     for module in model.modules():
         for held in vars(module).values():
             yield from (value for value in (held.values() if isinstance(held, dict) else (held,)) if is_tensor(value))
-
-
-def check_name(name: str) -> None:
-    """Raise a ValueError with the nearest names unless timm knows this one."""
-    if not timm.is_model(name) or ("." in name and name not in timm.list_pretrained()):
-        near = difflib.get_close_matches(name, timm.list_models() + timm.list_pretrained(), n=5)
-        hint = f"Did you mean {', '.join(near)}?" if near else "`timm.list_models()` names them all."
-        raise ValueError(f"unknown backbone '{name}': timm has no model of that name. {hint}")
-
-
-def _default_classes(name: str) -> int:
-    config = timm.get_pretrained_cfg(name)
-    return 1000 if config is None else int(config.num_classes)
-
-
-def _create(
-    name: str, weights: str, in_channels: int, output_stride: int, options: dict[str, Any]
-) -> tuple[nn.Module, bool]:
-    """The model, and whether it is dilated."""
-    if refused := sorted(set(options) & NOT_OPTIONS):
-        raise ValueError(
-            f"backbone.options may not hold {refused}: weights come by backbone.weights, channels by "
-            f"backbone.in_channels, and the rest is for the head to say."
-        )
-    source = pretrained_arguments(name, weights)
-    state = source.get("pretrained_cfg_overlay", {}).get("state_dict")
-
-    def build(**arguments: Any) -> tuple[nn.Module, bool]:
-        return _build(name, output_stride, {"in_chans": in_channels, **options, **arguments})
-
-    try:
-        return build(**source) if state is None else load(build, name, state, weights, options.get("num_classes"))
-    except TypeError as error:
-        raise ValueError(f"backbone.options={options} do not suit {name}: {error}") from error
-    except (OSError, RuntimeError, KeyError) as error:
-        said = str(error).strip() or type(error).__name__
-        if weights == "pretrained":
-            raise WeightsError(unavailable(name, said)) from error
-        raise ValueError(f"backbone '{name}' with backbone.options={options} cannot be made: {said}") from error
-
-
-def _build(name: str, output_stride: int, arguments: dict[str, Any]) -> tuple[nn.Module, bool]:
-    """The model, dilated where it is asked for and can be, and whether it is."""
-    if output_stride == COARSEST:
-        return timm.create_model(name, **arguments), False
-    try:
-        return timm.create_model(name, output_stride=output_stride, **arguments), True
-    except (TypeError, AssertionError, NotImplementedError):  # how timm's families say that they cannot be dilated
-        model = timm.create_model(name, **arguments)
-    if dilated := can_dilate(model):
-        dilate(model, output_stride)
-    return model, dilated
 
 
 def _levels(model: Any, name: str, output_stride: int) -> list[Level]:
