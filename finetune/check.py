@@ -14,9 +14,10 @@ from finetune.config import ConfigError, Mistakes, config_folder
 from finetune.data.decode import MODES
 from finetune.data.statistics import class_weights
 from finetune.datasets import Data, training_data
+from finetune.losses import SegmentationLoss
 from finetune.metrics.confusion import scores
 from finetune.models.creation import check_name
-from finetune.models.heads import AuxiliaryHead, Pyramid, head_type
+from finetune.models.heads import HEADS, AuxiliaryHead, Pyramid, head_type
 from finetune.models.lora import add_lora
 from finetune.options import Config, known_options, nearest, without_name
 from finetune.tasks.sharding import PRECISIONS, steps_on_shares
@@ -62,6 +63,7 @@ def check_settings(config: Config, mistakes: Mistakes) -> None:
     mistakes.attempt(lambda: check_backbone(config["backbone"]))
     mistakes.attempt(lambda: check_head(config["head"], config["data"]["batch_size"]))
     mistakes.attempt(lambda: check_auxiliary(config))
+    mistakes.attempt(lambda: check_auxiliary_weight(config))
     mistakes.attempt(lambda: check_loss(config["loss"]))
     mistakes.attempt(lambda: check_tuning(config["tuning"], config["schedule"]))
     mistakes.attempt(lambda: check_average(config["tuning"]["stall"], config["callbacks"]))
@@ -124,12 +126,30 @@ def check_head(settings: Config, batch_size: int) -> None:
 
 
 def check_auxiliary(config: Config) -> None:
-    """Raise unless the options make an auxiliary head, or there is none."""
+    """Raise unless the options make an auxiliary head, or there is none and nothing is said of one."""
     options = build.auxiliary(config)
     if options is not None:
         known = known_options("auxiliary", AuxiliaryHead, options, skip=("pyramid", "classes"))
         with torch.device("meta"):
             AuxiliaryHead(RICH, 2, **known)
+        return
+    usual: Any = OmegaConf.load(config_folder() / "auxiliary" / "none.yaml")
+    for key, value in (config.get("auxiliary") or {}).items():
+        if value != usual.get(key):
+            raise ConfigError(f"auxiliary.{key}={value} has no effect without an auxiliary head. Say auxiliary=fcn.")
+
+
+def check_auxiliary_weight(config: Config) -> None:
+    """Raise where the weight of what is learned from besides was changed, and there is nothing."""
+    head, usual = config["head"], SegmentationLoss().auxiliary_weight
+    kind = HEADS.get(head["name"])  # an unknown one is told of elsewhere
+    learns_besides = kind is None or (kind.auxiliary and head.get("deep_supervision", True))
+    given = config["loss"].get("auxiliary_weight", usual)
+    if given != usual and not learns_besides and build.auxiliary(config) is None:
+        raise ConfigError(
+            f"loss.auxiliary_weight={given} has no effect: nothing but the logits is learned from. Say auxiliary=fcn, "
+            f"or take head=ocr, or head=unet with head.deep_supervision=true."
+        )
 
 
 def check_loss(settings: Config) -> None:
