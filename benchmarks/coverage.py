@@ -93,12 +93,38 @@ def check_gradients(backbone: Backbone, pyramid: list[torch.Tensor]) -> None:
 
 
 def check_groups(backbone: Backbone, groups: list[list[list[str]]]) -> None:
-    """Raise unless each used parameter is in one group, and there are some."""
+    """Raise unless each used parameter is in one group, and groups come in the order in which the model runs."""
     unused = backbone.unused_parameters()
     used = sorted(key for key, _ in backbone.named_parameters() if key not in unused)
+    runs = first_runs(backbone)
     for found in groups:
         if sorted(key for group in found for key in group) != used or len(found) < 2:
             raise ValueError(f"{len(found)} layer groups, or some that lack parameters")
+        firsts = [
+            min(runs[key] for key in group if key in runs) for group in found if any(key in runs for key in group)
+        ]
+        if firsts != sorted(firsts):
+            late = next(i for i in range(1, len(firsts)) if firsts[i] < firsts[i - 1])
+            raise ValueError(f"layer group {late}, with {found[late][0]}, runs before the one below it")
+
+
+@torch.no_grad()
+def first_runs(backbone: Backbone) -> dict[str, int]:
+    """When the module of each parameter first ran, in a picture of the whole backbone."""
+    runs: dict[str, int] = {}
+    hooks = []
+    for prefix, module in backbone.named_modules():
+        names = [f"{prefix}.{name}" for name, _ in module.named_parameters(recurse=False)]
+
+        def note(_: nn.Module, __: object, names: list[str] = names) -> None:
+            for name in names:
+                runs.setdefault(name, len(runs))
+
+        hooks.append(module.register_forward_pre_hook(note))
+    backbone(torch.randn(2, 3, *SIZE))
+    for hook in hooks:
+        hook.remove()
+    return runs
 
 
 def check_head(head: str, neck: PyramidNeck, backbone: Backbone) -> str:
