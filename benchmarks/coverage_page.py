@@ -30,7 +30,7 @@ max-poolings; {pooled} take that one, too.
 - *sizes*: what height and width are brought to. Images of any size go in: they are padded to multiples, or resampled
   where a model takes one size alone (`backbone.image_size` chooses it).
 - *stages*, *blocks*: layer groups that a tuning plan speaks of, with `tuning.layers=stages` or `blocks`; fewest to
-  most. All are complete; their order is timm's, or that of the maps where timm has none.
+  most. All are complete, and begin in the order in which the model runs.
 
 | family | backbones | take every head | strides | sizes | stages | blocks |
 |---|---|---|---|---|---|---|

@@ -7,6 +7,8 @@ from typing import Any
 from timm.models._manipulate import group_with_matcher
 from torch import Tensor, nn
 
+SHARED = "shared_rel_pos."  # by all blocks of a ViT, from the first on; timm's order leaves them over, for the end
+
 
 def layer_groups(model: nn.Module, used: Collection[str], fine: bool = False) -> list[list[str]]:
     """Names of the used parameters in groups, ordered as the network runs through them.
@@ -28,7 +30,9 @@ def layer_groups(model: nn.Module, used: Collection[str], fine: bool = False) ->
         groups = _by_feature_map(list(parameters), [str(entry["module"]) for entry in _feature_info(model)])
     else:
         numbered = group_with_matcher(iter(parameters.items()), matcher)
-        groups = [list(numbered[number]) for number in sorted(numbered)]
+        shared = [name for name in parameters if name.startswith(SHARED)]
+        groups = [[name for name in numbered[number] if name not in shared] for number in sorted(numbered)]
+        groups[0] += shared
     return _with_kernels(groups, parameters)
 
 

@@ -29,6 +29,8 @@ STAGES = {  # how many timm's own order has, or ours where it has none
     "edgenext_xx_small": 5,
     "mixnet_s": 7,
     "selecsls42": 8,
+    "test_vit": 7,
+    "vit_srelpos_small_patch16_224": 13,
 }
 FAMILIES = sorted(STAGES)
 
