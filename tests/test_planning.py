@@ -172,7 +172,7 @@ def test_no_weights_are_fetched_for_a_plan(folder: Path, monkeypatch: pytest.Mon
         asked.append(weights)
         return {"pretrained": False}
 
-    monkeypatch.setattr("finetune.models.backbone.pretrained_arguments", arguments)
+    monkeypatch.setattr("finetune.models.creation.pretrained_arguments", arguments)
     finetune.plan(*WORDS, "backbone.name=resnet18.a1_in1k", "backbone.weights=pretrained", "trainer.max_epochs=1")
     assert asked == ["none"]
 
