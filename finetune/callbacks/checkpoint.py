@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 
 from finetune.storage import PART, behind, numbered, publish
-from finetune.tasks.progress import accumulates, can_save
+from finetune.tasks.progress import accumulates, can_save, ends_epoch
 
 NEXT = "next.ckpt"  # complete, but not yet known by its names
 ASK = 10  # steps between two looks at the clock of the first rank, which decides for all
@@ -96,13 +96,18 @@ class Checkpoint(LightningCheckpoint):
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         self._rank = self._place(trainer)
-        exact = not accumulates(trainer)
-        if not trainer.is_last_batch and (exact or self._rank is not None):
-            self.save(trainer, as_last=exact)
+        if not ends_epoch(trainer):
+            self._save_if_wanted(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the epoch, with everything that was noted about it."""
-        self.save(trainer)
+        """Save the epoch, with everything that was noted about it; a training that goes on may go on inside it."""
+        self._save_if_wanted(trainer)
+
+    def _save_if_wanted(self, trainer: pl.Trainer) -> None:
+        """Save as the last where a training can go on from it exactly; else only what is among the best."""
+        exact = not accumulates(trainer)
+        if exact or self._rank is not None:
+            self.save(trainer, as_last=exact)
 
     def save(self, trainer: pl.Trainer, as_last: bool = True) -> None:
         """Save now; called by all ranks.

@@ -62,9 +62,11 @@ class EarlyStopping(LightningEarlyStopping):
         )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop at once where a checkpoint says that the training was over."""
-        patient = self.stopping_reason == EarlyStoppingReason.PATIENCE_EXHAUSTED and self.wait_count < self.patience
-        if self.stopping_reason != EarlyStoppingReason.NOT_STOPPED and not patient:
+        """Stop at once where a checkpoint says that the training was over, unless there is more patience now."""
+        if self.stopping_reason == EarlyStoppingReason.PATIENCE_EXHAUSTED and self.wait_count < self.patience:
+            self.stopping_reason, self.stopping_reason_message = EarlyStoppingReason.NOT_STOPPED, None
+            self.stopped_epoch = 0
+        if self.stopping_reason != EarlyStoppingReason.NOT_STOPPED:
             trainer.should_stop = True
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -52,7 +52,8 @@ class MetricsCSV(pl.Callback):
         row["seconds"] = round(time.perf_counter() - self._began, 3)
         row["lr"] = max((group["lr"] for group in trainer.optimizers[0].param_groups), default=math.nan)
         row |= {"train/loss": float(loss)} if loss is not None else {}
-        self._rows.append(row | self._scores)
+        before = [other for other in self._rows if other["epoch"] < row["epoch"]]  # this one may have been cut short
+        self._rows = [*before, row | self._scores]
         if trainer.is_global_zero:
             write_rows(Path(trainer.default_root_dir) / "metrics.csv", self._rows)
 

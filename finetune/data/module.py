@@ -69,8 +69,11 @@ class SegmentationData(pl.LightningDataModule):
     def state_dict(self) -> dict[str, int]:
         """Where in the data the training is; Lightning puts it into every checkpoint."""
         assert self.trainer is not None
-        epoch, batches = self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
-        place = Place(epoch, batches) if batches < self.trainer.num_training_batches else Place(epoch + 1)
+        loop = self.trainer.fit_loop
+        begun, batches = loop.epoch_progress.current.ready, loop.epoch_loop.batch_progress.current.ready
+        # counted by what was begun: Lightning calls an epoch that a training has ended inside of completed
+        inside = batches < self.trainer.num_training_batches
+        place = Place(max(begun - 1, 0), batches) if inside else Place(begun)
         return {**place._asdict(), **self._amounts()}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:

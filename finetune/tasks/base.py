@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from finetune.models import Segmenter
+from finetune.tasks.progress import cut_short, go_on_by_epochs, inside_epoch
 from finetune.tasks.sharding import like, shard, share, whole
 from finetune.tasks.strategy import FullySharded
 from finetune.tuning.averages import check_resumable
@@ -180,6 +181,8 @@ class TuningTask(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the plan cannot know from the step alone."""
+        if cut_short(self.trainer):
+            checkpoint["loops"]["fit_loop"] = inside_epoch(checkpoint["loops"]["fit_loop"], self.trainer)
         curve = self.course.curve if self.course is not None else None
         checkpoint["tuning"] = {
             "stalls": list(self.timeline.stalls),
@@ -191,6 +194,7 @@ class TuningTask(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on from there; whatever trained trains again at the next `apply_plan`."""
         if self._trainer is not None and self._trainer.state.fn == "fit":
+            go_on_by_epochs(self._trainer)
             check_resumable(checkpoint, [callback.state_key for callback in self._trainer.callbacks])  # type: ignore[attr-defined]  # missing in the class
         state = checkpoint.get("tuning", {})
         stalls, shortest = tuple(state.get("stalls", ())), state.get("epochs", sys.maxsize)

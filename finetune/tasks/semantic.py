@@ -9,6 +9,7 @@ from finetune.losses import SegmentationLoss
 from finetune.metrics.confusion import ConfusionMatrix
 from finetune.models import Segmenter
 from finetune.tasks.base import TuningTask
+from finetune.tasks.progress import ends_epoch
 
 Batch = dict[str, Tensor]
 
@@ -19,7 +20,7 @@ class SemanticTask(TuningTask):
     Losses are sums and counts and scores are one matrix, so both are exact for any batch size and number of devices.
 
     Attributes:
-        train_loss: mean over the images of the last whole epoch, of all ranks.
+        train_loss: mean over the images of the epoch up to its last batch or latest validation, of all ranks.
 
     Args:
         model: what is trained.
@@ -63,8 +64,13 @@ class SemanticTask(TuningTask):
         self._train_loss = LossMean()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Settle the epoch's loss with its last batch, so that it is there when the validation reports."""
-        if self.trainer.is_last_batch:
+        """Settle the epoch's loss with its last batch."""
+        if ends_epoch(self.trainer):
+            self.train_loss = self._reduced(self._train_loss)
+
+    def on_validation_start(self) -> None:
+        """Settle the loss so far: it is there when the validation reports, and the epoch's if that ends behind it."""
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self.train_loss = self._reduced(self._train_loss)
 
     def on_train_epoch_end(self) -> None:

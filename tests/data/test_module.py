@@ -106,21 +106,17 @@ class Recorder(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
+def quick_trainer(**options: object) -> pl.Trainer:
+    shown = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    return pl.Trainer(**dict.fromkeys(shown, False), accelerator="cpu", num_sanity_val_steps=0, **options)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_lightning_gets_the_samples_of_each_epoch_whatever_the_workers(workers):
     train = DrawnDataset(6, 48, transform=Augment(32, rotation=10))
     module = SegmentationData(train, DrawnDataset(3, 32, split="val"), batch_size=3, num_workers=workers, seed=4)
     model = Recorder()
-    trainer = pl.Trainer(
-        max_epochs=2,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
-    trainer.fit(model, module)
+    quick_trainer(max_epochs=2).fit(model, module)
     expected = []
     for epoch in range(2):
         sampler = SegmentationData(train, train, batch_size=3, seed=4).train_dataloader().sampler
@@ -130,6 +126,14 @@ def test_lightning_gets_the_samples_of_each_epoch_whatever_the_workers(workers):
     assert [epoch for epoch, _ in model.batches] == [epoch for epoch, _ in expected]
     assert all(torch.equal(a, b) for (_, a), (_, b) in zip(model.batches, expected, strict=True))
     assert model.scored == [0, 1, 2] * 2
+
+
+@pytest.mark.parametrize(("steps", "place"), [(-1, (3, 0)), (4, (2, 0)), (5, (2, 1))])
+def test_when_a_training_has_ended_its_place_in_the_data_is_behind_the_last_batch(steps, place):
+    module = data(6, batch_size=3)
+    quick_trainer(max_epochs=3, max_steps=steps).fit(Recorder(), module)
+    state = module.state_dict()
+    assert (state["epoch"], state["batches"]) == place
 
 
 def test_the_package_does_not_import_lightning():

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,23 +64,24 @@ def fit(
     average: type[pl.Callback] | None = EMA,
     resume: str | None = None,
     workers: int = 0,
+    schedule: str = "cosine",
+    patience: int = 9,
     **options: Any,
 ) -> Any:
     """Train with all that has a state; the task, or None where the training was cut off."""
-    task = tiny_task(plan=THAWING, schedule_name="cosine")
+    task = tiny_task(plan=THAWING, schedule_name=schedule)
     callbacks: Sequence[pl.Callback] = [
-        *(Tuning(), IoU(table=False), EarlyStopping(patience=9), MetricsCSV()),
+        *(Tuning(), IoU(table=False), EarlyStopping(patience=patience, min_delta=1.0), MetricsCSV()),
         *([average()] if average else []),
         *extra,
         *(Interruption(), Checkpoint(every_n_steps=1)),
     ]
     trainer = tiny_trainer(
         *callbacks,
-        max_epochs=EPOCHS,
+        **{"max_epochs": EPOCHS, **options},
         default_root_dir=folder,
         enable_checkpointing=True,
         plugins=CheckpointFiles(),
-        **options,
     )
     try:
         trainer.fit(task, datamodule=data(workers), ckpt_path=folder / "checkpoints" / resume if resume else None)
@@ -169,6 +171,72 @@ def test_with_accumulated_gradients_and_validations_inside_an_epoch_it_goes_on_e
         for batch in cuts:
             fit(tmp_path / name, CutOff(batch), resume="last.ckpt" if batch != cuts[0] else None, **options)
         assert fit(tmp_path / name, resume="last.ckpt" if cuts else None, **options) is not None
+    assert differences(left(tmp_path / "cut"), left(tmp_path / "whole")) == []
+
+
+@pytest.mark.parametrize("batch", often(4, 8, 9, slow=(1, 2, 3, 5, 6, 7)))
+def test_with_a_number_of_steps_it_goes_on_exactly_too(batch: int, tmp_path: Path) -> None:
+    """Ten steps, which end inside the third epoch."""
+    for name in ("whole", "cut"):
+        if name == "cut":
+            assert fit(tmp_path / name, CutOff(batch), max_steps=10) is None
+        assert fit(tmp_path / name, resume="last.ckpt" if name == "cut" else None, max_steps=10) is not None
+    assert left(tmp_path / "cut")["last.ckpt"]["SegmentationData"]["batches"] == 2
+    assert differences(left(tmp_path / "cut"), left(tmp_path / "whole")) == []
+
+
+LONGER: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "steps": ({"max_steps": 6}, {"max_steps": 10}),
+    "steps and validations": ({"max_steps": 6, "val_check_interval": 2}, {"max_steps": 10, "val_check_interval": 2}),
+    "steps and accumulation": (
+        {"max_steps": 3, "accumulate_grad_batches": 2},
+        {"max_steps": 5, "accumulate_grad_batches": 2},
+    ),
+    "patience": ({"patience": 3, "val_check_interval": 2}, {"patience": 9, "val_check_interval": 2}),
+}
+
+
+@pytest.mark.parametrize("case", LONGER)
+def test_a_training_that_ended_inside_an_epoch_goes_on_for_longer_as_if_it_had_not(case: str, tmp_path: Path) -> None:
+    shorter, longer = LONGER[case]
+    options: dict[str, Any] = {"average": None, "schedule": "constant"}  # what does not depend on the length
+    assert fit(tmp_path / "whole", **options, **longer) is not None
+    first = fit(tmp_path / "cut", **options, **shorter)
+    ended = left(tmp_path / "cut")
+    assert 0 < ended["last.ckpt"]["SegmentationData"]["batches"] < STEPS  # inside an epoch
+    loss = float(ended["rows"][-1]["train/loss"])
+    assert loss == pytest.approx(float(first.train_loss), rel=1e-6)
+    assert loss not in [float(row["train/loss"]) for row in ended["rows"][:-1]]
+    assert fit(tmp_path / "cut", resume="last.ckpt", **options, **longer) is not None
+    found = differences(left(tmp_path / "cut"), left(tmp_path / "whole"))
+    assert [place for place in found if not re.search(r"/(tuning/epochs|patience): \d", place)] == []  # as it began
+
+
+@pytest.mark.parametrize("case", LONGER)
+def test_one_that_is_cut_off_as_it_ends_inside_an_epoch_writes_its_last_row_all_the_same(
+    case: str, tmp_path: Path
+) -> None:
+    """Cut off when all is saved but what comes at the end of the epoch."""
+    options: dict[str, Any] = {"average": None, "schedule": "constant", **LONGER[case][0]}
+
+    class CutBeforeTheEnd(pl.Callback):
+        def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            if not trainer.is_last_batch:
+                raise Cut
+
+    assert fit(tmp_path / "whole", **options) is not None
+    assert fit(tmp_path / "cut", CutBeforeTheEnd(), **options) is None
+    assert fit(tmp_path / "cut", resume="last.ckpt", **options) is not None
+    assert differences(left(tmp_path / "cut"), left(tmp_path / "whole")) == []
+
+
+def test_an_end_inside_an_accumulation_leaves_the_last_checkpoint_that_is_exact(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"average": None, "schedule": "constant", "accumulate_grad_batches": 2}
+    longer = {**options, "val_check_interval": 3, "patience": 9}
+    assert fit(tmp_path / "whole", **longer) is not None
+    assert fit(tmp_path / "cut", **{**longer, "patience": 1}) is not None
+    assert left(tmp_path / "cut")["last.ckpt"]["global_step"] == 3
+    assert fit(tmp_path / "cut", resume="last.ckpt", **longer) is not None
     assert differences(left(tmp_path / "cut"), left(tmp_path / "whole")) == []
 
 
