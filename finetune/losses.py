@@ -3,6 +3,9 @@
 Every function takes logits (B, K, H, W) and a target (B, H, W) of class indices in any integer type. Pixels that
 carry `ignore_index` add nothing to the value and receive a gradient of exactly zero; a batch in which every pixel is
 ignored costs 0, not NaN. Nothing here waits for the GPU: no branch looks at a value of a tensor.
+
+All of them are fractions of sums over pixels, and the sums go through `reduce`: where it adds up those of all devices,
+the loss is that of the whole batch, however many devices share it.
 """
 
 from collections.abc import Callable
@@ -13,6 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 TINY = 1e-7  # only ever divides a numerator that is zero as well
+Reduce = Callable[[Tensor], Tensor]
+
+
+def alone(sums: Tensor) -> Tensor:
+    """The sums as they are: those of a batch that no other device has a part of."""
+    return sums
 
 
 def cross_entropy(
@@ -21,6 +30,7 @@ def cross_entropy(
     ignore_index: int = 255,
     weight: Tensor | None = None,
     label_smoothing: float = 0.0,
+    reduce: Reduce = alone,
 ) -> Tensor:
     """Mean cross-entropy over the pixels that count, each weighted by its class.
 
@@ -32,8 +42,9 @@ def cross_entropy(
         ignore_index: label of the pixels that do not count.
         weight: class weights (K,), same float type as the logits.
         label_smoothing: share of the target spread evenly over all classes, 0..1.
+        reduce: adds up sums over all devices.
     """
-    return _cross_entropy(F.log_softmax(logits, dim=1), target, ignore_index, weight, label_smoothing)
+    return _cross_entropy(F.log_softmax(logits, dim=1), target, ignore_index, weight, label_smoothing, reduce)
 
 
 def dice(
@@ -42,6 +53,7 @@ def dice(
     ignore_index: int = 255,
     weight: Tensor | None = None,
     smooth: float = 0.0,
+    reduce: Reduce = alone,
 ) -> Tensor:
     """One minus soft Dice, taken per class over the whole batch, then averaged over the classes in the target.
 
@@ -55,10 +67,11 @@ def dice(
         weight: class weights (K,) of the mean over classes.
         smooth: added to both sides of the fraction, in pixels; softens the loss of very small classes
             (smp's `smooth` is half of this one).
+        reduce: adds up sums over all devices.
 
     Source: Milletari et al. 2016, https://arxiv.org/abs/1606.04797 (with a plain, not squared, denominator)
     """
-    return _dice(F.softmax(logits, dim=1), target, ignore_index, weight, smooth)
+    return _dice(F.softmax(logits, dim=1), target, ignore_index, weight, reduce, smooth)
 
 
 def ce_dice(
@@ -68,11 +81,12 @@ def ce_dice(
     weight: Tensor | None = None,
     label_smoothing: float = 0.0,
     dice_weight: float = 1.0,
+    reduce: Reduce = alone,
 ) -> Tensor:
     """Cross-entropy plus `dice_weight` times Dice, for little more than one of them: they share the softmax."""
     log_p = F.log_softmax(logits, dim=1)
-    entropy = _cross_entropy(log_p, target, ignore_index, weight, label_smoothing)
-    return entropy + dice_weight * _dice(log_p.exp(), target, ignore_index, weight)
+    entropy = _cross_entropy(log_p, target, ignore_index, weight, label_smoothing, reduce)
+    return entropy + dice_weight * _dice(log_p.exp(), target, ignore_index, weight, reduce)
 
 
 def focal(
@@ -81,6 +95,7 @@ def focal(
     ignore_index: int = 255,
     gamma: float = 2.0,
     weight: Tensor | None = None,
+    reduce: Reduce = alone,
 ) -> Tensor:
     """Cross-entropy with each pixel scaled by (1 - p)^gamma, p the softmax probability of its true class.
 
@@ -93,6 +108,7 @@ def focal(
         ignore_index: label of the pixels that do not count.
         gamma: how strongly easy pixels are turned down.
         weight: class weights (K,), same float type as the logits; the paper's alpha.
+        reduce: adds up sums over all devices.
 
     Source: Lin et al. 2017, https://arxiv.org/abs/1708.02002
     """
@@ -102,7 +118,7 @@ def focal(
     log_p_true = -F.nll_loss(log_p, target, ignore_index=ignore_index, reduction="none")
     # the clamp keeps the gradient of x^gamma finite at p = 1 when gamma < 1
     miss = (-torch.expm1(log_p_true)).clamp_min(TINY)
-    return (miss**gamma * loss).sum() / _pixel_weight(target, ignore_index, weight, loss.dtype)
+    return _mean((miss**gamma * loss).sum(), _pixel_weight(target, ignore_index, weight, loss.dtype), reduce)
 
 
 def mask(
@@ -113,6 +129,7 @@ def mask(
     focal_weight: float = 20.0,
     dice_weight: float = 1.0,
     gamma: float = 2.0,
+    reduce: Reduce = alone,
 ) -> Tensor:
     """Every class's mask by itself: `focal_weight` times sigmoid focal loss, plus `dice_weight` times Dice of sigmoids.
 
@@ -127,6 +144,7 @@ def mask(
         focal_weight: of the focal loss.
         dice_weight: of Dice.
         gamma: how strongly easy pixels are turned down.
+        reduce: adds up sums over all devices.
 
     Source: Cheng et al. 2021, https://arxiv.org/abs/2107.06278
     """
@@ -139,8 +157,8 @@ def mask(
     entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
     by_class = ((0.75 - 0.5 * truth) * miss**gamma * entropy * valid.unsqueeze(1)).sum((0, 2, 3))
     share = torch.ones_like(by_class) if weight is None else weight
-    focused = (by_class * share).sum() / (share.sum() * valid.sum()).clamp_min(TINY)
-    return focal_weight * focused + dice_weight * _dice(p, target, ignore_index, weight)
+    focused = _mean((by_class * share).sum(), share.sum() * valid.sum().to(share.dtype), reduce)
+    return focal_weight * focused + dice_weight * _dice(p, target, ignore_index, weight, reduce)
 
 
 LOSSES: dict[str, Callable[..., Tensor]] = {
@@ -206,13 +224,20 @@ class SegmentationLoss(nn.Module):
         }[name]
         self.register_buffer("class_weights", _as_weights(class_weights), persistent=False)
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Scalar float32 loss of logits (B, K, H, W) against labels (B, H, W)."""
+    def forward(self, logits: Tensor, target: Tensor, reduce: Reduce = alone) -> Tensor:
+        """Scalar loss of logits (B, K, H, W) against labels (B, H, W); float32, or float64 for logits of that type.
+
+        Args:
+            logits: of this device's part of the batch.
+            target: of the same part.
+            reduce: adds up sums over all devices; the loss is then of the whole batch.
+        """
         self._check_shapes(logits, target)
         # half precision overflows in Dice: its sums run over every pixel of the batch
         with torch.autocast(device_type=logits.device.type, enabled=False):
-            loss = LOSSES[self.name]
-            return loss(logits.float(), target, self.ignore_index, weight=self.class_weights, **self.options)
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            weight = None if self.class_weights is None else self.class_weights.to(logits.dtype)
+            return LOSSES[self.name](logits, target, self.ignore_index, weight=weight, reduce=reduce, **self.options)
 
     def _check_shapes(self, logits: Tensor, target: Tensor) -> None:
         batch, classes, *size = logits.shape
@@ -235,7 +260,7 @@ class SegmentationLoss(nn.Module):
 
 
 def _cross_entropy(
-    log_p: Tensor, target: Tensor, ignore_index: int, weight: Tensor | None, label_smoothing: float
+    log_p: Tensor, target: Tensor, ignore_index: int, weight: Tensor | None, label_smoothing: float, reduce: Reduce
 ) -> Tensor:
     target = target.long()
     total = F.nll_loss(log_p, target, weight, ignore_index=ignore_index, reduction="sum")
@@ -243,18 +268,25 @@ def _cross_entropy(
         every_class = -log_p.sum(1) if weight is None else -torch.einsum("bkhw,k->bhw", log_p, weight)
         spread = (every_class * (target != ignore_index)).sum() / log_p.shape[1]
         total = (1 - label_smoothing) * total + label_smoothing * spread
-    return total / _pixel_weight(target, ignore_index, weight, log_p.dtype)
+    return _mean(total, _pixel_weight(target, ignore_index, weight, log_p.dtype), reduce)
 
 
 def _pixel_weight(target: Tensor, ignore_index: int, weight: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """Sum of the class weights over the pixels that count; never 0."""
+    """Sum of the class weights over the pixels that count."""
     valid = target != ignore_index
     if weight is None:
-        return valid.sum().to(dtype).clamp_min(1.0)
-    return (weight[target.masked_fill(~valid, 0)] * valid).sum().clamp_min(TINY)
+        return valid.sum().to(dtype)
+    return (weight[target.masked_fill(~valid, 0)] * valid).sum()
 
 
-def _dice(p: Tensor, target: Tensor, ignore_index: int, weight: Tensor | None, smooth: float = 0.0) -> Tensor:
+def _mean(total: Tensor, weight: Tensor, reduce: Reduce) -> Tensor:
+    total, weight = reduce(torch.stack([total, weight])).unbind()
+    return total / weight.clamp_min(TINY)
+
+
+def _dice(
+    p: Tensor, target: Tensor, ignore_index: int, weight: Tensor | None, reduce: Reduce, smooth: float = 0.0
+) -> Tensor:
     target = target.long()
     valid = target != ignore_index
     label = target.masked_fill(~valid, 0)  # any class will do: its probability is zeroed next
@@ -263,7 +295,8 @@ def _dice(p: Tensor, target: Tensor, ignore_index: int, weight: Tensor | None, s
 
     overlap = _sum_per_class(p_true, label, p.shape[1])
     size = _sum_per_class(valid.to(p.dtype), label, p.shape[1])
-    score = (2 * overlap + smooth) / (p.sum((0, 2, 3)) + size + smooth).clamp_min(TINY)
+    overlap, predicted, size = reduce(torch.stack([overlap, p.sum((0, 2, 3)), size])).unbind()
+    score = (2 * overlap + smooth) / (predicted + size + smooth).clamp_min(TINY)
 
     share = (size > 0).to(p.dtype) if weight is None else (size > 0) * weight
     return ((1 - score) * share).sum() / share.sum().clamp_min(TINY)

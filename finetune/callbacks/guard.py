@@ -49,6 +49,7 @@ class Guard(pl.Callback):
         self._skipped = 0  # in a row
         self._images: list[Tensor] = []  # indices, by batch since the last step
         self._losses: list[Tensor] = []
+        self._sums: list[list[Tensor]] = []  # what this rank has a part of each loss
         self._statistics: list[tuple[list[Tensor], list[Tensor]]] = []  # and what they were before the step
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -68,7 +69,7 @@ class Guard(pl.Callback):
     ) -> None:
         """Note the images; keep the statistics from before the first batch of a step."""
         if batch_idx % trainer.accumulate_grad_batches == 0:
-            self._images, self._losses = [], []
+            self._images, self._losses, self._sums = [], [], []
             for now, before in self._statistics:
                 torch._foreach_copy_(before, now)
         self._images.append(batch["index"])
@@ -81,6 +82,7 @@ class Guard(pl.Callback):
         has to ask the others as long as all is well.
         """
         self._losses.append(loss.detach().clone())
+        self._sums.append(_task(pl_module).own_sums)
         loss.mul_(loss.detach() * 0 + 1)
 
     def on_before_optimizer_step(
@@ -115,7 +117,8 @@ class Guard(pl.Callback):
     def _complaint(self, trainer: pl.Trainer, task: TuningTask) -> str | None:
         """What is wrong with the step, and with which images; None if nothing is."""
         batches = self._batches(trainer)
-        diverged = [(loss, images) for loss, images in batches if not math.isfinite(loss)]
+        spoilt = [(loss, images) for loss, images, own in batches if not own]  # by one rank for all of them
+        diverged = spoilt or [(loss, images) for loss, images, _ in batches if not math.isfinite(loss)]
         place = f"epoch {trainer.current_epoch + 1}, step {trainer.global_step + 1}"
         if diverged:
             images = [i for _, some in diverged for i in some]
@@ -125,17 +128,20 @@ class Guard(pl.Callback):
         finite = _finite(trainer, {name: p.grad for name, p in task.model.named_parameters() if p.grad is not None})
         if all(finite.values()):  # only the norm of all is too large for its type
             return None
-        loss = sum(loss for loss, _ in batches) / len(batches)
-        images = [i for _, some in batches for i in some]
+        loss = sum(loss for loss, *_ in batches) / len(batches)
+        images = [i for _, some, _ in batches for i in some]
         return f"{place}: the loss is {loss:.4g}, but {_broken(finite, task.places)} {_named(trainer, images)}"
 
-    def _batches(self, trainer: pl.Trainer) -> list[tuple[float, list[int]]]:
-        """Loss and images of the step's batches on all ranks, which have equally many."""
+    def _batches(self, trainer: pl.Trainer) -> list[tuple[float, list[int], bool]]:
+        """Loss, images and whether their sums are finite, of the step's batches on all ranks, equally many on each."""
         counts, scaler = [len(images) for images in self._images], _scaler(trainer)
         factor = trainer.accumulate_grad_batches / (scaler.get_scale() if scaler is not None else 1.0)
         losses = trainer.strategy.all_gather(torch.stack(self._losses) * factor).flatten().tolist()
         images = trainer.strategy.all_gather(torch.cat(self._images)).view(-1, sum(counts))
-        return list(zip(losses, (batch.tolist() for rank in images for batch in rank.split(counts)), strict=True))
+        named = (batch.tolist() for rank in images for batch in rank.split(counts))
+        finite = [int(all(bool(part.isfinite().all()) for part in sums)) for sums in self._sums]
+        own = trainer.strategy.all_gather(torch.tensor(finite, device=self._losses[0].device)).flatten().tolist()
+        return list(zip(losses, named, map(bool, own), strict=True))
 
 
 def _norm(gradients: Sequence[Tensor]) -> float:

@@ -7,11 +7,10 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
 from finetune.tasks import TuningTask
-from finetune.tasks.ranks import average_statistics, check_ranks_agree, wrap_again
+from finetune.tasks.ranks import average_statistics, check_ranks_agree, keep_buffers, wrap_again
 from finetune.tuning.describe import describe_change
 from finetune.tuning.record import RateRecord
 from finetune.tuning.schedules import Plateau
@@ -62,7 +61,9 @@ class Tuning(pl.Callback):
             self._detector.load_state_dict(self._restored["detector"])
             self.record.load_state_dict(self._restored["record"])
             self._best, self._due = self._restored["best"], self._restored["due"]
+        keep_buffers(trainer)
         self._advance(trainer, _task(pl_module), resumed=bool(self._restored))
+        _task(pl_module).refresh_rates()  # a checkpoint has those of a training that may have been shorter
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Thaw and freeze what is due, whatever called `train()` meanwhile."""
@@ -79,10 +80,11 @@ class Tuning(pl.Callback):
             rates = [group["lr"] for group in optimizer.param_groups]
             self.record.add(trainer.global_step / task.course.steps, rates, self._trained)
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Bring batch-norm statistics together: each rank has those of its own images."""
-        if trainer.state.fn == "fit":
-            average_statistics(trainer, self._norms)
+        average_statistics(trainer, self._norms)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Apply the plan after a validation in the middle of an epoch too, and see whether the score has stalled."""
@@ -132,7 +134,7 @@ class Tuning(pl.Callback):
     def _apply(self, task: TuningTask) -> bool:
         changed = task.apply_plan()
         self._trained = task.trainable()
-        self._norms = [module for module in task.model.modules() if isinstance(module, _NormBase) and module.training]
+        self._norms = [m for m in task.model.modules() if m.training and getattr(m, "running_var", None) is not None]
         return changed
 
     def _watch(self, trainer: pl.Trainer, task: TuningTask) -> None:

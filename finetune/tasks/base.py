@@ -53,6 +53,7 @@ class TuningTask(pl.LightningModule):
         groups: of the optimizer.
         timeline: how long the training is, and when its score stalled.
         course: of the learning rates; there once the optimizer is.
+        own_sums: what this rank had a part of the last loss, which is that of all ranks.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class TuningTask(pl.LightningModule):
         backbone = {name: p for name, p in self._tunable.items() if name.startswith("backbone.")}
         self._start = {name: p.detach().clone() for name, p in backbone.items()} if l2_sp else {}
         self._plateau: dict[str, Any] = {}
+        self.own_sums: list[Tensor] = []
 
     def trainable(self) -> set[str]:
         """Names of the parameters that train in the current epoch."""

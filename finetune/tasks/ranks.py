@@ -24,6 +24,13 @@ def wrap_again(trainer: pl.Trainer) -> None:
         strategy.model = strategy.lightning_module
         gc.collect()  # the old reducer's hooks go only when the old wrapper does
         strategy.configure_ddp()
+        keep_buffers(trainer)
+
+
+def keep_buffers(trainer: pl.Trainer) -> None:
+    """Let every rank keep its buffers; with `average_statistics` they have what DDP would send before each step."""
+    if isinstance(trainer.strategy.model, DistributedDataParallel):
+        trainer.strategy.model.broadcast_buffers = False
 
 
 def check_ranks_agree(trainer: pl.Trainer, model: nn.Module) -> None:
@@ -45,11 +52,27 @@ def check_ranks_agree(trainer: pl.Trainer, model: nn.Module) -> None:
         )
 
 
+def sum_over_ranks(trainer: pl.Trainer, own: Tensor) -> Tensor:
+    """The sum of what all ranks have, with the gradient that makes their mean that of the sum.
+
+    DDP and FSDP average gradients over the ranks, so what a rank has counts as often as there are ranks.
+
+    Args:
+        trainer: whose ranks take part; all of them call.
+        own: of this rank, of any shape, the same on all of them.
+    """
+    if trainer.world_size == 1:
+        return own
+    total: Tensor = trainer.strategy.reduce(own.detach().clone(), reduce_op="sum")
+    counted = own * trainer.world_size
+    return total + (counted - counted.detach())
+
+
 def average_statistics(trainer: pl.Trainer, norms: Iterable[nn.Module]) -> None:
     """Give all ranks the mean of their batch-norm statistics, where DDP would give them those of the first rank.
 
-    Statistics that are the same on all ranks stay as they are, to the last bit: a training that is resumed right before
-    a validation averages twice.
+    After every step: the statistics are weighted sums over the steps, so this is the mean of what each batch has, and a
+    checkpoint, which is of one rank, is that of all.
 
     Args:
         trainer: whose ranks take part.
@@ -63,11 +86,6 @@ def average_statistics(trainer: pl.Trainer, norms: Iterable[nn.Module]) -> None:
     ]
     if trainer.world_size == 1 or not statistics:
         return
-    own = torch.cat([buffer.flatten() for buffer in statistics])
-    lowest = trainer.strategy.reduce(own.clone(), reduce_op="min")
-    # of what lies above the lowest, which is exactly 0 where all agree: a mean of three equal numbers may round
-    mean = lowest + trainer.strategy.reduce(own - lowest, reduce_op="mean")
-    for buffer, values in zip(
-        statistics, mean.split_with_sizes([buffer.numel() for buffer in statistics]), strict=True
-    ):
-        buffer.copy_(values.view_as(buffer))
+    mean: Tensor = trainer.strategy.reduce(torch.cat([buffer.flatten() for buffer in statistics]), reduce_op="mean")
+    parts = mean.split_with_sizes([buffer.numel() for buffer in statistics])
+    torch._foreach_copy_(statistics, [part.view_as(b) for part, b in zip(parts, statistics, strict=True)])

@@ -5,11 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finetune.losses import SegmentationLoss
+from finetune.losses import Reduce, SegmentationLoss, alone
 from finetune.metrics.confusion import ConfusionMatrix
 from finetune.models import Segmenter
 from finetune.tasks.base import TuningTask
 from finetune.tasks.progress import ends_epoch
+from finetune.tasks.ranks import sum_over_ranks
 
 Batch = dict[str, Tensor]
 
@@ -41,23 +42,29 @@ class SemanticTask(TuningTask):
         self._eval_loss = LossMean()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of a batch of `image` (B, C, H, W), uint8, and `mask` (B, H, W), uint8."""
-        loss, auxiliary = self.losses(batch["image"], batch["mask"])
+        """Loss of a batch of `image` (B, C, H, W), uint8, and `mask` (B, H, W), uint8, together with other ranks'."""
+        self.own_sums = []
+        loss, auxiliary = self.losses(batch["image"], batch["mask"], self._over_ranks)
         counted = (batch["mask"] != self.ignore_index).flatten(1).any(dim=1).sum()
         # a step that is left out, because its loss is not finite, leaves the epoch's mean alone
         self._train_loss.add(loss.detach().nan_to_num(0, 0, 0), counted * loss.isfinite())
         return loss + auxiliary + self.penalty()
 
-    def losses(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    def losses(self, images: Tensor, masks: Tensor, reduce: Reduce = alone) -> tuple[Tensor, Tensor]:
         """The loss of the logits, and that of what a head learns from besides, weighed; 0 for most heads.
 
         Args:
             images: (B, C, H, W), uint8.
             masks: (B, H, W), of any integer type.
+            reduce: adds up sums over all devices.
         """
         logits, *others = self.model(self.model.normalize(images), auxiliary=True)
-        auxiliary = [self.loss.auxiliary_weight * self.loss(scores, masks) for scores in others]
-        return self.loss(logits, masks), sum(auxiliary, logits.new_zeros(()))
+        auxiliary = [self.loss.auxiliary_weight * self.loss(scores, masks, reduce) for scores in others]
+        return self.loss(logits, masks, reduce), sum(auxiliary, logits.new_zeros(()))
+
+    def _over_ranks(self, sums: Tensor) -> Tensor:
+        self.own_sums.append(sums.detach())
+        return sum_over_ranks(self.trainer, sums) if self._trainer is not None else sums
 
     def on_train_epoch_start(self) -> None:
         """Begin to count the epoch's loss."""

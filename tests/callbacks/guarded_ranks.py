@@ -55,7 +55,7 @@ def fit(strategy: str, kind: str, skip: int) -> dict[str, Any]:
 
 def main(folder: Path, rank: int) -> None:
     torch.set_num_threads(1)
-    cases = [("ddp", "constant", 0), ("ddp", "gradient", 0), ("ddp", "constant", 1)]
+    cases = [("ddp", "constant", 0), ("ddp", "gradient", 0), ("ddp", "input", 0), ("ddp", "constant", 1)]
     cases += [("fsdp2", "constant", 0), ("fsdp2", "gradient", 1)]
     torch.save({"/".join(map(str, case)): fit(*case) for case in cases}, folder / f"rank_{rank}.pt")
 

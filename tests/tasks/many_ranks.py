@@ -154,17 +154,14 @@ def training(options: dict[str, Any], folder: Path) -> Result:
 
 
 def averaged(trainer: pl.Trainer, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Statistics that all ranks share and of each its own, before and after they were averaged."""
-    kept = {}
-    for name, seed in (("shared", 0), ("own", trainer.global_rank)):
-        norm = nn.BatchNorm1d(999, dtype=dtype)
-        generator = torch.Generator().manual_seed(seed)
-        nn.init.normal_(norm.running_mean, generator=generator)
-        nn.init.uniform_(norm.running_var, generator=generator)
-        kept[name] = torch.cat([norm.running_mean, norm.running_var])
-        average_statistics(trainer, [norm])
-        kept[f"{name} averaged"] = torch.cat([norm.running_mean, norm.running_var])
-    return kept
+    """Statistics of each rank's own, before and after they were averaged."""
+    norm = nn.BatchNorm1d(999, dtype=dtype)
+    generator = torch.Generator().manual_seed(trainer.global_rank)
+    nn.init.normal_(norm.running_mean, generator=generator)
+    nn.init.uniform_(norm.running_var, generator=generator)
+    own = torch.cat([norm.running_mean, norm.running_var])
+    average_statistics(trainer, [norm])
+    return {"own": own, "averaged": torch.cat([norm.running_mean, norm.running_var])}
 
 
 def run_rank(rank: int, world_size: int, port: int, folder: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from finetune.tasks.ranks import check_ranks_agree
 from tests.tasks.many_ranks import results
 from tests.tasks.two_processes import run_two_ranks
-from tests.tasks.two_ranks import PRESETS, fit, task
+from tests.tasks.two_ranks import EPOCHS, FIRST_NORM, LOSSES, PRESETS, fit, task
 
 
 @pytest.fixture(scope="module")
@@ -46,26 +46,42 @@ def test_only_the_gradients_of_what_trains_are_reduced(ranks: list[dict[str, Any
     assert changes == {"head_then_full": 2, "gradual": 3, "gradual_layer_decay": 3, "freeze_again": 2}.get(preset, 1)
 
 
-def test_both_ranks_validate_with_the_mean_of_their_batch_norm_statistics(ranks: list[dict[str, Any]]) -> None:
+@pytest.mark.parametrize("loss", LOSSES)
+def test_two_ranks_learn_from_the_loss_of_the_whole_batch(ranks: list[dict[str, Any]], loss: str) -> None:
+    alone = fit(task("full", loss=loss), 1)
+    for name, tensor in ranks[0][loss].items():
+        torch.testing.assert_close(tensor, alone[name], rtol=1e-5, atol=1e-7, msg=name)
+
+
+def test_batch_norm_statistics_are_those_of_the_images_of_both_ranks(ranks: list[dict[str, Any]]) -> None:
     first, second = (rank["batch_norm"] for rank in ranks)
-    assert len(first["own"]) > 10
-    assert any(not torch.equal(value, second["own"][name]) for name, value in first["own"].items())
-    for name, value in first["own"].items():
-        torch.testing.assert_close(first["validated"][name], (value + second["own"][name]) / 2)
-        assert torch.equal(first["validated"][name], second["validated"][name])
+    assert len(first["met"]) == len(second["met"]) > 4
+    mean, variance = torch.zeros(1), torch.ones(1)
+    for own, other in zip(first["met"], second["met"], strict=True):
+        assert not torch.allclose(own, other)
+        batch = (own + other) / 2
+        mean, variance = 0.9 * mean + 0.1 * batch[0], 0.9 * variance + 0.1 * batch[1]
+    torch.testing.assert_close(first["validated"][-1][f"{FIRST_NORM}.running_mean"], mean)
+    torch.testing.assert_close(first["validated"][-1][f"{FIRST_NORM}.running_var"], variance)
+
+
+def test_both_ranks_validate_with_the_same_batch_norm_statistics(ranks: list[dict[str, Any]]) -> None:
+    first, second = (rank["batch_norm"]["validated"] for rank in ranks)
+    assert len(first) == EPOCHS
+    for one, other in zip(first, second, strict=True):
+        assert len(one) > 10
+        assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 @pytest.mark.parametrize("size", [2, 3, 4])
-def test_statistics_become_the_mean_of_all_ranks_and_then_stay_to_the_last_bit(size: int) -> None:
+def test_statistics_become_the_mean_of_all_ranks(size: int) -> None:
     for kind, dtype in enumerate((torch.float32, torch.float64)):
         ranks = [rank["averaged"][kind] for rank in results()[size]]
         mean = torch.stack([rank["own"].double() for rank in ranks]).mean(0).to(dtype)
         for rank in ranks:
-            assert rank["shared"].dtype == dtype
-            assert torch.equal(rank["shared averaged"], rank["shared"])
-            torch.testing.assert_close(rank["own averaged"], mean)
-            assert torch.equal(rank["own averaged"], ranks[0]["own averaged"])
-            assert not torch.equal(rank["own averaged"], rank["own"])
+            torch.testing.assert_close(rank["averaged"], mean)
+            assert torch.equal(rank["averaged"], ranks[0]["averaged"])
+            assert not torch.equal(rank["averaged"], rank["own"])
 
 
 def test_without_wrapping_anew_the_ranks_would_drift_apart(ranks: list[dict[str, Any]]) -> None:

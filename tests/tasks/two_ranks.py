@@ -16,7 +16,8 @@ import finetune.callbacks.tuning as tuning_callback
 from finetune import build
 from finetune.callbacks import IoU, Tuning
 from finetune.config import compose, plain
-from finetune.data import CLASS_NAMES, DrawnDataset
+from finetune.data import CLASS_NAMES, DrawnDataset, Key
+from finetune.data.dataset import Sample
 from finetune.data.module import SegmentationData
 from finetune.losses import SegmentationLoss
 from finetune.models import Segmenter
@@ -24,6 +25,7 @@ from finetune.tasks import SemanticTask
 from tests.tasks.tiny_run import tiny_trainer
 
 EPOCHS = 4
+FIRST_NORM = "backbone.model.bn1"
 PRESETS = {
     "full": (),
     "frozen": (),
@@ -44,18 +46,38 @@ def settings(preset: str) -> dict[str, Any]:
     return plain(compose(*words, "optimizer=sgd", "optimizer.lr=0.01", "schedule=cosine"))
 
 
-def task(preset: str, backbone: str = "test_convnext.r160_in1k") -> SemanticTask:
-    """Without batch norm, whose statistics depend on the images of a rank, and with a loss that is a plain mean."""
+LOSSES: dict[str, dict[str, float]] = {
+    "cross_entropy": {"label_smoothing": 0.1},
+    "dice": {},
+    "focal": {},
+    "mask": {},
+    "ce_dice": {"label_smoothing": 0.1},
+}
+
+
+class Uneven(DrawnDataset):
+    """Pictures of which unequal parts do not count, and of one nothing."""
+
+    def __getitem__(self, key: int | Key) -> Sample:
+        sample = super().__getitem__(key)
+        mask = sample["mask"].clone()
+        mask[:, : 32 if sample["index"] == 3 else 3 * sample["index"]] = 255
+        return {**sample, "mask": mask}
+
+
+def task(preset: str, backbone: str = "test_convnext.r160_in1k", loss: str = "ce_dice") -> SemanticTask:
+    """Without batch norm, which sees the images of a rank alone, and without dropout, which each rank draws itself."""
     config = settings(preset)
     torch.manual_seed(0)
-    small = {"pyramid_channels": 32, "segmentation_channels": 64, "dropout": 0.0}  # each rank drops its own
+    small = {"pyramid_channels": 32, "segmentation_channels": 64, "dropout": 0.0}
     model = Segmenter(backbone, "fpn", CLASS_NAMES, weights="none", head_options=small, lora=config["tuning"]["lora"])
-    return build.untrained_task(config, model, SegmentationLoss("cross_entropy"), 255)
+    weights = torch.linspace(0.5, 2, len(CLASS_NAMES))
+    return build.untrained_task(config, model, SegmentationLoss(loss, class_weights=weights, **LOSSES[loss]), 255)
 
 
 def data(ranks: int) -> SegmentationData:
     """Batches that hold the same images over all ranks together."""
-    return SegmentationData(DrawnDataset(8, 32, 0), DrawnDataset(3, 32, 0, "val"), batch_size=4 // ranks)
+    return SegmentationData(Uneven(8, 32, 0), DrawnDataset(3, 32, 0, "val"), batch_size=4 // ranks)
 
 
 class Reduced(pl.Callback):
@@ -72,20 +94,23 @@ class Reduced(pl.Callback):
 
 
 class Statistics(pl.Callback):
-    """Keeps this rank's batch-norm statistics of the last training step, and those that were then validated."""
+    """Keeps what the first batch norm meets on this rank in each step, and all statistics at every validation."""
 
     def __init__(self) -> None:
-        self.own: dict[str, torch.Tensor] = {}
-        self.validated: dict[str, torch.Tensor] = {}
+        self.met: list[torch.Tensor] = []
+        self.validated: list[dict[str, torch.Tensor]] = []
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
-        self.own = self._copies(pl_module)
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        pl_module.model.get_submodule(FIRST_NORM).register_forward_pre_hook(self._meet)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self.validated = self._copies(pl_module)
+        buffers = pl_module.model.named_buffers()
+        self.validated.append({name: buffer.clone() for name, buffer in buffers if "running" in name})
 
-    def _copies(self, pl_module: Any) -> dict[str, torch.Tensor]:
-        return {name: buffer.clone() for name, buffer in pl_module.model.named_buffers() if "running" in name}
+    def _meet(self, norm: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        if norm.training:
+            values = inputs[0].detach().movedim(1, 0).flatten(1)
+            self.met.append(torch.stack([values.mean(1), values.var(1)]))
 
 
 def fit(made: SemanticTask, ranks: int, *callbacks: pl.Callback) -> dict[str, torch.Tensor]:
@@ -117,7 +142,9 @@ def main(folder: Path, rank: int) -> None:
         kept[preset] = {"state": fit(task(preset), 2, reduced), "reduced": reduced.seen}
     statistics = Statistics()
     fit(task("head_then_full", "test_resnet.r160_in1k"), 2, statistics)
-    kept["batch_norm"] = {"own": statistics.own, "validated": statistics.validated}
+    kept["batch_norm"] = {"met": statistics.met, "validated": statistics.validated}
+    for loss in LOSSES:
+        kept[loss] = fit(task("full", loss=loss), 2)
     kept["diverged"] = without_wrapping(lambda: fit(task("gradual"), 2), check=False)
     kept["noticed"] = without_wrapping(lambda: fit(task("gradual"), 2), check=True)
     torch.save(kept, folder / f"rank_{rank}.pt")
