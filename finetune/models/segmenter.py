@@ -1,5 +1,6 @@
 """A pretrained backbone with a segmentation head: plain torch, any image size."""
 
+import fnmatch
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -141,6 +142,12 @@ class Segmenter(nn.Module):
     def unused_parameters(self) -> set[str]:
         """Names of parameters that the logits do not depend on, such as the backbone's classifier."""
         return {f"backbone.{name}" for name in self.backbone.unused_parameters()}
+
+    def undecayed(self) -> set[str]:
+        """Names of parameters that timm exempts from weight decay, such as tokens and tables of position biases."""
+        patterns = getattr(self.backbone.model, "no_weight_decay", set)()
+        names = [name for name, _ in self.backbone.model.named_parameters()]
+        return {f"backbone.model.{name}" for pattern in patterns for name in fnmatch.filter(names, pattern)}
 
     @property
     def adapted(self) -> bool:

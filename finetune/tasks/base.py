@@ -86,7 +86,7 @@ class TuningTask(pl.LightningModule):
         self.places = layout(self._tunable, model.layer_groups(fine=self.plan.layers == "blocks"))
         self.assigned = self.plan.assign(self.places)
         check_norms(model, self.assigned)
-        self.groups = parameter_groups(self.places, self.assigned, lr, weight_decay)
+        self.groups = parameter_groups(self.places, self.assigned, lr, weight_decay, model.undecayed())
         self.timeline = Timeline()
         self.course: Course | None = None
         backbone = {name: p for name, p in self._tunable.items() if name.startswith("backbone.")}

@@ -1,6 +1,6 @@
 """Optimizer groups: fixed before the first step, each with its own learning rate and weight decay."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ class Group:
         label: the place alone: a layer group where the rule tells them apart, else a part of the model.
         assignment: the rule that holds for all of them.
         lr: peak learning rate.
-        weight_decay: 0 for norms and biases.
+        weight_decay: 0 for norms, biases, and what else should not decay.
         parameters: their full names.
     """
 
@@ -32,18 +32,23 @@ class Group:
 
 
 def parameter_groups(
-    places: Mapping[str, Place], assigned: Mapping[str, Assignment], lr: float, weight_decay: float
+    places: Mapping[str, Place],
+    assigned: Mapping[str, Assignment],
+    lr: float,
+    weight_decay: float,
+    undecayed: Collection[str] = (),
 ) -> list[Group]:
     """One group for each rule, part of the model, layer group if the rule varies with depth, and decay or none.
 
     Frozen parameters are in a group too: without a gradient they cost no optimizer state, and thawing them later
-    changes no group. Vectors (norms and biases) do not decay.
+    changes no group. Norms and biases do not decay.
 
     Args:
         places: of the parameters, by name.
         assigned: name -> the rule that takes it.
         lr: the optimizer's learning rate, before each rule's scale.
         weight_decay: for kernels and matrices whose rule has none of its own.
+        undecayed: names of further parameters that do not decay.
 
     Returns:
         Groups in the order of their first parameters.
@@ -53,7 +58,8 @@ def parameter_groups(
         assignment = assigned[name]
         # without a difference between layer groups, fewer and larger groups make the optimizer's step faster
         deep = assignment.rule.varies_with_depth
-        key = (assignment if deep else Assignment(assignment.rule), place.label if deep else place.part, place.ndim > 1)
+        decays = place.ndim > 1 and not name.endswith(".bias") and name not in undecayed
+        key = (assignment if deep else Assignment(assignment.rule), place.label if deep else place.part, decays)
         members.setdefault(key, []).append(name)
     labels = _labels(members, places)
     groups = []

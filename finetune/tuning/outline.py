@@ -26,7 +26,7 @@ class Row:
         start: learning rate at the phase's first step.
         peak: the highest in the phase.
         end: at its last step.
-        weight_decay: of kernels; norms and biases never decay.
+        weight_decay: of kernels; norms, biases and tables of positions never decay.
         norms: what its batch norms do: train, eval, adapt, or frozen.
     """
 

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from timm.optim import param_groups_weight_decay
 from torch import nn
 
 from finetune.models import Segmenter
+from finetune.tasks import SemanticTask
 from finetune.tuning.groups import Group, optimizer_groups, parameter_groups
 from finetune.tuning.layout import layout
 from finetune.tuning.plan import Plan, Rule
@@ -162,3 +164,18 @@ def test_labels_tell_groups_of_different_rules_apart(model: Segmenter) -> None:
     rules = (Rule("backbone.norms_and_biases"), Rule("."))
     labels = dict.fromkeys(group.label for group in described(model, Plan(rules)))
     assert list(labels) == ["backbone (.)", "backbone (backbone.norms_and_biases)", "decoder", "head"]
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "swin_tiny_patch4_window7_224", "levit_128s"])
+def test_of_a_backbone_the_same_decays_as_with_timm(name: str) -> None:
+    with torch.device("meta"):
+        task = SemanticTask(Segmenter(name, "linear", 2, weights="none"), weight_decay=DECAY)
+    backbone = task.model.backbone.model
+    exempt = backbone.no_weight_decay() if hasattr(backbone, "no_weight_decay") else ()
+    theirs = param_groups_weight_decay(backbone, DECAY, no_weight_decay_list=exempt)
+    spared = {id(parameter) for group in theirs if not group["weight_decay"] for parameter in group["params"]}
+    ours = [(name, not group.weight_decay) for group in task.groups for name in group.parameters]
+    parameters = dict(task.model.named_parameters())
+    assert len(ours) > 20
+    for name, rests in ours:
+        assert not name.startswith("backbone.") or rests == (id(parameters[name]) in spared), name
