@@ -15,13 +15,14 @@ from lightning.pytorch.loggers import Logger
 from timm.optim import create_optimizer_v2
 
 from finetune.callbacks import Interruption, Tuning
-from finetune.config import ConfigError
+from finetune.config import ConfigError, usage
 from finetune.data import shortlist
 from finetune.data.module import SegmentationData
 from finetune.datasets import Data, loss_weights
 from finetune.loggers import continued
 from finetune.losses import SegmentationLoss
 from finetune.models import Segmenter
+from finetune.models.sizes import can_be_built_for_another, check_size
 from finetune.options import Config, known_options, without_name
 from finetune.storage import CheckpointFiles
 from finetune.tasks import SemanticTask
@@ -35,15 +36,21 @@ from finetune.tuning.timing import Timeline, check_timing
 C = TypeVar("C", bound=pl.Callback)
 
 
-def model(config: Config, classes: Sequence[str]) -> Segmenter:
-    """Backbone and head, with the weights that were asked for."""
+def model(config: Config, classes: Sequence[str], weighted: bool = True) -> Segmenter:
+    """Backbone and head.
+
+    Args:
+        config: of a training.
+        classes: their names.
+        weighted: with the weights that were asked for; or with random ones, everything else being the same.
+    """
     backbone, head = config["backbone"], config["head"]
     torch.manual_seed(config["seed"])  # the head's first weights
     made = Segmenter(
         backbone["name"],
         head["name"],
         classes,
-        weights=str(backbone["weights"] or "none"),
+        weights=str(backbone["weights"] or "none") if weighted else "none",
         in_channels=backbone["in_channels"],
         backbone_options=backbone["options"],
         head_options=without_name(head),
@@ -66,18 +73,24 @@ def auxiliary(config: Config) -> Config | None:
 def image_size(config: Config) -> tuple[int, int] | None:
     """The size that a backbone of one size alone is built for: its own setting, else that of the training's crops.
 
+    None, for the size of the weights, where there is neither, or where timm does not resample the weights' tables.
+
     Raises:
         ConfigError: it is no height and width.
 
-    >>> image_size({"backbone": {"image_size": None}, "augment": {"crop": 320}})
+    >>> image_size({"backbone": {"image_size": None, "name": "levit_128", "weights": "none"}, "augment": {"crop": 320}})
     (320, 320)
     """
-    asked = config["backbone"]["image_size"] or config["augment"].get("crop")
+    backbone = config["backbone"]
+    weighted = str(backbone["weights"] or "none") != "none"
+    asked = backbone["image_size"]
+    if asked is None and can_be_built_for_another(backbone["name"], weighted):
+        asked = config["augment"].get("crop")
     pair = [asked, asked] if isinstance(asked, int) else asked
     if pair is None:
         return None
-    if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(side, int) and side > 0 for side in pair)):
-        raise ConfigError(f"backbone.image_size={asked}: expected [height, width] in pixels, or null.")
+    with usage():
+        check_size(pair)
     return pair[0], pair[1]
 
 
@@ -87,8 +100,8 @@ def model_from(config: Config, classes: Sequence[str], source: Segmenter) -> tup
     Raises:
         ConfigError: it has another backbone.
     """
-    weightless = {**config, "backbone": {**config["backbone"], "weights": "none"}}
-    made = model({**weightless, "tuning": {**config["tuning"], "lora": None}}, classes)
+    sized = {**config, "backbone": {**config["backbone"], "image_size": _size_of(config, source)}}
+    made = model({**sized, "tuning": {**config["tuning"], "lora": None}}, classes, weighted=False)
     taken, left = made.take_weights(source)
     sizes = {name: parameter.numel() for name, parameter in made.backbone.named_parameters(prefix="backbone")}
     if sum(size for name, size in sizes.items() if name in taken) < sum(sizes.values()) / 2:  # names alone may agree
@@ -100,6 +113,13 @@ def model_from(config: Config, classes: Sequence[str], source: Segmenter) -> tup
         made.adapt(config["tuning"]["lora"])
     told = f"{len(taken):,} of {len(taken) + len(left):,} tensors are those of {config['init_from']}"
     return made, told + (f"; begun anew: {shortlist(left)}" if left else "")
+
+
+def _size_of(config: Config, source: Segmenter) -> Any:
+    """backbone.image_size, or where it is not set the size that the same backbone of another model is built for."""
+    asked, built = config["backbone"]["image_size"], source.backbone.input_size.only
+    same = source.backbone.name == config["backbone"]["name"]
+    return list(built) if asked is None and same and built is not None else asked
 
 
 def loss(settings: Config, ignore_index: int, weights: torch.Tensor | None) -> SegmentationLoss:

@@ -146,10 +146,9 @@ def _memory_limit(config: Mapping[str, Any]) -> int | None:
 
 
 def _find_batch_size(config: Mapping[str, Any], data: Data) -> int:
-    without_weights = {**config, "backbone": {**config["backbone"], "weights": "none"}}
     task = build.untrained_task(
-        without_weights,
-        build.model(without_weights, data.classes),
+        config,
+        build.model(config, data.classes, weighted=False),
         build.loss(config["loss"], data.ignore_index, None),
         data.ignore_index,
     )

@@ -122,7 +122,7 @@ def _classes(config: Mapping[str, Any]) -> tuple[str, ...]:
 def _task(config: Mapping[str, Any]) -> SemanticTask:
     """The model of the training, with random weights: what trains when does not depend on them."""
     data = config["data"]
-    network = build.model({**config, "backbone": {**config["backbone"], "weights": "none"}}, _classes(config))
+    network = build.model(config, _classes(config), weighted=False)
     criterion = build.loss(config["loss"], data["ignore_index"], None)
     return build.untrained_task(config, network, criterion, data["ignore_index"])
 

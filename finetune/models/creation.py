@@ -8,7 +8,7 @@ from torch import nn
 
 from finetune.models.dilation import can_dilate, dilate
 from finetune.models.levels import COARSEST
-from finetune.models.loading import load
+from finetune.models.loading import advice, fetch, load
 from finetune.models.weights import WeightsError, pretrained_arguments, unavailable
 
 # arguments of timm.create_model that fetch or read something, or change what kind of model comes out
@@ -48,16 +48,21 @@ def create(
         )
     source = pretrained_arguments(name, weights)
     state = source.get("pretrained_cfg_overlay", {}).get("state_dict")
+    fetched = state is None and source["pretrained"]
 
     def build(**arguments: Any) -> tuple[nn.Module, bool]:
         return _build(name, output_stride, {"in_chans": in_channels, **options, **arguments})
 
     try:
-        return build(**source) if state is None else load(build, name, state, weights, options.get("num_classes"))
+        if state is not None:
+            return load(build, name, state, weights, options)
+        return fetch(build, name, options) if fetched else build(**source)
     except TypeError as error:
         raise ValueError(f"backbone.options={options} do not suit {name}: {error}") from error
     except (OSError, RuntimeError, KeyError) as error:
         said = str(error).strip() or type(error).__name__
+        if fetched and "size mismatch for" in said:
+            raise WeightsError(f"timm's weights do not fit {name}: {said[:600]}. {advice(name, options)}") from error
         if weights == "pretrained":
             raise WeightsError(unavailable(name, said)) from error
         raise ValueError(f"backbone '{name}' with backbone.options={options} cannot be made: {said}") from error

@@ -1,20 +1,24 @@
 """Puts weights into a timm model to the last name: what does not fit is counted, and nothing is left out unsaid."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import timm
 from torch import Tensor, nn
 
+from finetune.models.sizes import native_size, only_size
 from finetune.models.weights import State, WeightsError
 
 Built = tuple[nn.Module, bool]
 Shapes = Mapping[str, tuple[int, ...]]
 SHOWN = 5  # names of each kind
+COUNTER = "num_batches_tracked"  # of batch norms, which torch does without
 logger = logging.getLogger(__name__)
 
 
-def load(build: Callable[..., Built], name: str, state: State, source: str, classes: int | None = None) -> Built:
+def load(build: Callable[..., Built], name: str, state: State, source: str, options: Mapping[str, Any]) -> Built:
     """What `build` makes, with these weights in it.
 
     A classifier of another size, or none, will do, as segmentation uses none. So will the names of other toolkits
@@ -25,20 +29,54 @@ def load(build: Callable[..., Built], name: str, state: State, source: str, clas
         name: a timm model name.
         state: of the weights.
         source: where they came from, for messages.
-        classes: of the classifier that is asked for; None for that of the weights.
+        options: further arguments of `timm.create_model`, which `build` knows of.
 
     Raises:
         WeightsError: names are missing, unexpected, or of another shape.
     """
-    sized, state = _with_classifier(build, name, state, source, classes)
+    sized, state = _with_classifier(build, name, state, source, options.get("num_classes"))
     given = _shapes(state)  # before timm translates the names, which may change the mapping itself
     try:
-        # strict only where timm is told that the weights have the very classifier that is built
-        built = build(pretrained=True, pretrained_cfg_overlay={"state_dict": state, **sized}, **sized)
+        with left_random() as lost:
+            # strict only where timm is told that the weights have the very classifier that is built
+            built = build(pretrained=True, pretrained_cfg_overlay={"state_dict": state, **sized}, **sized)
     except Exception as error:  # the translation raises whatever the names make it raise
-        raise WeightsError(_misfit(name, source, given, build(**sized)[0], str(error).strip())) from error
-    _check(name, source, given, built[0])
+        own = _shapes(build(**sized)[0].state_dict())
+        raise WeightsError(_misfit(name, source, given, own, str(error).strip()) + advice(name, options)) from error
+    _check(name, source, given, _shapes(built[0].state_dict()), lost, options)
     return built
+
+
+def fetch(build: Callable[..., Built], name: str, options: Mapping[str, Any]) -> Built:
+    """What `build` makes with weights that timm fetches.
+
+    Raises:
+        WeightsError: they leave parameters random.
+        RuntimeError: they do not fit, or cannot be had.
+    """
+    with left_random() as lost:
+        built = build(pretrained=True)
+    own = _shapes(built[0].state_dict())
+    _check(name, "pretrained", {key: shape for key, shape in own.items() if key not in lost}, own, lost, options)
+    return built
+
+
+@contextmanager
+def left_random() -> Iterator[list[str]]:
+    """Names that weights loaded meanwhile lack, as torch reports them: timm tells nobody where it is lenient."""
+    names: list[str] = []
+    original = nn.Module.load_state_dict
+
+    def noting(module: nn.Module, *args: Any, **options: Any) -> Any:
+        found = original(module, *args, **options)
+        names.extend(name for name in found.missing_keys if not name.endswith(COUNTER))
+        return found
+
+    nn.Module.load_state_dict = noting  # type: ignore[assignment,method-assign]  # no hook knows a model before it is
+    try:
+        yield names
+    finally:
+        nn.Module.load_state_dict = original  # type: ignore[method-assign]
 
 
 def _with_classifier(
@@ -62,11 +100,23 @@ def _with_classifier(
 
 def _without_classifier(build: Callable[..., Built], state: State, layers: Sequence[str]) -> State:
     """The weights without those of a classifier, and of layers that timm makes for one only, such as a norm."""
-    parts = tuple(f"{layer.partition('.')[0]}." for layer in layers)
+    parts = _parts(layers)
     if not any(key.startswith(parts) for key in state):
         return state
     own = build(num_classes=0)[0].state_dict()
     return {key: value for key, value in state.items() if key in own or not key.startswith(parts)}
+
+
+def classifier_parts(name: str) -> tuple[str, ...]:
+    """How names of a model's classifier begin, with what timm makes for it alone, such as a norm."""
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.classifier:
+        return ("attn_pool.",)
+    return "attn_pool.", *_parts([config.classifier] if isinstance(config.classifier, str) else config.classifier)
+
+
+def _parts(layers: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"{layer.partition('.')[0]}." for layer in layers)
 
 
 def _classes(state: Mapping[str, Tensor], layers: Sequence[str]) -> int:
@@ -75,36 +125,61 @@ def _classes(state: Mapping[str, Tensor], layers: Sequence[str]) -> int:
     return rows.pop() if len(rows) == 1 else 0
 
 
-def _check(name: str, source: str, given: Shapes, model: nn.Module) -> None:
+def _check(name: str, source: str, given: Shapes, own: Shapes, lost: Sequence[str], options: Mapping[str, Any]) -> None:
     """Raise where parameters are still random; tell of names that timm has translated or left out."""
-    own = _shapes(model.state_dict())
-    unexpected = [key for key in given if key not in own]
-    if not unexpected and any(key not in given for key in own):
-        raise WeightsError(_misfit(name, source, given, model))
-    if unexpected:
+    if needed := [key for key in lost if not key.startswith(classifier_parts(name))]:
+        raise WeightsError(_misfit(name, source, given, own, lost=needed) + advice(name, options))
+    if unexpected := [key for key in given if key not in own]:
         logger.info(
             "weights '%s': timm has translated or left out %d of %d names: %s",
             *(source, len(unexpected), len(given), _listed(unexpected)),
         )
 
 
-def _misfit(name: str, source: str, given: Shapes, model: nn.Module, error: str = "") -> str:
-    """How many names are missing, unexpected or of another shape, and which; what timm says where none is."""
-    own = _shapes(model.state_dict())
-    missing, unexpected = [key for key in own if key not in given], [key for key in given if key not in own]
+def _misfit(
+    name: str, source: str, given: Shapes, own: Shapes, error: str = "", lost: Sequence[str] | None = None
+) -> str:
+    """How many names are missing, unexpected or of another shape, and which; what timm says where none is.
+
+    Args:
+        name: a timm model name.
+        source: where the weights came from.
+        given: names and shapes of the weights.
+        own: names and shapes of the model.
+        error: of torch or timm.
+        lost: names that got no weights, where it is known; None for all that the weights lack.
+    """
+    lacking = [key for key in own if key not in given] if lost is None else lost
     # timm resamples some, so that only those count which torch has refused
-    others = [f"{key} {given[key]} for {own[key]}" for key in given if f"size mismatch for {key}:" in error]
-    kinds = {f"of {len(own)} names are missing": missing, "unexpected": unexpected, "of another shape": others}
+    others = [key for key in given if f"size mismatch for {key}:" in error or (key in lacking and key in own)]
+    kinds = {
+        f"of {len(own)} names are missing": [key for key in lacking if key not in given],
+        "unexpected": [key for key in given if key not in own],
+        "of another shape": [f"{key} {given[key]} for {own[key]}" for key in others],
+    }
     said = "; ".join(f"{len(names)} {kind}: {_listed(names)}" for kind, names in kinds.items() if names)
+    return f"weights '{source}' do not fit {name}: {said or error[:600]}. "
+
+
+def advice(name: str, options: Mapping[str, Any]) -> str:
+    """What to do about weights that do not fit."""
+    ways = (
+        f"Set backbone.name to the model that they are of, or give them the names that "
+        f"timm.create_model('{name}').state_dict() has."
+    )
+    built, native = only_size(name, options), native_size(name)
+    if built is None:
+        return ways
     return (
-        f"weights '{source}' do not fit {name}: {said or error[:600]}. Set backbone.name to the model that they are "
-        f"of, or give them the names that timm.create_model('{name}').state_dict() has."
+        f"The model is built for {built[0]}x{built[1]} pixels, and weights of another size may not fit. Set "
+        f"backbone.image_size to the size that they are of (null for {native[0]}x{native[1]}, that of timm's). Or "
+        f"{ways[0].lower()}{ways[1:]}"
     )
 
 
 def _shapes(state: Mapping[str, Tensor]) -> Shapes:
-    """Of all tensors but the counters of batch norms, which torch does without."""
-    return {key: tuple(value.shape) for key, value in state.items() if not key.endswith("num_batches_tracked")}
+    """Of all tensors but the counters of batch norms."""
+    return {key: tuple(value.shape) for key, value in state.items() if not key.endswith(COUNTER)}
 
 
 def _listed(names: Sequence[str]) -> str:

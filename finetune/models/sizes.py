@@ -25,6 +25,8 @@ ANY = {
     *("efficientvit_msra", "mvitv2", "sequencer", "swiftformer", "twins", "vision_transformer_sam", "xcit"),
 }
 SQUARE = {"convit", "nest"}
+# families built for one size whose tables timm resamples for weights of another
+RESAMPLED = {"beit", "coat", "maxxvit", "tnt", "vision_transformer_relpos"}
 NATIVE = {"crossvit", "efficientformer"}  # attention that is built for the size of the weights alone
 BLOCKS = re.compile("halo|^bat_")  # attention in blocks, as many as fit into the size of the weights
 ATTENTION_POOL = re.compile("_clip")  # of a classifier
@@ -67,6 +69,18 @@ def family(name: str) -> str:
     return str(timm.model_entrypoint(name.partition(".")[0]).__module__).rpartition(".")[2]
 
 
+def check_size(image_size: Any) -> None:
+    """Raise unless it is a height and a width.
+
+    >>> check_size(320)
+    Traceback (most recent call last):
+    ValueError: backbone.image_size=320: expected [height, width] in pixels, or null.
+    """
+    pair = list(image_size) if isinstance(image_size, list | tuple) else []
+    if len(pair) != 2 or not all(type(side) is int and side > 0 for side in pair):
+        raise ValueError(f"backbone.image_size={image_size}: expected [height, width] in pixels, or null.")
+
+
 def size_options(name: str, image_size: Size | None, options: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of `timm.create_model` for a model that takes images of any size, or of one in particular.
 
@@ -74,17 +88,48 @@ def size_options(name: str, image_size: Size | None, options: Mapping[str, Any])
         name: a timm model name.
         image_size: that a backbone of one size alone is built for; None for the size of its weights.
         options: the user's own arguments; what they say of sizes stands.
+
+    Raises:
+        ValueError: it is no height and width, or another one than a model can be built for.
     """
+    if image_size is not None:
+        check_size(image_size)
     if "img_size" in options:
         return {}
     if SOFT_POOL.search(name):
         return {"global_pool": "none"}
     if family(name) in DYNAMIC:
         return {"dynamic_img_size": True}
-    if image_size is None or not _built_for_one(name) or family(name) in NATIVE or BLOCKS.search(name):
+    if image_size is None or not built_for_one(name):
+        return {}
+    if not can_be_built_for_another(name):
+        _refuse_other(name, image_size)
         return {}
     height, width = (WINDOWS * math.ceil(side / WINDOWS) for side in image_size)
     return {"img_size": (max(height, width),) * 2 if family(name) in SQUARE else (height, width)}
+
+
+def can_be_built_for_another(name: str, weighted: bool = False) -> bool:
+    """Whether a model that takes images of one size alone can be built for another than timm's.
+
+    Args:
+        name: a timm model name.
+        weighted: with weights of timm's size, whose tables must then be resampled.
+
+    >>> [can_be_built_for_another(name, weighted=True) for name in ("resnet18", "maxvit_tiny_tf_224", "pit_ti_224")]
+    [False, True, False]
+    """
+    able = built_for_one(name) and family(name) not in NATIVE and not BLOCKS.search(name)
+    return able and (not weighted or family(name) in RESAMPLED)
+
+
+def _refuse_other(name: str, image_size: Size) -> None:
+    """Raise unless the size is that of the weights."""
+    if tuple(image_size) != (native := native_size(name)):
+        raise ValueError(
+            f"backbone.image_size={list(image_size)}: {name} can only be built for {native[0]}x{native[1]} pixels, to "
+            f"which images of any size are resampled. Set backbone.image_size=null, or take another backbone."
+        )
 
 
 def input_size(name: str, made_with: Mapping[str, Any], strides: Sequence[int]) -> InputSize:
@@ -95,22 +140,30 @@ def input_size(name: str, made_with: Mapping[str, Any], strides: Sequence[int]) 
         made_with: the arguments of `timm.create_model` that it was made with.
         strides: of the feature maps that are read.
     """
-    native, kind = _native(name), family(name)
     if BLOCKS.search(name):
-        return InputSize(native)
-    if not made_with.get("dynamic_img_size") and (_built_for_one(name) or "img_size" in made_with):
-        size = made_with.get("img_size", native)
-        return InputSize(only=(size, size) if isinstance(size, int) else tuple(size))
+        return InputSize(native_size(name))
+    if (only := only_size(name, made_with)) is not None:
+        return InputSize(only=only)
     step = max(strides)
-    return InputSize((step, step), LEAST.get(kind, step))
+    return InputSize((step, step), LEAST.get(family(name), step))
 
 
-def _native(name: str) -> Size:
+def only_size(name: str, made_with: Mapping[str, Any]) -> Size | None:
+    """The one size that a model takes, made with these arguments; None where it takes several."""
+    if made_with.get("dynamic_img_size") or not (built_for_one(name) or "img_size" in made_with):
+        return None
+    size = made_with.get("img_size", native_size(name))
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+def native_size(name: str) -> Size:
+    """Height and width of the images that timm's weights were trained with; 224 where it has none."""
     config = timm.get_pretrained_cfg(name)
     return (224, 224) if config is None else tuple(config.input_size[1:])
 
 
-def _built_for_one(name: str) -> bool:
+def built_for_one(name: str) -> bool:
+    """Whether a model takes images of the one size that it is built for."""
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.fixed_input_size or family(name) in ANY:
         return False

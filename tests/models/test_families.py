@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from finetune.models import Segmenter
-from finetune.models.sizes import family
+from finetune.models.sizes import NATIVE, family
 
 # not here: ten whose smallest has 40M parameters or more, and byoanet, which takes seconds
 SMALLEST = {
@@ -102,9 +102,8 @@ OPTIONS = {"vgg": {"mlp_ratio": 0.02}}  # or its classifier alone has 120M param
 
 @pytest.mark.parametrize("kind", SMALLEST)
 def test_the_smallest_of_a_family_learns_with_all_parameters_but_those_that_are_called_unused(kind: str) -> None:
-    model = Segmenter(
-        SMALLEST[kind], "linear", 3, weights="none", backbone_options=OPTIONS.get(kind), image_size=(64, 64)
-    )
+    size = None if kind in NATIVE else (64, 64)
+    model = Segmenter(SMALLEST[kind], "linear", 3, weights="none", backbone_options=OPTIONS.get(kind), image_size=size)
     logits = model(torch.randn(2, 3, 32, 32))
     assert logits.shape == (2, 3, 32, 32)
     assert logits.isfinite().all()

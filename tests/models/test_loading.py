@@ -89,9 +89,56 @@ def test_a_stem_that_timm_cannot_adapt_hides_no_layer_that_is_missing(
         raise NotImplementedError
 
     monkeypatch.setattr("timm.models._builder.adapt_input_conv", refuse)
-    state = without(random_state(TINY), "layer2.0.conv1.weight")
-    with pytest.raises(WeightsError, match=r"1 of 77 names are missing: layer2\.0\.conv1\.weight\."):
+    state = random_state(TINY)
+    other = r"1 of another shape: conv1\.0\.weight \(16, 3, 3, 3\) for \(16, 4, 3, 3\)\."
+    with pytest.raises(WeightsError, match=rf"do not fit {TINY}: {other}"):
         load(TINY, state, in_channels=4)
+    with pytest.raises(WeightsError, match=rf": 1 of 77 names are missing: layer2\.0\.conv1\.weight; {other}"):
+        load(TINY, without(state, "layer2.0.conv1.weight"), in_channels=4)
+
+
+# of each way in which timm is lenient; small, as far as their options go
+LENIENT: dict[str, dict[str, Any]] = {
+    "dla46_c": {},
+    "dla60_res2net": {},
+    "vit_base_patch16_siglip_gap_224": {"embed_dim": 64, "depth": 2, "num_heads": 2},
+    "davit_base_fl": {"embed_dims": (32, 32, 32, 32), "num_heads": (1, 1, 1, 1)},
+}
+
+
+@pytest.mark.parametrize("name", LENIENT)
+def test_no_name_may_be_missing_where_timm_would_let_it(name: str, load: Callable[..., Backbone]) -> None:
+    options = LENIENT[name]
+    state = random_state(name, **options)
+    assert is_loaded(load(name, state, options=options), state)
+    kernels = [key for key, tensor in state.items() if key.endswith("weight") and tensor.ndim > 1]
+    lost = kernels[len(kernels) // 2]
+    renamed = {f"typo.{key}" if key == lost else key: tensor for key, tensor in state.items()}
+    with pytest.raises(WeightsError, match=rf"do not fit {name}: 1 of \d+ names are missing: {re.escape(lost)}; 1 un"):
+        load(name, renamed, options=options)
+
+
+@pytest.mark.parametrize("name", LENIENT)
+def test_weights_of_another_model_are_refused_where_timm_would_take_none_of_them(
+    name: str, load: Callable[..., Backbone]
+) -> None:
+    with pytest.raises(WeightsError, match=rf"do not fit {name}: \d+ of \d+ names are missing: .* and \d+ more; "):
+        load(name, random_state("test_efficientnet"), options=LENIENT[name])
+
+
+def test_a_head_norm_that_timms_own_weights_lack_may_be_missing(load: Callable[..., Backbone]) -> None:
+    options = LENIENT["davit_base_fl"]
+    state = without(random_state("davit_base_fl", **options), "head.")
+    backbone = load("davit_base_fl", state, options=options)
+    assert all(torch.equal(backbone.model.state_dict()[key], tensor) for key, tensor in state.items())
+
+
+def test_weights_that_timm_fetches_are_counted_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = without(random_state("dla46_c"), "level3.tree1.tree1.conv1.weight")
+    monkeypatch.setattr("finetune.models.creation.pretrained_arguments", lambda name, weights: {"pretrained": True})
+    monkeypatch.setattr("timm.models._builder._resolve_pretrained_source", lambda config: ("state_dict", state))
+    with pytest.raises(WeightsError, match=r"1 of \d+ names are missing: level3\.tree1\.tree1\.conv1\.weight"):
+        Backbone("dla46_c")
 
 
 @pytest.mark.parametrize("name", [TINY, "deit_tiny_distilled_patch16_224", "levit_128s", "test_convnext"])

@@ -31,7 +31,7 @@ def test_an_image_becomes_as_large_as_it_has_to(size: InputSize, given: Any, exp
         ("maxvit_tiny_tf_224", (100, 200), {"img_size": (128, 224)}),
         ("maxvit_tiny_tf_224", None, {}),
         ("nest_tiny", (100, 200), {"img_size": (224, 224)}),  # square ones only
-        ("efficientformer_l1", (100, 200), {}),
+        ("efficientformer_l1", (224, 224), {}),
         ("halonet26t", (100, 200), {}),
         ("resnet50_clip", (100, 200), {}),
         ("mvitv2_tiny", (100, 200), {}),

@@ -1,0 +1,124 @@
+"""Backbones that are built for one size: with weights of timm's size, at the settings that a training begins with."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from finetune import build
+from finetune.config import configure
+from finetune.models import Backbone, Segmenter, WeightsError
+from finetune.models.sizes import can_be_built_for_another, family, only_size, size_options
+
+CROP = 320  # pixels, of conf/augment
+NARROW = {"embed_dim": 64, "depth": 4, "num_heads": 2}  # of a family whose smallest has 86M parameters
+# one of each family, and the size that it is built for: the crops' where timm resamples the weights' tables
+FIXED = {
+    "beit_base_patch16_224": CROP,
+    "eca_botnext26ts_256": 256,
+    "cait_xxs24_224": 224,
+    "coat_tiny": CROP,
+    "convit_tiny": 224,
+    "crossvit_tiny_240": 240,
+    "efficientformer_l1": 224,
+    "efficientformerv2_s0": 224,
+    "gcvit_xxtiny": 224,
+    "gmlp_ti16_224": 224,
+    "hiera_tiny_224": 224,
+    "levit_128s": 224,
+    "nest_tiny": 224,
+    "pit_ti_224": 224,
+    "test_coatnet": CROP,
+    "test_maxvit": CROP,
+    "test_vit_relpos": CROP,
+    "tnt_s_legacy_patch16_224": CROP,
+    "visformer_tiny": 224,
+    "volo_d1_224": 224,
+}
+
+
+def settings(name: str, weights: str, image_size: Any = None) -> dict[str, Any]:
+    """The part of a training's config that sizes follow from."""
+    return {"backbone": {"name": name, "weights": weights, "image_size": image_size}, "augment": {"crop": CROP}}
+
+
+@pytest.mark.parametrize(("name", "side"), FIXED.items())
+def test_weights_of_timms_size_load_at_the_usual_settings_and_give_timms_features(
+    name: str, side: int, tmp_path: Path
+) -> None:
+    options = NARROW if name.startswith("beit") else {}
+    theirs = timm.create_model(name, **options).eval()
+    path = str(tmp_path / "own.pth")
+    torch.save(theirs.state_dict(), path)
+    size = build.image_size(settings(name, path))
+    ours = Backbone(name, path, options=options, image_size=size).eval()
+    assert ours.input_size.only == (side, side)
+    if side == CROP:
+        own = {"state_dict": theirs.state_dict()}
+        theirs = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=own, img_size=side, **options).eval()
+    images = torch.randn(1, 3, side, side)
+    expected = theirs.forward_intermediates(
+        images, indices=list(ours.indices), norm=False, output_fmt="NCHW", intermediates_only=True
+    )
+    maps = dict(zip(ours.indices, expected, strict=True))
+    for level, feature in zip(ours.levels, ours(images), strict=True):
+        assert torch.equal(feature, maps[level.index])
+
+
+def test_every_family_that_is_built_for_one_size_was_tried() -> None:
+    fixed = {family(name) for name in timm.list_models() if only_size(name, size_options(name, None, {}))}
+    assert len(fixed) >= 19
+    assert {family(name) for name in FIXED} == fixed
+
+
+@pytest.mark.parametrize(("name", "weights", "side"), [("levit_128s", "none", CROP), ("test_maxvit", "mine.pth", CROP)])
+def test_without_weights_or_where_timm_resamples_them_the_size_is_that_of_the_crops(
+    name: str, weights: str, side: int
+) -> None:
+    assert build.image_size(settings(name, weights)) == (side, side)
+    assert build.image_size(settings(name, weights, [96, 64])) == (96, 64)
+
+
+def test_weights_of_another_size_are_answered_with_the_setting(tmp_path: Path) -> None:
+    path = str(tmp_path / "own.safetensors")
+    save_file(timm.create_model("levit_128s").state_dict(), path)
+    assert build.image_size(settings("levit_128s", path)) is None
+    asked = build.image_size(settings("levit_128s", path, 320))
+    with pytest.raises(
+        WeightsError, match=r"of another shape.*built for 320x320.*Set backbone\.image_size .*null for 224x224"
+    ):
+        Backbone("levit_128s", path, image_size=asked)
+
+
+def test_weights_of_the_size_that_is_asked_for_load(tmp_path: Path) -> None:
+    path = str(tmp_path / "own.safetensors")
+    theirs = timm.create_model("levit_128s", img_size=96).state_dict()
+    save_file(theirs, path)
+    ours = Backbone("levit_128s", path, image_size=(96, 96)).model.state_dict()
+    assert all(torch.equal(ours[key], tensor) for key, tensor in theirs.items())
+
+
+@pytest.mark.parametrize("name", ["crossvit_tiny_240", "efficientformer_l1"])
+def test_a_size_that_a_model_cannot_be_built_for_is_refused(name: str) -> None:
+    assert not can_be_built_for_another(name)
+    with pytest.raises(ValueError, match=rf"backbone\.image_size=\[512, 512\]: {name} can only be built for"):
+        Backbone(name, "none", image_size=(512, 512))
+
+
+@pytest.mark.parametrize("name", ["pit_ti_224", "resnet18"])
+@pytest.mark.parametrize("given", [320, [320], "320", (0, 32)])
+def test_a_size_that_is_no_height_and_width_is_refused(name: str, given: Any) -> None:
+    with pytest.raises(ValueError, match=r"backbone\.image_size=.*: expected \[height, width\] in pixels"):
+        Segmenter(name, "linear", 2, weights="none", image_size=given)
+
+
+def test_a_model_that_goes_on_with_another_has_its_size() -> None:
+    source = Segmenter("levit_128s", "linear", 2, weights="none", image_size=(96, 96))
+    config = configure(["backbone=timm", "backbone.name=levit_128s", "head=linear", "init_from=source"], "train")
+    made, told = build.model_from(config, ["sky", "road"], source)
+    assert made.backbone.input_size == source.backbone.input_size
+    assert all(torch.equal(made.state_dict()[key], tensor) for key, tensor in source.state_dict().items())
+    assert "begun anew" not in told
