@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch.nn import functional as F
 
 from finetune.models.creation import check_name, create, default_classes
 from finetune.models.layers import layer_groups
-from finetune.models.levels import COARSEST, Level, feature_levels
+from finetune.models.levels import Level, feature_levels
 from finetune.models.reading import Reader, pooled_channels, read_maps, token_count
 from finetune.models.sizes import Size, family, input_size, size_options
 
@@ -72,10 +71,8 @@ class Backbone(nn.Module):
         self.model.pretrained_cfg.pop("state_dict", None)  # or the weights would be held twice
         if "num_classes" in self.model.pretrained_cfg and self.model.num_classes != default_classes(name):
             self.options["num_classes"] = int(self.model.num_classes)  # a file with a classifier of its own
-        self.levels = _levels(self.model, name, output_stride if dilated else COARSEST)
+        self.levels = _levels(self.model, name, output_stride, dilated)
         self.input_size = input_size(name, self.options, self.strides)
-        if len(set(self.strides)) == 1:  # as a dilated backbone would, for a head that is made for one
-            self.levels = [replace(level, grid=min(level.grid, output_stride)) for level in self.levels]
         self._read: Reader = read_maps
         if checkpointing:
             self._save_memory()
@@ -250,11 +247,11 @@ def _tensors(model: nn.Module) -> Iterator[Tensor]:
             yield from (value for value in (held.values() if isinstance(held, dict) else (held,)) if is_tensor(value))
 
 
-def _levels(model: Any, name: str, output_stride: int) -> list[Level]:
+def _levels(model: Any, name: str, output_stride: int, dilated: bool) -> list[Level]:
     info = getattr(model, "feature_info", None)
     if info is None or not hasattr(model, "forward_intermediates"):
         raise ValueError(f"backbone '{name}' does not give its intermediate features, so no head fits it.")
     entries = list(info.info if hasattr(info, "info") else info)
     if family(name) == "tresnet":  # its first map is as large as the second, whatever timm says
         entries[0] = {**entries[0], "reduction": entries[1]["reduction"]}
-    return feature_levels(entries, output_stride)
+    return feature_levels(entries, output_stride, dilated)

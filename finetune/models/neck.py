@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from finetune.models.levels import STRIDES, Level, complete
+from finetune.models.levels import COARSEST, STRIDES, Level, complete
 
 RESAMPLINGS = ("interpolate", "learned")
 
@@ -23,6 +23,7 @@ class PyramidNeck(nn.Module):
     Args:
         in_channels: channels of the images.
         levels: of the backbone's maps, in their order; the nearest map stands for a level that is missing, too.
+        output_stride: that the head is made for.
         as_they_are: maps of one stride keep it, for a decoder that brings them to their levels itself.
         resampling: `interpolate`, bilinear; or `learned`, transposed and strided convolutions by factors of two (Li et
             al. 2022, https://arxiv.org/abs/2203.16527), and interpolation for what is left.
@@ -41,13 +42,14 @@ class PyramidNeck(nn.Module):
         levels: Sequence[Level],
         resampling: str = "interpolate",
         as_they_are: bool = False,
+        output_stride: int = COARSEST,
     ) -> None:
         super().__init__()
         if resampling not in RESAMPLINGS:
             raise ValueError(f"backbone.neck={resampling}: expected one of {', '.join(RESAMPLINGS)}.")
         if as_they_are:
             levels = [replace(level, grid=level.given) for level in levels]
-        self.levels = {level.stride: level for level in complete(levels)}
+        self.levels = {level.stride: level for level in complete(levels, output_stride)}
         self.channels = (in_channels, *(self.levels[s].channels if s in self.levels else 0 for s in STRIDES))
         self.strides = (1, *(self.levels[s].grid if s in self.levels else s for s in STRIDES))
         learned = {str(s): scaling(level) for s, level in self.levels.items()} if resampling == "learned" else {}

@@ -1,7 +1,7 @@
 """A pretrained backbone with a segmentation head: plain torch, any image size."""
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -82,7 +82,7 @@ class Segmenter(nn.Module):
         )
         self._spec["backbone_options"] = self.backbone.options
         as_they_are = kind.takes_tokens and self.backbone.flat
-        self.neck = PyramidNeck(in_channels, self.backbone.levels, neck, as_they_are)
+        self.neck = PyramidNeck(in_channels, self.backbone.levels, neck, as_they_are, kind.output_stride)
         pools = self.backbone.pools if kind.takes_pools else ()
         tokens = self.backbone.tokens if as_they_are else 0
         pyramid = Pyramid(self.neck.channels, self.neck.strides, pools, tokens)
@@ -145,7 +145,7 @@ class Segmenter(nn.Module):
 
     def undecayed(self) -> set[str]:
         """Names of parameters that timm exempts from weight decay, such as tokens and tables of position biases."""
-        patterns = getattr(self.backbone.model, "no_weight_decay", set)()
+        patterns: Collection[str] = getattr(self.backbone.model, "no_weight_decay", set)()
         names = [name for name, _ in self.backbone.model.named_parameters()]
         return {f"backbone.model.{name}" for pattern in patterns for name in fnmatch.filter(names, pattern)}
 

@@ -280,7 +280,7 @@ def test_a_model_that_cannot_compute_its_activations_anew_is_named() -> None:
 def test_a_model_of_maps_that_are_not_what_it_says_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "finetune.models.backbone.feature_levels",
-        lambda info, stride: [*feature_levels(info, stride)[1:], replace(feature_levels(info, stride)[0], given=32)],
+        lambda *asked: [*feature_levels(*asked)[1:], replace(feature_levels(*asked)[0], given=32)],
     )
     backbone = Backbone(TINY, weights="none")
     with pytest.raises(ValueError, match=r"promises 32 and .*; no head fits that"):

@@ -50,6 +50,23 @@ def test_dilated_maps_keep_their_level_and_their_stride(
     assert [grid for _, _, grid in found] == grids
 
 
+@pytest.mark.parametrize("strides", [[16] * 12, [8, 16, 16, 16], [7, 14, 14, 14], [12, 12, 17, 17]])
+@pytest.mark.parametrize(("output_stride", "grids"), [(8, [4, 8, 8, 8]), (16, [4, 8, 16, 16]), (32, [4, 8, 16, 32])])
+def test_maps_of_one_stride_or_two_follow_the_stride_that_a_head_is_made_for(
+    strides: list[int], output_stride: int, grids: list[int]
+) -> None:
+    info = [{"num_chs": 8, "reduction": stride} for stride in strides]
+    found = feature_levels(info, output_stride, dilated=False)
+    assert [level.grid for level in found] == grids
+    assert found[-1].index == len(strides) - 1
+
+
+def test_maps_of_branches_are_chosen_by_depth() -> None:
+    blocks = ["blocks.0", "blocks.1", "blocks.2"]
+    info = [{"num_chs": 8, "reduction": stride, "module": name} for stride in (12, 17) for name in blocks]
+    assert [level.index for level in feature_levels(info)] == [0, 1, 4, 5]
+
+
 def test_a_missing_level_is_that_of_the_nearest_map() -> None:
     pyramid = complete([Level(8, 3, 64, 7, 8), Level(16, 5, 128, 14, 16)])
     assert [(level.stride, level.index, level.given, level.grid) for level in pyramid] == [
@@ -58,6 +75,12 @@ def test_a_missing_level_is_that_of_the_nearest_map() -> None:
         (16, 5, 14, 16),
         (32, 5, 14, 32),
     ]
+
+
+@pytest.mark.parametrize(("output_stride", "grids"), [(8, [4, 8, 16, 16]), (16, [4, 8, 16, 16]), (32, [4, 8, 16, 32])])
+def test_a_missing_coarse_level_is_not_shrunk_where_the_head_wants_none(output_stride: int, grids: list[int]) -> None:
+    levels = [Level(stride, i, 64, stride, stride) for i, stride in enumerate((4, 8, 16))]
+    assert [level.grid for level in complete(levels, output_stride)] == grids
 
 
 def test_nothing_is_invented_at_stride_2() -> None:
