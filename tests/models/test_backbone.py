@@ -198,7 +198,7 @@ def test_their_unused_parameters_are_those_without_a_gradient_and_their_layers_a
 
 
 @pytest.mark.parametrize(
-    "name", [TINY, "hrnet_w18_small", "test_vit", "dla46_c", "coat_lite_tiny", "crossvit_tiny_240"]
+    "name", [TINY, "hrnet_w18_small", "test_vit", "dla46_c", "coat_lite_tiny", "coat_tiny", "crossvit_tiny_240"]
 )
 @pytest.mark.parametrize("kept", [0, -1])
 def test_layers_that_only_other_maps_depend_on_are_unused_once_a_map_alone_is_kept(name: str, kept: int) -> None:

@@ -5,7 +5,8 @@ import timm
 import torch
 from torch.nn import functional as F
 
-from finetune.models import Segmenter
+from finetune.models import Backbone, Segmenter
+from finetune.models.backbone import BESIDE
 from finetune.models.sizes import NATIVE, family
 
 # not here: ten whose smallest has 40M parameters or more, and byoanet, which takes seconds
@@ -109,6 +110,19 @@ def test_the_smallest_of_a_family_learns_with_all_parameters_but_those_that_are_
     assert logits.isfinite().all()
     F.cross_entropy(logits, torch.randint(0, 3, (2, 32, 32))).backward()
     assert {name for name, p in model.named_parameters() if p.grad is None} == model.unused_parameters()
+
+
+@pytest.mark.parametrize(("kind", "place"), [*((kind, -1) for kind in SMALLEST), *((kind, 2) for kind in BESIDE)])
+def test_so_it_does_under_a_head_of_one_map(kind: str, place: int) -> None:
+    size = None if kind in NATIVE else (64, 64)
+    options = OPTIONS.get(kind)
+    with torch.device("meta"):  # where gradients are followed without numbers
+        backbone = Backbone(SMALLEST[kind], "none", options=options, image_size=size)
+        backbone.keep([backbone.levels[place].index])
+        (feature,) = backbone(torch.randn(2, 3, 64, 64))
+        feature.square().sum().backward()
+        without = {name for name, p in backbone.named_parameters() if p.grad is None}
+        assert without == backbone.unused_parameters()
 
 
 def test_the_sample_covers_most_families_of_timm() -> None:
