@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from timm.optim import create_optimizer_v2, list_optimizers
 
 from finetune import build
+from finetune.check_tuning import check_average, check_tuning
 from finetune.config import ConfigError, Mistakes, config_folder
 from finetune.data.decode import MODES
 from finetune.data.statistics import class_weights
@@ -18,21 +19,11 @@ from finetune.losses import SegmentationLoss
 from finetune.metrics.confusion import scores
 from finetune.models.creation import check_name
 from finetune.models.heads import HEADS, AuxiliaryHead, Pyramid, head_type
-from finetune.models.lora import add_lora
 from finetune.options import Config, known_options, nearest, without_name
 from finetune.tasks.sharding import PRECISIONS, steps_on_shares
-from finetune.tuning.plan import Plan
 from finetune.tuning.schedules import SCHEDULES, schedule
 
 logger = logging.getLogger(__name__)
-# settings of conf/tuning and the fields of the rules that take them up
-KNOBS = {
-    "unfreeze_spread": "spread",
-    "backbone_lr_scale": "lr_scale",
-    "lr_lowest": "lr_lowest",
-    "lr_decay": "lr_decay",
-    "norms": "norms",
-}
 # maps that every head takes with all of its options; what a backbone has of them is known once it is built
 RICH = Pyramid((3, 128, 256, 512, 512, 512), (1, 2, 4, 8, 16, 32), pools=(64, 128, 256, 512, 512), tokens=1)
 LONGEST = 10**9  # steps: how long the training is, is not known before its data is
@@ -188,8 +179,18 @@ def check_optimizer(settings: Config) -> None:
     names = list_optimizers()
     if settings["name"] not in names:
         raise ConfigError(f"unknown optimizer '{settings['name']}'. {nearest(settings['name'], names)}")
+    known = ("name", "lr", "weight_decay", "options")
+    if unknown := [key for key in settings if key not in known]:
+        raise ConfigError(
+            f"optimizer has unknown options: '{unknown[0]}'. {nearest(unknown[0], known)} Further arguments of "
+            f"{settings['name']} go into its options: +optimizer.options.{unknown[0]}={settings[unknown[0]]}"
+        )
     for key, low in (("lr", 0.0), ("weight_decay", 0.0)):
         value = settings[key]
+        if key in settings["options"]:
+            raise ConfigError(
+                f"optimizer.options.{key} has no effect: each group of parameters has its own. Set optimizer.{key}."
+            )
         if isinstance(value, bool) or not isinstance(value, int | float) or value < low:
             raise ConfigError(f"optimizer.{key}={value}: expected a number of 0 or more.")
     try:
@@ -236,62 +237,6 @@ def check_sharding(config: Config) -> None:
     ]
     if found := [what for there, what in hindrances if there]:
         raise ConfigError(f"trainer.strategy=fsdp2 does not work with {'; nor with '.join(found)}. Or set ddp.")
-
-
-def check_tuning(settings: Config, pace: Config) -> None:
-    """Raise unless the plan and its penalties make sense, whatever the model is."""
-    _check_knobs(settings, build.plan(settings))
-    for key in ("l1", "l2_sp"):
-        value = settings[key]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-            raise ConfigError(f"tuning.{key}={value}: expected a number of 0 or more.")
-    if settings["lora"] is not None:
-        if not isinstance(settings["lora"], dict):
-            raise ConfigError(
-                f"tuning.lora={settings['lora']}: expected a group such as {{rank: 8, alpha: 16}}, or null."
-            )
-        known_options("tuning.lora", add_lora, settings["lora"], skip=("model",))
-    if settings["restart_schedule"]:
-        _check_restart(pace)
-
-
-def _check_knobs(settings: Config, plan: Plan) -> None:
-    """Raise where a setting was changed that no rule takes up, as rules of one's own may leave it out."""
-    usual: Any = OmegaConf.load(config_folder() / "tuning" / "full.yaml")
-    taken: dict[str, set[Any]] = {key: {getattr(rule, field) for rule in plan.rules} for key, field in KNOBS.items()}
-    taken["unfreeze_at"] = {start for rule in plan.rules for start, _ in rule.spans}
-    for key, values in taken.items():
-        if settings[key] != usual[key] and settings[key] not in values:
-            raise ConfigError(
-                f"tuning.{key}={settings[key]} has no effect: none of tuning.rules takes it up. Write it into a rule, "
-                f"such as {{match: backbone, {KNOBS.get(key, 'trains')}: ...}}, or leave it out, as tuning=full does."
-            )
-
-
-def _check_restart(pace: Config) -> None:
-    if pace["name"] == "plateau":
-        raise ConfigError(
-            "tuning.restart_schedule=true begins the schedule anew in each phase, but schedule=plateau waits for a "
-            "score and has no length. Set tuning.restart_schedule=false, or another schedule."
-        )
-    for key in ("warmup", "every", "decay", "milestones"):
-        lengths = pace.get(key, 0)
-        if any(
-            isinstance(length, int) and length > 0 for length in (lengths if isinstance(lengths, list) else [lengths])
-        ):
-            raise ConfigError(
-                f"schedule.{key}={lengths} is in steps, but tuning.restart_schedule=true begins the schedule anew in "
-                f"phases of different lengths. Give a share of each phase, such as 0.05."
-            )
-
-
-def check_average(stall: Config, callbacks: Config) -> None:
-    """Raise where weights are put back that an average would go on without."""
-    if stall["restore_best"] and callbacks.get("average"):
-        raise ConfigError(
-            "tuning.stall.restore_best=true puts earlier weights back, which an average of the weights since would "
-            "not follow. Set average=none, or tuning.stall.restore_best=false."
-        )
 
 
 def check_monitors(config: Config, classes: Sequence[str]) -> None:
