@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,14 @@ def _named(wanted: str) -> Resumption:
     if found := damage(path):
         others = ", ".join(str(other) for other in checkpoints(path.parent) if other != path and not damage(other))
         raise ConfigError(f"resume={wanted}: the file is damaged: {found}. Whole are: {others or 'none beside it'}.")
-    return Resumption(_run_of(path.parent.parent), path, read(path))
+    folder, state = _run_of(path.parent.parent), read(path)
+    if not state.get("exact", True):
+        raise ConfigError(
+            f"resume={wanted}: it was saved while gradients were accumulated, which no checkpoint holds, so a training "
+            f"would not go on exactly. Go on from the last one: resume={folder}; or begin a new training with its "
+            f"weights: init_from={path}"
+        )
+    return Resumption(folder, path, state)
 
 
 def unfinished(folders: Sequence[Path], name: str) -> Path | None:
@@ -135,8 +143,10 @@ def _of_folder(folder: Path) -> Resumption:
         if wrong := damage(path):
             logger.warning(f"'{path}' is damaged: {wrong}; going on from the one before it")
             continue
-        return Resumption(folder, path, read(path))
-    what = f"all {len(found)} checkpoints in it are damaged" if found else "it ended before its first checkpoint"
+        if (state := read(path)).get("exact", True):
+            return Resumption(folder, path, state)
+    broken = f"all {len(found)} checkpoints in it are damaged, or from inside an accumulation"
+    what = broken if found else "it ended before its first checkpoint"
     raise ConfigError(f"resume: '{folder}' cannot go on: {what}. Begin a new run without resume.")
 
 
@@ -157,14 +167,24 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def ways_on(folder: Path) -> list[str]:
-    """What was saved of a run that ended too early, and how to go on with it."""
-    for path in checkpoints(folder / "checkpoints"):
-        if damage(path) is None:
-            content = read(path)
-            epoch, step = content["SegmentationData"]["epoch"], content["global_step"]
-            return [
-                f"saved: {path}, {epoch} whole epochs, step {step:,}",
-                f"go on: finetune train resume={folder}",
-                f"or begin anew with these weights and other settings: init_from={path}",
-            ]
+    """What was saved of a run that ended too early, and how to go on with it.
+
+    Never raises: it is said beside the error that ended the run.
+    """
+    found = checkpoints(folder / "checkpoints")
+    for path in found:
+        with suppress(Exception):  # damaged in a way that nobody has thought of, or of another program
+            if damage(path) is None:
+                return _ways_on_from(path, read(path), folder)
+    if found:
+        return [f"none of the {len(found)} checkpoints in '{folder / 'checkpoints'}' can be gone on from"]
     return ["nothing was saved yet"] if folder.is_dir() else []
+
+
+def _ways_on_from(path: Path, content: Mapping[str, Any], folder: Path) -> list[str]:
+    epoch, step = content["SegmentationData"]["epoch"], content["global_step"]
+    return [
+        f"saved: {path}, {epoch} whole epochs, step {step:,}",
+        f"go on: finetune train resume={folder}",
+        f"or begin anew with these weights and other settings: init_from={path}",
+    ]

@@ -153,14 +153,16 @@ def _write_timeline(trainer: pl.Trainer, folder: Path) -> None:
 
 
 def _best(trainer: pl.Trainer, folder: Path) -> tuple[Path, float]:
-    """The best checkpoint and its score; where none was kept, the last weights are saved and are the best."""
+    """The best checkpoint and its score; where none was kept, the last one is the best, and is saved if need be."""
+    wait(trainer)
     saver = build.find_callback(trainer, Checkpoint)
     if saver is not None and saver.best_path is not None:
         best, monitored = saver.best_path, saver.best[0]["score"]
     else:
         best, monitored = folder / "checkpoints" / "last.ckpt", float(trainer.callback_metrics.get("val/iou", "nan"))
-        trainer.save_checkpoint(best, weights_only=False)
-    wait(trainer)
+        if not trainer.strategy.broadcast(saver is not None and best.is_file()):
+            trainer.save_checkpoint(best, weights_only=False)
+            wait(trainer)
     # ranks that srun or torchrun has started may each have named the folder by a time of their own
     return trainer.strategy.broadcast(best), monitored
 

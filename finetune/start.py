@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from omegaconf import DictConfig
 
 from finetune import build
@@ -20,6 +19,7 @@ from finetune.loggers import identified
 from finetune.models import Segmenter
 from finetune.reconfigure import resumed_config, said_words
 from finetune.resume import Resumption, find, left_nothing
+from finetune.tasks.circumstances import circumstances
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +48,7 @@ def wanted(words: Sequence[str | DictConfig]) -> tuple[dict[str, Any], Resumptio
         )
     merged["data"]["batch_size"] = fitting
     check_epochs(merged["trainer"]["max_epochs"], before)
+    check_steps(merged["trainer"].get("max_steps", -1), before)
     check_patience(merged["callbacks"].get("early_stopping") or {}, before)
     return {**merged, "logger": identified(merged["logger"] or {})}, before
 
@@ -76,6 +77,15 @@ def check_epochs(epochs: int, before: Resumption) -> None:
         raise ConfigError(
             f"the run in '{before.folder}' is finished, with {before.epochs} epochs. To train it for longer: "
             f"trainer.max_epochs={2 * before.epochs}; for a new training with its weights: init_from={before.folder}"
+        )
+
+
+def check_steps(steps: int, before: Resumption) -> None:
+    """Raise a ConfigError where all of so many steps were done, but for -1, which is any number."""
+    if is_finished(before.folder) and 0 <= steps <= before.step:
+        raise ConfigError(
+            f"the run in '{before.folder}' is finished, with {before.step} steps. To train it for longer: "
+            f"+trainer.max_steps={2 * before.step}; for a new training with its weights: init_from={before.folder}"
         )
 
 
@@ -129,17 +139,21 @@ def describe_resumption(before: Resumption, trainer: pl.Trainer) -> list[str]:
     """Where a run goes on, and what will not be exactly as if it had never stopped."""
     made = before.state["made_by"]
     lines = [f"going on with {before.folder} behind step {before.step:,}, {before.epochs} whole epochs"]
-    now = {"devices": trainer.num_devices * trainer.num_nodes, "torch": str(torch.__version__)}
-    now["precision"] = str(trainer.precision)
-    for what, value in now.items():
-        if what in made and made[what] != value:
+    for what, value in circumstances(trainer).items():
+        if what in INEXACT and what in made and made[what] != value:
             lines.append(f"{what} {value} instead of {made[what]}: {INEXACT[what]}")
     return lines
 
 
+MAY = "it may round otherwise; the weights may not be the same to the last bit"
 INEXACT = {
+    "torch": MAY,
     "devices": "each step has the same images, but it rounds otherwise, batch norms see other parts of it, and each "
     "device draws its own dropout; the weights will not be the same to the last bit",
-    "torch": "it may round otherwise; the weights will not be the same to the last bit",
+    "strategy": MAY,
+    "accelerator": "it rounds otherwise and draws other dropout; the weights will not be the same to the last bit",
+    "device": MAY,
     "precision": "it rounds otherwise; the weights will not be the same to the last bit",
+    "deterministic": MAY,
+    "threads": "sums are split otherwise; the weights may not be the same to the last bit",
 }

@@ -17,8 +17,9 @@ import torch
 from safetensors.torch import load_file
 
 import finetune
+from finetune.callbacks.checkpoint import NEXT
 from finetune.config import ConfigError
-from finetune.resume import unfinished
+from finetune.resume import unfinished, ways_on
 from finetune.run import Run
 from tests.samples import COMMAND, DRAWN, clean_environment, draw_folder, exit_code, on_folder
 
@@ -279,3 +280,92 @@ sys.stdin.read()
         monkeypatch.setattr("lightning.pytorch.utilities.rank_zero_only.rank", 1)
         assert unfinished([broken], "run") == broken  # it is the first rank of its own run that is there
         holder.communicate()
+
+
+def state_of(path: Path) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(path, weights_only=True)
+    return state
+
+
+def test_without_the_checkpoint_callback_a_run_is_saved_where_it_is_stopped_and_goes_on(
+    tmp_path: Path, whole: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without = (*WORDS, "callbacks.checkpoint=null", f"output={tmp_path / 'run'}")
+    told = f"+callbacks.stop.number={int(signal.SIGTERM)}"
+    assert exit_code("train", *without, STOP, told) == 143
+    assert f"saved: {tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}, 2 whole epochs, step 4" in capsys.readouterr().err
+    run = finetune.train(f"resume={tmp_path / 'run'}", GO_ON)
+    assert same_weights(run.folder, whole.folder) == (whole.score == run.score)  # its last weights are its best
+    assert rows(run.folder) == rows(whole.folder)
+
+
+def test_without_the_checkpoint_callback_the_last_weights_are_the_best(tmp_path: Path) -> None:
+    run = finetune.train(*WORDS, "callbacks.checkpoint=null", f"output={tmp_path / 'run'}")
+    assert run.best == tmp_path / "run" / "checkpoints" / "last.ckpt"
+    assert finetune.load(run.best).model.class_names
+    assert state_of(run.best)["SegmentationData"]["epoch"] == 3
+    finetune.train(f"resume={run.folder}", "trainer.max_epochs=4")
+    assert [row["step"] for row in rows(run.folder)] == ["2", "4", "6", "8"]
+
+
+def test_where_no_score_is_a_number_the_last_checkpoint_is_the_best_and_is_not_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[str] = []
+    save = pl.Trainer.save_checkpoint
+
+    def noted(trainer: pl.Trainer, path: Path, **options: Any) -> None:
+        saved.append(path.name)
+        save(trainer, path, **options)
+
+    monkeypatch.setattr(pl.Trainer, "save_checkpoint", noted)
+    words = (*on_folder(draw_folder(tmp_path / "photos")), "data.classes=[ground,wall,sky,moon]")  # no moon is there
+    never = ("checkpoint.monitor=val/iou/moon", "trainer.max_epochs=3")
+    run = finetune.train(*words, *never, f"output={tmp_path / 'run'}")
+    assert run.best == tmp_path / "run" / "checkpoints" / "last.ckpt"
+    states = [state_of(run.best.with_name(name)) for name in ("last.ckpt", "last_2.ckpt")]
+    assert [state["SegmentationData"]["epoch"] for state in states] == [3, 2]
+    assert [str(state["global_step"]) for state in states] == [row["step"] for row in rows(run.folder)[:0:-1]]
+    assert saved == [NEXT] * 3
+
+
+@pytest.mark.parametrize("content", [{"global_step": 3}, [1], {"SegmentationData": 7, "made_by": {}, "loops": {}}])
+def test_what_ended_a_run_is_told_whatever_its_checkpoints_are(content: Any, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(content, tmp_path / "checkpoints" / "last.ckpt")
+    (line,) = ways_on(tmp_path)
+    assert "none of the 1 checkpoints" in line
+
+
+def test_a_best_checkpoint_from_inside_an_accumulation_is_refused_with_the_ways_on(tmp_path: Path) -> None:
+    inside = ("data.batch_size=2", "trainer.accumulate_grad_batches=2", "+trainer.val_check_interval=3")
+    run = finetune.train(*WORDS, *inside, f"output={tmp_path / 'run'}")
+    assert not state_of(run.best)["exact"]
+    assert state_of(run.best.with_name("last.ckpt"))["exact"]
+    more = "trainer.max_epochs=4"
+    with pytest.raises(ConfigError, match=rf"accumulated.*resume={run.folder}; .*init_from={run.best}"):
+        finetune.train(f"resume={run.best}", more)
+    finetune.train(f"resume={run.folder}", more)
+
+
+def test_a_run_of_so_many_steps_is_trained_for_longer_when_it_is_told_how_long(tmp_path: Path) -> None:
+    run = finetune.train(*WORDS, "+trainer.max_steps=3", f"output={tmp_path / 'run'}")
+    with pytest.raises(ConfigError, match=r"is finished, with 3 steps.*\+trainer.max_steps=6"):
+        finetune.train(f"resume={run.folder}")
+    finetune.train(f"resume={run.folder}", "+trainer.max_steps=5")
+    assert [(row["epoch"], row["step"]) for row in rows(run.folder)] == [("1", "2"), ("2", "4"), ("3", "5")]
+
+
+def test_what_the_rounding_depends_on_is_said_where_it_has_changed(tmp_path: Path) -> None:
+    folder = stopped(tmp_path / "run")
+    path = folder / "checkpoints" / "last.ckpt"
+    state = state_of(path)
+    for what, value in {"accelerator": "cuda", "device": "Z80", "strategy": "DDPStrategy", "threads": 99}.items():
+        assert what in state["made_by"]
+        state["made_by"][what] = value
+    torch.save(state, path)
+    finetune.train(f"resume={folder}", GO_ON)
+    log = (folder / "train.log").read_text()
+    changed = ("accelerator cpu instead of cuda", "instead of Z80", "instead of DDPStrategy", "threads 1 instead of 99")
+    assert [said for said in changed if said not in log] == []
+    assert log.count("instead of") == len(changed)

@@ -3,12 +3,10 @@
 import math
 import time
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 
 from finetune.storage import PART, behind, numbered, publish
@@ -21,9 +19,9 @@ ASK = 10  # steps between two looks at the clock of the first rank, which decide
 class Checkpoint(LightningCheckpoint):
     """Keeps the newest and the best checkpoints of a run in its `checkpoints/`.
 
-    A checkpoint holds plain data and loads with `weights_only=True`. With it comes the model's own config under
-    `model_config`, so that the model can be rebuilt from the file alone. Whenever it was written, a training goes on
-    from it to the same weights as if it had never stopped.
+    A checkpoint holds plain data and loads with `weights_only=True`. From one of the last, a training goes on to the
+    same weights as if it had never stopped. So it does from one of the best, unless that is of a validation while
+    gradients were accumulated.
 
     Args:
         monitor: a value that is logged at each validation, such as `val/iou`.
@@ -132,16 +130,6 @@ class Checkpoint(LightningCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there."""
         self.best = list(state_dict["best"])
-
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Add what the model is built from, and by what."""
-        config = getattr(pl_module.model, "config", None)
-        if callable(config):
-            checkpoint["model_config"] = config()
-        checkpoint["made_by"] = {"devices": trainer.world_size, "finetune": version("finetune-seg")}
-        checkpoint["made_by"] |= {"torch": str(torch.__version__), "precision": str(trainer.precision)}
 
     def _place(self, trainer: pl.Trainer) -> int | None:
         """Put the score in order with the best; its rank, or None if it is not among them."""

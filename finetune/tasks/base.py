@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from finetune.models import Segmenter
-from finetune.tasks.progress import cut_short, go_on_by_epochs, inside_epoch
+from finetune.tasks.circumstances import circumstances
+from finetune.tasks.progress import accumulates, cut_short, go_on_by_epochs, inside_epoch
 from finetune.tasks.sharding import like, shard, share, whole
 from finetune.tasks.strategy import FullySharded
 from finetune.tuning.averages import check_resumable
@@ -182,7 +183,10 @@ class TuningTask(pl.LightningModule):
         return total
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what the plan cannot know from the step alone."""
+        """Add what the model is built from and by what, and what the plan cannot know from the step alone."""
+        checkpoint["model_config"] = self.model.config()
+        checkpoint["made_by"] = circumstances(self.trainer)
+        checkpoint["exact"] = not accumulates(self.trainer)  # whether a training can go on from it as if uninterrupted
         if cut_short(self.trainer):
             checkpoint["loops"]["fit_loop"] = inside_epoch(checkpoint["loops"]["fit_loop"], self.trainer)
         curve = self.course.curve if self.course is not None else None
