@@ -4,13 +4,17 @@ import json
 import mmap
 import os
 import re
-import zipfile
+import tarfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+
+from finetune.archives import check_archive, is_archive, wrong_entry
+from finetune.pickles import check_pickle
 
 # ours have a few kilobytes, a few hundred values and four levels
 LONGEST_TEXT = 2**18  # bytes of a JSON or YAML file
@@ -19,8 +23,6 @@ MOST_VALUES = 20_000
 DEEPEST = 12
 LONGEST_HEADER = 2**23  # bytes of a safetensors file that describe its tensors: enough for some 50,000
 PLAIN = (str, int, float, type(None), list, tuple, dict)
-# the one thing among those that torch's safe unpickler calls which fills as much memory as a number says
-ALLOCATES = b"\nbytearray\n"
 
 
 class FileError(ValueError):
@@ -154,10 +156,10 @@ def read_pickle(path: Path, old: bool = False) -> Any:
     """
     _check_regular(path)
     try:
-        if archive := _is_archive(path):
-            _check_archive(path)
+        if archive := is_archive(path):
+            check_archive(path)
         elif old:
-            _check_bytes(path)
+            _check_old(path)
         else:
             raise FileError(path, "it is no plain data in the form that torch.save has written since torch 1.6.")
         return torch.load(path, "cpu", weights_only=True, mmap=archive)
@@ -165,6 +167,22 @@ def read_pickle(path: Path, old: bool = False) -> Any:
         raise
     except Exception as error:  # unpickling raises whatever the file makes it raise
         raise FileError(path, f"it is no plain data: {_cause(error)}") from error
+
+
+def read_whole(path: Path) -> Any:
+    """What `read_pickle` gives, of a file whose checksums are right: torch writes them, and does not look at them.
+
+    Raises:
+        FileError: as there, or a byte of the file is not what was written.
+    """
+    content = read_pickle(path)
+    try:
+        wrong = wrong_entry(path)
+    except Exception as error:  # zipfile has no type of error for all that can be wrong
+        raise FileError(path, _cause(error)) from error
+    if wrong:
+        raise FileError(path, f"the checksum of its entry '{wrong}' is wrong.")
+    return content
 
 
 def _cause(error: Exception) -> str:
@@ -180,37 +198,10 @@ def _check_regular(path: Path) -> None:
         raise FileError(path, "there is no such file.")
 
 
-def _is_archive(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) == b"PK\x03\x04"  # what torch itself goes by
-
-
-def _check_archive(path: Path) -> None:
-    """Raise where the zip archive is not as torch writes it: every entry as it is, and each in a place of its own."""
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-    if packed := [entry for entry in entries if entry.compress_type != zipfile.ZIP_STORED]:
-        worst = max(packed, key=lambda entry: entry.file_size)
-        raise FileError(
-            path,
-            f"its entry '{worst.filename}' is compressed, from {worst.file_size:,} bytes to {worst.compress_size:,}, "
-            f"which torch.save never does.",
-        )
-    declared, size = sum(entry.file_size for entry in entries), path.stat().st_size
-    if declared > size:
-        raise FileError(path, f"its entries have {declared:,} bytes, in a file of {size:,}.")
-    with path.open("rb") as file:
-        for entry in entries:
-            if entry.filename.lower().endswith("data.pkl"):  # torch's reader takes either case
-                file.seek(entry.header_offset)
-                _refuse_allocation(path, ALLOCATES in file.read(entry.file_size + LONGEST_TEXT))  # header and all
-
-
-def _check_bytes(path: Path) -> None:
+def _check_old(path: Path) -> None:
+    """Look through a file as torch wrote it before 1.6: five pickles, then the numbers."""
+    with suppress(tarfile.TarError), tarfile.open(path, "r:"):  # which torch tries first
+        raise FileError(path, "it is a tar archive, as torch wrote before 0.2. Save it again with a newer torch.")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        _refuse_allocation(path, content.find(ALLOCATES) >= 0)
-
-
-def _refuse_allocation(path: Path, found: bool) -> None:
-    if found:
-        raise FileError(path, "it makes a bytearray, which may be of any size and is in no file of ours.")
+        for _ in range(5):
+            check_pickle(content)

@@ -89,6 +89,50 @@ def compressed(source: Path, target: Path) -> Path:
     return target
 
 
+METHODS = {"deflate": zipfile.ZIP_DEFLATED, "bzip2": zipfile.ZIP_BZIP2, "lzma": zipfile.ZIP_LZMA}
+
+
+def zeros(path: Path, method: str, size: int) -> Path:
+    """A zip archive of one entry of zeros, compressed by one of `METHODS`."""
+    with zipfile.ZipFile(path, "w", METHODS[method]) as archive, archive.open("a/data.pkl", "w") as entry:
+        for _ in range(size // 2**20):
+            entry.write(bytes(2**20))
+    return path
+
+
+def two_directories(source: Path, target: Path) -> Path:
+    """A zip archive in which Python finds the entries as they are, and torch the same entries compressed.
+
+    Python looks for the directory in front of the end, and torch where the end says that it is.
+    """
+    packed, plain = compressed(source, target).read_bytes(), io.BytesIO()
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(plain, "w") as new:
+        for entry in old.infolist():
+            new.writestr(entry.filename, old.read(entry))
+    files, directory, end = _parts(packed)
+    other_files, other, _ = _parts(plain.getvalue())
+    room = bytes(len(other_files))  # so that no place in the second directory is below zero
+    start = len(files) + len(room)
+    moved = b"".join(_moved(line, start - len(other_files)) for line in _lines(other))
+    end = end[:12] + struct.pack("<LL", len(moved), start) + end[20:]
+    target.write_bytes(files + room + directory + other_files + moved + end)
+    return target
+
+
+def _parts(archive: bytes) -> tuple[bytes, bytes, bytes]:
+    """The files of a zip archive, its directory, and its end of 22 bytes."""
+    start = int.from_bytes(archive[-6:-2], "little")
+    return archive[:start], archive[start:-22], archive[-22:]
+
+
+def _lines(directory: bytes) -> list[bytes]:
+    return [b"PK\1\2" + line for line in directory.split(b"PK\1\2")[1:]]
+
+
+def _moved(line: bytes, by: int) -> bytes:
+    return line[:42] + struct.pack("<L", int.from_bytes(line[42:46], "little") + by) + line[46:]
+
+
 def overlapping(source: Path, target: Path, times: int) -> Path:
     """The same zip archive with further entries, all of which are its longest one over again."""
     target.write_bytes(source.read_bytes())
@@ -113,6 +157,60 @@ def with_pickle(source: Path, target: Path, content: bytes) -> Path:
 def allocation(size: int) -> bytes:
     """A pickle that makes a bytearray of so many bytes, below 2**31."""
     return b"\x80\x02cbuiltins\nbytearray\nJ" + struct.pack("<i", size) + b"\x85R."
+
+
+def encodings(levels: int) -> bytes:
+    """A pickle of text in hexadecimal digits of hexadecimal digits: twice as long with each level."""
+    start = b"\x80\x02" + _call("_codecs", "encode") * levels + _text("ab" * 500) + _text("latin1") + b"\x86R"
+    return start + (_text("hex") + b"\x86R") * (levels - 1) + b"."
+
+
+def repeated_encodings(text: int, times: int) -> bytes:
+    """A pickle of a list of the same text of so many letters in so many copies."""
+    start = b"\x80\x02" + _text("a" * text) + _text("latin1") + b"\x86q\x00]("
+    return start + (_call("_codecs", "encode") + b"h\x00R") * times + b"e."
+
+
+def repeated_number(count: int) -> bytes:
+    """A pickle's part that makes a tensor of one number of the file so many times over."""
+    storage = b"(" + _text("storage") + _call("torch", "FloatStorage") + _text("0") + _text("cpu") + b"K\x01tQ"
+    shape = b"K\x00J" + struct.pack("<i", count) + b"\x85K\x00\x85\x89" + _call("collections", "OrderedDict") + b")R"
+    return _call("torch._utils", "_rebuild_tensor_v2") + b"(" + storage + shape + b"tR"
+
+
+def pairs_of_pairs(levels: int) -> bytes:
+    """A pickle's part that makes a tuple of so many levels, each the one below it twice; to hash it takes for ever."""
+    return b")" + b"".join(b"q" + bytes([level]) + b"h" + bytes([level]) + b"\x86" for level in range(levels))
+
+
+def one_dict_in_many(entries: int, times: int) -> bytes:
+    """A pickle of so many ordered dicts that all get the attributes of one and the same dict."""
+    numbers = b"".join(b"J" + struct.pack("<i", number) + b"N" for number in range(entries))
+    return b"\x80\x02](}q\x00(" + numbers + b"u" + (_call("collections", "OrderedDict") + b")Rh\x00b") * times + b"e."
+
+
+def _call(module: str, name: str) -> bytes:
+    return f"c{module}\n{name}\n".encode()
+
+
+def _text(text: str) -> bytes:
+    return b"X" + struct.pack("<I", len(text)) + text.encode()
+
+
+ONE = repeated_number(50_000_000)
+EXCESSES: dict[str, bytes] = {  # pickles of which torch finds nothing wrong before it has taken the memory or the time
+    "encodings of encodings": encodings(20),
+    "one text in many encodings": repeated_encodings(30_000, 20_000),
+    "a set of one number": b"\x80\x02" + _call("builtins", "set") + ONE + b"\x85R.",
+    "a size of one number": b"\x80\x02" + _call("torch", "Size") + ONE + b"\x85R.",
+    "a call with one number": b"\x80\x02" + _call("builtins", "set") + ONE + b"R.",
+    "one number in another type": b"\x80\x02"
+    + _call("torch._utils", "_rebuild_device_tensor_from_cpu_tensor")
+    + (b"(" + ONE + _call("torch", "float64") + _text("cpu") + b"\x89tR."),
+    "a key of pairs of pairs": b"\x80\x02}" + pairs_of_pairs(60) + b"Ns.",
+    "a set of pairs of pairs": b"\x80\x02" + _call("builtins", "set") + b"]" + pairs_of_pairs(60) + b"a\x85R.",
+    "one dict in many": one_dict_in_many(5_000, 5_000),
+}
 
 
 def shared_lists(levels: int) -> list[Any]:

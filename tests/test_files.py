@@ -1,6 +1,6 @@
 """What honest files hold is read as it was written; what is no plain data has a reason and a name."""
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from finetune.files import (
 )
 from tests import hostile
 
+SHARED = OrderedDict(a=[1, 2], b=("x", "x"))
 CONTENT: dict[str, Any] = {
     "state_dict": OrderedDict(a=torch.arange(6.0).view(2, 3), b=torch.ones(2, dtype=torch.int64)),
     "half": torch.ones(3, dtype=torch.bfloat16),
@@ -33,6 +34,14 @@ CONTENT: dict[str, Any] = {
     "pair": (1, "two"),
     "parameter": nn.Parameter(torch.ones(2)),
     "bytes": b"abc",
+    "many bytes": [b"a", b"a", bytes(range(256)) * 40, b"b"],
+    "counted": Counter([3, 3, 7]),
+    "set": {1, "two"},
+    "sizes": [torch.Size([1, 2]), torch.Size([])],
+    "types": [torch.float32, torch.bool, torch.float8_e4m3fn, torch.complex64, torch.device("cuda:0"), torch.strided],
+    "complex": 1 + 2j,
+    "small": torch.ones(2, dtype=torch.float8_e5m2).float(),
+    "shared": [SHARED, SHARED],
 }
 
 
@@ -48,6 +57,24 @@ def same(one: Any, other: Any) -> bool:
 def test_plain_data_comes_back_as_it_was(form: str, tmp_path: Path) -> None:
     path = hostile.write(CONTENT, tmp_path / "x.pth", form)
     assert same(read_pickle(path, old=True), CONTENT)
+
+
+def test_a_state_dict_with_its_versions_comes_back(tmp_path: Path) -> None:
+    state = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).state_dict()
+    found = read_pickle(hostile.write(state, tmp_path / "x.pth"))
+    assert same(found, state)
+    assert found._metadata == state._metadata  # type: ignore[attr-defined]  # of torch's own
+
+
+def test_an_ordered_dict_as_python_2_wrote_it_comes_back(tmp_path: Path) -> None:
+    content = b"\x80\x02ccollections\nOrderedDict\n](](U\x01aK\x01e](U\x01bK\x02ee\x85R."
+    path = hostile.with_pickle(hostile.write({}, tmp_path / "x.pth"), tmp_path / "y.pth", content)
+    assert read_pickle(path) == {"a": 1, "b": 2}
+
+
+def test_many_tensors_are_no_reason_to_refuse(tmp_path: Path) -> None:
+    content = {f"layer.{number}.weight": torch.zeros(1) for number in range(3000)}
+    assert len(read_pickle(hostile.write({"state": [content] * 50}, tmp_path / "x.pth"))["state"][49]) == 3000
 
 
 def test_tensors_that_were_read_do_not_change_the_file(tmp_path: Path) -> None:

@@ -5,6 +5,9 @@ import os
 import socket
 import subprocess
 import sys
+import tarfile
+import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +23,7 @@ from finetune.data import DataError, read_image, read_mask
 from finetune.files import FileError, check_plain, read_tensors
 from finetune.models import Segmenter, WeightsError
 from finetune.models.weights import pretrained_arguments, read_file
+from finetune.storage import damage
 from finetune.tuning.memory import peak, reset_peak, resident
 from tests import hostile
 
@@ -179,9 +183,11 @@ def test_a_compressed_archive_is_refused_although_torch_would_unpack_it(tmp_path
     whole = hostile.write({"x": torch.zeros(4_000_000)}, tmp_path / "whole.pth")
     path = hostile.compressed(whole, tmp_path / "bomb.pth")
     assert path.stat().st_size * 100 < torch.load(path, weights_only=True)["x"].nbytes
-    with pytest.raises(WeightsError, match=r"bomb\.pth' as plain tensors: its entry '.*' is compressed, from 16,000,0"):
+    with pytest.raises(
+        WeightsError, match=r"bomb\.pth' as plain tensors: it is .*: its entry '.*' is compressed, from 16,000,0"
+    ):
         read_file(path)
-    with pytest.raises(ModelError, match=r"bomb\.pth' cannot be read: its entry"):
+    with pytest.raises(ModelError, match=r"bomb\.pth' cannot be read: it is no plain data: its entry"):
         load_model(path)
 
 
@@ -189,7 +195,9 @@ def test_an_archive_whose_entries_overlap_is_refused(tmp_path: Path) -> None:
     whole = hostile.write({"x": torch.zeros(1000)}, tmp_path / "whole.pth")
     path = hostile.overlapping(whole, tmp_path / "bomb.pth", times=10)
     assert path.stat().st_size < 10_000
-    with pytest.raises(WeightsError, match=r"bomb\.pth' as plain tensors: its entries have 4\d,\d{3} bytes, in a file"):
+    with pytest.raises(
+        WeightsError, match=r"bomb\.pth' as plain tensors: it is .*: its entries have 4\d,\d{3} bytes, in a"
+    ):
         read_file(path)
 
 
@@ -205,8 +213,56 @@ def test_a_pickle_that_only_asks_for_memory_is_refused(form: str, tmp_path: Path
 
     if form == "zip":
         assert len(torch.load(made(5_000_000), weights_only=True)) == 5_000_000  # torch finds nothing wrong with it
-    with little_memory(), pytest.raises(WeightsError, match=r"bomb\.pth' as plain tensors: it makes a bytearray"):
+    with little_memory(), pytest.raises(WeightsError, match=r"bomb\.pth' as plain tensors: .*'builtins\.bytearray'"):
         read_file(made(2_000_000_000))
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy"])
+@pytest.mark.parametrize("excess", hostile.EXCESSES)
+def test_a_pickle_of_more_than_is_written_in_it_is_refused(excess: str, form: str, tmp_path: Path) -> None:
+    whole = hostile.write({"x": torch.zeros(1)}, tmp_path / "whole.pth")
+    path, content = tmp_path / "bomb.pth", hostile.EXCESSES[excess]
+    if form == "zip":
+        hostile.with_pickle(whole, path, content)
+    else:
+        legacy = hostile.write({}, tmp_path / "old.pth", "legacy").read_bytes()
+        path.write_bytes(legacy[: legacy.rindex(b"\x80\x02}")] + content + b"\x80\x02].")
+    assert path.stat().st_size < 500_000
+    with little_memory(), pytest.raises(WeightsError, match=r"bomb\.pth' as plain tensors: it is no plain data"):
+        read_file(path)
+
+
+@pytest.mark.parametrize("method", hostile.METHODS)
+def test_damage_is_looked_for_without_anything_being_unpacked(method: str, tmp_path: Path) -> None:
+    path = hostile.zeros(tmp_path / "last.ckpt", method, 400 * MB)
+    assert path.stat().st_size < MB
+    start = time.monotonic()
+    with little_memory():
+        assert "is compressed, from 419,430,400 bytes" in str(damage(path))
+    assert time.monotonic() - start < 1
+
+
+def test_an_archive_that_python_and_torch_read_otherwise_is_refused(tmp_path: Path) -> None:
+    whole = hostile.write({"x": torch.zeros(4_000_000)}, tmp_path / "whole.pth")
+    path = hostile.two_directories(whole, tmp_path / "bomb.pth")
+    with zipfile.ZipFile(path) as archive:
+        assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_STORED}
+        assert archive.testzip() is None
+    assert len(torch.load(path, weights_only=True)["x"]) == 4_000_000
+    assert torch._C.PyTorchFileReader(str(path)).get_record_offset("data/0") < 1000  # of the compressed ones
+    with pytest.raises(WeightsError, match=r"bomb\.pth' as plain tensors: .*directory"):
+        read_file(path)
+
+
+def test_an_archive_of_the_oldest_torch_is_refused_even_if_its_first_name_is_a_newer_file(tmp_path: Path) -> None:
+    """`torch.load` would unpack it into a folder of its own."""
+    newer = hostile.write({}, tmp_path / "pickle", "legacy").read_bytes()[:21] + b"\x80\x02}.\x80\x02}.\x80\x02]."
+    name = newer.decode("utf-8", "surrogateescape")
+    with tarfile.open(tmp_path / "old.pth", "w", format=tarfile.USTAR_FORMAT) as archive:
+        archive.addfile(tarfile.TarInfo(name))
+    assert (tmp_path / "old.pth").read_bytes().startswith(newer)
+    with pytest.raises(WeightsError, match=r"old\.pth' as plain tensors: it is a tar archive"):
+        read_file(tmp_path / "old.pth")
 
 
 def test_shared_lists_are_refused_before_anybody_follows_them(tmp_path: Path) -> None:
