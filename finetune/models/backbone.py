@@ -2,13 +2,14 @@
 
 import copy
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, is_tensor, nn
 from torch.nn import functional as F
 
+from finetune.models.checkpointing import compute_anew, counted_once
 from finetune.models.creation import check_name, create, default_classes
 from finetune.models.layers import layer_groups
 from finetune.models.levels import Level, feature_levels
@@ -75,8 +76,9 @@ class Backbone(nn.Module):
         self.levels = _levels(self.model, name, output_stride, dilated)
         self.input_size = input_size(name, self.options, self.strides)
         self._read: Reader = read_maps
+        self._during = counted_once if checkpointing else nullcontext
         if checkpointing:
-            self._save_memory()
+            compute_anew(self.model, name)
         self._tried = False
 
     @property
@@ -134,7 +136,8 @@ class Backbone(nn.Module):
         if size != (height, width):
             smaller = size[0] < height or size[1] < width
             images = F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=smaller)
-        maps, more = self._read(self.model, images, self.indices)
+        with self._during(self.model):
+            maps, more = self._read(self.model, images, self.indices)
         found = [maps[level.index] for level in self.levels]
         if not self._tried and not torch.compiler.is_compiling():
             self._check(found, images.shape[-2:])
@@ -154,14 +157,6 @@ class Backbone(nn.Module):
         if len(mean) != self.in_channels:
             mean, std = ([sum(values) / len(values)] * self.in_channels for values in (mean, std))
         return mean, std
-
-    def _save_memory(self) -> None:
-        try:
-            self.model.set_grad_checkpointing(True)
-        except (AssertionError, AttributeError) as error:
-            raise ValueError(
-                f"backbone '{self.name}' cannot compute its activations anew. Set backbone.checkpointing=false."
-            ) from error
 
     def picture(self) -> Tensor:
         """The smallest picture (1, C, H, W) to try it with, float32; of the one size where there is no other."""

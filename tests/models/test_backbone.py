@@ -1,5 +1,6 @@
 """Backbones of many families against what timm itself says of them."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -270,6 +271,24 @@ def test_checkpointing_changes_the_memory_and_not_the_gradients(name: str) -> No
     for one, other in zip(expected, found, strict=True):
         assert (one is None) == (other is None)
         assert one is None or torch.allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [TINY, "test_efficientnet", "test_mambaout", "mobilenetv3_small_050"])
+def test_checkpointing_takes_up_the_statistics_of_each_batch_once(name: str) -> None:
+    plain = Backbone(name, weights="none")
+    made = Backbone(name, weights="none", checkpointing=True)
+    made.load_state_dict(plain.state_dict())
+    saving = copy.deepcopy(made)
+    for step in range(3):
+        images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(step))
+        for backbone in (plain, saving):
+            sum(feature.square().mean() for feature in backbone.train()(images)).backward()
+            with torch.no_grad():
+                backbone.eval()(images)
+    found = saving.state_dict()
+    assert all(torch.equal(found[key], expected) for key, expected in plain.state_dict().items())
+    for ours, expected in zip(saving(images), plain(images), strict=True):
+        assert torch.equal(ours, expected)
 
 
 def test_a_model_that_cannot_compute_its_activations_anew_is_named() -> None:
