@@ -20,6 +20,7 @@ from finetune.metrics.confusion import scores
 from finetune.models.creation import check_name
 from finetune.models.heads import HEADS, AuxiliaryHead, Pyramid, head_type
 from finetune.options import Config, known_options, nearest, without_name
+from finetune.probe import layer_without_variance
 from finetune.tasks.sharding import PRECISIONS, steps_on_shares
 from finetune.tuning.schedules import SCHEDULES, schedule
 
@@ -150,7 +151,7 @@ def check_loss(settings: Config) -> None:
 
 
 def check_batches(config: Config, data: Data) -> None:
-    """Raise where a head that pools to one pixel would still get a batch of one image."""
+    """Raise where a model that pools to one pixel would get a batch of one image."""
     devices = build.device_count(config["trainer"])
     per_device = data.sizes()["train"] // devices
     batch = min(config["data"]["batch_size"], per_device)
@@ -160,6 +161,12 @@ def check_batches(config: Config, data: Data) -> None:
         raise ConfigError(
             f"one training image a device makes batches of one, whose batch norm head={config['head']['name']} "
             f"cannot train. Add images, use fewer devices, or another head."
+        )
+    if batch == 1 and (layer := layer_without_variance(config, data.classes)):
+        raise ConfigError(
+            f"batches of one image do not train backbone={config['backbone']['name']} with "
+            f"head={config['head']['name']}: they leave the batch norm {layer} one value a channel, which has no "
+            f"variance. Set data.batch_size=2 or more, with at least as many images a device, or another backbone."
         )
     if batch == 1:
         logger.warning("batches of one image make batch-norm statistics noisy; data.batch_size=2 or more is better.")

@@ -1,14 +1,17 @@
 """Training steps on noise, to see what they take before a training begins."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from finetune import build
 from finetune.tasks import SemanticTask
+from finetune.tuning.freeze import apply_trainability
 
 Shape = tuple[int, int, int, int]
+ALONE = "Expected more than 1 value per channel"  # how torch says that a batch norm has no variance
 
 
 def noise_step(config: Mapping[str, Any], task: SemanticTask, shape: Shape) -> Callable[[], None]:
@@ -34,6 +37,30 @@ def noise_step(config: Mapping[str, Any], task: SemanticTask, shape: Shape) -> C
         optimizer.step()
 
     return step
+
+
+def layer_without_variance(config: Mapping[str, Any], classes: Sequence[str]) -> str | None:
+    """Name of a batch norm that sees one value a channel of a batch of one image and trains some day, or None.
+
+    Args:
+        config: of a training.
+        classes: their names.
+    """
+    entered: list[str] = []
+    try:
+        with torch.device("meta"):  # whatever its size, it takes no memory
+            criterion = build.loss(config["loss"], config["data"]["ignore_index"], None)
+            network = build.model(config, classes, weighted=False)
+            task = build.untrained_task(config, network, criterion, config["data"]["ignore_index"])
+            norms = {name: a.rule.norms for name, a in task.assigned.items() if a.rule.norms != "train"}
+            apply_trainability(task.model, task.ever_trained(), norms)
+            for name, module in task.model.named_modules():
+                if isinstance(module, _BatchNorm):
+                    module.register_forward_pre_hook(lambda *_, name=name: entered.append(name))
+            task.model(torch.zeros(1, *batch_shape(config)[1:]), auxiliary=True)
+    except (ValueError, RuntimeError, NotImplementedError) as error:  # others are for the model itself to say
+        return entered[-1] if ALONE in str(error) else None
+    return None
 
 
 def batch_shape(config: Mapping[str, Any]) -> Shape:

@@ -22,6 +22,24 @@ def problems(*words: str) -> list[str]:
     return str(caught.value).splitlines()
 
 
+ALONE = ("data.batch_size=1", "data.size=64", "augment.crop=64", "backbone.weights=none", "head=fpn")
+
+
+@pytest.mark.parametrize("name", ["resnest14d", "skresnet18", "rexnet_100"])
+def test_a_backbone_that_pools_to_a_pixel_is_not_trained_by_batches_of_one(name: str) -> None:
+    (said,) = problems(*ALONE, "backbone=timm", f"backbone.name={name}")
+    assert (
+        f"batches of one image do not train backbone={name} with head=fpn: they leave the batch norm backbone." in said
+    )
+    (said,) = problems(*ALONE, "backbone=timm", f"backbone.name={name}", "data.batch_size=2", "trainer.devices=4")
+    assert "data.batch_size=2 or more" in said
+
+
+@pytest.mark.parametrize("words", [("backbone.name=rexnet_100", "tuning=frozen"), ("backbone.name=resnet18",)])
+def test_batches_of_one_train_what_pools_to_no_pixel_or_rests(words: tuple[str, ...]) -> None:
+    check(configure(["data=drawn", "data.count=4", *ALONE, "backbone=timm", *words], "train"))
+
+
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
