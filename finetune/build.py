@@ -28,10 +28,11 @@ from finetune.storage import CheckpointFiles
 from finetune.tasks import SemanticTask
 from finetune.tasks.precision import CPUMixedPrecision
 from finetune.tasks.strategy import FullySharded
+from finetune.tasks.synchronization import SyncBatchNorm
 from finetune.trust import check_target
-from finetune.tuning.outline import assumed
 from finetune.tuning.plan import Plan, Rule, Stall
-from finetune.tuning.timing import Timeline, check_timing
+from finetune.tuning.scenarios import check_timing, stall_pace
+from finetune.tuning.timing import Timeline
 
 C = TypeVar("C", bound=pl.Callback)
 
@@ -153,9 +154,7 @@ def task(config: Config, network: Segmenter, data: Data) -> SemanticTask:
     """The model with its loss, plan, optimizer and schedule."""
     weights = loss_weights(config["loss"]["class_weights"], data)
     built = untrained_task(config, network, loss(config["loss"], data.ignore_index, weights), data.ignore_index)
-    epochs = config["trainer"]["max_epochs"]
-    check_timing(built.assigned, Timeline(epochs))
-    check_timing(built.assigned, assumed([group.assignment for group in built.groups], epochs))
+    check_timing(built.assigned, Timeline(config["trainer"]["max_epochs"]), pace(config, data.sizes()["train"]))
     return built
 
 
@@ -217,13 +216,33 @@ def step_counts(config: Config, images: int) -> tuple[int, int]:
         config: of a training.
         images: to train on.
     """
-    settings = config["trainer"]
-    limit, most = settings.get("limit_train_batches", 1.0), settings.get("max_steps", -1)
-    batches = max(1, images // device_count(settings) // config["data"]["batch_size"])
-    batches = min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
-    steps = math.ceil(batches / settings["accumulate_grad_batches"])
+    settings, most = config["trainer"], config["trainer"].get("max_steps", -1)
+    steps = math.ceil(_batches(config, images) / settings["accumulate_grad_batches"])
     total = int(settings["max_epochs"]) * steps
     return steps, total if most == -1 else min(int(most), total)
+
+
+def pace(config: Config, images: int) -> int:
+    """Epochs that it takes at least to see that the score has stopped improving.
+
+    Args:
+        config: of a training.
+        images: to train on.
+    """
+    settings, batches = config["trainer"], _batches(config, images)
+    interval = settings.get("val_check_interval") or 1.0
+    interval = interval if isinstance(interval, int | float) else 1.0  # by the clock
+    between = interval if isinstance(interval, int) else max(1, int(batches * interval))
+    validations = (batches // between or batches / between) / (settings.get("check_val_every_n_epoch") or 1)
+    return stall_pace(config["tuning"]["stall"]["patience"], validations)
+
+
+def _batches(config: Config, images: int) -> int:
+    """Batches of an epoch on each device."""
+    settings = config["trainer"]
+    limit = settings.get("limit_train_batches", 1.0)
+    batches = max(1, images // device_count(settings) // config["data"]["batch_size"])
+    return min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
 
 
 def precision(settings: Config) -> str:
@@ -265,7 +284,8 @@ def trainer(config: Config, folder: Path, step: int | None = None) -> pl.Trainer
                 "enable_progress_bar": any(isinstance(callback, ProgressBar) for callback in callbacks),
                 "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
                 **config["trainer"],
-                **_precision(config["trainer"]),
+                "sync_batchnorm": False,  # ours is among the plugins
+                **_plugins(config["trainer"]),
                 **({"strategy": FullySharded()} if config["trainer"]["strategy"] == "fsdp2" else {}),
             },
             callbacks=[Tuning(), *callbacks, Interruption()],
@@ -278,12 +298,13 @@ def trainer(config: Config, folder: Path, step: int | None = None) -> pl.Trainer
         raise ConfigError(f"trainer, callbacks or logger: {error}") from error
 
 
-def _precision(settings: Config) -> Config:
-    """The Trainer's arguments for its precision and for how its files are written."""
+def _plugins(settings: Config) -> Config:
+    """The Trainer's arguments for its precision, for how its files are written, and for norms over all devices."""
+    plugins: list[Any] = [CheckpointFiles(), *([SyncBatchNorm()] if settings.get("sync_batchnorm") else [])]
     on_cpu = settings["accelerator"] == "cpu" or (settings["accelerator"] == "auto" and not _has_accelerator())
     if settings["precision"] == "bf16-mixed" and on_cpu and settings["strategy"] != "fsdp2":  # which has one of its own
-        return {"precision": None, "plugins": [CheckpointFiles(), CPUMixedPrecision()]}
-    return {"plugins": CheckpointFiles()}
+        return {"precision": None, "plugins": [*plugins, CPUMixedPrecision()]}
+    return {"plugins": plugins}
 
 
 def _has_accelerator() -> bool:

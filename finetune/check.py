@@ -67,7 +67,8 @@ def check_settings(config: Config, mistakes: Mistakes) -> None:
 
 def check_numbers(config: Config) -> None:
     """Raise where a count is none."""
-    least = {"data.batch_size": 1, "data.num_workers": 0, "data.ignore_index": 0, "trainer.max_epochs": 1, "seed": 0}
+    least = {"data.batch_size": 1, "data.num_workers": 0, "data.ignore_index": 0, "seed": 0}
+    least |= {"trainer.max_epochs": 1, "trainer.accumulate_grad_batches": 1}
     least |= {"data.count": 1, "data.size": 16} if config["data"]["kind"] == "drawn" else {}
     for key, low in least.items():
         value: Any = config
@@ -218,6 +219,9 @@ def check_schedule(settings: Config) -> None:
 def check_trainer(settings: Config) -> None:
     """Raise unless Lightning's Trainer has all these arguments."""
     known_options("trainer", pl.Trainer.__init__, settings, skip=("self", "callbacks", "logger", "default_root_dir"))
+    clip = settings.get("gradient_clip_algorithm")
+    if clip not in (None, "norm", "value"):
+        raise ConfigError(f"trainer.gradient_clip_algorithm={clip}: choose norm or value.")
 
 
 def check_sharding(config: Config) -> None:

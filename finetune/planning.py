@@ -24,8 +24,9 @@ from finetune.tasks import SemanticTask
 from finetune.tuning.cost import Cost, Measured, estimate, measure
 from finetune.tuning.course import Course
 from finetune.tuning.freeze import apply_trainability
-from finetune.tuning.outline import Phase, assumed, outline, planned_rates
-from finetune.tuning.timing import Timeline, check_timing
+from finetune.tuning.outline import Phase, outline, planned_rates
+from finetune.tuning.scenarios import assumed, check_timing
+from finetune.tuning.timing import Timeline
 
 logger = logging.getLogger(__name__)
 UNKNOWN_IMAGES = 400  # where nobody says how many there are
@@ -70,8 +71,9 @@ def plan(*words: str | DictConfig) -> Planned:
         task = _task(config)
         steps, total = build.step_counts(config, count)
         task.timeline = Timeline(math.ceil(total / steps))
-        timeline = assumed([group.assignment for group in task.groups], task.timeline.epochs)
-        check_timing(task.assigned, timeline)
+        pace = build.pace(config, count)
+        check_timing(task.assigned, task.timeline, pace)
+        timeline = assumed([group.assignment for group in task.groups], task.timeline, pace)
         course = Course(task.plan, [g.assignment for g in task.groups], task.schedule, timeline.epochs, steps, total)
     for group in sorted(found):
         key, stand_in = AUTO[group]

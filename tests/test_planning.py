@@ -103,8 +103,14 @@ def test_without_any_data_the_number_of_images_is_said_to_be_assumed(
     assert "20 epochs of 100 steps: 400 training images assumed, as neither" in capsys.readouterr().out
 
 
+def test_a_last_epoch_that_is_cut_short_ends_at_the_rate_of_its_last_step(folder: Path) -> None:
+    words = ("trainer.max_epochs=4", "+trainer.max_steps=15", "plan.images=8", "schedule=linear", "schedule.warmup=0")
+    planned = finetune.plan(*WORDS, *words, "data.batch_size=2", "tuning=full")
+    assert planned.phases[-1].rows[-1].end == pytest.approx(2e-3 / 15, rel=1e-6)
+
+
 def test_phases_that_wait_for_a_stall_are_said_to_be_assumed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    finetune.plan(*WORDS, "tuning.unfreeze_at=stall", "tuning.unfreeze_spread=stall")
+    finetune.plan(*WORDS, "tuning.unfreeze_at=stall", "tuning.unfreeze_spread=stall", "tuning.stall.patience=2")
     said = capsys.readouterr().out
     assert said.count("(assumed: they depend on the score)") == 5
 

@@ -11,7 +11,8 @@ from finetune.losses import SegmentationLoss
 from finetune.models import Segmenter
 from finetune.models.lora import ADAPTER
 from finetune.tasks import SemanticTask
-from finetune.tuning.timing import Timeline, check_timing, phase_starts, trainable
+from finetune.tuning.scenarios import check_timing
+from finetune.tuning.timing import Timeline, phase_starts, trainable
 
 FAMILIES = [
     "resnet18",

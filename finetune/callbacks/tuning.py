@@ -15,7 +15,7 @@ from finetune.tuning.describe import describe_change
 from finetune.tuning.record import RateRecord
 from finetune.tuning.schedules import Plateau
 from finetune.tuning.stall import StallDetector
-from finetune.tuning.timing import Timeline, stalls_awaited
+from finetune.tuning.timing import Timeline, stalls_awaited, waits_for_stall
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,8 @@ class Tuning(pl.Callback):
         task = _task(pl_module)
         check_ranks_agree(trainer, task.model)
         awaited, came = stalls_awaited(task.assigned.values()), len(task.timeline.stalls)
-        if awaited > came and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # missing in the class
+        missing = waits_for_stall(task.assigned.values(), trainer.current_epoch, task.timeline)
+        if missing and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # missing in the class
             _warn(
                 f"the plan waited for {awaited} stalls of {task.plan.stall.monitor}, and {came} came: "
                 f"{describe_change((), self._trained, task.places).partition('; ')[2]} at the end. Lower "
@@ -145,7 +146,8 @@ class Tuning(pl.Callback):
             task.refresh_rates()
         stalls = task.timeline.stalls
         pending = bool(stalls) and stalls[-1] > trainer.current_epoch  # the plan moves on with the next epoch
-        if stalls_awaited(task.assigned.values()) <= len(stalls) or pending or self._detector is None:
+        waits = waits_for_stall(task.assigned.values(), trainer.current_epoch, task.timeline)
+        if not waits or pending or self._detector is None:
             return
         stalled = self._detector.update(_score(trainer, stall.monitor, "tuning.stall.monitor"))
         if stall.restore_best and self._detector.improved:

@@ -27,8 +27,9 @@ from finetune.tuning.groups import optimizer_groups, parameter_groups
 from finetune.tuning.layout import layout
 from finetune.tuning.penalty import l1, l2_sp
 from finetune.tuning.plan import Assignment, Plan
+from finetune.tuning.scenarios import check_timing, stall_pace
 from finetune.tuning.schedules import Plateau, schedule
-from finetune.tuning.timing import Timeline, check_timing, phase_starts, stalls_awaited, trainable
+from finetune.tuning.timing import Timeline, phase_starts, trainable, waits_for_stall
 
 
 class TuningTask(pl.LightningModule):
@@ -106,7 +107,8 @@ class TuningTask(pl.LightningModule):
     def plan_goes_on(self) -> bool:
         """Whether something is still to be thawed or frozen in a later epoch."""
         starts = phase_starts(self.assigned.values(), self.timeline)
-        return starts[-1] > self.current_epoch or stalls_awaited(self.assigned.values()) > len(self.timeline.stalls)
+        last = self.timeline.epochs
+        return starts[-1] > self.current_epoch or waits_for_stall(self.assigned.values(), last, self.timeline)
 
     def apply_plan(self) -> bool:
         """Make parameters and modules train or rest as the plan says; whether a parameter was frozen or thawed."""
@@ -136,7 +138,8 @@ class TuningTask(pl.LightningModule):
         steps = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
         assignments = [group.assignment for group in self.groups]
         if not self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # missing in the class
-            check_timing(self.assigned, replace(self.timeline, stalls=()))  # max_steps may have made it shorter
+            pace = stall_pace(self.plan.stall.patience, validations(self.trainer))
+            check_timing(self.assigned, replace(self.timeline, stalls=()), pace)  # max_steps may have made it shorter
         total = int(self.trainer.estimated_stepping_batches)
         self.course = Course(self.plan, assignments, self.schedule, self.timeline.epochs, steps, total)
         self._restore_plateau()
@@ -222,6 +225,13 @@ def training_epochs(trainer: pl.Trainer) -> int:
     """Epochs that a training has, the last one perhaps cut short by the trainer's `max_steps`."""
     total = trainer.estimated_stepping_batches  # loads the batches, so that they can be counted
     return max(1, math.ceil(total / math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)))
+
+
+def validations(trainer: pl.Trainer) -> float:
+    """How many an epoch has; less than 1 where not every epoch has one."""
+    batches = int(trainer.num_training_batches)
+    between = trainer.val_check_batch if isinstance(trainer.val_check_batch, int) else batches  # or by the clock
+    return (batches // between or batches / between) / (trainer.check_val_every_n_epoch or 1)
 
 
 def step_seed(seed: int, epoch: int, batch: int, rank: int) -> int:

@@ -10,7 +10,7 @@ from finetune.tuning.groups import Group
 from finetune.tuning.layout import Place
 from finetune.tuning.plan import Assignment
 from finetune.tuning.record import RateRecord
-from finetune.tuning.timing import Timeline, stalls_awaited, trainable, trains
+from finetune.tuning.timing import Timeline, trainable, trains
 
 SAMPLES = 1000  # of the steps of a phase, in which its highest rate is looked for
 
@@ -62,12 +62,6 @@ class Phase:
         return sum(row.parameters for row in self.rows if row.trains)
 
 
-def assumed(assignments: Sequence[Assignment], epochs: int) -> Timeline:
-    """A timeline in which the stalls that a plan waits for come evenly spread; when they really come is not known."""
-    count = stalls_awaited(assignments)
-    return Timeline(epochs, tuple(round(epochs * (i + 1) / (count + 1)) for i in range(count)))
-
-
 def outline(
     groups: Sequence[Group],
     places: Mapping[str, Place],
@@ -97,7 +91,7 @@ def planned_rates(
 ) -> RateRecord:
     """The learning rates of all layer groups as a training that follows the plan will have them."""
     record = RateRecord(groups)
-    for step in _steps(0, timeline.epochs, course.steps):
+    for step in _steps(0, timeline.epochs, course):
         rates = [group.lr * course.multiplier(group.assignment, step, timeline) for group in groups]
         record.add(step / course.steps, rates, trainable(assigned, step // course.steps, timeline))
     record.boundaries = [float(start) for start in course.phases(timeline)[1:]]
@@ -116,7 +110,7 @@ def _row(
     members: Sequence[Group], places: Mapping[str, Place], course: Course, timeline: Timeline, first: int, stop: int
 ) -> Row:
     group, assignment = members[0], members[0].assignment
-    rates = [group.lr * course.multiplier(assignment, step, timeline) for step in _steps(first, stop, course.steps)]
+    rates = [group.lr * course.multiplier(assignment, step, timeline) for step in _steps(first, stop, course)]
     on, norms = trains(assignment, first, timeline), assignment.rule.norms
     return Row(
         group.label,
@@ -130,8 +124,8 @@ def _row(
     )
 
 
-def _steps(first: int, stop: int, steps: int) -> list[int]:
+def _steps(first: int, stop: int, course: Course) -> list[int]:
     """Steps of some epochs, all of them or evenly spread ones, with the first and the last."""
-    begin, end = first * steps, stop * steps - 1
+    begin, end = first * course.steps, min(stop * course.steps, course.total) - 1
     count = min(SAMPLES, end - begin + 1)
     return list(dict.fromkeys(np.linspace(begin, end, count).round().astype(int).tolist()))

@@ -74,11 +74,11 @@ def span_epochs(assignment: Assignment, timeline: Timeline) -> list[tuple[float,
     """First epoch and the one after the last of each span in which a layer group trains."""
     rule, spans = assignment.rule, []
     for start, stop in rule.spans:
-        if rule.spread == "stall" and assignment.rank > 0 and start != "never":
-            start, delay = f"stall:{stall_number(start) + assignment.rank}", 0.0
-        else:
-            delay = _spread_epochs(assignment, timeline)
-        spans.append((_start(start, timeline, delay), epoch_of(stop, timeline)))
+        begin = _start(start, timeline, _spread_epochs(assignment, timeline))
+        if rule.spread == "stall" and assignment.rank > 0:
+            since = [stall for stall in timeline.stalls if stall > begin]  # each waits for the one above
+            begin = since[assignment.rank - 1] if len(since) >= assignment.rank else NEVER
+        spans.append((begin, epoch_of(stop, timeline)))
     return spans
 
 
@@ -104,7 +104,7 @@ def phase_starts(assignments: Iterable[Assignment], timeline: Timeline) -> list[
 
 
 def stalls_awaited(assignments: Iterable[Assignment]) -> int:
-    """How many stalls of the score the plan waits for."""
+    """How many stalls of the score the plan waits for in all."""
     awaited = 0
     for assignment in set(assignments):
         ranks = assignment.rank if assignment.rule.spread == "stall" else 0
@@ -113,48 +113,19 @@ def stalls_awaited(assignments: Iterable[Assignment]) -> int:
     return awaited
 
 
-def check_timing(assigned: Mapping[str, Assignment], timeline: Timeline) -> None:
-    """Raise where the plan does not fit into the training.
+def waits_for_stall(assignments: Iterable[Assignment], epoch: int, timeline: Timeline) -> bool:
+    """Whether the plan waits in an epoch, counted from 0, for the score to stop improving.
 
-    Raises:
-        PlanError: spans that overlap, are empty or begin after the last epoch, or an epoch in which nothing trains.
+    Where layer groups follow at each stall from a given epoch on, those of earlier epochs are not waited for.
     """
-    for name, assignment in assigned.items():
-        _check_spans(name, assignment, timeline)
-    if stalls_awaited(assigned.values()) >= timeline.epochs:
-        raise PlanError(
-            f"the plan waits for {stalls_awaited(assigned.values())} stalls of the score, but there are only "
-            f"{timeline.epochs} epochs. Train longer (trainer.max_epochs), or unfreeze more at a time."
-        )
-    for epoch in phase_starts(assigned.values(), timeline):
-        if assigned and not trainable(assigned, epoch, timeline):
-            raise PlanError(
-                f"after {epoch} epochs nothing trains. Let at least one rule train then, such as {{match: .}}."
-            )
-
-
-def _check_spans(name: str, assignment: Assignment, timeline: Timeline) -> None:
-    match, last = assignment.rule.match, 0.0
-    for (start, stop), (first, end) in zip(assignment.rule.spans, span_epochs(assignment, timeline), strict=True):
-        said = f"tuning rule '{match}' trains {name} from {start} to {'the end' if stop is None else stop}"
-        if start is None:
-            raise PlanError(f"{said}; null is the end, where nothing can begin. Say never, or when.")
-        if any(isinstance(moment, int | float) and moment < 0 for moment in (start, stop)):
-            raise PlanError(f"{said}; moments are 0 or more.")
-        if any(isinstance(m, float) and not 0 <= m <= 1 for m in (start, stop)):
-            raise PlanError(f"{said}; a share of training lies in 0..1. Write an epoch as a whole number.")
-        if first == NEVER:  # waits for a stall, or is not meant to train
-            continue
-        if first >= timeline.epochs:
-            raise PlanError(
-                f"{said}, that is after {first:.0f} epochs, but the training has only {timeline.epochs}. Begin earlier "
-                f"(tuning.unfreeze_at, tuning.unfreeze_spread), train longer (trainer.max_epochs), or say never."
-            )
-        if first < last:
-            raise PlanError(f"{said}, which overlaps the span before it. Begin it after {last:.0f} epochs or later.")
-        if end <= first:
-            raise PlanError(f"{said}, which is no whole epoch out of {timeline.epochs}. Move its ends apart.")
-        last = end
+    for assignment in set(assignments):
+        for (start, stop), (first, end) in zip(assignment.rule.spans, span_epochs(assignment, timeline), strict=True):
+            starts = first == NEVER and start not in (None, "never")
+            if starts and (stall_number(start) or epoch_of(start, timeline) <= epoch):
+                return True
+            if stall_number(stop) and end == NEVER:
+                return True
+    return False
 
 
 def _spread_epochs(assignment: Assignment, timeline: Timeline) -> float:

@@ -173,6 +173,15 @@ def test_the_plan_moves_on_when_the_score_stalls(caplog: pytest.LogCaptureFixtur
     assert "fixed has not improved for 2 validations: the plan moves on" in caplog.text
 
 
+def test_a_score_that_stalls_before_anything_waits_for_it_moves_nothing_on() -> None:
+    rules = (Rule("backbone", trains=[[3, None]], spread="stall"), Rule("."))
+    task, trainable = tiny_task(plan=Plan(rules, stall=Stall("fixed", patience=1))), Trainable()
+    tiny_trainer(Scores(*[0.1] * 12), Tuning(), trainable, max_epochs=12).fit(task, datamodule=tiny_data())
+    assert task.timeline.stalls == (5, 7, 9, 11)
+    assert trainable.seen[:3] == [0, 0, 0]
+    assert trainable.seen[3] == trainable.seen[4] < trainable.seen[5] == trainable.seen[6] < trainable.seen[7]
+
+
 @pytest.mark.parametrize("cut", [1, 2, 3, 4])
 def test_a_resumed_training_remembers_its_stalls_and_how_long_it_has_waited(tmp_path: Path, cut: int) -> None:
     def callbacks() -> list[pl.Callback]:
@@ -212,7 +221,7 @@ def test_the_next_phase_begins_with_the_best_weights_if_asked(tmp_path: Path) ->
 def test_a_stall_of_a_score_that_nobody_logs_is_an_error() -> None:
     plan = Plan(STALLED.rules, stall=Stall("val/los", patience=2))
     with pytest.raises(ValueError, match=r"tuning.stall.monitor='val/los' is not logged. Did you mean val/loss"):
-        tiny_trainer(IoU(table=False), Tuning(), max_epochs=3).fit(tiny_task(plan=plan), datamodule=tiny_data())
+        tiny_trainer(IoU(table=False), Tuning(), max_epochs=4).fit(tiny_task(plan=plan), datamodule=tiny_data())
 
 
 def test_the_rates_of_every_step_are_on_record() -> None:
@@ -292,17 +301,39 @@ def test_several_validations_an_epoch_move_the_plan_on_once_and_keep_the_best(tm
 def test_a_second_training_with_the_same_callback_begins_anew() -> None:
     plan = Plan(STALLED.rules, stall=Stall("fixed", patience=1, restore_best=True))
     tuning, task = Tuning(), tiny_task(plan=plan)
-    tiny_trainer(Scores(0.5, 0.1), tuning, max_epochs=2).fit(task, datamodule=tiny_data())
+    tiny_trainer(Scores(0.5, 0.1, 0.1), tuning, max_epochs=3).fit(task, datamodule=tiny_data())
     assert task.timeline.stalls == (2,)
     trainable = Trainable()
-    tiny_trainer(Scores(0.5, 0.6), tuning, trainable, max_epochs=2).fit(task, datamodule=tiny_data())
+    tiny_trainer(Scores(0.5, 0.6, 0.7), tuning, trainable, max_epochs=3).fit(task, datamodule=tiny_data())
     assert task.timeline.stalls == ()
-    assert trainable.seen == [0, 0]
+    assert trainable.seen == [0, 0, 0]
 
 
 def test_stalls_that_never_came_are_told_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
-    tiny_trainer(Scores(0.1, 0.2, 0.3), Tuning(), max_epochs=3).fit(tiny_task(plan=STALLED), datamodule=tiny_data())
+    tiny_trainer(Scores(0.1, 0.2, 0.3, 0.4), Tuning(), max_epochs=4).fit(tiny_task(plan=STALLED), datamodule=tiny_data())
     assert "the plan waited for 1 stalls of fixed, and 0 came" in caplog.text
+
+
+@pytest.mark.parametrize("cut", [0, 1])
+def test_a_training_that_is_made_longer_goes_on_at_the_rates_of_the_longer_one(tmp_path: Path, cut: int) -> None:
+    class Rates(pl.Callback):
+        def __init__(self) -> None:
+            self.seen: dict[int, float] = {}
+
+        def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Any) -> None:
+            self.seen[trainer.global_step] = optimizer.param_groups[0]["lr"]
+
+    def fit(epochs: int, path: Path | None = None) -> dict[int, float]:
+        rates = Rates()
+        trainer = tiny_trainer(Tuning(), rates, Saves(tmp_path), max_epochs=epochs)
+        trainer.fit(tiny_task(), datamodule=tiny_data(), ckpt_path=path, weights_only=True)
+        return rates.seen
+
+    fit(2)
+    resumed = fit(4, tmp_path / f"{cut}.ckpt")
+    whole = fit(4)
+    assert len(whole) == 8
+    assert resumed == {step: whole[step] for step in range(2 * cut + 2, 8)}
 
 
 def test_a_training_that_is_cut_short_follows_its_schedule_to_the_end() -> None:

@@ -6,16 +6,17 @@ import pytest
 
 from finetune.tuning.layout import PlanError
 from finetune.tuning.plan import Assignment, Rule
+from finetune.tuning.scenarios import assumed, check_timing, soonest
 from finetune.tuning.timing import (
     NEVER,
     Timeline,
-    check_timing,
     epoch_of,
     phase_starts,
     span_epochs,
     stalls_awaited,
     trainable,
     trains,
+    waits_for_stall,
 )
 
 TEN = Timeline(10)
@@ -137,6 +138,60 @@ def test_a_first_group_at_an_epoch_and_the_others_at_stalls() -> None:
     assert by_epoch(mixed, Timeline(6, (3,))) == list("011222")
 
 
+def test_stalls_before_the_first_group_has_thawed_thaw_none_below_it() -> None:
+    mixed = backbone(3, trains=[[5, None]], spread="stall")
+    assert by_epoch(mixed, Timeline(10, (2, 4, 7, 8))) == list("0000011233")
+    assert [waits_for_stall(mixed.values(), epoch, TEN) for epoch in (0, 4, 5, 9)] == [False, False, True, True]
+
+
+def test_a_plan_waits_for_a_stall_until_the_last_one_has_come() -> None:
+    gradual = backbone(3, trains=[["stall", None]], spread="stall")
+    came = [waits_for_stall(gradual.values(), 0, Timeline(10, stalls)) for stalls in ((), (2, 4), (2, 4, 6))]
+    assert came == [True, True, False]
+    until = backbone(trains=[[0, "stall"]])
+    assert [waits_for_stall(until.values(), 0, Timeline(10, stalls)) for stalls in ((), (3,))] == [True, False]
+    assert not waits_for_stall(backbone(3).values(), 0, TEN)
+
+
+def test_stalls_come_at_the_soonest_after_the_patience_for_each() -> None:
+    gradual = backbone(3, trains=[["stall", None]], spread="stall")
+    assert soonest(gradual.values(), Timeline(20), pace=4).stalls == (4, 8, 12)
+    assert soonest(gradual.values(), Timeline(10), pace=4).stalls == (4, 8)
+    late = backbone(3, trains=[[6, None]], spread="stall")
+    assert soonest(late.values(), Timeline(20), pace=4).stalls == (10, 14)
+    assert soonest(backbone(3).values(), Timeline(20), pace=4).stalls == ()
+
+
+def test_stalls_are_assumed_evenly_but_no_sooner_than_they_can_come() -> None:
+    gradual = backbone(3, trains=[["stall", None]], spread="stall")
+    assert assumed(gradual.values(), Timeline(20), pace=2).stalls == (5, 10, 15)
+    assert assumed(gradual.values(), Timeline(20), pace=6).stalls == (6, 12, 18)
+    late = backbone(3, trains=[[6, None]], spread="stall")
+    assert assumed(late.values(), Timeline(20), pace=4).stalls == (10, 14)
+
+
+def test_a_plan_for_which_too_few_stalls_can_come_is_refused() -> None:
+    gradual = backbone(5, trains=[["stall", None]], spread="stall")
+    check_timing(gradual, Timeline(21), pace=4)
+    with pytest.raises(PlanError, match=r"waits for 5 stalls of the score, each of which takes 4 epochs at least"):
+        check_timing(gradual, Timeline(20), pace=4)
+
+
+@pytest.mark.parametrize(
+    ("head", "other", "message"),
+    [
+        ([[0, "stall"]], [[5, None]], "after 4 epochs nothing trains, if the score stalls after 4 epochs"),
+        ([[0, None]], [[8, "stall"]], "from 8 to stall, if the score stalls after 4 epochs, which is no whole epoch"),
+    ],
+)
+def test_a_plan_that_an_early_stall_would_break_is_refused(head: Any, other: Any, message: str) -> None:
+    assigned = {"head": Assignment(Rule("head", trains=head)), "b0": Assignment(Rule("backbone", trains=other))}
+    with pytest.raises(PlanError, match=message):
+        check_timing(assigned, Timeline(20), pace=4)
+    if other[0][0] == 5:
+        check_timing(assigned, Timeline(20), pace=5)
+
+
 def test_what_always_trains_makes_one_phase() -> None:
     assert phase_starts(backbone().values(), TEN) == [0]
     assert phase_starts(backbone(trains=False).values(), TEN) == [0]
@@ -165,7 +220,10 @@ def test_never_is_no_span_of_the_training() -> None:
         ({"trains": [[-1, None]]}, "moments are 0 or more"),
         ({"trains": [[1.5, None]]}, "a share of training lies in 0..1. Write an epoch as a whole number"),
         ({"trains": [["later", None]]}, "'later' is no moment of a training"),
-        ({"trains": [["stall:10", None]]}, "waits for 10 stalls of the score, but there are only 10 epochs"),
+        (
+            {"trains": [["stall:10", None]]},
+            "waits for 10 stalls of the score, each of which takes 1 epochs at least to show",
+        ),
     ],
 )
 def test_a_plan_that_does_not_fit_the_training_is_refused(options: dict[str, Any], message: str) -> None:
