@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune.agreement import from_first
 from finetune.config import ConfigError
 from finetune.files import FileError, check_plain, read_pickle
 from finetune.folder import is_finished, is_first_process, is_running
-from finetune.storage import damage
+from finetune.storage import damage, numbered, whole_beside
 from finetune.trust import read_config
 
 logger = logging.getLogger(__name__)
@@ -63,32 +64,46 @@ def find(config: Mapping[str, Any], words: Sequence[str]) -> Resumption | None:
     Raises:
         ConfigError: no run there, none that could go on, or one that was finished.
     """
+    try:
+        chosen = from_first(lambda: _chosen(config, words))
+    except RuntimeError as error:
+        raise ConfigError(f"resume={config['resume']}: {error}") from error
+    if chosen is None:
+        return None
+    found = Resumption(_run_of(Path(chosen).parent.parent), Path(chosen), read(Path(chosen)))
+    if is_first_process():
+        _warn_of_best(found)
+    return found
+
+
+def _chosen(config: Mapping[str, Any], words: Sequence[str]) -> str | None:
+    """The checkpoint that a training goes on from."""
     wanted, output = str(config["resume"]), Path(config["output"]).resolve()
     named = any(word.startswith("output=") for word in words)
     if "://" in wanted:
         raise ConfigError(f"resume={wanted}: expected a folder or a file. Fetch the run first, then name its folder.")
     if wanted == "auto":
         folder = unfinished([output] if named else list(output.parent.glob("*/")), str(config["name"]))
-        return None if folder is None else _of_folder(folder)
+        return None if folder is None else str(_newest(folder))
     found = _named(wanted)
-    if named and output != found.folder:
+    if named and output != found.parent.parent:
         raise ConfigError(
-            f"output={config['output']}: a run goes on in its own folder, '{found.folder}'. Leave output out."
+            f"output={config['output']}: a run goes on in its own folder, '{found.parent.parent}'. Leave output out."
         )
-    return found
+    return str(found)
 
 
-def _named(wanted: str) -> Resumption:
+def _named(wanted: str) -> Path:
     path = Path(wanted).expanduser().resolve()
     if path.is_dir():
-        return _of_folder(path.parent if path.name == "checkpoints" else path)
+        return _newest(path.parent if path.name == "checkpoints" else path)
     if not path.is_file():
         raise ConfigError(
             f"resume={wanted}: there is no such folder or file. Name a run folder, a checkpoint, or auto."
         )
     if found := damage(path):
-        others = ", ".join(str(other) for other in checkpoints(path.parent) if other != path and not damage(other))
-        raise ConfigError(f"resume={wanted}: the file is damaged: {found}. Whole are: {others or 'none beside it'}.")
+        other = whole_beside(path)
+        raise ConfigError(f"resume={wanted}: the file is damaged: {found}. Whole is: {other or 'none beside it'}.")
     folder, state = _run_of(path.parent.parent), read(path)
     if not state.get("exact", True):
         raise ConfigError(
@@ -96,18 +111,38 @@ def _named(wanted: str) -> Resumption:
             f"would not go on exactly. Go on from the last one: resume={folder}; or begin a new training with its "
             f"weights: init_from={path}"
         )
-    return Resumption(folder, path, state)
+    return path
+
+
+def _warn_of_best(found: Resumption) -> None:
+    """Say now that the best weights so far are lost, and not when they are wanted behind the last epoch."""
+    best, saved = found.checkpoint.with_name(numbered("best", 0)), found.state.get("callbacks", {}).get("Checkpoint")
+    if not saved or not saved.get("best") or (best.exists() and best.samefile(found.checkpoint)):
+        return
+    if wrong := damage(best):
+        such = f", such as '{other}'" if (other := whole_beside(best)) else ""
+        logger.warning(
+            f"the best weights so far cannot be had from '{best}': {wrong}. Unless a later epoch scores higher, the "
+            f"training cannot end with them. Stop it, and put a whole file there{such}."
+        )
 
 
 def unfinished(folders: Sequence[Path], name: str) -> Path | None:
     """The newest run of a name that has a checkpoint, was not finished, and is not going on just now."""
     for folder in sorted(folders, key=_age, reverse=True):
-        if is_finished(folder) or not checkpoints(folder / "checkpoints") or not (folder / "config.yaml").is_file():
-            continue
-        # further ranks that srun or torchrun has started may come when the first one trains there already
-        if read_config(folder).get("name") == name and not (is_first_process() and is_running(folder)):
-            return folder
+        try:
+            if _is_unfinished(folder, name):
+                return folder
+        except (ConfigError, OSError) as error:  # a folder of somebody else, perhaps
+            logger.warning(f"'{folder}' is passed over: {error}")
     return None
+
+
+def _is_unfinished(folder: Path, name: str) -> bool:
+    if not checkpoints(folder / "checkpoints") or not (folder / "config.yaml").is_file() or is_finished(folder):
+        return False
+    # the first process of this training is there already where Lightning starts a further one
+    return read_config(folder).get("name") == name and not (is_first_process() and is_running(folder))
 
 
 def left_nothing(folder: Path) -> bool:
@@ -118,7 +153,10 @@ def left_nothing(folder: Path) -> bool:
 
 
 def _age(folder: Path) -> float:
-    return max((path.stat().st_mtime for path in checkpoints(folder / "checkpoints")), default=0.0)
+    try:
+        return max((path.stat().st_mtime for path in checkpoints(folder / "checkpoints")), default=0.0)
+    except OSError:  # a link to nowhere, or not to be looked into
+        return 0.0
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -136,15 +174,17 @@ def _run_of(folder: Path) -> Path:
     return folder
 
 
-def _of_folder(folder: Path) -> Resumption:
-    """The newest checkpoint of a run that is whole."""
+def _newest(folder: Path) -> Path:
+    """The newest checkpoint of a run that is whole and that a training can go on from."""
     found = checkpoints(_run_of(folder) / "checkpoints")
     for path in found:
-        if wrong := damage(path):
-            logger.warning(f"'{path}' is damaged: {wrong}; going on from the one before it")
-            continue
-        if (state := read(path)).get("exact", True):
-            return Resumption(folder, path, state)
+        try:
+            if wrong := damage(path):
+                raise ConfigError(f"'{path}' is damaged: {wrong}.")
+            if read(path).get("exact", True):
+                return path
+        except ConfigError as error:
+            logger.warning(f"{error} Going on from the one before it.")
     broken = f"all {len(found)} checkpoints in it are damaged, or from inside an accumulation"
     what = broken if found else "it ended before its first checkpoint"
     raise ConfigError(f"resume: '{folder}' cannot go on: {what}. Begin a new run without resume.")

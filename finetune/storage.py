@@ -1,6 +1,7 @@
 """Checkpoint files: written aside and in the background, synced, verified, and only then given their names."""
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -161,8 +162,16 @@ def damage(path: Path) -> str | None:
     try:
         read_whole(path)
     except FileError as error:
-        return error.reason
+        return error.reason.removesuffix(".")
     return None
+
+
+def whole_beside(path: Path) -> Path | None:
+    """The checkpoint to take instead of a damaged one: the next of its kind, best or last, or else of the other."""
+    names = {other: re.fullmatch(r"(best|last)(?:_(\d+))?\.ckpt", other.name) for other in path.parent.glob("*.ckpt")}
+    kind = path.name[:4]
+    ranks = {other: (name[1] != kind, int(name[2] or 1)) for other, name in names.items() if name and other != path}
+    return next((other for other in sorted(ranks, key=ranks.__getitem__) if damage(other) is None), None)
 
 
 def publish(written: Path, best: int | None, keep_best: int, keep_last: int) -> None:

@@ -186,7 +186,7 @@ def test_a_damaged_checkpoint_is_found_and_the_one_before_it_taken(
     with pytest.raises(ConfigError, match=r"is damaged: the checksum.*last_2.ckpt"):
         finetune.train(f"resume={last}")
     run = finetune.train(f"resume={folder}", GO_ON)
-    assert "going on from the one before it" in capsys.readouterr().out
+    assert "Going on from the one before it" in capsys.readouterr().out
     assert same_weights(run.folder, whole.folder)
 
 
