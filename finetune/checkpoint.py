@@ -11,9 +11,10 @@ from safetensors.torch import save_file
 
 from finetune.adapters import FILE as ADAPTERS
 from finetune.adapters import load_adapters
-from finetune.files import check_plain, inside, read_json, read_pickle, read_tensors
+from finetune.files import FileError, check_plain, inside, read_json, read_tensors, read_whole
 from finetune.models import Segmenter
 from finetune.models.size import SizeLimit
+from finetune.storage import whole_beside
 
 FORMAT = 1
 DISTRIBUTION = "finetune-seg"
@@ -117,7 +118,11 @@ def _load_folder(folder: Path, root: Path) -> Saved:
 
 
 def _load_checkpoint(path: Path) -> Saved:
-    content = read_pickle(path)
+    try:
+        content = read_whole(path)
+    except FileError as error:
+        other = whole_beside(path)
+        raise ModelError(f"{error} The next one that is whole: '{other}'." if other else str(error)) from error
     if not isinstance(content, dict) or not {"model_config", "state_dict"} <= set(content):
         raise ModelError(f"'{path}' was not written by this toolkit: it lacks 'model_config' or 'state_dict'.")
     config, state, prefix = content["model_config"], content["state_dict"], "model."
