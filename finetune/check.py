@@ -1,7 +1,9 @@
 """Finds every mistake in a training config at once, before any weight is read or file written."""
 
 import logging
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -18,7 +20,9 @@ from finetune.datasets import Data, training_data
 from finetune.losses import SegmentationLoss
 from finetune.metrics.confusion import scores
 from finetune.models.creation import check_name
-from finetune.models.heads import HEADS, AuxiliaryHead, Pyramid, head_type
+from finetune.models.heads import HEADS, AuxiliaryHead, Pyramid, check_output_stride, head_type
+from finetune.models.levels import COARSEST
+from finetune.models.segmenter import check_statistics
 from finetune.options import Config, known_options, nearest, without_name
 from finetune.probe import layer_without_variance
 from finetune.tasks.sharding import PRECISIONS, steps_on_shares
@@ -53,7 +57,7 @@ def check_settings(config: Config, mistakes: Mistakes) -> None:
     mistakes.attempt(lambda: check_numbers(config))
     mistakes.attempt(lambda: check_data(config["data"]))
     mistakes.attempt(lambda: check_backbone(config["backbone"]))
-    mistakes.attempt(lambda: check_head(config["head"], config["data"]["batch_size"]))
+    mistakes.attempt(lambda: check_head(config["head"], config["data"]["batch_size"], config["backbone"]))
     mistakes.attempt(lambda: check_auxiliary(config))
     mistakes.attempt(lambda: check_auxiliary_weight(config))
     mistakes.attempt(lambda: check_loss(config["loss"]))
@@ -103,14 +107,17 @@ def check_backbone(settings: Config) -> None:
     if not settings["name"]:
         raise ConfigError("backbone.name is not set. Set it to a timm model, such as backbone.name=densenet121.")
     check_name(settings["name"])
+    check_statistics(settings["in_channels"], mean=settings.get("mean"), std=settings.get("std"))
 
 
-def check_head(settings: Config, batch_size: int) -> None:
+def check_head(settings: Config, batch_size: int, backbone: Config) -> None:
     """Raise unless the head is known, its options make one, and the batch is large enough for its norms."""
     kind = head_type(settings["name"])
     options = known_options("head", kind.build, without_name(settings), skip=("pyramid", "classes"))
+    check_output_stride(settings["name"], output_stride := backbone.get("output_stride"))
+    strides = tuple(min(stride, output_stride or COARSEST) for stride in RICH.strides)
     with torch.device("meta"):  # whatever its size, it takes no memory
-        kind.build(RICH, 2, **options)
+        kind.build(replace(RICH, strides=strides), 2, **options)
     if kind.pools_to_a_pixel and batch_size == 1:
         raise ConfigError(
             f"data.batch_size=1 does not train head={settings['name']}: its pooling leaves batch norm one value a "

@@ -151,11 +151,9 @@ class Backbone(nn.Module):
     def normalization(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation per channel, of intensities in 0..1, that the weights were trained with.
 
-        Where the images have another number of channels, each takes the average over the weights' own.
+        Channels beyond the weights' own take the average over these, and so do all where there are fewer.
         """
-        mean, std = list(self.pretrained_cfg["mean"]), list(self.pretrained_cfg["std"])
-        if len(mean) != self.in_channels:
-            mean, std = ([sum(values) / len(values)] * self.in_channels for values in (mean, std))
+        mean, std = (_for_channels(self.pretrained_cfg[key], self.in_channels) for key in ("mean", "std"))
         return mean, std
 
     def picture(self) -> Tensor:
@@ -222,6 +220,16 @@ class Backbone(nn.Module):
         unused = self.unused_parameters()
         used = {name for name, _ in self.model.named_parameters() if f"model.{name}" not in unused}
         return [[f"model.{name}" for name in group] for group in layer_groups(self.model, used, fine)]
+
+
+def _for_channels(values: Sequence[float], channels: int) -> list[float]:
+    """As many values as channels.
+
+    >>> _for_channels([0.25, 0.5, 0.75], 1), _for_channels([0.25, 0.5, 0.75], 4)
+    ([0.5], [0.25, 0.5, 0.75, 0.5])
+    """
+    average = sum(values) / len(values)
+    return [*values, *[average] * (channels - len(values))] if channels >= len(values) else [average] * channels
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 
 STRIDES = (2, 4, 8, 16, 32)
 COARSEST = STRIDES[-1]
+OUTPUT_STRIDES = (8, 16, 32)  # that a user may ask a backbone for
 FLAT = (4, 8, 16, 32)  # what four maps of one stride are made into
 
 

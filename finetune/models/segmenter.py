@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from finetune.models.backbone import Backbone
-from finetune.models.heads import Auxiliary, AuxiliaryHead, Pyramid, head_type, levels_read
+from finetune.models.heads import Auxiliary, AuxiliaryHead, Pyramid, check_output_stride, head_type, levels_read
 from finetune.models.levels import COARSEST
 from finetune.models.lora import add_lora, merge_lora
 from finetune.models.neck import PyramidNeck
@@ -33,6 +33,9 @@ class Segmenter(nn.Module):
         neck: how maps come to the strides of a pyramid where the backbone has others: `interpolate` or `learned`.
         image_size: height and width that a backbone is built for which takes one size alone, in pixels; None for the
             size of its weights.
+        output_stride: of the coarsest map: 8, 16 or 32; None for that which the head is made for.
+        mean: of each channel, in 0..1, that images are normalised with; None for that of the weights.
+        std: likewise, the standard deviation.
         checkpointing: compute the backbone's activations anew in the backward pass instead of keeping them.
         lora: low-rank adapters of the backbone: the arguments of `add_lora`, or None for none.
         auxiliary: options of an `AuxiliaryHead` to learn from besides, or None for none.
@@ -60,12 +63,18 @@ class Segmenter(nn.Module):
         head_options: Mapping[str, Any] | None = None,
         neck: str = "interpolate",
         image_size: Size | None = None,
+        output_stride: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         checkpointing: bool = False,
         lora: Mapping[str, Any] | None = None,
         auxiliary: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         kind = head_type(head)
+        check_output_stride(head, output_stride)
+        check_statistics(in_channels, mean=mean, std=std)
+        stride = output_stride or kind.output_stride
         self.class_names = class_names(classes)
         self._spec = {
             "backbone": backbone,
@@ -74,15 +83,19 @@ class Segmenter(nn.Module):
             "in_channels": in_channels,
             "head_options": dict(head_options or {}),
             "neck": neck,
+            "output_stride": output_stride,
             "checkpointing": checkpointing,
             "auxiliary": None if auxiliary is None else dict(auxiliary),
         }
-        self.backbone = Backbone(
-            backbone, weights, in_channels, kind.output_stride, backbone_options, image_size, checkpointing
-        )
+        self.backbone = Backbone(backbone, weights, in_channels, stride, backbone_options, image_size, checkpointing)
         self._spec["backbone_options"] = self.backbone.options
         as_they_are = kind.takes_tokens and self.backbone.flat
-        self.neck = PyramidNeck(in_channels, self.backbone.levels, neck, as_they_are, kind.output_stride)
+        self.neck = PyramidNeck(in_channels, self.backbone.levels, neck, as_they_are, stride)
+        if output_stride is not None and self.neck.strides[-1] > output_stride:
+            raise ValueError(
+                f"backbone.output_stride={output_stride}: {backbone} cannot be dilated; its coarsest map has stride "
+                f"{self.neck.strides[-1]}. Set it to null, or take another backbone, such as resnet50."
+            )
         pools = self.backbone.pools if kind.takes_pools else ()
         tokens = self.backbone.tokens if as_they_are else 0
         pyramid = Pyramid(self.neck.channels, self.neck.strides, pools, tokens)
@@ -94,9 +107,10 @@ class Segmenter(nn.Module):
         self._spec["lora"] = None
         if lora is not None:
             self.adapt(lora)
-        mean, std = self.backbone.normalization()
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1) * 255, persistent=False)
+        self._said = {name for name, value in (("mean", mean), ("std", std)) if value is not None}
+        for name, said, usual in zip(("mean", "std"), (mean, std), self.backbone.normalization(), strict=True):
+            values = torch.tensor(usual if said is None else said, dtype=torch.float32)
+            self.register_buffer(name, values.view(1, -1, 1, 1) * 255, persistent=False)
 
     @property
     def classes(self) -> int:
@@ -164,7 +178,7 @@ class Segmenter(nn.Module):
         self._spec["lora"] = dict(lora)
 
     def take_weights(self, source: "Segmenter") -> tuple[list[str], list[str]]:
-        """Take over the weights of another model that fit by name and shape, and its normalisation.
+        """Take over the weights of another model that fit by name and shape, and its normalisation unless one was said.
 
         Args:
             source: whose adapters are merged, if it has some.
@@ -177,8 +191,8 @@ class Segmenter(nn.Module):
         taken = [name for name, tensor in own.items() if name in given and given[name].shape == tensor.shape]
         self.load_state_dict({name: given[name] for name in taken}, strict=False)
         if source.backbone.in_channels == self.backbone.in_channels:
-            self.mean.copy_(source.mean)
-            self.std.copy_(source.std)
+            for name in {"mean", "std"} - self._said:
+                getattr(self, name).copy_(getattr(source, name))
         return taken, [name for name in own if name not in taken]
 
     def merge_adapters(self) -> None:
@@ -221,6 +235,7 @@ class Segmenter(nn.Module):
             backbone_options=config["backbone_options"],
             head_options=config["head_options"],
             neck=config["neck"],
+            output_stride=config.get("output_stride"),  # not in models of earlier versions
             checkpointing=config["checkpointing"],
             lora=config.get("lora"),
             auxiliary=config.get("auxiliary"),
@@ -228,6 +243,25 @@ class Segmenter(nn.Module):
         model.mean.copy_(torch.tensor(config["mean"]).view(1, -1, 1, 1) * 255)
         model.std.copy_(torch.tensor(config["std"]).view(1, -1, 1, 1) * 255)
         return model
+
+
+def check_statistics(channels: int, **statistics: Sequence[float] | None) -> None:
+    """Raise unless each has a number for every channel, of intensities in 0..1; None has none to check.
+
+    >>> check_statistics(3, mean=[123.7, 116.3, 103.5])
+    Traceback (most recent call last):
+    ValueError: backbone.mean=[123.7, 116.3, 103.5]: expected 3 numbers from 0 to 1, or null for the weights'. Of \
+intensities up to 255, divide by 255.
+    """
+    for name, values in statistics.items():
+        numbers = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else []
+        fits = all(isinstance(n, int | float) and not isinstance(n, bool) and 0 <= n <= 1 for n in numbers)
+        if values is None or (fits and len(numbers) == channels and (name == "mean" or min(numbers) > 0)):
+            continue
+        raise ValueError(
+            f"backbone.{name}={values}: expected {channels} numbers from 0 to 1{', above 0' if name == 'std' else ''}, "
+            f"or null for the weights'. Of intensities up to 255, divide by 255."
+        )
 
 
 def class_names(classes: int | Sequence[str]) -> tuple[str, ...]:

@@ -2,6 +2,15 @@
 
 from finetune.models.heads.auxiliary import AuxiliaryHead
 from finetune.models.heads.pyramid import Auxiliary, Pyramid, levels_read
-from finetune.models.heads.table import HEADS, HeadType, head_type
+from finetune.models.heads.table import HEADS, HeadType, check_output_stride, head_type
 
-__all__ = ["HEADS", "Auxiliary", "AuxiliaryHead", "HeadType", "Pyramid", "head_type", "levels_read"]
+__all__ = [
+    "HEADS",
+    "Auxiliary",
+    "AuxiliaryHead",
+    "HeadType",
+    "Pyramid",
+    "check_output_stride",
+    "head_type",
+    "levels_read",
+]

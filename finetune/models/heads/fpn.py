@@ -1,7 +1,10 @@
 """Feature pyramid network."""
 
+import math
+
 from segmentation_models_pytorch.base.heads import SegmentationHead
-from segmentation_models_pytorch.decoders.fpn.decoder import FPNDecoder
+from segmentation_models_pytorch.decoders.fpn.decoder import FPNBlock, FPNDecoder, SegmentationBlock
+from torch import Tensor, nn
 
 from finetune.models.heads.options import check_choice, check_counts, check_interpolation, check_share
 from finetune.models.heads.pyramid import COARSE, Parts, Pyramid
@@ -43,4 +46,28 @@ def fpn(
         interpolation_mode=interpolation,
     )
     decoder.levels = COARSE
+    if len(set(pyramid.strides)) < len(pyramid.strides):
+        _follow(decoder, pyramid, pyramid_channels, segmentation_channels, interpolation)
     return decoder, SegmentationHead(decoder.out_channels, classes, kernel_size=1, upsampling=pyramid.strides[2])
+
+
+def _follow(
+    decoder: FPNDecoder, pyramid: Pyramid, pyramid_channels: int, segmentation_channels: int, interpolation: str
+) -> None:
+    """Double no map on its way that a dilated backbone has left as large as the finer one."""
+    for level, name in ((4, "p4"), (3, "p3"), (2, "p2")):
+        if pyramid.strides[level + 1] == pyramid.strides[level]:
+            setattr(decoder, name, SameSize(pyramid_channels, pyramid.channels[level], interpolation))
+    doublings = [round(math.log2(stride / pyramid.strides[2])) for stride in reversed(pyramid.strides[2:])]
+    decoder.seg_blocks = nn.ModuleList(
+        SegmentationBlock(pyramid_channels, segmentation_channels, n_upsamples=count) for count in doublings
+    )
+
+
+class SameSize(FPNBlock):  # type: ignore[misc]  # smp is not typed
+    """The block of smp, on two maps of one size."""
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Their sum (B, C, h, w)."""
+        summed: Tensor = x + self.skip_conv(skip)
+        return summed

@@ -47,8 +47,8 @@ class Pyramid:
         found = {s: level for level, s in enumerate(self.strides) if level > 0 and self.channels[level] > 0}
         if stride not in found:
             raise ValueError(
-                f"head.{option}={stride}: there is no map of that stride. With this head, the backbone's have strides "
-                f"{', '.join(map(str, found))}."
+                f"head.{option}={stride}: there is no map of that stride. With this head and output stride, the "
+                f"backbone's have strides {', '.join(map(str, found))}. Set head.{option} to one of them."
             )
         return found[stride]
 

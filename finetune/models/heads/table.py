@@ -25,6 +25,9 @@ from finetune.models.heads.setr_pup import setr_pup
 from finetune.models.heads.unet import unet
 from finetune.models.heads.unetplusplus import unetplusplus
 from finetune.models.heads.upernet import upernet
+from finetune.models.levels import OUTPUT_STRIDES
+
+DOUBLING = (32,)  # of decoders that take each map to be half as large as the one before
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class HeadType:
         build: makes decoder and classifier from a pyramid, a number of classes and the head's options. The decoder
             turns the pyramid's list into a map (B, C, h, w), the classifier that into logits (B, classes, H, W).
         output_stride: of the backbone that the head is made for.
+        output_strides: that it takes besides, where a user asks for one.
         pools_to_a_pixel: batch norm then sees one value an image, so training needs two images a batch.
         auxiliary: the decoder has `forward_with_auxiliary`, for a loss on more than the last logits.
         takes_pools: reads the indices of the backbone's max-poolings.
@@ -43,6 +47,7 @@ class HeadType:
 
     build: Callable[..., Parts]
     output_stride: int = 32
+    output_strides: tuple[int, ...] = OUTPUT_STRIDES
     pools_to_a_pixel: bool = False
     auxiliary: bool = False
     takes_pools: bool = False
@@ -58,19 +63,19 @@ HEADS: dict[str, HeadType] = {
     "fpn": HeadType(fpn),
     "deeplabv3plus": HeadType(deeplabv3plus, output_stride=16, pools_to_a_pixel=True),
     "deeplabv3": HeadType(deeplabv3, output_stride=8, pools_to_a_pixel=True),
-    "unetplusplus": HeadType(unetplusplus),
-    "manet": HeadType(manet),
-    "linknet": HeadType(linknet),
+    "unetplusplus": HeadType(unetplusplus, output_strides=DOUBLING),
+    "manet": HeadType(manet, output_strides=DOUBLING),
+    "linknet": HeadType(linknet, output_strides=DOUBLING),
     "pspnet": HeadType(pspnet),
     "pan": HeadType(pan, output_stride=16, pools_to_a_pixel=True),
     "upernet": HeadType(upernet, pools_to_a_pixel=True),
     "segformer": HeadType(segformer),
-    "dpt": HeadType(dpt, takes_tokens=True),
+    "dpt": HeadType(dpt, output_strides=DOUBLING, takes_tokens=True),
     "linear": HeadType(linear),
     "fcn": HeadType(fcn, output_stride=8),
     "hrnet": HeadType(hrnet),
     "ocr": HeadType(ocr, auxiliary=True),
-    "segnet": HeadType(segnet, takes_pools=True),
+    "segnet": HeadType(segnet, output_strides=DOUBLING, takes_pools=True),
     "setr_pup": HeadType(setr_pup, output_stride=16),
     "mask_transformer": HeadType(mask_transformer, output_stride=16),
 }
@@ -87,3 +92,21 @@ def head_type(name: str) -> HeadType:
         hint = f"Did you mean {', '.join(near)}? " if near else ""
         raise ValueError(f"unknown head '{name}'. {hint}There are {', '.join(HEADS)}.")
     return HEADS[name]
+
+
+def check_output_stride(head: str, output_stride: int | None) -> None:
+    """Raise unless a head takes maps of a backbone of this output stride; None is that which it is made for.
+
+    >>> check_output_stride("linknet", 16)
+    Traceback (most recent call last):
+    ValueError: backbone.output_stride=16: head=linknet takes 32 alone. Set null, or another head, such as unet.
+    """
+    if output_stride is None:
+        return
+    if isinstance(output_stride, bool) or output_stride not in OUTPUT_STRIDES:
+        raise ValueError(f"backbone.output_stride={output_stride}: expected 8, 16 or 32, or null for that of the head.")
+    if output_stride not in head_type(head).output_strides:
+        raise ValueError(
+            f"backbone.output_stride={output_stride}: head={head} takes 32 alone. "
+            f"Set null, or another head, such as unet."
+        )

@@ -54,7 +54,7 @@ def test_a_mistake_is_named_by_the_head_and_found_before_any_weight_is_read(
     with pytest.raises(ValueError, match=rf"head\.{message}"):
         HEADS[head].build(pyramid_for(head), 3, **options)
     with pytest.raises((ValueError, ConfigError), match=message):
-        check_head({"name": head, **options}, 2)
+        check_head({"name": head, **options}, 2, {})
 
 
 def test_every_head_has_a_mistake_here() -> None:
@@ -63,4 +63,4 @@ def test_every_head_has_a_mistake_here() -> None:
 
 @pytest.mark.parametrize("head", HEADS)
 def test_every_head_passes_the_check_of_a_config(head: str) -> None:
-    check_head({"name": head}, 2)
+    check_head({"name": head}, 2, {})

@@ -1,0 +1,63 @@
+"""What images are normalised with: timm's statistics, or those that a user says."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from finetune import build
+from finetune.config import configure
+from finetune.models import Backbone, Segmenter
+
+TINY = "test_resnet.r160_in1k"
+MEAN, STD = [0.1, 0.2, 0.3], [0.4, 0.5, 0.25]
+
+
+def pixels(model: Segmenter) -> Tensor:
+    """What becomes of one pixel of 51 (0.2 of 255)."""
+    return model.normalize(torch.full((1, model.backbone.in_channels, 1, 1), 51, dtype=torch.uint8)).flatten()
+
+
+def test_images_are_normalised_with_what_is_said_and_so_they_are_in_a_model_built_again() -> None:
+    model = Segmenter(TINY, "linear", 2, weights="none", mean=MEAN, std=STD)
+    assert pixels(model) == pytest.approx([0.25, 0.0, -0.4], abs=1e-6)
+    again = Segmenter.from_config(model.config())
+    assert torch.equal(pixels(again), pixels(model))
+    assert model.config()["mean"] == pytest.approx(MEAN)
+
+
+def test_one_of_both_may_be_said() -> None:
+    model = Segmenter(TINY, "linear", 2, weights="none", std=STD)
+    assert model.config()["mean"] == pytest.approx(Backbone(TINY, "none").normalization()[0])
+    assert model.config()["std"] == pytest.approx(STD)
+
+
+def test_a_training_takes_them_from_its_config_and_no_other_model_changes_them() -> None:
+    words = ["backbone=timm", f"backbone.name={TINY}", "backbone.weights=none", "head=linear"]
+    said = configure([*words, f"backbone.mean={MEAN}", f"backbone.std={STD}", "init_from=other"], "train")
+    assert build.model(said, ["a", "b"]).config()["mean"] == pytest.approx(MEAN)
+    other = Segmenter(TINY, "linear", 2, weights="none", mean=[0.7] * 3, std=[0.2] * 3)
+    assert build.model_from(said, ["a", "b"], other)[0].config()["mean"] == pytest.approx(MEAN)
+    usual = configure([*words, "init_from=other"], "train")
+    assert build.model_from(usual, ["a", "b"], other)[0].config()["mean"] == pytest.approx([0.7] * 3)
+
+
+def test_channels_beyond_red_green_and_blue_take_their_average() -> None:
+    red, green, blue = Backbone(TINY, "none").normalization()[0]
+    mean, std = Backbone(TINY, "none", in_channels=5).normalization()
+    average = (red + green + blue) / 3
+    assert mean == pytest.approx([red, green, blue, average, average])
+    assert len(std) == 5
+
+
+@pytest.mark.parametrize("given", [[123.7, 116.3, 103.5], [0.5], [0.5, 0.5, True], "0.5", 0.5, [0.5, -0.1, 0.5]])
+@pytest.mark.parametrize("name", ["mean", "std"])
+def test_other_numbers_are_refused(name: str, given: Any) -> None:
+    with pytest.raises(ValueError, match=rf"backbone\.{name}=.*: expected 3 numbers from 0 to 1"):
+        Segmenter(TINY, "linear", 2, weights="none", **{name: given})
+
+
+def test_a_channel_without_deviation_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"backbone\.std=\[0\.2, 0, 0\.2\]: expected 3 numbers from 0 to 1, above 0"):
+        Segmenter(TINY, "linear", 2, weights="none", std=[0.2, 0, 0.2])
