@@ -17,6 +17,7 @@ from finetune.checkpoint import Saved, load_model
 from finetune.config import ConfigError, compose, configure, plain, required, usage
 from finetune.console import speak
 from finetune.data.module import SegmentationData
+from finetune.endings import ended_with, listening
 from finetune.folder import check_new
 from finetune.reports.evaluation import write_evaluation
 from finetune.tasks import SemanticTask
@@ -40,6 +41,7 @@ class Evaluation:
     matrix: torch.Tensor
 
 
+@listening()
 def evaluate(*words: str | DictConfig) -> Evaluation:
     """Score a run on its own data, or on any other.
 
@@ -64,7 +66,8 @@ def evaluate(*words: str | DictConfig) -> Evaluation:
         dataset = data.datasets[split]
         batch_size = 4 if config["data"]["batch_size"] is None else config["data"]["batch_size"]
         loaders = SegmentationData(dataset, dataset, dataset, batch_size)
-    matrix = score(trainer, SemanticTask(saved.model, ignore_index=data.ignore_index), loaders, "test")
+    with ended_with(trainer):
+        matrix = score(trainer, SemanticTask(saved.model, ignore_index=data.ignore_index), loaders, "test")
     scores = write_evaluation(folder, matrix, data.classes)
     logger.info(f"{split}/iou {scores['iou']:.4f} over {data.sizes()[split]:,} images; tables and pictures in {folder}")
     return Evaluation(folder, scores, matrix)

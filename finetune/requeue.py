@@ -10,34 +10,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 
 from finetune.callbacks import Interrupted
-
-
-@contextmanager
-def warned() -> Iterator[None]:
-    """Raise `Interrupted` at once where SIGUSR1 comes before or behind the training: what there is has been saved.
-
-    In the training it is `Interruption` that listens. Lightning leaves a signal alone that somebody listens to; else it
-    would give the job back while the command goes on, even one that would begin anew.
-    """
-    number = getattr(signal, "SIGUSR1", None)
-    if number is None or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(number, _leave)
-    try:
-        yield
-    finally:
-        signal.signal(number, before if before is not None else signal.SIG_DFL)
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)  # told once, it leaves
-    raise Interrupted(signal.Signals(number))
 
 
 def requeue(error: BaseException) -> list[str]:

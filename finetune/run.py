@@ -1,7 +1,6 @@
 """What the command `train` does."""
 
 import logging
-import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,25 +8,25 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
 from finetune import build
 from finetune.adapters import save_adapters
 from finetune.advice import advice
-from finetune.callbacks import Checkpoint, Interrupted, Tuning
+from finetune.callbacks import Checkpoint, Tuning
 from finetune.check import check, check_length
 from finetune.checkpoint import save_model
 from finetune.config import usage
 from finetune.console import speak
 from finetune.data.module import SegmentationData
 from finetune.datasets import Data
+from finetune.endings import ended_with, listening
 from finetune.evaluation import score
 from finetune.finding import AUTO, draw, provisional, settle
 from finetune.folder import close_log, finish, is_first_process, open_run_folder
 from finetune.reports.evaluation import write_curves, write_evaluation
 from finetune.reports.tuning import write_timeline
-from finetune.requeue import requeue, warned
+from finetune.requeue import requeue
 from finetune.resume import Resumption, ways_on
 from finetune.start import build_model, describe_resumption, note_data, wanted, with_splits
 from finetune.storage import wait
@@ -54,7 +53,7 @@ class Run:
     scores: dict[str, float]
 
 
-@warned()
+@listening()
 def train(*words: str | DictConfig) -> Run:
     """Fine-tune a model, or go on with a training that was stopped.
 
@@ -88,7 +87,8 @@ def train(*words: str | DictConfig) -> Run:
         told += [f"{group}.{AUTO[group][0]}=auto found {config[group][AUTO[group][0]]}" for group in sorted(searched)]
         for line in (*told, *(describe_resumption(before, trainer) if before is not None else ())):
             logger.info(line)
-        run = _fit(config, data, task, trainer, loaders, before)
+        with ended_with(trainer):
+            run = _fit(config, data, task, trainer, loaders, before)
     except BaseException as error:
         for line in (*advice(error, config), *ways_on(folder), *requeue(error)) if is_first_process() else ():
             error.add_note(line)
@@ -112,18 +112,7 @@ def _fit(
     logger.info(f"{config['backbone']['name']} with a {config['head']['name']} head, {config['trainer']['precision']}")
     logger.info(data.describe())
     checkpoint = before.checkpoint if before is not None else None
-    try:
-        trainer.fit(task, datamodule=loaders, ckpt_path=checkpoint, weights_only=True)
-    except Interrupted as error:
-        if error.signal == signal.SIGINT:
-            raise KeyboardInterrupt(str(error)) from error
-        raise
-    except SIGTERMException as error:  # Lightning would exit with 0
-        raise SystemExit(143) from error
-    except SystemExit as error:  # how Lightning ends on a second Ctrl-C
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from error
-        raise
+    trainer.fit(task, datamodule=loaders, ckpt_path=checkpoint, weights_only=True)
     best, monitored = _best(trainer, folder)
     load_weights(task, torch.load(best, task.device, weights_only=True)["state_dict"])
     split = "test" if loaders.test is not None else "val"

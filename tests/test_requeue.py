@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from finetune.callbacks import Interrupted
-from finetune.requeue import requeue, warned
+from finetune.endings import listening
+from finetune.requeue import requeue
 
 WARNED = Interrupted(signal.SIGUSR1)
 
@@ -46,12 +47,13 @@ def test_the_last_words_are_said_though_the_queue_ends_the_job_at_once(asked: Pa
     assert requeue(WARNED) == ["job 123 is in the queue again"]
 
 
-def test_a_warning_outside_of_the_training_ends_it_at_once(asked: Path) -> None:
-    with pytest.raises(Interrupted) as caught, warned():
-        os.kill(os.getpid(), signal.SIGUSR1)
-    assert caught.value.code == 143
-    assert requeue(caught.value) == ["job 123 is in the queue again"]
+def test_the_queue_is_asked_by_whoever_was_warned_outside_of_the_training_too(asked: Path) -> None:
+    with listening():
+        with pytest.raises(Interrupted) as caught:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        assert requeue(caught.value) == ["job 123 is in the queue again"]
     assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN  # until the last words are said
 
 
 def test_a_job_of_an_array_is_named_as_such(asked: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,9 @@ import lightning.pytorch as pl
 import torch
 from torch import distributed
 
-from finetune.tasks.progress import accumulates, before_validation, can_save
+from finetune.storage import wait
+from finetune.tasks.launched import watch_no_longer
+from finetune.tasks.progress import accumulates, before_validation, can_save, out_of_steps
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []))
 CODES = {signal.SIGINT: 130}  # what the process ends with; 143 for the others, which clusters send
@@ -48,8 +50,12 @@ class Interruption(pl.Callback):
         self._before: dict[signal.Signals, Any] = {}
         self._validating = False
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Keep Lightning from listening: it ends with 0, forgets what came in a last batch, and waits for all ranks."""
+        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen; Lightning's own listeners would end the process without having saved."""
+        """Listen, so that all is saved before the process ends."""
         self._received, self._agreed, self._validating = None, None, False
         if trainer.world_size > 1:
             # of CPUs, so that nobody waits for a GPU to learn that nothing happened
@@ -66,7 +72,9 @@ class Interruption(pl.Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop before a validation, rather than behind the batch that it belongs to."""
-        self._validating = trainer.state.fn == "fit" and not accumulates(trainer)
+        fits = trainer.state.fn == "fit"
+        # behind the last of `max_steps` Lightning would leave it out
+        self._validating = fits and not accumulates(trainer) and not out_of_steps(trainer)
         if self._validating and self._agree():
             self._stop(trainer)
 
@@ -84,14 +92,14 @@ class Interruption(pl.Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop between two epochs; the one behind has been saved. Before the first there is nothing to save yet."""
         if trainer.global_step and self._agree():
-            self._leave()
+            self._leave(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop behind the last epoch, and listen no longer."""
         stopped = self._agree()
         self._listen_no_longer()
         if stopped:
-            self._leave()
+            self._leave(trainer)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -128,10 +136,12 @@ class Interruption(pl.Callback):
             save(trainer)
         else:
             trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt", weights_only=False)
-        self._leave()
+        self._leave(trainer)
 
-    def _leave(self) -> NoReturn:
+    def _leave(self, trainer: pl.Trainer) -> NoReturn:
         assert self._agreed is not None
+        watch_no_longer(trainer)
+        wait(trainer)  # or another rank, which writes nothing, would be gone before all is saved
         raise Interrupted(self._agreed)
 
     def _listen_no_longer(self) -> None:

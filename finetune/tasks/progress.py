@@ -26,6 +26,11 @@ def ends_epoch(trainer: pl.Trainer) -> bool:
     return stops or trainer.fit_loop.epoch_loop._is_training_done
 
 
+def out_of_steps(trainer: pl.Trainer) -> bool:
+    """Whether the training has made all its `max_steps`."""
+    return 0 <= trainer.max_steps <= trainer.global_step
+
+
 def cut_short(trainer: pl.Trainer) -> bool:
     """Whether the latest epoch has ended before its last batch."""
     epochs = trainer.fit_loop.epoch_progress.current
