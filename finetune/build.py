@@ -64,6 +64,12 @@ def model(config: Config, classes: Sequence[str], weighted: bool = True) -> Segm
         lora=config["tuning"]["lora"],
         auxiliary=auxiliary(config),
     )
+    if backbone["neck"] == "learned" and not made.neck.scalings:
+        raise ConfigError(
+            f"backbone.neck=learned has no effect: the maps of backbone.name={backbone['name']} that "
+            f"head={head['name']} reads have their strides already, or it takes them as they are. "
+            f"Set backbone.neck=interpolate."
+        )
     made.backbone.try_out()
     return made
 

@@ -92,9 +92,9 @@ class Backbone(nn.Module):
         return token_count(self.model)
 
     @property
-    def flat(self) -> bool:
-        """Whether it has four maps of one stride, a power of two, as plain ViTs do."""
-        return len(self.levels) == 4 and len(set(self.strides)) == 1 and self.strides[0].bit_count() == 1
+    def plain(self) -> bool:
+        """Whether it has four maps of one stride, as plain ViTs do."""
+        return len(self.levels) == 4 and len(set(self.strides)) == 1
 
     def keep(self, indices: Collection[int], reader: Reader = read_maps) -> None:
         """Read no more maps than these from now on; layers that only others depend on are then unused.

@@ -89,7 +89,8 @@ class Segmenter(nn.Module):
         }
         self.backbone = Backbone(backbone, weights, in_channels, stride, backbone_options, image_size, checkpointing)
         self._spec["backbone_options"] = self.backbone.options
-        as_they_are = kind.takes_tokens and self.backbone.flat
+        with_tokens = kind.takes_tokens and self.backbone.plain
+        as_they_are = with_tokens and self.backbone.strides[0].bit_count() == 1  # a decoder scales by powers of two
         self.neck = PyramidNeck(in_channels, self.backbone.levels, neck, as_they_are, stride)
         if output_stride is not None and self.neck.strides[-1] > output_stride:
             raise ValueError(
@@ -97,7 +98,7 @@ class Segmenter(nn.Module):
                 f"{self.neck.strides[-1]}. Set it to null, or take another backbone, such as resnet50."
             )
         pools = self.backbone.pools if kind.takes_pools else ()
-        tokens = self.backbone.tokens if as_they_are else 0
+        tokens = self.backbone.tokens if with_tokens else 0
         pyramid = Pyramid(self.neck.channels, self.neck.strides, pools, tokens)
         self.decoder, self.head = kind.build(pyramid, self.classes, **dict(head_options or {}))
         self.auxiliary = None if auxiliary is None else AuxiliaryHead(pyramid, self.classes, **auxiliary)

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from finetune import build
+from finetune.config import ConfigError, configure
 from finetune.models.levels import feature_levels
 from finetune.models.neck import PyramidNeck
 
@@ -53,6 +55,16 @@ def test_interpolation_keeps_a_ramp_a_ramp() -> None:
     inside = fine[0, 0, 16, 2:-2]  # at a quarter of the stride, each step is a quarter
     assert torch.allclose(inside.diff(), torch.full_like(inside[1:], 0.25))
     assert fine[0, 0, 0, 2] == 0.125  # the centre of the third small cell, an eighth of a large one behind the first
+
+
+@pytest.mark.parametrize(("name", "head"), [("test_resnet", "fpn"), ("test_vit", "dpt")])
+def test_a_training_is_told_where_nothing_would_be_learned(name: str, head: str) -> None:
+    words = ["backbone=timm", f"backbone.name={name}", "backbone.weights=none", f"head={head}", "backbone.neck=learned"]
+    with pytest.raises(ConfigError, match=rf"backbone\.neck=learned has no effect: .*{name} that head={head} reads"):
+        build.model(configure(words, "train"), ["a", "b"])
+    assert len(
+        build.model(configure([*words, "head=fpn", "backbone.name=test_vit"], "train"), ["a", "b"]).neck.scalings
+    )
 
 
 def test_what_is_learned_gets_gradients() -> None:

@@ -14,8 +14,9 @@ from finetune.models.heads.pyramid import Parts, Pyramid
 def hrnet(pyramid: Pyramid, classes: int, channels: int | None = 512, strides: Sequence[int] = (4, 8, 16, 32)) -> Parts:
     """HRNetV2's head: maps brought to the finest of them, mixed by a 1x1 convolution.
 
-    The paper mixes them into as many channels as they have together, which `channels=None` does; that is 270 for its
-    narrow branches, but 3840 for a ResNet-50.
+    The paper mixes them into as many channels as they have together, which `channels=None` does. Its are the branches
+    themselves, of 270 channels in the narrowest network; timm hands out HRNet's maps as its classifier widens them, to
+    1920 together, and a ResNet-50's have 3840.
 
     Source: Sun et al. 2019, https://arxiv.org/abs/1904.04514
     """

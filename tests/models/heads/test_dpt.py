@@ -1,11 +1,15 @@
 """DPT on pyramids, and on plain ViTs as smp builds it."""
 
+from typing import Any
+
 import pytest
 import segmentation_models_pytorch as smp
 import torch
 from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder
 
+from finetune.models import Segmenter
 from finetune.models.heads import HEADS, Pyramid
+from finetune.models.reading import read_tokens
 from tests.models.heads.pyramids import SMALL, WITH_STRIDE_2, build, draw, logits, pyramid_for, settle
 
 TOKENS = Pyramid(WITH_STRIDE_2, (1, 2, 4, 8, 16, 32), tokens=2)
@@ -62,3 +66,23 @@ def test_a_patch_that_is_no_power_of_two_is_refused() -> None:
 def test_tokens_that_are_not_there_are_not_read(readout: str) -> None:
     with pytest.raises(ValueError, match=rf"readout={readout}: .* no class tokens\. Set head.readout=auto"):
         build("dpt", pyramid_for("dpt"), readout=readout)
+
+
+@pytest.mark.parametrize(("readout", "reads"), [("auto", True), ("cat", True), ("add", True), ("ignore", False)])
+@pytest.mark.parametrize("name", ["vit_small_patch14_dinov2", "vit_small_patch14_reg4_dinov2", "test_vit"])
+def test_class_tokens_of_patches_of_any_size_are_read(name: str, readout: str, reads: bool) -> None:
+    torch.manual_seed(0)
+    small = {"embed_dim": 64, "depth": 4, "num_heads": 2}
+    options = SMALL["dpt"] | {"readout": readout}
+    model = Segmenter(name, "dpt", 3, weights="none", backbone_options=small, head_options=options).eval()
+    images = torch.randn(1, 3, 56, 56)
+    with torch.no_grad():
+        before = model(images)
+        for tokens in model.backbone(images)[4]:
+            assert tokens.shape == (1, model.backbone.tokens, 64)
+        model.backbone._read = lambda *asked: other_tokens(*read_tokens(*asked))
+        assert torch.equal(model(images), before) != reads
+
+
+def other_tokens(maps: Any, tokens: list[Any]) -> tuple[Any, list[Any]]:
+    return maps, [value + 1 for value in tokens]
