@@ -17,6 +17,7 @@ from finetune.config import ConfigError, Mistakes, config_folder
 from finetune.data.decode import MODES
 from finetune.data.statistics import class_weights
 from finetune.datasets import Data, training_data
+from finetune.kinds import other_kinds
 from finetune.losses import SegmentationLoss
 from finetune.metrics.confusion import scores
 from finetune.models.creation import check_name
@@ -53,7 +54,15 @@ def check(config: Config) -> Data:
 
 
 def check_settings(config: Config, mistakes: Mistakes) -> None:
-    """Collect every mistake that shows without looking at the data."""
+    """Collect every mistake that shows without looking at the data.
+
+    Raises:
+        ConfigError: settings of another kind than what reads them expects, before anything does.
+    """
+    check_kind(config["data"])
+    for line in other_kinds(config):
+        mistakes.add(line)
+    mistakes.raise_any()
     mistakes.attempt(lambda: check_numbers(config))
     mistakes.attempt(lambda: check_data(config["data"]))
     mistakes.attempt(lambda: check_backbone(config["backbone"]))
@@ -92,11 +101,15 @@ def check_numbers(config: Config) -> None:
         raise ConfigError(f"backbone.in_channels={config['backbone']['in_channels']}: images are read with {known}.")
 
 
-def check_data(settings: Config) -> None:
-    """Raise where the data has a setting that its kind does not."""
+def check_kind(settings: Config) -> None:
+    """Raise unless there is such data."""
     kinds = [path.stem for path in (config_folder() / "data").glob("*.yaml") if path.stem != "as_trained"]
     if settings["kind"] not in kinds:
         raise ConfigError(f"unknown data.kind '{settings['kind']}'. {nearest(str(settings['kind']), kinds)}")
+
+
+def check_data(settings: Config) -> None:
+    """Raise where the data has a setting that its kind does not."""
     names = list(OmegaConf.load(config_folder() / "data" / f"{settings['kind']}.yaml"))
     if unknown := [name for name in settings if name not in names]:
         raise ConfigError(f"data has unknown options: '{unknown[0]}': {nearest(unknown[0], names)}")
@@ -206,7 +219,7 @@ def check_optimizer(settings: Config) -> None:
             raise ConfigError(
                 f"optimizer.options.{key} has no effect: each group of parameters has its own. Set optimizer.{key}."
             )
-        if isinstance(value, bool) or not isinstance(value, int | float) or value < low:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value < math.inf:
             raise ConfigError(f"optimizer.{key}={value}: expected a number of 0 or more.")
     try:
         create_optimizer_v2(

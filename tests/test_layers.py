@@ -18,6 +18,7 @@ FLOORS = {
     "build": 4,
     "check": 4,
     "check_tuning": 4,
+    "kinds": 4,
     "advice": 4,
     "options": 4,
     "datasets": 4,

@@ -310,7 +310,9 @@ def test_a_second_training_with_the_same_callback_begins_anew() -> None:
 
 
 def test_stalls_that_never_came_are_told_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
-    tiny_trainer(Scores(0.1, 0.2, 0.3, 0.4), Tuning(), max_epochs=4).fit(tiny_task(plan=STALLED), datamodule=tiny_data())
+    tiny_trainer(Scores(0.1, 0.2, 0.3, 0.4), Tuning(), max_epochs=4).fit(
+        tiny_task(plan=STALLED), datamodule=tiny_data()
+    )
     assert "the plan waited for 1 stalls of fixed, and 0 came" in caplog.text
 
 
