@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ from finetune.files import inside, read_json, read_tensors
 from finetune.models import Segmenter
 from finetune.models.lora import adapter_state, load_adapter_state, pretrained_parameters
 from finetune.models.size import SizeLimit
+from finetune.writing import write_together
 
 FILE = "adapters.safetensors"
 LARGEST = 2**31  # numbers in a model below adapters, whose size no file here tells; timm's largest pyramid has 10**9
@@ -27,11 +28,15 @@ def save_adapters(folder: Path, model: Segmenter, trained: Collection[str] = ())
     """
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: t.detach().cpu().contiguous() for name, t in adapter_state(model, trained).items()}
-    save_file(state, folder / FILE, metadata={"format": "pt"})
     kept, weights = sorted(pretrained_parameters(model) - set(trained)), model.backbone.weights
     weights = str(Path(weights).resolve()) if Path(weights).is_file() else weights
     facts = {"weights": weights, "pretrained": kept, "checksum": _checksum(model, kept)}
-    (folder / "config.json").write_text(json.dumps({"model": model.config(), **facts}, indent=2) + "\n")
+    text = json.dumps({"model": model.config(), **facts}, indent=2) + "\n"
+    writers: dict[str, Callable[[Path], object]] = {
+        FILE: lambda part: save_file(state, part, metadata={"format": "pt"}),
+        "config.json": lambda part: part.write_text(text),
+    }
+    write_together(folder, writers)
 
 
 def load_adapters(folder: Path) -> Segmenter:

@@ -1,7 +1,7 @@
 """Finished models on disk: `model.safetensors`, `config.json` and a card; and how they are read back."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +15,7 @@ from finetune.files import FileError, check_plain, inside, read_json, read_tenso
 from finetune.models import Segmenter
 from finetune.models.size import SizeLimit
 from finetune.storage import whole_beside
+from finetune.writing import write_together
 
 FORMAT = 1
 DISTRIBUTION = "finetune-seg"
@@ -39,7 +40,7 @@ class Saved:
 
 
 def save_model(folder: Path, model: Segmenter, data: Mapping[str, Any], scores: Mapping[str, float]) -> None:
-    """Write a model folder.
+    """Write a model folder; what was there stays until all of the new one is on the disk.
 
     Args:
         folder: made if need be.
@@ -49,7 +50,6 @@ def save_model(folder: Path, model: Segmenter, data: Mapping[str, Any], scores: 
     """
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     config = {
         "format": FORMAT,
         "made_by": f"{DISTRIBUTION} {version(DISTRIBUTION)}",
@@ -57,8 +57,12 @@ def save_model(folder: Path, model: Segmenter, data: Mapping[str, Any], scores: 
         "data": dict(data),
         "scores": {name: round(value, 6) for name, value in scores.items()},
     }
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    (folder / "README.md").write_text(_card(model, scores))
+    writers: dict[str, Callable[[Path], object]] = {
+        "model.safetensors": lambda part: save_file(state, part, metadata={"format": "pt"}),
+        "config.json": lambda part: part.write_text(json.dumps(config, indent=2) + "\n"),
+        "README.md": lambda part: part.write_text(_card(model, scores)),
+    }
+    write_together(folder, writers)
 
 
 def load_model(path: Path) -> Saved:

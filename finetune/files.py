@@ -1,13 +1,16 @@
 """Files that may come from a stranger: read as plain data, or refused before anything is made of them."""
 
+import csv
 import json
 import mmap
 import os
 import re
 import tarfile
+from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from safetensors.torch import load_file
@@ -19,6 +22,8 @@ from finetune.pickles import check_pickle
 # ours have a few kilobytes, a few hundred values and four levels
 LONGEST_TEXT = 2**18  # bytes of a JSON or YAML file
 LONGEST_STRING = 2**12  # characters
+LONGEST_TABLE = 2**27  # bytes of a CSV file: some two million images
+LONGEST_LINE = 2**13  # characters of one
 MOST_VALUES = 20_000
 DEEPEST = 12
 LONGEST_HEADER = 2**23  # bytes of a safetensors file that describe its tensors: enough for some 50,000
@@ -82,8 +87,12 @@ def read_text(path: Path) -> str:
         raise FileError(path, str(error)) from error
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, longest: int = LONGEST_STRING) -> Any:
     """What is in a JSON file, if it is small.
+
+    Args:
+        path: of the file.
+        longest: characters of a string in it.
 
     Raises:
         FileError: damaged, long, deep, or of many values.
@@ -93,11 +102,37 @@ def read_json(path: Path) -> Any:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise FileError(path, f"it is no JSON: {error}") from error
-    check_plain(content, path)
+    check_plain(content, path, longest=longest)
     return content
 
 
-def check_plain(content: Any, path: Path, key: str = "it") -> None:
+def read_rows(path: Path, header: list[str]) -> Iterator[list[str]]:
+    """Rows of a CSV file behind its header, one at a time: whoever knows what they hold refuses the first wrong one.
+
+    Raises:
+        FileError: no regular file, not UTF-8, another header, or larger than any of ours.
+    """
+    _check_regular(path)
+    if (size := path.stat().st_size) > LONGEST_TABLE:
+        raise FileError(path, f"it has {size:,} bytes; a table of {LONGEST_TABLE:,} is the longest that is read.")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.reader(iter(partial(_line, file, path), ""))
+            if (first := next(rows, None)) != header:
+                raise FileError(path, f"it starts with {first or 'nothing'}; expected the header {','.join(header)}.")
+            yield from rows
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise FileError(path, str(error)) from error
+
+
+def _line(file: TextIO, path: Path) -> str:
+    line = file.readline(LONGEST_LINE + 1)
+    if len(line) > LONGEST_LINE:
+        raise FileError(path, f"it has a line of more than {LONGEST_LINE:,} characters.")
+    return line
+
+
+def check_plain(content: Any, path: Path, key: str = "it", longest: int = LONGEST_STRING) -> None:
     """Raise a FileError unless the content is a small tree of lists, dicts, strings and numbers.
 
     Lists that hold the same list many times over, as pickle and YAML can write them, count with all they stand for.
@@ -106,13 +141,14 @@ def check_plain(content: Any, path: Path, key: str = "it") -> None:
         content: of a file.
         path: of the file.
         key: where in the file.
+        longest: characters of a string.
     """
     level, values, depth = [content], 1, 0
     while level:
         for value in level:
             if not isinstance(value, PLAIN):
                 raise FileError(path, f"{key} holds a {type(value).__name__} where plain data is expected.")
-            if isinstance(value, str) and len(value) > LONGEST_STRING:
+            if isinstance(value, str) and len(value) > longest:
                 raise FileError(path, f"{key} holds a string of {len(value):,} characters.")
         groups = [value for value in level if isinstance(value, list | tuple | dict)]
         values += sum(len(group) * (1 + isinstance(group, dict)) for group in groups)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
@@ -18,12 +19,15 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from finetune.config import ConfigError
+from finetune.files import LONGEST_TEXT, FileError, read_json
+from finetune.writing import replace
 
 try:
     import fcntl
 except ImportError:  # a system without it
     fcntl = None  # type: ignore[assignment]
 
+logger = logging.getLogger(__name__)
 CLOCK = "%Y-%m-%d %H:%M:%S"
 PACKAGES = (
     "finetune-seg",
@@ -61,9 +65,9 @@ def open_run_folder(folder: Path, config: Mapping[str, Any], again: bool = False
     now = environment(int(config["seed"]))
     if not again:
         return note(folder, now)
-    known = json.loads((folder / "env.json").read_text())
     now["at"] = time.strftime(CLOCK)
-    note(folder, {**known, "resumed": [*known.get("resumed", ()), now], "finished": None})
+    known = known_facts(folder)
+    note(folder, {**known, "resumed": [*_resumptions(known), now], "finished": None})
 
 
 def _open_log(folder: Path) -> None:
@@ -78,26 +82,42 @@ def _open_log(folder: Path) -> None:
 
 def finish(folder: Path) -> None:
     """Note that a run has done all that it was to do."""
-    known = json.loads((folder / "env.json").read_text())
-    note(folder, {**known, "finished": time.strftime(CLOCK)})
+    note(folder, {**known_facts(folder), "finished": time.strftime(CLOCK)})
 
 
 def is_finished(folder: Path) -> bool:
     """Whether a run has done all that it was to do."""
+    return (folder / "env.json").is_file() and bool(known_facts(folder).get("finished"))
+
+
+def known_facts(folder: Path) -> dict[str, Any]:
+    """What `env.json` holds; nothing where it is damaged, which is told once."""
     path = folder / "env.json"
-    return path.is_file() and bool(json.loads(path.read_text()).get("finished"))
+    try:
+        found = read_json(path, LONGEST_TEXT)  # a command may be one long word
+        if not isinstance(found, dict):
+            raise FileError(path, f"it is a {type(found).__name__}; expected a group of facts.")
+    except FileError as error:
+        _warn(f"{error} The run counts as not finished.")
+        return {}
+    return found
+
+
+@cache
+def _warn(text: str) -> None:
+    logger.warning(text)
+
+
+def _resumptions(facts: Mapping[str, Any]) -> list[Any]:
+    found = facts.get("resumed")
+    return found if isinstance(found, list) else []
 
 
 def note(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Write `env.json`."""
-    replace(folder / "env.json", json.dumps(facts, indent=2) + "\n")
-
-
-def replace(path: Path, text: str) -> None:
-    """Write a file so that it is never half there."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text)
-    part.replace(path)
+    """Write `env.json`, without its oldest resumptions where it would become longer than is read."""
+    while len(text := json.dumps(facts, indent=2) + "\n") > LONGEST_TEXT and (earlier := _resumptions(facts)):
+        facts = {**facts, "resumed": earlier[1:]}
+    replace(folder / "env.json", text)
 
 
 def is_running(folder: Path) -> bool:

@@ -16,8 +16,9 @@ from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor
 
 from finetune.files import FileError, read_whole
+from finetune.writing import PART as PART  # which those who know of checkpoints alone take from here
+from finetune.writing import sync_file, sync_folder
 
-PART = ".part"  # a file that is still being written ends with it
 PLAIN = (type(None), bool, int, float, str, bytes, torch.dtype)
 
 
@@ -223,20 +224,5 @@ def link(source: Path, target: Path) -> None:
         os.link(source, part)
     except OSError:  # a file system without hard links
         shutil.copyfile(source, part)
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
+        sync_file(part)
     part.replace(target)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make names durable, where the system can open a folder."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    except OSError:
-        pass
-    finally:
-        os.close(handle)

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,6 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from finetune.adapters import save_adapters
 from finetune.checkpoint import ModelError, load_model, save_model
 from finetune.models import Segmenter
 
@@ -76,6 +78,30 @@ def test_a_folder_holds_plain_files_that_others_can_read(model: Segmenter, folde
     config = json.loads((folder / "config.json").read_text())
     assert config["model"] == json.loads(json.dumps(model.config()))
     assert config["scores"] == {"test/iou": 0.512346, "test/pixel_accuracy": 0.9}
+
+
+def stops(state: dict[str, Any], path: Path, metadata: Any = None) -> NoReturn:
+    """Half a file, as of a process that is ended."""
+    save_file(state, path)
+    os.truncate(path, path.stat().st_size // 2)
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "adapters"])
+def test_a_model_that_is_not_written_to_its_end_leaves_the_one_that_was_there(
+    name: str, model: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_adapters = Segmenter.from_config({**model.config(), "lora": {"rank": 2, "alpha": 2}})
+    for _ in range(2):
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        with suppress(KeyboardInterrupt):
+            if name == "checkpoint":
+                save_model(tmp_path, model, FACTS, {"test/iou": float(len(before))})
+            else:
+                save_adapters(tmp_path, with_adapters)
+        monkeypatch.setattr(f"finetune.{name}.save_file", stops)
+    assert len(before) >= 2
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_the_card_names_classes_scores_and_licence(folder: Path) -> None:

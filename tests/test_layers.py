@@ -52,6 +52,7 @@ FLOORS = {
     "files": 0,
     "archives": 0,
     "pickles": 0,
+    "writing": 0,
     "losses": 0,
     "metrics": 0,
     "plots": 0,

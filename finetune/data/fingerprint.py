@@ -5,7 +5,8 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from finetune.data.records import Record, shortlist
+from finetune.data.records import DataError, Record, shortlist
+from finetune.files import FileError, read_rows
 
 HEADER = ["image", "split", "fingerprint"]
 Fingerprints = dict[tuple[str, str], str]
@@ -32,9 +33,20 @@ def write_fingerprints(path: Path, found: Mapping[tuple[str, str], str]) -> None
 
 
 def read_fingerprints(path: Path) -> Fingerprints:
-    """Read a file of `write_fingerprints`."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return {(row["image"], row["split"]): row["fingerprint"] for row in csv.DictReader(file)}
+    """Read a file of `write_fingerprints`.
+
+    Raises:
+        DataError: it is damaged, or none of ours.
+    """
+    found: Fingerprints = {}
+    try:
+        for line, row in enumerate(read_rows(path, HEADER), start=2):
+            if len(row) != 3:
+                raise FileError(path, f"line {line} is {row[:4]}; expected {','.join(HEADER)}.")
+            found[row[0], row[1]] = row[2]
+    except FileError as error:
+        raise DataError(f"{error} Remove the file, and it is not looked whether the data has changed.") from error
+    return found
 
 
 def changes(before: Mapping[tuple[str, str], str], now: Mapping[tuple[str, str], str]) -> str:

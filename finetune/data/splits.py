@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from finetune.data.records import DataError, Record, shortlist
+from finetune.files import FileError, read_rows
 
 SPLITS = ("train", "val", "test")
 HEADER = ["image", "split"]
@@ -62,15 +63,18 @@ def read_splits(path: Path) -> dict[str, str]:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"no split file '{path}'. Leave it out to have one made from the seed.")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.reader(file))
-    if not rows or rows[0] != HEADER:
-        raise DataError(f"'{path}' starts with {rows[0] if rows else 'nothing'}; expected the header image,split.")
+    try:
+        return _as_splits(path, read_rows(path, HEADER))
+    except FileError as error:
+        raise DataError(f"{error} Correct the split file, or leave it out to have a new one made.") from error
+
+
+def _as_splits(path: Path, rows: Iterable[Sequence[str]]) -> dict[str, str]:
     splits: dict[str, str] = {}
-    for line, row in enumerate(rows[1:], start=2):
+    for line, row in enumerate(rows, start=2):
         if len(row) != 2 or row[1] not in SPLITS:
             raise DataError(
-                f"'{path}' line {line} is {row}; expected image,split with split one of {', '.join(SPLITS)}."
+                f"'{path}' line {line} is {row[:3]}; expected image,split with split one of {', '.join(SPLITS)}."
             )
         if row[0] in splits:
             raise DataError(f"'{path}' line {line} names '{row[0]}' a second time. Keep one line for each image.")

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from finetune.data import folder_records
+import pytest
+
+from finetune.data import DataError, folder_records
 from finetune.data.fingerprint import changes, fingerprints, read_fingerprints, write_fingerprints
 from tests.samples import draw_folder
 
@@ -12,6 +14,22 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert len(set(found.values())) == len(found) == 12
     write_fingerprints(tmp_path / "f.csv", found)
     assert read_fingerprints(tmp_path / "f.csv") == found
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "it starts with nothing; expected the header image,split,fingerprint"),
+        ("image,split\na,val\n", r"starts with \['image', 'split'\]; expected"),
+        ("image,split,fingerprint\na,val\n", r"line 2 is \['a', 'val'\]; expected image,split,fingerprint"),
+        ("image,split,fingerprint\n" + "a" * 200_000, "a line of more than 8,192 characters"),
+        ("image,split,fingerprint\n\0\udcff", "can't decode byte"),
+    ],
+)
+def test_a_damaged_file_is_named_with_the_way_out(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "f.csv").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(DataError, match=rf"f\.csv'.*{said}.*Remove the file, and it is not looked whether"):
+        read_fingerprints(tmp_path / "f.csv")
 
 
 def test_a_changed_mask_a_lost_and_a_new_image_are_told_apart(tmp_path: Path) -> None:

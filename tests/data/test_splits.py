@@ -5,6 +5,7 @@ import pytest
 
 from finetune.data.records import DataError, Record
 from finetune.data.splits import assign_splits, read_splits, seeded_split, write_splits
+from finetune.tuning.memory import peak, reset_peak, resident
 
 NAMES = [f"image{n}" for n in range(100)]
 
@@ -46,12 +47,29 @@ def test_written_splits_read_back(tmp_path):
         ("", "expected the header"),
         ("image,split\na,training\n", r"line 2 is \['a', 'training'\]; .* one of train, val, test"),
         ("image,split\na,train\na,val\n", "line 3 names 'a' a second time"),
+        ("image,split\n" + "a" * 200_000 + ",val\n", "a line of more than 8,192 characters"),
+        ('image,split\n"a\n' + "b\n" * 100_000 + '",val\n', "field larger than field limit"),
+        ("image,split\n\udcff,val\n", "can't decode byte"),
+        ("image,split\n\n" * 3, r"line 2 is \[\]; "),
     ],
 )
 def test_a_wrong_split_file_is_explained(tmp_path, text, message):
-    (tmp_path / "splits.csv").write_text(text)
+    (tmp_path / "splits.csv").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(DataError, match=message):
         read_splits(tmp_path / "splits.csv")
+
+
+@pytest.mark.parametrize("filler", [b"\0", b"\n", b",", b"a,val\n"])
+def test_a_huge_split_file_is_refused_before_it_is_in_memory(tmp_path, filler):
+    path = tmp_path / "splits.csv"
+    path.write_bytes(b"image,split\n" + filler * (60_000_000 // len(filler)))
+    before = resident() if reset_peak() else None
+    with pytest.raises(DataError, match=r"splits\.csv"):
+        read_splits(path)
+    path.open("r+b").truncate(2**40)  # zeros that are nowhere on the disk
+    with pytest.raises(DataError, match="it has 1,099,511,627,776 bytes"):
+        read_splits(path)
+    assert before is None or peak() - before < 50 * 2**20
 
 
 def test_a_missing_split_file_is_an_error(tmp_path):
