@@ -137,13 +137,18 @@ class Segmenter(nn.Module):
         """
         height, width = images.shape[-2:]
         right, down = -width % COARSEST, -height % COARSEST
-        if right or down:  # with zeros, the weights' mean colour, which the convolutions' own padding holds
-            images = F.pad(images, (0, right, 0, down))
-        pyramid = self.neck(images, self.backbone(images))
-        if not auxiliary:
-            logits: Tensor = self.head(self.decoder(pyramid))[..., :height, :width]
-            return logits
-        return [scores[..., :height, :width] for scores in self._all_logits(pyramid)]
+        stretched = (right or down) and self.backbone.input_size.prefers(
+            (height, width), (height + down, width + right)
+        )
+        if stretched:  # patches of 14 pixels take 518 as they are, and 544 resampled
+            pyramid = self.neck(_resized(images, (height + down, width + right)), self.backbone(images))
+        else:
+            if right or down:  # with zeros, the weights' mean colour, which the convolutions' own padding holds
+                images = F.pad(images, (0, right, 0, down))
+            pyramid = self.neck(images, self.backbone(images))
+        found = self._all_logits(pyramid) if auxiliary else [self.head(self.decoder(pyramid))]
+        cut = [_resized(scores, (height, width)) if stretched else scores[..., :height, :width] for scores in found]
+        return cut if auxiliary else cut[0]
 
     def _all_logits(self, pyramid: list[Tensor]) -> list[Tensor]:
         if isinstance(self.decoder, Auxiliary):
@@ -244,6 +249,10 @@ class Segmenter(nn.Module):
         model.mean.copy_(torch.tensor(config["mean"]).view(1, -1, 1, 1) * 255)
         model.std.copy_(torch.tensor(config["std"]).view(1, -1, 1, 1) * 255)
         return model
+
+
+def _resized(maps: Tensor, size: Size) -> Tensor:
+    return F.interpolate(maps, size, mode="bilinear", align_corners=False)
 
 
 def check_statistics(channels: int, **statistics: Sequence[float] | None) -> None:

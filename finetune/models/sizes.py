@@ -63,6 +63,14 @@ class InputSize:
         # whole numbers all through, which torch.export can follow
         return -(-max(height, self.least) // down) * down, -(-max(width, self.least) // right) * right
 
+    def prefers(self, size: Size, padded: Size) -> bool:
+        """Whether images of this size go in as they are, and resampled where they are padded.
+
+        >>> InputSize((14, 14)).prefers((518, 518), (544, 544)), InputSize((16, 16)).prefers((336, 336), (352, 352))
+        (True, False)
+        """
+        return self.fit(*size) == size and self.fit(*padded) != padded
+
 
 def family(name: str) -> str:
     """The file of timm that a model comes from."""
