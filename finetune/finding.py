@@ -99,6 +99,7 @@ def _find_lr(config: Mapping[str, Any], data: Data, picture: Path | None) -> LRF
     task = build.task(config, build_model(config, data)[0], data)
     task.apply_plan()
     where, half = device(config), half_precision(config)
+    half = None if half is torch.float16 else half  # its gradients vanish without the scaling of a training
     task.to(where)
     parameters = dict(task.model.named_parameters())
     settings = config["optimizer"]
@@ -110,7 +111,8 @@ def _find_lr(config: Mapping[str, Any], data: Data, picture: Path | None) -> LRF
         return loss + auxiliary + task.penalty()
 
     _clip(optimizer, config["trainer"])
-    finding = lr_finder.find_lr(task.model, loss_of_batch, optimizer, build.loaders(config, data).train_dataloader())
+    batches, accumulate = build.loaders(config, data).train_dataloader(), config["trainer"]["accumulate_grad_batches"]
+    finding = lr_finder.find_lr(task.model, loss_of_batch, optimizer, batches, accumulate=accumulate)
     try:
         others = ", ".join(f"{rule} {rate:.1e}" for rule, rate in finding.suggestions.items())
     except ValueError as error:

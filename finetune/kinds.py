@@ -14,6 +14,7 @@ FREE = {
     *("augment.crop", "backbone.weights", "data.size", "head.norm"),
     *("tuning.unfreeze_at", "tuning.unfreeze_spread", "tuning.warmup"),
 }
+SEARCHED = {"data.batch_size", "optimizer.lr"}  # before the kinds are looked at
 SAID = {
     "bool": "true or false",
     "int": "a whole number",
@@ -57,7 +58,7 @@ def _other_kinds(group: str, settings: Config, known: Mapping[str, set[str]]) ->
         if not kinds or kinds == {"NoneType"} or "open" in kinds or key in FREE or _fits(value, kinds):
             continue
         expected = " or ".join(said for kind, said in SAID.items() if kind in kinds and kind != "NoneType")
-        yield f"{key}={value}: expected {expected}."
+        yield f"{key}={value}: expected {expected}{' or auto' if key in SEARCHED else ''}."
 
 
 def _fits(value: Any, kinds: set[str]) -> bool:

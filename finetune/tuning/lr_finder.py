@@ -91,6 +91,7 @@ def find_lr(
     steps: int = 100,
     smoothing: float = 0.9,
     diverge: float = 4.0,
+    accumulate: int = 1,
 ) -> LRFinding:
     """Train for some steps at exponentially rising learning rates, then put everything back as it was.
 
@@ -108,6 +109,7 @@ def find_lr(
         smoothing: weight of the past in the running mean of the losses, whose start is corrected for bias. With
             the 0.98 of others the mean would span 50 steps, half of the search, and turn long after the loss.
         diverge: how many times the lowest smoothed loss is too much.
+        accumulate: batches whose gradients make one step, as in the training; the loss of a step is their mean.
 
     Raises:
         ValueError: a range, or an optimizer, that cannot be searched.
@@ -120,11 +122,11 @@ def find_lr(
     smoothed: list[float] = []
     average = 0.0
     with untouched(model, optimizer):
-        for rate, batch in zip(np.geomspace(low, high, steps).tolist(), _endless(batches), strict=False):
+        together = zip(*[_endless(batches)] * accumulate, strict=False)
+        for rate, batch in zip(np.geomspace(low, high, steps).tolist(), together, strict=False):
             _set_rates(optimizer, [rate * share for share in shares])
             optimizer.zero_grad()
-            loss = loss_of_batch(batch)
-            value = float(loss.detach())
+            value = _accumulate(loss_of_batch, batch)
             if not math.isfinite(value):
                 break
             average = smoothing * average + (1 - smoothing) * value
@@ -134,9 +136,18 @@ def find_lr(
             lowest = min(smoothed)
             if smoothed[-1] > lowest + (diverge - 1) * abs(lowest):  # holds for losses below zero, too
                 break
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             optimizer.step()
     return LRFinding(tuple(rates), tuple(losses), tuple(smoothed), base)
+
+
+def _accumulate(loss_of_batch: Callable[[Any], Tensor], batches: Sequence[Any]) -> float:
+    """The mean loss of some batches; its gradients are those of the parameters then."""
+    total = 0.0
+    for batch in batches:
+        loss = loss_of_batch(batch) / len(batches)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        total += float(loss.detach())
+    return total
 
 
 @contextmanager

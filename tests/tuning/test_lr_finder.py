@@ -56,6 +56,18 @@ def test_every_suggestion_is_stable_and_not_timid(smoothing: float) -> None:
         assert 2 / CURVATURE / 1000 < rate < 2 / CURVATURE, rule
 
 
+def test_a_step_of_accumulated_batches_is_that_of_their_mean() -> None:
+    class Off(Bowl):
+        """A bowl whose centre is where the batch says."""
+
+        def forward(self, batch: float) -> Tensor:
+            return CURVATURE * (self.place - batch).square().sum() / 2
+
+    whole, halves = search(Bowl()), search(Off(), batches=(1.0, -1.0), accumulate=2)
+    assert halves.rates[:50] == whole.rates[:50]
+    assert halves.losses[:50] == pytest.approx([loss + CURVATURE * 3 / 2 for loss in whole.losses[:50]])
+
+
 def test_the_running_mean_is_corrected_for_its_start() -> None:
     found = search(smoothing=0.8)
     for end in range(1, len(found.losses) + 1):
