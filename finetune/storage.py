@@ -3,7 +3,7 @@
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -15,7 +15,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor
 
-from finetune.files import FileError, read_whole
+from finetune.files import FileError, read_pickle, read_whole
 from finetune.writing import PART as PART  # which those who know of checkpoints alone take from here
 from finetune.writing import sync_file, sync_folder
 
@@ -180,12 +180,12 @@ def publish(written: Path, best: int | None, keep_best: int, keep_last: int) -> 
 
     Earlier ones move on: `last_2.ckpt` is the one before the last, `best_2.ckpt` the second best. Each name holds a
     whole checkpoint at any moment. The best comes first: a process that is killed in between has an older last
-    checkpoint, and makes the best one again after it.
+    checkpoint, puts the best in order again by `arrange`, and makes this one again.
 
     Args:
         written: a complete file in the folder of the checkpoints; its own name goes.
         best: its rank among the best, from 0; None if it is not among them.
-        keep_best: how many of the best stay.
+        keep_best: how many are among the best, with this one.
         keep_last: how many of the last stay; 0 if this one is not to be the last.
     """
     folder = written.parent
@@ -207,6 +207,43 @@ def shift(folder: Path, name: str, rank: int, keep: int) -> None:
             link(path, folder / numbered(name, place + 1))
 
 
+def arrange(folder: Path, steps: Sequence[int]) -> list[int]:
+    """Give the best checkpoints the names of their ranks again, as they were when the one that goes on was written.
+
+    A process that is killed while names are given leaves a better one, which will be made again, or the same twice.
+
+    Args:
+        folder: of the checkpoints.
+        steps: of the best, in order.
+
+    Returns:
+        Which of the steps, as places in the list, have a file.
+    """
+    files = sorted(folder.glob("best*.ckpt"), key=lambda path: (len(path.name), path.name))
+    left, chosen = {path: _step(path) for path in files}, {}
+    for place, wanted in enumerate(steps):
+        for path in [path for path, step in left.items() if step == wanted][:1]:
+            chosen[place] = path
+            del left[path]
+    moves = {path: folder / numbered("best", rank) for rank, path in enumerate(chosen.values())}
+    moves = {path: name for path, name in moves.items() if path != name}
+    aside = {name: name.with_name(f"moved_{name.name}{PART}") for name in moves.values()}
+    for path, name in moves.items():
+        link(path, aside[name])
+    for name, part in aside.items():
+        part.replace(name)
+    sync_folder(folder)
+    return list(chosen)
+
+
+def _step(path: Path) -> int | None:
+    """The optimizer step of a checkpoint; None where it does not say."""
+    with suppress(FileError):
+        content = read_pickle(path)
+        return content.get("global_step") if isinstance(content, dict) else None
+    return None
+
+
 def numbered(name: str, rank: int) -> str:
     """The file name of a rank.
 
@@ -226,3 +263,4 @@ def link(source: Path, target: Path) -> None:
         shutil.copyfile(source, part)
         sync_file(part)
     part.replace(target)
+    part.unlink(missing_ok=True)  # it stays where the target was the same file already

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from finetune import storage
-from finetune.storage import CheckpointFiles, damage, link, publish, snapshot, write
+from finetune.storage import CheckpointFiles, arrange, damage, link, numbered, publish, snapshot, write
 
 CONTENT = {"weights": torch.arange(1000.0), "step": 3, "names": ["a", "b"]}
 
@@ -183,6 +183,21 @@ def test_names_move_on_and_each_holds_a_whole_checkpoint(
     assert found == {"best.ckpt": 2, "best_2.ckpt": 3, "last.ckpt": 3, "last_2.ckpt": 2}
 
 
+@pytest.mark.parametrize("there", [[9, 2, 4], [2, 2, 4], [2, 4, 4], [2, 4], [4, 2], [None, 2, 4]])
+def test_the_best_have_the_names_of_their_ranks_again(there: list[int | None], tmp_path: Path) -> None:
+    for rank, step in enumerate(there):
+        write({"global_step": step} if step else [], tmp_path / numbered("best", rank))
+    assert arrange(tmp_path, [2, 7, 4]) == [0, 2]
+    assert [read(tmp_path / name)["global_step"] for name in ("best.ckpt", "best_2.ckpt")] == [2, 4]
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_where_there_is_none_of_them_the_best_stays_as_it_is(tmp_path: Path) -> None:
+    write({"global_step": 9}, tmp_path / "best.ckpt")
+    assert arrange(tmp_path, [2, 4]) == []
+    assert os.listdir(tmp_path) == ["best.ckpt"]
+
+
 def _refuse() -> None:
     raise OSError(errno.EPERM, "no hard links here")
 
@@ -192,3 +207,5 @@ def test_a_link_takes_the_place_of_what_was_there(tmp_path: Path) -> None:
     (tmp_path / "b").write_text("old")
     link(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "b").read_text() == "new"
+    link(tmp_path / "a", tmp_path / "b")  # the same file already
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]

@@ -1,5 +1,6 @@
 """Saves `last.ckpt` after every epoch, and more often if wanted; `best.ckpt` whenever the monitored score improves."""
 
+import logging
 import math
 import time
 from functools import partial
@@ -8,9 +9,12 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
 
-from finetune.storage import PART, behind, numbered, publish
+from finetune.storage import PART, arrange, behind, numbered, publish
 from finetune.tasks.progress import accumulates, can_save, ends_epoch
+
+logger = logging.getLogger(__name__)
 
 NEXT = "next.ckpt"  # complete, but not yet known by its names
 ASK = 10  # steps between two looks at the clock of the first rank, which decides for all
@@ -79,8 +83,12 @@ class Checkpoint(LightningCheckpoint):
                     path.unlink(missing_ok=True)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin to count steps and time."""
+        """Begin to count steps and time, with the best in their order."""
         self._step, self._time = trainer.global_step, time.monotonic()
+        if self.best:
+            steps = [int(entry["step"]) for entry in self.best]
+            there = arrange(self.folder, steps) if trainer.is_global_zero else []
+            self.best = [self.best[place] for place in trainer.strategy.broadcast(there)]
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -91,7 +99,7 @@ class Checkpoint(LightningCheckpoint):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """See whether the score is among the best; a validation that ends an epoch is saved with the epoch."""
-        if trainer.state.fn != "fit" or trainer.sanity_checking:
+        if trainer.state.fn != "fit" or trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]  # missing in the class
             return
         self._rank = self._place(trainer)
         if not ends_epoch(trainer):
@@ -121,15 +129,22 @@ class Checkpoint(LightningCheckpoint):
         trainer.save_checkpoint(self.folder / NEXT, weights_only=False)
         if trainer.is_global_zero:
             keep_last = self.keep_last if as_last else 0
-            behind(trainer, partial(publish, self.folder / NEXT, rank, self.keep_best, keep_last))
+            behind(trainer, partial(publish, self.folder / NEXT, rank, len(self.best), keep_last))
 
     def state_dict(self) -> dict[str, Any]:
-        """The best scores so far."""
-        return {"best": self.best}
+        """The best scores so far, and of what."""
+        return {"best": self.best, "monitor": self.monitor, "mode": self.mode}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
-        self.best = list(state_dict["best"])
+        """Go on from there; with none where it is something else now that is compared."""
+        before = state_dict.get("monitor", self.monitor), state_dict.get("mode", self.mode)
+        if before == (self.monitor, self.mode):
+            self.best = list(state_dict["best"])[: self.keep_best]
+        else:
+            _say(
+                f"checkpoint.monitor={self.monitor} checkpoint.mode={self.mode} instead of {' and '.join(before)}: the "
+                f"best are those from here on. {numbered('best', 0)} stays as it is until there is one."
+            )
 
     def _place(self, trainer: pl.Trainer) -> int | None:
         """Put the score in order with the best; its rank, or None if it is not among them."""
@@ -156,3 +171,8 @@ class Checkpoint(LightningCheckpoint):
             return False
         late = time.monotonic() - self._time >= 60 * self.every_n_minutes
         return bool(trainer.strategy.broadcast(late)) if trainer.world_size > 1 else late
+
+
+@rank_zero_only
+def _say(message: str) -> None:
+    logger.info(message)

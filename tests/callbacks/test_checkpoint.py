@@ -1,5 +1,6 @@
 """Checkpoints of short trainings, read back as plain data."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,10 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
+from finetune import storage
 from finetune.callbacks import Checkpoint, EarlyStopping, IoU, Tuning
 from finetune.checkpoint import load_model
-from finetune.storage import CheckpointFiles
+from finetune.storage import CheckpointFiles, link
 from finetune.tasks import SemanticTask
 from tests.tasks.tiny_run import tiny_data, tiny_task, tiny_trainer
 
@@ -27,12 +29,18 @@ class Scores(pl.Callback):
 
 
 def trained(
-    folder: Path, saver: Checkpoint, *callbacks: pl.Callback, epochs: int = 1, plugin: Any = None
+    folder: Path,
+    saver: Checkpoint,
+    *callbacks: pl.Callback,
+    epochs: int = 1,
+    plugin: Any = None,
+    resume: str | None = None,
 ) -> SemanticTask:
     task = tiny_task()
     options = {"max_epochs": epochs, "default_root_dir": folder, "plugins": plugin and plugin()}
     trainer = tiny_trainer(Tuning(), IoU(), *callbacks, saver, enable_checkpointing=True, **options)
-    trainer.fit(task, datamodule=tiny_data())
+    path = folder / "checkpoints" / resume if resume else None
+    trainer.fit(task, datamodule=tiny_data(), ckpt_path=path, weights_only=True if resume else None)
     return task
 
 
@@ -104,6 +112,61 @@ def test_the_last_n_and_the_best_k_are_kept_in_order(plugin: Any, tmp_path: Path
     assert names(tmp_path) == ["best.ckpt", "best_2.ckpt", "last.ckpt", "last_2.ckpt", "last_3.ckpt"]
     kept = {name: read(tmp_path, name)["epoch"] for name in names(tmp_path)}
     assert kept == {"best.ckpt": 1, "best_2.ckpt": 3, "last.ckpt": 4, "last_2.ckpt": 3, "last_3.ckpt": 2}
+
+
+class Killed(Exception):
+    """What ends a training in these tests."""
+
+
+@pytest.mark.parametrize("links", range(5))
+def test_the_best_are_in_order_again_whichever_names_were_given_when_it_was_killed(
+    links: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in the fourth epoch, which is the best: before its n-th name, of the best or of the last."""
+    scores, names_given = (0.6, 0.5, 0.4, 0.7, 0.1), iter(range(100))
+
+    def dies(source: Path, target: Path) -> None:
+        if epoch[0] == 3 and next(names_given) == links:
+            raise Killed
+        link(source, target)
+
+    class Epoch(pl.Callback):
+        def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            epoch[0] = trainer.current_epoch
+
+    epoch, options = [0], {"keep_last": 3, "keep_best": 3}
+    with monkeypatch.context() as patched:
+        patched.setattr(storage, "link", dies)
+        with pytest.raises(Killed):
+            trained(tmp_path, Checkpoint("val/score", **options), Scores(*scores), Epoch(), epochs=5)
+    saver = Checkpoint("val/score", **options)
+    trained(tmp_path, saver, Scores(*scores), epochs=5, resume="last.ckpt")
+    assert [entry["step"] for entry in saver.best] == [8, 2, 4]
+    kept = [read(tmp_path, name)["global_step"] for name in ("best.ckpt", "best_2.ckpt", "best_3.ckpt")]
+    assert kept == [8, 2, 4]
+
+
+def test_a_best_whose_file_is_gone_is_none_of_the_best(tmp_path: Path) -> None:
+    trained(tmp_path, Checkpoint("val/score"), Scores(0.9, 0.1), epochs=2)
+    (tmp_path / "checkpoints" / "best.ckpt").unlink()
+    saver = Checkpoint("val/score")
+    trained(tmp_path, saver, Scores(0.9, 0.1, 0.2, 0.1), epochs=4, resume="last.ckpt")
+    assert [entry["step"] for entry in saver.best] == [6]
+    assert read(tmp_path, "best.ckpt")["global_step"] == 6
+
+
+@pytest.mark.parametrize(("monitor", "mode"), [("val/loss", "min"), ("val/score", "min")])
+def test_scores_of_another_kind_are_not_compared(
+    monitor: str, mode: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    trained(tmp_path, Checkpoint("val/score", keep_best=2), Scores(0.01, 0.02), epochs=2)
+    saver = Checkpoint(monitor, mode, keep_best=2)
+    trained(tmp_path, saver, Scores(0.01, 0.02, 0.5), epochs=3, resume="last.ckpt")
+    (entry,) = saver.best
+    assert entry["step"] == 6
+    assert read(tmp_path, "best.ckpt")["global_step"] == 6
+    assert f"checkpoint.monitor={monitor} checkpoint.mode={mode} instead of val/score and max" in caplog.text
 
 
 def test_steps_are_saved_inside_an_epoch_and_its_last_one_with_the_epoch(tmp_path: Path) -> None:
