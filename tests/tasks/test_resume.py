@@ -185,6 +185,16 @@ def test_with_a_number_of_steps_it_goes_on_exactly_too(batch: int, tmp_path: Pat
     assert differences(left(tmp_path / "cut"), left(tmp_path / "whole")) == []
 
 
+@pytest.mark.parametrize("hook", ["on_validation_start", "on_validation_batch_start", "on_train_batch_end"])
+def test_told_to_stop_behind_the_last_of_its_steps_it_finishes_what_comes_behind_it(hook: str, tmp_path: Path) -> None:
+    """Eight steps, which end with the second epoch."""
+    first = {"on_validation_start": 2, "on_validation_batch_start": 3, "on_train_batch_end": 8}[hook]
+    assert fit(tmp_path / "whole", max_steps=8) is not None
+    assert fit(tmp_path / "cut", Signalled(hook, first), max_steps=8) is None
+    assert fit(tmp_path / "cut", resume="last.ckpt", max_steps=8) is not None
+    assert differences(left(tmp_path / "cut"), left(tmp_path / "whole")) == []
+
+
 LONGER: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "steps": ({"max_steps": 6}, {"max_steps": 10}),
     "steps and validations": ({"max_steps": 6, "val_check_interval": 2}, {"max_steps": 10, "val_check_interval": 2}),
