@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import lightning.pytorch as pl
@@ -60,6 +61,9 @@ def train(*words: str | DictConfig) -> Run:
     Args:
         words: the words of `finetune train`, such as `data.root=photos` or `resume=outputs/...`; or one config.
 
+    Returns:
+        What it left; with `trainer.fast_dev_run`, which tries a batch of everything, that is nothing but the scores.
+
     Raises:
         ConfigError: with every mistake found, before anything is written.
         Interrupted: the process was told to end, and has saved everything.
@@ -67,7 +71,15 @@ def train(*words: str | DictConfig) -> Run:
     speak()
     with usage():
         config, before = wanted(words)
-        folder = Path(config["output"])
+    if not config["trainer"].get("fast_dev_run"):
+        return _train(config, before)
+    with TemporaryDirectory() as aside:
+        return _train({**config, "output": str(Path(aside) / "run")}, before)
+
+
+def _train(config: dict[str, Any], before: Resumption | None) -> Run:
+    folder = Path(config["output"])
+    with usage():
         config, searched = provisional(config)
         data = check(config if before is None else with_splits(config, folder))
         config["trainer"]["precision"] = build.precision(config["trainer"])
@@ -130,7 +142,7 @@ def _fit(
         save_model(folder / "model", model, facts, named)
         write_curves(folder)
         _write_timeline(trainer, folder)
-        for line in closing_lines(config, folder, named, monitored):
+        for line in tried_lines(trainer) or closing_lines(config, folder, named, monitored):
             logger.info(line)
     return Run(best.parent.parent, best, monitored, scores)
 
@@ -154,6 +166,14 @@ def _best(trainer: pl.Trainer, folder: Path) -> tuple[Path, float]:
             wait(trainer)
     # ranks that srun or torchrun has started may each have named the folder by a time of their own
     return trainer.strategy.broadcast(best), monitored
+
+
+def tried_lines(trainer: pl.Trainer) -> list[str]:
+    """What a training says last that was only to try everything; nothing for any other."""
+    count = trainer.fast_dev_run  # type: ignore[attr-defined]  # missing in the class
+    what = "a batch was" if count == 1 else f"{count} batches were"
+    said = f"trainer.fast_dev_run={str(count).lower()}: {what} trained on, validated and tested, and nothing was kept"
+    return [said] if count else []
 
 
 def closing_lines(config: Mapping[str, Any], folder: Path, scores: Mapping[str, float], best: float) -> list[str]:

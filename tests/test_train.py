@@ -323,3 +323,16 @@ def test_every_tuning_plan_trains_from_the_command_line(folder: Path, words: tup
     assert exit_code("train", *DRAWN, "trainer.max_epochs=3", *words, "output=run") == 0
     assert (folder / "run" / "plots" / "tuning.png").is_file()
     assert (folder / "run" / "model" / "model.safetensors").is_file()
+
+
+def test_a_dry_run_does_a_batch_of_everything_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    run = finetune.train(*DRAWN, "trainer.max_epochs=3", "+trainer.fast_dev_run=true")
+    assert list(tmp_path.iterdir()) == []
+    assert "test/iou" in {f"test/{name}" for name in run.scores}
+    said = capsys.readouterr().out
+    assert "trainer.fast_dev_run=true: a batch was trained on, validated and tested, and nothing was kept" in said
+    assert "finetune predict" not in said

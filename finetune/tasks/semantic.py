@@ -18,7 +18,8 @@ Batch = dict[str, Tensor]
 class SemanticTask(TuningTask):
     """Trains a model with a pixel loss and counts what it gets right.
 
-    Losses are sums and counts and scores are one matrix, so both are exact for any batch size and number of devices.
+    Losses are sums and counts and scores are one matrix, so both are the same on any number of devices; up to rounding,
+    which the other images of a batch change, for any batch size.
 
     Attributes:
         train_loss: mean over the images of the epoch up to its last batch or latest validation, of all ranks.
