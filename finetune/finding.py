@@ -97,7 +97,7 @@ def draw(finding: LRFinding, picture: Path) -> None:
 
 def _find_lr(config: Mapping[str, Any], data: Data, picture: Path | None) -> LRFinding:
     task = build.task(config, build_model(config, data)[0], data)
-    task.apply_plan()
+    apply_trainability(task.model, task.ever_trained(), task.norms())  # what suits the head alone may be too high later
     where, half = device(config), half_precision(config)
     half = None if half is torch.float16 else half  # its gradients vanish without the scaling of a training
     task.to(where)

@@ -58,6 +58,11 @@ def test_a_batch_that_does_not_fit_is_left_some_room(folder: Path, monkeypatch: 
     assert finetune.find_batch_size(*WORDS, "data.count=400") == 90
 
 
+def test_a_rate_is_searched_with_all_that_ever_trains(folder: Path) -> None:
+    later, at_once = (finetune.find_lr(*EASY, "trainer.max_epochs=4", f"tuning.unfreeze_at={at}") for at in (0.5, 0))
+    assert later.losses == at_once.losses
+
+
 def test_numbers_stand_in_for_auto_until_it_is_found() -> None:
     config, found = provisional(configure((*DRAWN, "data.batch_size=auto"), "train"))
     assert found == {"data"}

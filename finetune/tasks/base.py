@@ -112,8 +112,11 @@ class TuningTask(pl.LightningModule):
 
     def apply_plan(self) -> bool:
         """Make parameters and modules train or rest as the plan says; whether a parameter was frozen or thawed."""
-        norms = {name: a.rule.norms for name, a in self.assigned.items() if a.rule.norms != "train"}
-        return apply_trainability(self.model, self.trainable(), norms)
+        return apply_trainability(self.model, self.trainable(), self.norms())
+
+    def norms(self) -> dict[str, str]:
+        """What the batch norms around parameters do where it is not what these do."""
+        return {name: a.rule.norms for name, a in self.assigned.items() if a.rule.norms != "train"}
 
     def describe_plan(self) -> list[str]:
         """Lines that say which rule took what, and when it trains."""
