@@ -57,6 +57,7 @@ def model(config: Config, classes: Sequence[str], weighted: bool = True) -> Segm
         head_options=without_name(head),
         neck=backbone["neck"],
         image_size=image_size(config),
+        window=_pair(config["augment"].get("crop")),
         output_stride=backbone.get("output_stride"),  # not in runs of earlier versions, as the next two
         mean=backbone.get("mean"),
         std=backbone.get("std"),
@@ -96,12 +97,16 @@ def image_size(config: Config) -> tuple[int, int] | None:
     asked = backbone["image_size"]
     if asked is None and can_be_built_for_another(backbone["name"], weighted):
         asked = config["augment"].get("crop")
-    pair = [asked, asked] if isinstance(asked, int) else asked
-    if pair is None:
-        return None
-    with usage():
-        check_size(pair)
-    return pair[0], pair[1]
+    pair: tuple[int, int] | None = _pair(asked)
+    if pair is not None:
+        with usage():
+            check_size(pair)
+    return pair
+
+
+def _pair(size: Any) -> Any:
+    """Height and width of a square, where one number is given for both."""
+    return (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, list) else size
 
 
 def model_from(config: Config, classes: Sequence[str], source: Segmenter) -> tuple[Segmenter, str]:

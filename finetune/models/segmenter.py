@@ -15,6 +15,7 @@ from finetune.models.lora import add_lora, merge_lora
 from finetune.models.neck import PyramidNeck
 from finetune.models.reading import read_maps, read_pools, read_tokens
 from finetune.models.sizes import Size
+from finetune.models.windows import check_window, in_windows
 
 
 class Segmenter(nn.Module):
@@ -33,6 +34,8 @@ class Segmenter(nn.Module):
         neck: how maps come to the strides of a pyramid where the backbone has others: `interpolate` or `learned`.
         image_size: height and width that a backbone is built for which takes one size alone, in pixels; None for the
             size of its weights.
+        window: height and width of the crops that such a backbone learns from, in pixels: outside of training, images
+            are looked at in overlapping windows of that size. None to resample them whole.
         output_stride: of the coarsest map: 8, 16 or 32; None for that which the head is made for.
         mean: of each channel, in 0..1, that images are normalised with; None for that of the weights.
         std: likewise, the standard deviation.
@@ -63,6 +66,7 @@ class Segmenter(nn.Module):
         head_options: Mapping[str, Any] | None = None,
         neck: str = "interpolate",
         image_size: Size | None = None,
+        window: Size | None = None,
         output_stride: int | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
@@ -89,6 +93,11 @@ class Segmenter(nn.Module):
         }
         self.backbone = Backbone(backbone, weights, in_channels, stride, backbone_options, image_size, checkpointing)
         self._spec["backbone_options"] = self.backbone.options
+        self.window: Size | None = None
+        if window is not None and self.backbone.input_size.only is not None:
+            check_window(window)
+            self.window = (window[0], window[1])
+        self._spec["window"] = None if self.window is None else list(self.window)
         with_tokens = kind.takes_tokens and self.backbone.plain
         as_they_are = with_tokens and self.backbone.strides[0].bit_count() == 1  # a decoder scales by powers of two
         self.neck = PyramidNeck(in_channels, self.backbone.levels, neck, as_they_are, stride)
@@ -135,6 +144,14 @@ class Segmenter(nn.Module):
 
         With `auxiliary`, a list that begins with them; behind them are the logits that a head learns from besides.
         """
+        if self.window is None or self.training:
+            found = self._look(images, auxiliary)
+        else:
+            found = in_windows(lambda part: self._look(part, auxiliary), images, self.window)
+        return found if auxiliary else found[0]
+
+    def _look(self, images: Tensor, auxiliary: bool) -> list[Tensor]:
+        """Logits of whole images, and behind them those that a head learns from besides, if they are asked for."""
         height, width = images.shape[-2:]
         right, down = -width % COARSEST, -height % COARSEST
         stretched = (right or down) and self.backbone.input_size.prefers(
@@ -147,8 +164,7 @@ class Segmenter(nn.Module):
                 images = F.pad(images, (0, right, 0, down))
             pyramid = self.neck(images, self.backbone(images))
         found = self._all_logits(pyramid) if auxiliary else [self.head(self.decoder(pyramid))]
-        cut = [_resized(scores, (height, width)) if stretched else scores[..., :height, :width] for scores in found]
-        return cut if auxiliary else cut[0]
+        return [_resized(scores, (height, width)) if stretched else scores[..., :height, :width] for scores in found]
 
     def _all_logits(self, pyramid: list[Tensor]) -> list[Tensor]:
         if isinstance(self.decoder, Auxiliary):
@@ -241,7 +257,8 @@ class Segmenter(nn.Module):
             backbone_options=config["backbone_options"],
             head_options=config["head_options"],
             neck=config["neck"],
-            output_stride=config.get("output_stride"),  # not in models of earlier versions
+            window=config.get("window"),  # not in models of earlier versions, as the next one
+            output_stride=config.get("output_stride"),
             checkpointing=config["checkpointing"],
             lora=config.get("lora"),
             auxiliary=config.get("auxiliary"),

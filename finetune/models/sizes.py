@@ -77,7 +77,7 @@ def family(name: str) -> str:
     return str(timm.model_entrypoint(name.partition(".")[0]).__module__).rpartition(".")[2]
 
 
-def check_size(image_size: Any) -> None:
+def check_size(image_size: Any, setting: str = "backbone.image_size") -> None:
     """Raise unless it is a height and a width.
 
     >>> check_size(320)
@@ -86,7 +86,7 @@ def check_size(image_size: Any) -> None:
     """
     pair = list(image_size) if isinstance(image_size, list | tuple) else []
     if len(pair) != 2 or not all(type(side) is int and side > 0 for side in pair):
-        raise ValueError(f"backbone.image_size={image_size}: expected [height, width] in pixels, or null.")
+        raise ValueError(f"{setting}={image_size}: expected [height, width] in pixels, or null.")
 
 
 def size_options(name: str, image_size: Size | None, options: Mapping[str, Any]) -> dict[str, Any]:
