@@ -3,7 +3,10 @@
 Every run is a process of its own. Runs that are in the table already are not made again, so the script may be stopped
 and started.
 
-    python benchmarks/presets.py FOLDER OUTPUT [--seeds 0 1 2] [--presets full frozen ...]
+    python benchmarks/presets.py FOLDER OUTPUT [--seeds 0 1 2] [--presets full frozen ...] [--words ...]
+
+Words are further settings of every run: with `--seeds 0 --words +trainer.limit_train_batches=10
++trainer.limit_val_batches=1` an epoch has ten steps, and the times are those of the presets and of little else.
 """
 
 import argparse
@@ -36,7 +39,7 @@ def halve(source: Path, target: Path) -> Path:
     return target
 
 
-def run(preset: str, seed: int, data: Path, folder: Path) -> dict[str, str]:
+def run(preset: str, seed: int, data: Path, folder: Path, further: list[str]) -> dict[str, str]:
     """Train once, and say what it came to."""
     words = (f"tuning={preset}", f"seed={seed}", f"data.root={data}", f"output={folder}")
     command = [
@@ -47,6 +50,7 @@ def run(preset: str, seed: int, data: Path, folder: Path) -> dict[str, str]:
         "augment.crop=160",
         "trainer.max_epochs=8",
         *words,
+        *further,
     ]
     told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
     with (folder / "metrics.csv").open() as file:
@@ -90,6 +94,7 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--presets", nargs="+", default=PRESETS)
+    parser.add_argument("--words", nargs="+", default=[])
     options = parser.parse_args()
     data, path = halve(options.data, options.output / "half"), options.output / "presets.csv"
     rows = list(csv.DictReader(path.open())) if path.exists() else []
@@ -97,7 +102,7 @@ def main() -> None:
         for preset in options.presets:
             if any(row["preset"] == preset and row["seed"] == str(seed) for row in rows):
                 continue
-            rows.append(run(preset, seed, data, options.output / f"{preset}_{seed}"))
+            rows.append(run(preset, seed, data, options.output / f"{preset}_{seed}", options.words))
             with path.open("w", newline="") as file:
                 writer = csv.DictWriter(file, COLUMNS)
                 writer.writeheader()

@@ -1,0 +1,110 @@
+"""One of the losses with its settings, as a module."""
+
+from collections.abc import Callable
+from difflib import get_close_matches
+
+import torch
+from torch import Tensor, nn
+
+from finetune.losses.functional import Reduce, alone, ce_dice, cross_entropy, dice, focal, mask
+
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "cross_entropy": cross_entropy,
+    "dice": dice,
+    "ce_dice": ce_dice,
+    "focal": focal,
+    "mask": mask,
+}
+
+
+class SegmentationLoss(nn.Module):
+    """One of `LOSSES` with its settings, in float32 whatever autocast does.
+
+    Args:
+        name: `cross_entropy`, `dice`, `ce_dice`, `focal` or `mask`.
+        ignore_index: label of the pixels that do not count.
+        class_weights: weights (K,); not part of the checkpoint, they belong to the data.
+        label_smoothing: for the cross-entropy part, 0..1.
+        dice_weight: for `ce_dice`, the weight of Dice beside a cross-entropy of weight 1; for `mask`, beside the next.
+        focal_weight: for `mask`, the weight of its focal loss.
+        gamma: for `focal` and `mask`.
+        auxiliary_weight: of each further output that a head learns from, beside a weight of 1 for its logits.
+
+    Raises:
+        ValueError: the name is not one of `LOSSES`, or a setting is out of its range.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        name: str = "ce_dice",
+        ignore_index: int = 255,
+        class_weights: Tensor | None = None,
+        label_smoothing: float = 0.0,
+        dice_weight: float = 1.0,
+        focal_weight: float = 20.0,
+        gamma: float = 2.0,
+        auxiliary_weight: float = 0.4,
+    ) -> None:
+        super().__init__()
+        if name not in LOSSES:
+            near = get_close_matches(name, LOSSES, n=1, cutoff=0.4)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise ValueError(f"there is no loss '{name}'.{hint} Choose one of {', '.join(LOSSES)}.")
+        if not (0 <= label_smoothing < 1 and min(dice_weight, focal_weight, gamma) >= 0):
+            raise ValueError(
+                f"label_smoothing={label_smoothing}, dice_weight={dice_weight}, focal_weight={focal_weight}, "
+                f"gamma={gamma}: expected smoothing from 0 to below 1, and the others 0 or more."
+            )
+        if auxiliary_weight < 0:
+            raise ValueError(f"auxiliary_weight={auxiliary_weight}: expected 0 or more.")
+        self.name = name
+        self.ignore_index = ignore_index
+        self.auxiliary_weight = auxiliary_weight
+        self.options: dict[str, float] = {
+            "cross_entropy": {"label_smoothing": label_smoothing},
+            "dice": {},
+            "ce_dice": {"label_smoothing": label_smoothing, "dice_weight": dice_weight},
+            "focal": {"gamma": gamma},
+            "mask": {"focal_weight": focal_weight, "dice_weight": dice_weight, "gamma": gamma},
+        }[name]
+        self.register_buffer("class_weights", _as_weights(class_weights), persistent=False)
+
+    def forward(self, logits: Tensor, target: Tensor, reduce: Reduce = alone) -> Tensor:
+        """Scalar loss of logits (B, K, H, W) against labels (B, H, W); float32, or float64 for logits of that type.
+
+        Args:
+            logits: of this device's part of the batch.
+            target: of the same part.
+            reduce: adds up sums over all devices; the loss is then of the whole batch.
+        """
+        self._check_shapes(logits, target)
+        # half precision overflows in Dice: its sums run over every pixel of the batch
+        with torch.autocast(device_type=logits.device.type, enabled=False):
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            weight = None if self.class_weights is None else self.class_weights.to(logits.dtype)
+            return LOSSES[self.name](logits, target, self.ignore_index, weight=weight, reduce=reduce, **self.options)
+
+    def _check_shapes(self, logits: Tensor, target: Tensor) -> None:
+        batch, classes, *size = logits.shape
+        if target.shape != (batch, *size):
+            raise ValueError(
+                f"the target has shape {tuple(target.shape)}, but logits of shape {tuple(logits.shape)} need "
+                f"{(batch, *size)}: one class index per pixel, no channel axis."
+            )
+        if self.class_weights is not None and len(self.class_weights) != classes:
+            raise ValueError(
+                f"there are {len(self.class_weights)} class weights, but the logits have {classes} classes. "
+                f"Give one weight per class."
+            )
+
+    def extra_repr(self) -> str:
+        """The settings, for `print(model)`."""
+        return ", ".join(
+            [self.name, f"ignore_index={self.ignore_index}", *(f"{k}={v}" for k, v in self.options.items())]
+        )
+
+
+def _as_weights(weights: Tensor | None) -> Tensor | None:
+    return None if weights is None else torch.as_tensor(weights, dtype=torch.float32).detach().clone()
