@@ -195,11 +195,13 @@ class Backbone(nn.Module):
         """Names of parameters beside the maps, in families where pruning does not find them all."""
         if family(self.name) not in BESIDE:
             return set()
-        # copies that share the numbers: whether the plan has frozen something must not matter
-        parameters = {name: p.detach().requires_grad_() for name, p in self.named_parameters()}
+        # a copy that shares the numbers: whether the plan has frozen something must not matter
+        shared: dict[int, Any] = {id(tensor): tensor for tensor in _tensors(self)}
+        shared |= {id(p): nn.Parameter(p.detach()) for p in self.parameters()}
+        twin = copy.deepcopy(self, shared).eval()
+        parameters = dict(twin.named_parameters())
         like = next(iter(parameters.values()))
-        with _evaluated(self):
-            maps = torch.func.functional_call(self, parameters, (self.picture().to(like),))
+        maps = twin(twin.picture().to(like))
         total = sum((feature.sum() for feature in maps[: len(self.levels)]), like.new_zeros(()))
         found = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
         return {name for name, gradient in zip(parameters, found, strict=True) if gradient is None}

@@ -316,6 +316,17 @@ def test_a_picture_that_fails_is_said_with_its_size() -> None:
     assert Backbone(TINY, weights="none").training
 
 
+@pytest.mark.parametrize("name", ["coat_lite_tiny", "crossvit_tiny_240", "hrnet_w18_small", "efficientvim_m1"])
+def test_asking_what_lies_beside_the_maps_leaves_every_parameter_as_it_is(name: str) -> None:
+    backbone = Backbone(name, weights="none")
+    before = {key: id(p) for key, p in backbone.named_parameters(remove_duplicate=False)}  # CoaT shares some
+    features = backbone(torch.randn(2, 3, 64, 64))
+    unused = backbone.unused_parameters()
+    assert {key: id(p) for key, p in backbone.named_parameters(remove_duplicate=False)} == before
+    sum(feature.square().sum() for feature in features).backward()
+    assert {key for key, p in backbone.named_parameters() if p.grad is None} == unused
+
+
 @pytest.mark.parametrize("name", ["crossvit_tiny_240", "hrnet_w18_small", "efficientvim_m1"])
 def test_what_lies_beside_the_maps_is_the_same_however_much_is_frozen(name: str) -> None:
     backbone = Backbone(name, weights="none")
