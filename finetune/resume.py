@@ -120,10 +120,10 @@ def _warn_of_best(found: Resumption) -> None:
     if not saved or not saved.get("best") or (best.exists() and best.samefile(found.checkpoint)):
         return
     if wrong := damage(best):
-        such = f", such as '{other}'" if (other := whole_beside(best)) else ""
+        other = whole_beside(best)
         logger.warning(
-            f"the best weights so far cannot be had from '{best}': {wrong}. Unless a later epoch scores higher, the "
-            f"training cannot end with them. Stop it, and put a whole file there{such}."
+            f"the best weights so far cannot be had from '{best}': {wrong}. Stop the training and put a whole file there; "
+            f"without one it may have nothing to end with. The next that is whole: {other or 'none beside it'}."
         )
 
 

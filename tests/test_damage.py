@@ -103,7 +103,7 @@ def test_best_weights_that_are_lost_are_told_of_when_the_run_goes_on(
     harm(best)
     assert chosen(folder) == "last.ckpt"
     assert f"the best weights so far cannot be had from '{best}'" in caplog.text
-    assert f"such as '{best.with_name('best_2.ckpt')}'" in caplog.text
+    assert f"The next that is whole: {best.with_name('best_2.ckpt')}." in caplog.text
 
 
 def test_best_weights_are_not_read_twice_where_they_are_the_last_and_not_missed_where_there_are_none(
