@@ -122,8 +122,8 @@ def _warn_of_best(found: Resumption) -> None:
     if wrong := damage(best):
         other = whole_beside(best)
         logger.warning(
-            f"the best weights so far cannot be had from '{best}': {wrong}. Stop the training and put a whole file there; "
-            f"without one it may have nothing to end with. The next that is whole: {other or 'none beside it'}."
+            f"the best weights so far cannot be had from '{best}': {wrong}. Stop the training and put a whole file "
+            f"there; without one it may have nothing to end with. The next that is whole: {other or 'none beside it'}."
         )
 
 
