@@ -1,31 +1,38 @@
 """Every timm model under every head: builds them, runs them forward and backward, and writes down what came of it.
 
-A head sees of a backbone its pyramid alone, so each is tried once for each pyramid that there is. Models too large for
-the memory are tried without numbers, on torch's meta device. The table may be stopped and started; what is in it
-already is not tried again.
+Each head gets the backbone at the output stride that the head is made for. It sees of a backbone its pyramid alone, so
+each is tried once for each pyramid that there is. Every backbone also loads its own weights, at the settings that a
+training begins with. Models too large for the memory are tried without numbers, on torch's meta device. The table may
+be stopped and started; what is in it already is not tried again.
 
-python benchmarks/coverage.py TABLE [--names 'convnext*'] [--largest 60]
+python benchmarks/coverage.py TABLE [--names 'convnext*' 'resnet*'] [--largest 60]
 """
 
 import argparse
 import csv
 import gc
+import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import timm
 import torch
 from torch import nn
 
+from finetune import build
 from finetune.models import HEADS, Backbone
 from finetune.models.heads import Auxiliary, Pyramid
 from finetune.models.neck import PyramidNeck
 from finetune.models.reading import read_maps, read_pools
 from finetune.models.sizes import family
 
-COLUMNS = ("name", "family", "parameters", "strides", "sizes", "stages", "blocks", "without", "why", "weights")
+COLUMNS = ("name", "family", "parameters", "strides", "sizes", "stages", "blocks", "without", "why", "weights", "tried")
 SIZE = (64, 96)  # pixels
+CROP = 320  # pixels, of the training's crops
+TRIED = "heads dilated weights"  # what a row speaks of: earlier ones of heads on undilated backbones alone
 NUMBERS = {"gemma4_vit"}  # families that look at values, and so cannot do without them
 
 
@@ -44,7 +51,8 @@ def tried(name: str, largest: int, known: dict[tuple[Any, ...], dict[str, str]])
         row["parameters"] = str(count)
         with torch.device("meta" if count > largest and row["family"] not in NUMBERS else "cpu"):
             heads, described = check(name, known)
-        row |= described
+            check_weights(name)
+        row |= described | {"tried": TRIED}
     except Exception as error:  # of any kind: it is what the table is to tell
         return row | {"without": " ".join(HEADS), "why": f"{type(error).__name__}: {error}".replace("\n", " ")[:300]}
     failed = {head: why for head, why in heads.items() if why}
@@ -63,24 +71,54 @@ def weights(name: str) -> str:
 
 def check(name: str, known: dict[tuple[Any, ...], dict[str, str]]) -> tuple[dict[str, str], dict[str, str]]:
     """What came of each head, empty where it works; and the columns that describe the backbone."""
-    backbone = Backbone(name, "none")
-    neck = PyramidNeck(3, backbone.levels)
+    found: dict[str, str] = {}
+    for stride in sorted({kind.output_stride for kind in HEADS.values()}):
+        heads = [head for head, kind in HEADS.items() if kind.output_stride == stride]
+        backbone, outcome = check_heads(name, stride, heads, known)  # the last is the undilated one
+        found |= outcome
+    return {head: found[head] for head in HEADS}, describe(backbone)
+
+
+def check_heads(
+    name: str, stride: int, heads: Sequence[str], known: dict[tuple[Any, ...], dict[str, str]]
+) -> tuple[Backbone, dict[str, str]]:
+    """The backbone at an output stride, and what came of heads that are made for it."""
+    backbone = Backbone(name, "none", output_stride=stride)
+    neck = PyramidNeck(3, backbone.levels, output_stride=stride)
     images = torch.randn(2, 3, *SIZE)
-    pyramid = neck(images, backbone(images))
-    check_gradients(backbone, pyramid)
+    check_gradients(backbone, neck(images, backbone(images)))
+    key = (neck.channels, neck.strides, backbone.pools, stride)
+    if key not in known:
+        known[key] = {head: check_head(head, neck, backbone) for head in heads}
+    return backbone, known[key]
+
+
+def check_weights(name: str) -> None:
+    """Raise unless a backbone takes its own weights, all of them, at the settings that a training begins with."""
+    state = timm.create_model(name).state_dict()
+    given = {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": dict(state)}}
+    settings = {"name": name, "weights": "own", "image_size": None}
+    size = build.image_size({"backbone": settings, "augment": {"crop": CROP}})
+    with mock.patch("finetune.models.creation.pretrained_arguments", return_value=given):
+        taken = Backbone(name, "own", image_size=size).model.state_dict()
+    if missing := [key for key in taken if key not in state]:
+        raise ValueError(f"weights of its own lack {missing[:3]}")
+    for key, tensor in taken.items():
+        if tensor.shape == state[key].shape and not (tensor.is_meta or torch.equal(tensor, state[key])):
+            raise ValueError(f"weights of its own are not taken: {key}")
+
+
+def describe(backbone: Backbone) -> dict[str, str]:
+    """The columns that describe a backbone; its layer groups are checked on the way."""
     groups = [backbone.layer_groups(fine) for fine in (False, True)]
     check_groups(backbone, groups)
     only = backbone.input_size.only
-    described = {
+    return {
         "strides": " ".join(map(str, backbone.strides)),
         "sizes": "x".join(map(str, only)) if only else f"multiples of {backbone.input_size.step[0]}",
         "stages": str(len(groups[0])),
         "blocks": str(len(groups[1])),
     }
-    key = (neck.channels, neck.strides, backbone.pools)
-    if key not in known:
-        known[key] = {head: check_head(head, neck, backbone) for head in HEADS}
-    return known[key], described
 
 
 def check_gradients(backbone: Backbone, pyramid: list[torch.Tensor]) -> None:
@@ -160,10 +198,11 @@ def main() -> None:
     """Try, and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", type=Path)
-    parser.add_argument("--names", default="*")
+    parser.add_argument("--names", default=["*"], nargs="+")
     parser.add_argument("--largest", type=int, default=60, help="millions of parameters that are tried with numbers")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)  # timm tells of every table that it resamples
     rows = list(csv.DictReader(options.table.open())) if options.table.exists() else []
     done, known = {row["name"] for row in rows}, {}
     for name in timm.list_models(options.names):

@@ -18,13 +18,16 @@ POOLING = {head for head, kind in HEADS.items() if kind.takes_pools}
 MOST = 3  # different strides or sizes that a cell has room for
 PAGE = """# Backbones
 
-Every model of timm {timm} under every head: built without weights, run forward and backward on two images of 64 x 96
-pixels. Models of more than 60 million parameters are tried on torch's meta device, where shapes and gradients are
-followed without numbers. A head sees of a backbone its pyramid alone, so heads are tried once on each pyramid that
-there is. `make coverage` writes this page and the table behind it anew; `finetune list backbones` shows the table.
+Models of timm {timm}, built without weights and run forward and backward on two images of 64 x 96 pixels; those of more
+than 60 million parameters on torch's meta device, where shapes and gradients are followed without numbers. A head sees
+of a backbone its pyramid alone, so that each is tried once on each pyramid that there is, made by itself and not inside
+of a whole model. Nothing is trained here, and no pretrained weights are read. `make coverage` writes this page and the
+table behind it anew; `finetune list backbones` shows the table.
 
-**{whole:,} of {count:,} backbones take every head** but {pooling}, which needs the indices of a backbone's own
-max-poolings; {pooled} take that one, too.
+**{whole:,} of {count:,} backbones give pyramids that every head takes** but {pooling}, which needs the indices of a
+backbone's own max-poolings; {pooled} take that one, too. {further:,} of them, small ones of {families} families, were
+tried further: dilated to the stride that each head is made for, and with a state dict of their own, all of which loads
+at the settings that a training begins with. The others were tried undilated alone, and their weights were not.
 
 - *strides*: of the maps that are read; a neck makes of them the pyramid of strides 2 to 32 that heads read.
 - *sizes*: what height and width are brought to. Images of any size go in: they are padded to multiples, or resampled
@@ -108,6 +111,8 @@ def page(rows: Sequence[Row]) -> str:
         whole=sum(map(takes_every_head, rows)),
         count=len(rows),
         pooling=" and ".join(f"`{head}`" for head in sorted(POOLING)),
+        further=len(further := [row for row in rows if "weights" in row["tried"].split()]),
+        families=len({row["family"] for row in further}),
         pooled=sum(not set(row["without"].split()) & POOLING for row in rows),
         rows="\n".join(family_line(name, list(members)) for name, members in families),
         exceptions=exceptions(rows),
