@@ -8,7 +8,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from omegaconf import DictConfig
 
 from finetune import build
@@ -23,6 +22,7 @@ from finetune.data.module import SegmentationData
 from finetune.datasets import Data
 from finetune.endings import ended_with, listening
 from finetune.evaluation import score
+from finetune.files import read_whole
 from finetune.finding import AUTO, draw, provisional, settle
 from finetune.folder import close_log, finish, is_first_process, open_run_folder
 from finetune.reports.evaluation import write_curves, write_evaluation
@@ -126,7 +126,7 @@ def _fit(
     checkpoint = before.checkpoint if before is not None else None
     trainer.fit(task, datamodule=loaders, ckpt_path=checkpoint, weights_only=True)
     best, monitored = _best(trainer, folder)
-    load_weights(task, torch.load(best, task.device, weights_only=True)["state_dict"])
+    load_weights(task, read_whole(best)["state_dict"])
     split = "test" if loaders.test is not None else "val"
     matrix = score(trainer, task, loaders, split)
     scores: dict[str, float] = {}

@@ -5,16 +5,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
 import yaml
 
 import finetune
+from finetune import run
 from finetune.checkpoint import ModelError, load_model
 from finetune.config import ConfigError
+from finetune.files import FileError
 from finetune.models import Segmenter
 from finetune.resume import find, unfinished
 from finetune.storage import link, whole_beside, write
+from tests.samples import MODEL
 
 STATE: dict[str, Any] = {"made_by": {}, "model_config": {}, "SegmentationData": {}, "loops": {}, "x": torch.ones(500)}
 
@@ -135,6 +139,23 @@ def test_a_flipped_bit_never_becomes_a_model(tmp_path: Path) -> None:
     flip(best.with_name("last.ckpt"))
     with pytest.raises(ModelError, match=r"best\.ckpt' cannot be read: the checksum of its entry '.*' is wrong\.$"):
         finetune.load(tmp_path)
+
+
+def test_a_training_does_not_end_with_a_best_checkpoint_that_was_damaged_meanwhile(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(trainer: pl.Trainer, run: Path) -> tuple[Path, float]:
+        best, score = kept(trainer, run)
+        content = bytearray(best.read_bytes())
+        content[len(content) // 2] ^= 1
+        best.write_bytes(content)
+        return best, score
+
+    kept = run._best
+    monkeypatch.setattr("finetune.run._best", damaged)
+    with pytest.raises(FileError, match=r"best\.ckpt' cannot be read: the checksum of its entry"):
+        finetune.train(*MODEL, "data=drawn", "data.count=4", "data.size=32", "trainer.max_epochs=1", "output=run")
+    assert not (folder / "run" / "model").exists()
 
 
 @pytest.mark.parametrize("harm", ["config", "link", "list"])
