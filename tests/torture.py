@@ -23,12 +23,14 @@ from safetensors.torch import load_file
 from finetune import storage
 from tests.samples import MODEL, clean_environment
 
-# augmentation, dropout, an average of the weights, two thawings, a checkpoint after every step
+# augmentation, dropout, an average of the weights, two thawings, a checkpoint after every step; as many of the best are
+# kept as there are validations, so that nothing later hides what a kill has left
 WORDS = (
     *MODEL,
     *("augment=strong", "augment.crop=32", "data=drawn", "data.count=16", "data.size=32", "head.dropout=0.2"),
     *("tuning=gradual", "tuning.unfreeze_at=1", "average=ema", "trainer.max_epochs=4", "trainer.accelerator=cpu"),
-    *("checkpoint.every_n_steps=1", "callbacks.preview=null", "callbacks.early_stopping.patience=9", "schedule=cosine"),
+    *("checkpoint.every_n_steps=1", "checkpoint.keep_best=8", "+trainer.val_check_interval=0.5", "schedule=cosine"),
+    *("callbacks.preview=null", "callbacks.early_stopping.patience=9"),
 )
 PLACES = ("step", "validation", "time", "write", "half", "publish")
 KILLED = -signal.SIGKILL
@@ -44,7 +46,7 @@ class Kill(pl.Callback):
 
     Args:
         place: before a step, in a validation, at any time, before a checkpoint is synced, in the middle of a file that
-            is then half there, or between the two names that a checkpoint gets.
+            is then half there, or before one of the names that are given to a new checkpoint and to those before it.
         count: of the times; tenths of a second for `time`.
     """
 
@@ -58,7 +60,7 @@ class Kill(pl.Callback):
         elif self.place in ("write", "half"):
             self._sync, storage.os = storage.os.fsync, _Os(self._in_write)  # type: ignore[misc, assignment]
         elif self.place == "publish":
-            storage.shift = self._between(storage.shift)
+            storage.link = self._before(storage.link)
 
     def on_train_batch_start(self, *_: Any) -> None:
         self._pass("step")
@@ -77,13 +79,12 @@ class Kill(pl.Callback):
         self._pass(self.place)
         os.fsync(handle)
 
-    def _between(self, shift: Callable[..., None]) -> Callable[..., None]:
-        def shifted(folder: Path, name: str, *rest: int) -> None:
-            if name == "last":
-                self._pass("publish")
-            shift(folder, name, *rest)
+    def _before(self, link: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
+        def linked(source: Path, target: Path) -> None:
+            self._pass("publish")
+            link(source, target)
 
-        return shifted
+        return linked
 
 
 class _Os:
@@ -100,11 +101,13 @@ def train(folder: Path, ranks: int, workers: int, *words: str) -> int:
     """Begin a training, or go on with it; its exit code."""
     devices = (f"trainer.devices={ranks}", f"data.batch_size={4 // ranks}", f"data.num_workers={workers}")
     strategy = ("trainer.strategy=ddp",) if ranks > 1 else ()
+    temporary = folder.parent / "tmp"  # where loading processes that are killed leave what they would have removed
+    temporary.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "finetune", "train", *WORDS, *devices, *strategy, *words]
     with (folder.parent / f"{folder.name}.log").open("a") as log:
         return subprocess.run(
             [*command, f"output={folder}", "resume=auto"],
-            env=clean_environment(PYTHONPATH=str(Path(__file__).parents[1])),
+            env=clean_environment(PYTHONPATH=str(Path(__file__).parents[1]), TMPDIR=str(temporary)),
             start_new_session=True,
             stdout=log,
             stderr=log,
@@ -113,12 +116,16 @@ def train(folder: Path, ranks: int, workers: int, *words: str) -> int:
 
 
 def result(folder: Path) -> tuple[list[dict[str, str]], dict[str, torch.Tensor]]:
-    """The rows of `metrics.csv` but for their time; the tensors of the model and of the last checkpoint."""
+    """The rows of `metrics.csv` but for their time; what is in the model, the last checkpoint and the best ones."""
     with (folder / "metrics.csv").open(newline="") as file:
         rows = [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
-    last = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-    tensors = {f"last {name}": tensor for name, tensor in last["state_dict"].items()}
-    return rows, tensors | load_file(folder / "model" / "model.safetensors")
+    found: dict[str, torch.Tensor] = dict(load_file(folder / "model" / "model.safetensors"))
+    for path in (folder / "checkpoints" / "last.ckpt", *(folder / "checkpoints").glob("best*.ckpt")):
+        content = torch.load(path, weights_only=True)
+        found |= {f"{path.name} {name}": tensor for name, tensor in content["state_dict"].items()}
+        best = content["callbacks"]["Checkpoint"]["best"]
+        found[f"{path.name} best"] = torch.tensor([entry["step"] for entry in best])
+    return rows, found
 
 
 def same(one: Path, other: Path) -> bool:

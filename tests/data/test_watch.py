@@ -26,6 +26,13 @@ pytestmark = pytest.mark.alone
 FATAL = 5  # the sample over which things go wrong
 
 
+@pytest.fixture(autouse=True)
+def _own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where workers that are killed leave what they would have removed."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+
 class Unsendable(Exception):
     """Cannot be made from its own arguments, so it cannot be sent either."""
 
