@@ -63,5 +63,5 @@ def ended_with(trainer: pl.Trainer) -> Iterator[None]:
             raise KeyboardInterrupt from error
         raise
     finally:
-        if threading.current_thread() is threading.main_thread():
+        if before is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, before)
