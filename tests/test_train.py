@@ -305,6 +305,9 @@ def test_the_log_of_a_failed_run_tells_why(tmp_path: Path, monkeypatch: pytest.M
     assert "failed: ZeroDivisionError" in (tmp_path / "run" / "train.log").read_text()
 
 
+STALLS = "trainer.max_epochs=9"  # each of four takes two epochs to show
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -312,7 +315,7 @@ def test_the_log_of_a_failed_run_tells_why(tmp_path: Path, monkeypatch: pytest.M
         ("tuning=head_then_full", "schedule=one_cycle"),
         ("tuning=partial", "tuning.last=1", "schedule=plateau"),
         ("tuning=gradual", "tuning.warmup=2", "tuning.norms=eval"),
-        ("tuning=gradual", "tuning.unfreeze_at=stall", "tuning.unfreeze_spread=stall", "trainer.max_epochs=6"),
+        ("tuning=gradual", "tuning.unfreeze_at=0", "tuning.unfreeze_spread=stall", "tuning.stall.patience=1", STALLS),
         ("tuning=discriminative", "tuning.l2_sp=0.1", "tuning.l1=1e-6"),
         ("tuning=layer_decay", "tuning.unfreeze_at=1"),
         ("tuning=norm_only", "schedule=warmup_stable_decay"),
