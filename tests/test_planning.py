@@ -160,7 +160,7 @@ def test_phases_that_wait_for_a_stall_are_said_to_be_assumed(folder: Path, capsy
         (("tuning=full", "tuning.rules=[{match:'.',trains:[[0,stall]]}]"), "nothing trains"),
         (("tuning.rules=[{match:5}]",), "tuning.rules=[{'match': 5}]: expected a list of rules"),
         (("tuning.rules=[backbone]",), "expected a list of rules such as {match: head"),
-        (("tuning.rules=null",), "expected a list of rules"),
+        (("tuning.rules=null",), "tuning.rules=None: expected a list."),
         (("tuning.rules=[{match:.,lr_scale:fast}]",), "has lr_scale=fast; it must be a number"),
         (("tuning.phase_lr=0.5",), "tuning.phase_lr=0.5"),
         (("tuning.warmup=abc",), "tuning.warmup=abc"),
