@@ -78,13 +78,15 @@ def average_statistics(trainer: pl.Trainer, norms: Iterable[nn.Module]) -> None:
         trainer: whose ranks take part.
         norms: modules with running statistics.
     """
+    if trainer.world_size == 1:
+        return
     statistics: list[Tensor] = [
         buffer
         for norm in norms
         for name, buffer in norm.named_buffers(recurse=False)
         if name in ("running_mean", "running_var")
     ]
-    if trainer.world_size == 1 or not statistics:
+    if not statistics:
         return
     mean: Tensor = trainer.strategy.reduce(torch.cat([buffer.flatten() for buffer in statistics]), reduce_op="mean")
     parts = mean.split_with_sizes([buffer.numel() for buffer in statistics])

@@ -40,7 +40,8 @@ def soonest(assignments: Collection[Assignment], timeline: Timeline, pace: int =
     """
     distinct, epoch = set(assignments), pace
     stalls: list[int] = []
-    while stalls_awaited(distinct) and epoch < timeline.epochs:
+    last = timeline.epochs if stalls_awaited(distinct) else 0
+    while epoch < last:
         waiting = waits_for_stall(distinct, epoch - pace, replace(timeline, stalls=tuple(stalls)))
         stalls += [epoch] if waiting else []
         epoch += pace if waiting else 1
@@ -77,7 +78,7 @@ def check_timing(assigned: Mapping[str, Assignment], timeline: Timeline, pace: i
     """
     assignments = set(assigned.values())
     early = soonest(assignments, timeline, pace)
-    for course in (timeline, early, assumed(assignments, timeline, pace)):
+    for course in dict.fromkeys((timeline, early, assumed(assignments, timeline, pace))):  # one, if none are awaited
         for name, assignment in assigned.items():
             _check_spans(name, assignment, course)
         _check_something_trains(assigned, course)
