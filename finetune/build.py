@@ -199,6 +199,13 @@ def untrained_task(config: Config, network: Segmenter, criterion: SegmentationLo
     )
 
 
+def weightless_task(config: Config, classes: Sequence[str]) -> SemanticTask:
+    """The task of a training without its data and its weights: what trains when, and at what cost, needs neither."""
+    ignore_index = config["data"]["ignore_index"]
+    network = model(config, classes, weighted=False)
+    return untrained_task(config, network, loss(config["loss"], ignore_index, None), ignore_index)
+
+
 def loaders(config: Config, data: Data) -> SegmentationData:
     """The data as Lightning takes it."""
     settings, sets = config["data"], data.datasets

@@ -148,12 +148,7 @@ def _memory_limit(config: Mapping[str, Any]) -> int | None:
 
 
 def _find_batch_size(config: Mapping[str, Any], data: Data) -> int:
-    task = build.untrained_task(
-        config,
-        build.model(config, data.classes, weighted=False),
-        build.loss(config["loss"], data.ignore_index, None),
-        data.ignore_index,
-    )
+    task = build.weightless_task(config, data.classes)
     apply_trainability(task.model, task.places)  # the phase in which most trains needs most
 
     def try_step(size: int) -> None:

@@ -68,7 +68,7 @@ def plan(*words: str | DictConfig) -> Planned:
         mistakes.attempt(lambda: _check_plan(settings))
         mistakes.raise_any()
         count, images = _images(config)
-        task = _task(config)
+        task = build.weightless_task(config, _classes(config))
         steps, total = build.step_counts(config, count)
         task.timeline = Timeline(math.ceil(total / steps))
         pace = build.pace(config, count)
@@ -119,14 +119,6 @@ def _images(config: Mapping[str, Any]) -> tuple[int, str]:
 def _classes(config: Mapping[str, Any]) -> tuple[str, ...]:
     data = config["data"]
     return class_names(CLASS_NAMES if data["kind"] == "drawn" else data["classes"] or 2)
-
-
-def _task(config: Mapping[str, Any]) -> SemanticTask:
-    """The model of the training, with random weights: what trains when does not depend on them."""
-    data = config["data"]
-    network = build.model(config, _classes(config), weighted=False)
-    criterion = build.loss(config["loss"], data["ignore_index"], None)
-    return build.untrained_task(config, network, criterion, data["ignore_index"])
 
 
 def _costs(

@@ -49,11 +49,8 @@ def layer_without_variance(config: Mapping[str, Any], classes: Sequence[str]) ->
     entered: list[str] = []
     try:
         with torch.device("meta"):  # whatever its size, it takes no memory
-            criterion = build.loss(config["loss"], config["data"]["ignore_index"], None)
-            network = build.model(config, classes, weighted=False)
-            task = build.untrained_task(config, network, criterion, config["data"]["ignore_index"])
-            norms = {name: a.rule.norms for name, a in task.assigned.items() if a.rule.norms != "train"}
-            apply_trainability(task.model, task.ever_trained(), norms)
+            task = build.weightless_task(config, classes)
+            apply_trainability(task.model, task.ever_trained(), task.norms())
             for name, module in task.model.named_modules():
                 if isinstance(module, _BatchNorm):
                     module.register_forward_pre_hook(lambda *_, name=name: entered.append(name))
