@@ -8,12 +8,11 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from omegaconf import OmegaConf
 from timm.optim import create_optimizer_v2, list_optimizers
 
 from finetune import build
 from finetune.check_tuning import check_average, check_tuning
-from finetune.config import ConfigError, Mistakes, config_folder
+from finetune.config import ConfigError, Mistakes, shipped
 from finetune.data.decode import MODES
 from finetune.data.statistics import class_weights
 from finetune.datasets import Data, training_data
@@ -103,14 +102,14 @@ def check_numbers(config: Config) -> None:
 
 def check_kind(settings: Config) -> None:
     """Raise unless there is such data."""
-    kinds = [path.stem for path in (config_folder() / "data").glob("*.yaml") if path.stem != "as_trained"]
+    kinds = [kind for kind in shipped("data") if kind != "as_trained"]
     if settings["kind"] not in kinds:
         raise ConfigError(f"unknown data.kind '{settings['kind']}'. {nearest(str(settings['kind']), kinds)}")
 
 
 def check_data(settings: Config) -> None:
     """Raise where the data has a setting that its kind does not."""
-    names = list(OmegaConf.load(config_folder() / "data" / f"{settings['kind']}.yaml"))
+    names = list(shipped("data")[settings["kind"]])
     if unknown := [name for name in settings if name not in names]:
         raise ConfigError(f"data has unknown options: '{unknown[0]}': {nearest(unknown[0], names)}")
 
@@ -146,7 +145,7 @@ def check_auxiliary(config: Config) -> None:
         with torch.device("meta"):
             AuxiliaryHead(RICH, 2, **known)
         return
-    usual: Any = OmegaConf.load(config_folder() / "auxiliary" / "none.yaml")
+    usual = shipped("auxiliary")["none"]
     for key, value in (config.get("auxiliary") or {}).items():
         if value != usual.get(key):
             raise ConfigError(f"auxiliary.{key}={value} has no effect without an auxiliary head. Say auxiliary=fcn.")

@@ -1,11 +1,7 @@
 """Finds mistakes in a tuning plan before there is a model to tune."""
 
-from typing import Any
-
-from omegaconf import OmegaConf
-
 from finetune import build
-from finetune.config import ConfigError, config_folder
+from finetune.config import ConfigError, shipped
 from finetune.models.lora import add_lora
 from finetune.options import Config, known_options, nearest
 from finetune.tuning.plan import Plan
@@ -47,7 +43,7 @@ def check_tuning(settings: Config, pace: Config) -> None:
 
 def _check_names(settings: Config) -> None:
     """Raise where a setting has a name that no answer of conf/tuning has."""
-    known = {str(key) for path in (config_folder() / "tuning").glob("*.yaml") for key in OmegaConf.load(path)}
+    known = {key for answer in shipped("tuning").values() for key in answer}
     if unknown := [key for key in settings if key not in known]:
         raise ConfigError(
             f"there is no setting tuning.{unknown[0]}. {nearest(unknown[0], sorted(known - {'defaults'}))}"
@@ -56,7 +52,7 @@ def _check_names(settings: Config) -> None:
 
 def _check_knobs(settings: Config, plan: Plan) -> None:
     """Raise where a setting was changed that no rule takes up: rules of one's own may leave it out, or never train."""
-    usual = _usual()
+    usual = shipped("tuning")["full"]
     for key, field in {"unfreeze_at": "trains", **KNOBS}.items():
         rules = [rule for rule in plan.rules if key in ("unfreeze_at", "norms") or not rule.rests]
         if key == "unfreeze_at":
@@ -72,7 +68,7 @@ def _check_knobs(settings: Config, plan: Plan) -> None:
 
 def _check_phases(settings: Config, plan: Plan) -> None:
     """Raise where a setting was changed that is about phases, or stalls, of a plan that has none."""
-    usual, moments = _usual(), [rule for rule in plan.rules if not rule.rests]
+    usual, moments = shipped("tuning")["full"], [rule for rule in plan.rules if not rule.rests]
     changes = any(rule.spread or rule.spans != ((0, None),) for rule in moments)
     stalls = any(rule.spread == "stall" or "stall" in str(rule.spans) for rule in moments)
     for key in ("warmup", "restart_schedule", "phase_lr"):
@@ -88,10 +84,6 @@ def _check_phases(settings: Config, plan: Plan) -> None:
             f"tuning.stall.{changed[0]}={settings['stall'][changed[0]]} has no effect: no rule waits for a stall. Say "
             f"tuning.unfreeze_at=stall, or leave it out."
         )
-
-
-def _usual() -> Any:
-    return OmegaConf.load(config_folder() / "tuning" / "full.yaml")
 
 
 def _check_restart(pace: Config) -> None:

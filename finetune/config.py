@@ -4,6 +4,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,13 @@ def compose(*words: str, command: str = "train") -> DictConfig:
     finally:
         GlobalHydra.instance().hydra = running
     return composed
+
+
+@cache
+def shipped(group: str) -> dict[str, dict[str, Any]]:
+    """The settings of every answer to a question in `conf/`, by the answer's name, with interpolations as written."""
+    read = {path.stem: OmegaConf.load(path) for path in sorted((config_folder() / group).glob("*.yaml"))}
+    return {name: OmegaConf.to_container(settings) for name, settings in read.items()}  # type: ignore[misc]  # groups
 
 
 def check_answers(words: Sequence[str]) -> None:

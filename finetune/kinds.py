@@ -3,9 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from finetune.config import config_folder
+from finetune.config import shipped
 from finetune.options import Config
 
 GROUPS = ("backbone", "head", "auxiliary", "loss", "optimizer", "augment", "schedule", "tuning", "data")
@@ -34,8 +32,7 @@ def other_kinds(config: Config) -> list[str]:
 def _known(group: str) -> dict[str, set[str]]:
     """The kinds that each setting of a group has in the answers of conf/, by its full name."""
     known: dict[str, set[str]] = {}
-    for path in (config_folder() / group).glob("*.yaml"):
-        answer: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    for answer in shipped(group).values():
         for key, value in _leaves(group, answer):
             known.setdefault(key, set()).add(_kind(value))
     return known
