@@ -322,14 +322,16 @@ def trainer(config: Config, folder: Path, step: int | None = None) -> pl.Trainer
 def _plugins(settings: Config) -> Config:
     """The Trainer's arguments for its precision, for how its files are written, and for norms over all devices."""
     plugins: list[Any] = [CheckpointFiles(), *([SyncBatchNorm()] if settings.get("sync_batchnorm") else [])]
-    on_cpu = settings["accelerator"] == "cpu" or (settings["accelerator"] == "auto" and not _has_accelerator())
-    if settings["precision"] == "bf16-mixed" and on_cpu and settings["strategy"] != "fsdp2":  # which has one of its own
+    fsdp2 = settings["strategy"] == "fsdp2"  # which has a precision of its own
+    if settings["precision"] == "bf16-mixed" and on_cpu(settings) and not fsdp2:
         return {"precision": None, "plugins": [*plugins, CPUMixedPrecision()]}
     return {"plugins": plugins}
 
 
-def _has_accelerator() -> bool:
-    return torch.cuda.is_available() or torch.backends.mps.is_available()
+def on_cpu(settings: Config) -> bool:
+    """Whether a trainer with these settings computes on the CPU."""
+    accelerated = torch.cuda.is_available() or torch.backends.mps.is_available()
+    return settings["accelerator"] == "cpu" or (settings["accelerator"] == "auto" and not accelerated)
 
 
 def _made(entry: Config, kind: type[Any], key: str) -> Any:

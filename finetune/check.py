@@ -241,6 +241,8 @@ def check_trainer(settings: Config) -> None:
     clip = settings.get("gradient_clip_algorithm")
     if clip not in (None, "norm", "value"):
         raise ConfigError(f"trainer.gradient_clip_algorithm={clip}: choose norm or value.")
+    if settings.get("sync_batchnorm") and build.device_count(settings) > 1 and build.on_cpu(settings):
+        raise ConfigError("trainer.sync_batchnorm=true: torch synchronizes batch norms on GPUs alone. Take it away.")
 
 
 def check_sharding(config: Config) -> None:
