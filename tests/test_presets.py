@@ -1,5 +1,6 @@
 """Every tuning preset on many backbone families, phase by phase, against counts made without it."""
 
+from collections.abc import Iterator
 from functools import cache
 
 import pytest
@@ -37,6 +38,13 @@ EPOCHS = 20
 def network(family: str, adapted: bool = False) -> Segmenter:
     torch.manual_seed(0)
     return Segmenter(family, "fpn", 3, weights="none", lora={"rank": 4} if adapted else None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten() -> Iterator[None]:
+    """Gigabytes are given back when the last test has ended."""
+    yield
+    network.cache_clear()
 
 
 @cache

@@ -1,5 +1,6 @@
 """Layer groups against the order in which the network really runs, for many families."""
 
+from collections.abc import Iterator
 from functools import cache
 
 import pytest
@@ -39,6 +40,13 @@ FAMILIES = sorted(STAGES)
 def backbone(name: str) -> Backbone:
     torch.manual_seed(0)
     return Backbone(name, weights="none")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten() -> Iterator[None]:
+    """Gigabytes are given back when the last test has ended."""
+    yield
+    backbone.cache_clear()
 
 
 def first_calls(network: Backbone) -> dict[str, int]:
