@@ -1,40 +1,24 @@
-"""Names and numbers of a config become objects; the only translator between YAML and the parts."""
+"""Names and numbers of a config become a model, its task and its data; `trainers` has what trains them."""
 
-import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import lightning.pytorch as pl
 import torch
-from hydra.errors import HydraException
-from hydra.utils import instantiate
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Checkpoint, ProgressBar
-from lightning.pytorch.loggers import Logger
 from timm.optim import create_optimizer_v2
 
-from finetune.callbacks import Interruption, Tuning
 from finetune.config import ConfigError, usage
 from finetune.data import shortlist
 from finetune.data.module import SegmentationData
 from finetune.datasets import Data, loss_weights
-from finetune.loggers import continued
 from finetune.losses import SegmentationLoss
 from finetune.models import Segmenter
 from finetune.models.sizes import can_be_built_for_another, check_size
 from finetune.options import Config, known_options, without_name
-from finetune.storage import CheckpointFiles
+from finetune.pacing import pace
 from finetune.tasks import SemanticTask
-from finetune.tasks.precision import CPUMixedPrecision
-from finetune.tasks.strategy import FullySharded
-from finetune.tasks.synchronization import SyncBatchNorm
-from finetune.trust import check_target
 from finetune.tuning.plan import Plan, Rule, Stall
-from finetune.tuning.scenarios import check_timing, stall_pace
+from finetune.tuning.scenarios import check_timing
 from finetune.tuning.timing import Timeline
-
-C = TypeVar("C", bound=pl.Callback)
 
 
 def model(config: Config, classes: Sequence[str], weighted: bool = True) -> Segmenter:
@@ -180,7 +164,7 @@ def optimizer(groups: list[dict[str, Any]], settings: Config) -> torch.optim.Opt
 
 def untrained_task(config: Config, network: Segmenter, criterion: SegmentationLoss, ignore_index: int) -> SemanticTask:
     """The model with a loss, and with its plan, optimizer and schedule."""
-    settings, pace, tuning = config["optimizer"], config["schedule"], config["tuning"]
+    settings, schedule, tuning = config["optimizer"], config["schedule"], config["tuning"]
     return SemanticTask(
         network,
         criterion,
@@ -190,9 +174,9 @@ def untrained_task(config: Config, network: Segmenter, criterion: SegmentationLo
         lr=settings["lr"],
         weight_decay=settings["weight_decay"],
         optimizer_options=settings["options"],
-        schedule_name=pace["name"],
-        warmup=pace["warmup"],
-        schedule_options=without_name(pace, "warmup"),
+        schedule_name=schedule["name"],
+        warmup=schedule["warmup"],
+        schedule_options=without_name(schedule, "warmup"),
         l1=tuning["l1"],
         l2_sp=tuning["l2_sp"],
         seed=config["seed"],
@@ -212,134 +196,3 @@ def loaders(config: Config, data: Data) -> SegmentationData:
     return SegmentationData(
         sets["train"], sets["val"], sets.get("test"), settings["batch_size"], settings["num_workers"], config["seed"]
     )
-
-
-def device_count(settings: Config) -> int:
-    """Devices of all nodes that a trainer's settings speak of; what Lightning would refuse counts as one.
-
-    >>> [device_count({"devices": devices, "num_nodes": 3}) for devices in (2, [1, 3], "0,1,2", "many")]
-    [6, 6, 9, 3]
-    """
-    devices, nodes = settings["devices"], int(settings.get("num_nodes", 1))
-    if str(devices) in ("auto", "-1"):
-        on_gpu = settings["accelerator"] in ("auto", "gpu", "cuda")
-        return max(1, torch.cuda.device_count() if on_gpu else 0) * nodes
-    listed = [part for part in str(devices).strip("[]").split(",") if part.strip()]
-    if isinstance(devices, list) or "," in str(devices):
-        return len(listed) * nodes
-    return max(1, int(devices) if str(devices).isdigit() else 1) * nodes
-
-
-def step_counts(config: Config, images: int) -> tuple[int, int]:
-    """Optimizer steps of an epoch on each device, and of the whole training.
-
-    Args:
-        config: of a training.
-        images: to train on.
-    """
-    settings, most = config["trainer"], config["trainer"].get("max_steps", -1)
-    steps = math.ceil(_batches(config, images) / settings["accumulate_grad_batches"])
-    total = int(settings["max_epochs"]) * steps
-    return steps, total if most == -1 else min(int(most), total)
-
-
-def pace(config: Config, images: int) -> int:
-    """Epochs that it takes at least to see that the score has stopped improving.
-
-    Args:
-        config: of a training.
-        images: to train on.
-    """
-    settings, batches = config["trainer"], _batches(config, images)
-    interval = settings.get("val_check_interval") or 1.0
-    interval = interval if isinstance(interval, int | float) else 1.0  # by the clock
-    between = interval if isinstance(interval, int) else max(1, int(batches * interval))
-    validations = (batches // between or batches / between) / (settings.get("check_val_every_n_epoch") or 1)
-    return stall_pace(config["tuning"]["stall"]["patience"], validations)
-
-
-def _batches(config: Config, images: int) -> int:
-    """Batches of an epoch on each device."""
-    settings = config["trainer"]
-    limit = settings.get("limit_train_batches", 1.0)
-    batches = max(1, images // device_count(settings) // config["data"]["batch_size"])
-    return min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
-
-
-def precision(settings: Config) -> str:
-    """The trainer's precision; `auto` is bf16-mixed where the device has instructions for it, else 32-true."""
-    if settings["precision"] != "auto":
-        return str(settings["precision"])
-    on_gpu = torch.cuda.is_available() and settings["accelerator"] in ("auto", "gpu", "cuda")
-    fast = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else _cpu_computes_bf16()
-    return "bf16-mixed" if fast else "32-true"
-
-
-def _cpu_computes_bf16() -> bool:
-    # emulated on other processors, at a tenth of the speed; torch has no public name for the question
-    return bool(torch.backends.mkldnn.is_available()) and torch.cpu._is_avx512_bf16_supported()  # type: ignore[no-untyped-call]
-
-
-def trainer(config: Config, folder: Path, step: int | None = None) -> pl.Trainer:
-    """Lightning's Trainer with the configured callbacks and loggers, writing below the run folder.
-
-    Args:
-        config: of a training.
-        folder: of the run.
-        step: behind which the training goes on; None for a new one.
-
-    Raises:
-        ConfigError: a setting that Lightning, or a callback, does not take.
-    """
-    try:
-        callbacks = [
-            _made(entry, pl.Callback, f"callbacks.{name}") for name, entry in config["callbacks"].items() if entry
-        ]
-        entries = continued(config["logger"] or {}, step) if step is not None else config["logger"] or {}
-        loggers = [_made(entry, Logger, f"logger.{name}") for name, entry in entries.items() if entry]
-        return pl.Trainer(
-            **{
-                "num_sanity_val_steps": 0,  # every file was looked at already
-                "use_distributed_sampler": False,  # our samplers shard without padding
-                "enable_model_summary": False,  # the plan says more
-                "enable_progress_bar": any(isinstance(callback, ProgressBar) for callback in callbacks),
-                "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
-                **config["trainer"],
-                "sync_batchnorm": False,  # ours is among the plugins
-                **_plugins(config["trainer"]),
-                **({"strategy": FullySharded()} if config["trainer"]["strategy"] == "fsdp2" else {}),
-            },
-            callbacks=[Tuning(), *callbacks, Interruption()],
-            logger=loggers or False,
-            default_root_dir=folder,
-        )
-    except ConfigError:
-        raise
-    except (ValueError, TypeError, HydraException, MisconfigurationException) as error:
-        raise ConfigError(f"trainer, callbacks or logger: {error}") from error
-
-
-def _plugins(settings: Config) -> Config:
-    """The Trainer's arguments for its precision, for how its files are written, and for norms over all devices."""
-    plugins: list[Any] = [CheckpointFiles(), *([SyncBatchNorm()] if settings.get("sync_batchnorm") else [])]
-    fsdp2 = settings["strategy"] == "fsdp2"  # which has a precision of its own
-    if settings["precision"] == "bf16-mixed" and on_cpu(settings) and not fsdp2:
-        return {"precision": None, "plugins": [*plugins, CPUMixedPrecision()]}
-    return {"plugins": plugins}
-
-
-def on_cpu(settings: Config) -> bool:
-    """Whether a trainer with these settings computes on the CPU."""
-    accelerated = torch.cuda.is_available() or torch.backends.mps.is_available()
-    return settings["accelerator"] == "cpu" or (settings["accelerator"] == "auto" and not accelerated)
-
-
-def _made(entry: Config, kind: type[Any], key: str) -> Any:
-    check_target(entry, kind, key)
-    return instantiate(entry)
-
-
-def find_callback(trainer: pl.Trainer, kind: type[C]) -> C | None:
-    """The trainer's first callback of a kind, or None."""
-    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # missing in the class
-    return next((callback for callback in callbacks if isinstance(callback, kind)), None)

@@ -24,8 +24,10 @@ from finetune.models.heads import HEADS, AuxiliaryHead, Pyramid, check_output_st
 from finetune.models.levels import COARSEST
 from finetune.models.segmenter import check_statistics
 from finetune.options import Config, known_options, nearest, without_name
+from finetune.pacing import device_count, step_counts
 from finetune.probe import layer_without_variance
 from finetune.tasks.sharding import PRECISIONS, steps_on_shares
+from finetune.trainers import on_cpu
 from finetune.tuning.schedules import SCHEDULES, schedule
 
 logger = logging.getLogger(__name__)
@@ -172,7 +174,7 @@ def check_loss(settings: Config) -> None:
 
 def check_batches(config: Config, data: Data) -> None:
     """Raise where a model that pools to one pixel would get a batch of one image."""
-    devices = build.device_count(config["trainer"])
+    devices = device_count(config["trainer"])
     per_device = data.sizes()["train"] // devices
     batch = min(config["data"]["batch_size"], per_device)
     if per_device == 0:
@@ -194,7 +196,7 @@ def check_batches(config: Config, data: Data) -> None:
 
 def check_length(config: Config, data: Data) -> None:
     """Raise where the schedule does not fit into the steps of the training."""
-    pace, (_, total) = config["schedule"], build.step_counts(config, data.sizes()["train"])
+    pace, (_, total) = config["schedule"], step_counts(config, data.sizes()["train"])
     try:
         schedule(pace["name"], total, pace["warmup"], **without_name(pace, "warmup"))
     except ValueError as error:
@@ -241,7 +243,7 @@ def check_trainer(settings: Config) -> None:
     clip = settings.get("gradient_clip_algorithm")
     if clip not in (None, "norm", "value"):
         raise ConfigError(f"trainer.gradient_clip_algorithm={clip}: choose norm or value.")
-    if settings.get("sync_batchnorm") and build.device_count(settings) > 1 and build.on_cpu(settings):
+    if settings.get("sync_batchnorm") and device_count(settings) > 1 and on_cpu(settings):
         raise ConfigError("trainer.sync_batchnorm=true: torch synchronizes batch norms on GPUs alone. Take it away.")
 
 

@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 import torch
 from omegaconf import DictConfig
 
-from finetune import build, datasets
+from finetune import datasets, trainers
 from finetune.callbacks import IoU
 from finetune.checkpoint import Saved, load_model
 from finetune.config import ConfigError, compose, configure, plain, required, usage
@@ -61,8 +61,8 @@ def evaluate(*words: str | DictConfig) -> Evaluation:
         data, split = evaluation_data(path, config, saved)
         home = run_folder(path) or Path()
         folder = Path(config["output"]) if config["output"] else free_folder(home / "evaluation" / split)
-        config["trainer"]["precision"] = build.precision(config["trainer"])
-        trainer = build.trainer({**config, "callbacks": IOU, "logger": {}}, folder)
+        config["trainer"]["precision"] = trainers.precision(config["trainer"])
+        trainer = trainers.trainer({**config, "callbacks": IOU, "logger": {}}, folder)
         dataset = data.datasets[split]
         batch_size = 4 if config["data"]["batch_size"] is None else config["data"]["batch_size"]
         loaders = SegmentationData(dataset, dataset, dataset, batch_size)
@@ -83,7 +83,7 @@ def score(trainer: pl.Trainer, task: SemanticTask, loaders: SegmentationData, sp
         warnings.filterwarnings("ignore", ".*it is recommended to use `Trainer\\(devices=1.*")
         run = trainer.test if split == "test" else trainer.validate
         run(task, datamodule=loaders, verbose=False)
-    counter = build.find_callback(trainer, IoU)
+    counter = trainers.find_callback(trainer, IoU)
     return task.epoch_matrix().cpu() if counter is None or counter.matrix is None else counter.matrix
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from finetune import build
+from finetune import build, pacing
 from finetune.check import check_monitors, check_settings
 from finetune.config import ConfigError, Mistakes, configure, usage
 from finetune.console import speak
@@ -69,9 +69,9 @@ def plan(*words: str | DictConfig) -> Planned:
         mistakes.raise_any()
         count, images = _images(config)
         task = build.weightless_task(config, _classes(config))
-        steps, total = build.step_counts(config, count)
+        steps, total = pacing.step_counts(config, count)
         task.timeline = Timeline(math.ceil(total / steps))
-        pace = build.pace(config, count)
+        pace = pacing.pace(config, count)
         check_timing(task.assigned, task.timeline, pace)
         timeline = assumed([group.assignment for group in task.groups], task.timeline, pace)
         course = Course(task.plan, [g.assignment for g in task.groups], task.schedule, timeline.epochs, steps, total)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from finetune import build
+from finetune import build, trainers
 from finetune.tasks import SemanticTask
 from finetune.tuning.freeze import apply_trainability
 
@@ -76,5 +76,5 @@ def device(config: Mapping[str, Any]) -> str:
 
 def half_precision(config: Mapping[str, Any]) -> torch.dtype | None:
     """The half-precision type of the training's autocast; None where it has none."""
-    precision = build.precision(config["trainer"])
+    precision = trainers.precision(config["trainer"])
     return None if "mixed" not in precision else torch.bfloat16 if "bf16" in precision else torch.float16

@@ -10,7 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 from omegaconf import DictConfig
 
-from finetune import build
+from finetune import build, trainers
 from finetune.adapters import save_adapters
 from finetune.advice import advice
 from finetune.callbacks import Checkpoint, Tuning
@@ -82,13 +82,14 @@ def _train(config: dict[str, Any], before: Resumption | None) -> Run:
     with usage():
         config, searched = provisional(config)
         data = check(config if before is None else with_splits(config, folder))
-        config["trainer"]["precision"] = build.precision(config["trainer"])
+        config["trainer"]["precision"] = trainers.precision(config["trainer"])
         config, finding = settle(config, data, searched)
         check_length(config, data)
         pl.seed_everything(config["seed"], verbose=False)
         model, told = build_model(config, data, before)
         task = build.task(config, model, data)
-        trainer, loaders = build.trainer(config, folder, before.step if before else None), build.loaders(config, data)
+        trainer = trainers.trainer(config, folder, before.step if before else None)
+        loaders = build.loaders(config, data)
         if is_first_process():
             open_run_folder(folder, config, before is not None)
     try:
@@ -148,7 +149,7 @@ def _fit(
 
 
 def _write_timeline(trainer: pl.Trainer, folder: Path) -> None:
-    tuning = build.find_callback(trainer, Tuning)
+    tuning = trainers.find_callback(trainer, Tuning)
     if tuning is not None and tuning.record is not None:
         write_timeline(tuning.record, folder / "plots" / "tuning.png")
 
@@ -156,7 +157,7 @@ def _write_timeline(trainer: pl.Trainer, folder: Path) -> None:
 def _best(trainer: pl.Trainer, folder: Path) -> tuple[Path, float]:
     """The best checkpoint and its score; where none was kept, the last one is the best, and is saved if need be."""
     wait(trainer)
-    saver = build.find_callback(trainer, Checkpoint)
+    saver = trainers.find_callback(trainer, Checkpoint)
     if saver is not None and saver.best_path is not None:
         best, monitored = saver.best_path, saver.best[0]["score"]
     else:

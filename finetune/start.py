@@ -17,6 +17,7 @@ from finetune.datasets import Data, found_records
 from finetune.folder import check_new, is_finished, is_first_process
 from finetune.loggers import identified
 from finetune.models import Segmenter
+from finetune.pacing import device_count
 from finetune.reconfigure import resumed_config, said_words
 from finetune.resume import Resumption, find, left_nothing
 from finetune.tasks.circumstances import circumstances
@@ -59,7 +60,7 @@ def batch_size(settings: Mapping[str, Any], before: Resumption) -> int:
     Raises:
         ConfigError: they do not divide.
     """
-    devices = build.device_count(settings)
+    devices = device_count(settings)
     each, rest = divmod(before.images_in_a_step, devices)
     if rest:
         raise ConfigError(

@@ -21,6 +21,8 @@ FLOORS = {
     "kinds": 4,
     "advice": 4,
     "options": 4,
+    "pacing": 4,
+    "trainers": 4,
     "datasets": 4,
     "planning": 4,
     "probe": 4,

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from finetune.build import trainer
 from finetune.config import compose, plain
 from finetune.tasks.precision import CPUMixedPrecision
+from finetune.trainers import trainer
 from tests.samples import DRAWN
 
 

@@ -10,11 +10,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 import finetune
-from finetune.build import trainer
 from finetune.check import check
 from finetune.config import ConfigError, compose, plain
 from finetune.tasks.sharding import shard, sharding_units, whole_model
 from finetune.tasks.strategy import FullySharded
+from finetune.trainers import trainer
 from tests.samples import COMMAND, TINY, shell
 from tests.tasks import two_ranks
 from tests.tasks.sharded_ranks import CLIPPED, GRADUAL, LIMITED, fit, task

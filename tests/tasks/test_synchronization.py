@@ -8,10 +8,10 @@ import torch
 from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from torch import nn
 
-from finetune import build
 from finetune.config import compose, plain
 from finetune.models import Segmenter
 from finetune.tasks.synchronization import SyncBatchNorm
+from finetune.trainers import trainer
 
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
@@ -56,5 +56,5 @@ def test_the_models_own_norms_come_back_with_what_was_learned(model: Segmenter) 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
 def test_the_trainer_synchronizes_with_ours(tmp_path: Path, precision: str) -> None:
     words = ("+trainer.sync_batchnorm=true", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp")
-    trainer = build.trainer(plain(compose(*words, f"trainer.precision={precision}")), tmp_path)
-    assert isinstance(trainer.strategy._layer_sync, SyncBatchNorm)
+    made = trainer(plain(compose(*words, f"trainer.precision={precision}")), tmp_path)
+    assert isinstance(made.strategy._layer_sync, SyncBatchNorm)
