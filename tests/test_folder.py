@@ -1,17 +1,12 @@
-"""What a run folder knows of its run, when its files are damaged, or when they are being written."""
+"""What a run folder knows of its run, also when its files are damaged."""
 
-import errno
 import json
 import logging
-import os
-import stat
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from finetune import writing
 from finetune.files import LONGEST_TEXT, read_json
 from finetune.folder import close_log, finish, is_finished, note, open_run_folder
 from finetune.resume import unfinished
@@ -82,44 +77,6 @@ def test_the_facts_stay_short_enough_to_be_read_however_often_a_run_goes_on(tmp_
     assert (tmp_path / "env.json").stat().st_size <= LONGEST_TEXT
     assert json.loads((tmp_path / "env.json").read_text())["resumed"][-1] == resumed[-1]
     assert is_finished(tmp_path)
-
-
-def test_a_text_takes_its_place_when_it_is_on_the_disk_and_then_its_name_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[tuple[bool, str]] = []
-
-    def noted(handle: int) -> None:
-        seen.append((stat.S_ISDIR(os.fstat(handle).st_mode), path.read_text()))
-
-    path = tmp_path / "config.yaml"
-    path.write_text("old")
-    monkeypatch.setattr(writing.os, "fsync", noted)
-    writing.replace(path, "new")
-    assert seen == [(False, "old"), (True, "new")]
-
-
-def test_a_text_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(handle: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    (tmp_path / "config.yaml").write_text("old")
-    monkeypatch.setattr(writing.os, "fsync", fails)
-    with pytest.raises(OSError, match="No space left"):
-        writing.replace(tmp_path / "config.yaml", "new")
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"config.yaml": "old"}
-
-
-def test_files_that_belong_together_are_all_written_before_any_takes_its_place(tmp_path: Path) -> None:
-    def fails(path: Path) -> Any:
-        path.write_text("half")
-        raise KeyboardInterrupt
-
-    names = {"a": lambda path: path.write_text("1"), "b": lambda path: path.write_text("2")}
-    writing.write_together(tmp_path, names)
-    with pytest.raises(KeyboardInterrupt):
-        writing.write_together(tmp_path, {"a": lambda path: path.write_text("3"), "b": fails})
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "1", "b": "2"}
 
 
 def test_memory_is_not_filled_by_the_facts_of_a_neighbour(tmp_path: Path) -> None:
