@@ -22,7 +22,7 @@ from finetune.metrics.confusion import scores
 from finetune.models.creation import check_name
 from finetune.models.heads import HEADS, AuxiliaryHead, Pyramid, check_output_stride, head_type
 from finetune.models.levels import COARSEST
-from finetune.models.segmenter import check_statistics
+from finetune.models.normalization import check_statistics
 from finetune.options import Config, known_options, nearest, without_name
 from finetune.pacing import device_count, step_counts
 from finetune.probe import layer_without_variance

@@ -10,7 +10,7 @@ from finetune import data as data_room
 from finetune.data.dataset import Sample
 from finetune.data.records import DataError, Record
 from finetune.data.statistics import Statistics
-from finetune.models.segmenter import class_names
+from finetune.models.classes import class_names
 from finetune.options import Config, known_options
 
 SPLITS = ("train", "val", "test", "all")

@@ -17,7 +17,7 @@ from finetune.console import speak
 from finetune.data import CLASS_NAMES
 from finetune.datasets import split_records
 from finetune.finding import AUTO, provisional
-from finetune.models.segmenter import class_names
+from finetune.models.classes import class_names
 from finetune.probe import batch_shape, device, half_precision, noise_step
 from finetune.reports.tuning import phase_lines, write_timeline
 from finetune.tasks import SemanticTask

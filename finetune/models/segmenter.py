@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from finetune.models.backbone import Backbone
+from finetune.models.classes import class_names
 from finetune.models.heads import Auxiliary, AuxiliaryHead, Pyramid, check_output_stride, head_type, levels_read
 from finetune.models.levels import COARSEST
 from finetune.models.lora import add_lora, merge_lora
 from finetune.models.neck import PyramidNeck
+from finetune.models.normalization import check_statistics
 from finetune.models.reading import read_maps, read_pools, read_tokens
 from finetune.models.sizes import Size
 from finetune.models.windows import check_window, in_windows
@@ -80,6 +82,21 @@ class Segmenter(nn.Module):
         check_statistics(in_channels, mean=mean, std=std)
         stride = output_stride or kind.output_stride
         self.class_names = class_names(classes)
+        self.backbone = Backbone(backbone, weights, in_channels, stride, backbone_options, image_size, checkpointing)
+        self.window = self._usable(window)
+        with_tokens = kind.takes_tokens and self.backbone.plain
+        as_they_are = with_tokens and self.backbone.strides[0].bit_count() == 1  # a decoder scales by powers of two
+        self.neck = PyramidNeck(in_channels, self.backbone.levels, neck, as_they_are, stride)
+        self._check_output_stride(output_stride)
+        pools = self.backbone.pools if kind.takes_pools else ()
+        tokens = self.backbone.tokens if with_tokens else 0
+        pyramid = Pyramid(self.neck.channels, self.neck.strides, pools, tokens)
+        self.decoder, self.head = kind.build(pyramid, self.classes, **dict(head_options or {}))
+        self.auxiliary = None if auxiliary is None else AuxiliaryHead(pyramid, self.classes, **auxiliary)
+        levels = {level for part in (self.decoder, self.auxiliary) if part is not None for level in levels_read(part)}
+        reader = read_pools if pools else read_tokens if tokens else read_maps
+        self.backbone.keep(self.neck.keep(sorted(levels)), reader)
+        self._normalize_with(mean, std)
         self._spec = {
             "backbone": backbone,
             "head": head,
@@ -90,33 +107,28 @@ class Segmenter(nn.Module):
             "output_stride": output_stride,
             "checkpointing": checkpointing,
             "auxiliary": None if auxiliary is None else dict(auxiliary),
+            "backbone_options": self.backbone.options,
+            "window": None if self.window is None else list(self.window),
+            "lora": None,
         }
-        self.backbone = Backbone(backbone, weights, in_channels, stride, backbone_options, image_size, checkpointing)
-        self._spec["backbone_options"] = self.backbone.options
-        self.window: Size | None = None
-        if window is not None and self.backbone.input_size.only is not None:
-            check_window(window)
-            self.window = (window[0], window[1])
-        self._spec["window"] = None if self.window is None else list(self.window)
-        with_tokens = kind.takes_tokens and self.backbone.plain
-        as_they_are = with_tokens and self.backbone.strides[0].bit_count() == 1  # a decoder scales by powers of two
-        self.neck = PyramidNeck(in_channels, self.backbone.levels, neck, as_they_are, stride)
-        if output_stride is not None and self.neck.strides[-1] > output_stride:
-            raise ValueError(
-                f"backbone.output_stride={output_stride}: {backbone} cannot be dilated; its coarsest map has stride "
-                f"{self.neck.strides[-1]}. Set it to null, or take another backbone, such as resnet50."
-            )
-        pools = self.backbone.pools if kind.takes_pools else ()
-        tokens = self.backbone.tokens if with_tokens else 0
-        pyramid = Pyramid(self.neck.channels, self.neck.strides, pools, tokens)
-        self.decoder, self.head = kind.build(pyramid, self.classes, **dict(head_options or {}))
-        self.auxiliary = None if auxiliary is None else AuxiliaryHead(pyramid, self.classes, **auxiliary)
-        levels = {level for part in (self.decoder, self.auxiliary) if part is not None for level in levels_read(part)}
-        reader = read_pools if pools else read_tokens if tokens else read_maps
-        self.backbone.keep(self.neck.keep(sorted(levels)), reader)
-        self._spec["lora"] = None
         if lora is not None:
             self.adapt(lora)
+
+    def _usable(self, window: Size | None) -> Size | None:
+        """The window, for a backbone that takes one size alone; None for others, which take any."""
+        if window is None or self.backbone.input_size.only is None:
+            return None
+        check_window(window)
+        return window[0], window[1]
+
+    def _check_output_stride(self, asked: int | None) -> None:
+        if asked is not None and self.neck.strides[-1] > asked:
+            raise ValueError(
+                f"backbone.output_stride={asked}: {self.backbone.name} cannot be dilated; its coarsest map has stride "
+                f"{self.neck.strides[-1]}. Set it to null, or take another backbone, such as resnet50."
+            )
+
+    def _normalize_with(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
         self._said = {name for name, value in (("mean", mean), ("std", std)) if value is not None}
         for name, said, usual in zip(("mean", "std"), (mean, std), self.backbone.normalization(), strict=True):
             values = torch.tensor(usual if said is None else said, dtype=torch.float32)
@@ -270,39 +282,3 @@ class Segmenter(nn.Module):
 
 def _resized(maps: Tensor, size: Size) -> Tensor:
     return F.interpolate(maps, size, mode="bilinear", align_corners=False)
-
-
-def check_statistics(channels: int, **statistics: Sequence[float] | None) -> None:
-    """Raise unless each has a number for every channel, of intensities in 0..1; None has none to check.
-
-    >>> check_statistics(3, mean=[123.7, 116.3, 103.5])
-    Traceback (most recent call last):
-    ValueError: backbone.mean=[123.7, 116.3, 103.5]: expected 3 numbers from 0 to 1, or null for the weights'. Of \
-intensities up to 255, divide by 255.
-    """
-    for name, values in statistics.items():
-        numbers = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else []
-        fits = all(isinstance(n, int | float) and not isinstance(n, bool) and 0 <= n <= 1 for n in numbers)
-        if values is None or (fits and len(numbers) == channels and (name == "mean" or min(numbers) > 0)):
-            continue
-        raise ValueError(
-            f"backbone.{name}={values}: expected {channels} numbers from 0 to 1{', above 0' if name == 'std' else ''}, "
-            f"or null for the weights'. Of intensities up to 255, divide by 255."
-        )
-
-
-def class_names(classes: int | Sequence[str]) -> tuple[str, ...]:
-    """Names of the classes; numbered ones where only their count is known.
-
-    Raises:
-        ValueError: fewer than 2, more than 255 (masks are 8-bit, and one value is left to ignore), or a name twice.
-    """
-    if isinstance(classes, str):
-        raise ValueError(f"classes='{classes}': expected how many there are, or a list of names such as [sky,road].")
-    count = classes if isinstance(classes, int) else len(classes)
-    if not 2 <= count <= 255:
-        raise ValueError(f"{count} classes: between 2 and 255 are possible. Background counts as a class.")
-    names = tuple(f"class_{i}" for i in range(classes)) if isinstance(classes, int) else tuple(map(str, classes))
-    if len(set(names)) < len(names):
-        raise ValueError(f"class names repeat: {', '.join(names)}. Give each class a name of its own.")
-    return names

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from finetune.models import HEADS, Segmenter
-from finetune.models.segmenter import class_names
 from tests.models.heads.pyramids import SMALL
 
 TINY = "test_resnet.r160_in1k"
@@ -199,28 +198,6 @@ def test_the_normalisation_is_the_configs_and_not_that_of_the_name() -> None:
 
 def test_a_config_names_the_licence_of_the_weights() -> None:
     assert segmenter().config()["weights_license"] == "apache-2.0"
-
-
-def test_class_names_are_kept_or_numbered() -> None:
-    assert class_names(["sky", "sea"]) == ("sky", "sea")
-    assert class_names(3) == ("class_0", "class_1", "class_2")
-    assert len(class_names(255)) == 255
-    assert Segmenter(TINY, "fpn", ["sky", "sea"], weights="none").class_names == ("sky", "sea")
-
-
-@pytest.mark.parametrize(
-    ("classes", "message"),
-    [
-        (0, "0 classes: between 2 and 255"),
-        (1, "1 classes: between 2 and 255"),
-        (256, "256 classes: between 2 and 255"),
-        (["only"], "Background counts as a class"),
-        (["sky", "sea", "sky"], "class names repeat: sky, sea, sky"),
-    ],
-)
-def test_classes_that_cannot_be_are_refused(classes: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Segmenter(TINY, "fpn", classes, weights="none")
 
 
 @pytest.mark.parametrize(("typed", "hint"), [("unett", "Did you mean unet"), ("qqq", "There are unet, fpn")])
