@@ -14,7 +14,8 @@ from finetune import build, trainers
 from finetune.adapters import save_adapters
 from finetune.advice import advice
 from finetune.callbacks import Checkpoint, Tuning
-from finetune.check import check, check_length
+from finetune.check import check
+from finetune.check_trainer import check_length
 from finetune.checkpoint import save_model
 from finetune.config import usage
 from finetune.console import speak

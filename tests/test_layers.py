@@ -17,6 +17,7 @@ FLOORS = {
     "config": 4,
     "build": 4,
     "check": 4,
+    "check_trainer": 4,
     "check_tuning": 4,
     "kinds": 4,
     "advice": 4,
