@@ -1,9 +1,9 @@
-"""The tuning presets side by side on a small budget: half-size CamVid, 8 epochs, EfficientNet-Lite0 with a U-Net.
+"""The tuning presets side by side on a small budget: half-size pictures, EfficientNet-Lite0 with a U-Net.
 
 Every run is a process of its own. Runs that are in the table already are not made again, so the script may be stopped
 and started.
 
-    python benchmarks/presets.py FOLDER OUTPUT [--seeds 0 1 2] [--presets full frozen ...] [--words ...]
+    python benchmarks/presets.py camvid OUTPUT --data FOLDER [--seeds 0 1 2] [--presets full frozen ...] [--words ...]
 
 Words are further settings of every run: with `--seeds 0 --words +trainer.limit_train_batches=10
 +trainer.limit_val_batches=1` an epoch has ten steps, and the times are those of the presets and of little else.
@@ -24,6 +24,22 @@ PRESETS = (
     *("full", "frozen", "head_then_full", "partial", "gradual", "discriminative"),
     *("layer_decay", "norm_only", "lora"),
 )
+PICTURES = {  # at half their size, but for the drawn ones
+    "camvid": ("experiment=camvid", "augment.crop=160", "trainer.max_epochs=8"),
+    "chase_db1": (
+        "data.classes=[background,vessel]",
+        "data.mask_suffix=_1stHO",
+        "augment.crop=256",
+        "trainer.max_epochs=20",
+    ),
+    "isbi_membrane": (
+        "data.classes=[membrane,cell]",
+        "data.mask_values=[0,255]",
+        "augment.crop=192",
+        "trainer.max_epochs=20",
+    ),
+    "drawn": ("experiment=quickstart",),
+}
 COLUMNS = ("preset", "seed", "iou", "seconds", "megabytes")
 
 
@@ -39,19 +55,10 @@ def halve(source: Path, target: Path) -> Path:
     return target
 
 
-def run(preset: str, seed: int, data: Path, folder: Path, further: list[str]) -> dict[str, str]:
+def run(preset: str, seed: int, folder: Path, words: list[str]) -> dict[str, str]:
     """Train once, and say what it came to."""
-    words = (f"tuning={preset}", f"seed={seed}", f"data.root={data}", f"output={folder}")
-    command = [
-        sys.executable,
-        __file__,
-        "--one",
-        "experiment=camvid",
-        "augment.crop=160",
-        "trainer.max_epochs=8",
-        *words,
-        *further,
-    ]
+    own = (f"tuning={preset}", f"seed={seed}", f"output={folder}")
+    command = [sys.executable, __file__, "--one", *words, *own]
     told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
     with (folder / "metrics.csv").open() as file:
         seconds = statistics.median(float(row["seconds"]) for row in csv.DictReader(file))
@@ -90,19 +97,22 @@ def main() -> None:
     if sys.argv[1:2] == ["--one"]:
         return one(sys.argv[2:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
+    parser.add_argument("pictures", choices=PICTURES)
     parser.add_argument("output", type=Path)
+    parser.add_argument("--data", type=Path, help="where the pictures lie, unless they are drawn")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--presets", nargs="+", default=PRESETS)
     parser.add_argument("--words", nargs="+", default=[])
     options = parser.parse_args()
-    data, path = halve(options.data, options.output / "half"), options.output / "presets.csv"
+    words, path = [*PICTURES[options.pictures], *options.words], options.output / "presets.csv"
+    if options.data:
+        words.append(f"data.root={halve(options.data, options.output / 'half')}")
     rows = list(csv.DictReader(path.open())) if path.exists() else []
     for seed in options.seeds:
         for preset in options.presets:
             if any(row["preset"] == preset and row["seed"] == str(seed) for row in rows):
                 continue
-            rows.append(run(preset, seed, data, options.output / f"{preset}_{seed}", options.words))
+            rows.append(run(preset, seed, options.output / f"{preset}_{seed}", words))
             with path.open("w", newline="") as file:
                 writer = csv.DictWriter(file, COLUMNS)
                 writer.writeheader()
