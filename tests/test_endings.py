@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -15,6 +16,14 @@ from tests.samples import COMMAND, DRAWN, clean_environment
 from tests.test_resume import rows
 
 WORDS = (*DRAWN, "callbacks.preview=null", "data.num_workers=0")
+
+
+@pytest.fixture(autouse=True)
+def heard() -> Iterator[None]:
+    """SIGINT is heard, also where a script has put these tests into its background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class Tell(pl.Callback):
