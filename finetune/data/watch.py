@@ -7,6 +7,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing import active_children
 from multiprocessing.connection import wait
@@ -28,6 +29,8 @@ REASONS = {
     "SIGSEGV": "The file may be damaged in a way that its decoder does not survive: replace it or take it out",
 }
 REASONS["SIGABRT"] = REASONS["SIGFPE"] = REASONS["SIGILL"] = REASONS["SIGSEGV"]
+# torch's words
+DEATH = re.compile(r"DataLoader worker \(pid(?:\(s\))? (?P<pids>\d+(?:, \d+)*)\)(?P<how>.*)", re.DOTALL)
 
 
 def watched(
@@ -56,59 +59,79 @@ class WatchedLoader(DataLoader[Sample]):
     _workers: tuple[BaseProcess, ...] = ()
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch promises a class of its own
-        before = set(active_children())
-        batches = self._explained(super().__iter__)
-        alive = (worker for worker in self._workers if worker.is_alive())
-        self._workers = (*alive, *(worker for worker in active_children() if worker not in before))
+        with self._explained():
+            before = set(active_children())
+            batches = super().__iter__()
+            alive = (worker for worker in self._workers if worker.is_alive())
+            self._workers = (*alive, *(worker for worker in active_children() if worker not in before))
         return self._told(batches)
 
     def explain(self, error: BaseException) -> None:
         """Give torch's error of a dead worker a message that names the file; leave any other as it is.
 
-        Torch tells of a death by a signal, which raises wherever the process happens to be. Iteration explains what is
-        raised in it; whoever catches errors elsewhere calls this.
+        Torch tells of a death by a signal, which raises wherever the process happens to be, perhaps while workers are
+        still being started. Iteration explains what is raised in it; whoever catches errors elsewhere calls this.
         """
-        if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
-            pids = {int(number) for number in re.findall(r"\d+", str(error))}
-            if dead := [worker for worker in self._workers if worker.pid in pids]:
-                error.args = (self._last_words(dead[0]),)
+        if isinstance(error, RuntimeError) and (told := DEATH.search(str(error))):
+            assert isinstance(self.dataset, Watched)
+            codes = {worker.pid: worker.exitcode for worker in self._workers}
+            known = codes.keys() | self.dataset.readers()
+            if dead := [pid for pid in map(int, told["pids"].split(", ")) if pid in known]:
+                code = codes.get(dead[0])  # None also if the signal came just as it was being asked for
+                error.args = (self._last_words(dead[0], _code_in(told["how"]) if code is None else code),)
 
-    def _told(self, batches: Iterator[Any]) -> Iterator[Any]:
-        while True:
-            try:
-                batch = self._explained(lambda: next(batches))
-            except StopIteration:
-                return
-            try:
-                if isinstance(batch, Failure):
-                    raise batch.error from RuntimeError(f"in a loading worker:\n{batch.traceback}")
-                yield batch
-            finally:  # not to be kept while the next one is waited for, nor in a circle of the error and this frame
-                del batch
-
-    def _explained(self, action: Callable[[], Any]) -> Any:
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
         try:
-            return action()
+            yield
         except RuntimeError as error:
             self.explain(error)
             raise
+
+    def _told(self, batches: Iterator[Any]) -> Iterator[Any]:
+        with self._explained():
+            while True:
+                try:
+                    batch = self._next(batches)
+                except StopIteration:
+                    return
+                try:
+                    if isinstance(batch, Failure):
+                        raise batch.error from RuntimeError(f"in a loading worker:\n{batch.traceback}")
+                    yield batch
+                finally:  # not to be kept while the next one is waited for, nor in a circle of the error and this frame
+                    del batch
+
+    def _next(self, batches: Iterator[Any]) -> Any:
+        try:
+            return next(batches)
         except (OSError, EOFError) as error:
             # a worker may have died before its batch was fetched; it takes a moment until the system says so
             ended = wait([worker.sentinel for worker in self._workers], timeout=1) if self._workers else []
             if dead := [worker for worker in self._workers if worker.sentinel in ended]:
-                raise RuntimeError(self._last_words(dead[0])) from error
+                raise RuntimeError(self._last_words(dead[0].pid, dead[0].exitcode)) from error
             raise
 
-    def _last_words(self, worker: BaseProcess) -> str:
-        """What to say of a worker that is dead."""
+    def _last_words(self, pid: int | None, code: int | None) -> str:
+        """What to say of a worker that is dead, and ended with a code if it is known."""
         assert isinstance(self.dataset, Watched)
-        code = worker.exitcode  # None if torch's signal came just as it was being asked for
         name = signal.Signals(-code).name if code is not None and -code in set(signal.Signals) else ""
         end = f"was ended by {name}" if name else f"ended with code {code}" if code is not None else "died"
         reason = f"{REASONS[name]}. Or" if name in REASONS else "To see why,"
-        doing = self.dataset.doing(worker.pid)
+        doing = self.dataset.doing(pid)
         way_out = "load in the training process, with data.num_workers=0."
-        return f"loading worker {worker.pid} {end} {doing}. {reason} {way_out}"
+        return f"loading worker {pid} {end} {doing}. {reason} {way_out}"
+
+
+def _code_in(how: str) -> int | None:
+    """The exit code that torch's words of a death come to.
+
+    >>> _code_in("is killed by signal: Killed. "), _code_in("exited unexpectedly with exit code 3. Details are lost")
+    (-9, 3)
+    """
+    if code := re.search(r"exit code (\d+)", how):
+        return int(code[1])
+    return next((-n for n in signal.Signals if f"by signal: {signal.strsignal(n)}." in how), None)
 
 
 class Watched(Dataset[Sample]):
@@ -148,6 +171,10 @@ class Watched(Dataset[Sample]):
             if noted == pid:
                 return f"{'while' if reads else 'after'} it read {self.called(index)}"
         return "before it read anything"
+
+    def readers(self) -> set[int]:
+        """Ids of the processes that have begun to read."""
+        return set(self.notes[:, 0].tolist()) - {0}
 
     def called(self, index: int) -> str:
         """A sample's image and mask; its index where it is drawn."""

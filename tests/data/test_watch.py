@@ -194,6 +194,24 @@ def test_a_batch_that_a_dead_worker_cannot_hand_over_is_told_as_its_death() -> N
         told()
 
 
+def test_torchs_signal_of_a_death_may_come_while_it_is_being_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    again = loader(DrawnDataset(4, 32), "val")
+    assert isinstance(again, WatchedLoader)
+    list(again)
+    pid = again._workers[1].pid
+
+    def reset() -> Any:
+        raise ConnectionResetError("by peer")
+        yield
+
+    def waits(*_: Any, **__: Any) -> None:
+        raise RuntimeError(f"DataLoader worker (pid {pid}) is killed by signal: Killed. ")
+
+    monkeypatch.setattr("finetune.data.watch.wait", waits)
+    with pytest.raises(RuntimeError, match=rf"^loading worker {pid} was ended by SIGKILL after it read picture \d"):
+        list(again._told(reset()))
+
+
 def test_a_death_whose_cause_got_lost_is_told_all_the_same() -> None:
     again = loader(DrawnDataset(4, 32), "val")
     assert isinstance(again, WatchedLoader)
@@ -205,7 +223,31 @@ def test_a_death_whose_cause_got_lost_is_told_all_the_same() -> None:
     assert worker.exitcode is None
     error = RuntimeError(f"DataLoader worker (pid {worker.pid}) is killed by signal: Killed. ")
     again.explain(error)
+    assert f"worker {worker.pid} was ended by SIGKILL after it read picture " in str(error)
+    error = RuntimeError(f"DataLoader worker (pid(s) 1, {worker.pid}) exited unexpectedly")
+    again.explain(error)
     assert f"worker {worker.pid} died after it read picture " in str(error)
+
+
+def test_a_death_that_comes_while_workers_are_still_being_started_is_told_with_its_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    again = loader(DrawnDataset(4, 32), "val")
+    assert isinstance(again, WatchedLoader)
+    list(again)
+    pids = [worker.pid for worker in again._workers]
+    again._workers = ()  # as before they are known
+    for how, said in (("is killed by signal: Bus error. Try", "by SIGBUS"), ("exited with exit code 3. See", "code 3")):
+        error = RuntimeError(f"DataLoader worker (pid {pids[0]}) {how} more")
+
+        def told(error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr("finetune.data.watch.active_children", told)
+        with pytest.raises(
+            RuntimeError, match=rf"^loading worker {pids[0]} (was )?ended .*{said} after it read picture"
+        ):
+            iter(again)
 
 
 class KillsAWorker(type(tiny_task())):  # type: ignore[misc]
