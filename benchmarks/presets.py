@@ -104,15 +104,18 @@ def main() -> None:
     parser.add_argument("--presets", nargs="+", default=PRESETS)
     parser.add_argument("--words", nargs="+", default=[])
     options = parser.parse_args()
-    words, path = [*PICTURES[options.pictures], *options.words], options.output / "presets.csv"
+    if (options.data is None) != (options.pictures == "drawn"):
+        parser.error(f"{options.pictures}: --data says where the pictures lie, and only drawn ones lie nowhere")
+    words, output = [*PICTURES[options.pictures], *options.words], options.output / options.pictures
+    path = output / "presets.csv"
     if options.data:
-        words.append(f"data.root={halve(options.data, options.output / 'half')}")
+        words.append(f"data.root={halve(options.data, output / 'half')}")
     rows = list(csv.DictReader(path.open())) if path.exists() else []
     for seed in options.seeds:
         for preset in options.presets:
             if any(row["preset"] == preset and row["seed"] == str(seed) for row in rows):
                 continue
-            rows.append(run(preset, seed, options.output / f"{preset}_{seed}", words))
+            rows.append(run(preset, seed, output / f"{preset}_{seed}", words))
             with path.open("w", newline="") as file:
                 writer = csv.DictWriter(file, COLUMNS)
                 writer.writeheader()

@@ -55,7 +55,7 @@ def layer_without_variance(config: Mapping[str, Any], classes: Sequence[str]) ->
                 if isinstance(module, _BatchNorm):
                     module.register_forward_pre_hook(lambda *_, name=name: entered.append(name))
             task.model(torch.zeros(1, *batch_shape(config)[1:]), auxiliary=True)
-    except (ValueError, RuntimeError, NotImplementedError) as error:  # others are for the model itself to say
+    except (ValueError, RuntimeError) as error:  # others are for the model itself to say
         return entered[-1] if ALONE in str(error) else None
     return None
 
