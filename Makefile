@@ -21,12 +21,12 @@ slow: $(VENV)/dev ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
 torture: $(VENV)/dev ## kill small trainings 100 times and compare how they end (half an hour)
-	$(BIN)/python -m tests.torture $(VENV)/torture --kills 100
+	$(BIN)/python -m tests.end_to_end.torture $(VENV)/torture --kills 100
 
 coverage: $(VENV)/dev ## try every timm model under every head and write docs/backbones.md (two hours; may be interrupted)
 	$(BIN)/python benchmarks/coverage.py $(VENV)/backbones.csv
-	mv $(VENV)/backbones.csv finetune/backbones.csv
-	$(BIN)/python benchmarks/coverage_page.py finetune/backbones.csv docs/backbones.md
+	mv $(VENV)/backbones.csv finetune/catalog/backbones.csv
+	$(BIN)/python benchmarks/coverage_page.py finetune/catalog/backbones.csv docs/backbones.md
 
 check: $(VENV)/dev ## lint, format and types
 	$(BIN)/ruff check .

@@ -22,12 +22,12 @@ import timm
 import torch
 from torch import nn
 
-from finetune import build
+from finetune.builders.model import backbone_image_size
 from finetune.models import HEADS, Backbone
+from finetune.models.features import read_maps, read_pools
 from finetune.models.heads import Auxiliary, Pyramid
+from finetune.models.input_size import family
 from finetune.models.neck import PyramidNeck
-from finetune.models.reading import read_maps, read_pools
-from finetune.models.sizes import family
 
 COLUMNS = ("name", "family", "parameters", "strides", "sizes", "stages", "blocks", "without", "why", "weights", "tried")
 SIZE = (64, 96)  # pixels
@@ -98,8 +98,8 @@ def check_weights(name: str) -> None:
     state = timm.create_model(name).state_dict()
     given = {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": dict(state)}}
     settings = {"name": name, "weights": "own", "image_size": None}
-    size = build.image_size({"backbone": settings, "augment": {"crop": CROP}})
-    with mock.patch("finetune.models.creation.pretrained_arguments", return_value=given):
+    size = backbone_image_size({"backbone": settings, "augment": {"crop": CROP}})
+    with mock.patch("finetune.models.timm_factory.pretrained_arguments", return_value=given):
         taken = Backbone(name, "own", image_size=size).model.state_dict()
     if missing := [key for key in taken if key not in state]:
         raise ValueError(f"weights of its own lack {missing[:3]}")

@@ -12,8 +12,8 @@ import torch
 from lightning.pytorch.plugins import MixedPrecision
 
 from finetune import Segmenter
+from finetune.engine.precision import CPUMixedPrecision
 from finetune.losses import SegmentationLoss
-from finetune.tasks.precision import CPUMixedPrecision
 
 BACKBONES = ("tf_efficientnet_lite0", "mobilenetv3_large_100", "convnext_atto", "resnet18")
 

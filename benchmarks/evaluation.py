@@ -23,8 +23,8 @@ from torch.utils.data import Dataset
 from finetune.callbacks import IoU
 from finetune.data import CLASS_NAMES
 from finetune.data.dataset import Sample
-from finetune.data.drawn import draw
 from finetune.data.module import SegmentationData
+from finetune.data.synthetic import draw
 from finetune.models import Segmenter
 from finetune.tasks import SemanticTask
 from finetune.tuning import memory

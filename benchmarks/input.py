@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from finetune.data.drawn import draw
+from finetune.data.synthetic import draw
 from finetune.data.transforms import Augment
 
 GEOMETRY: dict[str, Any] = {"scale": (0.5, 2.0), "flip": 0.5, "rotation": 10.0}

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 import finetune
-from finetune import storage
 from finetune.callbacks import Checkpoint
+from finetune.checkpoints import checkpoint_io as storage
 
 
 class Clock:

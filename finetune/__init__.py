@@ -11,14 +11,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from finetune.catalogue import list_backbones
-    from finetune.config import compose
-    from finetune.evaluation import evaluate
-    from finetune.finding import find_batch_size, find_lr
+    from finetune.catalog.backbones import list_backbones
+    from finetune.commands.auto_search import find_batch_size, find_lr
+    from finetune.commands.evaluate import evaluate
+    from finetune.commands.plan import plan
+    from finetune.commands.predict import load, predict
+    from finetune.commands.train import train
+    from finetune.config.compose import compose
     from finetune.models import Segmenter
-    from finetune.planning import plan
-    from finetune.prediction import load, predict
-    from finetune.run import train
 
 __version__ = "0.1.0"
 __all__ = [
@@ -34,10 +34,17 @@ __all__ = [
     "train",
 ]
 
-_HOMES = {"train": "finetune.run", **dict.fromkeys(("load", "predict"), "finetune.prediction")}
-_HOMES |= {"Segmenter": "finetune.models", "compose": "finetune.config", "evaluate": "finetune.evaluation"}
-_HOMES |= {"list_backbones": "finetune.catalogue"}
-_HOMES |= {"plan": "finetune.planning", **dict.fromkeys(("find_batch_size", "find_lr"), "finetune.finding")}
+_HOMES = {"train": "finetune.commands.train", **dict.fromkeys(("load", "predict"), "finetune.commands.predict")}
+_HOMES |= {
+    "Segmenter": "finetune.models",
+    "compose": "finetune.config.compose",
+    "evaluate": "finetune.commands.evaluate",
+}
+_HOMES |= {"list_backbones": "finetune.catalog.backbones"}
+_HOMES |= {
+    "plan": "finetune.commands.plan",
+    **dict.fromkeys(("find_batch_size", "find_lr"), "finetune.commands.auto_search"),
+}
 
 
 def __getattr__(name: str) -> Any:

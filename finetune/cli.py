@@ -15,7 +15,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from finetune import __version__
-from finetune.config import COMMANDS, ConfigError, check_answers, compose, config_folder, explain, first_job
+from finetune.config.compose import COMMANDS, check_answers, compose, config_folder, explain, first_job
+from finetune.config.errors import ConfigError
 
 HELP = """finetune: fine-tune pretrained timm backbones for image segmentation
 
@@ -155,8 +156,8 @@ def _same_folder(config: DictConfig) -> list[str]:
         return [f"output={config.output}"]
     if config.resume != "auto":
         return []  # they find what the first does
-    from finetune.config import settled
-    from finetune.resume import find
+    from finetune.config.compose import settled
+    from finetune.runs.resume import find
 
     before = find(settled(config), HydraConfig.get().overrides.task)
     if before is None:
@@ -184,7 +185,7 @@ def _act(command: str, config: DictConfig) -> float | None:
     if command == "plan":
         finetune.plan(config)
     elif command == "list":
-        from finetune.listing import list_choices
+        from finetune.commands.list_models import list_choices
 
         list_choices(config)
     else:

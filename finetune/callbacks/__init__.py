@@ -1,15 +1,15 @@
 """What a run shows, saves and decides: one callback a file."""
 
-from finetune.callbacks.averaging import EMA, SWA
+from finetune.callbacks.apply_plan import Tuning
 from finetune.callbacks.checkpoint import Checkpoint
 from finetune.callbacks.early_stopping import EarlyStopping
-from finetune.callbacks.guard import DivergedError, Guard
-from finetune.callbacks.interruption import Interrupted, Interruption
+from finetune.callbacks.graceful_shutdown import Interrupted, Interruption
 from finetune.callbacks.iou import IoU
 from finetune.callbacks.metrics_csv import MetricsCSV
+from finetune.callbacks.non_finite_guard import DivergedError, Guard
 from finetune.callbacks.preview import Preview
 from finetune.callbacks.progress import Progress
-from finetune.callbacks.tuning import Tuning
+from finetune.callbacks.weight_averaging import EMA, SWA
 
 __all__ = [
     "EMA",

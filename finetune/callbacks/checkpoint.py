@@ -11,8 +11,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 
-from finetune.storage import PART, arrange, behind, numbered, publish
-from finetune.tasks.progress import accumulates, can_save, ends_epoch
+from finetune.checkpoints.checkpoint_io import PART, arrange, behind, numbered, publish
+from finetune.engine.loop_state import accumulates, can_save, ends_epoch
 
 logger = logging.getLogger(__name__)
 

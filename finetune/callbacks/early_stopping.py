@@ -1,6 +1,5 @@
 """Stops all ranks together when the monitored score no longer improves."""
 
-import difflib
 import logging
 from typing import Any
 
@@ -10,6 +9,7 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from finetune.io.messages import suggest
 from finetune.tasks import TuningTask
 
 logger = logging.getLogger(__name__)
@@ -54,11 +54,9 @@ class EarlyStopping(LightningEarlyStopping):
     def _validate_condition_metric(self, logs: dict[str, Tensor]) -> bool:
         if self.monitor in logs:
             return True
-        near = difflib.get_close_matches(self.monitor, logs, n=3)
-        hint = f"Did you mean {', '.join(near)}? " if near else ""
         raise ValueError(
-            f"early stopping monitors '{self.monitor}', which nobody logs. {hint}Logged are {', '.join(sorted(logs))}; "
-            f"set callbacks.early_stopping.monitor to one of them."
+            f"early stopping monitors '{self.monitor}', which is not logged. {suggest(self.monitor, sorted(logs))} Set "
+            f"callbacks.early_stopping.monitor to a logged value."
         )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -2,11 +2,11 @@
 
 from finetune.data.dataset import Key, SegmentationDataset
 from finetune.data.decode import read_image, read_mask
-from finetune.data.drawn import CLASS_NAMES, DrawnDataset
-from finetune.data.records import DataError, Record, folder_records, shortlist
+from finetune.data.records import DataError, Record, folder_records
 from finetune.data.sampler import EvaluationSampler, TrainSampler
 from finetune.data.splits import assign_splits, read_splits, seeded_split, write_splits
 from finetune.data.statistics import Statistics, class_weights, inspect
+from finetune.data.synthetic import CLASS_NAMES, DrawnDataset
 from finetune.data.transforms import Augment, Transform
 
 __all__ = [
@@ -29,6 +29,5 @@ __all__ = [
     "read_mask",
     "read_splits",
     "seeded_split",
-    "shortlist",
     "write_splits",
 ]

@@ -15,7 +15,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from finetune.data.records import DataError, shortlist
+from finetune.data.records import DataError
+from finetune.io.messages import shortlist
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")

@@ -5,8 +5,9 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from finetune.data.records import DataError, Record, shortlist
-from finetune.files import FileError, read_rows
+from finetune.data.records import DataError, Record
+from finetune.io.messages import shortlist
+from finetune.io.safe_files import FileError, read_rows
 
 HEADER = ["image", "split", "fingerprint"]
 Fingerprints = dict[tuple[str, str], str]

@@ -11,7 +11,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset
 from finetune.data.dataset import Sample
 from finetune.data.records import DataError
 from finetune.data.sampler import EvaluationSampler, TrainSampler
-from finetune.data.watch import WatchedLoader, outlive_signals, watched
+from finetune.data.worker_errors import WatchedLoader, outlive_signals, watched
 
 
 class Batch(TypedDict):

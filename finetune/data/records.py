@@ -1,9 +1,10 @@
 """Which image belongs to which mask, read from a folder."""
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from finetune.io.messages import shortlist
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 MASK_ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".gif")
@@ -66,13 +67,6 @@ def folder_records(root: Path, mask_suffix: str = "") -> list[Record]:
     if problems:
         raise DataError(f"'{root}' cannot be used as it is:\n- " + "\n- ".join(problems))
     return records
-
-
-def shortlist(items: Iterable[object], limit: int = 10) -> str:
-    """The first few of a long list as text, with the number left out."""
-    texts = [str(item) for item in items]
-    rest = len(texts) - limit
-    return ", ".join(texts[:limit]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def _contents(root: Path) -> str:

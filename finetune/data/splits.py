@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from finetune.data.records import DataError, Record, shortlist
-from finetune.files import FileError, read_rows
+from finetune.data.records import DataError, Record
+from finetune.io.messages import shortlist
+from finetune.io.safe_files import FileError, read_rows
 
 SPLITS = ("train", "val", "test")
 HEADER = ["image", "split"]

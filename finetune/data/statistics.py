@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from finetune.data.decode import read_image, read_mask
-from finetune.data.records import DataError, Record, shortlist
+from finetune.data.records import DataError, Record
+from finetune.io.messages import shortlist
 
 FILES_NAMED = 3
 PROBLEMS_SHOWN = 20

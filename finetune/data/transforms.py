@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from finetune.data.colour import Colour
-from finetune.data.geometry import View
+from finetune.data.color_jitter import Colour
+from finetune.data.crop import View
 
 DRAWS = 12
 

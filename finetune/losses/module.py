@@ -1,11 +1,11 @@
 """One of the losses with its settings, as a module."""
 
 from collections.abc import Callable
-from difflib import get_close_matches
 
 import torch
 from torch import Tensor, nn
 
+from finetune.io.messages import suggest
 from finetune.losses.functional import Reduce, alone, ce_dice, cross_entropy, dice, focal, mask
 
 LOSSES: dict[str, Callable[..., Tensor]] = {
@@ -49,9 +49,7 @@ class SegmentationLoss(nn.Module):
     ) -> None:
         super().__init__()
         if name not in LOSSES:
-            near = get_close_matches(name, LOSSES, n=1, cutoff=0.4)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
-            raise ValueError(f"there is no loss '{name}'.{hint} Choose one of {', '.join(LOSSES)}.")
+            raise ValueError(f"unknown loss '{name}'. {suggest(name, LOSSES)}")
         if not (0 <= label_smoothing < 1 and min(dice_weight, focal_weight, gamma) >= 0):
             raise ValueError(
                 f"label_smoothing={label_smoothing}, dice_weight={dice_weight}, focal_weight={focal_weight}, "

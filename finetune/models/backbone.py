@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, is_tensor, nn
 from torch.nn import functional as F
 
-from finetune.models.checkpointing import compute_anew, counted_once
-from finetune.models.creation import check_name, create, default_classes
-from finetune.models.layers import layer_groups
-from finetune.models.levels import Level, feature_levels
-from finetune.models.reading import Reader, pooled_channels, read_maps, token_count
-from finetune.models.sizes import Size, family, input_size, size_options
+from finetune.models.feature_levels import Level, feature_levels
+from finetune.models.features import Reader, pooled_channels, read_maps, token_count
+from finetune.models.grad_checkpointing import compute_anew, counted_once
+from finetune.models.input_size import Size, family, input_size, size_options
+from finetune.models.layer_groups import layer_groups
+from finetune.models.timm_factory import check_name, create, default_classes
 
 PROBE = (64, 96)  # pixels, of the picture that a new backbone is tried with: odd at stride 32
 # families with layers beside the maps, which timm's pruning leaves in; in order, for tests that run side by side

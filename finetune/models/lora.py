@@ -11,16 +11,17 @@ Source: Hu et al. 2021, https://arxiv.org/abs/2106.09685
 
 import math
 import re
-from collections.abc import Callable, Collection, Mapping
-from itertools import islice
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from finetune.io.messages import shortlist
+
 if TYPE_CHECKING:
-    from finetune.models.segmenter import Segmenter  # which imports this file
+    pass  # which imports this file
 
 ADAPTER = r"parametrizations\.weight\.0\."  # found in the full name of every tensor of an adapter
 Layer = nn.Linear | nn.Conv2d
@@ -124,11 +125,11 @@ def _choose(layers: dict[str, Layer], targets: str | None) -> dict[str, Layer]:
     if not chosen:
         raise ValueError(
             f"targets={targets!r} matches none of the {len(layers)} layers that can have an adapter "
-            f"({_some(layers)}). Correct it, or leave it out to adapt them all."
+            f"({shortlist(layers, 4)}). Correct it, or leave it out to adapt them all."
         )
     if taken := [name for name, layer in chosen.items() if parametrize.is_parametrized(layer)]:
         raise ValueError(
-            f"{len(taken)} layers have a parametrized weight already ({_some(taken)}). Fold adapters in with "
+            f"{len(taken)} layers have a parametrized weight already ({shortlist(taken, 4)}). Fold adapters in with "
             f"merge_lora first, or choose targets that leave these layers out."
         )
     return chosen
@@ -143,14 +144,15 @@ def merge_lora(model: nn.Module) -> None:
     Raises:
         ValueError: no layer of the model has an adapter.
     """
-    layers = _adapted(model)
+    layers = adapted_layers(model)
     if not layers:
         raise ValueError("the model has no adapters to merge; add_lora puts them on, and one merge takes all off.")
     for layer in layers:
         _merge(layer)
 
 
-def _adapted(model: nn.Module) -> list[Any]:
+def adapted_layers(model: nn.Module) -> list[Any]:
+    """Return the layers that have adapters."""
     names = [name for name, module in model.named_modules() if isinstance(module, LowRank)]
     return [model.get_submodule(name.removesuffix("parametrizations.weight.0").rstrip(".")) for name in names]
 
@@ -165,58 +167,3 @@ def _merge(layer: Any) -> None:
     layer._parameters.clear()
     layer.weight = nn.Parameter(weight, trains)  # first, as it was: optimizers count parameters by their order
     layer._parameters.update(others)
-
-
-def adapter_state(model: "Segmenter", trained: Collection[str] = ()) -> dict[str, Tensor]:
-    """What a model holds beyond the pretrained parameters of its backbone.
-
-    That is the adapters with their scales, decoder and head whole, and every buffer, because batch-norm statistics
-    move without being trained. Like those of a `state_dict`, the tensors are the model's own and not copies.
-
-    Args:
-        model: whose backbone has adapters.
-        trained: full names of parameters that trained; those of the backbone, such as its norms, are kept then.
-
-    Raises:
-        ValueError: the backbone has no adapters, or the model has no parameter of a name that `trained` holds.
-    """
-    if not _adapted(model.backbone):
-        raise ValueError("the backbone has no adapters, so its weights may differ anywhere; keep the whole state_dict.")
-    state, left_out = model.state_dict(), pretrained_parameters(model) - set(trained)
-    if unknown := [name for name in trained if name not in state]:
-        raise ValueError(f"trained={_some(unknown)}: the model has no such parameters. Give their full names.")
-    return {name: tensor for name, tensor in state.items() if name not in left_out}
-
-
-def load_adapter_state(model: "Segmenter", state: Mapping[str, Tensor]) -> None:
-    """Make a model with the same pretrained backbone into the one that `adapter_state` was taken of.
-
-    Args:
-        model: made like that one, with the same weights, and adapted with the same rank and targets; alpha is in
-            the state.
-        state: from `adapter_state`.
-
-    Raises:
-        ValueError: the state lacks tensors, or has ones that the model has not, or not in that shape; the model is
-            left as it was.
-    """
-    own = model.state_dict()
-    missing = [name for name in own.keys() - pretrained_parameters(model) if name not in state]
-    unexpected = [name for name in state if name not in own]
-    misshapen = [name for name in state.keys() & own.keys() if state[name].shape != own[name].shape]
-    faults = {"lacks": missing, "has, and the model has not,": unexpected, "has in another shape": misshapen}
-    if found := [f"{what} {len(names)} tensors ({_some(sorted(names))})" for what, names in faults.items() if names]:
-        raise ValueError(
-            f"the adapters do not fit the model: the state {'; it '.join(found)}. Make the model with the same "
-            f"backbone, head and classes, and call add_lora on its backbone with the same rank and targets."
-        )
-    model.load_state_dict(state, strict=False)
-
-
-def pretrained_parameters(model: "Segmenter") -> set[str]:
-    """Names of the backbone's parameters that come with its weights."""
-    return {f"backbone.{name}" for name, _ in model.backbone.named_parameters() if not re.search(ADAPTER, name)}
-
-
-def _some(names: Collection[str]) -> str:
-    return ", ".join(islice(names, 4)) + (", ..." if len(names) > 4 else "")

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from finetune.models.levels import COARSEST, STRIDES, Level, complete
+from finetune.models.feature_levels import COARSEST, STRIDES, Level, complete
 
 RESAMPLINGS = ("interpolate", "learned")
 

@@ -10,14 +10,14 @@ from torch.nn import functional as F
 
 from finetune.models.backbone import Backbone
 from finetune.models.classes import class_names
+from finetune.models.feature_levels import COARSEST
+from finetune.models.features import read_maps, read_pools, read_tokens
 from finetune.models.heads import Auxiliary, AuxiliaryHead, Pyramid, check_output_stride, head_type, levels_read
-from finetune.models.levels import COARSEST
+from finetune.models.input_size import Size
 from finetune.models.lora import add_lora, merge_lora
 from finetune.models.neck import PyramidNeck
 from finetune.models.normalization import check_statistics
-from finetune.models.reading import read_maps, read_pools, read_tokens
-from finetune.models.sizes import Size
-from finetune.models.windows import check_window, in_windows
+from finetune.models.sliding_window import check_window, in_windows
 
 
 class Segmenter(nn.Module):

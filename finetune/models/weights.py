@@ -16,7 +16,7 @@ import timm
 import torch
 from torch import Tensor
 
-from finetune.files import FileError, read_pickle, read_tensors
+from finetune.io.safe_files import FileError, read_pickle, read_tensors
 
 State = dict[str, Tensor]
 logger = logging.getLogger(__name__)

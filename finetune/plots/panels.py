@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from finetune.plots.colours import IGNORED, Colour, Labels, Pixels, as_labels, colourise
+from finetune.plots.colors import IGNORED, Colour, Labels, Pixels, as_labels, colourise
 
 WRONG: Colour = (214, 39, 40)
 INK: Colour = (32, 36, 44)

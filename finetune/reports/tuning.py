@@ -1,14 +1,14 @@
 """A tuning plan as text, and the timeline of a training as a picture."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from finetune.io.messages import format_bytes, format_table
 from finetune.plots import timeline_figure
-from finetune.tuning.cost import Cost, Measured
-from finetune.tuning.outline import Phase, Row
-from finetune.tuning.record import RateRecord
+from finetune.profiling.cost import Cost, Measured
+from finetune.tuning.lr_history import RateRecord
+from finetune.tuning.plan_preview import Phase, Row
 
 HEADER = ("layer group", "parameters", "lr start", "peak", "end", "decay", "norms")
 
@@ -41,16 +41,21 @@ def phase_lines(
         f"phase {number}: {epochs}{' (assumed: they depend on the score)' if stalls and number > 1 else ''}, "
         f"{phase.trained / 1e6:.2f}M of {total / 1e6:.2f}M parameters train",
         f"  estimated a step: {cost.flops / 1e9:.1f} GFLOP ({cost.flops / full.flops:.0%} of training everything), "
-        f"at least {_size(cost.memory)} memory: weights {_size(cost.parameters)}, gradients {_size(cost.gradients)}, "
-        f"optimizer {_size(cost.optimizer)}, activations {_size(cost.activations)}",
+        f"at least {format_bytes(cost.memory)} memory: weights {format_bytes(cost.parameters)}, "
+        f"gradients {format_bytes(cost.gradients)}, optimizer {format_bytes(cost.optimizer)}, "
+        f"activations {format_bytes(cost.activations)}",
     ]
     if measured is not None:
         growth = (
-            f", {_size(measured.growth)} on top of what is held between steps" if measured.growth is not None else ""
+            f", {format_bytes(measured.growth)} on top of what is held between steps"
+            if measured.growth is not None
+            else ""
         )
         lines.append(f"  measured a step: {measured.seconds * 1000:.0f} ms{growth}")
     trains, rests = ([row for row in phase.rows if row.trains is on] for on in (True, False))
-    lines += [f"  {line}" for line in _table([HEADER, *map(_cells, trains)])]
+    lines += [
+        f"  {line}" for line in format_table([HEADER, *map(_cells, trains)], range(1, len(HEADER) - 1)).splitlines()
+    ]
     if rests:
         count = sum(row.parameters for row in rests)
         adapting = [row.label for row in rests if row.norms == "adapt"]
@@ -62,24 +67,3 @@ def phase_lines(
 def _cells(row: Row) -> tuple[str, ...]:
     rates = (f"{rate:.3g}" for rate in (row.start, row.peak, row.end))
     return (row.label, f"{row.parameters:,}", *rates, f"{row.weight_decay:g}", row.norms)
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(_aligned(cell, width, i) for i, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip()
-        for row in rows
-    ]
-
-
-def _aligned(cell: str, width: int, column: int) -> str:
-    return cell.ljust(width) if column in (0, len(HEADER) - 1) else cell.rjust(width)
-
-
-def _size(count: int) -> str:
-    """Bytes in words.
-
-    >>> _size(1_234_567), _size(12_345_678_901)
-    ('1 MB', '12.3 GB')
-    """
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

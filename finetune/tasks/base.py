@@ -14,22 +14,22 @@ from timm.optim import create_optimizer_v2
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
+from finetune.engine.environment import circumstances
+from finetune.engine.fsdp import like, shard, share, whole
+from finetune.engine.fsdp_strategy import FullySharded
+from finetune.engine.loop_state import accumulates, cut_short, go_on_by_epochs, inside_epoch
 from finetune.models import Segmenter
-from finetune.tasks.circumstances import circumstances
-from finetune.tasks.progress import accumulates, cut_short, go_on_by_epochs, inside_epoch
-from finetune.tasks.sharding import like, shard, share, whole
-from finetune.tasks.strategy import FullySharded
-from finetune.tuning.averages import check_resumable
-from finetune.tuning.course import Course
 from finetune.tuning.describe import describe
 from finetune.tuning.freeze import apply_trainability, check_norms
+from finetune.tuning.group_schedule import Course
 from finetune.tuning.groups import optimizer_groups, parameter_groups
-from finetune.tuning.layout import layout
+from finetune.tuning.parameter_info import layout
 from finetune.tuning.penalty import l1, l2_sp
 from finetune.tuning.plan import Assignment, Plan
-from finetune.tuning.scenarios import check_timing, stall_pace
+from finetune.tuning.plan_feasibility import check_timing, stall_pace
 from finetune.tuning.schedules import Plateau, schedule
 from finetune.tuning.timing import Timeline, phase_starts, trainable, waits_for_stall
+from finetune.tuning.weight_averaging import check_resumable
 
 
 class TuningTask(pl.LightningModule):
@@ -132,7 +132,9 @@ class TuningTask(pl.LightningModule):
             return
         if not isinstance(self.trainer.strategy, FullySharded):
             given = type(self.trainer.strategy).__name__
-            raise TypeError(f"this task is not sharded by {given}; use finetune.tasks.strategy.FullySharded() instead.")
+            raise TypeError(
+                f"this task is not sharded by {given}; use finetune.engine.fsdp_strategy.FullySharded() instead."
+            )
         shard(self.model, self.device_mesh["data_parallel"])
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:

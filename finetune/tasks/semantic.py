@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from finetune.engine.ddp import sum_over_ranks
+from finetune.engine.loop_state import ends_epoch
 from finetune.losses import Reduce, SegmentationLoss, alone
 from finetune.metrics.confusion import ConfusionMatrix
 from finetune.models import Segmenter
 from finetune.tasks.base import TuningTask
-from finetune.tasks.progress import ends_epoch
-from finetune.tasks.ranks import sum_over_ranks
 
 Batch = dict[str, Tensor]
 

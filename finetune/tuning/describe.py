@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 
-from finetune.tuning.layout import Place
+from finetune.tuning.parameter_info import Place
 from finetune.tuning.plan import Assignment, Moment, Rule
 from finetune.tuning.timing import NEVER, Timeline, phase_starts, span_epochs, trainable
 

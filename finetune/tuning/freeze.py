@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from finetune.tuning.layout import PlanError
+from finetune.tuning.parameter_info import PlanError
 from finetune.tuning.plan import Assignment
 
 

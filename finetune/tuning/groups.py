@@ -6,7 +6,7 @@ from typing import Any
 
 from torch.nn import Parameter
 
-from finetune.tuning.layout import Place
+from finetune.tuning.parameter_info import Place
 from finetune.tuning.plan import Assignment
 
 

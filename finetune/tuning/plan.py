@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from finetune.tuning.layout import Place, PlanError, Selector
+from finetune.tuning.parameter_info import Place, PlanError, Selector
 
 # an epoch (int), a share of training (float in 0..1), "stall" or "stall:2" (the score has stopped improving for the
 # first or second time), "never", or None for the end of training
@@ -177,7 +177,7 @@ class Plan:
         Raises:
             PlanError: a parameter that no rule takes, or a rule that takes none.
 
-        >>> from finetune.tuning.layout import layout
+        >>> from finetune.tuning.parameter_info import layout
         >>> from torch import zeros
         >>> places = layout({"backbone.stem": zeros(1), "head.0": zeros(1)})
         >>> assigned = Plan((Rule("backbone", trains=False), Rule("head"))).assign(places)

@@ -1,14 +1,14 @@
 """Learning-rate schedules by name: the pure curves, and the one that waits for a score to stall."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
-from difflib import get_close_matches
+from collections.abc import Callable
 from inspect import signature
 from typing import Any
 
-from finetune.tuning import curves
-from finetune.tuning.curves import Length, Schedule, check_number
-from finetune.tuning.stall import StallDetector
+from finetune.io.messages import suggest
+from finetune.tuning import lr_curves as curves
+from finetune.tuning.lr_curves import Length, Schedule, check_number
+from finetune.tuning.plateau_detector import StallDetector
 
 __all__ = ["SCHEDULES", "Plateau", "Schedule", "schedule"]
 
@@ -123,17 +123,12 @@ def schedule(name: str, total: int, warmup: Length | None = None, **options: Any
         ValueError: unknown name or option, a value out of its range, or lengths that do not fit into `total`.
     """
     if name not in SCHEDULES:
-        raise ValueError(f"there is no schedule '{name}'.{_nearest(name, SCHEDULES)}")
+        raise ValueError(f"there is no schedule '{name}'. {suggest(name, SCHEDULES)}")
     factory = SCHEDULES[name]
     known = [option for option in signature(factory).parameters if option not in ("total", "warmup")]
     for option in options:
         if option not in known:
-            raise ValueError(f"the schedule '{name}' has no option '{option}'.{_nearest(option, known)}")
+            raise ValueError(f"the schedule '{name}' has no option '{option}'. {suggest(option, known)}")
     if warmup is not None:
         options["warmup"] = warmup
     return factory(total, **options)
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    near = get_close_matches(name, known, n=1, cutoff=0.4)
-    return (f" Did you mean '{near[0]}'?" if near else "") + f" Choose from: {', '.join(known) or '(it has none)'}."

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from finetune.tuning.layout import PlanError
+from finetune.tuning.parameter_info import PlanError
 from finetune.tuning.plan import Assignment, Moment
 
 NEVER = math.inf

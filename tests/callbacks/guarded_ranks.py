@@ -12,9 +12,9 @@ import lightning.pytorch as pl
 import torch
 
 from finetune.callbacks import DivergedError, Guard, Tuning
-from finetune.tasks.sharding import share
-from finetune.tasks.strategy import FullySharded
-from tests.callbacks.test_guard import Breaks, breaking_task
+from finetune.engine.fsdp import share
+from finetune.engine.fsdp_strategy import FullySharded
+from tests.callbacks.test_non_finite_guard import Breaks, breaking_task
 from tests.tasks.tiny_run import tiny_data, tiny_trainer
 
 

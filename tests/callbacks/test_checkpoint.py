@@ -8,10 +8,10 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from finetune import storage
 from finetune.callbacks import Checkpoint, EarlyStopping, IoU, Tuning
-from finetune.checkpoint import load_model
-from finetune.storage import CheckpointFiles, link
+from finetune.checkpoints import checkpoint_io as storage
+from finetune.checkpoints.checkpoint_io import CheckpointFiles, link
+from finetune.checkpoints.saved_model import load_model
 from finetune.tasks import SemanticTask
 from tests.tasks.tiny_run import tiny_data, tiny_task, tiny_trainer
 

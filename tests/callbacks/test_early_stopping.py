@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from finetune.callbacks import EarlyStopping, IoU, Tuning
-from finetune.console import speak
+from finetune.runs.console import speak
 from finetune.tuning.plan import Plan, Rule, Stall
 from tests.tasks.tiny_run import tiny_data, tiny_task, tiny_trainer
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from finetune.data.dataset import Key
-from finetune.data.drawn import DrawnDataset
 from finetune.data.module import SegmentationData, collate, collate_by_size
 from finetune.data.records import DataError
+from finetune.data.synthetic import DrawnDataset
 from finetune.data.transforms import Augment
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from finetune.data.records import DataError, Record
 from finetune.data.splits import assign_splits, read_splits, seeded_split, write_splits
-from finetune.tuning.memory import peak, reset_peak, resident
+from finetune.profiling.memory import peak, reset_peak, resident
 
 NAMES = [f"image{n}" for n in range(100)]
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as F
 
-from finetune.data.drawn import draw
+from finetune.data.synthetic import draw
 from finetune.data.transforms import Augment, gaussian_blur
 
 IMAGE, MASK = draw((70, 90))

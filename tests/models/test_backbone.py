@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from finetune.models import Backbone, Segmenter, WeightsError
-from finetune.models.levels import feature_levels
+from finetune.models.feature_levels import feature_levels
 
 TINY = "test_resnet.r160_in1k"
 

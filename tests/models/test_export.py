@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from finetune.models import HEADS, Segmenter
-from finetune.models.levels import COARSEST
+from finetune.models.feature_levels import COARSEST
 from tests.models.heads.pyramids import SMALL, settle
 
 MODELS = [

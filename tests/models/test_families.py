@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from finetune.models import Backbone, Segmenter
 from finetune.models.backbone import BESIDE
-from finetune.models.sizes import NATIVE, family
+from finetune.models.input_size import NATIVE, family
 
 # not here: ten whose smallest has 40M parameters or more, and byoanet, which takes seconds
 SMALLEST = {

@@ -8,10 +8,10 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from finetune import build
-from finetune.config import configure
+from finetune.builders.model import backbone_image_size, build_model_from
+from finetune.config.compose import configure
 from finetune.models import Backbone, Segmenter, WeightsError
-from finetune.models.sizes import can_be_built_for_another, family, only_size, size_options
+from finetune.models.input_size import can_be_built_for_another, family, only_size, size_options
 
 CROP = 320  # pixels, of conf/augment
 NARROW = {"embed_dim": 64, "depth": 4, "num_heads": 2}  # of a family whose smallest has 86M parameters
@@ -53,7 +53,7 @@ def test_weights_of_timms_size_load_at_the_usual_settings_and_give_timms_feature
     theirs = timm.create_model(name, **options).eval()
     path = str(tmp_path / "own.pth")
     torch.save(theirs.state_dict(), path)
-    size = build.image_size(settings(name, path))
+    size = backbone_image_size(settings(name, path))
     ours = Backbone(name, path, options=options, image_size=size).eval()
     assert ours.input_size.only == (side, side)
     if side == CROP:
@@ -78,15 +78,15 @@ def test_every_family_that_is_built_for_one_size_was_tried() -> None:
 def test_without_weights_or_where_timm_resamples_them_the_size_is_that_of_the_crops(
     name: str, weights: str, side: int
 ) -> None:
-    assert build.image_size(settings(name, weights)) == (side, side)
-    assert build.image_size(settings(name, weights, [96, 64])) == (96, 64)
+    assert backbone_image_size(settings(name, weights)) == (side, side)
+    assert backbone_image_size(settings(name, weights, [96, 64])) == (96, 64)
 
 
 def test_weights_of_another_size_are_answered_with_the_setting(tmp_path: Path) -> None:
     path = str(tmp_path / "own.safetensors")
     save_file(timm.create_model("levit_128s").state_dict(), path)
-    assert build.image_size(settings("levit_128s", path)) is None
-    asked = build.image_size(settings("levit_128s", path, 320))
+    assert backbone_image_size(settings("levit_128s", path)) is None
+    asked = backbone_image_size(settings("levit_128s", path, 320))
     with pytest.raises(
         WeightsError, match=r"of another shape.*built for 320x320.*Set backbone\.image_size .*null for 224x224"
     ):
@@ -118,7 +118,7 @@ def test_a_size_that_is_no_height_and_width_is_refused(name: str, given: Any) ->
 def test_a_model_that_goes_on_with_another_has_its_size() -> None:
     source = Segmenter("levit_128s", "linear", 2, weights="none", image_size=(96, 96))
     config = configure(["backbone=timm", "backbone.name=levit_128s", "head=linear", "init_from=source"], "train")
-    made, told = build.model_from(config, ["sky", "road"], source)
+    made, told = build_model_from(config, ["sky", "road"], source)
     assert made.backbone.input_size == source.backbone.input_size
     assert all(torch.equal(made.state_dict()[key], tensor) for key, tensor in source.state_dict().items())
     assert "begun anew" not in told

@@ -13,8 +13,9 @@ from timm.layers import Conv2dSame, MixedConv2d, ScaledStdConv2d, ScaledStdConv2
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from finetune.checkpoints.adapters import adapter_state, load_adapter_state
 from finetune.models import Backbone, Segmenter
-from finetune.models.lora import ADAPTER, adapter_state, add_lora, load_adapter_state, merge_lora
+from finetune.models.lora import ADAPTER, add_lora, merge_lora
 from finetune.tuning.freeze import apply_trainability
 
 TINY = "test_resnet.r160_in1k"

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from finetune import build
-from finetune.config import ConfigError, configure
-from finetune.models.levels import feature_levels
+from finetune.builders.model import build_model
+from finetune.config.compose import configure
+from finetune.config.errors import ConfigError
+from finetune.models.feature_levels import feature_levels
 from finetune.models.neck import PyramidNeck
 
 CASES = {
@@ -61,9 +62,9 @@ def test_interpolation_keeps_a_ramp_a_ramp() -> None:
 def test_a_training_is_told_where_nothing_would_be_learned(name: str, head: str) -> None:
     words = ["backbone=timm", f"backbone.name={name}", "backbone.weights=none", f"head={head}", "backbone.neck=learned"]
     with pytest.raises(ConfigError, match=rf"backbone\.neck=learned has no effect: .*{name} that head={head} reads"):
-        build.model(configure(words, "train"), ["a", "b"])
+        build_model(configure(words, "train"), ["a", "b"])
     assert len(
-        build.model(configure([*words, "head=fpn", "backbone.name=test_vit"], "train"), ["a", "b"]).neck.scalings
+        build_model(configure([*words, "head=fpn", "backbone.name=test_vit"], "train"), ["a", "b"]).neck.scalings
     )
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from finetune import build
-from finetune.config import configure
+from finetune.builders.model import build_model, build_model_from
+from finetune.config.compose import configure
 from finetune.models import Backbone, Segmenter
 
 TINY = "test_resnet.r160_in1k"
@@ -36,11 +36,11 @@ def test_one_of_both_may_be_said() -> None:
 def test_a_training_takes_them_from_its_config_and_no_other_model_changes_them() -> None:
     words = ["backbone=timm", f"backbone.name={TINY}", "backbone.weights=none", "head=linear"]
     said = configure([*words, f"backbone.mean={MEAN}", f"backbone.std={STD}", "init_from=other"], "train")
-    assert build.model(said, ["a", "b"]).config()["mean"] == pytest.approx(MEAN)
+    assert build_model(said, ["a", "b"]).config()["mean"] == pytest.approx(MEAN)
     other = Segmenter(TINY, "linear", 2, weights="none", mean=[0.7] * 3, std=[0.2] * 3)
-    assert build.model_from(said, ["a", "b"], other)[0].config()["mean"] == pytest.approx(MEAN)
+    assert build_model_from(said, ["a", "b"], other)[0].config()["mean"] == pytest.approx(MEAN)
     usual = configure([*words, "init_from=other"], "train")
-    assert build.model_from(usual, ["a", "b"], other)[0].config()["mean"] == pytest.approx([0.7] * 3)
+    assert build_model_from(usual, ["a", "b"], other)[0].config()["mean"] == pytest.approx([0.7] * 3)
 
 
 def test_channels_beyond_red_green_and_blue_take_their_average() -> None:

@@ -6,9 +6,9 @@ import pytest
 import segmentation_models_pytorch as smp
 import torch
 
-from finetune import build
-from finetune.check import check_head
-from finetune.config import configure
+from finetune.builders.checks.training import check_head
+from finetune.builders.model import build_model
+from finetune.config.compose import configure
 from finetune.models import HEADS, Segmenter
 from tests.models.heads.pyramids import SMALL
 from tests.models.test_segmenter import trained_by
@@ -69,8 +69,8 @@ def test_a_model_is_built_again_with_its_output_stride() -> None:
 
 def test_a_training_takes_it_from_its_config() -> None:
     words = ["backbone=timm", f"backbone.name={TINY}", "backbone.weights=none", "head=upernet"]
-    assert build.model(configure(words, "train"), ["a", "b"]).neck.strides[-1] == 32
-    dilated = build.model(configure([*words, "backbone.output_stride=8"], "train"), ["a", "b"])
+    assert build_model(configure(words, "train"), ["a", "b"]).neck.strides[-1] == 32
+    dilated = build_model(configure([*words, "backbone.output_stride=8"], "train"), ["a", "b"])
     assert dilated.neck.strides[-1] == 8
 
 

@@ -14,9 +14,9 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from finetune.callbacks import EMA, SWA, Checkpoint, EarlyStopping, Interrupted, Interruption, IoU, MetricsCSV, Tuning
+from finetune.checkpoints.checkpoint_io import CheckpointFiles
 from finetune.data import Augment, DrawnDataset
 from finetune.data.module import SegmentationData
-from finetune.storage import CheckpointFiles
 from finetune.tuning.plan import Plan, Rule
 from tests.tasks.tiny_run import Sizes, tiny_task, tiny_trainer
 

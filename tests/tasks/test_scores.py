@@ -15,7 +15,7 @@ from finetune.data import CLASS_NAMES
 from finetune.losses import SegmentationLoss
 from finetune.models import Segmenter
 from finetune.tasks.semantic import LossMean
-from tests.tasks.many_ranks import BATCH_SIZES, EPOCHS, LENGTHS, USUAL, WORLD_SIZES, Mixed, fixed_task, results
+from tests.engine.many_ranks import BATCH_SIZES, EPOCHS, LENGTHS, USUAL, WORLD_SIZES, Mixed, fixed_task, results
 
 CASES = list(product(LENGTHS, BATCH_SIZES))
 SEVERAL = WORLD_SIZES[1:]

@@ -12,10 +12,10 @@ import lightning.pytorch as pl
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-import finetune.callbacks.tuning as tuning_callback
-from finetune import build
+import finetune.callbacks.apply_plan as tuning_callback
+from finetune.builders.task import assemble_task
 from finetune.callbacks import IoU, Tuning
-from finetune.config import compose, plain
+from finetune.config.compose import compose, plain
 from finetune.data import CLASS_NAMES, DrawnDataset, Key
 from finetune.data.dataset import Sample
 from finetune.data.module import SegmentationData
@@ -72,7 +72,7 @@ def task(preset: str, backbone: str = "test_convnext.r160_in1k", loss: str = "ce
     small = {"pyramid_channels": 32, "segmentation_channels": 64, "dropout": 0.0}
     model = Segmenter(backbone, "fpn", CLASS_NAMES, weights="none", head_options=small, lora=config["tuning"]["lora"])
     weights = torch.linspace(0.5, 2, len(CLASS_NAMES))
-    return build.untrained_task(config, model, SegmentationLoss(loss, class_weights=weights, **LOSSES[loss]), 255)
+    return assemble_task(config, model, SegmentationLoss(loss, class_weights=weights, **LOSSES[loss]), 255)
 
 
 def data(ranks: int) -> SegmentationData:

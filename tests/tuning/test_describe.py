@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from finetune.tuning.describe import describe, describe_change
-from finetune.tuning.layout import Place, layout
+from finetune.tuning.parameter_info import Place, layout
 from finetune.tuning.plan import Plan, Rule
 from finetune.tuning.timing import Timeline
 

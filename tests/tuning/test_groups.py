@@ -12,7 +12,7 @@ from torch import nn
 from finetune.models import Segmenter
 from finetune.tasks import SemanticTask
 from finetune.tuning.groups import Group, optimizer_groups, parameter_groups
-from finetune.tuning.layout import layout
+from finetune.tuning.parameter_info import layout
 from finetune.tuning.plan import Plan, Rule
 
 LR, DECAY = 0.01, 0.05

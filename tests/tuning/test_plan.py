@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from finetune.models import Segmenter
-from finetune.tuning.layout import Place, PlanError, layout
+from finetune.tuning.parameter_info import Place, PlanError, layout
 from finetune.tuning.plan import Assignment, Plan, Rule, Stall
 
 NAMES = [

@@ -23,7 +23,7 @@ from torch.optim.lr_scheduler import (
     StepLR,
 )
 
-from finetune.tuning.curves import (
+from finetune.tuning.lr_curves import (
     constant,
     cosine,
     cosine_restarts,

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from finetune.tuning.layout import PlanError
+from finetune.tuning.parameter_info import PlanError
 from finetune.tuning.plan import Assignment, Rule
-from finetune.tuning.scenarios import assumed, check_timing, soonest
+from finetune.tuning.plan_feasibility import assumed, check_timing, soonest
 from finetune.tuning.timing import (
     NEVER,
     Timeline,

@@ -4,8 +4,8 @@ from torch import Tensor, nn
 
 from finetune.models.heads.classifier import classifier
 from finetune.models.heads.fcn import Convolutions
-from finetune.models.heads.options import check_choice, check_counts, check_share
 from finetune.models.heads.pyramid import COARSE, Pyramid, like_images
+from finetune.models.heads.validation import check_choice, check_counts, check_share
 
 
 class AuxiliaryHead(nn.Module):

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from segmentation_models_pytorch.base.heads import SegmentationHead
 from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3Decoder
 
-from finetune.models.heads.options import check_counts, check_flags, check_length, check_share
 from finetune.models.heads.pyramid import Parts, Pyramid
+from finetune.models.heads.validation import check_counts, check_flags, check_length, check_share
 
 RATES = 3
 

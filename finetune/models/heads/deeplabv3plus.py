@@ -7,8 +7,8 @@ from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3Plus
 from torch import nn
 
 from finetune.models.heads.deeplabv3 import RATES
-from finetune.models.heads.options import check_counts, check_flags, check_length, check_share
 from finetune.models.heads.pyramid import Parts, Pyramid
+from finetune.models.heads.validation import check_counts, check_flags, check_length, check_share
 
 
 def deeplabv3plus(

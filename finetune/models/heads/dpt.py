@@ -6,8 +6,8 @@ from typing import Any
 from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder, DPTSegmentationHead
 from torch import Tensor
 
-from finetune.models.heads.options import check_choice, check_counts, check_length
 from finetune.models.heads.pyramid import COARSE, Parts, Pyramid
+from finetune.models.heads.validation import check_choice, check_counts, check_length
 
 
 def dpt(

@@ -5,8 +5,8 @@ from segmentation_models_pytorch.base.modules import Conv2dReLU
 from torch import Tensor, nn
 
 from finetune.models.heads.classifier import classifier
-from finetune.models.heads.options import check_counts, check_flags, check_share
 from finetune.models.heads.pyramid import Parts, Pyramid
+from finetune.models.heads.validation import check_counts, check_flags, check_share
 
 
 def fcn(

@@ -6,8 +6,8 @@ from segmentation_models_pytorch.base.heads import SegmentationHead
 from segmentation_models_pytorch.decoders.fpn.decoder import FPNBlock, FPNDecoder, SegmentationBlock
 from torch import Tensor, nn
 
-from finetune.models.heads.options import check_choice, check_counts, check_interpolation, check_share
 from finetune.models.heads.pyramid import COARSE, Parts, Pyramid
+from finetune.models.heads.validation import check_choice, check_counts, check_interpolation, check_share
 
 GROUPS = 32  # of smp's group norms
 

@@ -6,9 +6,9 @@ from segmentation_models_pytorch.base.modules import Conv2dReLU
 from torch import Tensor, nn
 
 from finetune.models.heads.classifier import classifier
-from finetune.models.heads.concatenation import chosen_levels, concatenate
-from finetune.models.heads.options import check_counts
+from finetune.models.heads.concat_features import chosen_levels, concatenate
 from finetune.models.heads.pyramid import Parts, Pyramid
+from finetune.models.heads.validation import check_counts
 
 
 def hrnet(pyramid: Pyramid, classes: int, channels: int | None = 512, strides: Sequence[int] = (4, 8, 16, 32)) -> Parts:

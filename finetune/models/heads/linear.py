@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from finetune.models.heads.classifier import classifier
-from finetune.models.heads.concatenation import chosen_levels, concatenate
+from finetune.models.heads.concat_features import chosen_levels, concatenate
 from finetune.models.heads.pyramid import Parts, Pyramid
 
 

@@ -3,8 +3,8 @@
 from segmentation_models_pytorch.base.heads import SegmentationHead
 from segmentation_models_pytorch.decoders.linknet.decoder import LinknetDecoder
 
-from finetune.models.heads.options import Norm, check_counts, check_norm
 from finetune.models.heads.pyramid import ALL, Parts, Pyramid
+from finetune.models.heads.validation import Norm, check_counts, check_norm
 
 
 def linknet(

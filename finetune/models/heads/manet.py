@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from segmentation_models_pytorch.base.heads import SegmentationHead
 from segmentation_models_pytorch.decoders.manet.decoder import MAnetDecoder
 
-from finetune.models.heads.options import Norm, check_counts, check_depth, check_interpolation, check_norm
 from finetune.models.heads.pyramid import ALL, Parts, Pyramid
+from finetune.models.heads.validation import Norm, check_counts, check_depth, check_interpolation, check_norm
 
 
 def manet(

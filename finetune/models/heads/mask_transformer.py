@@ -6,8 +6,8 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from finetune.models.heads.options import check_counts, check_share
 from finetune.models.heads.pyramid import Parts, Pyramid
+from finetune.models.heads.validation import check_counts, check_share
 
 SCALE = 10.0  # to begin with, from a cosine to logits
 

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from finetune.models.heads.classifier import classifier
-from finetune.models.heads.concatenation import chosen_levels, concatenate
-from finetune.models.heads.options import check_counts, check_share
+from finetune.models.heads.concat_features import chosen_levels, concatenate
 from finetune.models.heads.pyramid import Parts, Pyramid, like_images
+from finetune.models.heads.validation import check_counts, check_share
 
 
 def ocr(

@@ -5,8 +5,8 @@ from segmentation_models_pytorch.decoders.pan.decoder import FPABlock, PANDecode
 from torch import Tensor
 from torch.nn import functional as F
 
-from finetune.models.heads.options import check_counts, check_interpolation
 from finetune.models.heads.pyramid import COARSE, Parts, Pyramid
+from finetune.models.heads.validation import check_counts, check_interpolation
 
 LEAST = 8  # pixels that three poolings need
 

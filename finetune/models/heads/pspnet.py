@@ -7,8 +7,8 @@ from segmentation_models_pytorch.base.modules import Conv2dReLU
 from segmentation_models_pytorch.decoders.pspnet.decoder import PSPDecoder
 from torch import Tensor
 
-from finetune.models.heads.options import Norm, check_counts, check_norm, check_share
 from finetune.models.heads.pyramid import Parts, Pyramid
+from finetune.models.heads.validation import Norm, check_counts, check_norm, check_share
 
 POOLINGS = 4  # to 1, 2, 3 and 6 pixels
 

@@ -3,8 +3,8 @@
 from segmentation_models_pytorch.base.heads import SegmentationHead
 from segmentation_models_pytorch.decoders.segformer.decoder import SegformerDecoder
 
-from finetune.models.heads.options import check_counts
 from finetune.models.heads.pyramid import ALL, COARSE, Parts, Pyramid
+from finetune.models.heads.validation import check_counts
 
 
 def segformer(pyramid: Pyramid, classes: int, segmentation_channels: int = 256) -> Parts:

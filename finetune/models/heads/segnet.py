@@ -7,8 +7,8 @@ from segmentation_models_pytorch.base.modules import Conv2dReLU
 from torch import Tensor, nn
 
 from finetune.models.heads.classifier import classifier
-from finetune.models.heads.options import check_length
 from finetune.models.heads.pyramid import Parts, Pyramid
+from finetune.models.heads.validation import check_length
 
 
 def segnet(pyramid: Pyramid, classes: int, convolutions: Sequence[int] = (3, 3, 3, 2, 1)) -> Parts:

@@ -7,8 +7,8 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
 from finetune.models.heads.classifier import classifier
-from finetune.models.heads.options import check_counts
 from finetune.models.heads.pyramid import Parts, Pyramid
+from finetune.models.heads.validation import check_counts
 
 
 def setr_pup(pyramid: Pyramid, classes: int, channels: int = 256, stride: int = 16) -> Parts:

@@ -7,7 +7,8 @@ from segmentation_models_pytorch.base.heads import SegmentationHead
 from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 from torch import Tensor, nn
 
-from finetune.models.heads.options import (
+from finetune.models.heads.pyramid import ALL, Parts, Pyramid, like_images
+from finetune.models.heads.validation import (
     Norm,
     check_attention,
     check_depth,
@@ -15,7 +16,6 @@ from finetune.models.heads.options import (
     check_interpolation,
     check_norm,
 )
-from finetune.models.heads.pyramid import ALL, Parts, Pyramid, like_images
 
 
 def unet(

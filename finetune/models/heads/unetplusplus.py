@@ -6,7 +6,8 @@ from segmentation_models_pytorch.base.heads import SegmentationHead
 from segmentation_models_pytorch.decoders.unetplusplus.decoder import UnetPlusPlusDecoder
 from torch import nn
 
-from finetune.models.heads.options import (
+from finetune.models.heads.pyramid import ALL, Parts, Pyramid
+from finetune.models.heads.validation import (
     Norm,
     check_attention,
     check_depth,
@@ -14,7 +15,6 @@ from finetune.models.heads.options import (
     check_interpolation,
     check_norm,
 )
-from finetune.models.heads.pyramid import ALL, Parts, Pyramid
 
 
 def unetplusplus(

@@ -3,8 +3,8 @@
 from segmentation_models_pytorch.base.heads import SegmentationHead
 from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
 
-from finetune.models.heads.options import Norm, check_counts, check_norm
 from finetune.models.heads.pyramid import COARSE, Parts, Pyramid
+from finetune.models.heads.validation import Norm, check_counts, check_norm
 
 
 def upernet(

@@ -8,8 +8,8 @@ import torch
 from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder
 
 from finetune.models import Segmenter
+from finetune.models.features import read_tokens
 from finetune.models.heads import HEADS, Pyramid
-from finetune.models.reading import read_tokens
 from tests.models.heads.pyramids import SMALL, WITH_STRIDE_2, build, draw, logits, pyramid_for, settle
 
 TOKENS = Pyramid(WITH_STRIDE_2, (1, 2, 4, 8, 16, 32), tokens=2)

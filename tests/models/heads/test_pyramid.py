@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from finetune.models.heads.concatenation import chosen_levels, concatenate
+from finetune.models.heads.concat_features import chosen_levels, concatenate
 from finetune.models.heads.pyramid import Pyramid, levels_read, like_images
 
 PLAIN = Pyramid((3, 8, 16, 24, 32, 40), (1, 2, 4, 8, 16, 32))

@@ -1,0 +1,1 @@
+"""Check a config before anything is built or written."""

@@ -1,0 +1,83 @@
+"""Lightning's Trainer as a config describes it."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lightning.pytorch as pl
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.loggers import Logger
+
+from finetune.builders.devices import runs_on_cpu
+from finetune.builders.targets import check_target
+from finetune.callbacks import Interruption, Tuning
+from finetune.checkpoints.checkpoint_io import CheckpointFiles
+from finetune.config.errors import ConfigError
+from finetune.config.options import Config
+from finetune.engine.fsdp_strategy import FullySharded
+from finetune.engine.loggers import continued
+from finetune.engine.precision import CPUMixedPrecision
+from finetune.engine.sync_batchnorm import SyncBatchNorm
+
+C = TypeVar("C", bound=pl.Callback)
+
+
+def build_trainer(config: Config, folder: Path, step: int | None = None) -> pl.Trainer:
+    """Lightning's Trainer with the configured callbacks and loggers, writing below the run folder.
+
+    Args:
+        config: of a training.
+        folder: of the run.
+        step: behind which the training goes on; None for a new one.
+
+    Raises:
+        ConfigError: a setting that Lightning, or a callback, does not take.
+    """
+    try:
+        callbacks = [
+            _made(entry, pl.Callback, f"callbacks.{name}") for name, entry in config["callbacks"].items() if entry
+        ]
+        entries = continued(config["logger"] or {}, step) if step is not None else config["logger"] or {}
+        loggers = [_made(entry, Logger, f"logger.{name}") for name, entry in entries.items() if entry]
+        return pl.Trainer(
+            **{
+                "num_sanity_val_steps": 0,  # every file was looked at already
+                "use_distributed_sampler": False,  # our samplers shard without padding
+                "enable_model_summary": False,  # the plan says more
+                "enable_progress_bar": any(isinstance(callback, ProgressBar) for callback in callbacks),
+                "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
+                **config["trainer"],
+                "sync_batchnorm": False,  # ours is among the plugins
+                **_plugins(config["trainer"]),
+                **({"strategy": FullySharded()} if config["trainer"]["strategy"] == "fsdp2" else {}),
+            },
+            callbacks=[Tuning(), *callbacks, Interruption()],
+            logger=loggers or False,
+            default_root_dir=folder,
+        )
+    except ConfigError:
+        raise
+    except (ValueError, TypeError, HydraException, MisconfigurationException) as error:
+        raise ConfigError(f"trainer, callbacks or logger: {error}") from error
+
+
+def _plugins(settings: Config) -> Config:
+    """The Trainer's arguments for its precision, for how its files are written, and for norms over all devices."""
+    plugins: list[Any] = [CheckpointFiles(), *([SyncBatchNorm()] if settings.get("sync_batchnorm") else [])]
+    fsdp2 = settings["strategy"] == "fsdp2"  # which has a precision of its own
+    if settings["precision"] == "bf16-mixed" and runs_on_cpu(settings) and not fsdp2:
+        return {"precision": None, "plugins": [*plugins, CPUMixedPrecision()]}
+    return {"plugins": plugins}
+
+
+def _made(entry: Config, kind: type[Any], key: str) -> Any:
+    check_target(entry, kind, key)
+    return instantiate(entry)
+
+
+def find_callback(trainer: pl.Trainer, kind: type[C]) -> C | None:
+    """The trainer's first callback of a kind, or None."""
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # missing in the class
+    return next((callback for callback in callbacks if isinstance(callback, kind)), None)

@@ -1,0 +1,1 @@
+"""Checkpoint files and finished models on disk."""

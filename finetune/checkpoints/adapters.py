@@ -1,0 +1,125 @@
+"""Low-rank adapters on disk: a few megabytes beside the pretrained weights that they belong to."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from finetune.io.atomic_write import write_together
+from finetune.io.messages import shortlist
+from finetune.io.safe_files import inside, read_json, read_tensors
+from finetune.models import Segmenter
+from finetune.models.lora import ADAPTER, adapted_layers
+from finetune.models.memory_limit import SizeLimit
+
+FILE = "adapters.safetensors"
+LARGEST = 2**31  # numbers in a model below adapters, whose size no file here tells; timm's largest pyramid has 10**9
+
+
+def save_adapters(folder: Path, model: Segmenter, trained: Collection[str] = ()) -> None:
+    """Write `adapters.safetensors`, with decoder, head and statistics in it, and the `config.json` to use them.
+
+    Args:
+        folder: made if need be.
+        model: whose backbone has adapters.
+        trained: full names of parameters that trained; those of the backbone are kept too.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: t.detach().cpu().contiguous() for name, t in adapter_state(model, trained).items()}
+    kept, weights = sorted(pretrained_parameters(model) - set(trained)), model.backbone.weights
+    weights = str(Path(weights).resolve()) if Path(weights).is_file() else weights
+    facts = {"weights": weights, "pretrained": kept, "checksum": _checksum(model, kept)}
+    text = json.dumps({"model": model.config(), **facts}, indent=2) + "\n"
+    writers: dict[str, Callable[[Path], object]] = {
+        FILE: lambda part: save_file(state, part, metadata={"format": "pt"}),
+        "config.json": lambda part: part.write_text(text),
+    }
+    write_together(folder, writers)
+
+
+def load_adapters(folder: Path) -> Segmenter:
+    """The model of `save_adapters`, its pretrained weights taken from where they came from then.
+
+    Those are timm's own, a known package's, or a file of this machine; none is fetched from an address.
+
+    Raises:
+        ValueError: weights that cannot be had, are not the same as then, or adapters that do not fit.
+    """
+    config = read_json(inside(folder / "config.json", folder))
+    if not isinstance(config, dict) or not {"model", "weights", "pretrained", "checksum"} <= set(config):
+        raise ValueError(f"'{folder / 'config.json'}' was not written beside adapters; it lacks 'weights' or others.")
+    with SizeLimit(LARGEST):
+        model = Segmenter.from_config(config["model"], weights=str(config["weights"]))
+        model.backbone.picture()  # counts too: a stranger may have chosen a size to which every image would be brought
+    load_adapter_state(model, read_tensors(inside(folder / FILE, folder)))
+    if _checksum(model, config["pretrained"]) != config["checksum"]:
+        raise ValueError(
+            f"the pretrained weights '{config['weights']}' are not those that the adapters in '{folder}' were trained "
+            f"with. Get the same ones, or use the run's model/ folder, which holds all weights."
+        )
+    return model.eval()
+
+
+def _checksum(model: Segmenter, names: Collection[str]) -> str:
+    digest, parameters = hashlib.sha256(), dict(model.named_parameters())
+    for name in names:
+        digest.update(parameters[name].detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def adapter_state(model: "Segmenter", trained: Collection[str] = ()) -> dict[str, Tensor]:
+    """What a model holds beyond the pretrained parameters of its backbone.
+
+    That is the adapters with their scales, decoder and head whole, and every buffer, because batch-norm statistics
+    move without being trained. Like those of a `state_dict`, the tensors are the model's own and not copies.
+
+    Args:
+        model: whose backbone has adapters.
+        trained: full names of parameters that trained; those of the backbone, such as its norms, are kept then.
+
+    Raises:
+        ValueError: the backbone has no adapters, or the model has no parameter of a name that `trained` holds.
+    """
+    if not adapted_layers(model.backbone):
+        raise ValueError("the backbone has no adapters, so its weights may differ anywhere; keep the whole state_dict.")
+    state, left_out = model.state_dict(), pretrained_parameters(model) - set(trained)
+    if unknown := [name for name in trained if name not in state]:
+        raise ValueError(f"trained={shortlist(unknown, 4)}: the model has no such parameters. Give their full names.")
+    return {name: tensor for name, tensor in state.items() if name not in left_out}
+
+
+def load_adapter_state(model: "Segmenter", state: Mapping[str, Tensor]) -> None:
+    """Make a model with the same pretrained backbone into the one that `adapter_state` was taken of.
+
+    Args:
+        model: made like that one, with the same weights, and adapted with the same rank and targets; alpha is in
+            the state.
+        state: from `adapter_state`.
+
+    Raises:
+        ValueError: the state lacks tensors, or has ones that the model has not, or not in that shape; the model is
+            left as it was.
+    """
+    own = model.state_dict()
+    missing = [name for name in own.keys() - pretrained_parameters(model) if name not in state]
+    unexpected = [name for name in state if name not in own]
+    misshapen = [name for name in state.keys() & own.keys() if state[name].shape != own[name].shape]
+    faults = {"lacks": missing, "has, and the model has not,": unexpected, "has in another shape": misshapen}
+    if found := [
+        f"{what} {len(names)} tensors ({shortlist(sorted(names), 4)})" for what, names in faults.items() if names
+    ]:
+        raise ValueError(
+            f"the adapters do not fit the model: the state {'; it '.join(found)}. Make the model with the same "
+            f"backbone, head and classes, and call add_lora on its backbone with the same rank and targets."
+        )
+    model.load_state_dict(state, strict=False)
+
+
+def pretrained_parameters(model: "Segmenter") -> set[str]:
+    """Names of the backbone's parameters that come with its weights."""
+    return {f"backbone.{name}" for name, _ in model.backbone.named_parameters() if not re.search(ADAPTER, name)}

@@ -1,0 +1,183 @@
+"""Finished models on disk: `model.safetensors`, `config.json` and a card; and how they are read back."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from finetune.checkpoints.adapters import FILE as ADAPTERS
+from finetune.checkpoints.adapters import load_adapters
+from finetune.checkpoints.checkpoint_io import whole_beside
+from finetune.io.atomic_write import write_together
+from finetune.io.safe_files import FileError, check_plain, inside, read_json, read_tensors, read_whole
+from finetune.models import Segmenter
+from finetune.models.memory_limit import SizeLimit
+
+FORMAT = 1
+DISTRIBUTION = "finetune-seg"
+SPARE = 2**24  # numbers that a model may have beyond the bytes of its weights file: what it computes with and rebuilds
+
+
+class ModelError(ValueError):
+    """A path that holds no model of ours, or one that cannot be read safely."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A model that was read from disk.
+
+    Attributes:
+        model: in eval mode, on the CPU.
+        data: what it knows of its data, such as `ignore_index`; empty for a training checkpoint.
+    """
+
+    model: Segmenter
+    data: dict[str, Any]
+
+
+def save_model(folder: Path, model: Segmenter, data: Mapping[str, Any], scores: Mapping[str, float]) -> None:
+    """Write a model folder; what was there stays until all of the new one is on the disk.
+
+    Args:
+        folder: made if need be.
+        model: whose weights and config are kept.
+        data: plain facts about the data, such as `ignore_index`.
+        scores: name -> value, for the card.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    config = {
+        "format": FORMAT,
+        "made_by": f"{DISTRIBUTION} {version(DISTRIBUTION)}",
+        "model": model.config(),
+        "data": dict(data),
+        "scores": {name: round(value, 6) for name, value in scores.items()},
+    }
+    writers: dict[str, Callable[[Path], object]] = {
+        "model.safetensors": lambda part: save_file(state, part, metadata={"format": "pt"}),
+        "config.json": lambda part: part.write_text(json.dumps(config, indent=2) + "\n"),
+        "README.md": lambda part: part.write_text(_card(model, scores)),
+    }
+    write_together(folder, writers)
+
+
+def load_model(path: Path) -> Saved:
+    """A model from a run folder, its `model/` or `adapters/` folder, or a checkpoint file.
+
+    Nothing of the file is executed: weights are read as plain tensors and names are looked up in our own tables. Only
+    files below the path are read, and the model does not grow far beyond its weights file. The pretrained weights
+    below adapters come from where the adapters' config says.
+
+    Raises:
+        ModelError: no model there, or one that is damaged, made for something else, or not safe to read.
+    """
+    try:
+        return _load(path)
+    except ModelError:
+        raise
+    except (OSError, ValueError) as error:
+        raise ModelError(str(error)) from error
+
+
+def _load(path: Path) -> Saved:
+    folder = path / "model" if (path / "model" / "config.json").is_file() else path
+    if (folder / ADAPTERS).is_file():
+        return Saved(_load_adapters(inside(folder, path)), {})
+    if (folder / "config.json").is_file():
+        return _load_folder(folder, path)
+    if path.is_dir() and (path / "checkpoints" / "best.ckpt").is_file():
+        return _load_checkpoint(inside(path / "checkpoints" / "best.ckpt", path))  # a run that was cut off
+    if path.is_file():
+        return _load_checkpoint(path)
+    raise ModelError(
+        f"no model at '{path}'. Expected a run folder (with model/ or checkpoints/best.ckpt in it), a model folder "
+        f"(with config.json and model.safetensors), or a .ckpt file."
+    )
+
+
+def _load_adapters(folder: Path) -> Segmenter:
+    try:
+        return load_adapters(folder)
+    except Exception as error:  # settings that make no sense fail in many ways
+        raise ModelError(f"the adapters in '{folder}' cannot be used: {error}") from error
+
+
+def _load_folder(folder: Path, root: Path) -> Saved:
+    config = read_json(inside(folder / "config.json", root))
+    weights = inside(folder / "model.safetensors", root)
+    state = read_tensors(weights)
+    if not isinstance(config, dict) or not {"format", "model", "data"} <= set(config):
+        raise ModelError(
+            f"'{folder / 'config.json'}' lacks 'format', 'model' or 'data'; it is not one of ours, or damaged."
+        )
+    if config["format"] != FORMAT:
+        raise ModelError(f"'{folder}' has format {config['format']}; this version reads format {FORMAT}.")
+    if not isinstance(config["data"], dict):
+        raise ModelError(f"'{folder / 'config.json'}' has data={config['data']!r}; expected a group of settings.")
+    return Saved(_build(config["model"], state, weights), config["data"])
+
+
+def _load_checkpoint(path: Path) -> Saved:
+    try:
+        content = read_whole(path)
+    except FileError as error:
+        other = whole_beside(path)
+        raise ModelError(f"{error} The next one that is whole: '{other}'." if other else str(error)) from error
+    if not isinstance(content, dict) or not {"model_config", "state_dict"} <= set(content):
+        raise ModelError(f"'{path}' was not written by this toolkit: it lacks 'model_config' or 'state_dict'.")
+    config, state, prefix = content["model_config"], content["state_dict"], "model."
+    check_plain(config, path, "model_config")
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise ModelError(f"'{path}' has a 'state_dict' that is no mapping of names to tensors.")
+    state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    return Saved(_build(config, state, path), {})
+
+
+def _build(config: Mapping[str, Any], state: Mapping[str, Any], path: Path) -> Segmenter:
+    """The model of a config, with the weights that were read from a file."""
+    try:
+        model = empty_model(config, path)
+        model.load_state_dict(state)
+    except Exception as error:  # settings that make no sense fail in many ways
+        raise ModelError(f"the weights in '{path}' do not fit the model described there: {error}") from error
+    return model.eval()
+
+
+def empty_model(config: Mapping[str, Any], path: Path) -> Segmenter:
+    """The model of a config, to be filled with weights from a file, which cannot make it much larger than itself."""
+    with SizeLimit(path.stat().st_size + SPARE):
+        model = Segmenter.from_config(config)
+        model.backbone.picture()  # counts too: a stranger may have chosen a size to which every image would be brought
+    return model
+
+
+def _card(model: Segmenter, scores: Mapping[str, float]) -> str:
+    config = model.config()
+    lines = [f"- {name}: {value:.4f}" for name, value in scores.items()]
+    return "\n".join(
+        [
+            f"# {config['backbone']} with a {config['head']} head",
+            "",
+            f"Segments images into {model.classes} classes: {', '.join(model.class_names)}.",
+            "",
+            "## Use",
+            "```python",
+            "import finetune",
+            'masks = finetune.load("path/of/this/folder").predict("photos/")',
+            "```",
+            "",
+            "## Scores",
+            "`iou` is of the whole set, averaged over the classes present.",
+            "",
+            *(lines or ["not evaluated"]),
+            "",
+            "## Limits",
+            "It was fine-tuned on one data set; how well it does on other images has not been measured.",
+            f"The backbone's pretrained weights have the licence: {config['weights_license']}.",
+            "",
+        ]
+    )

@@ -1,0 +1,142 @@
+"""What the command `evaluate` does: any run on any data."""
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from omegaconf import DictConfig
+
+from finetune.builders.data import Data, assigned, drawn_data, folder_data, found_records
+from finetune.builders.devices import resolve_precision
+from finetune.builders.trainer import build_trainer, find_callback
+from finetune.callbacks import IoU
+from finetune.checkpoints.saved_model import Saved, load_model
+from finetune.config.compose import compose, configure, plain, required
+from finetune.config.errors import ConfigError, usage
+from finetune.data.module import SegmentationData
+from finetune.reports.evaluation import write_evaluation
+from finetune.runs.console import speak
+from finetune.runs.folder import check_new, free_folder, run_folder
+from finetune.runs.saved_config import read_config
+from finetune.runs.signals import ended_with, listening
+from finetune.tasks import SemanticTask
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of a model on a data set.
+
+    Attributes:
+        folder: tables and pictures.
+        scores: name -> value.
+        matrix: counts (K, K), int64; rows are the truth.
+    """
+
+    folder: Path
+    scores: dict[str, float]
+    matrix: torch.Tensor
+
+
+@listening()
+def evaluate(*words: str | DictConfig) -> Evaluation:
+    """Score a run on its own data, or on any other.
+
+    Args:
+        words: the words of `finetune evaluate`, such as `run=DIR data.root=photos`; or one composed config.
+
+    Raises:
+        ConfigError: no model there, or data that does not suit it.
+    """
+    config = configure(words, "evaluate")
+    speak()
+    path = Path(required(config, "run"))
+    with usage():
+        if config["output"]:
+            check_new(Path(config["output"]))
+        saved = load_model(path)
+        data, split = evaluation_data(path, config, saved)
+        home = run_folder(path) or Path()
+        folder = Path(config["output"]) if config["output"] else free_folder(home / "evaluation" / split)
+        config["trainer"]["precision"] = resolve_precision(config["trainer"])
+        trainer = build_trainer({**config, "callbacks": IOU, "logger": {}}, folder)
+        dataset = data.datasets[split]
+        batch_size = 4 if config["data"]["batch_size"] is None else config["data"]["batch_size"]
+        loaders = SegmentationData(dataset, dataset, dataset, batch_size)
+    with ended_with(trainer):
+        matrix = score(trainer, SemanticTask(saved.model, ignore_index=data.ignore_index), loaders, "test")
+    scores = write_evaluation(folder, matrix, data.classes)
+    logger.info(f"{split}/iou {scores['iou']:.4f} over {data.sizes()[split]:,} images; tables and pictures in {folder}")
+    return Evaluation(folder, scores, matrix)
+
+
+IOU = {"iou": {"_target_": "finetune.callbacks.IoU"}}
+
+
+def score(trainer: pl.Trainer, task: SemanticTask, loaders: SegmentationData, split: str) -> torch.Tensor:
+    """The confusion matrix (K, K) of a model on the `test` or `val` loader, summed over all ranks."""
+    with warnings.catch_warnings():
+        # our shards never overlap, which is what this warning is about
+        warnings.filterwarnings("ignore", ".*it is recommended to use `Trainer\\(devices=1.*")
+        run = trainer.test if split == "test" else trainer.validate
+        run(task, datamodule=loaders, verbose=False)
+    counter = find_callback(trainer, IoU)
+    return task.epoch_matrix().cpu() if counter is None or counter.matrix is None else counter.matrix
+
+
+def evaluation_data(path: Path, config: Mapping[str, Any], saved: Saved) -> tuple[Data, str]:
+    """The data to evaluate on, and the name of its split.
+
+    What the config leaves open is as the run was trained; a folder of other images without a split is taken whole.
+
+    Raises:
+        ConfigError: other classes than the model's, or a split that is not there.
+    """
+    home, classes = run_folder(path), saved.model.class_names
+    trained = read_config(home) if home else plain(compose("data=folder"))
+    given = {key: value for key, value in config["data"].items() if value is not None}
+    kind = given.get("kind") or ("folder" if "root" in given else trained["data"]["kind"])
+    other = plain(compose("data=folder"))["data"] if kind == "folder" and trained["data"]["kind"] != "folder" else {}
+    settings = {**trained["data"], **other, **saved.data, **given, "kind": kind, "classes": list(classes)}
+    _check_classes(given.get("classes"), classes)
+    if settings["kind"] == "drawn":
+        data = drawn_data(settings, trained["seed"])
+        split = _choose(config["split"], list(data.datasets))
+        return data, split
+    records = found_records(settings)
+    own = str(home / "splits.csv") if home is not None and "root" not in given else None
+    splits = settings.get("splits") or own
+    if splits is not None:
+        records = assigned(records, splits)
+    split = _choose(config["split"], [record.split for record in records])
+    chosen = [replace(record, split=split) for record in records if split in ("all", record.split)]
+    return folder_data(settings, chosen, saved.model.backbone.in_channels, trained["seed"]), split
+
+
+def _check_classes(given: int | Sequence[str] | None, classes: Sequence[str]) -> None:
+    count = given if isinstance(given, int) or given is None else len(given)
+    if count == len(classes) and isinstance(given, list) and given != list(classes):
+        raise ConfigError(
+            f"the model's classes are {', '.join(classes)}, but data.classes says {', '.join(map(str, given))}. "
+            f"Their order is that of the labels in the masks; leave data.classes out to take the model's."
+        )
+    if count is not None and count != len(classes):
+        raise ConfigError(
+            f"the model knows {len(classes)} classes ({', '.join(classes)}), but data.classes declares {count}. "
+            f"Evaluate on masks of the model's classes, and leave data.classes out; or train for the new ones."
+        )
+
+
+def _choose(wanted: str | None, found: Sequence[str]) -> str:
+    there = [name for name in ("test", "val", "train") if name in found]
+    if wanted is None:
+        return there[0] if there else "all"
+    if wanted not in (*there, "all"):
+        raise ConfigError(f"split='{wanted}' is not there; the data has {', '.join([*there, 'all'])}.")
+    return wanted

@@ -1,0 +1,44 @@
+"""What the command `predict` does, and `load` for what a training leaves."""
+
+import logging
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from finetune.checkpoints.saved_model import load_model
+from finetune.config.compose import configure, required
+from finetune.config.errors import usage
+from finetune.inference import Predictor
+from finetune.runs.console import speak
+from finetune.runs.folder import check_new
+
+logger = logging.getLogger(__name__)
+
+
+def predict(*words: str | DictConfig) -> list[Path]:
+    """Write masks, and overlays if wanted, for images; return the masks' paths.
+
+    Args:
+        words: the words of `finetune predict`, such as `run=DIR input=photos output=masks`.
+    """
+    config = configure(words, "predict")
+    speak()
+    run, source, output = (Path(required(config, key)) for key in ("run", "input", "output"))
+    with usage():
+        check_new(output)
+        predictor = Predictor(load_model(run).model, config["device"])
+        names = predictor.readable(source)
+    written = predictor.predict_files(names, output, config["overlays"])
+    overlays = f", overlays in {output / 'overlays'}" if config["overlays"] else ""
+    logger.info(f"{len(written):,} masks in {output / 'masks'}{overlays}")
+    return written
+
+
+def load(path: str | Path, device: str | None = None) -> Predictor:
+    """A model to predict with, from a run folder, a model folder, or a checkpoint.
+
+    Args:
+        path: such as `run.best` or `outputs/pets/2026-01-31_12-00-00`.
+        device: `cpu`, `cuda`, ...; None takes a GPU if there is one.
+    """
+    return Predictor(load_model(Path(path)).model, device)

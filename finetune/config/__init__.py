@@ -1,0 +1,1 @@
+"""Compose configs from Hydra overrides."""

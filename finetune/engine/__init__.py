@@ -1,0 +1,1 @@
+"""Additions to Lightning: DDP, FSDP2, loop state, precision, loggers."""

@@ -1,0 +1,1 @@
+"""Read untrusted files safely; write files atomically."""

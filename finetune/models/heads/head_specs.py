@@ -1,0 +1,110 @@
+"""The heads that users can name."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from finetune.io.messages import suggest
+from finetune.models.feature_levels import OUTPUT_STRIDES
+from finetune.models.heads.deeplabv3 import deeplabv3
+from finetune.models.heads.deeplabv3plus import deeplabv3plus
+from finetune.models.heads.dpt import dpt
+from finetune.models.heads.fcn import fcn
+from finetune.models.heads.fpn import fpn
+from finetune.models.heads.hrnet import hrnet
+from finetune.models.heads.linear import linear
+from finetune.models.heads.linknet import linknet
+from finetune.models.heads.manet import manet
+from finetune.models.heads.mask_transformer import mask_transformer
+from finetune.models.heads.ocr import ocr
+from finetune.models.heads.pan import pan
+from finetune.models.heads.pspnet import pspnet
+from finetune.models.heads.pyramid import Parts
+from finetune.models.heads.segformer import segformer
+from finetune.models.heads.segnet import segnet
+from finetune.models.heads.setr_pup import setr_pup
+from finetune.models.heads.unet import unet
+from finetune.models.heads.unetplusplus import unetplusplus
+from finetune.models.heads.upernet import upernet
+
+DOUBLING = (32,)  # of decoders that take each map to be half as large as the one before
+
+
+@dataclass(frozen=True)
+class HeadType:
+    """A head that users can name.
+
+    Attributes:
+        build: makes decoder and classifier from a pyramid, a number of classes and the head's options. The decoder
+            turns the pyramid's list into a map (B, C, h, w), the classifier that into logits (B, classes, H, W).
+        output_stride: of the backbone that the head is made for.
+        output_strides: that it takes besides, where a user asks for one.
+        pools_to_a_pixel: batch norm then sees one value an image, so training needs two images a batch.
+        auxiliary: the decoder has `forward_with_auxiliary`, for a loss on more than the last logits.
+        takes_pools: reads the indices of the backbone's max-poolings.
+        takes_tokens: reads prefix tokens where the backbone has some.
+    """
+
+    build: Callable[..., Parts]
+    output_stride: int = 32
+    output_strides: tuple[int, ...] = OUTPUT_STRIDES
+    pools_to_a_pixel: bool = False
+    auxiliary: bool = False
+    takes_pools: bool = False
+    takes_tokens: bool = False
+
+    def options(self) -> list[str]:
+        """Names of the head's options."""
+        return list(inspect.signature(self.build).parameters)[2:]
+
+
+HEADS: dict[str, HeadType] = {
+    "unet": HeadType(unet, auxiliary=True),
+    "fpn": HeadType(fpn),
+    "deeplabv3plus": HeadType(deeplabv3plus, output_stride=16, pools_to_a_pixel=True),
+    "deeplabv3": HeadType(deeplabv3, output_stride=8, pools_to_a_pixel=True),
+    "unetplusplus": HeadType(unetplusplus, output_strides=DOUBLING),
+    "manet": HeadType(manet, output_strides=DOUBLING),
+    "linknet": HeadType(linknet, output_strides=DOUBLING),
+    "pspnet": HeadType(pspnet),
+    "pan": HeadType(pan, output_stride=16, pools_to_a_pixel=True),
+    "upernet": HeadType(upernet, pools_to_a_pixel=True),
+    "segformer": HeadType(segformer),
+    "dpt": HeadType(dpt, output_strides=DOUBLING, takes_tokens=True),
+    "linear": HeadType(linear),
+    "fcn": HeadType(fcn, output_stride=8),
+    "hrnet": HeadType(hrnet),
+    "ocr": HeadType(ocr, auxiliary=True),
+    "segnet": HeadType(segnet, output_strides=DOUBLING, takes_pools=True),
+    "setr_pup": HeadType(setr_pup, output_stride=16),
+    "mask_transformer": HeadType(mask_transformer, output_stride=16),
+}
+
+
+def head_type(name: str) -> HeadType:
+    """The head of that name.
+
+    Raises:
+        ValueError: no such head; the nearest names are shown.
+    """
+    if name not in HEADS:
+        raise ValueError(f"unknown head '{name}'. {suggest(name, HEADS)}")
+    return HEADS[name]
+
+
+def check_output_stride(head: str, output_stride: int | None) -> None:
+    """Raise unless a head takes maps of a backbone of this output stride; None is that which it is made for.
+
+    >>> check_output_stride("linknet", 16)
+    Traceback (most recent call last):
+    ValueError: backbone.output_stride=16: head=linknet takes 32 alone. Set null, or another head, such as unet.
+    """
+    if output_stride is None:
+        return
+    if isinstance(output_stride, bool) or output_stride not in OUTPUT_STRIDES:
+        raise ValueError(f"backbone.output_stride={output_stride}: expected 8, 16 or 32, or null for that of the head.")
+    if output_stride not in head_type(head).output_strides:
+        raise ValueError(
+            f"backbone.output_stride={output_stride}: head={head} takes 32 alone. "
+            f"Set null, or another head, such as unet."
+        )

@@ -1,0 +1,1 @@
+"""Cost, memory and batch size of a training step."""

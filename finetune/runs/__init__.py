@@ -1,0 +1,1 @@
+"""Run folders: create, log, resume, end."""

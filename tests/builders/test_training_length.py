@@ -1,0 +1,52 @@
+"""Steps and devices of a training, counted by hand."""
+
+from typing import Any
+
+import pytest
+
+from finetune.builders.devices import device_count
+from finetune.builders.training_length import min_plateau_epochs, step_counts
+
+
+def config(batch_size: int = 4, patience: int = 3, **trainer: Any) -> dict[str, Any]:
+    usual = {"devices": 1, "accelerator": "cpu", "max_epochs": 10, "accumulate_grad_batches": 1}
+    return {
+        "trainer": usual | trainer,
+        "data": {"batch_size": batch_size},
+        "tuning": {"stall": {"patience": patience}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, (25, 250)),  # 103 images in batches of 4, the rest left for another epoch
+        ({"devices": 2}, (12, 120)),  # 51 images each
+        ({"accumulate_grad_batches": 4}, (7, 70)),  # the last step of an epoch has one batch
+        ({"limit_train_batches": 10}, (10, 100)),
+        ({"limit_train_batches": 0.5}, (12, 120)),
+        ({"max_steps": 60}, (25, 60)),
+        ({"max_steps": 600}, (25, 250)),
+        ({"batch_size": 200}, (1, 10)),  # fewer images than a batch make one all the same
+    ],
+)
+def test_steps_of_an_epoch_and_of_the_training(settings: dict[str, Any], expected: tuple[int, int]) -> None:
+    assert step_counts(config(**settings), 103) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "epochs"),
+    [
+        ({}, 4),  # the best score, and three that are no better
+        ({"patience": 1}, 2),
+        ({"check_val_every_n_epoch": 2}, 8),
+        ({"val_check_interval": 0.5}, 2),
+        ({"val_check_interval": 5}, 1),  # five validations of five batches in each epoch
+    ],
+)
+def test_a_stall_is_seen_after_its_patience_and_one_more_validation(settings: dict[str, Any], epochs: int) -> None:
+    assert min_plateau_epochs(config(**settings), 103) == epochs
+
+
+def test_on_a_cpu_auto_is_one_device_a_node() -> None:
+    assert device_count({"devices": "auto", "accelerator": "cpu", "num_nodes": 2}) == 2

@@ -1,0 +1,89 @@
+"""A training of low-rank adapters, from the command to the small file and back."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import finetune
+from finetune.checkpoints.adapters import load_adapters
+from finetune.checkpoints.saved_model import ModelError, load_model
+from finetune.commands.train import Run
+from finetune.models import Segmenter
+from tests.samples import DRAWN
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with pretrained weights in it."""
+    home = tmp_path_factory.mktemp("home")
+    torch.manual_seed(5)
+    backbone = Segmenter("test_resnet.r160_in1k", weights="none").backbone.model
+    for name, parameter in backbone.named_parameters():
+        if name.endswith("bn2.weight"):
+            torch.nn.init.ones_(parameter)  # fresh residual branches are 0, and let no gradient through
+    save_file(backbone.state_dict(), home / "pretrained.safetensors")
+    return home
+
+
+@pytest.fixture(scope="module")
+def run(home: Path) -> Run:
+    words = ("tuning=lora", "tuning.lora.rank=2", f"backbone.weights={home / 'pretrained.safetensors'}")
+    return finetune.train(*DRAWN, *words, "optimizer.lr=1e-2", f"output={home / 'run'}")
+
+
+def test_the_run_leaves_a_plain_model(run: Run, home: Path) -> None:
+    state = load_file(run.folder / "model" / "model.safetensors")
+    names = {f"backbone.model.{name}" for name in load_file(home / "pretrained.safetensors")}
+    assert {name for name in state if name.startswith("backbone.")} == names
+    assert not load_model(run.folder).model.adapted
+
+
+def test_the_adapters_alone_make_the_same_model(run: Run) -> None:
+    images = torch.rand(1, 3, 32, 32)
+    merged, adapted = load_model(run.folder).model, load_model(run.folder / "adapters").model
+    assert adapted.adapted
+    with torch.no_grad():
+        assert torch.equal(merged(images), adapted(images))
+
+
+def test_the_best_checkpoint_has_the_same_model_too(run: Run) -> None:
+    images = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(load_model(run.best).model(images), load_model(run.folder).model(images))
+
+
+def test_the_adapters_leave_out_the_pretrained_weights(run: Run) -> None:
+    names = set(load_file(run.folder / "adapters" / "adapters.safetensors"))
+    assert any(name.endswith("parametrizations.weight.0.up") for name in names)
+    assert not any(name.endswith("parametrizations.weight.original") for name in names)
+
+
+def test_the_pretrained_weights_are_those_of_the_start(run: Run, home: Path) -> None:
+    model = load_adapters(run.folder / "adapters")
+    layer = model.backbone.model.layer1[0].conv1
+    start = load_file(home / "pretrained.safetensors")["layer1.0.conv1.weight"]
+    assert torch.equal(layer.parametrizations.weight.original, start)
+    assert not torch.equal(layer.weight, start)
+
+
+def test_other_pretrained_weights_are_noticed(run: Run, home: Path, tmp_path: Path) -> None:
+    state = load_file(home / "pretrained.safetensors")
+    state["layer1.0.conv1.weight"][0, 0, 0, 0] += 1
+    save_file(state, tmp_path / "other.safetensors")
+    folder = tmp_path / "adapters"
+    folder.mkdir()
+    config = json.loads((run.folder / "adapters" / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "weights": str(tmp_path / "other.safetensors")}))
+    (folder / "adapters.safetensors").write_bytes((run.folder / "adapters" / "adapters.safetensors").read_bytes())
+    with pytest.raises(ModelError, match=r"are not those that the adapters in .* were trained"):
+        load_model(folder)
+
+
+def test_a_damaged_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "adapters.safetensors").write_bytes(b"nothing")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"the adapters in .* cannot be used"):
+        load_model(tmp_path)

@@ -1,0 +1,307 @@
+"""Model folders and checkpoints: what comes back, and what is refused without being run."""
+
+import json
+import os
+import pickle
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+import timm
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from finetune.checkpoints.adapters import save_adapters
+from finetune.checkpoints.saved_model import ModelError, load_model, save_model
+from finetune.models import Segmenter
+
+FACTS = {"ignore_index": 255, "images": {"train": 8, "val": 2}}
+SCORES = {"test/iou": 0.51234567, "test/pixel_accuracy": 0.9}
+
+
+@pytest.fixture(scope="module")
+def model() -> Segmenter:
+    torch.manual_seed(0)
+    small = {"pyramid_channels": 32, "segmentation_channels": 64}
+    made = Segmenter("test_resnet.r160_in1k", "fpn", ["sky", "sea", "land"], weights="none", head_options=small)
+    made(torch.randn(4, 3, 32, 32))  # in training mode: its statistics are no longer those of a fresh network
+    return made.eval()
+
+
+@pytest.fixture
+def folder(model: Segmenter, tmp_path: Path) -> Path:
+    save_model(tmp_path / "run" / "model", model, FACTS, SCORES)
+    return tmp_path / "run" / "model"
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change `config.json` in place."""
+    config = json.loads((folder / "config.json").read_text())
+    change(config)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def logits(model: Segmenter) -> torch.Tensor:
+    pixels = torch.arange(3 * 37 * 53, dtype=torch.int64).mul(7919).remainder(256).to(torch.uint8)
+    with torch.no_grad():
+        return model(model.normalize(pixels.view(1, 3, 37, 53)))
+
+
+def test_a_model_folder_gives_back_the_same_logits(model: Segmenter, folder: Path) -> None:
+    saved = load_model(folder)
+    assert torch.equal(logits(saved.model), logits(model))
+    assert saved.model.class_names == ("sky", "sea", "land")
+    assert saved.data == FACTS
+    assert not saved.model.training
+
+
+def test_weights_in_channels_last_are_saved_too(model: Segmenter, tmp_path: Path) -> None:
+    twin = Segmenter.from_config(model.config())
+    twin.load_state_dict(model.state_dict())
+    save_model(tmp_path / "model", twin.eval().to(memory_format=torch.channels_last), FACTS, {})
+    back = load_model(tmp_path / "model").model.state_dict()
+    assert all(torch.equal(tensor, back[name]) for name, tensor in model.state_dict().items())
+
+
+def test_the_run_folder_leads_to_its_model(model: Segmenter, folder: Path) -> None:
+    assert torch.equal(logits(load_model(folder.parent).model), logits(model))
+
+
+def test_a_folder_holds_plain_files_that_others_can_read(model: Segmenter, folder: Path) -> None:
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    assert load_file(folder / "model.safetensors").keys() == model.state_dict().keys()
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt"}
+    config = json.loads((folder / "config.json").read_text())
+    assert config["model"] == json.loads(json.dumps(model.config()))
+    assert config["scores"] == {"test/iou": 0.512346, "test/pixel_accuracy": 0.9}
+
+
+def stops(state: dict[str, Any], path: Path, metadata: Any = None) -> NoReturn:
+    """Half a file, as of a process that is ended."""
+    save_file(state, path)
+    os.truncate(path, path.stat().st_size // 2)
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "adapters"])
+def test_a_model_that_is_not_written_to_its_end_leaves_the_one_that_was_there(
+    name: str, model: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_adapters = Segmenter.from_config({**model.config(), "lora": {"rank": 2, "alpha": 2}})
+    for _ in range(2):
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        with suppress(KeyboardInterrupt):
+            if name == "checkpoint":
+                save_model(tmp_path, model, FACTS, {"test/iou": float(len(before))})
+            else:
+                save_adapters(tmp_path, with_adapters)
+        monkeypatch.setattr(f"finetune.{name}.save_file", stops)
+    assert len(before) >= 2
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_the_card_names_classes_scores_and_licence(folder: Path) -> None:
+    card = (folder / "README.md").read_text()
+    for expected in ("sky, sea, land", "test/iou: 0.5123", "licence: apache-2.0", "test_resnet.r160_in1k"):
+        assert expected in card
+
+
+def test_a_fine_tuned_backbone_goes_back_into_timm(folder: Path, model: Segmenter) -> None:
+    state = load_file(folder / "model.safetensors")
+    prefix = "backbone.model."
+    twin = timm.create_model("test_resnet.r160_in1k", pretrained=False).eval()
+    twin.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+    images = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(twin.forward_features(images), model.backbone.model.forward_features(images))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "emptied", "overwritten", "removed"])
+def test_damaged_weights_are_refused(damage: str, folder: Path) -> None:
+    path = folder / "model.safetensors"
+    content = path.read_bytes()
+    if damage == "removed":
+        path.unlink()
+    else:
+        new = {"truncated": content[: len(content) // 2], "emptied": b"", "overwritten": b"x" * 1000}
+        path.write_bytes(new[damage])
+    with pytest.raises(ModelError, match=r"is damaged|cannot be read"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("text", ["{", "", "[1, 2]", "null", '"text"'])
+def test_a_damaged_config_is_refused(text: str, folder: Path) -> None:
+    (folder / "config.json").write_text(text)
+    with pytest.raises(ModelError, match=str(folder)):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("key", ["format", "model", "data"])
+def test_a_config_that_lacks_a_part_is_refused(key: str, folder: Path) -> None:
+    edit(folder, lambda config: config.pop(key))
+    with pytest.raises(ModelError, match=str(folder)):
+        load_model(folder)
+
+
+def test_a_format_of_another_version_is_named(folder: Path) -> None:
+    edit(folder, lambda config: config.update(format=99))
+    with pytest.raises(ModelError, match="has format 99; this version reads format 1"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("key", ["backbone", "head", "classes", "in_channels", "backbone_options", "mean", "std"])
+def test_a_model_config_that_lacks_a_part_is_refused(key: str, folder: Path) -> None:
+    edit(folder, lambda config: config["model"].pop(key))
+    with pytest.raises(ModelError, match=key):
+        load_model(folder)
+
+
+def explode(*args: Any, **options: Any) -> NoReturn:
+    raise AssertionError("this was run")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "os.system",
+        "hf-hub:someone/model",
+        "hf_hub:someone/model",
+        "local-dir:/etc",
+        "../../etc/passwd",
+        "resnet999",
+        "",
+    ],
+)
+def test_an_unknown_backbone_is_refused_without_a_look_at_a_hub_or_a_disk(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit(folder, lambda config: config["model"].update(backbone=name))
+    monkeypatch.setattr(timm, "create_model", explode)
+    with pytest.raises(ModelError, match="unknown backbone"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("name", ["os.system", "__class__", "head_type"])
+def test_an_unknown_head_is_refused(name: str, folder: Path) -> None:
+    edit(folder, lambda config: config["model"].update(head=name))
+    with pytest.raises(ModelError, match=f"unknown head '{name}'"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"checkpoint_path": "/etc/passwd"},
+        {"pretrained": True},
+        {"pretrained_cfg": {"url": "file:///etc/passwd"}},
+        {"pretrained_cfg_overlay": {"file": "/etc/passwd"}},
+        {"features_only": True},
+    ],
+)
+def test_options_that_would_fetch_or_read_something_are_refused(
+    option: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit(folder, lambda config: config["model"].update(backbone_options=option))
+    monkeypatch.setattr(timm, "create_model", explode)
+    with pytest.raises(ModelError, match=next(iter(option))):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("place", ["top", "model", "data", "backbone_options", "head_options"])
+def test_a_target_in_a_config_is_never_called(place: str, folder: Path, tmp_path: Path) -> None:
+    bomb = {"_target_": "os.mkdir", "path": str(tmp_path / "exploded")}
+
+    def plant(config: dict[str, Any]) -> None:
+        places = {"top": config, "model": config["model"], "data": config["data"]}
+        target = places.get(place) if place in places else config["model"][place]
+        target.update(bomb)
+        target["nested"] = bomb
+
+    edit(folder, plant)
+    if place in ("backbone_options", "head_options"):
+        with pytest.raises(ModelError, match=r"_target_|nested|path"):
+            load_model(folder)
+    else:
+        load_model(folder)  # keys that nobody asked for are left alone
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_weights_of_another_model_are_refused(folder: Path) -> None:
+    edit(folder, lambda config: config["model"].update(classes=["sky", "sea"]))
+    with pytest.raises(ModelError, match=r"(?s)do not fit the model described there.*size mismatch"):
+        load_model(folder)
+
+
+def test_a_missing_tensor_is_refused(folder: Path) -> None:
+    state = load_file(folder / "model.safetensors")
+    state.pop("head.0.bias")
+    save_file(state, folder / "model.safetensors")
+    with pytest.raises(ModelError, match=r"head\.0\.bias"):
+        load_model(folder)
+
+
+def checkpoint(model: Segmenter, **more: Any) -> dict[str, Any]:
+    state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    return {"state_dict": state, "model_config": model.config(), "epoch": 3, **more}
+
+
+def test_a_checkpoint_gives_back_the_same_logits(model: Segmenter, tmp_path: Path) -> None:
+    torch.save(checkpoint(model), tmp_path / "last.ckpt")
+    saved = load_model(tmp_path / "last.ckpt")
+    assert torch.equal(logits(saved.model), logits(model))
+    assert saved.data == {}
+
+
+def test_a_run_that_was_cut_off_is_loaded_from_its_best_checkpoint(model: Segmenter, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(checkpoint(model), tmp_path / "checkpoints" / "best.ckpt")
+    assert torch.equal(logits(load_model(tmp_path).model), logits(model))
+
+
+class Bomb:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, (str(self.trace),)
+
+
+@pytest.mark.parametrize("form", ["torch", "legacy", "pickle"])
+def test_a_checkpoint_that_runs_code_is_refused_and_does_not_run(form: str, model: Segmenter, tmp_path: Path) -> None:
+    content = checkpoint(model, hyper_parameters=Bomb(tmp_path / "exploded"))
+    path = tmp_path / "last.ckpt"
+    if form == "pickle":
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=form == "torch")
+    with pytest.raises(ModelError, match=r"last\.ckpt' cannot be read: it is no plain data"):
+        load_model(path)
+    assert not (tmp_path / "exploded").exists()
+    pickle.loads(pickle.dumps(Bomb(tmp_path / "exploded")))
+    assert (tmp_path / "exploded").exists()  # it would have run
+
+
+@pytest.mark.parametrize("content", [{"state_dict": {}}, [1, 2], {"model": 3}])
+def test_a_checkpoint_of_somebody_else_is_refused(content: Any, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "other.ckpt")
+    with pytest.raises(ModelError, match=r"was not written by this toolkit"):
+        load_model(tmp_path / "other.ckpt")
+
+
+def test_a_checkpoint_without_weights_is_refused(model: Segmenter, tmp_path: Path) -> None:
+    torch.save({"model_config": model.config()}, tmp_path / "bare.ckpt")
+    with pytest.raises(ModelError, match=r"bare\.ckpt"):
+        load_model(tmp_path / "bare.ckpt")
+
+
+@pytest.mark.parametrize("name", ["absent", "empty"])
+def test_a_path_without_a_model_says_what_was_expected(name: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match=r"no model at '.*Expected a run folder.*a model folder.*or a \.ckpt file"):
+        load_model(tmp_path / name)

@@ -1,0 +1,113 @@
+"""Every file under conf/ composes, is counted, and names things that exist."""
+
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from finetune.builders.checks.training import check
+from finetune.config.compose import COMMANDS, compose, config_folder, configure, plain
+
+CONF = config_folder()
+FILES = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml"))
+EXPECTED = {
+    ".": 5,
+    "augment": 3,
+    "auxiliary": 2,
+    "backbone": 10,
+    "average": 3,
+    "callbacks": 8,
+    "data": 3,
+    "experiment": 2,
+    "head": 19,
+    "hydra": 1,
+    "logger": 4,
+    "loss": 5,
+    "optimizer": 2,
+    "schedule": 12,
+    "trainer": 1,
+    "tuning": 9,
+}
+ANSWERS = [file for file in FILES if str(file.parent) not in (".", "hydra", "data", "experiment")]
+EXPERIMENTS = [file for file in FILES if str(file.parent) == "experiment"]
+
+
+def content(file: Path) -> dict[str, Any]:
+    return yaml.safe_load((CONF / file).read_text()) or {}
+
+
+def targets(values: Any) -> Iterator[str]:
+    if isinstance(values, dict):
+        yield from (value for key, value in values.items() if key == "_target_")
+        values = list(values.values())
+    for value in values if isinstance(values, list) else ():
+        yield from targets(value)
+
+
+def test_every_file_is_counted() -> None:
+    assert dict(Counter(str(file.parent) for file in FILES)) == EXPECTED
+    assert {path.suffix for path in CONF.rglob("*") if path.is_file()} == {".yaml"}
+
+
+def test_there_is_one_config_for_each_command() -> None:
+    assert {file.stem for file in FILES if str(file.parent) == "."} == set(COMMANDS)
+
+
+@cache
+def composed(file: Path) -> DictConfig:
+    """The config with this file in it, and else with as little as possible."""
+    group, name = str(file.parent), file.stem
+    if group == ".":
+        return compose(command=name)
+    if name == "as_trained":
+        return compose(f"{group}={name}", command="evaluate")
+    drawn = ["data=drawn", "data.count=4"] if file in ANSWERS else []
+    named = ["backbone.name=resnet18"] if str(file) == "backbone/timm.yaml" else []
+    return compose(f"{group}={name}", *drawn, *named)
+
+
+# hydra/ is part of every command and not of what is composed; the help in test_cli shows it
+@pytest.mark.parametrize("file", [file for file in FILES if file.parent.name != "hydra"], ids=str)
+def test_every_file_composes(file: Path) -> None:
+    config = composed(file)
+    plain(config)
+    group = "callbacks" if str(file.parent) == "average" else str(file.parent)  # averages are callbacks
+    place = config if group in (".", "experiment") else config[group]
+    got = OmegaConf.to_container(place)
+    assert isinstance(got, dict)
+    for key, value in content(file).items():
+        if isinstance(value, dict) and key in got:
+            assert {k: got[key][k] for k in value} == value, key
+        elif key != "defaults" and str(file) != "backbone/timm.yaml":
+            assert got[key] == value, key
+
+
+@pytest.mark.parametrize("file", ANSWERS, ids=str)
+def test_every_answer_passes_the_check_before_a_training(file: Path) -> None:
+    check(configure([composed(file)], "train"))
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=str)
+def test_every_experiment_opens_with_its_command(file: Path) -> None:
+    lines = [line for line in (CONF / file).read_text().splitlines() if not line.startswith("# @package")]
+    assert lines[0].startswith(f"# finetune train experiment={file.stem}")
+    assert content(file)["name"] == file.stem
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_every_file_starts_with_a_comment(file: Path) -> None:
+    first = (CONF / file).read_text().splitlines()[0]
+    assert first.startswith("# ")
+
+
+def test_every_target_exists() -> None:
+    named = {target: file for file in FILES for target in targets(content(file))}
+    assert len(named) == 12  # nine callbacks, three loggers
+    for target in named:
+        assert isinstance(get_object(target), type), target

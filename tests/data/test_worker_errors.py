@@ -1,0 +1,348 @@
+"""Loading that fails: in this process, in workers, and with workers that are really killed."""
+
+import contextlib
+import faulthandler
+import os
+import signal
+import subprocess
+import sys
+import time
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from finetune.data import DataError, DrawnDataset, Key, SegmentationDataset, TrainSampler, folder_records
+from finetune.data.module import SegmentationData
+from finetune.data.worker_errors import REASONS, WatchedLoader
+from tests.samples import draw_folder
+from tests.tasks.tiny_run import tiny_task, tiny_trainer
+
+pytestmark = pytest.mark.alone
+
+FATAL = 5  # the sample over which things go wrong
+
+
+@pytest.fixture(autouse=True)
+def _own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where workers that are killed leave what they would have removed."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+
+class Unsendable(Exception):
+    """Cannot be made from its own arguments, so it cannot be sent either."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} and {second}")
+
+
+class Fails(DrawnDataset):
+    """Does something else instead of drawing one of its pictures."""
+
+    def __init__(self, action: Any, count: int = 8) -> None:
+        super().__init__(count, 32)
+        self.action = action
+
+    def __getitem__(self, key: int | Key) -> Any:
+        if (key.index if isinstance(key, Key) else key) == FATAL:
+            self.action()
+        return super().__getitem__(key)
+
+
+class Ends:
+    """Ends the process that calls it."""
+
+    def __init__(self, by: signal.Signals | int) -> None:
+        self.by = by
+
+    def __call__(self) -> None:
+        faulthandler.disable()  # pytest's, which would print what is meant to happen
+        if isinstance(self.by, signal.Signals):
+            os.kill(os.getpid(), self.by)
+        os._exit(self.by)
+
+
+class Raises:
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __call__(self) -> None:
+        raise self.error
+
+
+def loader(dataset: Any, split: str, workers: int = 2) -> DataLoader[Any]:
+    data = SegmentationData(dataset, dataset, batch_size=2, num_workers=workers, seed=3)
+    return data.train_dataloader() if split == "train" else data.val_dataloader()
+
+
+def error_of(loader: DataLoader[Any]) -> Exception:
+    try:
+        list(loader)
+    except Exception as error:
+        return error.with_traceback(None)  # which would keep the workers until some garbage collection
+    pytest.fail("nothing went wrong")
+
+
+def kill(worker: BaseProcess) -> None:
+    with contextlib.suppress(RuntimeError):  # torch raises it out of a signal handler, wherever we are
+        worker.kill()
+        worker.join()
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_an_image_that_is_gone_says_the_same_with_and_without_workers(tmp_path: Path, split: str) -> None:
+    dataset = SegmentationDataset(folder_records(draw_folder(tmp_path)))
+    dataset.records[FATAL].image.unlink()
+    alone, error = (error_of(loader(dataset, split, workers)) for workers in (0, 2))
+    assert type(error) is type(alone) is DataError
+    assert str(error) == str(alone)
+    assert str(error).startswith(f"cannot read '{dataset.records[FATAL].image}': FileNotFoundError: ")
+    assert "\n" not in str(error)
+    assert "in a loading worker:\nTraceback" in str(error.__cause__)  # for who wants to see it
+    assert "in read_image" in str(error.__cause__)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_that_names_no_file_gets_one(tmp_path: Path, workers: int) -> None:
+    def fails(*_: Any) -> None:
+        raise ZeroDivisionError("plain")
+
+    dataset = SegmentationDataset(folder_records(draw_folder(tmp_path))[:1], transform=fails)  # type: ignore[arg-type]
+    error = error_of(loader(dataset, "val", workers))
+    assert type(error) is ZeroDivisionError
+    assert str(error) == "plain"
+    assert error.__notes__ == [f"while reading '{dataset.records[0].image}' or its mask"]
+    drawn = error_of(loader(Fails(Raises(KeyError("name"))), "val", workers))
+    assert (type(drawn), drawn.args, drawn.__notes__) == (KeyError, ("name",), [f"while reading picture {FATAL}"])
+
+
+def test_an_error_that_cannot_be_sent_keeps_its_words() -> None:
+    error = error_of(loader(Fails(Raises(Unsendable("one", "two"))), "val"))
+    assert type(error) is RuntimeError
+    assert str(error) == "Unsendable: one and two"
+
+
+def test_images_that_make_no_batch_say_the_same_with_and_without_workers() -> None:
+    class Sizes(DrawnDataset):
+        def __getitem__(self, key: Any) -> Any:
+            self.size = 32 + key.index % 2
+            return super().__getitem__(key)
+
+    alone, error = (error_of(loader(Sizes(8, 32), "train", workers)) for workers in (0, 2))
+    assert type(error) is DataError
+    assert str(error) == str(alone)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_killed_worker_is_told_with_the_file_it_was_reading(tmp_path: Path, split: str) -> None:
+    class Dies(SegmentationDataset):
+        def __getitem__(self, key: Any) -> Any:
+            if (key.index if isinstance(key, Key) else key) == FATAL:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().__getitem__(key)
+
+    dataset = Dies(folder_records(draw_folder(tmp_path)))
+    error = error_of(loader(dataset, split))
+    assert type(error) is RuntimeError
+    assert f"was ended by SIGKILL while it read '{dataset.records[FATAL].image}' or its mask. " in str(error)
+    assert "lower data.num_workers or data.batch_size. Or load in the training process" in str(error)
+    assert "DataLoader" not in str(error)
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGUSR2])
+def test_the_signal_is_told_and_what_it_usually_means(number: signal.Signals) -> None:
+    error = error_of(loader(Fails(Ends(number)), "val"))
+    assert f"was ended by {number.name} while it read picture {FATAL}. " in str(error)
+    assert REASONS.get(number.name, "To see why, load in the training process") in str(error)
+
+
+def test_a_worker_that_leaves_is_told_with_its_code() -> None:
+    error = error_of(loader(Fails(Ends(3)), "val"))
+    assert f"ended with code 3 while it read picture {FATAL}. To see why, load in the training process" in str(error)
+
+
+def test_a_worker_that_dies_between_two_epochs_is_told_with_what_it_read_last() -> None:
+    again = loader(DrawnDataset(4, 32), "val")
+    assert isinstance(again, WatchedLoader)
+    assert len(list(again)) == 2
+    first = int(again.dataset.notes[0, 0])  # type: ignore[attr-defined]  # of the worker that had the first batch
+    (worker,) = [each for each in again._workers if each.pid == first]
+    kill(worker)
+    assert f"worker {first} was ended by SIGKILL after it read picture 1. " in str(error_of(again))
+
+
+def test_a_batch_that_a_dead_worker_cannot_hand_over_is_told_as_its_death() -> None:
+    again = loader(DrawnDataset(4, 32), "val")
+    assert isinstance(again, WatchedLoader)
+    list(again)
+
+    def reset() -> Any:
+        raise ConnectionResetError("by peer")
+        yield
+
+    def told() -> Any:
+        return list(again._told(reset()))
+
+    with pytest.raises(ConnectionResetError, match=r"^by peer$"):  # all live
+        told()
+    kill(again._workers[0])
+    with pytest.raises(RuntimeError, match=r"^loading worker \d+ was ended by SIGKILL after it read picture \d\."):
+        told()
+
+
+def test_torchs_signal_of_a_death_may_come_while_it_is_being_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    again = loader(DrawnDataset(4, 32), "val")
+    assert isinstance(again, WatchedLoader)
+    list(again)
+    pid = again._workers[1].pid
+
+    def reset() -> Any:
+        raise ConnectionResetError("by peer")
+        yield
+
+    def waits(*_: Any, **__: Any) -> None:
+        raise RuntimeError(f"DataLoader worker (pid {pid}) is killed by signal: Killed. ")
+
+    monkeypatch.setattr("finetune.data.worker_errors.wait", waits)
+    with pytest.raises(RuntimeError, match=rf"^loading worker {pid} was ended by SIGKILL after it read picture \d"):
+        list(again._told(reset()))
+
+
+def test_a_death_whose_cause_got_lost_is_told_all_the_same() -> None:
+    again = loader(DrawnDataset(4, 32), "val")
+    assert isinstance(again, WatchedLoader)
+    list(again)
+    worker = again._workers[0]
+    with contextlib.suppress(RuntimeError):
+        worker.kill()
+        os.waitpid(worker.pid or 0, 0)  # as when torch's signal comes before the answer can be noted
+    assert worker.exitcode is None
+    error = RuntimeError(f"DataLoader worker (pid {worker.pid}) is killed by signal: Killed. ")
+    again.explain(error)
+    assert f"worker {worker.pid} was ended by SIGKILL after it read picture " in str(error)
+    error = RuntimeError(f"DataLoader worker (pid(s) 1, {worker.pid}) exited unexpectedly")
+    again.explain(error)
+    assert f"worker {worker.pid} died after it read picture " in str(error)
+
+
+def test_a_death_that_comes_while_workers_are_still_being_started_is_told_with_its_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    again = loader(DrawnDataset(4, 32), "val")
+    assert isinstance(again, WatchedLoader)
+    list(again)
+    pids = [worker.pid for worker in again._workers]
+    again._workers = ()  # as before they are known
+    for how, said in (("is killed by signal: Bus error. Try", "by SIGBUS"), ("exited with exit code 3. See", "code 3")):
+        error = RuntimeError(f"DataLoader worker (pid {pids[0]}) {how} more")
+
+        def told(error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr("finetune.data.worker_errors.active_children", told)
+        with pytest.raises(
+            RuntimeError, match=rf"^loading worker {pids[0]} (was )?ended .*{said} after it read picture"
+        ):
+            iter(again)
+
+
+class KillsAWorker(type(tiny_task())):  # type: ignore[misc]
+    """Kills a worker in the middle of a step, when nobody is waiting for a batch."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        os.kill(self.trainer.train_dataloader._workers[1].pid, signal.SIGKILL)
+        time.sleep(5)  # the signal ends it
+        return super().training_step(batch, batch_idx)
+
+
+def test_a_worker_that_dies_during_a_step_is_told_too() -> None:
+    task = tiny_task()
+    task.__class__ = KillsAWorker
+    data = SegmentationData(DrawnDataset(8, 32), DrawnDataset(2, 32, split="val"), batch_size=2, num_workers=2)
+    with pytest.raises(RuntimeError, match=r"loading worker \d+ was ended by SIGKILL (after|while) it read picture \d"):
+        tiny_trainer(limit_val_batches=0).fit(task, datamodule=data)
+
+
+def test_an_error_of_another_kind_stays_as_it_is() -> None:
+    watched = loader(Fails(Ends(signal.SIGKILL)), "val")
+    assert isinstance(watched, WatchedLoader)
+    error_of(watched)
+    for other in (
+        RuntimeError("shapes do not match"),
+        ValueError("DataLoader worker"),
+        RuntimeError("DataLoader worker (pid 1)"),
+    ):
+        before = str(other)
+        watched.explain(other)
+        assert str(other) == before
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_loaded_does_not_change(split: str, workers: int) -> None:
+    dataset = DrawnDataset(7, 32)
+    made = loader(dataset, split, workers)
+    assert isinstance(made, DataLoader)
+    assert isinstance(made.sampler, TrainSampler) == (split == "train")
+    assert len(made) == (3 if split == "train" else 4)
+    for epoch in range(2):  # persistent workers
+        batches: Any = list(made)
+        groups = batches if split == "train" else [group for batch in batches for group in batch]
+        indices = torch.cat([group["index"] for group in groups]).tolist()
+        expected = [key.index for key in TrainSampler(7, seed=3)][:6] if split == "train" else list(range(7))
+        assert indices == expected, epoch
+        assert torch.equal(groups[0]["image"][1], dataset[indices[1]]["image"])
+    assert len(getattr(made, "_workers", ())) == workers
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_lightning_can_make_the_loaders_anew(workers: int) -> None:
+    data = SegmentationData(DrawnDataset(8, 32), DrawnDataset(2, 32, split="val"), batch_size=2, num_workers=workers)
+    trainer = tiny_trainer(overfit_batches=2, max_epochs=2)
+    trainer.fit(tiny_task(), datamodule=data)
+    assert isinstance(trainer.train_dataloader, WatchedLoader)
+    assert trainer.global_step == 4
+    data = SegmentationData(Fails(Raises(OSError("plain"))), DrawnDataset(2, 32), batch_size=2, num_workers=workers)
+    with pytest.raises(OSError, match=r"^plain\nwhile reading picture 5$"):
+        tiny_trainer(overfit_batches=1.0).fit(tiny_task(), datamodule=data)
+
+
+def test_a_worker_ends_by_its_parent_and_not_by_signals_to_all_processes() -> None:
+    again = loader(DrawnDataset(4, 32), "val")
+    assert isinstance(again, WatchedLoader)
+    list(again)
+    for name in ("TERM", "INT", "USR1"):
+        for worker in again._workers:
+            subprocess.run(["kill", f"-{name}", str(worker.pid)], check=True)
+    assert len(list(again)) == 2
+    again._workers[0].terminate()
+    again._workers[0].join(30)
+    assert again._workers[0].exitcode == 0
+
+
+ENDS = """
+import sys
+from tests.data.test_worker_errors import *
+if sys.argv[1] == "leaves":
+    kept = loader(DrawnDataset(8, 32), "train")
+    next(iter(kept))
+    sys.exit("left")
+dataset = Fails(Ends(signal.SIGKILL)) if sys.argv[1] == "dies" else Fails(Raises(DataError("plain")))
+data = SegmentationData(dataset, dataset, batch_size=2, num_workers=2)
+tiny_trainer().fit(tiny_task(), datamodule=data)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [("dies", "was ended by SIGKILL while it read picture 5"), ("raises", "DataError: plain"), ("leaves", "left")],
+)
+def test_the_process_ends_whatever_becomes_of_its_workers(how: str, said: str) -> None:
+    command = [sys.executable, "-c", ENDS, how]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert said in done.stderr.strip().splitlines()[-1], done.stderr

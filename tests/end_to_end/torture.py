@@ -1,0 +1,186 @@
+"""Kills a small training again and again, lets it go on, and compares its end with that of one in peace.
+
+python -m tests.end_to_end.torture FOLDER [--kills 100] [--ranks 1 2] [--workers 0 2] [--seed 0]
+"""
+
+import argparse
+import csv
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from safetensors.torch import load_file
+
+from finetune.checkpoints import checkpoint_io as storage
+from tests.samples import MODEL, clean_environment
+
+# augmentation, dropout, an average of the weights, two thawings, a checkpoint after every step; as many of the best are
+# kept as there are validations, so that nothing later hides what a kill has left
+WORDS = (
+    *MODEL,
+    *("augment=strong", "augment.crop=32", "data=drawn", "data.count=16", "data.size=32", "head.dropout=0.2"),
+    *("tuning=gradual", "tuning.unfreeze_at=1", "average=ema", "trainer.max_epochs=4", "trainer.accelerator=cpu"),
+    *("checkpoint.every_n_steps=1", "checkpoint.keep_best=8", "+trainer.val_check_interval=0.5", "schedule=cosine"),
+    *("callbacks.preview=null", "callbacks.early_stopping.patience=9"),
+)
+PLACES = ("step", "validation", "time", "write", "half", "publish")
+KILLED = -signal.SIGKILL
+
+
+def kill() -> None:
+    """End this process and all that it has started, at once."""
+    os.killpg(0, signal.SIGKILL)
+
+
+class Kill(pl.Callback):
+    """Ends the training at the n-th time that it comes to a place.
+
+    Args:
+        place: before a step, in a validation, at any time, before a checkpoint is synced, in the middle of a file that
+            is then half there, or before one of the names that are given to a new checkpoint and to those before it.
+        count: of the times; tenths of a second for `time`.
+    """
+
+    def __init__(self, place: str, count: int) -> None:
+        self.place = place
+        self.left = count
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.place == "time":
+            threading.Timer(self.left / 10, kill).start()
+        elif self.place in ("write", "half"):
+            self._sync, storage.os = storage.os.fsync, _Os(self._in_write)  # type: ignore[misc, assignment]
+        elif self.place == "publish":
+            storage.link = self._before(storage.link)
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self._pass("step")
+
+    def on_validation_batch_end(self, *_: Any) -> None:
+        self._pass("validation")
+
+    def _pass(self, place: str) -> None:
+        self.left -= self.place == place
+        if self.place == place and not self.left:
+            kill()
+
+    def _in_write(self, handle: int) -> None:
+        if self.place == "half" and self.left == 1:
+            os.ftruncate(handle, os.fstat(handle).st_size // 2)
+        self._pass(self.place)
+        os.fsync(handle)
+
+    def _before(self, link: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
+        def linked(source: Path, target: Path) -> None:
+            self._pass("publish")
+            link(source, target)
+
+        return linked
+
+
+class _Os:
+    """The module `os` with another `fsync`."""
+
+    def __init__(self, fsync: Callable[[int], None]) -> None:
+        self.fsync = fsync
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+
+def train(folder: Path, ranks: int, workers: int, *words: str) -> int:
+    """Begin a training, or go on with it; its exit code."""
+    devices = (f"trainer.devices={ranks}", f"data.batch_size={4 // ranks}", f"data.num_workers={workers}")
+    strategy = ("trainer.strategy=ddp",) if ranks > 1 else ()
+    temporary = folder.parent / "tmp"  # where loading processes that are killed leave what they would have removed
+    temporary.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "finetune", "train", *WORDS, *devices, *strategy, *words]
+    with (folder.parent / f"{folder.name}.log").open("a") as log:
+        return subprocess.run(
+            [*command, f"output={folder}", "resume=auto"],
+            env=clean_environment(PYTHONPATH=str(Path(__file__).parents[2]), TMPDIR=str(temporary)),
+            start_new_session=True,
+            stdout=log,
+            stderr=log,
+            timeout=900,
+        ).returncode
+
+
+def result(folder: Path) -> tuple[list[dict[str, str]], dict[str, torch.Tensor]]:
+    """The rows of `metrics.csv` but for their time; what is in the model, the last checkpoint and the best ones."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+    found: dict[str, torch.Tensor] = dict(load_file(folder / "model" / "model.safetensors"))
+    for path in (folder / "checkpoints" / "last.ckpt", *(folder / "checkpoints").glob("best*.ckpt")):
+        content = torch.load(path, weights_only=True)
+        found |= {f"{path.name} {name}": tensor for name, tensor in content["state_dict"].items()}
+        best = content["callbacks"]["Checkpoint"]["best"]
+        found[f"{path.name} best"] = torch.tensor([entry["step"] for entry in best])
+    return rows, found
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two trainings ended alike, bit for bit."""
+    (rows, tensors), (other_rows, other_tensors) = result(one), result(other)
+    alike = tensors.keys() == other_tensors.keys() and all(torch.equal(t, other_tensors[n]) for n, t in tensors.items())
+    return alike and rows == other_rows
+
+
+def torture(folder: Path, kills: int, ranks: int, workers: int, seed: int) -> Iterator[tuple[str, bool]]:
+    """Where each training was killed, and whether it ended as the one in peace; one is killed until it is through."""
+    chance = random.Random(f"{seed} {ranks} {workers}")
+    peace = folder / f"peace_{ranks}_{workers}"
+    assert train(peace, ranks, workers) == 0, f"see {peace}.log"
+    done = number = 0
+    while done < kills:
+        run, places = folder / f"run_{ranks}_{workers}_{number}", []
+        code = KILLED
+        while code == KILLED and done < kills:
+            place, count = chance.choice(PLACES), chance.randint(1, 6)
+            words = ("+callbacks.kill._target_=tests.end_to_end.torture.Kill", f"+callbacks.kill.place={place}")
+            code = train(run, ranks, workers, *words, f"+callbacks.kill.count={count}")
+            if code == KILLED:
+                places.append(f"{place} {count}")
+                done += 1
+        if code == KILLED:
+            code = train(run, ranks, workers, "+callbacks.kill=null")
+        if places:
+            yield ", ".join(places), code == 0 and same(run, peace)
+        shutil.rmtree(run)
+        number += 1
+
+
+def main() -> int:
+    """Torture every combination; 1 if one of the trainings ended otherwise."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    cases = [(ranks, workers) for ranks in options.ranks for workers in options.workers]
+    failed = 0
+    for ranks, workers in cases:
+        share = -(-options.kills // len(cases))
+        for places, equal in torture(options.folder.resolve(), share, ranks, workers, options.seed):
+            failed += not equal
+            print(
+                f"{ranks} ranks, {workers} workers, killed at {places}: {'equal' if equal else 'NOT EQUAL'}", flush=True
+            )
+    print(f"{failed} trainings ended otherwise" if failed else "all ended as if they had never been killed")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

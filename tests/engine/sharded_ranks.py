@@ -1,0 +1,163 @@
+"""Trains sharded models as one of two ranks, and keeps what each ends with: `... sharded_ranks FOLDER JOB JOB ...`.
+
+Started twice by `test_sharding.py`, with the variables that torchrun sets. A job is a preset or one of `JOBS`.
+"""
+
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import distributed
+
+from finetune.builders.task import assemble_task
+from finetune.callbacks import Checkpoint, IoU, Preview, Tuning
+from finetune.checkpoints.checkpoint_io import CheckpointFiles
+from finetune.config.compose import compose, plain
+from finetune.data import CLASS_NAMES, Augment, DrawnDataset
+from finetune.data.module import SegmentationData
+from finetune.engine.fsdp import share, whole_model
+from finetune.engine.fsdp_strategy import FullySharded
+from finetune.losses import SegmentationLoss
+from finetune.models import Segmenter
+from finetune.tasks import SemanticTask
+from tests.tasks import two_ranks
+from tests.tasks.tiny_run import tiny_trainer
+
+GRADUAL = ("tuning=gradual", "optimizer=adamw", "optimizer.lr=0.001", "schedule=cosine")
+# clipped by the norm of the whole gradient, over two batches, with penalties on whole weights
+LIMITED = ("tuning=head_then_full", "tuning.l1=0.01", "tuning.l2_sp=10", "optimizer=sgd", "optimizer.lr=0.1")
+CLIPPED = {"gradient_clip_val": 0.5, "accumulate_grad_batches": 2}
+
+
+def task(*words: str, backbone: str = "test_convnext.r160_in1k", seed: int = 0) -> SemanticTask:
+    """In float64, so that rounding hides no mistake; by hand, as Lightning's strategy refuses 64-true."""
+    config = plain(compose(*words))
+    torch.manual_seed(seed)
+    small = {"pyramid_channels": 32, "segmentation_channels": 64, "dropout": 0.0}  # each rank drops its own
+    model = Segmenter(backbone, "fpn", CLASS_NAMES, weights="none", head_options=small)
+    return assemble_task(config, model, SegmentationLoss("cross_entropy"), 255).double()
+
+
+def fit(made: SemanticTask, ranks: int, *callbacks: pl.Callback, **options: Any) -> dict[str, torch.Tensor]:
+    """The whole weights after a training, by this rank and the others if there are any."""
+    data, resume = options.pop("data", two_ranks.data(ranks)), options.pop("resume", None)
+    options |= {"devices": ranks, "strategy": FullySharded()} if ranks > 1 else {}
+    trainer = tiny_trainer(Tuning(), IoU(table=False), *callbacks, **{"max_epochs": two_ranks.EPOCHS, **options})
+    trainer.fit(made, datamodule=data, ckpt_path=resume, weights_only=True)
+    return {name: tensor.clone() for name, tensor in whole_model(made.model).state_dict().items()}
+
+
+class Moved(pl.Callback):
+    """Notes in each epoch which parameters train, and of which this rank's share changes."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, list[str]]] = []
+        self._before: dict[str, torch.Tensor] = {}
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self._before = {name: share(p).detach().clone() for name, p in pl_module.model.named_parameters()}
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        after = {name: share(p).detach() for name, p in pl_module.model.named_parameters()}
+        moved = [name for name, tensor in after.items() if not torch.equal(tensor, self._before[name])]
+        self.seen.append({"trains": list(pl_module.trainable()), "moved": moved})
+
+
+def preset(name: str) -> dict[str, Any]:
+    """What a preset ends with, what moved when, and how many elements this rank holds of how many."""
+    made, moved = two_ranks.task(name).double(), Moved()
+    state = fit(made, 2, moved)
+    tunable = [parameter for name, parameter in made.model.named_parameters() if name in made.places]
+    held = [sum(share(p).numel() for p in tunable), sum(p.numel() for p in tunable)]
+    return {"state": state, "moved": moved.seen, "held": held}
+
+
+def limited(folder: Path) -> dict[str, torch.Tensor]:
+    return fit(task(*LIMITED), 2, **CLIPPED)
+
+
+def uneven(folder: Path) -> dict[str, torch.Tensor]:
+    """The second rank has no image to validate, the first one draws alone, and both validate within epochs too."""
+    data = SegmentationData(DrawnDataset(8, 32, 0), DrawnDataset(1, 32, 0, "val"), batch_size=2)
+    saving = {"enable_checkpointing": True, "default_root_dir": folder / "uneven"}
+    return fit(task(*GRADUAL), 2, Preview(1), Checkpoint(), data=data, val_check_interval=0.5, **saving)
+
+
+class Stop(pl.Callback):
+    """Ends a training after its second epoch, when the lowest layers are still frozen."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        trainer.should_stop = trainer.current_epoch == 1
+
+
+def stopped(folder: Path, ranks: int) -> Path:
+    """The checkpoint of a training that was stopped."""
+    home = folder / f"stopped_{ranks}"
+    fit(task(*GRADUAL), ranks, Stop(), Checkpoint(), enable_checkpointing=True, default_root_dir=home)
+    return home / "checkpoints" / "last.ckpt"
+
+
+def resumed(folder: Path) -> dict[str, torch.Tensor]:
+    return fit(task(*GRADUAL), 2, resume=stopped(folder, 2))
+
+
+class Cut(Exception):
+    """What ends a training inside an epoch."""
+
+
+class CutOff(pl.Callback):
+    """Ends a training in its second epoch, behind two of its four batches, as an error would."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.fit_loop.total_batch_idx == 6:
+            raise Cut
+
+
+def fit_inside(home: Path, workers: int, *callbacks: pl.Callback, **options: Any) -> dict[str, torch.Tensor]:
+    """The weights after a training that saves every step, of images that are drawn anew in every epoch."""
+    pictures = DrawnDataset(17, 40, 0, transform=Augment(32, rotation=10))
+    data = SegmentationData(pictures, DrawnDataset(3, 32, 0, "val"), batch_size=2, num_workers=workers)
+    saving = {"enable_checkpointing": True, "plugins": CheckpointFiles(), "default_root_dir": home, "max_epochs": 3}
+    return fit(task(*GRADUAL), 2, *callbacks, Checkpoint(every_n_steps=1), data=data, **saving, **options)
+
+
+def inside(folder: Path) -> dict[str, Any]:
+    """A training that is cut off inside an epoch and goes on, without and with loading workers."""
+    ends: dict[str, Any] = {"whole": fit_inside(folder / "inside_whole", 0)}
+    for workers in (0, 2):
+        home = folder / f"inside_{workers}"
+        with suppress(Cut):
+            fit_inside(home, workers, CutOff())
+        distributed.barrier()  # the first rank's last file is there when its training has ended
+        last = home / "checkpoints" / "last.ckpt"
+        place = torch.load(last, weights_only=True)["SegmentationData"]
+        ends[f"{workers} workers"] = {"place": place, "end": fit_inside(home, workers, resume=last)}
+    return ends
+
+
+class Begun(pl.Callback):
+    """Keeps the weights that a training begins with."""
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self.state = {name: tensor.clone() for name, tensor in whole_model(pl_module.model).state_dict().items()}
+
+
+def apart(folder: Path) -> dict[str, Any]:
+    """Ranks that bring different weights, and whose batch norms see different images."""
+    begun = Begun()
+    made = task("tuning=head_then_full", backbone="test_resnet.r160_in1k", seed=int(os.environ["RANK"]))
+    return {"end": fit(made, 2, begun), "begin": begun.state}
+
+
+JOBS = {"limited": limited, "uneven": uneven, "resumed": resumed, "inside": inside, "apart": apart}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    home, *jobs = sys.argv[1:]
+    results = {job: JOBS[job](Path(home)) if job in JOBS else preset(job) for job in jobs}
+    torch.save(results, Path(home) / f"rank_{os.environ['RANK']}.pt")

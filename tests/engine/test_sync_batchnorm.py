@@ -1,0 +1,60 @@
+"""Synchronized batch norms: the activations of timm's stay, and the model's own norms come back."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
+from torch import nn
+
+from finetune.builders.trainer import build_trainer
+from finetune.config.compose import compose, plain
+from finetune.engine.sync_batchnorm import SyncBatchNorm
+from finetune.models import Segmenter
+
+IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def model() -> Segmenter:
+    torch.manual_seed(0)
+    return Segmenter("tf_efficientnet_lite0", "fpn", 2, weights="none").eval()
+
+
+@torch.no_grad()
+def test_activations_stay_where_lightnings_own_would_drop_them(model: Segmenter) -> None:
+    before = model(IMAGES)
+    torch.testing.assert_close(SyncBatchNorm().apply(copy.deepcopy(model))(IMAGES), before)
+    assert not torch.allclose(TorchSyncBatchNorm().apply(copy.deepcopy(model))(IMAGES), before, rtol=0.1)
+
+
+@torch.no_grad()
+def test_every_norm_is_synchronized_with_its_own_tensors(model: Segmenter) -> None:
+    norms = sum(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    tensors = {name: id(tensor) for name, tensor in model.named_parameters()}
+    synchronized = SyncBatchNorm().apply(model)
+    assert sum(isinstance(module, nn.SyncBatchNorm) for module in synchronized.modules()) == norms > 40
+    assert {name: id(tensor) for name, tensor in synchronized.named_parameters()} == tensors
+
+
+@torch.no_grad()
+def test_the_models_own_norms_come_back_with_what_was_learned(model: Segmenter) -> None:
+    kinds = [type(module) for module in model.modules()]
+    sync = SyncBatchNorm()
+    synchronized = sync.apply(model)
+    for module in synchronized.modules():
+        if isinstance(module, nn.SyncBatchNorm):
+            module.running_mean = module.running_mean + 1  # a new tensor, as a move to another device makes
+            module.weight.mul_(2)
+    learned = synchronized(IMAGES)
+    reverted = sync.revert(synchronized)
+    assert [type(module) for module in reverted.modules()] == kinds
+    torch.testing.assert_close(reverted(IMAGES), learned)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+def test_the_trainer_synchronizes_with_ours(tmp_path: Path, precision: str) -> None:
+    words = ("+trainer.sync_batchnorm=true", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp")
+    made = build_trainer(plain(compose(*words, f"trainer.precision={precision}")), tmp_path)
+    assert isinstance(made.strategy._layer_sync, SyncBatchNorm)

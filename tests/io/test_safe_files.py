@@ -1,0 +1,186 @@
+"""What honest files hold is read as it was written; what is no plain data has a reason and a name."""
+
+from collections import Counter, OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from finetune.io.safe_files import (
+    DEEPEST,
+    MOST_VALUES,
+    FileError,
+    check_links,
+    check_plain,
+    inside,
+    read_json,
+    read_pickle,
+    read_tensors,
+    read_text,
+)
+from tests import hostile
+
+SHARED = OrderedDict(a=[1, 2], b=("x", "x"))
+CONTENT: dict[str, Any] = {
+    "state_dict": OrderedDict(a=torch.arange(6.0).view(2, 3), b=torch.ones(2, dtype=torch.int64)),
+    "half": torch.ones(3, dtype=torch.bfloat16),
+    "nothing": torch.zeros(0),
+    "bits": torch.tensor([True, False]),
+    "numbers": [1, 2.5, True, None, -(2**40)],
+    "pair": (1, "two"),
+    "parameter": nn.Parameter(torch.ones(2)),
+    "bytes": b"abc",
+    "many bytes": [b"a", b"a", bytes(range(256)) * 40, b"b"],
+    "counted": Counter([3, 3, 7]),
+    "set": {1, "two"},
+    "sizes": [torch.Size([1, 2]), torch.Size([])],
+    "types": [torch.float32, torch.bool, torch.float8_e4m3fn, torch.complex64, torch.device("cuda:0"), torch.strided],
+    "complex": 1 + 2j,
+    "small": torch.ones(2, dtype=torch.float8_e5m2).float(),
+    "shared": [SHARED, SHARED],
+}
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    return bool(one == other)
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy"])
+def test_plain_data_comes_back_as_it_was(form: str, tmp_path: Path) -> None:
+    path = hostile.write(CONTENT, tmp_path / "x.pth", form)
+    assert same(read_pickle(path, old=True), CONTENT)
+
+
+def test_a_state_dict_with_its_versions_comes_back(tmp_path: Path) -> None:
+    state = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).state_dict()
+    found = read_pickle(hostile.write(state, tmp_path / "x.pth"))
+    assert same(found, state)
+    assert found._metadata == state._metadata  # type: ignore[attr-defined]  # of torch's own
+
+
+def test_an_ordered_dict_as_python_2_wrote_it_comes_back(tmp_path: Path) -> None:
+    content = b"\x80\x02ccollections\nOrderedDict\n](](U\x01aK\x01e](U\x01bK\x02ee\x85R."
+    path = hostile.with_pickle(hostile.write({}, tmp_path / "x.pth"), tmp_path / "y.pth", content)
+    assert read_pickle(path) == {"a": 1, "b": 2}
+
+
+def test_many_tensors_are_no_reason_to_refuse(tmp_path: Path) -> None:
+    content = {f"layer.{number}.weight": torch.zeros(1) for number in range(3000)}
+    assert len(read_pickle(hostile.write({"state": [content] * 50}, tmp_path / "x.pth"))["state"][49]) == 3000
+
+
+def test_tensors_that_were_read_do_not_change_the_file(tmp_path: Path) -> None:
+    path = hostile.write(CONTENT, tmp_path / "x.pth")
+    before = path.read_bytes()
+    read_pickle(path)["state_dict"]["a"].zero_()
+    assert path.read_bytes() == before
+
+
+def test_tensors_outlive_a_file_that_another_takes_the_name_of(tmp_path: Path) -> None:
+    path = hostile.write(CONTENT, tmp_path / "x.pth")
+    content = read_pickle(path)
+    hostile.write({}, tmp_path / "y.pth").replace(path)
+    assert same(content, CONTENT)
+
+
+@pytest.mark.parametrize("form", ["legacy", "pickle"])
+def test_old_formats_are_read_only_where_they_are_expected(form: str, tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=r"x\.ckpt' cannot be read: it is no plain data in the form"):
+        read_pickle(hostile.write({"a": 1}, tmp_path / "x.ckpt", form))
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "half"])
+def test_damaged_files_are_named(damage: str, tmp_path: Path) -> None:
+    whole = hostile.write(CONTENT, tmp_path / "whole.pth").read_bytes()
+    parts = {"cut": whole[:-30], "empty": b"", "text": b"PK\x03\x04 is how it begins"}
+    (tmp_path / "x.pth").write_bytes(parts.get(damage, whole[: len(whole) // 2]))
+    with pytest.raises(FileError, match=r"x\.pth' cannot be read: it is no plain data"):
+        read_pickle(tmp_path / "x.pth", old=True)
+
+
+@pytest.mark.parametrize("thing", [np.float64(3), Path("x"), nn.ReLU(), print], ids=repr)
+def test_what_is_no_plain_data_is_named(thing: Any, tmp_path: Path) -> None:
+    path = hostile.write({"x": thing}, tmp_path / "x.pth")
+    with pytest.raises(
+        FileError, match=r"x\.pth' cannot be read: it is no plain data: to read it, '[\w.]+' would have"
+    ):
+        read_pickle(path)
+
+
+@pytest.mark.parametrize("reader", [read_pickle, read_tensors, read_json, read_text])
+def test_a_missing_file_and_a_folder_are_named(reader: Any, tmp_path: Path) -> None:
+    for path in (tmp_path / "absent", tmp_path):
+        with pytest.raises(FileError, match=f"'{path}' cannot be read: there is no such file"):
+            reader(path)
+
+
+def test_a_reason_stands_without_the_name(tmp_path: Path) -> None:
+    with pytest.raises(FileError) as error:
+        read_text(tmp_path / "absent")
+    assert error.value.reason == "there is no such file."
+
+
+def test_safetensors_come_back(tmp_path: Path) -> None:
+    state = {"a": torch.randn(3, 4), "b": torch.zeros(0, 5), "c": torch.tensor(3)}
+    save_file(state, tmp_path / "x.safetensors")
+    assert same(read_tensors(tmp_path / "x.safetensors"), state)
+
+
+def test_a_tree_may_have_so_many_values_and_levels_and_no_more() -> None:
+    check_plain([0] * (MOST_VALUES - 1), Path("x"))
+    with pytest.raises(FileError, match="it holds more than"):
+        check_plain([0] * MOST_VALUES, Path("x"))
+    deep: Any = 3
+    for _ in range(DEEPEST - 1):
+        deep = {"a": deep}
+    check_plain(deep, Path("x"))
+    with pytest.raises(FileError, match=r"'x' cannot be read: b holds more than .* levels"):
+        check_plain([deep], Path("x"), "b")
+
+
+@pytest.mark.parametrize("value", [torch.zeros(2), b"x", {1}, Path("x"), {"a": [range(3)]}, {b"key": 1}], ids=str)
+def test_a_tree_of_other_things_is_refused(value: Any) -> None:
+    with pytest.raises(FileError, match="where plain data is expected"):
+        check_plain(value, Path("x"))
+
+
+def test_a_list_that_holds_itself_is_refused() -> None:
+    circle: list[Any] = []
+    circle.append(circle)
+    with pytest.raises(FileError, match="levels"):
+        check_plain(circle, Path("x"))
+
+
+def test_inside_follows_links_and_dots(tmp_path: Path) -> None:
+    folder, other = tmp_path / "folder", tmp_path / "folder_2"
+    folder.mkdir()
+    other.mkdir()
+    (folder / "out").symlink_to(other)
+    (folder / "in").symlink_to("file")
+    (tmp_path / "name").symlink_to(folder)
+    for path in (folder, folder / "file", folder / "a" / ".." / "file", folder / "in", tmp_path / "name" / "in"):
+        assert inside(path, folder) == path
+    assert inside(folder / "file", tmp_path / "name") == folder / "file"
+    for path in (tmp_path, other, folder / ".." / "x", folder / "out", folder / "out" / "x", Path("/etc/passwd")):
+        with pytest.raises(FileError, match="it leads out of the folder, to"):
+            inside(path, folder)
+
+
+def test_links_are_looked_for_everywhere_below(tmp_path: Path) -> None:
+    (tmp_path / "run" / "a" / "b").mkdir(parents=True)
+    (tmp_path / "run" / "a" / "near").symlink_to("b")
+    check_links(tmp_path / "run")
+    (tmp_path / "run" / "a" / "b" / "far").symlink_to("../../../elsewhere")  # which is not there yet
+    with pytest.raises(FileError, match=r"far' cannot be read: it leads out"):
+        check_links(tmp_path / "run")
+    check_links(tmp_path / "run", "a/*/far")
+    with pytest.raises(FileError, match=r"far' cannot be read: it leads out"):
+        check_links(tmp_path / "run", "b/*/far")

@@ -1,0 +1,88 @@
+"""Which maps stand for which level of a pyramid, by hand."""
+
+import pytest
+
+from finetune.models.feature_levels import Level, complete, feature_levels
+
+
+def levels(strides: list[int], output_stride: int = 32) -> list[tuple[int, int, int]]:
+    """Level, index and grid of each map of a backbone with such strides."""
+    info = [{"num_chs": 10 + index, "reduction": stride} for index, stride in enumerate(strides)]
+    found = feature_levels(info, output_stride)
+    assert all((level.channels, level.given) == (10 + level.index, strides[level.index]) for level in found)
+    return [(level.stride, level.index, level.grid) for level in found]
+
+
+@pytest.mark.parametrize(
+    ("strides", "expected"),
+    [
+        ([2, 4, 8, 16, 32], [(2, 0), (4, 1), (8, 2), (16, 3), (32, 4)]),
+        ([1, 2, 4, 8, 16, 32], [(2, 1), (4, 2), (8, 3), (16, 4), (32, 5)]),
+        ([4, 8, 8, 16, 32], [(4, 0), (8, 2), (16, 3), (32, 4)]),  # the deepest of a stride
+        ([2, 4, 8, 16, 32, 64], [(2, 0), (4, 1), (8, 2), (16, 3), (32, 4)]),
+        ([16, 32, 64], [(8, 0), (16, 1), (32, 2)]),  # or half of the network would not be read
+        ([8, 8, 16, 32, 64], [(4, 1), (8, 2), (16, 3), (32, 4)]),
+        ([7, 14, 28], [(8, 0), (16, 1), (32, 2)]),
+        ([16] * 12, [(4, 2), (8, 5), (16, 8), (32, 11)]),
+        ([14] * 24, [(4, 5), (8, 11), (16, 17), (32, 23)]),
+        ([7, 14, 14, 14], [(4, 0), (8, 1), (16, 2), (32, 3)]),
+        ([16, 16], [(16, 0), (32, 1)]),
+    ],
+)
+def test_maps_stand_for_the_nearest_level(strides: list[int], expected: list[tuple[int, int]]) -> None:
+    assert levels(strides) == [(stride, index, stride) for stride, index in expected]
+
+
+@pytest.mark.parametrize(
+    ("strides", "output_stride", "grids"),
+    [
+        ([2, 4, 8, 16, 16], 16, [2, 4, 8, 16, 16]),
+        ([2, 4, 8, 8, 8], 8, [2, 4, 8, 8, 8]),
+        ([4, 8, 16, 16], 16, [4, 8, 16, 16]),
+        ([4, 8, 8, 8], 8, [4, 8, 8, 8]),
+    ],
+)
+def test_dilated_maps_keep_their_level_and_their_stride(
+    strides: list[int], output_stride: int, grids: list[int]
+) -> None:
+    found = levels(strides, output_stride)
+    assert [stride for stride, _, _ in found] == [2, 4, 8, 16, 32][-len(found) :]
+    assert [grid for _, _, grid in found] == grids
+
+
+@pytest.mark.parametrize("strides", [[16] * 12, [8, 16, 16, 16], [7, 14, 14, 14], [12, 12, 17, 17]])
+@pytest.mark.parametrize(("output_stride", "grids"), [(8, [4, 8, 8, 8]), (16, [4, 8, 16, 16]), (32, [4, 8, 16, 32])])
+def test_maps_of_one_stride_or_two_follow_the_stride_that_a_head_is_made_for(
+    strides: list[int], output_stride: int, grids: list[int]
+) -> None:
+    info = [{"num_chs": 8, "reduction": stride} for stride in strides]
+    found = feature_levels(info, output_stride, dilated=False)
+    assert [level.grid for level in found] == grids
+    assert found[-1].index == len(strides) - 1
+
+
+def test_maps_of_branches_are_chosen_by_depth() -> None:
+    blocks = ["blocks.0", "blocks.1", "blocks.2"]
+    info = [{"num_chs": 8, "reduction": stride, "module": name} for stride in (12, 17) for name in blocks]
+    assert [level.index for level in feature_levels(info)] == [0, 1, 4, 5]
+
+
+def test_a_missing_level_is_that_of_the_nearest_map() -> None:
+    pyramid = complete([Level(8, 3, 64, 7, 8), Level(16, 5, 128, 14, 16)])
+    assert [(level.stride, level.index, level.given, level.grid) for level in pyramid] == [
+        (4, 3, 7, 4),
+        (8, 3, 7, 8),
+        (16, 5, 14, 16),
+        (32, 5, 14, 32),
+    ]
+
+
+@pytest.mark.parametrize(("output_stride", "grids"), [(8, [4, 8, 16, 16]), (16, [4, 8, 16, 16]), (32, [4, 8, 16, 32])])
+def test_a_missing_coarse_level_is_not_shrunk_where_the_head_wants_none(output_stride: int, grids: list[int]) -> None:
+    levels = [Level(stride, i, 64, stride, stride) for i, stride in enumerate((4, 8, 16))]
+    assert [level.grid for level in complete(levels, output_stride)] == grids
+
+
+def test_nothing_is_invented_at_stride_2() -> None:
+    assert [level.stride for level in complete([Level(4, 0, 8, 4, 4)])] == [4, 8, 16, 32]
+    assert [level.stride for level in complete([Level(2, 0, 8, 2, 2)])] == [2, 4, 8, 16, 32]

@@ -1,0 +1,66 @@
+"""Which sizes backbones take; that they do take them is shown in test_backbone.py."""
+
+from typing import Any
+
+import pytest
+
+from finetune.models.input_size import InputSize, family, input_size, size_options
+
+
+@pytest.mark.parametrize(
+    ("size", "given", "expected"),
+    [
+        (InputSize((32, 32)), (64, 96), (64, 96)),
+        (InputSize((14, 14)), (64, 96), (70, 98)),
+        (InputSize((32, 32), least=128), (32, 160), (128, 160)),
+        (InputSize((7, 7), least=7), (1, 1), (7, 7)),
+        (InputSize(only=(224, 160)), (64, 960), (224, 160)),
+    ],
+)
+def test_an_image_becomes_as_large_as_it_has_to(size: InputSize, given: Any, expected: Any) -> None:
+    assert size.fit(*given) == expected
+    assert size.fit(*expected) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size", "options"),
+    [
+        ("resnet18", (100, 200), {}),
+        ("vit_tiny_patch16_224", (100, 200), {"dynamic_img_size": True}),
+        ("swin_tiny_patch4_window7_224.ms_in1k", None, {"dynamic_img_size": True}),
+        ("maxvit_tiny_tf_224", (100, 200), {"img_size": (128, 224)}),
+        ("maxvit_tiny_tf_224", None, {}),
+        ("nest_tiny", (100, 200), {"img_size": (224, 224)}),  # square ones only
+        ("efficientformer_l1", (224, 224), {}),
+        ("halonet26t", (100, 200), {}),
+        ("resnet50_clip", (100, 200), {}),
+        ("mvitv2_tiny", (100, 200), {}),
+        ("gemma4_vit_167m_enc.gemma4_e4b_it", None, {"global_pool": "none"}),
+        ("gemma4_vit_167m", None, {}),
+    ],
+)
+def test_timm_is_asked_for_the_size_where_that_helps(name: str, image_size: Any, options: dict[str, Any]) -> None:
+    assert size_options(name, image_size, {}) == options
+    assert size_options(name, image_size, {"img_size": 64}) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "made_with", "expected"),
+    [
+        ("resnet18", {}, InputSize((32, 32), 32)),
+        ("vit_small_patch14_dinov2", {"dynamic_img_size": True}, InputSize((14, 14), 14)),
+        ("vit_small_patch14_dinov2", {"img_size": 98}, InputSize(only=(98, 98))),
+        ("maxvit_tiny_tf_224", {"img_size": (128, 224)}, InputSize(only=(128, 224))),
+        ("mixer_s32_224", {}, InputSize(only=(224, 224))),
+        ("halonet26t", {}, InputSize((256, 256))),
+        ("inception_v3", {}, InputSize((32, 32), 128)),
+    ],
+)
+def test_the_sizes_follow_from_what_a_model_was_made_with(name: str, made_with: Any, expected: InputSize) -> None:
+    strides = (14, 14) if "patch14" in name else (2, 4, 8, 16, 32)
+    assert input_size(name, made_with, strides) == expected
+
+
+def test_a_family_is_the_file_of_timm() -> None:
+    assert family("resnet18.a1_in1k") == "resnet"
+    assert family("deit_tiny_patch16_224") == "deit"
