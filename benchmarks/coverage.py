@@ -25,7 +25,7 @@ from torch import nn
 from finetune.builders.model import backbone_image_size
 from finetune.models import HEADS, Backbone
 from finetune.models.features import read_maps, read_pools
-from finetune.models.heads import Auxiliary, Pyramid
+from finetune.models.heads import HasAuxiliaryOutputs, PyramidSpec
 from finetune.models.input_size import family
 from finetune.models.neck import PyramidNeck
 
@@ -61,7 +61,7 @@ def tried(name: str, largest: int, known: dict[tuple[Any, ...], dict[str, str]])
 
 
 def weights(name: str) -> str:
-    """Tag, size in pixels and licence of all pretrained weights that timm knows, its default first."""
+    """Tag, size in pixels and license of all pretrained weights that timm knows, its default first."""
     configs = timm.models.get_arch_pretrained_cfgs(name)
     default = timm.get_pretrained_cfg(name)
     found = [(full.partition(".")[2], config) for full, config in configs.items() if config.has_weights]
@@ -170,7 +170,7 @@ def check_head(head: str, neck: PyramidNeck, backbone: Backbone) -> str:
     kind = HEADS[head]
     try:
         pools = backbone.pools if kind.takes_pools else ()
-        decoder, classifier = kind.build(Pyramid(neck.channels, neck.strides, pools), 3)
+        decoder, classifier = kind.build(PyramidSpec(neck.channels, neck.strides, pools), 3)
         with torch.no_grad():
             backbone._read = read_pools if pools else read_maps
             images = torch.randn(2, 3, *SIZE)
@@ -185,7 +185,9 @@ def check_head(head: str, neck: PyramidNeck, backbone: Backbone) -> str:
 
 def run(decoder: nn.Module, classifier: nn.Module, maps: list[Any]) -> None:
     """Forward and backward; raises where the logits are not as large as the image or a parameter has no gradient."""
-    decoded, more = decoder.forward_with_auxiliary(maps) if isinstance(decoder, Auxiliary) else (decoder(maps), [])
+    decoded, more = (
+        decoder.forward_with_auxiliary(maps) if isinstance(decoder, HasAuxiliaryOutputs) else (decoder(maps), [])
+    )
     logits = classifier(decoded)
     if logits.shape != (2, 3, *SIZE):
         raise ValueError(f"logits of shape {tuple(logits.shape)}")

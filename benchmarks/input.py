@@ -2,7 +2,7 @@
 
     python benchmarks/input.py [--source 768] [--crop 512] [--repeats 60] [--parts]
 
-One process, one thread, drawn pictures; the two take turns, so that a busy machine slows both. Prints milliseconds per
+One process, one thread, synthetic images; the two take turns, so that a busy machine slows both. Prints milliseconds a
 image (median) and the ratio.
 """
 
@@ -21,7 +21,7 @@ from finetune.data.synthetic import draw
 from finetune.data.transforms import Augment
 
 GEOMETRY: dict[str, Any] = {"scale": (0.5, 2.0), "flip": 0.5, "rotation": 10.0}
-COLOUR: dict[str, Any] = {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.05}
+COLOR: dict[str, Any] = {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.05}
 BLUR: dict[str, Any] = {"blur": 0.5, "blur_sigma": (0.1, 2.0)}
 NOTHING: dict[str, Any] = {"scale": (1.0, 1.0), "flip": 0.0}
 
@@ -39,7 +39,7 @@ def torchvision_transform(crop: int) -> v2.Transform:
             ),
             v2.RandomCrop(crop, pad_if_needed=True, fill=fill),
             v2.RandomHorizontalFlip(GEOMETRY["flip"]),
-            v2.ColorJitter(**COLOUR),
+            v2.ColorJitter(**COLOR),
             v2.RandomApply([v2.GaussianBlur(5, BLUR["blur_sigma"])], BLUR["blur"]),
         ]
     )
@@ -77,7 +77,7 @@ def main() -> None:
     image, mask = draw(options.source, seed=0)
     wrapped = tv_tensors.Image(image), tv_tensors.Mask(mask)
     theirs = torchvision_transform(options.crop)
-    whole = GEOMETRY | COLOUR | BLUR
+    whole = GEOMETRY | COLOR | BLUR
     times = take_turns(
         {
             "finetune": augment_call(image, mask, crop=options.crop, **whole),
@@ -94,7 +94,7 @@ def main() -> None:
             "crop only": NOTHING,
             "scale, flip": GEOMETRY | {"rotation": 0.0},
             "scale, flip, rotation": GEOMETRY,
-            "colour": NOTHING | COLOUR,
+            "color": NOTHING | COLOR,
             "blur (every image)": NOTHING | BLUR | {"blur": 1.0},
         }
         calls = {name: augment_call(image, mask, crop=options.crop, **part) for name, part in parts.items()}

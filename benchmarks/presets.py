@@ -38,7 +38,7 @@ PICTURES = {  # at half their size, but for the drawn ones
         "augment.crop=192",
         "trainer.max_epochs=20",
     ),
-    "drawn": ("experiment=quickstart",),
+    "synthetic": ("experiment=quickstart",),
 }
 COLUMNS = ("preset", "seed", "iou", "seconds", "megabytes")
 
@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--presets", nargs="+", default=PRESETS)
     parser.add_argument("--words", nargs="+", default=[])
     options = parser.parse_args()
-    if (options.data is None) != (options.pictures == "drawn"):
+    if (options.data is None) != (options.pictures == "synthetic"):
         parser.error(f"{options.pictures}: --data says where the pictures lie, and only drawn ones lie nowhere")
     words, output = [*PICTURES[options.pictures], *options.words], options.output / options.pictures
     path = output / "presets.csv"

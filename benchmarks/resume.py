@@ -1,6 +1,6 @@
 """How long a training takes to its first step, begun anew and going on: whole processes, alternating.
 
-The quickstart's model on its drawn pictures.
+The quickstart's model on its synthetic images.
 
     PYTHONPATH=. python benchmarks/resume.py [--rounds 5]
 """

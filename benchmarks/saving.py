@@ -1,6 +1,6 @@
 """What checkpoints cost a training: how long it waits for them, and how much the thread that writes them works.
 
-The quickstart's model on its drawn pictures, with the settings that ship: a checkpoint after every epoch.
+The quickstart's model on its synthetic images, with the settings that ship: a checkpoint after every epoch.
 
     python benchmarks/saving.py [--epochs 3] [--count 200]
 """

@@ -22,13 +22,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from finetune.callbacks import Checkpoint, EarlyStopping, IoU, MetricsCSV, Progress, Tuning
+from finetune.callbacks import ApplyTuningPlan, Checkpoint, EarlyStopping, IoU, MetricsCSV, Progress
 from finetune.losses import SegmentationLoss
 from finetune.models import Segmenter
 from finetune.tasks import SemanticTask
 from finetune.tuning.plan import Plan, Rule
 
-FROZEN = Plan((Rule("backbone", trains=False), Rule(".")))
+FROZEN = Plan((Rule("backbone", train=False), Rule(".")))
 Batch = dict[str, Tensor]
 
 
@@ -54,7 +54,7 @@ def ours(model: Segmenter, batches: list[Batch], wait: Callable[[], None], froze
     """Seconds that our task takes for the batches."""
     timer = Timer(wait)
     with tempfile.TemporaryDirectory() as folder:
-        callbacks = [timer, Tuning(), IoU(), EarlyStopping(), Checkpoint(), MetricsCSV(), Progress()]
+        callbacks = [timer, ApplyTuningPlan(), IoU(), EarlyStopping(), Checkpoint(), MetricsCSV(), Progress()]
         trainer = pl.Trainer(
             max_epochs=1,
             logger=False,

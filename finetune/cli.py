@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from finetune import __version__
-from finetune.config.compose import COMMANDS, check_answers, compose, config_folder, explain, first_job
+from finetune.config.compose import COMMANDS, check_group_choices, compose, config_folder, explain, first_sweep_job
 from finetune.config.errors import ConfigError
 
 HELP = """finetune: fine-tune pretrained timm backbones for image segmentation
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _answer(given)
         sys.stdout.flush()
     except BrokenPipeError:
-        _hang_up()
+        _exit_on_broken_pipe()
 
 
 def _answer(given: list[str]) -> None:
@@ -63,21 +63,21 @@ def split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
     """
     first, *rest = arguments
     if first in COMMANDS:
-        return first, keyed(rest) if first == "list" else rest
+        return first, with_keys(rest) if first == "list" else rest
     if first.startswith(("-", "+", "~")) or "=" in first:
         return "train", list(arguments)
-    _leave(2, f"unknown command '{first}'. There are {', '.join(COMMANDS)}; a setting is key=value.")
+    _exit(2, f"unknown command '{first}'. There are {', '.join(COMMANDS)}; a setting is key=value.")
 
 
-def keyed(words: Sequence[str]) -> list[str]:
+def with_keys(words: Sequence[str]) -> list[str]:
     """The words of `finetune list`, of which the first two need no key.
 
-    >>> keyed(["backbones", "convnext*", "parameters=30"])
+    >>> with_keys(["backbones", "convnext*", "parameters=30"])
     ["what='backbones'", "name='convnext*'", 'parameters=30']
     """
     bare = list(takewhile(lambda word: "=" not in word and word[:1] not in ("-", "+", "~"), words))
     if len(bare) > 2:
-        _leave(2, f"finetune list takes one pattern, not {len(bare) - 1}: {' '.join(bare[1:])}. Quote it: 'convnext*'.")
+        _exit(2, f"finetune list takes one pattern, not {len(bare) - 1}: {' '.join(bare[1:])}. Quote it: 'convnext*'.")
     said = [f"{key}='{value}'" for key, value in zip(("what", "name"), bare, strict=False)]
     return [*said, *words[len(bare) :]]
 
@@ -99,19 +99,19 @@ def _run(command: str, words: list[str]) -> None:
         hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)(job)()
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         _restore("HYDRA_FULL_ERROR", full_error)
-        _leave(2, str(error) if isinstance(error, ConfigError) else explain(error, command, words), error)
+        _exit(2, str(error) if isinstance(error, ConfigError) else explain(error, command, words), error)
     except Exception as error:  # of a sweep's job
         _restore("HYDRA_FULL_ERROR", full_error)
-        _leave(1, str(error) or type(error).__name__, error)
+        _exit(1, str(error) or type(error).__name__, error)
 
 
 def _check_words(command: str, words: Sequence[str]) -> None:
     """Compose the first job of a sweep, whose folder Hydra would make before it finds a mistake."""
     flags = [word for word in words if word.startswith("-")]
     if not flags:
-        check_answers(words)
+        check_group_choices(words)
     elif set(flags) <= {"-m", "--multirun"}:
-        check_one_device(compose(*first_job([word for word in words if word not in flags]), command=command))
+        check_one_device(compose(*first_sweep_job([word for word in words if word not in flags]), command=command))
 
 
 def _job(command: str, config: DictConfig) -> float | None:
@@ -119,26 +119,26 @@ def _job(command: str, config: DictConfig) -> float | None:
     sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         if sweeping:
-            _settle_sweep_job(command, config)
+            _prepare_sweep_job(command, config)
         if command == "train":
-            sys.argv += _same_folder(config)
+            sys.argv += _overrides_for_other_ranks(config)
         return _act(command, config)
     except KeyboardInterrupt as error:
-        _leave(130, "interrupted", error)
+        _exit(130, "interrupted", error)
     except SystemExit as error:
         if notes := getattr(error, "__notes__", ()):  # told to stop, and this is the rank that speaks
             print("\n".join([str(error), *notes]), file=sys.stderr)
         raise
     except BrokenPipeError:
-        _hang_up()
+        _exit_on_broken_pipe()
     except Exception as error:
         if sweeping:
             print(f"job {HydraConfig.get().job.num} failed: {error}", file=sys.stderr)
             raise
-        _leave(2 if isinstance(error, ConfigError) else 1, str(error) or type(error).__name__, error)
+        _exit(2 if isinstance(error, ConfigError) else 1, str(error) or type(error).__name__, error)
 
 
-def _settle_sweep_job(command: str, config: DictConfig) -> None:
+def _prepare_sweep_job(command: str, config: DictConfig) -> None:
     """Put a job below the sweep's folder, and refuse what would run the sweep again in every rank."""
     check_one_device(config)
     if config.get("resume"):
@@ -146,20 +146,20 @@ def _settle_sweep_job(command: str, config: DictConfig) -> None:
     settings = HydraConfig.get()
     if command == "train" and not any(word.startswith("output=") for word in settings.overrides.task):
         config.output = settings.runtime.output_dir
-    if command == "plan" and not any(word.startswith("plan.picture=") for word in settings.overrides.task):
-        config.plan.picture = f"{settings.runtime.output_dir}/plan.png"
+    if command == "plan" and not any(word.startswith("plan.figure=") for word in settings.overrides.task):
+        config.plan.figure = f"{settings.runtime.output_dir}/plan.png"
 
 
-def _same_folder(config: DictConfig) -> list[str]:
+def _overrides_for_other_ranks(config: DictConfig) -> list[str]:
     """Words for further ranks, which share the folder of the first, and the checkpoint that it goes on from."""
     if not config.resume:
         return [f"output={config.output}"]
     if config.resume != "auto":
         return []  # they find what the first does
-    from finetune.config.compose import settled
-    from finetune.runs.resume import find
+    from finetune.config.compose import to_run_config
+    from finetune.runs.resume import find_resume_point
 
-    before = find(settled(config), HydraConfig.get().overrides.task)
+    before = find_resume_point(to_run_config(config), HydraConfig.get().overrides.task)
     if before is None:
         return [f"output={config.output}", "resume=null"]
     config.resume = str(before.checkpoint)  # `auto` might find another later
@@ -213,13 +213,13 @@ def _restore(name: str, value: str | None) -> None:
         os.environ[name] = value
 
 
-def _hang_up() -> NoReturn:
+def _exit_on_broken_pipe() -> NoReturn:
     """Whoever read the output has seen enough, such as `head`."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain when it ends
     sys.exit(141)  # as the shell counts a process that SIGPIPE has ended
 
 
-def _leave(code: int, message: str, error: BaseException | None = None) -> NoReturn:
+def _exit(code: int, message: str, error: BaseException | None = None) -> NoReturn:
     if isinstance(error, Exception) and os.environ.get("HYDRA_FULL_ERROR") == "1":
         traceback.print_exception(error)
     print("\n".join([f"error: {message}", *getattr(error, "__notes__", ())]), file=sys.stderr)

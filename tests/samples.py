@@ -21,7 +21,7 @@ MODEL = (
     "head.segmentation_channels=64",
 )
 TINY = (*MODEL, "augment.crop=32", "data.batch_size=4", "trainer.max_epochs=1", "trainer.accelerator=cpu")
-DRAWN = (*TINY, "data=drawn", "data.count=8", "data.size=32")
+DRAWN = (*TINY, "data=synthetic", "data.count=8", "data.size=32")
 COMMAND = str(Path(sys.executable).with_name("finetune"))
 
 

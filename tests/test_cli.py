@@ -209,7 +209,7 @@ def test_a_sweep_whose_job_fails_ends_with_its_code_and_names_the_job(
 @pytest.mark.parametrize("devices", ["2", "auto", "[0]"])
 def test_a_sweep_over_several_devices_is_refused(folder: Path, devices: str) -> None:
     # not in this process, which further ranks would take down with them
-    words = (*TINY, "data=drawn", "trainer.max_epochs=1", f"trainer.devices={devices}", "seed=0,1")
+    words = (*TINY, "data=synthetic", "trainer.max_epochs=1", f"trainer.devices={devices}", "seed=0,1")
     done = shell(COMMAND, "train", "-m", *words, cwd=folder)
     assert done.returncode == 2
     assert "one device" in done.stderr

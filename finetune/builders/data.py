@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from finetune import data as data_package
-from finetune.config.options import Config, known_options
+from finetune.config.options import Config, validate_options
 from finetune.data.dataset import Sample
 from finetune.data.module import SegmentationData
 from finetune.data.records import DataError, Record
@@ -18,15 +18,15 @@ SPLITS = ("train", "val", "test", "all")
 
 
 @dataclass
-class Data:
+class DatasetBundle:
     """What a run learns from.
 
     Attributes:
         classes: their names.
         ignore_index: label of pixels that count for nothing.
         datasets: by split.
-        records: of all splits, for `splits.csv`; empty for drawn pictures.
-        statistics: by split; empty for drawn pictures.
+        records: of all splits, for `splits.csv`; empty for synthetic images.
+        statistics: by split; empty for synthetic images.
     """
 
     classes: tuple[str, ...]
@@ -46,32 +46,32 @@ class Data:
         return f"{images} images, {len(self.classes)} classes: {', '.join(self.classes)}"
 
 
-def training_data(config: Config) -> Data:
+def training_data(config: Config) -> DatasetBundle:
     """The three datasets of a training; `train` is augmented."""
     settings, seed, channels = config["data"], config["seed"], config["backbone"]["in_channels"]
-    transform = augment(config["augment"], settings["ignore_index"])
-    if settings["kind"] == "drawn":
-        return drawn_data(settings, seed, transform)
+    transform = build_augmentation(config["augment"], settings["ignore_index"])
+    if settings["format"] == "synthetic":
+        return synthetic_data(settings, seed, transform)
     records = split_records(settings, seed)
     return folder_data(settings, records, channels, seed, transform)
 
 
-def drawn_data(settings: Config, seed: int, transform: data_package.Transform | None = None) -> Data:
+def synthetic_data(settings: Config, seed: int, transform: data_package.Transform | None = None) -> DatasetBundle:
     """Pictures drawn on the fly; validation and test have a quarter as many each."""
     count, size, ignore = settings["count"], settings["size"], settings["ignore_index"]
     counts = {"train": count, "val": max(1, count // 4), "test": max(1, count // 4)}
     datasets: dict[str, torch.utils.data.Dataset[Sample]] = {
-        split: data_package.DrawnDataset(n, size, seed, split, transform if split == "train" else None, ignore)
+        split: data_package.SyntheticDataset(n, size, seed, split, transform if split == "train" else None, ignore)
         for split, n in counts.items()
     }
-    return Data(data_package.CLASS_NAMES, ignore, datasets)
+    return DatasetBundle(data_package.CLASS_NAMES, ignore, datasets)
 
 
 def split_records(settings: Config, seed: int) -> list[Record]:
     """Images and masks of a folder, each in its split: that of a file, the folder's own, or a seeded one."""
     records = found_records(settings)
     if settings["splits"]:
-        return assigned(records, settings["splits"])
+        return assign_split_file(records, settings["splits"])
     if all(record.split for record in records):
         return records
     names = [record.name for record in records]
@@ -83,11 +83,11 @@ def split_records(settings: Config, seed: int) -> list[Record]:
 def found_records(settings: Config) -> list[Record]:
     """Images and masks of a folder; their split is empty where the folder has none."""
     if not settings["root"]:
-        raise DataError("data.root is not set. Set it to a folder with images/ and masks/, or use data=drawn.")
+        raise DataError("data.root is not set. Set it to a folder with images/ and masks/, or use data=synthetic.")
     return data_package.folder_records(Path(settings["root"]), settings["mask_suffix"])
 
 
-def assigned(records: Sequence[Record], path: str) -> list[Record]:
+def assign_split_file(records: Sequence[Record], path: str) -> list[Record]:
     """The records in the splits of a `splits.csv`."""
     return data_package.assign_splits(records, data_package.read_splits(Path(path)))
 
@@ -98,7 +98,7 @@ def folder_data(
     channels: int,
     seed: int,
     transform: data_package.Transform | None = None,
-) -> Data:
+) -> DatasetBundle:
     """Datasets of the records by split, every file looked at once."""
     ignore, values = settings["ignore_index"], settings["mask_values"]
     if settings["classes"] is None:
@@ -110,7 +110,7 @@ def folder_data(
         chosen = [record for record in records if record.split == split]
         change = transform if split == "train" else None
         datasets[split] = data_package.SegmentationDataset(chosen, channels, ignore, values, change, seed)
-    return Data(classes, ignore, datasets, list(records), statistics)
+    return DatasetBundle(classes, ignore, datasets, list(records), statistics)
 
 
 def _classes_hint(records: Sequence[Record], ignore: int, values: Sequence[int] | None, channels: int) -> str:
@@ -124,13 +124,13 @@ def _classes_hint(records: Sequence[Record], ignore: int, values: Sequence[int] 
     )
 
 
-def augment(settings: Config, ignore_index: int) -> data_package.Augment:
+def build_augmentation(settings: Config, ignore_index: int) -> data_package.Augment:
     """The training transform."""
-    checked = known_options("augment", data_package.Augment, settings)
+    checked = validate_options("augment", data_package.Augment, settings)
     return data_package.Augment(**checked, ignore_index=ignore_index)
 
 
-def loss_weights(rule: str, data: Data) -> torch.Tensor | None:
+def loss_weights(rule: str, data: DatasetBundle) -> torch.Tensor | None:
     """Weights of the classes from their pixels in the training masks; None where all count the same."""
     if rule == "none":
         return None
@@ -142,7 +142,7 @@ def loss_weights(rule: str, data: Data) -> torch.Tensor | None:
     return data_package.class_weights(pixels[: len(data.classes)], rule)
 
 
-def build_datamodule(config: Config, data: Data) -> SegmentationData:
+def build_datamodule(config: Config, data: DatasetBundle) -> SegmentationData:
     """The data as Lightning takes it."""
     settings, sets = config["data"], data.datasets
     return SegmentationData(

@@ -51,7 +51,7 @@ def layer_without_variance(config: Mapping[str, Any], classes: Sequence[str]) ->
     try:
         with torch.device("meta"):  # whatever its size, it takes no memory
             task = task_without_weights(config, classes)
-            apply_trainability(task.model, task.ever_trained(), task.norms())
+            apply_trainability(task.model, task.trainable_at_any_time(), task.norms())
             for name, module in task.model.named_modules():
                 if isinstance(module, _BatchNorm):
                     module.register_forward_pre_hook(lambda *_, name=name: entered.append(name))

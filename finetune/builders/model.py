@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from finetune.config.errors import ConfigError, usage
-from finetune.config.options import Config, without_name
+from finetune.config.options import Config, drop_name
 from finetune.io.messages import shortlist
 from finetune.models.input_size import can_be_built_for_another, check_size
 from finetune.models.segmenter import Segmenter
@@ -29,14 +29,14 @@ def build_model(config: Config, classes: Sequence[str], weighted: bool = True) -
         weights=str(backbone["weights"] or "none") if weighted else "none",
         in_channels=backbone["in_channels"],
         backbone_options=backbone["options"],
-        head_options=without_name(head),
+        head_options=drop_name(head),
         neck=backbone["neck"],
         image_size=backbone_image_size(config),
         window=_pair(config["augment"].get("crop")),
         output_stride=backbone.get("output_stride"),  # not in runs of earlier versions, as the next two
         mean=backbone.get("mean"),
         std=backbone.get("std"),
-        checkpointing=backbone["checkpointing"],
+        grad_checkpointing=backbone["grad_checkpointing"],
         lora=config["tuning"]["lora"],
         auxiliary=auxiliary_options(config),
     )
@@ -46,7 +46,7 @@ def build_model(config: Config, classes: Sequence[str], weighted: bool = True) -
             f"head={head['name']} reads have their strides already, or it takes them as they are. "
             f"Set backbone.neck=interpolate."
         )
-    made.backbone.try_out()
+    made.backbone.smoke_test()
     return made
 
 
@@ -86,14 +86,14 @@ def _pair(size: Any) -> Any:
 
 
 def build_model_from(config: Config, classes: Sequence[str], source: Segmenter) -> tuple[Segmenter, str]:
-    """Backbone and head with the weights and the normalisation of another model, and a line that says what fits.
+    """Backbone and head with the weights and the normalization of another model, and a line that says what fits.
 
     Raises:
         ConfigError: it has another backbone.
     """
     sized = {**config, "backbone": {**config["backbone"], "image_size": _size_of(config, source)}}
     made = build_model({**sized, "tuning": {**config["tuning"], "lora": None}}, classes, weighted=False)
-    taken, left = made.take_weights(source)
+    taken, left = made.load_matching_weights(source)
     sizes = {name: parameter.numel() for name, parameter in made.backbone.named_parameters(prefix="backbone")}
     if sum(size for name, size in sizes.items() if name in taken) < sum(sizes.values()) / 2:  # names alone may agree
         raise ConfigError(
@@ -101,7 +101,7 @@ def build_model_from(config: Config, classes: Sequence[str], source: Segmenter) 
             f"backbone.name={config['backbone']['name']}. Set backbone=timm backbone.name={source.backbone.name}"
         )
     if config["tuning"]["lora"] is not None:
-        made.adapt(config["tuning"]["lora"])
+        made.add_lora(config["tuning"]["lora"])
     told = f"{len(taken):,} of {len(taken) + len(left):,} tensors are those of {config['init_from']}"
     return made, told + (f"; begun anew: {shortlist(left)}" if left else "")
 

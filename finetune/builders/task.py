@@ -6,22 +6,22 @@ from typing import Any
 import torch
 from timm.optim import create_optimizer_v2
 
-from finetune.builders.data import Data, loss_weights
+from finetune.builders.data import DatasetBundle, loss_weights
 from finetune.builders.model import build_model
 from finetune.builders.training_length import min_plateau_epochs
 from finetune.config.errors import ConfigError
-from finetune.config.options import Config, known_options, without_name
+from finetune.config.options import Config, drop_name, validate_options
 from finetune.losses import SegmentationLoss
 from finetune.models import Segmenter
 from finetune.tasks import SemanticTask
-from finetune.tuning.plan import Plan, Rule, Stall
+from finetune.tuning.plan import Plan, PlateauCriterion, Rule
 from finetune.tuning.plan_feasibility import check_timing
 from finetune.tuning.timing import Timeline
 
 
 def build_loss(settings: Config, ignore_index: int, weights: torch.Tensor | None) -> SegmentationLoss:
     """The loss, with a weight for each class or none."""
-    options = known_options("loss", SegmentationLoss, settings, skip=("ignore_index",))
+    options = validate_options("loss", SegmentationLoss, settings, skip=("ignore_index",))
     return SegmentationLoss(**{**options, "ignore_index": ignore_index, "class_weights": weights})
 
 
@@ -31,22 +31,24 @@ def build_plan(settings: Config) -> Plan:
     Raises:
         ConfigError: settings of another kind than the plan's.
     """
-    rules, phase_lr, stall = settings["rules"], settings["phase_lr"], settings["stall"]
+    rules, phase_lr, plateau = settings["rules"], settings["phase_lr"], settings["plateau"]
     if not isinstance(rules, list) or not all(isinstance(r, dict) and isinstance(r.get("match"), str) for r in rules):
         raise ConfigError(f"tuning.rules={rules}: expected a list of rules such as {{match: head, lr_scale: 2}}.")
-    if not isinstance(phase_lr, list) or not isinstance(stall, dict):
-        raise ConfigError(f"tuning.phase_lr={phase_lr}, tuning.stall={stall}: expected a list and a group of settings.")
+    if not isinstance(phase_lr, list) or not isinstance(plateau, dict):
+        raise ConfigError(
+            f"tuning.phase_lr={phase_lr}, tuning.plateau={plateau}: expected a list and a group of settings."
+        )
     return Plan(
-        tuple(Rule(**known_options("tuning.rules", Rule, rule)) for rule in settings["rules"]),
+        tuple(Rule(**validate_options("tuning.rules", Rule, rule)) for rule in settings["rules"]),
         settings["layers"],
         settings["warmup"],
         settings["restart_schedule"],
         tuple(phase_lr),
-        Stall(**known_options("tuning.stall", Stall, stall)),
+        PlateauCriterion(**validate_options("tuning.plateau", PlateauCriterion, plateau)),
     )
 
 
-def build_task(config: Config, network: Segmenter, data: Data) -> SemanticTask:
+def build_task(config: Config, network: Segmenter, data: DatasetBundle) -> SemanticTask:
     """The model with its loss, plan, optimizer and schedule."""
     weights = loss_weights(config["loss"]["class_weights"], data)
     built = assemble_task(config, network, build_loss(config["loss"], data.ignore_index, weights), data.ignore_index)
@@ -76,7 +78,7 @@ def assemble_task(config: Config, network: Segmenter, criterion: SegmentationLos
         optimizer_options=settings["options"],
         schedule_name=schedule["name"],
         warmup=schedule["warmup"],
-        schedule_options=without_name(schedule, "warmup"),
+        schedule_options=drop_name(schedule, "warmup"),
         l1=tuning["l1"],
         l2_sp=tuning["l2_sp"],
         seed=config["seed"],

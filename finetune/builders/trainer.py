@@ -12,12 +12,12 @@ from lightning.pytorch.loggers import Logger
 
 from finetune.builders.devices import runs_on_cpu
 from finetune.builders.targets import check_target
-from finetune.callbacks import Interruption, Tuning
+from finetune.callbacks import ApplyTuningPlan, GracefulShutdown
 from finetune.checkpoints.checkpoint_io import CheckpointFiles
 from finetune.config.errors import ConfigError
 from finetune.config.options import Config
 from finetune.engine.fsdp_strategy import FullySharded
-from finetune.engine.loggers import continued
+from finetune.engine.loggers import for_resumed_run
 from finetune.engine.precision import CPUMixedPrecision
 from finetune.engine.sync_batchnorm import SyncBatchNorm
 
@@ -39,7 +39,7 @@ def build_trainer(config: Config, folder: Path, step: int | None = None) -> pl.T
         callbacks = [
             _made(entry, pl.Callback, f"callbacks.{name}") for name, entry in config["callbacks"].items() if entry
         ]
-        entries = continued(config["logger"] or {}, step) if step is not None else config["logger"] or {}
+        entries = for_resumed_run(config["logger"] or {}, step) if step is not None else config["logger"] or {}
         loggers = [_made(entry, Logger, f"logger.{name}") for name, entry in entries.items() if entry]
         return pl.Trainer(
             **{
@@ -53,7 +53,7 @@ def build_trainer(config: Config, folder: Path, step: int | None = None) -> pl.T
                 **_plugins(config["trainer"]),
                 **({"strategy": FullySharded()} if config["trainer"]["strategy"] == "fsdp2" else {}),
             },
-            callbacks=[Tuning(), *callbacks, Interruption()],
+            callbacks=[ApplyTuningPlan(), *callbacks, GracefulShutdown()],
             logger=loggers or False,
             default_root_dir=folder,
         )

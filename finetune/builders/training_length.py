@@ -4,7 +4,7 @@ import math
 
 from finetune.builders.devices import device_count
 from finetune.config.options import Config
-from finetune.tuning.plan_feasibility import stall_pace
+from finetune.tuning.plan_feasibility import min_epochs_per_plateau
 
 
 def step_counts(config: Config, images: int) -> tuple[int, int]:
@@ -32,7 +32,7 @@ def min_plateau_epochs(config: Config, images: int) -> int:
     interval = interval if isinstance(interval, int | float) else 1.0  # by the clock
     between = interval if isinstance(interval, int) else max(1, int(batches * interval))
     validations = (batches // between or batches / between) / (settings.get("check_val_every_n_epoch") or 1)
-    return stall_pace(config["tuning"]["stall"]["patience"], validations)
+    return min_epochs_per_plateau(config["tuning"]["plateau"]["patience"], validations)
 
 
 def _batches(config: Config, images: int) -> int:

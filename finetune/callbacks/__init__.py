@@ -1,12 +1,12 @@
 """What a run shows, saves and decides: one callback a file."""
 
-from finetune.callbacks.apply_plan import Tuning
+from finetune.callbacks.apply_plan import ApplyTuningPlan
 from finetune.callbacks.checkpoint import Checkpoint
 from finetune.callbacks.early_stopping import EarlyStopping
-from finetune.callbacks.graceful_shutdown import Interrupted, Interruption
+from finetune.callbacks.graceful_shutdown import GracefulShutdown, TrainingInterrupted
 from finetune.callbacks.iou import IoU
 from finetune.callbacks.metrics_csv import MetricsCSV
-from finetune.callbacks.non_finite_guard import DivergedError, Guard
+from finetune.callbacks.non_finite_guard import NonFiniteError, NonFiniteGuard
 from finetune.callbacks.preview import Preview
 from finetune.callbacks.progress import Progress
 from finetune.callbacks.weight_averaging import EMA, SWA
@@ -14,15 +14,15 @@ from finetune.callbacks.weight_averaging import EMA, SWA
 __all__ = [
     "EMA",
     "SWA",
+    "ApplyTuningPlan",
     "Checkpoint",
-    "DivergedError",
     "EarlyStopping",
-    "Guard",
-    "Interrupted",
-    "Interruption",
+    "GracefulShutdown",
     "IoU",
     "MetricsCSV",
+    "NonFiniteError",
+    "NonFiniteGuard",
     "Preview",
     "Progress",
-    "Tuning",
+    "TrainingInterrupted",
 ]

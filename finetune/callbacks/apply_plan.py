@@ -12,24 +12,24 @@ from finetune.engine.ddp import average_statistics, check_ranks_agree, keep_buff
 from finetune.io.messages import suggest
 from finetune.tasks import TuningTask
 from finetune.tuning.describe import describe_change
-from finetune.tuning.lr_history import RateRecord
-from finetune.tuning.plateau_detector import StallDetector
+from finetune.tuning.lr_history import LRHistory
+from finetune.tuning.plateau_detector import PlateauDetector
 from finetune.tuning.schedules import Plateau
-from finetune.tuning.timing import Timeline, stalls_awaited, waits_for_stall
+from finetune.tuning.timing import Timeline, plateaus_awaited, waits_for_plateau
 
 logger = logging.getLogger(__name__)
 
 
-class Tuning(pl.Callback):
-    """Keeps frozen what is frozen, thaws what is due on all ranks, and says what trains.
+class ApplyTuningPlan(pl.Callback):
+    """Keeps frozen what is frozen, unfreezes what is due on all ranks, and says what trains.
 
     Attributes:
         record: the learning rates of all layer groups; there once the training has begun.
     """
 
     def __init__(self) -> None:
-        self.record: RateRecord | None = None
-        self._detector: StallDetector | None = None
+        self.record: LRHistory | None = None
+        self._detector: PlateauDetector | None = None
         self._best: dict[str, Tensor] = {}
         self._due = False  # the best weights go back in with the next epoch
         self._trained: set[str] = set()
@@ -47,9 +47,9 @@ class Tuning(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log which rule took what."""
         task = _task(pl_module)
-        stall = task.plan.stall
-        self._detector = StallDetector(stall.patience, stall.mode, stall.min_delta)
-        self.record = RateRecord(task.groups)
+        plateau = task.plan.plateau
+        self._detector = PlateauDetector(plateau.patience, plateau.mode, plateau.min_delta)
+        self.record = LRHistory(task.groups)
         for line in task.describe_plan():
             _say(line)
 
@@ -66,7 +66,7 @@ class Tuning(pl.Callback):
         _task(pl_module).refresh_rates()  # a checkpoint has those of a training that may have been shorter
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Thaw and freeze what is due, whatever called `train()` meanwhile."""
+        """Unfreeze and freeze what is due, whatever called `train()` meanwhile."""
         self._restore_best(_task(pl_module))
         self._advance(trainer, _task(pl_module))
         check_ranks_agree(trainer, _task(pl_module).model)
@@ -87,7 +87,7 @@ class Tuning(pl.Callback):
         average_statistics(trainer, self._norms)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Apply the plan after a validation in the middle of an epoch too, and see whether the score has stalled."""
+        """Apply the plan after a validation in the middle of an epoch too, and see whether the score has plateaued."""
         if trainer.state.fn != "fit":
             return
         task = _task(pl_module)
@@ -99,13 +99,13 @@ class Tuning(pl.Callback):
         """Make sure that the ranks have stayed together to the end, and say what never came."""
         task = _task(pl_module)
         check_ranks_agree(trainer, task.model)
-        awaited, came = stalls_awaited(task.assigned.values()), len(task.timeline.stalls)
-        missing = waits_for_stall(task.assigned.values(), trainer.current_epoch, task.timeline)
+        awaited, came = plateaus_awaited(task.assigned.values()), len(task.timeline.plateaus)
+        missing = waits_for_plateau(task.assigned.values(), trainer.current_epoch, task.timeline)
         if missing and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # missing in the class
             _warn(
-                f"the plan waited for {awaited} stalls of {task.plan.stall.monitor}, and {came} came: "
+                f"the plan waited for {awaited} plateaus of {task.plan.plateau.monitor}, and {came} came: "
                 f"{describe_change((), self._trained, task.places).partition('; ')[2]} at the end. Lower "
-                f"tuning.stall.patience, validate more often, or train longer."
+                f"tuning.plateau.patience, validate more often, or train longer."
             )
 
     def state_dict(self) -> dict[str, Any]:
@@ -140,23 +140,23 @@ class Tuning(pl.Callback):
 
     def _watch(self, trainer: pl.Trainer, task: TuningTask) -> None:
         """Tell the schedule and the plan how the score goes."""
-        curve, stall = task.course.curve if task.course else None, task.plan.stall
+        curve, plateau = task.course.curve if task.course else None, task.plan.plateau
         if isinstance(curve, Plateau):
             curve.report(_score(trainer, curve.monitor, "schedule.monitor"), trainer.global_step)
             task.refresh_rates()
-        stalls = task.timeline.stalls
-        pending = bool(stalls) and stalls[-1] > trainer.current_epoch  # the plan moves on with the next epoch
-        waits = waits_for_stall(task.assigned.values(), trainer.current_epoch, task.timeline)
+        plateaus = task.timeline.plateaus
+        pending = bool(plateaus) and plateaus[-1] > trainer.current_epoch  # the plan moves on with the next epoch
+        waits = waits_for_plateau(task.assigned.values(), trainer.current_epoch, task.timeline)
         if not waits or pending or self._detector is None:
             return
-        stalled = self._detector.update(_score(trainer, stall.monitor, "tuning.stall.monitor"))
-        if stall.restore_best and self._detector.improved:
+        plateaued = self._detector.update(_score(trainer, plateau.monitor, "tuning.plateau.monitor"))
+        if plateau.restore_best and self._detector.improved:
             self._best = {name: tensor.detach().cpu().clone() for name, tensor in task.model.state_dict().items()}
-        if stalled:
-            _say(f"{stall.monitor} has not improved for {stall.patience} validations: the plan moves on")
-            task.add_stall()
+        if plateaued:
+            _say(f"{plateau.monitor} has not improved for {plateau.patience} validations: the plan moves on")
+            task.record_plateau()
             self._detector.reset()
-            self._due = stall.restore_best
+            self._due = plateau.restore_best
 
     def _restore_best(self, task: TuningTask) -> None:
         """Begin a phase with the best weights of the last; not before all has been saved that belongs to these."""

@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 
-from finetune.checkpoints.checkpoint_io import PART, arrange, behind, numbered, publish
+from finetune.checkpoints.checkpoint_io import PART, after_write, numbered, restore_best_order, rotate_in
 from finetune.engine.loop_state import accumulates, can_save, ends_epoch
 
 logger = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class Checkpoint(LightningCheckpoint):
         self._step, self._time = trainer.global_step, time.monotonic()
         if self.best:
             steps = [int(entry["step"]) for entry in self.best]
-            there = arrange(self.folder, steps) if trainer.is_global_zero else []
+            there = restore_best_order(self.folder, steps) if trainer.is_global_zero else []
             self.best = [self.best[place] for place in trainer.strategy.broadcast(there)]
 
     def on_train_batch_end(
@@ -129,7 +129,7 @@ class Checkpoint(LightningCheckpoint):
         trainer.save_checkpoint(self.folder / NEXT, weights_only=False)
         if trainer.is_global_zero:
             keep_last = self.keep_last if as_last else 0
-            behind(trainer, partial(publish, self.folder / NEXT, rank, len(self.best), keep_last))
+            after_write(trainer, partial(rotate_in, self.folder / NEXT, rank, len(self.best), keep_last))
 
     def state_dict(self) -> dict[str, Any]:
         """The best scores so far, and of what."""

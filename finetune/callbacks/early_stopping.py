@@ -19,8 +19,8 @@ class EarlyStopping(LightningEarlyStopping):
     """Lightning's early stopping, with a say, and with patience for a tuning plan.
 
     Every rank decides on the same value, because scores are reduced before they are logged, and one that wants to
-    stop stops all. While a plan has something still to thaw, a score that does not improve stops nothing: what is to
-    come may be what it lacks.
+    stop stops all. While a plan has something still to unfreeze, a score that does not improve stops nothing:
+    what is to come may be what it lacks.
 
     Args:
         monitor: a logged value, such as `val/iou`.
@@ -38,7 +38,7 @@ class EarlyStopping(LightningEarlyStopping):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """See whether the score has improved."""
-        self._plan_goes_on = isinstance(pl_module, TuningTask) and pl_module.plan_goes_on()
+        self._plan_goes_on = isinstance(pl_module, TuningTask) and pl_module.plan_is_pending()
         super().on_validation_end(trainer, pl_module)
 
     def _evaluate_stopping_criteria(self, current: Tensor) -> tuple[bool, str | None]:

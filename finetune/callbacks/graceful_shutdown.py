@@ -13,14 +13,14 @@ import torch
 from torch import distributed
 
 from finetune.checkpoints.checkpoint_io import wait
-from finetune.engine.launcher import watch_no_longer
-from finetune.engine.loop_state import accumulates, before_validation, can_save, out_of_steps
+from finetune.engine.launcher import stop_launcher_monitor
+from finetune.engine.loop_state import accumulates, can_save, out_of_steps, rewind_before_validation
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []))
 CODES = {signal.SIGINT: 130}  # what the process ends with; 143 for the others, which clusters send
 
 
-class Interrupted(SystemExit):
+class TrainingInterrupted(SystemExit):
     """A training that was told to stop and has saved everything.
 
     Attributes:
@@ -35,8 +35,8 @@ class Interrupted(SystemExit):
         return f"stopped by {self.signal.name}"
 
 
-class Interruption(pl.Callback):
-    """Saves a checkpoint and raises `Interrupted` on all ranks, as soon as one of them is told to stop.
+class GracefulShutdown(pl.Callback):
+    """Saves a checkpoint and raises `TrainingInterrupted` on all ranks, as soon as one of them is told to stop.
 
     It stops behind the optimizer step that is under way, or in a validation, which is then made again by the training
     that goes on. With several ranks a validation is finished first: they have different numbers of batches and could
@@ -106,7 +106,7 @@ class Interruption(pl.Callback):
     ) -> None:
         """A checkpoint that is written in a validation is one from just before it."""
         if self._validating:
-            checkpoint["loops"]["fit_loop"] = before_validation(checkpoint["loops"]["fit_loop"])
+            checkpoint["loops"]["fit_loop"] = rewind_before_validation(checkpoint["loops"]["fit_loop"])
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Listen no longer."""
@@ -140,9 +140,9 @@ class Interruption(pl.Callback):
 
     def _leave(self, trainer: pl.Trainer) -> NoReturn:
         assert self._agreed is not None
-        watch_no_longer(trainer)
+        stop_launcher_monitor(trainer)
         wait(trainer)  # or another rank, which writes nothing, would be gone before all is saved
-        raise Interrupted(self._agreed)
+        raise TrainingInterrupted(self._agreed)
 
     def _listen_no_longer(self) -> None:
         for number, handler in self._before.items():

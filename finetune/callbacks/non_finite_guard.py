@@ -12,40 +12,42 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from finetune.engine.fsdp import share, whole
+from finetune.engine.fsdp import gather_full, local_shard
 from finetune.tasks import TuningTask
-from finetune.tuning.parameter_info import Place
+from finetune.tuning.parameter_info import ParameterInfo
 from finetune.tuning.weight_averaging import batch_norms, statistics
 
 logger = logging.getLogger(__name__)
 SHOWN = 20  # images that are named
 
 
-class DivergedError(RuntimeError):
+class NonFiniteError(RuntimeError):
     """A training whose loss or gradients are no longer finite."""
 
 
-class Guard(pl.Callback):
+class NonFiniteGuard(pl.Callback):
     """Looks at every step before the optimizer takes it.
 
     A step whose loss or gradients are NaN or infinite changes nothing: no weight, no state of the optimizer, no
-    batch-norm statistics. The training ends there, with the names of the images and of the layers; or, if it may skip
-    steps, it goes on with a warning.
+    batch-norm statistics. The training ends there, with the names of the images and of the layers; or, if it may
+    skip steps, it goes on with a warning.
 
     It costs the norm of the gradients and a copy of the batch-norm statistics at each step. Scaled losses (16-mixed)
     are watched but for their gradients: those overflow now and then, and the scaler leaves such steps out itself.
 
     Args:
-        skip: bad steps in a row that are left out; one more ends the training.
+        max_skipped_steps: bad steps in a row that are left out; one more ends the training.
 
     Raises:
-        DivergedError: in a training, on all ranks alike.
+        NonFiniteError: in a training, on all ranks alike.
     """
 
-    def __init__(self, skip: int = 0) -> None:
-        if isinstance(skip, bool) or not isinstance(skip, int) or skip < 0:
-            raise ValueError(f"Guard has skip={skip}; expected a whole number of 0 or more, of steps.")
-        self.skip = skip
+    def __init__(self, max_skipped_steps: int = 0) -> None:
+        if isinstance(max_skipped_steps, bool) or not isinstance(max_skipped_steps, int) or max_skipped_steps < 0:
+            raise ValueError(
+                f"Guard has max_skipped_steps={max_skipped_steps}; expected a whole number of 0 or more, of steps."
+            )
+        self.max_skipped_steps = max_skipped_steps
         self._skipped = 0  # in a row
         self._images: list[Tensor] = []  # indices, by batch since the last step
         self._losses: list[Tensor] = []
@@ -82,7 +84,7 @@ class Guard(pl.Callback):
         has to ask the others as long as all is well.
         """
         self._losses.append(loss.detach().clone())
-        self._sums.append(_task(pl_module).own_sums)
+        self._sums.append(_task(pl_module).local_loss_sums)
         loss.mul_(loss.detach() * 0 + 1)
 
     def on_before_optimizer_step(
@@ -98,13 +100,13 @@ class Guard(pl.Callback):
             return
         for now, before in self._statistics:
             torch._foreach_copy_(now, before)
-        if self._skipped >= self.skip:
-            raise DivergedError(f"{message} {_next_moves(trainer, optimizer, self.skip)}")
+        if self._skipped >= self.max_skipped_steps:
+            raise NonFiniteError(f"{message} {_next_moves(trainer, optimizer, self.max_skipped_steps)}")
         self._skipped += 1
         if _scaler(trainer) is None:  # which leaves the step out by itself, and wants to see why
             for parameter in parameters:
                 parameter.grad = None
-        _warn(f"{message} The step is left out, {self._skipped} of at most {self.skip} in a row.")
+        _warn(f"{message} The step is left out, {self._skipped} of at most {self.max_skipped_steps} in a row.")
 
     def state_dict(self) -> dict[str, Any]:
         """How many steps were skipped just now, if any were."""
@@ -146,20 +148,20 @@ class Guard(pl.Callback):
 
 def _norm(gradients: Sequence[Tensor]) -> float:
     """Of all together; of sharded ones over all ranks. Waits for the device."""
-    return float(whole(get_total_norm(gradients)))
+    return float(gather_full(get_total_norm(gradients)))
 
 
 def _finite(trainer: pl.Trainer, gradients: Mapping[str, Tensor]) -> dict[str, bool]:
     """Whether all of a gradient is finite, on all ranks; they see the same, but of a sharded model only a share."""
-    wrong = torch.stack([(~share(gradient).isfinite()).any() for gradient in gradients.values()])
+    wrong = torch.stack([(~local_shard(gradient).isfinite()).any() for gradient in gradients.values()])
     counts: Tensor = trainer.strategy.reduce(wrong.int(), reduce_op="sum")  # of norms, a maximum would drop a NaN
     return {name: count == 0 for name, count in zip(gradients, counts.tolist(), strict=True)}
 
 
-def _broken(finite: Mapping[str, bool], places: Mapping[str, Place]) -> str:
+def _broken(finite: Mapping[str, bool], places: Mapping[str, ParameterInfo]) -> str:
     """Which gradients are not finite, and in which parts of the model; parameters in the order of the network.
 
-    >>> places = {name: Place(name, 0, 0, 1, 1) for name in ("backbone", "decoder", "head")}
+    >>> places = {name: ParameterInfo(name, 0, 0, 1, 1) for name in ("backbone", "decoder", "head")}
     >>> _broken({"backbone": False, "decoder": False, "head": True}, places)
     '2 of 3 parameters got a gradient that is not finite: backbone, decoder (in backbone, decoder; finite in head).'
     """
@@ -183,7 +185,7 @@ def _named(trainer: pl.Trainer, indices: Sequence[int]) -> str:
     return f"Its images: {', '.join(said[:SHOWN])}{more}."
 
 
-def _next_moves(trainer: pl.Trainer, optimizer: Optimizer, skip: int) -> str:
+def _next_moves(trainer: pl.Trainer, optimizer: Optimizer, max_skipped_steps: int) -> str:
     rates = sorted({group["lr"] for group in optimizer.param_groups})
     rate = f"{rates[0]:.3g}" if len(rates) == 1 else f"{rates[0]:.3g} to {rates[-1]:.3g}"
     clip, precision = trainer.gradient_clip_val, trainer.precision
@@ -192,7 +194,7 @@ def _next_moves(trainer: pl.Trainer, optimizer: Optimizer, skip: int) -> str:
         f"lower optimizer.lr (the rate is {rate})",
         f"lower trainer.gradient_clip_val={clip}" if clip else "set trainer.gradient_clip_val=1.0",
         *([f"set trainer.precision=32-true instead of {precision}"] if "16" in str(precision) else []),
-        *(["let callbacks.guard.skip=3 leave such steps out"] if not skip else []),
+        *(["let callbacks.non_finite.max_skipped_steps=3 leave such steps out"] if not max_skipped_steps else []),
     ]
     return f"The step has changed no weight. Next: {'; '.join(moves)}."
 

@@ -22,10 +22,10 @@ from finetune.tuning.weight_averaging import (
     batch_norms,
     check_resumable,
     equal_weight,
-    exchange,
     exponential_weight,
     fresh_statistics,
     statistics,
+    swap_weights,
 )
 
 logger = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class Averaging(pl.Callback):
         if trainer.state.fn == "fit" and "averaging" in checkpoint:
             check_resumable(checkpoint, [self.state_key])
             self._saved = checkpoint["averaging"]
-            exchange(pl_module, self._saved["raw"])
+            swap_weights(pl_module, self._saved["raw"])
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take up the averages, now that the model is on its device."""
@@ -98,7 +98,7 @@ class Averaging(pl.Callback):
     ) -> None:
         """Take in what begins to train, before it moves."""
         if self.average.values or self._is_due(trainer):
-            self.average.admit()
+            self.average.track_new_parameters()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -116,7 +116,7 @@ class Averaging(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put the raw weights back; checkpoints that are written after it hold the averaged ones all the same."""
         if trainer.state.fn == "fit" and self._raw:
-            exchange(pl_module, self._raw)
+            swap_weights(pl_module, self._raw)
             self._raw = {}
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -154,7 +154,7 @@ class Averaging(pl.Callback):
         return dict(self.average.values)
 
     def _put_in(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._raw = exchange(pl_module, self._averaged())
+        self._raw = swap_weights(pl_module, self._averaged())
 
     def _is_due(self, trainer: pl.Trainer) -> bool:
         if isinstance(self.start, int):

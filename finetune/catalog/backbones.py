@@ -20,12 +20,12 @@ class Weights:
     Attributes:
         tag: what stands behind the name and a dot.
         size: side of the images that they were trained with, in pixels.
-        licence: `unknown` where timm names none.
+        license: `unknown` where timm names none.
     """
 
     tag: str
     size: int
-    licence: str
+    license: str
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,10 @@ def select(
     *,
     parameters: Range = None,
     strides: Sequence[int] | None = None,
-    licence: str | None = None,
+    license: str | None = None,
     input_size: Range = None,
     pretrained: bool | None = None,
-    under: str | None = None,
+    head: str | None = None,
 ) -> list[Entry]:
     """The backbones that have all that is asked for, each with those of its weights that have.
 
@@ -78,35 +78,35 @@ def select(
         pattern: of the name, as in a shell; what stands behind a dot in it is a pattern of the weights' tag.
         parameters: in millions, at most so many, or a range.
         strides: of all maps, fine to coarse.
-        licence: of the weights, or how it begins.
+        license: of the weights, or how it begins.
         input_size: side of the images that the weights were trained with, or a range, in pixels.
         pretrained: whether there are weights.
-        under: a head that is to fit.
+        head: a head that is to fit.
 
     Raises:
         ValueError: a filter of another kind.
     """
-    _check_kinds(strides, licence, pretrained)
+    _check_kinds(strides, license, pretrained)
     (least, most), sizes = limits("parameters", parameters, 0), limits("input_size", input_size)
     name, dot, tag = pattern.partition(".")
-    asks_for_weights = licence is not None or input_size is not None or bool(dot)
+    asks_for_weights = license is not None or input_size is not None or bool(dot)
     found = []
     for entry in entries():
-        weights = tuple(w for w in entry.weights if _has(w, licence, sizes) and fnmatchcase(w.tag, tag if dot else "*"))
+        weights = tuple(w for w in entry.weights if _has(w, license, sizes) and fnmatchcase(w.tag, tag if dot else "*"))
         fits = fnmatchcase(entry.name, name) and least <= entry.parameters / 1e6 <= most
         fits &= strides is None or entry.strides == tuple(strides)
         fits &= pretrained is None or pretrained == bool(weights)
-        fits &= under is None or under not in entry.without
+        fits &= head is None or head not in entry.without
         if fits and (weights or not asks_for_weights):
             found.append(replace(entry, weights=weights))
     return found
 
 
-def _check_kinds(strides: Any, licence: Any, pretrained: Any) -> None:
+def _check_kinds(strides: Any, license: Any, pretrained: Any) -> None:
     if strides is not None and not (isinstance(strides, Sequence) and all(isinstance(s, int) for s in strides)):
         raise ValueError(f"strides={strides}: expected those of all maps, such as [4,8,16,32].")
-    if licence is not None and not isinstance(licence, str):
-        raise ValueError(f"licence={licence}: expected a name or how it begins, such as apache.")
+    if license is not None and not isinstance(license, str):
+        raise ValueError(f"license={license}: expected a name or how it begins, such as apache.")
     if not (pretrained is None or isinstance(pretrained, bool)):
         raise ValueError(f"pretrained={pretrained}: expected true or false.")
 
@@ -139,8 +139,8 @@ def list_backbones(pattern: str = "*", **filters: Any) -> list[str]:
     return [entry.name for entry in select(pattern, **filters)]
 
 
-def _has(weights: Weights, licence: str | None, sizes: tuple[float, float]) -> bool:
-    return (licence is None or weights.licence.startswith(licence.lower())) and sizes[0] <= weights.size <= sizes[1]
+def _has(weights: Weights, license: str | None, sizes: tuple[float, float]) -> bool:
+    return (license is None or weights.license.startswith(license.lower())) and sizes[0] <= weights.size <= sizes[1]
 
 
 def _entry(row: dict[str, str]) -> Entry:
@@ -159,5 +159,5 @@ def _entry(row: dict[str, str]) -> Entry:
 
 
 def _parts(word: str) -> tuple[str, int, str]:
-    tag, size, licence = word.split(":")
-    return tag, int(size), licence
+    tag, size, license = word.split(":")
+    return tag, int(size), license

@@ -55,7 +55,7 @@ def load_adapters(folder: Path) -> Segmenter:
         raise ValueError(f"'{folder / 'config.json'}' was not written beside adapters; it lacks 'weights' or others.")
     with SizeLimit(LARGEST):
         model = Segmenter.from_config(config["model"], weights=str(config["weights"]))
-        model.backbone.picture()  # counts too: a stranger may have chosen a size to which every image would be brought
+        model.backbone.dummy_input()  # counts too: an untrusted config may name a huge input size
     load_adapter_state(model, read_tensors(inside(folder / FILE, folder)))
     if _checksum(model, config["pretrained"]) != config["checksum"]:
         raise ValueError(

@@ -36,9 +36,9 @@ class CheckpointFiles(CheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Copy what is to be saved, and write it in the background; waits for the file before it."""
         self.wait()
-        self.then(partial(write, snapshot(checkpoint), Path(path)))
+        self.enqueue(partial(write, snapshot(checkpoint), Path(path)))
 
-    def then(self, action: Callable[[], None]) -> None:
+    def enqueue(self, action: Callable[[], None]) -> None:
         """Do something behind what is being written, unless that fails."""
         before = self._last
         self._thread = self._thread or ThreadPoolExecutor(1, "checkpoint")
@@ -70,7 +70,7 @@ class CheckpointFiles(CheckpointIO):
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove a file behind what is being written."""
-        self.then(partial(Path(path).unlink, missing_ok=True))
+        self.enqueue(partial(Path(path).unlink, missing_ok=True))
 
     def teardown(self) -> None:
         """Wait for the last file, and end the thread."""
@@ -82,11 +82,11 @@ class CheckpointFiles(CheckpointIO):
                 thread.shutdown()
 
 
-def behind(trainer: pl.Trainer, action: Callable[[], None]) -> None:
+def after_write(trainer: pl.Trainer, action: Callable[[], None]) -> None:
     """Do something when the trainer's latest checkpoint is complete."""
     files = trainer.strategy.checkpoint_io
     if isinstance(files, CheckpointFiles):
-        files.then(action)
+        files.enqueue(action)
     else:  # it does not write in the background
         action()
 
@@ -145,7 +145,7 @@ def write(content: Any, path: Path) -> None:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
-        if found := damage(part):
+        if found := find_corruption(part):
             raise OSError(f"'{part}' does not read back as it was written: {found}. Is the disk in order?")
         part.replace(path)
     except Exception as error:  # torch's writer reports a full disk as a RuntimeError without a number
@@ -155,7 +155,7 @@ def write(content: Any, path: Path) -> None:
     sync_folder(path.parent)
 
 
-def damage(path: Path) -> str | None:
+def find_corruption(path: Path) -> str | None:
     """What is wrong with a checkpoint file, by its checksums and by reading it; None if nothing.
 
     Nothing of it is unpacked, and its tensors pass by a megabyte at a time.
@@ -167,20 +167,20 @@ def damage(path: Path) -> str | None:
     return None
 
 
-def whole_beside(path: Path) -> Path | None:
+def next_intact_checkpoint(path: Path) -> Path | None:
     """The checkpoint to take instead of a damaged one: the next of its kind, best or last, or else of the other."""
     names = {other: re.fullmatch(r"(best|last)(?:_(\d+))?\.ckpt", other.name) for other in path.parent.glob("*.ckpt")}
     kind = path.name[:4]
     ranks = {other: (name[1] != kind, int(name[2] or 1)) for other, name in names.items() if name and other != path}
-    return next((other for other in sorted(ranks, key=ranks.__getitem__) if damage(other) is None), None)
+    return next((other for other in sorted(ranks, key=ranks.__getitem__) if find_corruption(other) is None), None)
 
 
-def publish(written: Path, best: int | None, keep_best: int, keep_last: int) -> None:
+def rotate_in(written: Path, best: int | None, keep_best: int, keep_last: int) -> None:
     """Give a written checkpoint its names: `last.ckpt`, and `best.ckpt` if it is the best.
 
     Earlier ones move on: `last_2.ckpt` is the one before the last, `best_2.ckpt` the second best. Each name holds a
     whole checkpoint at any moment. The best comes first: a process that is killed in between has an older last
-    checkpoint, puts the best in order again by `arrange`, and makes this one again.
+    checkpoint, puts the best in order again by `restore_best_order`, and makes this one again.
 
     Args:
         written: a complete file in the folder of the checkpoints; its own name goes.
@@ -190,24 +190,24 @@ def publish(written: Path, best: int | None, keep_best: int, keep_last: int) -> 
     """
     folder = written.parent
     if best is not None:
-        shift(folder, "best", best, keep_best)
+        shift_ranks(folder, "best", best, keep_best)
         link(written, folder / numbered("best", best))
     if keep_last:
-        shift(folder, "last", 0, keep_last)
+        shift_ranks(folder, "last", 0, keep_last)
         written.replace(folder / numbered("last", 0))
     else:
         written.unlink()
     sync_folder(folder)
 
 
-def shift(folder: Path, name: str, rank: int, keep: int) -> None:
+def shift_ranks(folder: Path, name: str, rank: int, keep: int) -> None:
     """Move the checkpoints from a rank on by one, and the last one out."""
     for place in reversed(range(rank, keep - 1)):
         if (path := folder / numbered(name, place)).exists():
             link(path, folder / numbered(name, place + 1))
 
 
-def arrange(folder: Path, steps: Sequence[int]) -> list[int]:
+def restore_best_order(folder: Path, steps: Sequence[int]) -> list[int]:
     """Give the best checkpoints the names of their ranks again, as they were when the one that goes on was written.
 
     A process that is killed while names are given leaves a better one, which will be made again, or the same twice.

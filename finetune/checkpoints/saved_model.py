@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from finetune.checkpoints.adapters import FILE as ADAPTERS
 from finetune.checkpoints.adapters import load_adapters
-from finetune.checkpoints.checkpoint_io import whole_beside
+from finetune.checkpoints.checkpoint_io import next_intact_checkpoint
 from finetune.io.atomic_write import write_together
 from finetune.io.safe_files import FileError, check_plain, inside, read_json, read_tensors, read_whole
 from finetune.models import Segmenter
@@ -27,7 +27,7 @@ class ModelError(ValueError):
 
 
 @dataclass(frozen=True)
-class Saved:
+class SavedModel:
     """A model that was read from disk.
 
     Attributes:
@@ -65,7 +65,7 @@ def save_model(folder: Path, model: Segmenter, data: Mapping[str, Any], scores: 
     write_together(folder, writers)
 
 
-def load_model(path: Path) -> Saved:
+def load_model(path: Path) -> SavedModel:
     """A model from a run folder, its `model/` or `adapters/` folder, or a checkpoint file.
 
     Nothing of the file is executed: weights are read as plain tensors and names are looked up in our own tables. Only
@@ -83,10 +83,10 @@ def load_model(path: Path) -> Saved:
         raise ModelError(str(error)) from error
 
 
-def _load(path: Path) -> Saved:
+def _load(path: Path) -> SavedModel:
     folder = path / "model" if (path / "model" / "config.json").is_file() else path
     if (folder / ADAPTERS).is_file():
-        return Saved(_load_adapters(inside(folder, path)), {})
+        return SavedModel(_load_adapters(inside(folder, path)), {})
     if (folder / "config.json").is_file():
         return _load_folder(folder, path)
     if path.is_dir() and (path / "checkpoints" / "best.ckpt").is_file():
@@ -106,7 +106,7 @@ def _load_adapters(folder: Path) -> Segmenter:
         raise ModelError(f"the adapters in '{folder}' cannot be used: {error}") from error
 
 
-def _load_folder(folder: Path, root: Path) -> Saved:
+def _load_folder(folder: Path, root: Path) -> SavedModel:
     config = read_json(inside(folder / "config.json", root))
     weights = inside(folder / "model.safetensors", root)
     state = read_tensors(weights)
@@ -118,14 +118,14 @@ def _load_folder(folder: Path, root: Path) -> Saved:
         raise ModelError(f"'{folder}' has format {config['format']}; this version reads format {FORMAT}.")
     if not isinstance(config["data"], dict):
         raise ModelError(f"'{folder / 'config.json'}' has data={config['data']!r}; expected a group of settings.")
-    return Saved(_build(config["model"], state, weights), config["data"])
+    return SavedModel(_build(config["model"], state, weights), config["data"])
 
 
-def _load_checkpoint(path: Path) -> Saved:
+def _load_checkpoint(path: Path) -> SavedModel:
     try:
         content = read_whole(path)
     except FileError as error:
-        other = whole_beside(path)
+        other = next_intact_checkpoint(path)
         raise ModelError(f"{error} The next one that is whole: '{other}'." if other else str(error)) from error
     if not isinstance(content, dict) or not {"model_config", "state_dict"} <= set(content):
         raise ModelError(f"'{path}' was not written by this toolkit: it lacks 'model_config' or 'state_dict'.")
@@ -134,7 +134,7 @@ def _load_checkpoint(path: Path) -> Saved:
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise ModelError(f"'{path}' has a 'state_dict' that is no mapping of names to tensors.")
     state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    return Saved(_build(config, state, path), {})
+    return SavedModel(_build(config, state, path), {})
 
 
 def _build(config: Mapping[str, Any], state: Mapping[str, Any], path: Path) -> Segmenter:
@@ -151,7 +151,7 @@ def empty_model(config: Mapping[str, Any], path: Path) -> Segmenter:
     """The model of a config, to be filled with weights from a file, which cannot make it much larger than itself."""
     with SizeLimit(path.stat().st_size + SPARE):
         model = Segmenter.from_config(config)
-        model.backbone.picture()  # counts too: a stranger may have chosen a size to which every image would be brought
+        model.backbone.dummy_input()  # counts too: an untrusted config may name a huge input size
     return model
 
 
@@ -177,7 +177,7 @@ def _card(model: Segmenter, scores: Mapping[str, float]) -> str:
             "",
             "## Limits",
             "It was fine-tuned on one data set; how well it does on other images has not been measured.",
-            f"The backbone's pretrained weights have the licence: {config['weights_license']}.",
+            f"The backbone's pretrained weights have the license: {config['weights_license']}.",
             "",
         ]
     )

@@ -10,15 +10,15 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from finetune.builders.checks.training import check
-from finetune.builders.data import Data, build_datamodule
+from finetune.builders.data import DatasetBundle, build_datamodule
 from finetune.builders.devices import autocast_dtype, device_type
 from finetune.builders.dummy_step import batch_shape, noise_step
 from finetune.builders.task import build_optimizer, build_task, task_without_weights
-from finetune.config.compose import configure
+from finetune.config.compose import load_config
 from finetune.config.errors import ConfigError, usage
 from finetune.plots import lr_curve_figure
 from finetune.profiling import batch_size, memory
-from finetune.runs.console import speak
+from finetune.runs.console import configure_logging
 from finetune.runs.prepare import initial_model
 from finetune.tuning import lr_finder
 from finetune.tuning.freeze import apply_trainability
@@ -37,8 +37,8 @@ def find_lr(*words: str | DictConfig, picture: str | Path | None = None) -> LRFi
         words: the words of `finetune train`.
         picture: where to draw the curve; None draws none.
     """
-    config, _ = provisional(configure(words, "train"))
-    speak()
+    config, _ = with_placeholders(load_config(words, "train"))
+    configure_logging()
     with usage():
         data = check(config)
     return _find_lr(config, data, Path(picture) if picture is not None else None)
@@ -50,14 +50,14 @@ def find_batch_size(*words: str | DictConfig) -> int:
     Args:
         words: the words of `finetune train`.
     """
-    config, _ = provisional(configure(words, "train"))
-    speak()
+    config, _ = with_placeholders(load_config(words, "train"))
+    configure_logging()
     with usage():
         data = check(config)
     return _find_batch_size(config, data)
 
 
-def provisional(config: dict[str, Any], alone: bool = True) -> tuple[dict[str, Any], set[str]]:
+def with_placeholders(config: dict[str, Any], alone: bool = True) -> tuple[dict[str, Any], set[str]]:
     """The config with a number wherever it says `auto`, and the groups that said so.
 
     Args:
@@ -80,7 +80,9 @@ def provisional(config: dict[str, Any], alone: bool = True) -> tuple[dict[str, A
     return {**config, **settled}, found
 
 
-def settle(config: dict[str, Any], data: Data, open_groups: set[str]) -> tuple[dict[str, Any], LRFinding | None]:
+def resolve_auto(
+    config: dict[str, Any], data: DatasetBundle, open_groups: set[str]
+) -> tuple[dict[str, Any], LRFinding | None]:
     """The config with what was found, and how the learning rate was."""
     finding = None
     if "data" in open_groups:
@@ -91,16 +93,18 @@ def settle(config: dict[str, Any], data: Data, open_groups: set[str]) -> tuple[d
     return config, finding
 
 
-def draw(finding: LRFinding, picture: Path) -> None:
+def save_lr_figure(finding: LRFinding, picture: Path) -> None:
     """Draw the loss over the learning rate, with what each rule suggests."""
     picture.parent.mkdir(parents=True, exist_ok=True)
     curves = (finding.rates, finding.losses, finding.smoothed)
     lr_curve_figure(*curves, finding.suggestions, picture, finding.suggestion)
 
 
-def _find_lr(config: Mapping[str, Any], data: Data, picture: Path | None) -> LRFinding:
+def _find_lr(config: Mapping[str, Any], data: DatasetBundle, picture: Path | None) -> LRFinding:
     task = build_task(config, initial_model(config, data)[0], data)
-    apply_trainability(task.model, task.ever_trained(), task.norms())  # what suits the head alone may be too high later
+    apply_trainability(
+        task.model, task.trainable_at_any_time(), task.norms()
+    )  # what suits the head alone may be too high later
     where, half = device_type(config), autocast_dtype(config)
     half = None if half is torch.float16 else half  # its gradients vanish without the scaling of a training
     task.to(where)
@@ -125,7 +129,7 @@ def _find_lr(config: Mapping[str, Any], data: Data, picture: Path | None) -> LRF
         raise ConfigError(f"optimizer.lr=auto finds nothing: {error} Or set optimizer.lr yourself.") from error
     logger.info(f"learning rate found: {_rate(config, finding):.1e} ({others})")
     if picture is not None:
-        draw(finding, picture)
+        save_lr_figure(finding, picture)
     return finding
 
 
@@ -153,7 +157,7 @@ def _memory_limit(config: Mapping[str, Any]) -> int | None:
     return None if device_type(config) != "cpu" or free is None or held is None else held + int(SPARE * free)
 
 
-def _find_batch_size(config: Mapping[str, Any], data: Data) -> int:
+def _find_batch_size(config: Mapping[str, Any], data: DatasetBundle) -> int:
     task = task_without_weights(config, data.classes)
     apply_trainability(task.model, task.places)  # the phase in which most trains needs most
 

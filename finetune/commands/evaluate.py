@@ -11,26 +11,26 @@ import lightning.pytorch as pl
 import torch
 from omegaconf import DictConfig
 
-from finetune.builders.data import Data, assigned, drawn_data, folder_data, found_records
+from finetune.builders.data import DatasetBundle, assign_split_file, folder_data, found_records, synthetic_data
 from finetune.builders.devices import resolve_precision
 from finetune.builders.trainer import build_trainer, find_callback
 from finetune.callbacks import IoU
-from finetune.checkpoints.saved_model import Saved, load_model
-from finetune.config.compose import compose, configure, plain, required
+from finetune.checkpoints.saved_model import SavedModel, load_model
+from finetune.config.compose import compose, load_config, required, to_plain_dict
 from finetune.config.errors import ConfigError, usage
 from finetune.data.module import SegmentationData
 from finetune.reports.evaluation import write_evaluation
-from finetune.runs.console import speak
+from finetune.runs.console import configure_logging
 from finetune.runs.folder import check_new, free_folder, run_folder
 from finetune.runs.saved_config import read_config
-from finetune.runs.signals import ended_with, listening
+from finetune.runs.signals import raise_on_signal, shut_down_ranks_on_exit
 from finetune.tasks import SemanticTask
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationResult:
     """Scores of a model on a data set.
 
     Attributes:
@@ -44,8 +44,8 @@ class Evaluation:
     matrix: torch.Tensor
 
 
-@listening()
-def evaluate(*words: str | DictConfig) -> Evaluation:
+@raise_on_signal()
+def evaluate(*words: str | DictConfig) -> EvaluationResult:
     """Score a run on its own data, or on any other.
 
     Args:
@@ -54,8 +54,8 @@ def evaluate(*words: str | DictConfig) -> Evaluation:
     Raises:
         ConfigError: no model there, or data that does not suit it.
     """
-    config = configure(words, "evaluate")
-    speak()
+    config = load_config(words, "evaluate")
+    configure_logging()
     path = Path(required(config, "run"))
     with usage():
         if config["output"]:
@@ -69,17 +69,19 @@ def evaluate(*words: str | DictConfig) -> Evaluation:
         dataset = data.datasets[split]
         batch_size = 4 if config["data"]["batch_size"] is None else config["data"]["batch_size"]
         loaders = SegmentationData(dataset, dataset, dataset, batch_size)
-    with ended_with(trainer):
-        matrix = score(trainer, SemanticTask(saved.model, ignore_index=data.ignore_index), loaders, "test")
+    with shut_down_ranks_on_exit(trainer):
+        matrix = confusion_matrix_of(
+            trainer, SemanticTask(saved.model, ignore_index=data.ignore_index), loaders, "test"
+        )
     scores = write_evaluation(folder, matrix, data.classes)
     logger.info(f"{split}/iou {scores['iou']:.4f} over {data.sizes()[split]:,} images; tables and pictures in {folder}")
-    return Evaluation(folder, scores, matrix)
+    return EvaluationResult(folder, scores, matrix)
 
 
 IOU = {"iou": {"_target_": "finetune.callbacks.IoU"}}
 
 
-def score(trainer: pl.Trainer, task: SemanticTask, loaders: SegmentationData, split: str) -> torch.Tensor:
+def confusion_matrix_of(trainer: pl.Trainer, task: SemanticTask, loaders: SegmentationData, split: str) -> torch.Tensor:
     """The confusion matrix (K, K) of a model on the `test` or `val` loader, summed over all ranks."""
     with warnings.catch_warnings():
         # our shards never overlap, which is what this warning is about
@@ -90,7 +92,7 @@ def score(trainer: pl.Trainer, task: SemanticTask, loaders: SegmentationData, sp
     return task.epoch_matrix().cpu() if counter is None or counter.matrix is None else counter.matrix
 
 
-def evaluation_data(path: Path, config: Mapping[str, Any], saved: Saved) -> tuple[Data, str]:
+def evaluation_data(path: Path, config: Mapping[str, Any], saved: SavedModel) -> tuple[DatasetBundle, str]:
     """The data to evaluate on, and the name of its split.
 
     What the config leaves open is as the run was trained; a folder of other images without a split is taken whole.
@@ -99,22 +101,26 @@ def evaluation_data(path: Path, config: Mapping[str, Any], saved: Saved) -> tupl
         ConfigError: other classes than the model's, or a split that is not there.
     """
     home, classes = run_folder(path), saved.model.class_names
-    trained = read_config(home) if home else plain(compose("data=folder"))
+    trained = read_config(home) if home else to_plain_dict(compose("data=folder"))
     given = {key: value for key, value in config["data"].items() if value is not None}
-    kind = given.get("kind") or ("folder" if "root" in given else trained["data"]["kind"])
-    other = plain(compose("data=folder"))["data"] if kind == "folder" and trained["data"]["kind"] != "folder" else {}
-    settings = {**trained["data"], **other, **saved.data, **given, "kind": kind, "classes": list(classes)}
+    kind = given.get("format") or ("folder" if "root" in given else trained["data"]["format"])
+    other = (
+        to_plain_dict(compose("data=folder"))["data"]
+        if kind == "folder" and trained["data"]["format"] != "folder"
+        else {}
+    )
+    settings = {**trained["data"], **other, **saved.data, **given, "format": kind, "classes": list(classes)}
     _check_classes(given.get("classes"), classes)
-    if settings["kind"] == "drawn":
-        data = drawn_data(settings, trained["seed"])
-        split = _choose(config["split"], list(data.datasets))
+    if settings["format"] == "synthetic":
+        data = synthetic_data(settings, trained["seed"])
+        split = _choose_split(config["split"], list(data.datasets))
         return data, split
     records = found_records(settings)
     own = str(home / "splits.csv") if home is not None and "root" not in given else None
     splits = settings.get("splits") or own
     if splits is not None:
-        records = assigned(records, splits)
-    split = _choose(config["split"], [record.split for record in records])
+        records = assign_split_file(records, splits)
+    split = _choose_split(config["split"], [record.split for record in records])
     chosen = [replace(record, split=split) for record in records if split in ("all", record.split)]
     return folder_data(settings, chosen, saved.model.backbone.in_channels, trained["seed"]), split
 
@@ -133,7 +139,7 @@ def _check_classes(given: int | Sequence[str] | None, classes: Sequence[str]) ->
         )
 
 
-def _choose(wanted: str | None, found: Sequence[str]) -> str:
+def _choose_split(wanted: str | None, found: Sequence[str]) -> str:
     there = [name for name in ("test", "val", "train") if name in found]
     if wanted is None:
         return there[0] if there else "all"

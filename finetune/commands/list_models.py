@@ -7,11 +7,11 @@ from typing import Any
 from omegaconf import DictConfig
 
 from finetune.catalog.backbones import Entry, entries, select
-from finetune.config.compose import config_folder, configure
+from finetune.config.compose import config_folder, load_config
 from finetune.config.errors import ConfigError, usage
 from finetune.io.messages import format_table, suggest
 
-FILTERS = ("parameters", "strides", "licence", "input_size", "pretrained", "under")
+FILTERS = ("parameters", "strides", "license", "input_size", "pretrained", "head")
 
 
 def list_choices(*words: str | DictConfig) -> list[str]:
@@ -23,7 +23,7 @@ def list_choices(*words: str | DictConfig) -> list[str]:
     Raises:
         ConfigError: nothing of that kind to list, or a filter that does not suit it.
     """
-    config = configure(words, "list")
+    config = load_config(words, "list")
     kinds: dict[str, Callable[[dict[str, Any]], list[str]]] = {"backbones": _backbones, "heads": _heads}
     if config["what"] not in kinds:
         raise ConfigError(f"'{config['what']}' cannot be listed. Say finetune list backbones, or finetune list heads.")
@@ -32,13 +32,13 @@ def list_choices(*words: str | DictConfig) -> list[str]:
 
 def _backbones(config: dict[str, Any]) -> list[str]:
     filters = {key: config[key] for key in FILTERS}
-    if filters["under"] is not None and filters["under"] not in heads():
-        raise ConfigError(f"under={filters['under']}: no such head. {suggest(str(filters['under']), list(heads()))}")
+    if filters["head"] is not None and filters["head"] not in heads():
+        raise ConfigError(f"head={filters['under']}: no such head. {suggest(str(filters['under']), list(heads()))}")
     with usage():
         found = select(str(config["name"]), **filters)
     if found:
         rows = [row for entry in found for row in backbone_rows(entry, whole=len(found) == 1)]
-        print(format_table([("backbone", "parameters", "strides", "weights", "pixels", "licence"), *rows]))
+        print(format_table([("backbone", "parameters", "strides", "weights", "pixels", "license"), *rows]))
     print(f"{len(found):,} of {len(entries()):,} backbones{_hint(str(config['name']), bool(found))}")
     return [entry.name for entry in found]
 
@@ -75,4 +75,4 @@ def backbone_rows(entry: Entry, whole: bool = False) -> Iterator[tuple[str, ...]
     for number, weights in enumerate(entry.weights if whole else entry.weights[:1]):
         more = f" (+{len(entry.weights) - 1})" if not whole and len(entry.weights) > 1 else ""
         shown = described if number == 0 else ("", "", "")
-        yield (*shown, (weights.tag or "-") + more, str(weights.size), weights.licence)
+        yield (*shown, (weights.tag or "-") + more, str(weights.size), weights.license)

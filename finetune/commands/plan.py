@@ -16,18 +16,18 @@ from finetune.builders.devices import autocast_dtype, device_type
 from finetune.builders.dummy_step import batch_shape, noise_step
 from finetune.builders.task import build_optimizer, task_without_weights
 from finetune.builders.training_length import min_plateau_epochs, step_counts
-from finetune.commands.auto_search import AUTO, provisional
-from finetune.config.compose import configure
+from finetune.commands.auto_search import AUTO, with_placeholders
+from finetune.config.compose import load_config
 from finetune.config.errors import ConfigError, Mistakes, usage
 from finetune.data import CLASS_NAMES
 from finetune.models.classes import class_names
-from finetune.profiling.cost import Cost, Measured, estimate, measure
+from finetune.profiling.cost import Cost, MeasuredCost, estimate, measure
 from finetune.reports.tuning import phase_lines, write_timeline
-from finetune.runs.console import speak
+from finetune.runs.console import configure_logging
 from finetune.tasks import SemanticTask
 from finetune.tuning.freeze import apply_trainability
-from finetune.tuning.group_schedule import Course
-from finetune.tuning.plan_feasibility import assumed, check_timing
+from finetune.tuning.group_schedule import GroupLRSchedule
+from finetune.tuning.plan_feasibility import check_timing, evenly_spaced_plateaus
 from finetune.tuning.plan_preview import Phase, outline, planned_rates
 from finetune.tuning.timing import Timeline
 
@@ -36,7 +36,7 @@ UNKNOWN_IMAGES = 400  # where nobody says how many there are
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlanResult:
     """What a training would do.
 
     Attributes:
@@ -48,21 +48,21 @@ class Planned:
 
     phases: tuple[Phase, ...]
     costs: tuple[Cost, ...]
-    measured: tuple[Measured, ...]
+    measured: tuple[MeasuredCost, ...]
     picture: Path
 
 
-def plan(*words: str | DictConfig) -> Planned:
+def plan(*words: str | DictConfig) -> PlanResult:
     """Show the tuning plan of a training without loading its data or its weights.
 
     Args:
-        words: the words of `finetune train`, and `plan.measure`, `plan.images`, `plan.picture`.
+        words: the words of `finetune train`, and `plan.measure`, `plan.images`, `plan.figure`.
 
     Raises:
         ConfigError: with every mistake found.
     """
-    config, found = provisional(configure(words, "plan"), alone=False)
-    speak()
+    config, found = with_placeholders(load_config(words, "plan"), alone=False)
+    configure_logging()
     with usage():
         settings = config["plan"]
         mistakes = Mistakes()
@@ -76,8 +76,10 @@ def plan(*words: str | DictConfig) -> Planned:
         task.timeline = Timeline(math.ceil(total / steps))
         pace = min_plateau_epochs(config, count)
         check_timing(task.assigned, task.timeline, pace)
-        timeline = assumed([group.assignment for group in task.groups], task.timeline, pace)
-        course = Course(task.plan, [g.assignment for g in task.groups], task.schedule, timeline.epochs, steps, total)
+        timeline = evenly_spaced_plateaus([group.assignment for group in task.groups], task.timeline, pace)
+        course = GroupLRSchedule(
+            task.plan, [g.assignment for g in task.groups], task.schedule, timeline.epochs, steps, total
+        )
     for group in sorted(found):
         key, stand_in = AUTO[group]
         logger.info(f"{group}.{key}=auto is searched by the training; {stand_in} stands in for it here")
@@ -87,11 +89,11 @@ def plan(*words: str | DictConfig) -> Planned:
     phases = outline(task.groups, task.places, task.assigned, course, timeline)
     costs, measured = _costs(config, task, phases)
     picture = Path(settings["picture"])
-    _show(phases, costs, measured, bool(timeline.stalls))
+    _show(phases, costs, measured, bool(timeline.plateaus))
     write_timeline(planned_rates(task.groups, task.assigned, course, timeline), picture)
     logger.info(f"\npicture      {picture}")
     tried = tuple(measured[phase.trainable] for phase in phases) if measured else ()
-    return Planned(tuple(phases), tuple(costs[phase.trainable] for phase in phases), tried, picture)
+    return PlanResult(tuple(phases), tuple(costs[phase.trainable] for phase in phases), tried, picture)
 
 
 def _check_plan(settings: Mapping[str, Any]) -> None:
@@ -102,7 +104,7 @@ def _check_plan(settings: Mapping[str, Any]) -> None:
         raise ConfigError(f"plan.images={images}: expected how many training images there are, or null.")
     if Path(settings["picture"]).exists():
         raise ConfigError(
-            f"plan.picture='{settings['picture']}' exists; nothing is ever overwritten. Name another file."
+            f"plan.figure='{settings['picture']}' exists; nothing is ever overwritten. Name another file."
         )
 
 
@@ -110,7 +112,7 @@ def _images(config: Mapping[str, Any]) -> tuple[int, str]:
     """Number of training images, and the same in words."""
     data = config["data"]
     count, said = config["plan"]["images"], "{} training images"
-    if count is None and data["kind"] == "drawn":
+    if count is None and data["format"] == "synthetic":
         count = data["count"]
     elif count is None and data["root"]:
         count = sum(record.split == "train" for record in split_records(data, config["seed"]))
@@ -121,12 +123,12 @@ def _images(config: Mapping[str, Any]) -> tuple[int, str]:
 
 def _classes(config: Mapping[str, Any]) -> tuple[str, ...]:
     data = config["data"]
-    return class_names(CLASS_NAMES if data["kind"] == "drawn" else data["classes"] or 2)
+    return class_names(CLASS_NAMES if data["format"] == "synthetic" else data["classes"] or 2)
 
 
 def _costs(
     config: Mapping[str, Any], task: SemanticTask, phases: list[Phase]
-) -> tuple[dict[frozenset[str], Cost], dict[frozenset[str], Measured]]:
+) -> tuple[dict[frozenset[str], Cost], dict[frozenset[str], MeasuredCost]]:
     """Estimated and, if asked for, measured cost of a step, by what trains; the first is of everything."""
     batch, half, slots = batch_shape(config), autocast_dtype(config), _optimizer_slots(config["optimizer"])
     sets = [frozenset(task.places), *(phase.trainable for phase in phases)]
@@ -136,7 +138,7 @@ def _costs(
     return costs, {names: _measured(config, task, names) for names in dict.fromkeys(sets[1:])}
 
 
-def _measured(config: Mapping[str, Any], task: SemanticTask, names: frozenset[str]) -> Measured:
+def _measured(config: Mapping[str, Any], task: SemanticTask, names: frozenset[str]) -> MeasuredCost:
     apply_trainability(task.model, names)
     return measure(noise_step(config, task, batch_shape(config)), device_type(config))
 
@@ -154,11 +156,11 @@ def _optimizer_slots(settings: Mapping[str, Any]) -> int:
 def _show(
     phases: list[Phase],
     costs: Mapping[frozenset[str], Cost],
-    measured: Mapping[frozenset[str], Measured],
-    stalls: bool,
+    measured: Mapping[frozenset[str], MeasuredCost],
+    plateaus: bool,
 ) -> None:
     full = next(iter(costs.values()))
     for number, phase in enumerate(phases, start=1):
         logger.info("")
-        for line in phase_lines(number, phase, costs[phase.trainable], full, measured.get(phase.trainable), stalls):
+        for line in phase_lines(number, phase, costs[phase.trainable], full, measured.get(phase.trainable), plateaus):
             logger.info(line)

@@ -6,10 +6,10 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from finetune.checkpoints.saved_model import load_model
-from finetune.config.compose import configure, required
+from finetune.config.compose import load_config, required
 from finetune.config.errors import usage
 from finetune.inference import Predictor
-from finetune.runs.console import speak
+from finetune.runs.console import configure_logging
 from finetune.runs.folder import check_new
 
 logger = logging.getLogger(__name__)
@@ -21,14 +21,14 @@ def predict(*words: str | DictConfig) -> list[Path]:
     Args:
         words: the words of `finetune predict`, such as `run=DIR input=photos output=masks`.
     """
-    config = configure(words, "predict")
-    speak()
+    config = load_config(words, "predict")
+    configure_logging()
     run, source, output = (Path(required(config, key)) for key in ("run", "input", "output"))
     with usage():
         check_new(output)
         predictor = Predictor(load_model(run).model, config["device"])
-        names = predictor.readable(source)
-    written = predictor.predict_files(names, output, config["overlays"])
+        names = predictor.validate_inputs(source)
+    written = predictor.save_predictions(names, output, config["overlays"])
     overlays = f", overlays in {output / 'overlays'}" if config["overlays"] else ""
     logger.info(f"{len(written):,} masks in {output / 'masks'}{overlays}")
     return written

@@ -12,29 +12,29 @@ from omegaconf import DictConfig
 
 from finetune.builders.checks.trainer import check_length
 from finetune.builders.checks.training import check
-from finetune.builders.data import Data, build_datamodule
+from finetune.builders.data import DatasetBundle, build_datamodule
 from finetune.builders.devices import resolve_precision
 from finetune.builders.task import build_task
 from finetune.builders.trainer import build_trainer, find_callback
-from finetune.callbacks import Checkpoint, Tuning
+from finetune.callbacks import ApplyTuningPlan, Checkpoint
 from finetune.checkpoints.adapters import save_adapters
 from finetune.checkpoints.checkpoint_io import wait
 from finetune.checkpoints.saved_model import save_model
-from finetune.commands.auto_search import AUTO, draw, provisional, settle
-from finetune.commands.evaluate import score
+from finetune.commands.auto_search import AUTO, resolve_auto, save_lr_figure, with_placeholders
+from finetune.commands.evaluate import confusion_matrix_of
 from finetune.config.errors import usage
 from finetune.data.module import SegmentationData
-from finetune.engine.fsdp import load_weights, whole_model
+from finetune.engine.fsdp import full_model, load_weights
 from finetune.engine.rank_zero import is_first_process
 from finetune.io.safe_files import read_whole
 from finetune.reports.evaluation import write_curves, write_evaluation
 from finetune.reports.tuning import write_timeline
-from finetune.runs.console import speak
+from finetune.runs.console import configure_logging
 from finetune.runs.error_hints import advice
 from finetune.runs.folder import close_log, finish, open_run_folder
-from finetune.runs.prepare import describe_resumption, initial_model, note_data, wanted, with_splits
-from finetune.runs.resume import Resumption, ways_on
-from finetune.runs.signals import ended_with, listening
+from finetune.runs.prepare import describe_resumption, initial_model, note_data, resolve_run_config, with_splits
+from finetune.runs.resume import ResumePoint, resume_hints
+from finetune.runs.signals import raise_on_signal, shut_down_ranks_on_exit
 from finetune.runs.slurm import requeue
 from finetune.tasks import SemanticTask
 
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainResult:
     """A finished training.
 
     Attributes:
@@ -58,8 +58,8 @@ class Run:
     scores: dict[str, float]
 
 
-@listening()
-def train(*words: str | DictConfig) -> Run:
+@raise_on_signal()
+def train(*words: str | DictConfig) -> TrainResult:
     """Fine-tune a model, or go on with a training that was stopped.
 
     Args:
@@ -72,22 +72,22 @@ def train(*words: str | DictConfig) -> Run:
         ConfigError: with every mistake found, before anything is written.
         Interrupted: the process was told to end, and has saved everything.
     """
-    speak()
+    configure_logging()
     with usage():
-        config, before = wanted(words)
+        config, before = resolve_run_config(words)
     if not config["trainer"].get("fast_dev_run"):
         return _train(config, before)
     with TemporaryDirectory() as aside:
         return _train({**config, "output": str(Path(aside) / "run")}, before)
 
 
-def _train(config: dict[str, Any], before: Resumption | None) -> Run:
+def _train(config: dict[str, Any], before: ResumePoint | None) -> TrainResult:
     folder = Path(config["output"])
     with usage():
-        config, searched = provisional(config)
+        config, searched = with_placeholders(config)
         data = check(config if before is None else with_splits(config, folder))
         config["trainer"]["precision"] = resolve_precision(config["trainer"])
-        config, finding = settle(config, data, searched)
+        config, finding = resolve_auto(config, data, searched)
         check_length(config, data)
         pl.seed_everything(config["seed"], verbose=False)
         model, told = initial_model(config, data, before)
@@ -100,14 +100,14 @@ def _train(config: dict[str, Any], before: Resumption | None) -> Run:
         if is_first_process():
             note_data(folder, data.records, before)
             if finding is not None:
-                draw(finding, folder / "plots" / "lr_finder.png")
+                save_lr_figure(finding, folder / "plots" / "lr_finder.png")
         told += [f"{group}.{AUTO[group][0]}=auto found {config[group][AUTO[group][0]]}" for group in sorted(searched)]
         for line in (*told, *(describe_resumption(before, trainer) if before is not None else ())):
             logger.info(line)
-        with ended_with(trainer):
+        with shut_down_ranks_on_exit(trainer):
             run = _fit(config, data, task, trainer, loaders, before)
     except BaseException as error:
-        for line in (*advice(error, config), *ways_on(folder), *requeue(error)) if is_first_process() else ():
+        for line in (*advice(error, config), *resume_hints(folder), *requeue(error)) if is_first_process() else ():
             error.add_note(line)
         close_log(folder, error)
         raise
@@ -119,12 +119,12 @@ def _train(config: dict[str, Any], before: Resumption | None) -> Run:
 
 def _fit(
     config: Mapping[str, Any],
-    data: Data,
+    data: DatasetBundle,
     task: SemanticTask,
     trainer: pl.Trainer,
     loaders: SegmentationData,
-    before: Resumption | None,
-) -> Run:
+    before: ResumePoint | None,
+) -> TrainResult:
     folder = Path(config["output"])
     logger.info(f"{config['backbone']['name']} with a {config['head']['name']} head, {config['trainer']['precision']}")
     logger.info(data.describe())
@@ -133,27 +133,27 @@ def _fit(
     best, monitored = _best(trainer, folder)
     load_weights(task, read_whole(best)["state_dict"])
     split = "test" if loaders.test is not None else "val"
-    matrix = score(trainer, task, loaders, split)
+    matrix = confusion_matrix_of(trainer, task, loaders, split)
     scores: dict[str, float] = {}
-    model = whole_model(task.model)
+    model = full_model(task.model)
     if trainer.is_global_zero:
         scores = write_evaluation(folder / "evaluation" / split, matrix, data.classes)
         named = {f"{split}/{name}": value for name, value in scores.items()}
         facts = {"ignore_index": data.ignore_index, "mask_values": config["data"].get("mask_values")}
-        if model.adapted:
+        if model.has_lora:
             if model.backbone.weights != "none":  # random ones cannot be had again to put adapters beside
-                save_adapters(folder / "adapters", model, task.ever_trained())
+                save_adapters(folder / "adapters", model, task.trainable_at_any_time())
             model.merge_adapters()
         save_model(folder / "model", model, facts, named)
         write_curves(folder)
         _write_timeline(trainer, folder)
         for line in tried_lines(trainer) or closing_lines(config, folder, named, monitored):
             logger.info(line)
-    return Run(best.parent.parent, best, monitored, scores)
+    return TrainResult(best.parent.parent, best, monitored, scores)
 
 
 def _write_timeline(trainer: pl.Trainer, folder: Path) -> None:
-    tuning = find_callback(trainer, Tuning)
+    tuning = find_callback(trainer, ApplyTuningPlan)
     if tuning is not None and tuning.record is not None:
         write_timeline(tuning.record, folder / "plots" / "tuning.png")
 
@@ -200,7 +200,7 @@ def closing_lines(config: Mapping[str, Any], folder: Path, scores: Mapping[str, 
         "next:",
         f"  finetune predict run={folder} input=PHOTOS output=masks",
     ]
-    if config["data"]["kind"] == "drawn":
+    if config["data"]["format"] == "synthetic":
         lines.append(
             "  finetune train data.root=FOLDER data.classes=[background,thing]   # FOLDER has images/ and masks/"
         )

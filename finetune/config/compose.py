@@ -40,27 +40,27 @@ def compose(*words: str, command: str = "train") -> DictConfig:
     >>> compose("backbone=resnet50", "seed=3").backbone.name
     'resnet50.a1_in1k'
     """
-    check_answers(words)
+    check_group_choices(words)
     running = GlobalHydra.instance().hydra  # of the command that runs, or of a notebook's own
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(config_folder()), version_base="1.3"):
-            composed: DictConfig = hydra_compose(command, list(words))
+            as_composed: DictConfig = hydra_compose(command, list(words))
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error, command, words)) from error
     finally:
         GlobalHydra.instance().hydra = running
-    return composed
+    return as_composed
 
 
 @cache
-def shipped(group: str) -> dict[str, dict[str, Any]]:
+def packaged_options(group: str) -> dict[str, dict[str, Any]]:
     """The settings of every answer to a question in `conf/`, by the answer's name, with interpolations as written."""
     read = {path.stem: OmegaConf.load(path) for path in sorted((config_folder() / group).glob("*.yaml"))}
     return {name: OmegaConf.to_container(settings) for name, settings in read.items()}  # type: ignore[misc]  # groups
 
 
-def check_answers(words: Sequence[str]) -> None:
+def check_group_choices(words: Sequence[str]) -> None:
     """Raise a ConfigError, with all that it finds, where a group gets something else than one of its answers."""
     mistakes = Mistakes()
     elsewhere = any(word.startswith("hydra.searchpath=") for word in words)  # answers of the user's own
@@ -75,10 +75,10 @@ def check_answers(words: Sequence[str]) -> None:
     mistakes.raise_any()
 
 
-def first_job(words: Sequence[str]) -> list[str]:
+def first_sweep_job(words: Sequence[str]) -> list[str]:
     """The words of a sweep's first job.
 
-    >>> first_job(["seed=1,2", "name=a"])
+    >>> first_sweep_job(["seed=1,2", "name=a"])
     ['seed=1', 'name=a']
 
     Raises:
@@ -166,7 +166,7 @@ def flat(values: Any, prefix: str = "") -> Iterator[str]:
         yield from flat(value, f"{prefix}{key}.")
 
 
-def plain(config: DictConfig) -> dict[str, Any]:
+def to_plain_dict(config: DictConfig) -> dict[str, Any]:
     """The config as plain lists, dicts, numbers and strings, every reference resolved.
 
     Raises:
@@ -180,21 +180,21 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
-def configure(words: Sequence[str | DictConfig], command: str) -> dict[str, Any]:
+def load_config(words: Sequence[str | DictConfig], command: str) -> dict[str, Any]:
     """The plain config of a command, from its words or from one composed config."""
-    return settled(composed(words, command))
+    return to_run_config(as_composed(words, command))
 
 
-def composed(words: Sequence[str | DictConfig], command: str) -> DictConfig:
+def as_composed(words: Sequence[str | DictConfig], command: str) -> DictConfig:
     """The config of a command as Hydra composes it, from its words or composed already."""
     if len(words) == 1 and isinstance(words[0], DictConfig):
         return words[0]
     return compose(*map(str, words), command=command)
 
 
-def settled(config: DictConfig) -> dict[str, Any]:
+def to_run_config(config: DictConfig) -> dict[str, Any]:
     """The config as plain data; the data's folder is made absolute, so that the run can be used from anywhere later."""
-    values = plain(config)
+    values = to_plain_dict(config)
     if (values.get("data") or {}).get("root"):
         values["data"]["root"] = str(Path(values["data"]["root"]).expanduser().resolve())
     return values

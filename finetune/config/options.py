@@ -10,7 +10,9 @@ from finetune.io.messages import suggest
 Config = Mapping[str, Any]
 
 
-def known_options(group: str, function: Callable[..., Any], given: Config, skip: Sequence[str] = ()) -> dict[str, Any]:
+def validate_options(
+    group: str, function: Callable[..., Any], given: Config, skip: Sequence[str] = ()
+) -> dict[str, Any]:
     """The given options, if the function has all of them.
 
     Raises:
@@ -24,6 +26,6 @@ def known_options(group: str, function: Callable[..., Any], given: Config, skip:
     return {str(name): value for name, value in given.items()}
 
 
-def without_name(settings: Config, *also: str) -> dict[str, Any]:
+def drop_name(settings: Config, *also: str) -> dict[str, Any]:
     """The settings but for their name and those said besides."""
     return {key: value for key, value in settings.items() if key not in ("name", *also)}

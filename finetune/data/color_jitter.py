@@ -1,4 +1,4 @@
-"""Colour jitter as one matrix."""
+"""Color jitter as one matrix."""
 
 from dataclasses import dataclass
 from math import cos, pi, sin
@@ -6,19 +6,19 @@ from math import cos, pi, sin
 import torch
 from torch import Tensor
 
-# NTSC weights: row 0 is luma (grey), rows 1 and 2 the chroma plane that hue turns and saturation stretches
+# NTSC weights: row 0 is luma (gray), rows 1 and 2 the chroma plane that hue turns and saturation stretches
 YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]], dtype=torch.float64)
 RGB = torch.linalg.inv(YIQ)
 
 
 @dataclass(frozen=True)
-class Colour:
-    """What to do to the colours of one image.
+class ColorJitter:
+    """What to do to the colors of one image.
 
     Attributes:
         brightness: factor on everything.
-        contrast: factor on the distance to the image's mean grey.
-        saturation: factor on the distance to a pixel's own grey; RGB only.
+        contrast: factor on the distance to the image's mean gray.
+        saturation: factor on the distance to a pixel's own gray; RGB only.
         hue: turn in the chroma plane, in full circles, red towards yellow; RGB only.
     """
 
@@ -38,16 +38,16 @@ class Colour:
         """
         means = image.mean((1, 2))
         rgb = image.shape[0] == 3
-        grey = float((YIQ[0] * means).sum() if rgb else means.mean())
+        gray = float((YIQ[0] * means).sum() if rgb else means.mean())
         gain = self.brightness * self.contrast
-        offset = (1 - self.contrast) * self.brightness * grey
+        offset = (1 - self.contrast) * self.brightness * gray
         if not rgb or (self.saturation == 1 and self.hue == 0):
             return image.mul(gain).add_(offset)
         matrix = (gain * self._chroma()).float()
         return torch.addmm(torch.full((3, 1), offset), matrix, image.reshape(3, -1)).view_as(image)
 
     def _chroma(self) -> Tensor:
-        """The RGB matrix (3, 3) of saturation and hue, which leaves the grey of every pixel as it is."""
+        """The RGB matrix (3, 3) of saturation and hue, which leaves the gray of every pixel as it is."""
         angle, stretch = 2 * pi * self.hue, self.saturation
         turn = torch.eye(3, dtype=torch.float64)
         turn[1:, 1:] = stretch * torch.tensor([[cos(angle), sin(angle)], [-sin(angle), cos(angle)]])

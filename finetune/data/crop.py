@@ -13,10 +13,10 @@ Range = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class View:
+class CropTransform:
     """One look at a picture: scaled, then turned, then cut out or padded.
 
-    The turn is about the centre of what the crop sees, so that a crop never turns out of the picture. Only the part of
+    The turn is about the center of what the crop sees, so that a crop never turns out of the picture. Only the part of
     the source that the crop sees is touched, however large the source is.
 
     Attributes:
@@ -37,8 +37,8 @@ class View:
     def image(self, image: Tensor) -> Tensor:
         """Resample a picture bilinearly, with antialiasing where it shrinks.
 
-        What the picture does not cover gets the mean colour of what the crop sees: black would be an edge and a colour
-        that no photo has, while the mean is close to zero once normalised.
+        What the picture does not cover gets the mean color of what the crop sees: black would be an edge and a color
+        that no photo has, while the mean is close to zero once normalized.
 
         Args:
             image: uint8 (C, H, W).
@@ -60,7 +60,7 @@ class View:
         return F.grid_sample((values - fill)[None], self._grid, align_corners=False)[0].add_(fill)
 
     def mask(self, mask: Tensor, ignore_index: int = 255) -> Tensor:
-        """Resample a mask by nearest neighbour; what it does not cover is ignored.
+        """Resample a mask by nearest neighbor; what it does not cover is ignored.
 
         Args:
             mask: uint8 (H, W).
@@ -135,14 +135,14 @@ class View:
     def _affine(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
         """Crop position -> source position: (y from y, from x, offset), (x from y, from x, offset)."""
         (y0, y1), (x0, x1) = self._seen
-        centre_y, centre_x = (y0 + y1) / 2, (x0 + x1) / 2
+        center_y, center_x = (y0 + y1) / 2, (x0 + x1) / 2
         scale_y, scale_x = (scaled / source for scaled, source in zip(self._scaled, self.source, strict=True))
         c, s = cos(radians(self.angle)), sin(radians(self.angle))
         yy, yx = c / scale_y, s / scale_y
         xy, xx = -s / scale_x, c / scale_x
         return (
-            (yy, yx, (centre_y + self._corner[0]) / scale_y - yy * centre_y - yx * centre_x),
-            (xy, xx, (centre_x + self._corner[1]) / scale_x - xy * centre_y - xx * centre_x),
+            (yy, yx, (center_y + self._corner[0]) / scale_y - yy * center_y - yx * center_x),
+            (xy, xx, (center_x + self._corner[1]) / scale_x - xy * center_y - xx * center_x),
         )
 
     @cached_property
@@ -182,7 +182,7 @@ def _resize(image: Tensor, size: Size) -> Tensor:
 
 
 def _nearest(mask: Tensor, size: Size) -> Tensor:
-    """The label at the centre of each output pixel."""
+    """The label at the center of each output pixel."""
     for dim, (old, new) in enumerate(zip(mask.shape, size, strict=True)):
         if old != new:
             mask = mask.index_select(dim, (torch.arange(new) * 2 + 1) * old // (2 * new))

@@ -13,7 +13,7 @@ from finetune.data.records import DataError, Record
 from finetune.data.transforms import Transform
 
 
-class Key(NamedTuple):
+class SampleKey(NamedTuple):
     """What the training sampler asks a dataset for."""
 
     epoch: int
@@ -67,8 +67,8 @@ class SegmentationDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, key: int | Key) -> Sample:
-        epoch, index = key if isinstance(key, Key) else (0, key)
+    def __getitem__(self, key: int | SampleKey) -> Sample:
+        epoch, index = key if isinstance(key, SampleKey) else (0, key)
         record = self.records[index]
         if record.mask is None:
             raise DataError(f"'{record.image}' has no mask to train or score on. Add one, or take the record out.")
@@ -86,6 +86,6 @@ class SegmentationDataset(Dataset[Sample]):
 
 def counted_generator(*counters: int) -> torch.Generator:
     """A generator whose stream depends on these numbers only (0 or above), and differs wherever one of them does."""
-    # SeedSequence mixes: neighbouring seeds, epochs and indices give unrelated streams, unlike seed + epoch + index
+    # SeedSequence mixes: neighboring seeds, epochs and indices give unrelated streams, unlike seed + epoch + index
     mixed = np.random.SeedSequence(counters).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(mixed[0]))

@@ -30,12 +30,12 @@ LARGEST_VALUE = 2**24 - 1  # in a mask file, of those that stand for a class
 def read_image(path: Path, channels: int = 3) -> Tensor:
     """Decode an image, turned the way its EXIF orientation says.
 
-    16-bit grey is divided by 257, so white stays white; 12-bit data in a 16-bit file therefore comes out dark.
+    16-bit gray is divided by 257, so white stays white; 12-bit data in a 16-bit file therefore comes out dark.
     Transparency is dropped unless four channels are asked for.
 
     Args:
         path: a JPEG, PNG, TIFF, WebP, BMP, GIF, PPM or JPEG 2000 file, whatever its ending.
-        channels: 1 (grey), 3 (RGB) or 4 (RGBA).
+        channels: 1 (gray), 3 (RGB) or 4 (RGBA).
 
     Returns:
         uint8 (channels, H, W), contiguous.
@@ -44,7 +44,7 @@ def read_image(path: Path, channels: int = 3) -> Tensor:
         DataError: the file is missing, truncated, no image, too large, or of a depth without a known range.
     """
     if channels not in MODES:
-        raise ValueError(f"channels={channels}: expected 1 (grey), 3 (RGB) or 4 (RGBA).")
+        raise ValueError(f"channels={channels}: expected 1 (gray), 3 (RGB) or 4 (RGBA).")
     picture = _open(path)
     if picture.mode in SIXTEEN_BIT:
         picture = _eight_bit(picture, path)
@@ -57,7 +57,7 @@ def read_image(path: Path, channels: int = 3) -> Tensor:
 def read_mask(path: Path, mask_values: Sequence[int] | None = None, ignore_index: int = 255) -> Tensor:
     """Decode a mask as class indices.
 
-    Palette files give their indices, 1-bit files 0 and 1, and a colour file with three equal channels counts as grey.
+    Palette files give their indices, 1-bit files 0 and 1, and a color file with three equal channels counts as gray.
 
     Args:
         path: as for `read_image`.
@@ -68,7 +68,7 @@ def read_mask(path: Path, mask_values: Sequence[int] | None = None, ignore_index
         uint8 (H, W).
 
     Raises:
-        DataError: the file cannot be decoded, is a colour picture, or has a value above 255 or outside `mask_values`.
+        DataError: the file cannot be decoded, is a color picture, or has a value above 255 or outside `mask_values`.
     """
     values = _indices(_open(path), path)
     if mask_values is not None:
@@ -125,8 +125,8 @@ def _indices(picture: Image.Image, path: Path) -> npt.NDArray[np.integer]:
     if picture.mode in ("RGB", "RGBA") and (values[..., :1] == values[..., 1:3]).all():
         return values[..., 0]
     raise DataError(
-        f"mask '{path}' is a colour picture (mode {picture.mode}), but a mask holds one class index for each pixel. "
-        "Save it as a grey or palette PNG whose values are 0, 1, 2, ..."
+        f"mask '{path}' is a color picture (mode {picture.mode}), but a mask holds one class index for each pixel. "
+        "Save it as a gray or palette PNG whose values are 0, 1, 2, ..."
     )
 
 

@@ -11,7 +11,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset
 from finetune.data.dataset import Sample
 from finetune.data.records import DataError
 from finetune.data.sampler import EvaluationSampler, TrainSampler
-from finetune.data.worker_errors import WatchedLoader, outlive_signals, watched
+from finetune.data.worker_errors import TrackedDataLoader, ignore_broadcast_signals, tracked_loader
 
 
 class Batch(TypedDict):
@@ -22,7 +22,7 @@ class Batch(TypedDict):
     index: Tensor
 
 
-class Place(NamedTuple):
+class DataPosition(NamedTuple):
     """Epochs that lie behind, and batches of this process in the one after them."""
 
     epoch: int = 0
@@ -64,7 +64,7 @@ class SegmentationData(pl.LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
-        self._place = Place()
+        self._place = DataPosition()
 
     def state_dict(self) -> dict[str, int]:
         """Where in the data the training is; Lightning puts it into every checkpoint."""
@@ -73,7 +73,7 @@ class SegmentationData(pl.LightningDataModule):
         begun, batches = loop.epoch_progress.current.ready, loop.epoch_loop.batch_progress.current.ready
         # counted by what was begun: Lightning calls an epoch that a training has ended inside of completed
         inside = batches < self.trainer.num_training_batches
-        place = Place(max(begun - 1, 0), batches) if inside else Place(begun)
+        place = DataPosition(max(begun - 1, 0), batches) if inside else DataPosition(begun)
         return {**place._asdict(), **self._amounts()}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
@@ -92,7 +92,7 @@ class SegmentationData(pl.LightningDataModule):
                 f"that all devices together have as many as before, and give the same images; or begin a new training "
                 f"with its weights."
             )
-        self._place = Place(state_dict["epoch"], state_dict["batches"])
+        self._place = DataPosition(state_dict["epoch"], state_dict["batches"])
         if self.trainer.train_dataloader is not None:
             # a strategy that restores late, when the loader has been made and perhaps begun
             self._go_to_place(self.trainer.train_dataloader.sampler)
@@ -104,14 +104,14 @@ class SegmentationData(pl.LightningDataModule):
 
     def _go_to_place(self, sampler: TrainSampler) -> None:
         sampler.epoch, sampler.start = self._place.epoch, self._place.batches * self.batch_size
-        self._place = Place()
+        self._place = DataPosition()
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Shuffled batches, equally many on every rank."""
         rank, world_size = self._rank()
         sampler = TrainSampler(len(self.train), self.seed, rank, world_size)  # type: ignore[arg-type]  # sized
         self._go_to_place(sampler)
-        return watched(
+        return tracked_loader(
             self.train,
             batch_size=self.batch_size,
             sampler=sampler,
@@ -121,7 +121,7 @@ class SegmentationData(pl.LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=self.pin_memory,
-            worker_init_fn=one_thread,
+            worker_init_fn=init_worker,
         )
 
     def val_dataloader(self) -> DataLoader[Sample]:
@@ -139,22 +139,22 @@ class SegmentationData(pl.LightningDataModule):
         # An empty shard gets one empty batch: Lightning skips a loop without batches, hooks too, and the other ranks
         # would wait for this one in their first collective.
         batches = list(BatchSampler(sampler, self.batch_size, drop_last=False)) or [[]]
-        return watched(
+        return tracked_loader(
             dataset,
             batch_sampler=batches,
             collate_fn=collate_by_size,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=self.pin_memory,
-            worker_init_fn=one_thread,
+            worker_init_fn=init_worker,
         )
 
     def on_exception(self, exception: BaseException) -> None:
         """Name the file that a worker died over; torch tells of the death wherever the training happens to be."""
         assert self.trainer is not None
         for loader in (self.trainer.train_dataloader, self.trainer.val_dataloaders, self.trainer.test_dataloaders):
-            if isinstance(loader, WatchedLoader):
-                loader.explain(exception)
+            if isinstance(loader, TrackedDataLoader):
+                loader.describe_worker_death(exception)
 
     def _rank(self) -> tuple[int, int]:
         """This process and the number of processes."""
@@ -197,10 +197,10 @@ def collate_by_size(samples: Sequence[Sample]) -> list[Batch]:
     return [collate(group) for group in groups.values()]
 
 
-def one_thread(worker: int) -> None:
+def init_worker(worker: int) -> None:
     """Keep a loading worker from using every core, and from ending before the process that it loads for.
 
     Ctrl-C and many clusters send their signals to all processes, but a training that is told to stop finishes its step.
     """
     torch.set_num_threads(1)
-    outlive_signals()
+    ignore_broadcast_signals()

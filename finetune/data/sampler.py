@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import Sampler
 
-from finetune.data.dataset import Key, counted_generator
+from finetune.data.dataset import SampleKey, counted_generator
 
 
-class TrainSampler(Sampler[Key]):
+class TrainSampler(Sampler[SampleKey]):
     """Every rank's share of one permutation per epoch.
 
     The permutation is a pure function of (seed, epoch) and rank r takes its elements r, r + world_size, ...: batch b
@@ -45,11 +45,11 @@ class TrainSampler(Sampler[Key]):
     def __len__(self) -> int:
         return self.length // self.world_size
 
-    def __iter__(self) -> Iterator[Key]:
+    def __iter__(self) -> Iterator[SampleKey]:
         epoch, start, self.start = self.epoch, self.start, 0
         share = self._order(epoch)[: len(self) * self.world_size][self.rank :: self.world_size]
         for index in share[start:]:
-            yield Key(epoch, index)
+            yield SampleKey(epoch, index)
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next iteration that of this epoch."""

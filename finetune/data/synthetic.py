@@ -1,4 +1,4 @@
-"""Drawn pictures: a data set without files, for trying things out."""
+"""Synthetic images: a data set without files, for trying things out."""
 
 from collections.abc import Callable
 from math import cos, pi, sin
@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from finetune.data.dataset import Key, Sample, counted_generator
+from finetune.data.dataset import Sample, SampleKey, counted_generator
 from finetune.data.synthetic_textures import FILLS, GROUNDS, Floats, light, surface
 from finetune.data.transforms import Transform
 
@@ -20,10 +20,10 @@ FINE = 4  # each pixel is drawn as 4 x 4, for smooth edges
 Points = list[tuple[float, float]]
 
 
-class DrawnDataset(Dataset[Sample]):
+class SyntheticDataset(Dataset[Sample]):
     """Textured shapes on textured ground; the class is the shape, and each shape has its texture.
 
-    Colour, light, size and position say nothing about the class. Every picture is a pure function of (seed, split,
+    Color, light, size and position say nothing about the class. Every picture is a pure function of (seed, split,
     index), so a larger count only adds pictures, and the splits share none.
 
     Args:
@@ -59,10 +59,10 @@ class DrawnDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, key: int | Key) -> Sample:
-        epoch, index = key if isinstance(key, Key) else (0, key)
+    def __getitem__(self, key: int | SampleKey) -> Sample:
+        epoch, index = key if isinstance(key, SampleKey) else (0, key)
         if not 0 <= index < self.count:
-            raise IndexError(f"index {index} of {self.count} drawn pictures")
+            raise IndexError(f"index {index} of {self.count} synthetic images")
         image, mask = draw(self.size, self.seed, self.split, index)
         if self.transform is not None:
             image, mask = self.transform(image, mask, counted_generator(self.seed, epoch, index))
@@ -93,16 +93,16 @@ def draw(
 
 
 def _cover(rng: np.random.Generator, label: int, height: int, width: int) -> Image.Image:
-    """How much of each pixel a new shape covers: 8-bit grey, 255 is all."""
+    """How much of each pixel a new shape covers: 8-bit gray, 255 is all."""
     outline = OUTLINES[CLASS_NAMES[label]]()
     radius = rng.uniform(0.18, 0.34) * min(height, width)
     stretch = rng.uniform(0.75, 1.0)
     turn = rng.uniform(0, 2 * pi)
-    centre_y, centre_x = rng.uniform(0, height), rng.uniform(0, width)
+    center_y, center_x = rng.uniform(0, height), rng.uniform(0, width)
     points = [
         (
-            FINE * (centre_x + radius * (x * cos(turn) - stretch * y * sin(turn))),
-            FINE * (centre_y + radius * (x * sin(turn) + stretch * y * cos(turn))),
+            FINE * (center_x + radius * (x * cos(turn) - stretch * y * sin(turn))),
+            FINE * (center_y + radius * (x * sin(turn) + stretch * y * cos(turn))),
         )
         for x, y in outline
     ]

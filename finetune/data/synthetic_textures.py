@@ -1,4 +1,4 @@
-"""Textured, lit surfaces for drawn pictures."""
+"""Textured, lit surfaces for synthetic images."""
 
 from collections.abc import Callable
 from math import cos, pi, sin
@@ -12,9 +12,9 @@ Pattern = Callable[[np.random.Generator, int, int], Floats]
 
 
 def surface(rng: np.random.Generator, height: int, width: int, pattern: Pattern) -> Floats:
-    """Two colours mixed by a pattern (H, W), 0 to 1, and by blotches, (H, W, 3), 0 to 255."""
+    """Two colors mixed by a pattern (H, W), 0 to 1, and by blotches, (H, W, 3), 0 to 255."""
     one = rng.uniform(0, 255, 3).astype(np.float32)
-    other = (one + rng.uniform(70, 185, 3).astype(np.float32)) % 255  # around the wheel, so never the same colour
+    other = (one + rng.uniform(70, 185, 3).astype(np.float32)) % 255  # around the wheel, so never the same color
     blotches = _blotches(rng, height, width, int(rng.integers(3, 9)))
     mix = 0.8 * pattern(rng, height, width) + 0.2 * blotches
     return np.asarray(one + mix[..., None] * (other - one), dtype=np.float32)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from finetune.data.color_jitter import Colour
-from finetune.data.crop import View
+from finetune.data.color_jitter import ColorJitter
+from finetune.data.crop import CropTransform
 
 DRAWS = 12
 
@@ -31,7 +31,7 @@ class Transform(Protocol):
 
 
 class Augment:
-    """Random scale, rotation, flips and crop in one resampling, then colour in one matrix, then blur.
+    """Random scale, rotation, flips and crop in one resampling, then color in one matrix, then blur.
 
     Every call draws the same number of random numbers, so that switching one part on leaves the others as they were.
     Geometry is evaluated at the size of the crop, on the part of the source that the crop sees. Image and mask share
@@ -40,7 +40,7 @@ class Augment:
 
     Useful strengths:
 
-    - none: `Augment(crop, scale=(1, 1), flip=0, shift=0)`, the centre of the image, the same every time.
+    - none: `Augment(crop, scale=(1, 1), flip=0, shift=0)`, the center of the image, the same every time.
     - light: the defaults.
     - strong: `Augment(crop, rotation=10, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05, blur=0.2)`.
 
@@ -50,10 +50,10 @@ class Augment:
         flip: probability of a horizontal flip.
         vertical_flip: probability of a vertical flip.
         rotation: largest turn to either side, degrees.
-        shift: share of the free room in which the crop is placed: 1 is anywhere, 0 the centre.
+        shift: share of the free room in which the crop is placed: 1 is anywhere, 0 the center.
         brightness: b draws a factor on all values from 1 - b to 1 + b.
-        contrast: same, on the distance to the image's mean grey.
-        saturation: same, on the distance to a pixel's grey; RGB only.
+        contrast: same, on the distance to the image's mean gray.
+        saturation: same, on the distance to a pixel's gray; RGB only.
         hue: largest turn of the hue to either side, in full circles (0 to 0.5); RGB only.
         blur: probability of a Gaussian blur.
         blur_sigma: least and largest sigma of the blur, pixels of the crop.
@@ -102,16 +102,16 @@ class Augment:
         """Augment one sample; see `Transform`."""
         draws = torch.rand(DRAWS, generator=generator, dtype=torch.float64).tolist()
         view, flips = self._view(draws[:6], (image.shape[1], image.shape[2]))
-        image = self._blur(self._colour(view.image(image), draws[6:10]), draws[10:])
+        image = self._blur(self._color(view.image(image), draws[6:10]), draws[10:])
         mask = view.mask(mask, self.ignore_index)
         # last, where the image is uint8 again and a flip is cheapest
         return _byte(image).flip([dim - 2 for dim in flips]), mask.flip([dim - 2 for dim in flips])
 
-    def _view(self, draws: Sequence[float], size: tuple[int, int]) -> tuple[View, list[int]]:
+    def _view(self, draws: Sequence[float], size: tuple[int, int]) -> tuple[CropTransform, list[int]]:
         """The geometry, and which of height (0) and width (1) to flip."""
         scale, angle, y, x, horizontal, vertical = draws
         low, high = self.scale
-        view = View(
+        view = CropTransform(
             source=size,
             crop=self.crop or size,
             scale=exp(log(low) + scale * (log(high) - log(low))),
@@ -120,15 +120,15 @@ class Augment:
         )
         return view, [0] * (vertical < self.vertical_flip) + [1] * (horizontal < self.flip)
 
-    def _colour(self, image: Tensor, draws: Sequence[float]) -> Tensor:
+    def _color(self, image: Tensor, draws: Sequence[float]) -> Tensor:
         brightness, contrast, saturation, hue = draws
-        colour = Colour(
+        color = ColorJitter(
             max(0.0, _around(1, self.brightness, brightness)),
             max(0.0, _around(1, self.contrast, contrast)),
             max(0.0, _around(1, self.saturation, saturation)),
             _around(0, self.hue, hue),
         )
-        return image if colour == Colour() else colour(image.float())
+        return image if color == ColorJitter() else color(image.float())
 
     def _blur(self, image: Tensor, draws: Sequence[float]) -> Tensor:
         chance, width = draws
@@ -160,9 +160,9 @@ def gaussian_blur(image: Tensor, sigma: float) -> Tensor:
     return padded
 
 
-def _around(centre: float, reach: float, draw: float) -> float:
-    """A draw from 0 to 1 as a number within reach of the centre."""
-    return centre + reach * (2 * draw - 1)
+def _around(center: float, reach: float, draw: float) -> float:
+    """A draw from 0 to 1 as a number within reach of the center."""
+    return center + reach * (2 * draw - 1)
 
 
 def _byte(image: Tensor) -> Tensor:

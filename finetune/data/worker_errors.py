@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from finetune.data.dataset import Key, Sample
+from finetune.data.dataset import Sample, SampleKey
 from finetune.data.records import DataError
 
 # what usually sends a signal, and what to do then; num_workers=0 is for all the others
@@ -33,9 +33,9 @@ REASONS["SIGABRT"] = REASONS["SIGFPE"] = REASONS["SIGILL"] = REASONS["SIGSEGV"]
 DEATH = re.compile(r"DataLoader worker \(pid(?:\(s\))? (?P<pids>\d+(?:, \d+)*)\)(?P<how>.*)", re.DOTALL)
 
 
-def watched(
+def tracked_loader(
     dataset: Dataset[Sample], collate_fn: Callable[[Sequence[Sample]], Any], num_workers: int = 0, **options: Any
-) -> "WatchedLoader":
+) -> "TrackedDataLoader":
     """A data loader that names what it failed on.
 
     Args:
@@ -44,13 +44,16 @@ def watched(
         num_workers: processes that load; 0 loads in this one.
         options: further arguments of `DataLoader`.
     """
-    return WatchedLoader(
-        Watched(dataset, num_workers), num_workers=num_workers, collate_fn=partial(_collate, collate_fn), **options
+    return TrackedDataLoader(
+        TrackedDataset(dataset, num_workers),
+        num_workers=num_workers,
+        collate_fn=partial(_collate, collate_fn),
+        **options,
     )
 
 
-class WatchedLoader(DataLoader[Sample]):
-    """Torch's data loader over a `Watched` dataset; in all else the same.
+class TrackedDataLoader(DataLoader[Sample]):
+    """Torch's data loader over a `TrackedDataset` dataset; in all else the same.
 
     An exception of a worker is raised as it was there, type and message, with the worker's traceback as its cause;
     torch would make one text of both. A worker that dies raises a RuntimeError that names the file and the signal.
@@ -66,14 +69,14 @@ class WatchedLoader(DataLoader[Sample]):
             self._workers = (*alive, *(worker for worker in active_children() if worker not in before))
         return self._told(batches)
 
-    def explain(self, error: BaseException) -> None:
+    def describe_worker_death(self, error: BaseException) -> None:
         """Give torch's error of a dead worker a message that names the file; leave any other as it is.
 
         Torch tells of a death by a signal, which raises wherever the process happens to be, perhaps while workers are
         still being started. Iteration explains what is raised in it; whoever catches errors elsewhere calls this.
         """
         if isinstance(error, RuntimeError) and (told := DEATH.search(str(error))):
-            assert isinstance(self.dataset, Watched)
+            assert isinstance(self.dataset, TrackedDataset)
             codes = {worker.pid: worker.exitcode for worker in self._workers}
             known = codes.keys() | self.dataset.readers()
             if dead := [pid for pid in map(int, told["pids"].split(", ")) if pid in known]:
@@ -85,7 +88,7 @@ class WatchedLoader(DataLoader[Sample]):
         try:
             yield
         except RuntimeError as error:
-            self.explain(error)
+            self.describe_worker_death(error)
             raise
 
     def _told(self, batches: Iterator[Any]) -> Iterator[Any]:
@@ -96,7 +99,7 @@ class WatchedLoader(DataLoader[Sample]):
                 except StopIteration:
                     return
                 try:
-                    if isinstance(batch, Failure):
+                    if isinstance(batch, WorkerFailure):
                         raise batch.error from RuntimeError(f"in a loading worker:\n{batch.traceback}")
                     yield batch
                 finally:  # not to be kept while the next one is waited for, nor in a circle of the error and this frame
@@ -114,11 +117,11 @@ class WatchedLoader(DataLoader[Sample]):
 
     def _last_words(self, pid: int | None, code: int | None) -> str:
         """What to say of a worker that is dead, and ended with a code if it is known."""
-        assert isinstance(self.dataset, Watched)
+        assert isinstance(self.dataset, TrackedDataset)
         name = signal.Signals(-code).name if code is not None and -code in set(signal.Signals) else ""
         end = f"was ended by {name}" if name else f"ended with code {code}" if code is not None else "died"
         reason = f"{REASONS[name]}. Or" if name in REASONS else "To see why,"
-        doing = self.dataset.doing(pid)
+        doing = self.dataset.last_activity(pid)
         way_out = "load in the training process, with data.num_workers=0."
         return f"loading worker {pid} {end} {doing}. {reason} {way_out}"
 
@@ -134,7 +137,7 @@ def _code_in(how: str) -> int | None:
     return next((-n for n in signal.Signals if f"by signal: {signal.strsignal(n)}." in how), None)
 
 
-class Watched(Dataset[Sample]):
+class TrackedDataset(Dataset[Sample]):
     """A dataset that notes what it reads in memory that is shared with the process that started it.
 
     Args:
@@ -154,50 +157,50 @@ class Watched(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]  # sized
 
-    def __getitem__(self, key: int | Key) -> Sample:
+    def __getitem__(self, key: int | SampleKey) -> Sample:
         return self.dataset[key]
 
-    def __getitems__(self, keys: Sequence[int | Key]) -> "list[Sample] | Failure":
+    def __getitems__(self, keys: Sequence[int | SampleKey]) -> "list[Sample] | WorkerFailure":
         """Samples of a batch; torch asks for all of them at once."""
         worker = get_worker_info()
         if worker is None:
             return self._read(keys, self.notes[-1])
-        read: list[Sample] | Failure = _caught(lambda: self._read(keys, self.notes[worker.id]))
+        read: list[Sample] | WorkerFailure = _caught(lambda: self._read(keys, self.notes[worker.id]))
         return read
 
-    def doing(self, pid: int | None) -> str:
+    def last_activity(self, pid: int | None) -> str:
         """What a worker was doing last."""
         for noted, index, reads in self.notes.tolist():
             if noted == pid:
-                return f"{'while' if reads else 'after'} it read {self.called(index)}"
+                return f"{'while' if reads else 'after'} it read {self.sample_name(index)}"
         return "before it read anything"
 
     def readers(self) -> set[int]:
         """Ids of the processes that have begun to read."""
         return set(self.notes[:, 0].tolist()) - {0}
 
-    def called(self, index: int) -> str:
+    def sample_name(self, index: int) -> str:
         """A sample's image and mask; its index where it is drawn."""
         records = getattr(self.dataset, "records", None)
         return f"'{records[index].image}' or its mask" if records else f"picture {index}"
 
-    def _read(self, keys: Sequence[int | Key], note: Tensor) -> list[Sample]:
+    def _read(self, keys: Sequence[int | SampleKey], note: Tensor) -> list[Sample]:
         samples = []
         note[0] = os.getpid()
         for key in keys:
-            note[1] = index = key.index if isinstance(key, Key) else key
+            note[1] = index = key.index if isinstance(key, SampleKey) else key
             note[2] = 1  # behind the index: a worker can die between the two
             try:
                 samples.append(self[key])
             except Exception as error:
                 if not isinstance(error, DataError):  # those name it themselves
-                    error.add_note(f"while reading {self.called(index)}")
+                    error.add_note(f"while reading {self.sample_name(index)}")
                 raise
             note[2] = 0
         return samples
 
 
-def outlive_signals() -> None:
+def ignore_broadcast_signals() -> None:
     """Let this worker end when its parent ends it, or is gone, and not by signals that are sent to all processes.
 
     Torch and multiprocessing end workers by SIGTERM and then wait for ever, so it cannot be ignored altogether.
@@ -217,7 +220,7 @@ def _obey_parent() -> None:
     os._exit(0)  # any other code would be taken for a failure
 
 
-class Failure:
+class WorkerFailure:
     """An error on its way out of a worker.
 
     Attributes:
@@ -245,10 +248,10 @@ def _caught(action: Callable[[], Any]) -> Any:
     try:
         return action()
     except Exception as error:
-        return Failure(error)
+        return WorkerFailure(error)
 
 
-def _collate(collate_fn: Callable[[Sequence[Sample]], Any], samples: Sequence[Sample] | Failure) -> Any:
-    if isinstance(samples, Failure):
+def _collate(collate_fn: Callable[[Sequence[Sample]], Any], samples: Sequence[Sample] | WorkerFailure) -> Any:
+    if isinstance(samples, WorkerFailure):
         return samples
     return collate_fn(samples) if get_worker_info() is None else _caught(lambda: collate_fn(samples))

@@ -15,7 +15,7 @@ def wrap_again(trainer: pl.Trainer) -> None:
     """Let DDP learn anew which parameters train.
 
     Its reducer registers the parameters that require a gradient when it wraps the model, and never looks again:
-    gradients of what is thawed later would not be reduced, and the ranks would drift apart without a word.
+    gradients of what is unfrozen later would not be reduced, and the ranks would drift apart without a word.
 
     Source: https://github.com/Lightning-AI/pytorch-lightning/issues/20340
     """

@@ -11,7 +11,7 @@ import torch
 from lightning.fabric.utilities.distributed import _suggested_max_num_threads
 
 
-def circumstances(trainer: pl.Trainer) -> dict[str, Any]:
+def numerics_environment(trainer: pl.Trainer) -> dict[str, Any]:
     """Plain facts by name, the same before a trainer has launched its ranks and after."""
     device = trainer.strategy.root_device
     found = {

@@ -143,11 +143,11 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], strict: bool = 
         module.load_state_dict(state, strict)
 
 
-def whole_optimizer(optimizer: Optimizer) -> dict[str, Any]:
+def full_optimizer_state(optimizer: Optimizer) -> dict[str, Any]:
     """The state dict with whole tensors, on the CPU. Called by all ranks."""
     state = optimizer.state_dict()
     gathered = {
-        key: {name: whole(value).cpu() if isinstance(value, Tensor) else value for name, value in values.items()}
+        key: {name: gather_full(value).cpu() if isinstance(value, Tensor) else value for name, value in values.items()}
         for key, values in state["state"].items()
     }
     return {**state, "state": gathered}
@@ -159,7 +159,10 @@ def load_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     keys = [key for group in state["param_groups"] for key in group["params"]]
     owner = dict(zip(keys, parameters, strict=True))  # by position, as torch does
     shares = {
-        key: {name: like(value, owner[key]) if _matches(value, owner[key]) else value for name, value in values.items()}
+        key: {
+            name: shard_like(value, owner[key]) if _matches(value, owner[key]) else value
+            for name, value in values.items()
+        }
         for key, values in state["state"].items()
     }
     optimizer.load_state_dict({**state, "state": shares})
@@ -169,28 +172,28 @@ def _matches(value: Any, parameter: Tensor) -> bool:
     return isinstance(value, Tensor) and value.shape == parameter.shape
 
 
-def whole_model(model: Segmenter) -> Segmenter:
+def full_model(model: Segmenter) -> Segmenter:
     """The model itself, or a plain copy with all weights, on the CPU, if it is sharded. Called by all ranks."""
     if not is_sharded(model):
         return model
-    state = {name: whole(tensor).cpu() for name, tensor in model.state_dict().items()}
+    state = {name: gather_full(tensor).cpu() for name, tensor in model.state_dict().items()}
     copy = Segmenter.from_config(model.config()).to(model.mean.dtype)
-    copy.backbone.model.pretrained_cfg = model.backbone.pretrained_cfg  # licence and interpolation of the weights
+    copy.backbone.model.pretrained_cfg = model.backbone.pretrained_cfg  # license and interpolation of the weights
     copy.load_state_dict(state)
     return copy
 
 
-def whole(tensor: Tensor) -> Tensor:
+def gather_full(tensor: Tensor) -> Tensor:
     """The tensor, gathered from all ranks if it is sharded. Called by all ranks."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def share(tensor: Tensor) -> Tensor:
+def local_shard(tensor: Tensor) -> Tensor:
     """The part of a tensor that this rank has; gradients flow back into it."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def like(tensor: Tensor, parameter: Tensor) -> Tensor:
+def shard_like(tensor: Tensor, parameter: Tensor) -> Tensor:
     """The tensor on the parameter's device, and sharded like it; nothing is sent, every rank cuts out its own part."""
     moved = tensor.to(parameter.device)
     if not isinstance(parameter, DTensor) or isinstance(moved, DTensor):

@@ -9,7 +9,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed.fsdp import FSDPModule
 from torch.optim import Optimizer
 
-from finetune.engine.fsdp import load_optimizer, load_weights, whole_optimizer
+from finetune.engine.fsdp import full_optimizer_state, load_optimizer, load_weights
 
 
 class FullySharded(ModelParallelStrategy):
@@ -42,7 +42,7 @@ class FullySharded(ModelParallelStrategy):
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """The state with whole tensors, on the CPU. Called by all ranks."""
-        return whole_optimizer(optimizer)
+        return full_optimizer_state(optimizer)
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         """Read a file."""

@@ -8,7 +8,7 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 GRACE = 3.0  # seconds, after which a rank that waits for another in a collective is ended by force
 
 
-def watch_no_longer(trainer: pl.Trainer) -> None:
+def stop_launcher_monitor(trainer: pl.Trainer) -> None:
     """Let ranks end, one before the other: Lightning's observer would kill this process when one has.
 
     It looks at the launcher's list every few seconds, and is through when nothing is left in it.
@@ -21,7 +21,7 @@ def watch_no_longer(trainer: pl.Trainer) -> None:
 
 def end_ranks(trainer: pl.Trainer) -> None:
     """Return when the ranks that this process has started are gone; they would wait for it for ever."""
-    watch_no_longer(trainer)
+    stop_launcher_monitor(trainer)
     launcher = trainer.strategy.launcher
     started = launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else []
     for process in started:

@@ -12,14 +12,14 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-__all__ = ["MLflow", "continued", "identified"]
+__all__ = ["MLflow", "for_resumed_run", "with_run_ids"]
 
 Entries = dict[str, dict[str, Any]]
 NAMES = {"WandbLogger": "id", "MLflow": "key"}  # the setting by which a service knows a run again
 TAG = "finetune.commands.train"
 
 
-def identified(entries: Mapping[str, Mapping[str, Any] | None]) -> Entries:
+def with_run_ids(entries: Mapping[str, Mapping[str, Any] | None]) -> Entries:
     """The loggers' settings with names by which their services know the run again.
 
     Args:
@@ -34,7 +34,7 @@ def identified(entries: Mapping[str, Mapping[str, Any] | None]) -> Entries:
     return named
 
 
-def continued(entries: Mapping[str, Mapping[str, Any] | None], step: int) -> Entries:
+def for_resumed_run(entries: Mapping[str, Mapping[str, Any] | None], step: int) -> Entries:
     """The settings of a training that goes on: what was logged behind its checkpoint is logged again.
 
     Args:

@@ -38,7 +38,7 @@ def cut_short(trainer: pl.Trainer) -> bool:
     return epochs.ready == epochs.processed and 0 < batches < trainer.num_training_batches  # type: ignore[attr-defined]  # missing in the class
 
 
-def before_validation(loops: dict[str, Any]) -> dict[str, Any]:
+def rewind_before_validation(loops: dict[str, Any]) -> dict[str, Any]:
     """The state of a trainer's loops in a validation as that from which Lightning makes the whole of it again.
 
     It does so where one batch of the validation was begun and none was finished.
@@ -51,7 +51,7 @@ def before_validation(loops: dict[str, Any]) -> dict[str, Any]:
     return {**loops, key: {**loops[key], "total": begun, "current": begun, "is_last_batch": False}}
 
 
-def inside_epoch(loops: dict[str, Any], trainer: pl.Trainer) -> dict[str, Any]:
+def rewind_into_epoch(loops: dict[str, Any], trainer: pl.Trainer) -> dict[str, Any]:
     """The state of the loops behind an epoch that was cut short as that from which Lightning goes on inside it.
 
     Args:
@@ -77,7 +77,7 @@ def _validation_was_due(trainer: pl.Trainer) -> bool:
         trainer.should_stop = stops
 
 
-def go_on_by_epochs(trainer: pl.Trainer) -> None:
+def resume_by_epochs(trainer: pl.Trainer) -> None:
     """Let Lightning go on with a training of `max_steps` steps as it does with any other.
 
     Behind the end of an epoch it would end that epoch once more, with its row and checkpoint, and leave the next out.

@@ -14,7 +14,7 @@ from torch.distributed.rendezvous import rendezvous
 _count = itertools.count()
 
 
-def from_first(answer: Callable[[], str | None]) -> str | None:
+def broadcast_from_rank_zero(answer: Callable[[], str | None]) -> str | None:
     """What the first process answers; the others wait for it. All of them ask equally often.
 
     Processes that Lightning starts are told everything by their command, and answer for themselves.
@@ -26,7 +26,7 @@ def from_first(answer: Callable[[], str | None]) -> str | None:
         return answer()
     key = f"finetune {next(_count)}"
     if is_first_process():
-        return _tell(store, key, answer)
+        return _publish(store, key, answer)
     try:
         told = json.loads(store.get(key))
     except RuntimeError as error:
@@ -37,7 +37,7 @@ def from_first(answer: Callable[[], str | None]) -> str | None:
     return found
 
 
-def _tell(store: Store, key: str, answer: Callable[[], str | None]) -> str | None:
+def _publish(store: Store, key: str, answer: Callable[[], str | None]) -> str | None:
     try:
         found = answer()
     except BaseException as error:  # the others would wait for half an hour

@@ -54,7 +54,7 @@ class Predictor:
         """
         return {path: self.predict_image(image).numpy() for path, image in self._images(find_images(source))}
 
-    def predict_files(self, names: Mapping[Path, Path], output: Path, overlays: bool = False) -> list[Path]:
+    def save_predictions(self, names: Mapping[Path, Path], output: Path, overlays: bool = False) -> list[Path]:
         """Write masks as class-index PNGs with a palette to `output/masks`, and `output/overlays` if wanted.
 
         Args:
@@ -62,19 +62,19 @@ class Predictor:
             output: made if need be.
             overlays: whether to draw the masks over the images too.
         """
-        colours = palette(len(self.class_names))
+        colors = palette(len(self.class_names))
         written = []
         for path, image in self._images(names):
             mask = self.predict_image(image).numpy()
             target = output / "masks" / names[path]
-            save_mask(mask, colours, target)
+            save_mask(mask, colors, target)
             if overlays:
-                picture = overlay(_rgb(image), mask, colours)
+                picture = overlay(_rgb(image), mask, colors)
                 _save(Image.fromarray(picture), output / "overlays" / names[path])
             written.append(target)
         return written
 
-    def readable(self, source: str | Path) -> dict[Path, Path]:
+    def validate_inputs(self, source: str | Path) -> dict[Path, Path]:
         """Images that a file, folder or glob names, and the names of their masks; every file is decoded once.
 
         Masks keep the images' places below the folder that `source` names.
@@ -145,10 +145,10 @@ def output_names(paths: Sequence[Path], source: Path) -> dict[Path, Path]:
     return names
 
 
-def save_mask(mask: Mask, colours: Sequence[tuple[int, int, int]], path: Path) -> None:
-    """Write class indices (H, W), uint8, as an 8-bit PNG whose palette shows the classes' colours."""
+def save_mask(mask: Mask, colors: Sequence[tuple[int, int, int]], path: Path) -> None:
+    """Write class indices (H, W), uint8, as an 8-bit PNG whose palette shows the classes' colors."""
     picture = Image.fromarray(mask)
-    picture.putpalette([channel for colour in colours for channel in colour])
+    picture.putpalette([channel for color in colors for channel in color])
     _save(picture, path)
 
 

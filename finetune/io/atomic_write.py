@@ -8,7 +8,7 @@ from pathlib import Path
 PART = ".part"  # a file that is still being written ends with it
 
 
-def replace(path: Path, text: str) -> None:
+def replace_text(path: Path, text: str) -> None:
     """Write a text so that at any moment the path holds either the whole old one or the whole new one."""
     write_together(path.parent, {path.name: lambda part: part.write_text(text, encoding="utf-8")})
 

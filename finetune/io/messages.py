@@ -16,7 +16,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
     """
     names = list(known)
     same_end = [other for other in names if "." in other and other.rpartition(".")[2] == name.rpartition(".")[2]]
-    near = same_end[:3] or get_close_matches(name, names, n=3, cutoff=0.5)
+    near = same_end[:3] or get_close_matches(name, names, n=3)
     return (
         f"Did you mean {' or '.join(near)}?" if near else f"Choose from: {shortlist(names, 25) or '(there are none)'}."
     )

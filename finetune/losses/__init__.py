@@ -1,6 +1,16 @@
 """Losses for semantic segmentation."""
 
-from finetune.losses.functional import Reduce, alone, ce_dice, cross_entropy, dice, focal, mask
+from finetune.losses.functional import Reduce, ce_dice, cross_entropy, dice, focal, no_reduction, sigmoid_focal_dice
 from finetune.losses.module import LOSSES, SegmentationLoss
 
-__all__ = ["LOSSES", "Reduce", "SegmentationLoss", "alone", "ce_dice", "cross_entropy", "dice", "focal", "mask"]
+__all__ = [
+    "LOSSES",
+    "Reduce",
+    "SegmentationLoss",
+    "ce_dice",
+    "cross_entropy",
+    "dice",
+    "focal",
+    "no_reduction",
+    "sigmoid_focal_dice",
+]

@@ -18,7 +18,7 @@ TINY = 1e-7  # only ever divides a numerator that is zero as well
 Reduce = Callable[[Tensor], Tensor]
 
 
-def alone(sums: Tensor) -> Tensor:
+def no_reduction(sums: Tensor) -> Tensor:
     """The sums as they are: those of a batch that no other device has a part of."""
     return sums
 
@@ -29,7 +29,7 @@ def cross_entropy(
     ignore_index: int = 255,
     weight: Tensor | None = None,
     label_smoothing: float = 0.0,
-    reduce: Reduce = alone,
+    reduce: Reduce = no_reduction,
 ) -> Tensor:
     """Mean cross-entropy over the pixels that count, each weighted by its class.
 
@@ -52,7 +52,7 @@ def dice(
     ignore_index: int = 255,
     weight: Tensor | None = None,
     smooth: float = 0.0,
-    reduce: Reduce = alone,
+    reduce: Reduce = no_reduction,
 ) -> Tensor:
     """One minus soft Dice, taken per class over the whole batch, then averaged over the classes in the target.
 
@@ -80,7 +80,7 @@ def ce_dice(
     weight: Tensor | None = None,
     label_smoothing: float = 0.0,
     dice_weight: float = 1.0,
-    reduce: Reduce = alone,
+    reduce: Reduce = no_reduction,
 ) -> Tensor:
     """Cross-entropy plus `dice_weight` times Dice, for little more than one of them: they share the softmax."""
     log_p = F.log_softmax(logits, dim=1)
@@ -94,7 +94,7 @@ def focal(
     ignore_index: int = 255,
     gamma: float = 2.0,
     weight: Tensor | None = None,
-    reduce: Reduce = alone,
+    reduce: Reduce = no_reduction,
 ) -> Tensor:
     """Cross-entropy with each pixel scaled by (1 - p)^gamma, p the softmax probability of its true class.
 
@@ -120,7 +120,7 @@ def focal(
     return _mean((miss**gamma * loss).sum(), _pixel_weight(target, ignore_index, weight, loss.dtype), reduce)
 
 
-def mask(
+def sigmoid_focal_dice(
     logits: Tensor,
     target: Tensor,
     ignore_index: int = 255,
@@ -128,7 +128,7 @@ def mask(
     focal_weight: float = 20.0,
     dice_weight: float = 1.0,
     gamma: float = 2.0,
-    reduce: Reduce = alone,
+    reduce: Reduce = no_reduction,
 ) -> Tensor:
     """Every class's mask by itself: `focal_weight` times sigmoid focal loss, plus `dice_weight` times Dice of sigmoids.
 

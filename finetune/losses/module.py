@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from finetune.io.messages import suggest
-from finetune.losses.functional import Reduce, alone, ce_dice, cross_entropy, dice, focal, mask
+from finetune.losses.functional import Reduce, ce_dice, cross_entropy, dice, focal, no_reduction, sigmoid_focal_dice
 
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "cross_entropy": cross_entropy,
     "dice": dice,
     "ce_dice": ce_dice,
     "focal": focal,
-    "mask": mask,
+    "sigmoid_focal_dice": sigmoid_focal_dice,
 }
 
 
@@ -21,13 +21,14 @@ class SegmentationLoss(nn.Module):
     """One of `LOSSES` with its settings, in float32 whatever autocast does.
 
     Args:
-        name: `cross_entropy`, `dice`, `ce_dice`, `focal` or `mask`.
+        name: `cross_entropy`, `dice`, `ce_dice`, `focal` or `sigmoid_focal_dice`.
         ignore_index: label of the pixels that do not count.
         class_weights: weights (K,); not part of the checkpoint, they belong to the data.
         label_smoothing: for the cross-entropy part, 0..1.
-        dice_weight: for `ce_dice`, the weight of Dice beside a cross-entropy of weight 1; for `mask`, beside the next.
-        focal_weight: for `mask`, the weight of its focal loss.
-        gamma: for `focal` and `mask`.
+        dice_weight: for `ce_dice`, the weight of Dice beside a cross-entropy of weight 1; also for
+            `sigmoid_focal_dice`.
+        focal_weight: for `sigmoid_focal_dice`, the weight of its focal loss.
+        gamma: for `focal` and `sigmoid_focal_dice`.
         auxiliary_weight: of each further output that a head learns from, beside a weight of 1 for its logits.
 
     Raises:
@@ -65,11 +66,11 @@ class SegmentationLoss(nn.Module):
             "dice": {},
             "ce_dice": {"label_smoothing": label_smoothing, "dice_weight": dice_weight},
             "focal": {"gamma": gamma},
-            "mask": {"focal_weight": focal_weight, "dice_weight": dice_weight, "gamma": gamma},
+            "sigmoid_focal_dice": {"focal_weight": focal_weight, "dice_weight": dice_weight, "gamma": gamma},
         }[name]
         self.register_buffer("class_weights", _as_weights(class_weights), persistent=False)
 
-    def forward(self, logits: Tensor, target: Tensor, reduce: Reduce = alone) -> Tensor:
+    def forward(self, logits: Tensor, target: Tensor, reduce: Reduce = no_reduction) -> Tensor:
         """Scalar loss of logits (B, K, H, W) against labels (B, H, W); float32, or float64 for logits of that type.
 
         Args:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from finetune.models.feature_levels import Level, feature_levels
 from finetune.models.features import Reader, pooled_channels, read_maps, token_count
-from finetune.models.grad_checkpointing import compute_anew, counted_once
+from finetune.models.grad_checkpointing import enable_grad_checkpointing, update_bn_stats_once
 from finetune.models.input_size import Size, family, input_size, size_options
 from finetune.models.layer_groups import layer_groups
 from finetune.models.timm_factory import check_name, create, default_classes
@@ -38,7 +38,7 @@ class Backbone(nn.Module):
         options: further arguments of `timm.create_model`, such as `drop_path_rate`.
         image_size: height and width that a backbone is built for which takes one size alone, in pixels; its position
             embeddings and windows are resampled. None for the size of its weights. Others take any size.
-        checkpointing: compute activations anew in the backward pass instead of keeping them.
+        grad_checkpointing: compute activations anew in the backward pass instead of keeping them.
 
     Attributes:
         weights: where they came from.
@@ -61,7 +61,7 @@ class Backbone(nn.Module):
         output_stride: int = 32,
         options: Mapping[str, Any] | None = None,
         image_size: Size | None = None,
-        checkpointing: bool = False,
+        grad_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         check_name(name)
@@ -76,9 +76,9 @@ class Backbone(nn.Module):
         self.levels = _levels(self.model, name, output_stride, dilated)
         self.input_size = input_size(name, self.options, self.strides)
         self._read: Reader = read_maps
-        self._during = counted_once if checkpointing else nullcontext
-        if checkpointing:
-            compute_anew(self.model, name)
+        self._during = update_bn_stats_once if grad_checkpointing else nullcontext
+        if grad_checkpointing:
+            enable_grad_checkpointing(self.model, name)
         self._tried = False
 
     @property
@@ -96,7 +96,7 @@ class Backbone(nn.Module):
         """Whether it has four maps of one stride, as plain ViTs do."""
         return len(self.levels) == 4 and len(set(self.strides)) == 1
 
-    def keep(self, indices: Collection[int], reader: Reader = read_maps) -> None:
+    def select_features(self, indices: Collection[int], reader: Reader = read_maps) -> None:
         """Read no more maps than these from now on; layers that only others depend on are then unused.
 
         Args:
@@ -145,7 +145,7 @@ class Backbone(nn.Module):
 
     @property
     def pretrained_cfg(self) -> dict[str, Any]:
-        """What timm knows of the weights: mean, std, interpolation, licence, source."""
+        """What timm knows of the weights: mean, std, interpolation, license, source."""
         return dict(self.model.pretrained_cfg)
 
     def normalization(self) -> tuple[list[float], list[float]]:
@@ -156,12 +156,12 @@ class Backbone(nn.Module):
         mean, std = (_for_channels(self.pretrained_cfg[key], self.in_channels) for key in ("mean", "std"))
         return mean, std
 
-    def picture(self) -> Tensor:
+    def dummy_input(self) -> Tensor:
         """The smallest picture (1, C, H, W) to try it with, float32; of the one size where there is no other."""
         return torch.zeros(1, self.in_channels, *self.input_size.fit(*PROBE))
 
     @torch.no_grad()
-    def try_out(self) -> None:
+    def smoke_test(self) -> None:
         """Raise unless a small picture goes through, before a training finds out.
 
         Raises:
@@ -169,7 +169,7 @@ class Backbone(nn.Module):
         """
         try:
             with _evaluated(self):
-                self(self.picture())
+                self(self.dummy_input())
         except (RuntimeError, AssertionError, TypeError) as error:
             height, width = self.input_size.fit(*PROBE)
             raise ValueError(
@@ -201,7 +201,7 @@ class Backbone(nn.Module):
         twin = copy.deepcopy(self, shared).eval()
         parameters = dict(twin.named_parameters())
         like = next(iter(parameters.values()))
-        maps = twin(twin.picture().to(like))
+        maps = twin(twin.dummy_input().to(like))
         total = sum((feature.sum() for feature in maps[: len(self.levels)]), like.new_zeros(()))
         found = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
         return {name for name, gradient in zip(parameters, found, strict=True) if gradient is None}

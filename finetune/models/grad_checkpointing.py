@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def compute_anew(model: Any, name: str) -> None:
+def enable_grad_checkpointing(model: Any, name: str) -> None:
     """Ask a timm model to compute its activations anew.
 
     Args:
@@ -24,12 +24,12 @@ def compute_anew(model: Any, name: str) -> None:
         model.set_grad_checkpointing(True)
     except (AssertionError, AttributeError) as error:
         raise ValueError(
-            f"backbone '{name}' cannot compute its activations anew. Set backbone.checkpointing=false."
+            f"backbone '{name}' cannot compute its activations anew. Set backbone.grad_checkpointing=false."
         ) from error
 
 
 @contextmanager
-def counted_once(model: nn.Module) -> Iterator[None]:
+def update_bn_stats_once(model: nn.Module) -> Iterator[None]:
     """Batch norms take up the statistics of what is computed in here, and not again when it is computed anew.
 
     timm hands torch no context for that, so that torch's own function is another one for as long as this lasts.
@@ -53,7 +53,7 @@ def counted_once(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _seen_before(model: nn.Module) -> Iterator[None]:
-    """Batch norms normalise by what they see and leave their running statistics and counts as they are."""
+    """Batch norms normalize by what they see and leave their running statistics and counts as they are."""
     norms = [norm for norm in model.modules() if isinstance(norm, _BatchNorm)]
     before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm, _, count in before:

@@ -38,7 +38,7 @@ def load(build: Callable[..., Built], name: str, state: State, source: str, opti
     sized, state = _with_classifier(build, name, state, source, options.get("num_classes"))
     given = _shapes(state)  # before timm translates the names, which may change the mapping itself
     try:
-        with left_random() as lost:
+        with record_missing_keys() as lost:
             # strict only where timm is told that the weights have the very classifier that is built
             built = build(pretrained=True, pretrained_cfg_overlay={"state_dict": state, **sized}, **sized)
     except Exception as error:  # the translation raises whatever the names make it raise
@@ -55,7 +55,7 @@ def fetch(build: Callable[..., Built], name: str, options: Mapping[str, Any]) ->
         WeightsError: they leave parameters random.
         RuntimeError: they do not fit, or cannot be had.
     """
-    with left_random() as lost:
+    with record_missing_keys() as lost:
         built = build(pretrained=True)
     own = _shapes(built[0].state_dict())
     _check(name, "pretrained", {key: shape for key, shape in own.items() if key not in lost}, own, lost, options)
@@ -63,7 +63,7 @@ def fetch(build: Callable[..., Built], name: str, options: Mapping[str, Any]) ->
 
 
 @contextmanager
-def left_random() -> Iterator[list[str]]:
+def record_missing_keys() -> Iterator[list[str]]:
     """Names that weights loaded meanwhile lack, as torch reports them: timm tells nobody where it is lenient."""
     names: list[str] = []
     original = nn.Module.load_state_dict

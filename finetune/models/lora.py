@@ -4,7 +4,7 @@ An adapter is a parametrization of a layer's weight: the layer stays of its own 
 grouped, with its weight standardised), and reads a weight that is the pretrained one plus a low-rank update. Which
 parameters train is for the tuning plan to say; `ADAPTER` tells the adapters from the rest:
 
-    rules: [{match: 'parametrizations\.weight\.0\.'}, {match: backbone, trains: false}, {match: .}]
+    rules: [{match: 'parametrizations\.weight\.0\.'}, {match: backbone, train: false}, {match: .}]
 
 Source: Hu et al. 2021, https://arxiv.org/abs/2106.09685
 """

@@ -1,4 +1,4 @@
-"""Statistics that images are normalised with."""
+"""Statistics that images are normalized with."""
 
 from collections.abc import Sequence
 

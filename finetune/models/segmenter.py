@@ -12,7 +12,14 @@ from finetune.models.backbone import Backbone
 from finetune.models.classes import class_names
 from finetune.models.feature_levels import COARSEST
 from finetune.models.features import read_maps, read_pools, read_tokens
-from finetune.models.heads import Auxiliary, AuxiliaryHead, Pyramid, check_output_stride, head_type, levels_read
+from finetune.models.heads import (
+    AuxiliaryHead,
+    HasAuxiliaryOutputs,
+    PyramidSpec,
+    check_output_stride,
+    head_spec,
+    levels_read,
+)
 from finetune.models.input_size import Size
 from finetune.models.lora import add_lora, merge_lora
 from finetune.models.neck import PyramidNeck
@@ -39,9 +46,9 @@ class Segmenter(nn.Module):
         window: height and width of the crops that such a backbone learns from, in pixels: outside of training, images
             are looked at in overlapping windows of that size. None to resample them whole.
         output_stride: of the coarsest map: 8, 16 or 32; None for that which the head is made for.
-        mean: of each channel, in 0..1, that images are normalised with; None for that of the weights.
+        mean: of each channel, in 0..1, that images are normalized with; None for that of the weights.
         std: likewise, the standard deviation.
-        checkpointing: compute the backbone's activations anew in the backward pass instead of keeping them.
+        grad_checkpointing: compute the backbone's activations anew in the backward pass instead of keeping them.
         lora: low-rank adapters of the backbone: the arguments of `add_lora`, or None for none.
         auxiliary: options of an `AuxiliaryHead` to learn from besides, or None for none.
 
@@ -72,17 +79,19 @@ class Segmenter(nn.Module):
         output_stride: int | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
-        checkpointing: bool = False,
+        grad_checkpointing: bool = False,
         lora: Mapping[str, Any] | None = None,
         auxiliary: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        kind = head_type(head)
+        kind = head_spec(head)
         check_output_stride(head, output_stride)
         check_statistics(in_channels, mean=mean, std=std)
         stride = output_stride or kind.output_stride
         self.class_names = class_names(classes)
-        self.backbone = Backbone(backbone, weights, in_channels, stride, backbone_options, image_size, checkpointing)
+        self.backbone = Backbone(
+            backbone, weights, in_channels, stride, backbone_options, image_size, grad_checkpointing
+        )
         self.window = self._usable(window)
         with_tokens = kind.takes_tokens and self.backbone.plain
         as_they_are = with_tokens and self.backbone.strides[0].bit_count() == 1  # a decoder scales by powers of two
@@ -90,12 +99,12 @@ class Segmenter(nn.Module):
         self._check_output_stride(output_stride)
         pools = self.backbone.pools if kind.takes_pools else ()
         tokens = self.backbone.tokens if with_tokens else 0
-        pyramid = Pyramid(self.neck.channels, self.neck.strides, pools, tokens)
+        pyramid = PyramidSpec(self.neck.channels, self.neck.strides, pools, tokens)
         self.decoder, self.head = kind.build(pyramid, self.classes, **dict(head_options or {}))
         self.auxiliary = None if auxiliary is None else AuxiliaryHead(pyramid, self.classes, **auxiliary)
         levels = {level for part in (self.decoder, self.auxiliary) if part is not None for level in levels_read(part)}
         reader = read_pools if pools else read_tokens if tokens else read_maps
-        self.backbone.keep(self.neck.keep(sorted(levels)), reader)
+        self.backbone.select_features(self.neck.keep(sorted(levels)), reader)
         self._normalize_with(mean, std)
         self._spec = {
             "backbone": backbone,
@@ -105,14 +114,14 @@ class Segmenter(nn.Module):
             "head_options": dict(head_options or {}),
             "neck": neck,
             "output_stride": output_stride,
-            "checkpointing": checkpointing,
+            "grad_checkpointing": grad_checkpointing,
             "auxiliary": None if auxiliary is None else dict(auxiliary),
             "backbone_options": self.backbone.options,
             "window": None if self.window is None else list(self.window),
             "lora": None,
         }
         if lora is not None:
-            self.adapt(lora)
+            self.add_lora(lora)
 
     def _usable(self, window: Size | None) -> Size | None:
         """The window, for a backbone that takes one size alone; None for others, which take any."""
@@ -152,7 +161,7 @@ class Segmenter(nn.Module):
         return images.sub_(self.mean).div_(self.std)
 
     def forward(self, images: Tensor, auxiliary: bool = False) -> Tensor | list[Tensor]:
-        """Logits (B, classes, H, W) of normalised images (B, C, H, W), whatever H and W are.
+        """Logits (B, classes, H, W) of normalized images (B, C, H, W), whatever H and W are.
 
         With `auxiliary`, a list that begins with them; behind them are the logits that a head learns from besides.
         """
@@ -172,14 +181,14 @@ class Segmenter(nn.Module):
         if stretched:  # patches of 14 pixels take 518 as they are, and 544 resampled
             pyramid = self.neck(_resized(images, (height + down, width + right)), self.backbone(images))
         else:
-            if right or down:  # with zeros, the weights' mean colour, which the convolutions' own padding holds
+            if right or down:  # with zeros, the weights' mean color, which the convolutions' own padding holds
                 images = F.pad(images, (0, right, 0, down))
             pyramid = self.neck(images, self.backbone(images))
         found = self._all_logits(pyramid) if auxiliary else [self.head(self.decoder(pyramid))]
         return [_resized(scores, (height, width)) if stretched else scores[..., :height, :width] for scores in found]
 
     def _all_logits(self, pyramid: list[Tensor]) -> list[Tensor]:
-        if isinstance(self.decoder, Auxiliary):
+        if isinstance(self.decoder, HasAuxiliaryOutputs):
             decoded, others = self.decoder.forward_with_auxiliary(pyramid)
         else:
             decoded, others = self.decoder(pyramid), []
@@ -191,18 +200,18 @@ class Segmenter(nn.Module):
         """Names of parameters that the logits do not depend on, such as the backbone's classifier."""
         return {f"backbone.{name}" for name in self.backbone.unused_parameters()}
 
-    def undecayed(self) -> set[str]:
+    def no_weight_decay(self) -> set[str]:
         """Names of parameters that timm exempts from weight decay, such as tokens and tables of position biases."""
         patterns: Collection[str] = getattr(self.backbone.model, "no_weight_decay", set)()
         names = [name for name, _ in self.backbone.model.named_parameters()]
         return {f"backbone.model.{name}" for pattern in patterns for name in fnmatch.filter(names, pattern)}
 
     @property
-    def adapted(self) -> bool:
+    def has_lora(self) -> bool:
         """Whether the backbone has low-rank adapters."""
         return self._spec["lora"] is not None
 
-    def adapt(self, lora: Mapping[str, Any]) -> None:
+    def add_lora(self, lora: Mapping[str, Any]) -> None:
         """Add low-rank adapters to the backbone.
 
         Args:
@@ -211,8 +220,8 @@ class Segmenter(nn.Module):
         add_lora(self.backbone, **lora)
         self._spec["lora"] = dict(lora)
 
-    def take_weights(self, source: "Segmenter") -> tuple[list[str], list[str]]:
-        """Take over the weights of another model that fit by name and shape, and its normalisation unless one was said.
+    def load_matching_weights(self, source: "Segmenter") -> tuple[list[str], list[str]]:
+        """Take over the weights of another model that fit by name and shape, and its normalization unless one was said.
 
         Args:
             source: whose adapters are merged, if it has some.
@@ -231,7 +240,7 @@ class Segmenter(nn.Module):
 
     def merge_adapters(self) -> None:
         """Fold the low-rank adapters into the weights; the outputs stay the same to the last bit."""
-        if self.adapted:
+        if self.has_lora:
             merge_lora(self.backbone)
             self._spec["lora"] = None
 
@@ -256,7 +265,7 @@ class Segmenter(nn.Module):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], weights: str = "none") -> "Segmenter":
-        """The model of a `config()`, with random weights unless others are named, and the same normalisation.
+        """The model of a `config()`, with random weights unless others are named, and the same normalization.
 
         Names are looked up in timm and in our own table of heads, so a stranger's config cannot run code.
         """
@@ -271,7 +280,7 @@ class Segmenter(nn.Module):
             neck=config["neck"],
             window=config.get("window"),  # not in models of earlier versions, as the next one
             output_stride=config.get("output_stride"),
-            checkpointing=config["checkpointing"],
+            grad_checkpointing=config["grad_checkpointing"],
             lora=config.get("lora"),
             auxiliary=config.get("auxiliary"),
         )

@@ -1,4 +1,4 @@
-"""Colours of classes: a palette, masks painted with it, masks laid over images."""
+"""Colors of classes: a palette, masks painted with it, masks laid over images."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -7,15 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 Pixels = NDArray[np.uint8]
 Labels = Tensor | NDArray[np.integer]
 
-IGNORED: Colour = (150, 150, 150)
+IGNORED: Color = (150, 150, 150)
 
-# a dark background, then colours that people with any colour vision tell apart:
+# a dark background, then colors that people with any color vision tell apart:
 # Okabe and Ito 2008, https://jfly.uni-koeln.de/color/, and three of Paul Tol's, https://personal.sron.nl/~pault/
-FIRST: tuple[Colour, ...] = (
+FIRST: tuple[Color, ...] = (
     (40, 44, 52),
     (230, 159, 0),
     (86, 180, 233),
@@ -30,8 +30,8 @@ FIRST: tuple[Colour, ...] = (
 )
 
 
-def palette(classes: int) -> list[Colour]:
-    """One colour a class, the same for every call: dark for class 0, well apart for the rest.
+def palette(classes: int) -> list[Color]:
+    """One color a class, the same for every call: dark for class 0, well apart for the rest.
 
     A longer palette begins with the shorter ones.
 
@@ -42,37 +42,37 @@ def palette(classes: int) -> list[Colour]:
     [(40, 44, 52), (230, 159, 0)]
     """
     if not 1 <= classes <= 256:
-        raise ValueError(f"a palette has 1 to 256 colours, asked for {classes}. Draw fewer classes at a time.")
-    return list(_all_colours()[:classes])
+        raise ValueError(f"a palette has 1 to 256 colors, asked for {classes}. Draw fewer classes at a time.")
+    return list(_all_colors()[:classes])
 
 
-def colourise(mask: Labels, colours: Sequence[Colour], ignore_index: int = 255) -> Pixels:
-    """Picture (H, W, 3), uint8, of class indices (H, W); ignored pixels in grey.
+def colorise(mask: Labels, colors: Sequence[Color], ignore_index: int = 255) -> Pixels:
+    """Picture (H, W, 3), uint8, of class indices (H, W); ignored pixels in gray.
 
     Raises:
-        ValueError: a label has no colour and is not `ignore_index`.
+        ValueError: a label has no color and is not `ignore_index`.
     """
     labels = as_labels(mask)
-    index = np.where(labels == ignore_index, len(colours), labels)
-    if index.size and not 0 <= index.min() <= index.max() <= len(colours):
+    index = np.where(labels == ignore_index, len(colors), labels)
+    if index.size and not 0 <= index.min() <= index.max() <= len(colors):
         stray = index.min() if index.min() < 0 else index.max()
-        raise ValueError(f"the mask has label {stray}, but there are {len(colours)} colours. Give one colour a class.")
-    return np.array([*colours, IGNORED], dtype=np.uint8)[index]
+        raise ValueError(f"the mask has label {stray}, but there are {len(colors)} colors. Give one color a class.")
+    return np.array([*colors, IGNORED], dtype=np.uint8)[index]
 
 
 def overlay(
-    image: Pixels, mask: Labels, colours: Sequence[Colour], alpha: float = 0.5, ignore_index: int = 255
+    image: Pixels, mask: Labels, colors: Sequence[Color], alpha: float = 0.5, ignore_index: int = 255
 ) -> Pixels:
-    """Picture (H, W, 3), uint8: the mask's colours over the image; ignored pixels show the image alone.
+    """Picture (H, W, 3), uint8: the mask's colors over the image; ignored pixels show the image alone.
 
     Args:
         image: (H, W, 3), uint8.
         mask: class indices (H, W).
-        colours: one a class.
-        alpha: how opaque the colours are, 0..1.
+        colors: one a class.
+        alpha: how opaque the colors are, 0..1.
         ignore_index: label of the pixels left as they are.
     """
-    painted = colourise(mask, colours, ignore_index)
+    painted = colorise(mask, colors, ignore_index)
     blend = np.rint((1 - alpha) * image + alpha * painted).astype(np.uint8)
     return np.where((as_labels(mask) == ignore_index)[..., None], image, blend)
 
@@ -83,24 +83,24 @@ def as_labels(mask: Labels) -> NDArray[np.integer]:
 
 
 @cache
-def _all_colours() -> tuple[Colour, ...]:
-    """`FIRST`, then each time the colour that looks farthest from all before it."""
+def _all_colors() -> tuple[Color, ...]:
+    """`FIRST`, then each time the color that looks farthest from all before it."""
     levels = np.arange(30, 256, 25)
     candidates = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(-1, 3)
     lab = _lab(candidates)
-    # white, black and the grey of ignored pixels are taken
+    # white, black and the gray of ignored pixels are taken
     taken = _lab(np.array([*FIRST, IGNORED, (255, 255, 255), (0, 0, 0)]))
     distance = np.linalg.norm(lab[:, None] - taken, axis=-1).min(axis=1)
-    colours = list(FIRST)
-    while len(colours) < 256:
+    colors = list(FIRST)
+    while len(colors) < 256:
         best = int(distance.argmax())
-        colours.append(tuple(candidates[best].tolist()))
+        colors.append(tuple(candidates[best].tolist()))
         distance = np.minimum(distance, np.linalg.norm(lab - lab[best], axis=-1))
-    return tuple(colours)
+    return tuple(colors)
 
 
 def _lab(rgb: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Colours (N, 3) in sRGB, 0..255, as CIE L*a*b* (D65), where distance is roughly what the eye sees."""
+    """Colors (N, 3) in sRGB, 0..255, as CIE L*a*b* (D65), where distance is roughly what the eye sees."""
     linear = np.where(rgb > 10, ((rgb / 255 + 0.055) / 1.055) ** 2.4, rgb / 255 / 12.92)
     to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
     xyz = linear @ np.array(to_xyz).T / [0.9505, 1.0, 1.089]

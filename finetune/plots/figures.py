@@ -113,13 +113,13 @@ def _curves(rows: Sequence[Mapping[str, float]], series: Mapping[str, str], path
             2 if has_rate else 1, 1, sharex=True, squeeze=False, height_ratios=[4, 1][: 1 + has_rate]
         )
         axes = grid[0, 0]
-        for key, colour in series.items():
+        for key, color in series.items():
             epochs, values = _series(rows, key)
             marker = "o" if len(epochs) <= 40 else None
-            axes.plot(epochs, values, color=colour, marker=marker, markersize=3.5, linewidth=1.8, label=key)
+            axes.plot(epochs, values, color=color, marker=marker, markersize=3.5, linewidth=1.8, label=key)
             if best is not None and best[0] in epochs:
                 value = values[epochs.index(best[0])]
-                axes.plot([best[0]], [value], "o", color=colour, markersize=9, markeredgecolor="white", zorder=5)
+                axes.plot([best[0]], [value], "o", color=color, markersize=9, markeredgecolor="white", zorder=5)
         axes.set_title(" and ".join(series))
         if best is not None:
             axes.axvline(best[0], color=GREY, linewidth=1, linestyle="--", zorder=0)
@@ -171,7 +171,7 @@ def _confusion_cells(counts: NDArray[np.int64], shares: NDArray[np.float64], nam
 
 
 def _note(axes: Any, text: str, place: tuple[float, float], rise: float, **style: Any) -> None:
-    """Text centred on a place, raised by so many points."""
+    """Text centerd on a place, raised by so many points."""
     axes.annotate(text, place, (0, rise), textcoords="offset points", ha="center", va="center", **style)
 
 

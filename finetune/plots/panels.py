@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from finetune.plots.colors import IGNORED, Colour, Labels, Pixels, as_labels, colourise
+from finetune.plots.colors import IGNORED, Color, Labels, Pixels, as_labels, colorise
 
-WRONG: Colour = (214, 39, 40)
-INK: Colour = (32, 36, 44)
+WRONG: Color = (214, 39, 40)
+INK: Color = (32, 36, 44)
 TITLES = ("image", "truth", "prediction", "error")
 
 GAP, MARGIN, LINE = 6, 14, 24  # pixels: between pictures, around the page, height of a line of text
@@ -26,7 +26,7 @@ def panel(
     image: Tensor | Pixels,
     truth: Labels,
     prediction: Labels,
-    colours: Sequence[Colour],
+    colors: Sequence[Color],
     ignore_index: int = 255,
 ) -> Image.Image:
     """One row of four pictures at full size: image, truth, prediction, error.
@@ -35,14 +35,14 @@ def panel(
         image: uint8, (C, H, W) as a tensor or (H, W, C) as an array; 1, 3 or more channels.
         truth: class indices (H, W); ignored pixels are hatched.
         prediction: class indices (H, W).
-        colours: one a class.
+        colors: one a class.
         ignore_index: label of the pixels that do not count.
     """
     pixels = as_rgb(image)
     pictures = (
         pixels,
-        _hatched(colourise(truth, colours, ignore_index), as_labels(truth) == ignore_index),
-        colourise(prediction, colours, ignore_index),
+        _hatched(colorise(truth, colors, ignore_index), as_labels(truth) == ignore_index),
+        colorise(prediction, colors, ignore_index),
         error_map(pixels, truth, prediction, ignore_index),
     )
     height, width = pixels.shape[:2]
@@ -53,36 +53,36 @@ def panel(
 
 
 def error_map(image: Pixels, truth: Labels, prediction: Labels, ignore_index: int = 255) -> Pixels:
-    """The image (H, W, 3) in pale grey, wrong pixels in red, ignored ones hatched."""
+    """The image (H, W, 3) in pale gray, wrong pixels in red, ignored ones hatched."""
     ignored = as_labels(truth) == ignore_index
     wrong = as_labels(truth) != as_labels(prediction)
-    grey = np.asarray(Image.fromarray(image).convert("L"))[..., None]
-    pale = np.repeat(grey // 2 + 112, 3, axis=-1)
+    gray = np.asarray(Image.fromarray(image).convert("L"))[..., None]
+    pale = np.repeat(gray // 2 + 112, 3, axis=-1)
     return _hatched(np.where(wrong[..., None], np.array(WRONG, dtype=np.uint8), pale), ignored)
 
 
 def preview(
     rows: Sequence[Row],
     class_names: Sequence[str],
-    colours: Sequence[Colour],
+    colors: Sequence[Color],
     ignore_index: int = 255,
     titles: Sequence[str] = TITLES,
     width: int = 260,
 ) -> Image.Image:
-    """A page of panels, one below the other, with titles above and the classes' colours below.
+    """A page of panels, one below the other, with titles above and the classes' colors below.
 
     Args:
         rows: image, truth and prediction each, as `panel` takes them; sizes may differ.
         class_names: of the K classes.
-        colours: one a class.
+        colors: one a class.
         ignore_index: label of the pixels that do not count.
         titles: of the four columns.
         width: of one picture on the page, in pixels.
     """
     small = [_fitted(row, width) for row in rows]
-    panels = [panel(*row, colours, ignore_index) for row in small]
+    panels = [panel(*row, colors, ignore_index) for row in small]
     inner = 4 * width + 3 * GAP
-    lines = _wrapped(_legend_entries(small, class_names, colours, ignore_index), inner)
+    lines = _wrapped(_legend_entries(small, class_names, colors, ignore_index), inner)
 
     body = sum(row.height + GAP for row in panels)
     page = Image.new("RGB", (inner + 2 * MARGIN, 2 * MARGIN + LINE + body + LINE * len(lines)), "white")
@@ -104,7 +104,7 @@ def as_rgb(image: Tensor | Pixels) -> Pixels:
     pixels = image.detach().cpu().movedim(0, -1).numpy() if isinstance(image, Tensor) else np.asarray(image)
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     if pixels.dtype != np.uint8:
-        raise ValueError(f"the image holds {pixels.dtype}, expected uint8 in 0..255. Undo its normalisation first.")
+        raise ValueError(f"the image holds {pixels.dtype}, expected uint8 in 0..255. Undo its normalization first.")
     return pixels[..., :3] if pixels.shape[-1] >= 3 else np.repeat(pixels[..., :1], 3, axis=-1)
 
 
@@ -142,19 +142,19 @@ def _paste_in_columns(page: Image.Image, row: Image.Image, y: int, width: int) -
 
 
 def _legend_entries(
-    rows: Sequence[Fitted], names: Sequence[str], colours: Sequence[Colour], ignore_index: int
+    rows: Sequence[Fitted], names: Sequence[str], colors: Sequence[Color], ignore_index: int
 ) -> list[Entry]:
     """Name and swatch (14, 14, 3) of every class shown, then of the ignored and the wrong pixels."""
     seen = {label for _, *masks in rows for mask in masks for label in np.unique(mask).tolist()}
     shown = [k for k in range(len(names)) if len(names) <= MOST_NAMES or k in seen]
-    entries = [(names[k], _swatch(colours[k])) for k in shown]
+    entries = [(names[k], _swatch(colors[k])) for k in shown]
     if ignore_index in seen:
         entries.append(("ignored", _hatched(_swatch(IGNORED), np.ones((14, 14), dtype=bool))))
     return [*entries, ("wrong", _swatch(WRONG))]
 
 
-def _swatch(colour: Colour) -> Pixels:
-    return np.full((14, 14, 3), colour, dtype=np.uint8)
+def _swatch(color: Color) -> Pixels:
+    return np.full((14, 14, 3), color, dtype=np.uint8)
 
 
 def _wrapped(entries: Sequence[Entry], width: int) -> list[list[Entry]]:

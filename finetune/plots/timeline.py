@@ -13,7 +13,7 @@ from finetune.plots.figures import BLUE, GREEN, GREY, ORANGE, PALE, open_figure
 Rates = NDArray[np.float64]
 
 MOST_ROOMY = 20
-DECADES = 4.0  # of learning rates that the colours tell apart; a schedule's last steps fall far below
+DECADES = 4.0  # of learning rates that the colors tell apart; a schedule's last steps fall far below
 FROZEN: dict[str, Any] = {"facecolor": PALE, "edgecolor": "#c3c8d0", "hatch": "////", "linewidth": 0.0}
 
 
@@ -27,7 +27,7 @@ def timeline_figure(
 ) -> None:
     """Write the learning rate of every group over a training, planned or recorded, with frozen spans hatched.
 
-    Each group is a lane, the first at the bottom; its colour is the learning rate on a log scale, and its highest one
+    Each group is a lane, the first at the bottom; its color is the learning rate on a log scale, and its highest one
     stands beside it. Above is the curve of every group that trains, equal ones as one, or of the first and
     the last where there are more than three.
 
@@ -51,7 +51,7 @@ def timeline_figure(
         _draw_curves(curves, names, edges, rates)
         shades = _draw_lanes(lanes, names, edges, rates)
         _label_lanes(lanes, names, rates)
-        # the axis of the curves is that of the colours, too
+        # the axis of the curves is that of the colors, too
         figure.colorbar(shades, cax=curves.inset_axes((1.012, 0, 0.02, 1))).outline.set_visible(False)
         _draw_phases(curves, lanes, edges, boundaries)
         curves.set_title(title, pad=22)  # above the names of the phases
@@ -81,7 +81,7 @@ def _edges(epochs: Sequence[float]) -> Rates:
 
 
 def _curves(rates: Rates) -> dict[str, list[int]]:
-    """Colour of each curve and the groups that it stands for: those that train, equal ones as one.
+    """Color of each curve and the groups that it stands for: those that train, equal ones as one.
 
     >>> _curves(np.array([[np.nan, 1e-4, 1e-3, 1e-3]]))
     {'#0072b2': [1], '#009e73': [2, 3]}
@@ -113,10 +113,10 @@ def _draw_curves(axes: Any, names: Sequence[str], edges: Rates, rates: Rates) ->
     from matplotlib.patches import Patch
 
     handles = [Patch(**FROZEN, label="frozen")] if np.isnan(rates).any() else []
-    for colour, groups in _curves(rates).items():
+    for color, groups in _curves(rates).items():
         values = np.where(rates[:, groups[0]] > 0, rates[:, groups[0]], np.nan)  # a log scale has no zero
         label = _label([names[group] for group in groups])
-        handles.append(axes.stairs(values, edges, baseline=None, color=colour, linewidth=1.8, label=label))
+        handles.append(axes.stairs(values, edges, baseline=None, color=color, linewidth=1.8, label=label))
     axes.set(yscale="log", ylim=_limits(rates), ylabel="learning rate")
     axes.grid()
     axes.tick_params(axis="x", length=0)
@@ -149,13 +149,13 @@ def _draw_lanes(axes: Any, names: Sequence[str], edges: Rates, rates: Rates) -> 
 
 
 def _label_lanes(axes: Any, names: Sequence[str], rates: Rates) -> None:
-    """Names to the left in the colours of their curves, highest learning rates to the right."""
+    """Names to the left in the colors of their curves, highest learning rates to the right."""
     size = 9 if len(names) <= MOST_ROOMY else 7.5
     axes.set_yticks(range(len(names)), names, fontsize=size)
     axes.tick_params(axis="y", length=0)
-    for colour, groups in _curves(rates).items():
+    for color, groups in _curves(rates).items():
         for group in groups:
-            axes.get_yticklabels()[group].set_color(colour)
+            axes.get_yticklabels()[group].set_color(color)
     style = {"textcoords": "offset points", "color": GREY, "fontsize": size}
     for lane, highest in enumerate(np.nan_to_num(rates).max(axis=0)):
         place = axes.get_yaxis_transform()

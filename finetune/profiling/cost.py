@@ -53,7 +53,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredCost:
     """What one step of a training really took.
 
     On CUDA memory is that of all tensors on the device, to the byte. On CPU it is the resident memory of the process,
@@ -125,7 +125,7 @@ def estimate(
         )
 
 
-def measure(step: Callable[[], None], device: torch.device | str, repeats: int = 5) -> Measured:
+def measure(step: Callable[[], None], device: torch.device | str, repeats: int = 5) -> MeasuredCost:
     """Time and memory of a step, after a first one that is not counted: it sets up kernels and optimizer state.
 
     Args:
@@ -142,7 +142,7 @@ def measure(step: Callable[[], None], device: torch.device | str, repeats: int =
     _seconds(step, device)
     held = _reset_peak(device)
     seconds = [_seconds(step, device) for _ in range(repeats)]
-    return Measured(median(seconds), held, None if held is None else _peak(device))
+    return MeasuredCost(median(seconds), held, None if held is None else _peak(device))
 
 
 def _hollow(model: nn.Module) -> nn.Module:

@@ -6,14 +6,14 @@ import numpy as np
 
 from finetune.io.messages import format_bytes, format_table
 from finetune.plots import timeline_figure
-from finetune.profiling.cost import Cost, Measured
-from finetune.tuning.lr_history import RateRecord
+from finetune.profiling.cost import Cost, MeasuredCost
+from finetune.tuning.lr_history import LRHistory
 from finetune.tuning.plan_preview import Phase, Row
 
 HEADER = ("layer group", "parameters", "lr start", "peak", "end", "decay", "norms")
 
 
-def write_timeline(record: RateRecord, path: Path) -> None:
+def write_timeline(record: LRHistory, path: Path) -> None:
     """Draw the learning rates of all layer groups, planned or recorded; nothing where there are none."""
     if record.epochs:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -21,7 +21,7 @@ def write_timeline(record: RateRecord, path: Path) -> None:
 
 
 def phase_lines(
-    number: int, phase: Phase, cost: Cost, full: Cost, measured: Measured | None = None, stalls: bool = False
+    number: int, phase: Phase, cost: Cost, full: Cost, measured: MeasuredCost | None = None, plateaus: bool = False
 ) -> list[str]:
     """A phase as a headline and a table of the layer groups that train in it; those that rest share a line.
 
@@ -31,14 +31,14 @@ def phase_lines(
         cost: of one of its steps.
         full: of a step in which everything trains, to compare with.
         measured: what a step took, if it was tried.
-        stalls: whether the epochs are only assumed.
+        plateaus: whether the epochs are only assumed.
     """
     total = sum(row.parameters for row in phase.rows)
     epochs = (
         f"epoch {phase.first + 1}" if phase.stop == phase.first + 1 else f"epochs {phase.first + 1} to {phase.stop}"
     )
     lines = [
-        f"phase {number}: {epochs}{' (assumed: they depend on the score)' if stalls and number > 1 else ''}, "
+        f"phase {number}: {epochs}{' (assumed: they depend on the score)' if plateaus and number > 1 else ''}, "
         f"{phase.trained / 1e6:.2f}M of {total / 1e6:.2f}M parameters train",
         f"  estimated a step: {cost.flops / 1e9:.1f} GFLOP ({cost.flops / full.flops:.0%} of training everything), "
         f"at least {format_bytes(cost.memory)} memory: weights {format_bytes(cost.parameters)}, "

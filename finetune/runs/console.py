@@ -16,7 +16,7 @@ HINTS = (
 )
 
 
-def speak() -> None:
+def configure_logging() -> None:
     """Let the toolkit's own messages be seen, and Lightning's hints not; only the first rank speaks."""
     own = logging.getLogger("finetune")
     own.setLevel(logging.INFO if is_first_process() else logging.ERROR)

@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from finetune.config.errors import ConfigError
-from finetune.io.atomic_write import replace
+from finetune.io.atomic_write import replace_text
 from finetune.io.safe_files import LONGEST_TEXT, FileError, read_json
 
 try:
@@ -60,7 +60,7 @@ def open_run_folder(folder: Path, config: Mapping[str, Any], again: bool = False
     except OSError as error:
         move = "Copy the run to where you may write, and resume that" if again else "Name another output"
         raise ConfigError(f"nothing can be written to '{folder}': {error.strerror}. {move}.") from error
-    replace(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+    replace_text(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
     now = environment(int(config["seed"]))
     if not again:
         return note(folder, now)
@@ -116,7 +116,7 @@ def note(folder: Path, facts: Mapping[str, Any]) -> None:
     """Write `env.json`, without its oldest resumptions where it would become longer than is read."""
     while len(text := json.dumps(facts, indent=2) + "\n") > LONGEST_TEXT and (earlier := _resumptions(facts)):
         facts = {**facts, "resumed": earlier[1:]}
-    replace(folder / "env.json", text)
+    replace_text(folder / "env.json", text)
 
 
 def is_running(folder: Path) -> bool:

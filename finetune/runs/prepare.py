@@ -8,41 +8,41 @@ from typing import Any
 import lightning.pytorch as pl
 from omegaconf import DictConfig
 
-from finetune.builders.data import Data, found_records
+from finetune.builders.data import DatasetBundle, found_records
 from finetune.builders.devices import device_count
 from finetune.builders.model import build_model, build_model_from
 from finetune.checkpoints.saved_model import empty_model, load_model
-from finetune.config.compose import composed, settled
+from finetune.config.compose import as_composed, to_run_config
 from finetune.config.errors import ConfigError
 from finetune.data import Record, write_splits
 from finetune.data.fingerprint import changes, fingerprints, read_fingerprints, write_fingerprints
-from finetune.engine.environment import circumstances
-from finetune.engine.loggers import identified
+from finetune.engine.environment import numerics_environment
+from finetune.engine.loggers import with_run_ids
 from finetune.engine.rank_zero import is_first_process
 from finetune.models import Segmenter
 from finetune.runs.folder import check_new, is_finished
-from finetune.runs.resume import Resumption, find, left_nothing
-from finetune.runs.resumed_config import resumed_config, said_words
+from finetune.runs.resume import ResumePoint, find_resume_point, has_no_checkpoint
+from finetune.runs.resumed_config import override_strings, resumed_config
 
 logger = logging.getLogger(__name__)
 
 
-def wanted(words: Sequence[str | DictConfig]) -> tuple[dict[str, Any], Resumption | None]:
+def resolve_run_config(words: Sequence[str | DictConfig]) -> tuple[dict[str, Any], ResumePoint | None]:
     """The config of a training, and the run that it goes on with, if it does.
 
     Raises:
         ConfigError: words that do not fit, or a run that cannot go on so.
     """
-    config = composed(words, "train")
-    before = find(settled(config), said_words(words)) if config.resume else None
+    config = as_composed(words, "train")
+    before = find_resume_point(to_run_config(config), override_strings(words)) if config.resume else None
     if before is None:
-        new = settled(config)
-        if is_first_process() and not (config.resume == "auto" and left_nothing(Path(new["output"]))):
+        new = to_run_config(config)
+        if is_first_process() and not (config.resume == "auto" and has_no_checkpoint(Path(new["output"]))):
             check_new(Path(new["output"]))
-        return {**new, "resume": None, "logger": identified(new["logger"] or {})}, None
+        return {**new, "resume": None, "logger": with_run_ids(new["logger"] or {})}, None
     if config.init_from:
         raise ConfigError("resume goes on with a run and init_from begins a new one; say one of them.")
-    merged, changed = resumed_config(config, said_words(words), before.folder)
+    merged, changed = resumed_config(config, override_strings(words), before.folder)
     fitting = batch_size(merged["trainer"], before)
     if "data.batch_size" in changed and merged["data"]["batch_size"] != fitting:
         raise ConfigError(
@@ -53,10 +53,10 @@ def wanted(words: Sequence[str | DictConfig]) -> tuple[dict[str, Any], Resumptio
     check_epochs(merged["trainer"]["max_epochs"], before)
     check_steps(merged["trainer"].get("max_steps", -1), before)
     check_patience(merged["callbacks"].get("early_stopping") or {}, before)
-    return {**merged, "logger": identified(merged["logger"] or {})}, before
+    return {**merged, "logger": with_run_ids(merged["logger"] or {})}, before
 
 
-def batch_size(settings: Mapping[str, Any], before: Resumption) -> int:
+def batch_size(settings: Mapping[str, Any], before: ResumePoint) -> int:
     """Images a device, so that all devices together have as many in a step as before.
 
     Raises:
@@ -72,7 +72,7 @@ def batch_size(settings: Mapping[str, Any], before: Resumption) -> int:
     return each
 
 
-def check_epochs(epochs: int, before: Resumption) -> None:
+def check_epochs(epochs: int, before: ResumePoint) -> None:
     """Raise a ConfigError where nothing is left to be done."""
     if epochs < before.epochs:
         raise ConfigError(f"trainer.max_epochs={epochs}: the run has {before.epochs} epochs behind it already.")
@@ -83,7 +83,7 @@ def check_epochs(epochs: int, before: Resumption) -> None:
         )
 
 
-def check_steps(steps: int, before: Resumption) -> None:
+def check_steps(steps: int, before: ResumePoint) -> None:
     """Raise a ConfigError where all of so many steps were done, but for -1, which is any number."""
     if is_finished(before.folder) and 0 <= steps <= before.step:
         raise ConfigError(
@@ -92,7 +92,7 @@ def check_steps(steps: int, before: Resumption) -> None:
         )
 
 
-def check_patience(settings: Mapping[str, Any], before: Resumption) -> None:
+def check_patience(settings: Mapping[str, Any], before: ResumePoint) -> None:
     """Raise a ConfigError where a finished run would stop early again at once."""
     patience = settings.get("patience")
     if is_finished(before.folder) and patience is not None and before.waited >= patience:
@@ -106,7 +106,7 @@ def check_patience(settings: Mapping[str, Any], before: Resumption) -> None:
 def with_splits(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The config with the split that a run was begun with, where its data has none of its own."""
     settings, splits = config["data"], folder / "splits.csv"
-    if settings["kind"] != "folder" or settings["splits"] or not splits.is_file():
+    if settings["format"] != "folder" or settings["splits"] or not splits.is_file():
         return dict(config)
     if all(record.split for record in found_records(settings)):
         return dict(config)
@@ -114,7 +114,7 @@ def with_splits(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def initial_model(
-    config: Mapping[str, Any], data: Data, before: Resumption | None = None
+    config: Mapping[str, Any], data: DatasetBundle, before: ResumePoint | None = None
 ) -> tuple[Segmenter, list[str]]:
     """The model, with the weights that were asked for or to be filled with a checkpoint's; lines to say about them."""
     if before is not None:
@@ -127,7 +127,7 @@ def initial_model(
     return model, [told]
 
 
-def note_data(folder: Path, records: Sequence[Record], before: Resumption | None) -> None:
+def note_data(folder: Path, records: Sequence[Record], before: ResumePoint | None) -> None:
     """Keep the split and what the images were; or say what has changed since a run that goes on was begun."""
     path = folder / "fingerprints.csv"
     if not records:
@@ -140,11 +140,11 @@ def note_data(folder: Path, records: Sequence[Record], before: Resumption | None
         logger.warning(f"the data is not what it was when the run began: {said}. It goes on with what is there now.")
 
 
-def describe_resumption(before: Resumption, trainer: pl.Trainer) -> list[str]:
+def describe_resumption(before: ResumePoint, trainer: pl.Trainer) -> list[str]:
     """Where a run goes on, and what will not be exactly as if it had never stopped."""
     made = before.state["made_by"]
     lines = [f"going on with {before.folder} behind step {before.step:,}, {before.epochs} whole epochs"]
-    for what, value in circumstances(trainer).items():
+    for what, value in numerics_environment(trainer).items():
         if what in INEXACT and what in made and made[what] != value:
             lines.append(f"{what} {value} instead of {made[what]}: {INEXACT[what]}")
     return lines

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune.checkpoints.checkpoint_io import damage, numbered, whole_beside
+from finetune.checkpoints.checkpoint_io import find_corruption, next_intact_checkpoint, numbered
 from finetune.config.errors import ConfigError
-from finetune.engine.rank_zero import from_first, is_first_process
+from finetune.engine.rank_zero import broadcast_from_rank_zero, is_first_process
 from finetune.io.safe_files import FileError, check_plain, read_pickle
 from finetune.runs.folder import is_finished, is_running
 from finetune.runs.saved_config import read_config
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Resumption:
+class ResumePoint:
     """A run that was not finished, and where it goes on.
 
     Attributes:
@@ -54,7 +54,7 @@ class Resumption:
         return int(self.state["SegmentationData"]["images in a step"])
 
 
-def find(config: Mapping[str, Any], words: Sequence[str]) -> Resumption | None:
+def find_resume_point(config: Mapping[str, Any], words: Sequence[str]) -> ResumePoint | None:
     """The run that `resume` speaks of; None where it says `auto` and there is none to go on with.
 
     Args:
@@ -65,14 +65,14 @@ def find(config: Mapping[str, Any], words: Sequence[str]) -> Resumption | None:
         ConfigError: no run there, none that could go on, or one that was finished.
     """
     try:
-        chosen = from_first(lambda: _chosen(config, words))
+        chosen = broadcast_from_rank_zero(lambda: _chosen(config, words))
     except RuntimeError as error:
         raise ConfigError(f"resume={config['resume']}: {error}") from error
     if chosen is None:
         return None
-    found = Resumption(_run_of(Path(chosen).parent.parent), Path(chosen), read(Path(chosen)))
+    found = ResumePoint(_run_of(Path(chosen).parent.parent), Path(chosen), read_checkpoint(Path(chosen)))
     if is_first_process():
-        _warn_of_best(found)
+        _warn_if_best_corrupt(found)
     return found
 
 
@@ -83,7 +83,7 @@ def _chosen(config: Mapping[str, Any], words: Sequence[str]) -> str | None:
     if "://" in wanted:
         raise ConfigError(f"resume={wanted}: expected a folder or a file. Fetch the run first, then name its folder.")
     if wanted == "auto":
-        folder = unfinished([output] if named else list(output.parent.glob("*/")), str(config["name"]))
+        folder = newest_unfinished_run([output] if named else list(output.parent.glob("*/")), str(config["name"]))
         return None if folder is None else str(_newest(folder))
     found = _named(wanted)
     if named and output != found.parent.parent:
@@ -101,10 +101,10 @@ def _named(wanted: str) -> Path:
         raise ConfigError(
             f"resume={wanted}: there is no such folder or file. Name a run folder, a checkpoint, or auto."
         )
-    if found := damage(path):
-        other = whole_beside(path)
+    if found := find_corruption(path):
+        other = next_intact_checkpoint(path)
         raise ConfigError(f"resume={wanted}: the file is damaged: {found}. Whole is: {other or 'none beside it'}.")
-    folder, state = _run_of(path.parent.parent), read(path)
+    folder, state = _run_of(path.parent.parent), read_checkpoint(path)
     if not state.get("exact", True):
         raise ConfigError(
             f"resume={wanted}: it was saved while gradients were accumulated, which no checkpoint holds, so a training "
@@ -114,20 +114,20 @@ def _named(wanted: str) -> Path:
     return path
 
 
-def _warn_of_best(found: Resumption) -> None:
+def _warn_if_best_corrupt(found: ResumePoint) -> None:
     """Say now that the best weights so far are lost, and not when they are wanted behind the last epoch."""
     best, saved = found.checkpoint.with_name(numbered("best", 0)), found.state.get("callbacks", {}).get("Checkpoint")
     if not saved or not saved.get("best") or (best.exists() and best.samefile(found.checkpoint)):
         return
-    if wrong := damage(best):
-        other = whole_beside(best)
+    if wrong := find_corruption(best):
+        other = next_intact_checkpoint(best)
         logger.warning(
             f"the best weights so far cannot be had from '{best}': {wrong}. Stop the training and put a whole file "
             f"there; without one it may have nothing to end with. The next that is whole: {other or 'none beside it'}."
         )
 
 
-def unfinished(folders: Sequence[Path], name: str) -> Path | None:
+def newest_unfinished_run(folders: Sequence[Path], name: str) -> Path | None:
     """The newest run of a name that has a checkpoint, was not finished, and is not going on just now."""
     for folder in sorted(folders, key=_age, reverse=True):
         try:
@@ -145,7 +145,7 @@ def _is_unfinished(folder: Path, name: str) -> bool:
     return read_config(folder).get("name") == name and not (is_first_process() and is_running(folder))
 
 
-def left_nothing(folder: Path) -> bool:
+def has_no_checkpoint(folder: Path) -> bool:
     """Whether a run was begun in the folder and ended before its first checkpoint: it may begin there again."""
     if not (folder / "config.yaml").is_file() or is_finished(folder) or is_running(folder):
         return False
@@ -179,9 +179,9 @@ def _newest(folder: Path) -> Path:
     found = checkpoints(_run_of(folder) / "checkpoints")
     for path in found:
         try:
-            if wrong := damage(path):
+            if wrong := find_corruption(path):
                 raise ConfigError(f"'{path}' is damaged: {wrong}.")
-            if read(path).get("exact", True):
+            if read_checkpoint(path).get("exact", True):
                 return path
         except ConfigError as error:
             logger.warning(f"{error} Going on from the one before it.")
@@ -190,7 +190,7 @@ def _newest(folder: Path) -> Path:
     raise ConfigError(f"resume: '{folder}' cannot go on: {what}. Begin a new run without resume.")
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path) -> dict[str, Any]:
     """What is in a checkpoint; its tensors are read when they are used.
 
     Raises:
@@ -206,7 +206,7 @@ def read(path: Path) -> dict[str, Any]:
     return content
 
 
-def ways_on(folder: Path) -> list[str]:
+def resume_hints(folder: Path) -> list[str]:
     """What was saved of a run that ended too early, and how to go on with it.
 
     Never raises: it is said beside the error that ended the run.
@@ -214,8 +214,8 @@ def ways_on(folder: Path) -> list[str]:
     found = checkpoints(folder / "checkpoints")
     for path in found:
         with suppress(Exception):  # damaged in a way that nobody has thought of, or of another program
-            if damage(path) is None:
-                return _ways_on_from(path, read(path), folder)
+            if find_corruption(path) is None:
+                return _ways_on_from(path, read_checkpoint(path), folder)
     if found:
         return [f"none of the {len(found)} checkpoints in '{folder / 'checkpoints'}' can be gone on from"]
     return ["nothing was saved yet"] if folder.is_dir() else []

@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from finetune.config.compose import config_folder, settled
+from finetune.config.compose import config_folder, to_run_config
 from finetune.config.errors import ConfigError
 from finetune.runs.saved_config import read_config
 from finetune.runs.untrusted_config import check_stranger
@@ -43,16 +43,16 @@ def resumed_config(composed: DictConfig, words: Sequence[str], folder: Path) -> 
     old = read_config(folder)
     named = copy.deepcopy(composed)
     named.output, named.name = str(folder), old["name"]
-    new, keys = settled(named), spoken_of(words)
+    new, keys = to_run_config(named), overridden_keys(words)
     raw = dict(leaves(OmegaConf.to_container(named)))
-    said = {key: value for key, value in leaves(new) if speaks_of(key, str(raw.get(key)), keys)}
+    said = {key: value for key, value in leaves(new) if is_overridden(key, str(raw.get(key)), keys)}
     found = {key for key, value in said.items() if key in AUTO and value == "auto"}  # by the run, when it began
     changes = {key: value for key, value in said.items() if key not in found and value != select(old, key)}
     check_free(changes, old, folder)
     for key in replaced(old, new, keys, words):
         remove(old, key)
     for key, value in changes.items():
-        put(old, key, value)
+        set_value(old, key, value)
     merged = {**old, "output": str(folder), "resume": None}
     check_stranger(merged, {*keys, *said})
     return merged, set(changes)
@@ -62,7 +62,9 @@ def check_free(changes: Mapping[str, Any], old: Mapping[str, Any], folder: Path)
     """Raise a ConfigError if a change would make it another training."""
     held = {key: value for key, value in changes.items() if not is_free(key)}
     if held:
-        said = "; ".join(f"{key}={value}, where the run has {shown(select(old, key))}" for key, value in held.items())
+        said = "; ".join(
+            f"{key}={value}, where the run has {format_value(select(old, key))}" for key, value in held.items()
+        )
         raise ConfigError(
             f"a training that goes on cannot have {said}. It may have another trainer.max_epochs, other devices, "
             f"another data.root, other loggers, callbacks and checkpoint settings. For a new training that begins with "
@@ -77,12 +79,12 @@ def replaced(old: Any, new: Any, keys: Sequence[str], words: Sequence[str]) -> l
     return [key for key in (*deleted, *others) if is_free(key) and (key in deleted or select(new, key) is MISSING)]
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value for a message."""
     return "no such setting" if value is MISSING else str(value)
 
 
-def said_words(words: Sequence[str | DictConfig]) -> list[str]:
+def override_strings(words: Sequence[str | DictConfig]) -> list[str]:
     """The words of a command, on the command line or in Python.
 
     Raises:
@@ -95,10 +97,10 @@ def said_words(words: Sequence[str | DictConfig]) -> list[str]:
     return [str(word) for word in words]
 
 
-def spoken_of(words: Sequence[str]) -> list[str]:
+def overridden_keys(words: Sequence[str]) -> list[str]:
     """Dotted names of the settings and groups that the words set.
 
-    >>> spoken_of(["trainer.max_epochs=3", "+logger.mine=1", "average=ema", "resume=auto"])
+    >>> overridden_keys(["trainer.max_epochs=3", "+logger.mine=1", "average=ema", "resume=auto"])
     ['trainer.max_epochs', 'logger.mine', 'callbacks.average']
     """
     parsed = OverridesParser.create().parse_overrides(list(words))
@@ -127,10 +129,10 @@ def experiment_keys(name: str) -> list[str]:
     return [PACKAGES.get(key, key) for key in (*chosen, *(key for key, _ in leaves(content))) if key not in SETTLED]
 
 
-def speaks_of(key: str, raw: str, keys: Sequence[str]) -> bool:
+def is_overridden(key: str, raw: str, keys: Sequence[str]) -> bool:
     """Whether a setting is among the named ones, or takes its value from one of them.
 
-    >>> speaks_of("a.b", "1", ["a"]), speaks_of("c", "${a.b}", ["a.b"]), speaks_of("ab", "1", ["a"])
+    >>> is_overridden("a.b", "1", ["a"]), is_overridden("c", "${a.b}", ["a.b"]), is_overridden("ab", "1", ["a"])
     (True, True, False)
     """
     return any(key == name or key.startswith(f"{name}.") or f"${{{name}" in raw for name in keys)
@@ -142,10 +144,10 @@ def is_free(key: str) -> bool:
     >>> is_free("trainer.max_epochs"), is_free("callbacks.average.decay"), is_free("optimizer.lr")
     (True, False, False)
     """
-    return any(below(key, name) for name in FREE) and not any(below(key, name) for name in HELD)
+    return any(is_under(key, name) for name in FREE) and not any(is_under(key, name) for name in HELD)
 
 
-def below(key: str, name: str) -> bool:
+def is_under(key: str, name: str) -> bool:
     """Whether a setting is of that name, or in the group of that name."""
     return key == name or key.startswith(f"{name}.")
 
@@ -170,7 +172,7 @@ def select(values: Any, key: str) -> Any:
     return values
 
 
-def put(values: dict[str, Any], key: str, value: Any) -> None:
+def set_value(values: dict[str, Any], key: str, value: Any) -> None:
     """Set the value of a dotted name."""
     *groups, name = key.split(".")
     for group in groups:

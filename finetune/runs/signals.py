@@ -8,15 +8,15 @@ from types import FrameType
 
 import lightning.pytorch as pl
 
-from finetune.callbacks import Interrupted
+from finetune.callbacks import TrainingInterrupted
 from finetune.engine.launcher import end_ranks
 
 SIGNALS = (signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []))
 
 
 @contextmanager
-def listening() -> Iterator[None]:
-    """Raise `Interrupted` at once where a signal comes before or behind the training: what there is has been saved.
+def raise_on_signal() -> Iterator[None]:
+    """Raise `TrainingInterrupted` at once when a signal comes before or after the training: everything is saved then.
 
     In the training it is `Interruption` that listens. Lightning leaves SIGUSR1 alone where somebody listens to it; else
     it would give a job of SLURM back while the command goes on, even one that would begin anew.
@@ -35,7 +35,7 @@ def listening() -> Iterator[None]:
 
 def _leave(number: int, frame: FrameType | None) -> None:
     signal.signal(number, _is_leaving)
-    raise Interrupted(signal.Signals(number))
+    raise TrainingInterrupted(signal.Signals(number))
 
 
 def _is_leaving(number: int, frame: FrameType | None) -> None:
@@ -43,7 +43,7 @@ def _is_leaving(number: int, frame: FrameType | None) -> None:
 
 
 @contextmanager
-def ended_with(trainer: pl.Trainer) -> Iterator[None]:
+def shut_down_ranks_on_exit(trainer: pl.Trainer) -> Iterator[None]:
     """Let a signal end what a trainer does as it would end anything else, and all ranks with it.
 
     Lightning makes of Ctrl-C an exit with 1, and ignores it from then on.
@@ -57,7 +57,7 @@ def ended_with(trainer: pl.Trainer) -> Iterator[None]:
         yield
     except (KeyboardInterrupt, SystemExit) as error:
         end_ranks(trainer)
-        if isinstance(error, Interrupted) and error.signal == signal.SIGINT:
+        if isinstance(error, TrainingInterrupted) and error.signal == signal.SIGINT:
             raise KeyboardInterrupt(str(error)) from error
         if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from error

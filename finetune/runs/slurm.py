@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 
-from finetune.callbacks import Interrupted
+from finetune.callbacks import TrainingInterrupted
 
 
 def requeue(error: BaseException) -> list[str]:
@@ -23,7 +23,7 @@ def requeue(error: BaseException) -> list[str]:
         error: that ended the training.
     """
     job = os.environ.get("SLURM_JOB_ID", "")
-    if not (isinstance(error, Interrupted) and error.signal == signal.SIGUSR1 and job):
+    if not (isinstance(error, TrainingInterrupted) and error.signal == signal.SIGUSR1 and job):
         return []
     if "resume=auto" not in sys.argv:
         return [f"job {job} is not started again, as its command has no resume=auto and would begin anew"]

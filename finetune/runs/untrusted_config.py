@@ -20,7 +20,7 @@ from finetune.runs.saved_config import PLACES
 RECEIVERS = {"entity", "workspace", "teamspace", "api_key", "settings", "experiment_key", "model_registry"}
 ADDRESS = re.compile(r"[\w+.-]+://|[/\\]{2}")  # or a share of another host
 ELSEWHERE = re.compile(r"[/\\]|~\w*[/\\]|\w:[/\\]|(.*[/\\])?\.\.([/\\]|$)|file:", re.DOTALL)
-Place = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 
 
 def check_stranger(config: Mapping[str, Any], trusted: Collection[str] = ()) -> None:
@@ -52,7 +52,7 @@ def check_stranger(config: Mapping[str, Any], trusted: Collection[str] = ()) -> 
         )
 
 
-def _all(value: Any, said: Collection[tuple[str, ...]], place: Place = ()) -> Iterator[tuple[Place, Any]]:
+def _all(value: Any, said: Collection[tuple[str, ...]], place: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
     """Every setting and group below a place, but for what the user said; a list is said as a whole."""
     is_said = tuple(map(str, place)) in said
     if place and not is_said:
@@ -65,7 +65,7 @@ def _all(value: Any, said: Collection[tuple[str, ...]], place: Place = ()) -> It
             yield from _all(inner, said, (*place, index))
 
 
-def _objection(place: Place, value: Any, output: Path) -> str | None:
+def _objection(place: KeyPath, value: Any, output: Path) -> str | None:
     """Why a setting is not followed; None if it is."""
     group, name = place[0], place[-1]
     if group in ("hydra", "defaults"):
@@ -88,7 +88,7 @@ def _objection(place: Place, value: Any, output: Path) -> str | None:
     return None
 
 
-def _said(place: Place, value: Any) -> str:
+def _said(place: KeyPath, value: Any) -> str:
     """A setting as it would be said in a command, cut short, and without what would move a terminal's cursor."""
     text = f"{'.'.join(map(str, place))}={value}"
     return (text if text.isprintable() else repr(text))[:300]

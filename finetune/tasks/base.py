@@ -14,21 +14,21 @@ from timm.optim import create_optimizer_v2
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from finetune.engine.environment import circumstances
-from finetune.engine.fsdp import like, shard, share, whole
+from finetune.engine.environment import numerics_environment
+from finetune.engine.fsdp import gather_full, local_shard, shard, shard_like
 from finetune.engine.fsdp_strategy import FullySharded
-from finetune.engine.loop_state import accumulates, cut_short, go_on_by_epochs, inside_epoch
+from finetune.engine.loop_state import accumulates, cut_short, resume_by_epochs, rewind_into_epoch
 from finetune.models import Segmenter
 from finetune.tuning.describe import describe
 from finetune.tuning.freeze import apply_trainability, check_norms
-from finetune.tuning.group_schedule import Course
+from finetune.tuning.group_schedule import GroupLRSchedule
 from finetune.tuning.groups import optimizer_groups, parameter_groups
-from finetune.tuning.parameter_info import layout
+from finetune.tuning.parameter_info import parameter_infos
 from finetune.tuning.penalty import l1, l2_sp
 from finetune.tuning.plan import Assignment, Plan
-from finetune.tuning.plan_feasibility import check_timing, stall_pace
+from finetune.tuning.plan_feasibility import check_timing, min_epochs_per_plateau
 from finetune.tuning.schedules import Plateau, schedule
-from finetune.tuning.timing import Timeline, phase_starts, trainable, waits_for_stall
+from finetune.tuning.timing import Timeline, phase_starts, trainable, waits_for_plateau
 from finetune.tuning.weight_averaging import check_resumable
 
 
@@ -53,9 +53,9 @@ class TuningTask(pl.LightningModule):
         places: of all parameters that can train, by name.
         assigned: the rule that takes each of them.
         groups: of the optimizer.
-        timeline: how long the training is, and when its score stalled.
+        timeline: how long the training is, and when its score plateaued.
         course: of the learning rates; there once the optimizer is.
-        own_sums: what this rank had a part of the last loss, which is that of all ranks.
+        local_loss_sums: what this rank had a part of the last loss, which is that of all ranks.
     """
 
     def __init__(
@@ -85,33 +85,33 @@ class TuningTask(pl.LightningModule):
         self.seed = seed
         unused = model.unused_parameters()
         self._tunable = {name: p for name, p in model.named_parameters() if name not in unused}
-        self.places = layout(self._tunable, model.layer_groups(fine=self.plan.layers == "blocks"))
+        self.places = parameter_infos(self._tunable, model.layer_groups(fine=self.plan.layers == "blocks"))
         self.assigned = self.plan.assign(self.places)
         check_norms(model, self.assigned)
-        self.groups = parameter_groups(self.places, self.assigned, lr, weight_decay, model.undecayed())
+        self.groups = parameter_groups(self.places, self.assigned, lr, weight_decay, model.no_weight_decay())
         self.timeline = Timeline()
-        self.course: Course | None = None
+        self.course: GroupLRSchedule | None = None
         backbone = {name: p for name, p in self._tunable.items() if name.startswith("backbone.")}
         self._start = {name: p.detach().clone() for name, p in backbone.items()} if l2_sp else {}
-        self._plateau: dict[str, Any] = {}
-        self.own_sums: list[Tensor] = []
+        self._schedule_state: dict[str, Any] = {}
+        self.local_loss_sums: list[Tensor] = []
 
     def trainable(self) -> set[str]:
         """Names of the parameters that train in the current epoch."""
         return trainable(self.assigned, self.current_epoch, self.timeline)
 
-    def ever_trained(self) -> set[str]:
+    def trainable_at_any_time(self) -> set[str]:
         """Names of the parameters that train at some time."""
-        return {name for name, assignment in self.assigned.items() if not assignment.rule.rests}
+        return {name for name, assignment in self.assigned.items() if not assignment.rule.never_trains}
 
-    def plan_goes_on(self) -> bool:
-        """Whether something is still to be thawed or frozen in a later epoch."""
+    def plan_is_pending(self) -> bool:
+        """Whether something is still to be unfrozen or frozen in a later epoch."""
         starts = phase_starts(self.assigned.values(), self.timeline)
         last = self.timeline.epochs
-        return starts[-1] > self.current_epoch or waits_for_stall(self.assigned.values(), last, self.timeline)
+        return starts[-1] > self.current_epoch or waits_for_plateau(self.assigned.values(), last, self.timeline)
 
     def apply_plan(self) -> bool:
-        """Make parameters and modules train or rest as the plan says; whether a parameter was frozen or thawed."""
+        """Make parameters and modules train or rest as the plan says; whether a parameter was frozen or unfrozen."""
         return apply_trainability(self.model, self.trainable(), self.norms())
 
     def norms(self) -> dict[str, str]:
@@ -143,11 +143,11 @@ class TuningTask(pl.LightningModule):
         steps = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
         assignments = [group.assignment for group in self.groups]
         if not self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # missing in the class
-            pace = stall_pace(self.plan.stall.patience, validations(self.trainer))
-            check_timing(self.assigned, replace(self.timeline, stalls=()), pace)  # max_steps may have made it shorter
+            pace = min_epochs_per_plateau(self.plan.plateau.patience, validations(self.trainer))
+            check_timing(self.assigned, replace(self.timeline, plateaus=()), pace)  # max_steps may have made it shorter
         total = int(self.trainer.estimated_stepping_batches)
-        self.course = Course(self.plan, assignments, self.schedule, self.timeline.epochs, steps, total)
-        self._restore_plateau()
+        self.course = GroupLRSchedule(self.plan, assignments, self.schedule, self.timeline.epochs, steps, total)
+        self._restore_schedule()
         # sharding makes new parameters
         self._tunable = {name: p for name, p in self.model.named_parameters() if name in self._tunable}
         groups = optimizer_groups(self.groups, self._tunable)
@@ -171,9 +171,9 @@ class TuningTask(pl.LightningModule):
             for group, base, factor in rates:
                 group["lr"] = base * factor(scheduler.last_epoch)
 
-    def add_stall(self) -> None:
+    def record_plateau(self) -> None:
         """Note that the score has stopped improving in this epoch; the plan moves on with the next."""
-        self.timeline = replace(self.timeline, stalls=(*self.timeline.stalls, self.current_epoch + 1))
+        self.timeline = replace(self.timeline, plateaus=(*self.timeline.plateaus, self.current_epoch + 1))
 
     def penalty(self) -> Tensor | float:
         """What the plan's penalties add to the loss: L1 of the kernels, distance from the pretrained backbone.
@@ -181,45 +181,45 @@ class TuningTask(pl.LightningModule):
         Of a sharded model every rank adds what its own shares contribute, which is what it needs for its gradients.
         """
         total: Tensor | float = 0.0
-        moving = {name: share(p) for name, p in self._tunable.items() if p.requires_grad}
+        moving = {name: local_shard(p) for name, p in self._tunable.items() if p.requires_grad}
         if weight := self.penalties["l1"]:
             total = total + weight * l1(p for p in moving.values() if p.ndim > 1)
         if weight := self.penalties["l2_sp"]:
-            self._start = {name: like(start, self._tunable[name]) for name, start in self._start.items()}
-            start = {name: share(start) for name, start in self._start.items()}
+            self._start = {name: shard_like(start, self._tunable[name]) for name, start in self._start.items()}
+            start = {name: local_shard(start) for name, start in self._start.items()}
             total = total + weight * l2_sp({name: p for name, p in moving.items() if name in start}, start)
         return total
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the model is built from and by what, and what the plan cannot know from the step alone."""
         checkpoint["model_config"] = self.model.config()
-        checkpoint["made_by"] = circumstances(self.trainer)
+        checkpoint["made_by"] = numerics_environment(self.trainer)
         checkpoint["exact"] = not accumulates(self.trainer)  # whether a training can go on from it as if uninterrupted
         if cut_short(self.trainer):
-            checkpoint["loops"]["fit_loop"] = inside_epoch(checkpoint["loops"]["fit_loop"], self.trainer)
+            checkpoint["loops"]["fit_loop"] = rewind_into_epoch(checkpoint["loops"]["fit_loop"], self.trainer)
         curve = self.course.curve if self.course is not None else None
         checkpoint["tuning"] = {
-            "stalls": list(self.timeline.stalls),
+            "plateaus": list(self.timeline.plateaus),
             "epochs": self.timeline.shared,
-            "plateau": curve.state_dict() if isinstance(curve, Plateau) else {},
-            "start": {name: whole(start).cpu() for name, start in self._start.items()},
+            "schedule": curve.state_dict() if isinstance(curve, Plateau) else {},
+            "start": {name: gather_full(start).cpu() for name, start in self._start.items()},
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on from there; whatever trained trains again at the next `apply_plan`."""
         if self._trainer is not None and self._trainer.state.fn == "fit":
-            go_on_by_epochs(self._trainer)
+            resume_by_epochs(self._trainer)
             check_resumable(checkpoint, [callback.state_key for callback in self._trainer.callbacks])  # type: ignore[attr-defined]  # missing in the class
         state = checkpoint.get("tuning", {})
-        stalls, shortest = tuple(state.get("stalls", ())), state.get("epochs", sys.maxsize)
-        self.timeline = replace(self.timeline, stalls=stalls, shortest=shortest)
+        plateaus, shortest = tuple(state.get("plateaus", ())), state.get("epochs", sys.maxsize)
+        self.timeline = replace(self.timeline, plateaus=plateaus, shortest=shortest)
         self._start = state.get("start") if self._start and state.get("start") else self._start
-        self._plateau = state.get("plateau", {})
-        self._restore_plateau()
+        self._schedule_state = state.get("schedule", {})
+        self._restore_schedule()
 
-    def _restore_plateau(self) -> None:
-        if self._plateau and self.course is not None and isinstance(self.course.curve, Plateau):
-            self.course.curve.load_state_dict(self._plateau)
+    def _restore_schedule(self) -> None:
+        if self._schedule_state and self.course is not None and isinstance(self.course.curve, Plateau):
+            self.course.curve.load_state_dict(self._schedule_state)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed the step by its place, so that a step does not depend on those before it."""

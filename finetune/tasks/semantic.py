@@ -7,7 +7,7 @@ from torch import Tensor
 
 from finetune.engine.ddp import sum_over_ranks
 from finetune.engine.loop_state import ends_epoch
-from finetune.losses import Reduce, SegmentationLoss, alone
+from finetune.losses import Reduce, SegmentationLoss, no_reduction
 from finetune.metrics.confusion import ConfusionMatrix
 from finetune.models import Segmenter
 from finetune.tasks.base import TuningTask
@@ -44,14 +44,14 @@ class SemanticTask(TuningTask):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of a batch of `image` (B, C, H, W), uint8, and `mask` (B, H, W), uint8, together with other ranks'."""
-        self.own_sums = []
+        self.local_loss_sums = []
         loss, auxiliary = self.losses(batch["image"], batch["mask"], self._over_ranks)
         counted = (batch["mask"] != self.ignore_index).flatten(1).any(dim=1).sum()
         # a step that is left out, because its loss is not finite, leaves the epoch's mean alone
         self._train_loss.add(loss.detach().nan_to_num(0, 0, 0), counted * loss.isfinite())
         return loss + auxiliary + self.penalty()
 
-    def losses(self, images: Tensor, masks: Tensor, reduce: Reduce = alone) -> tuple[Tensor, Tensor]:
+    def losses(self, images: Tensor, masks: Tensor, reduce: Reduce = no_reduction) -> tuple[Tensor, Tensor]:
         """The loss of the logits, and that of what a head learns from besides, weighed; 0 for most heads.
 
         Args:
@@ -64,7 +64,7 @@ class SemanticTask(TuningTask):
         return self.loss(logits, masks, reduce), sum(auxiliary, logits.new_zeros(()))
 
     def _over_ranks(self, sums: Tensor) -> Tensor:
-        self.own_sums.append(sums.detach())
+        self.local_loss_sums.append(sums.detach())
         return sum_over_ranks(self.trainer, sums) if self._trainer is not None else sums
 
     def on_train_epoch_start(self) -> None:

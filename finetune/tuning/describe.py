@@ -2,12 +2,12 @@
 
 from collections.abc import Collection, Mapping
 
-from finetune.tuning.parameter_info import Place
+from finetune.tuning.parameter_info import ParameterInfo
 from finetune.tuning.plan import Assignment, Moment, Rule
 from finetune.tuning.timing import NEVER, Timeline, phase_starts, span_epochs, trainable
 
 
-def describe(assigned: Mapping[str, Assignment], places: Mapping[str, Place], timeline: Timeline) -> list[str]:
+def describe(assigned: Mapping[str, Assignment], places: Mapping[str, ParameterInfo], timeline: Timeline) -> list[str]:
     """One line for each rule, of what it took and what becomes of it, and one for the whole.
 
     Args:
@@ -33,8 +33,8 @@ def describe(assigned: Mapping[str, Assignment], places: Mapping[str, Place], ti
     return [*lines, ", ".join([f"{first} at first" if phases else first, *phases])]
 
 
-def describe_change(before: Collection[str], after: Collection[str], places: Mapping[str, Place]) -> str:
-    """What began and what ceased to train, such as `thawed backbone[3]; 1.20M of 5.20M parameters train`.
+def describe_change(before: Collection[str], after: Collection[str], places: Mapping[str, ParameterInfo]) -> str:
+    """What began and what ceased to train, such as `unfrozen backbone[3]; 1.20M of 5.20M parameters train`.
 
     Args:
         before: names of the parameters that trained.
@@ -42,7 +42,7 @@ def describe_change(before: Collection[str], after: Collection[str], places: Map
         places: of all parameters.
     """
     said = []
-    for word, names in (("thawed", set(after) - set(before)), ("froze", set(before) - set(after))):
+    for word, names in (("unfrozen", set(after) - set(before)), ("froze", set(before) - set(after))):
         labels = dict.fromkeys(place.label for name, place in reversed(list(places.items())) if name in names)
         said += [f"{word} {', '.join(labels)}"] if labels else []
     count = sum(places[name].size for name in after)
@@ -53,7 +53,7 @@ def describe_change(before: Collection[str], after: Collection[str], places: Map
 def _fate(rule: Rule, assignments: Collection[Assignment], timeline: Timeline) -> str:
     scales = sorted({assignment.lr_scale for assignment in assignments})
     rate = f"train at {' to '.join(f'{scale:.3g}' for scale in dict.fromkeys((scales[0], scales[-1])))} x lr"
-    if rule.rests:
+    if rule.never_trains:
         return "frozen" if rule.norms != "adapt" else "frozen but for the norms' statistics"
     spans = [_span(index, rule, assignments, timeline) for index in range(len(rule.spans))]
     norms = {"train": "", "eval": ", norms keep their statistics", "adapt": ", norms adapt throughout"}[rule.norms]
@@ -67,8 +67,8 @@ def _span(index: int, rule: Rule, assignments: Collection[Assignment], timeline:
     starts = [span_epochs(assignment, timeline)[index][0] for assignment in assignments]
     first, last, end = min(starts), max(starts), span_epochs(next(iter(assignments)), timeline)[index][1]
     until = _moment(stop, end) if stop is not None else ""
-    if rule.spread == "stall":
-        begin = f"one layer group after another, top down, from {_moment(start, first + 1)} on, at each stall"
+    if rule.stagger == "plateau":
+        begin = f"one layer group after another, top down, from {_moment(start, first + 1)} on, at each plateau"
     elif last > first:
         begin = f"one layer group after another, top down, from epoch {first + 1:.0f} to {last + 1:.0f}"
     elif first == 0:
@@ -81,5 +81,5 @@ def _span(index: int, rule: Rule, assignments: Collection[Assignment], timeline:
 def _moment(moment: Moment, epoch: float) -> str:
     if isinstance(moment, str):
         number = moment.partition(":")[2]
-        return f"stall {number}" if number else "the first stall"
+        return f"plateau {number}" if number else "the first plateau"
     return "the end" if epoch == NEVER else f"epoch {epoch:.0f}"

@@ -23,7 +23,7 @@ def apply_trainability(model: nn.Module, trainable: Collection[str], norms: Mapp
             let them follow the data even while it is frozen.
 
     Returns:
-        Whether a parameter was frozen or thawed by this call.
+        Whether a parameter was frozen or unfrozen by this call.
     """
     changed = False
     for name, parameter in model.named_parameters():

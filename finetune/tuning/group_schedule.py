@@ -7,7 +7,7 @@ from finetune.tuning.schedules import Schedule
 from finetune.tuning.timing import Timeline, phase_starts, span_epochs
 
 
-class Course:
+class GroupLRSchedule:
     """One schedule for all groups, which keeps their ratios, and the moves that a plan makes on top of it.
 
     It remembers nothing of the training: every answer follows from the step and the timeline.
@@ -54,7 +54,7 @@ class Course:
             factor *= self._curve(max(1, end - begin))(step - begin)
         else:
             factor *= self.curve(step)
-        return factor * self._thaw_warmup(assignment, step, timeline)
+        return factor * self._unfreeze_warmup(assignment, step, timeline)
 
     def phases(self, timeline: Timeline) -> list[int]:
         """Epochs, from 0 on, at which what trains changes, as far as is known."""
@@ -67,7 +67,7 @@ class Course:
             self._curves[steps] = self._make(steps)
         return self._curves[steps]
 
-    def _thaw_warmup(self, assignment: Assignment, step: int, timeline: Timeline) -> float:
+    def _unfreeze_warmup(self, assignment: Assignment, step: int, timeline: Timeline) -> float:
         warmup = self.plan.warmup
         if not warmup:
             return 1.0

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch.nn import Parameter
 
-from finetune.tuning.parameter_info import Place
+from finetune.tuning.parameter_info import ParameterInfo
 from finetune.tuning.plan import Assignment
 
 
@@ -32,15 +32,15 @@ class Group:
 
 
 def parameter_groups(
-    places: Mapping[str, Place],
+    places: Mapping[str, ParameterInfo],
     assigned: Mapping[str, Assignment],
     lr: float,
     weight_decay: float,
-    undecayed: Collection[str] = (),
+    no_weight_decay: Collection[str] = (),
 ) -> list[Group]:
     """One group for each rule, part of the model, layer group if the rule varies with depth, and decay or none.
 
-    Frozen parameters are in a group too: without a gradient they cost no optimizer state, and thawing them later
+    Frozen parameters are in a group too: without a gradient they cost no optimizer state, and unfreezing them later
     changes no group. Norms and biases do not decay.
 
     Args:
@@ -48,7 +48,7 @@ def parameter_groups(
         assigned: name -> the rule that takes it.
         lr: the optimizer's learning rate, before each rule's scale.
         weight_decay: for kernels and matrices whose rule has none of its own.
-        undecayed: names of further parameters that do not decay.
+        no_weight_decay: names of further parameters that do not decay.
 
     Returns:
         Groups in the order of their first parameters.
@@ -58,7 +58,7 @@ def parameter_groups(
         assignment = assigned[name]
         # without a difference between layer groups, fewer and larger groups make the optimizer's step faster
         deep = assignment.rule.varies_with_depth
-        decays = place.ndim > 1 and not name.endswith(".bias") and name not in undecayed
+        decays = place.ndim > 1 and not name.endswith(".bias") and name not in no_weight_decay
         key = (assignment if deep else Assignment(assignment.rule), place.label if deep else place.part, decays)
         members.setdefault(key, []).append(name)
     labels = _labels(members, places)
@@ -86,7 +86,7 @@ def optimizer_groups(groups: Sequence[Group], parameters: Mapping[str, Parameter
 
 
 def _labels(
-    members: Mapping[tuple[Assignment, str, bool], Sequence[str]], places: Mapping[str, Place]
+    members: Mapping[tuple[Assignment, str, bool], Sequence[str]], places: Mapping[str, ParameterInfo]
 ) -> dict[tuple[Assignment, str], str]:
     """A label for each rule and place; with the layer groups or the rule where the place alone would not tell."""
     layers: dict[tuple[Assignment, str], set[int]] = {}

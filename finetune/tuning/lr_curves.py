@@ -2,7 +2,7 @@
 
 Steps are optimizer steps, counted from 0. A length is a whole number of steps, or a float below 1 for a share of all
 steps. The first step of a warmup of w steps runs at 1/w, never at 0, and its last at 1; a curve that comes down to a
-floor reaches it on step `total`, which is one past the last step of training, and stays. Being pure, a curve
+min_lr_ratio reaches it on step `total`, which is one past the last step of training, and stays. Being pure, a curve
 needs no state in a checkpoint, and it leaves the ratios between groups as they are.
 """
 
@@ -26,44 +26,44 @@ def constant(total: int, warmup: Length = 0) -> Schedule:
     return lambda step: min(1.0, (step + 1) / ramp) if ramp else 1.0
 
 
-def linear(total: int, warmup: Length = 0, floor: float = 0.0) -> Schedule:
-    """A straight line from 1 down to `floor`, after a linear warmup."""
-    return poly(total, warmup, power=1.0, floor=floor)
+def linear(total: int, warmup: Length = 0, min_lr_ratio: float = 0.0) -> Schedule:
+    """A straight line from 1 down to `min_lr_ratio`, after a linear warmup."""
+    return poly(total, warmup, power=1.0, min_lr_ratio=min_lr_ratio)
 
 
-def cosine(total: int, warmup: Length = 0, floor: float = 0.0) -> Schedule:
-    """Half a cosine from 1 down to `floor`, after a linear warmup.
+def cosine(total: int, warmup: Length = 0, min_lr_ratio: float = 0.0) -> Schedule:
+    """Half a cosine from 1 down to `min_lr_ratio`, after a linear warmup.
 
     Source: Loshchilov and Hutter 2017, https://arxiv.org/abs/1608.03983
 
     >>> [round(cosine(total=4)(step), 2) for step in range(6)]
     [1.0, 0.85, 0.5, 0.15, 0.0, 0.0]
     """
-    check_number("floor", floor, 0, 1)
-    return _after_warmup(lambda progress: _cosine_between(1.0, floor, progress), total, warmup)
+    check_number("min_lr_ratio", min_lr_ratio, 0, 1)
+    return _after_warmup(lambda progress: _cosine_between(1.0, min_lr_ratio, progress), total, warmup)
 
 
-def poly(total: int, warmup: Length = 0, power: float = 0.9, floor: float = 0.0) -> Schedule:
-    """(1 - progress) ** power from 1 down to `floor`, after a linear warmup; common in segmentation papers.
+def poly(total: int, warmup: Length = 0, power: float = 0.9, min_lr_ratio: float = 0.0) -> Schedule:
+    """(1 - progress) ** power from 1 down to `min_lr_ratio`, after a linear warmup; common in segmentation papers.
 
     Source: Chen et al. 2017 (DeepLab), https://arxiv.org/abs/1606.00915
     """
     check_number("power", power, 0)
-    check_number("floor", floor, 0, 1)
-    return _after_warmup(lambda progress: floor + (1 - floor) * (1 - progress) ** power, total, warmup)
+    check_number("min_lr_ratio", min_lr_ratio, 0, 1)
+    return _after_warmup(lambda progress: min_lr_ratio + (1 - min_lr_ratio) * (1 - progress) ** power, total, warmup)
 
 
-def exponential(total: int, warmup: Length = 0, floor: float = 0.01) -> Schedule:
-    """By the same factor at every step, from 1 down to `floor`, after a linear warmup."""
-    check_number("floor", floor, 1e-9, 1)
-    return _after_warmup(lambda progress: floor**progress, total, warmup)
+def exponential(total: int, warmup: Length = 0, min_lr_ratio: float = 0.01) -> Schedule:
+    """By the same factor at every step, from 1 down to `min_lr_ratio`, after a linear warmup."""
+    check_number("min_lr_ratio", min_lr_ratio, 1e-9, 1)
+    return _after_warmup(lambda progress: min_lr_ratio**progress, total, warmup)
 
 
-def step(total: int, warmup: Length = 0, every: Length = 0.4, gamma: float = 0.1) -> Schedule:
-    """After a linear warmup 1, then times `gamma` at the end of `every` such length that follows."""
+def step(total: int, warmup: Length = 0, step_size: Length = 0.4, gamma: float = 0.1) -> Schedule:
+    """After a linear warmup 1, then times `gamma` at the end of `step_size` such length that follows."""
     check_number("gamma", gamma, 0, 1)
     ramp, first = constant(total, warmup), warmup_steps(warmup, total)
-    length = max(1, steps_of("every", every, total))
+    length = max(1, steps_of("step_size", step_size, total))
     return lambda step: ramp(step) * gamma ** (max(step - first, 0) // length)
 
 
@@ -88,70 +88,70 @@ def multi_step(
 
 
 def cosine_restarts(
-    total: int, warmup: Length = 0, cycles: int = 3, growth: float = 1.0, floor: float = 0.0
+    total: int, warmup: Length = 0, cycles: int = 3, cycle_mult: float = 1.0, min_lr_ratio: float = 0.0
 ) -> Schedule:
-    """Half a cosine from 1 down to `floor`, again and again (SGDR), after a linear warmup.
+    """Half a cosine from 1 down to `min_lr_ratio`, again and again (SGDR), after a linear warmup.
 
     Args:
         total: steps of training; the last cycle ends there.
         warmup: its length.
         cycles: in the steps after the warmup; where these are fewer, cycles of no step are left out.
-        growth: each cycle is so many times as long as the one before.
-        floor: lowest multiplier.
+        cycle_mult: each cycle is so many times as long as the one before.
+        min_lr_ratio: lowest multiplier.
 
     Source: Loshchilov and Hutter 2017, https://arxiv.org/abs/1608.03983
     """
-    check_number("floor", floor, 0, 1)
+    check_number("min_lr_ratio", min_lr_ratio, 0, 1)
     ramp, first = constant(total, warmup), warmup_steps(warmup, total)
-    place = _cycles(first, total, cycles, growth)
-    return lambda step: ramp(step) if step < first else _cosine_between(1.0, floor, place(step)[1])
+    place = _cycles(first, total, cycles, cycle_mult)
+    return lambda step: ramp(step) if step < first else _cosine_between(1.0, min_lr_ratio, place(step)[1])
 
 
-def cyclic(total: int, warmup: Length = 0, cycles: int = 4, gamma: float = 1.0, floor: float = 0.1) -> Schedule:
-    """Up from `floor` to 1 and down again in straight lines, again and again; a warmup climbs to the floor.
+def cyclic(total: int, warmup: Length = 0, cycles: int = 4, gamma: float = 1.0, min_lr_ratio: float = 0.1) -> Schedule:
+    """Up from `min_lr_ratio` to 1 and down again in straight lines, again and again, after a warmup to `min_lr_ratio`.
 
     Args:
         total: steps of training; the last cycle ends there.
         warmup: its length.
         cycles: in the steps after the warmup; where these are fewer, cycles of no step are left out.
-        gamma: each cycle is so many times as high above the floor as the one before: 1 is Smith's `triangular`, 0.5
+        gamma: factor from the height of a cycle above `min_lr_ratio` to the next: 1 is Smith's `triangular`, 0.5
             his `triangular2`.
-        floor: lowest multiplier after the warmup.
+        min_lr_ratio: lowest multiplier after the warmup.
 
     Source: Smith 2017, https://arxiv.org/abs/1506.01186
     """
-    check_number("floor", floor, 0, 1)
+    check_number("min_lr_ratio", min_lr_ratio, 0, 1)
     check_number("gamma", gamma, 0, 1)
     ramp, first = constant(total, warmup), warmup_steps(warmup, total)
     place = _cycles(first, total, cycles)
 
     def multiplier(step: int) -> float:
         cycle, progress = place(max(step, first))
-        return ramp(step) * (floor + (1 - floor) * gamma**cycle * (1 - abs(2 * progress - 1)))
+        return ramp(step) * (min_lr_ratio + (1 - min_lr_ratio) * gamma**cycle * (1 - abs(2 * progress - 1)))
 
     return multiplier
 
 
-def one_cycle(total: int, warmup: Length = 0.3, start: float = 25.0, final: float = 1e4) -> Schedule:
-    """Up half a cosine from 1/start to 1, then down another: torch's OneCycleLR, with the group's own rate as peak.
+def one_cycle(total: int, warmup: Length = 0.3, div_factor: float = 25.0, final_div_factor: float = 1e4) -> Schedule:
+    """Half a cosine up from 1/div_factor to 1, then one down: torch's OneCycleLR with the group's own rate as peak.
 
     As in torch the peak is step warmup - 1, and the lowest value already comes on the last step, total - 1.
 
     Args:
         total: steps of training.
         warmup: length of the way up.
-        start: the first multiplier is 1 / start.
-        final: the last multiplier is 1 / (start * final).
+        div_factor: the first multiplier is 1 / div_factor.
+        final_div_factor: the last multiplier is 1 / (div_factor * final_div_factor).
 
     Source: Smith and Topin 2018, https://arxiv.org/abs/1708.07120
     """
-    check_number("start", start, 1)
-    check_number("final", final, 1)
-    peak, last, lowest = warmup_steps(warmup, total) - 1, total - 1, 1 / (start * final)
+    check_number("div_factor", div_factor, 1)
+    check_number("final_div_factor", final_div_factor, 1)
+    peak, last, lowest = warmup_steps(warmup, total) - 1, total - 1, 1 / (div_factor * final_div_factor)
 
     def multiplier(step: int) -> float:
         if step < peak:
-            return _cosine_between(1 / start, 1.0, step / peak)
+            return _cosine_between(1 / div_factor, 1.0, step / peak)
         if step < last:
             return _cosine_between(1.0, lowest, (step - peak) / (last - peak))
         return lowest
@@ -160,28 +160,28 @@ def one_cycle(total: int, warmup: Length = 0.3, start: float = 25.0, final: floa
 
 
 def warmup_stable_decay(
-    total: int, warmup: Length = 0, decay: Length = 0.2, shape: str = "linear", floor: float = 0.0
+    total: int, warmup: Length = 0, decay: Length = 0.2, shape: str = "linear", min_lr_ratio: float = 0.0
 ) -> Schedule:
-    """Linear warmup, then 1, and only at the end down to `floor`.
+    """Linear warmup, then 1, and only at the end down to `min_lr_ratio`.
 
     Args:
         total: steps of training.
         warmup: its length.
         decay: length of the way down.
         shape: of the way down: `linear`, `cosine`, or `sqrt` for 1 - sqrt(progress).
-        floor: last multiplier.
+        min_lr_ratio: last multiplier.
 
     Source: Hu et al. 2024 (MiniCPM), https://arxiv.org/abs/2404.06395; shapes compared in Hägele et al. 2024,
         https://arxiv.org/abs/2405.18392
     """
-    check_number("floor", floor, 0, 1)
+    check_number("min_lr_ratio", min_lr_ratio, 0, 1)
     if shape not in WAYS_DOWN:
         raise ValueError(f"there is no shape '{shape}' of a decay. Choose from: {', '.join(WAYS_DOWN)}.")
     ramp, first, down = constant(total, warmup), warmup_steps(warmup, total), steps_of("decay", decay, total)
     if first + down > total + 1:  # shares that fit may be one step too long, both rounded up
         raise ValueError(f"a warmup of {first} and a decay of {down} steps do not fit into {total}. Shorten one.")
     begin = max(first, total - down)
-    fall = _after_warmup(lambda progress: floor + (1 - floor) * WAYS_DOWN[shape](progress), total, begin)
+    fall = _after_warmup(lambda progress: min_lr_ratio + (1 - min_lr_ratio) * WAYS_DOWN[shape](progress), total, begin)
     return lambda step: ramp(step) if step < begin else fall(step)
 
 
@@ -243,11 +243,11 @@ def _after_warmup(decay: Callable[[float], float], total: int, warmup: Length) -
     return multiplier
 
 
-def _cycles(first: int, total: int, cycles: int, growth: float = 1.0) -> Callable[[int], tuple[int, float]]:
+def _cycles(first: int, total: int, cycles: int, cycle_mult: float = 1.0) -> Callable[[int], tuple[int, float]]:
     """Which cycle a step lies in, and the progress 0..1 through it."""
     check_number("cycles", cycles, 1, whole=True)
-    check_number("growth", growth, 1)
-    ends = [sum(growth**k for k in range(cycle)) for cycle in range(cycles + 1)]
+    check_number("cycle_mult", cycle_mult, 1)
+    ends = [sum(cycle_mult**k for k in range(cycle)) for cycle in range(cycles + 1)]
     bounds = [first + round((total - first) * end / ends[-1]) for end in ends]
 
     def place(step: int) -> tuple[int, float]:

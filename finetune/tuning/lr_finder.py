@@ -121,7 +121,7 @@ def find_lr(
     losses: list[float] = []
     smoothed: list[float] = []
     average = 0.0
-    with untouched(model, optimizer):
+    with restore_state_after(model, optimizer):
         together = zip(*[_endless(batches)] * accumulate, strict=False)
         for rate, batch in zip(np.geomspace(low, high, steps).tolist(), together, strict=False):
             _set_rates(optimizer, [rate * share for share in shares])
@@ -151,7 +151,7 @@ def _accumulate(loss_of_batch: Callable[[Any], Tensor], batches: Sequence[Any]) 
 
 
 @contextmanager
-def untouched(model: nn.Module, optimizer: Optimizer) -> Iterator[None]:
+def restore_state_after(model: nn.Module, optimizer: Optimizer) -> Iterator[None]:
     """Put back what happens inside to the model, the optimizer and the random numbers, whatever is raised.
 
     That is every parameter and buffer, `grad` and `requires_grad`, the modes, the optimizer's state and groups, and

@@ -9,7 +9,7 @@ from finetune.tuning.groups import Group
 LIMIT = 1000  # samples that a picture can show
 
 
-class RateRecord:
+class LRHistory:
     """Learning rates of all layer groups, NaN while frozen.
 
     Groups that differ only in weight decay share a column.

@@ -16,7 +16,7 @@ class PlanError(ValueError):
 
 
 @dataclass(frozen=True)
-class Place:
+class ParameterInfo:
     """Where a parameter is.
 
     Attributes:
@@ -39,7 +39,9 @@ class Place:
         return f"{self.part}[{self.layer}]" if self.layer < self.layers else self.part
 
 
-def layout(parameters: Mapping[str, Tensor], groups: Sequence[Collection[str]] = ()) -> dict[str, Place]:
+def parameter_infos(
+    parameters: Mapping[str, Tensor], groups: Sequence[Collection[str]] = ()
+) -> dict[str, ParameterInfo]:
     """The place of each parameter.
 
     Args:
@@ -56,7 +58,7 @@ def layout(parameters: Mapping[str, Tensor], groups: Sequence[Collection[str]] =
             f"{len(lost)} parameters of the backbone are in none of its layer groups: {', '.join(lost[:3])}."
         )
     return {
-        name: Place(name.split(".")[0], layer.get(name, len(groups)), len(groups), p.ndim, p.numel())
+        name: ParameterInfo(name.split(".")[0], layer.get(name, len(groups)), len(groups), p.ndim, p.numel())
         for name, p in parameters.items()
     }
 
@@ -70,7 +72,7 @@ class Selector:
             either with `.norms_and_biases` behind it, `norms_and_biases` of the whole model, or a regular expression
             that is searched in the parameter's full name.
 
-    >>> place = Place("backbone", layer=3, layers=4, ndim=4, size=9)
+    >>> place = ParameterInfo("backbone", layer=3, layers=4, ndim=4, size=9)
     >>> Selector("backbone[-1]").takes("backbone.model.layer4.weight", place)
     True
     """
@@ -86,7 +88,7 @@ class Selector:
         except re.error as error:
             raise PlanError(f"tuning rule '{self.text}' is no regular expression: {error}.") from error
 
-    def takes(self, name: str, place: Place) -> bool:
+    def takes(self, name: str, place: ParameterInfo) -> bool:
         """Whether the parameter of this name, at this place, is meant."""
         words = self._words()
         if words is None:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from finetune.tuning.parameter_info import Place, PlanError, Selector
+from finetune.tuning.parameter_info import ParameterInfo, PlanError, Selector
 
-# an epoch (int), a share of training (float in 0..1), "stall" or "stall:2" (the score has stopped improving for the
+# an epoch (int), a share of training (float in 0..1), "plateau" or "plateau:2" (the score has stopped improving for the
 # first or second time), "never", or None for the end of training
 Moment = int | float | str | None
 NORMS = ("train", "eval", "adapt")
@@ -17,14 +17,14 @@ class Rule:
 
     Attributes:
         match: words for parameters, as in `Selector`.
-        trains: True and False for always and never, or spans `[start, stop]` of moments: an epoch (int), a share of
-            training (float), `stall` (the monitored score has stopped improving; `stall:2` the second time),
+        train: True and False for always and never, or spans `[start, stop]` of moments: an epoch (int), a share of
+            training (float), `plateau` (the monitored score has stopped improving; `plateau:2` the second time),
             `never`, or None for the end. What does not train keeps its weights, buffers and modes.
-        spread: the layer groups that the rule takes start one after the other, from the top down, over this many
-            epochs (int) or this share of training (float); with `stall` each waits for one more stall.
+        stagger: the layer groups that the rule takes start one after the other, from the top down, over this many
+            epochs (int) or this share of training (float); with `plateau` each waits for one more plateau.
         lr_scale: multiplies the optimizer's learning rate.
-        lr_decay: multiplies the rate once more for each layer group further down.
-        lr_lowest: share of the rate that the lowest layer group gets; those between get geometric steps.
+        layer_lr_decay: multiplies the rate once more for each layer group further down.
+        lowest_lr_scale: share of the rate that the lowest layer group gets; those between get geometric steps.
         weight_decay: replaces the optimizer's; None keeps it. Norms and biases never decay.
         norms: what batch norms do that the rule takes. `train`: train and rest with the weights around them. `eval`:
             keep the pretrained statistics even while the weights train. `adapt`: statistics follow the data even
@@ -32,56 +32,56 @@ class Rule:
     """
 
     match: str
-    trains: bool | Sequence[Sequence[Moment]] = True
-    spread: int | float | str = 0
+    train: bool | Sequence[Sequence[Moment]] = True
+    stagger: int | float | str = 0
     lr_scale: float = 1.0
-    lr_decay: float = 1.0
-    lr_lowest: float = 1.0
+    layer_lr_decay: float = 1.0
+    lowest_lr_scale: float = 1.0
     weight_decay: float | None = None
     norms: str = "train"
 
     def __post_init__(self) -> None:
         Selector(self.match)
-        for name in ("lr_scale", "lr_decay", "lr_lowest", "weight_decay"):
+        for name in ("lr_scale", "layer_lr_decay", "lowest_lr_scale", "weight_decay"):
             value = getattr(self, name)
-            least = "more than 0" if name in ("lr_decay", "lr_lowest") else "0 or more"
+            least = "more than 0" if name in ("layer_lr_decay", "lowest_lr_scale") else "0 or more"
             if value is not None and not isinstance(value, int | float):
                 raise PlanError(f"tuning rule '{self.match}' has {name}={value}; it must be a number.")
             if value is not None and not (value > 0 if least == "more than 0" else value >= 0):  # NaN is refused too
                 raise PlanError(f"tuning rule '{self.match}' has {name}={value}; it must be {least}.")
         if self.norms not in NORMS:
             raise PlanError(f"tuning rule '{self.match}' has norms={self.norms}; choose from {', '.join(NORMS)}.")
-        if not (self.spread == "stall" or (isinstance(self.spread, int | float) and self.spread >= 0)):
+        if not (self.stagger == "plateau" or (isinstance(self.stagger, int | float) and self.stagger >= 0)):
             raise PlanError(
-                f"tuning rule '{self.match}' has spread={self.spread}; it takes epochs (3), a share of training (0.5) "
-                f"or 'stall'."
+                f"tuning rule '{self.match}' has stagger={self.stagger}; it takes epochs (3), a fraction (0.5) "
+                f"or 'plateau'."
             )
-        if isinstance(self.trains, bool):
+        if isinstance(self.train, bool):
             return
-        spans = self.trains if isinstance(self.trains, list | tuple) else []
+        spans = self.train if isinstance(self.train, list | tuple) else []
         if not spans or any(not isinstance(span, list | tuple) or len(span) != 2 for span in spans):
             raise PlanError(
-                f"tuning rule '{self.match}' has trains={self.trains}; write true, false, or spans such as "
+                f"tuning rule '{self.match}' has train={self.train}; write true, false, or spans such as "
                 f"[[0, 0.3], [0.8, null]]."
             )
-        object.__setattr__(self, "trains", tuple((start, stop) for start, stop in spans))  # lists have no hash
+        object.__setattr__(self, "train", tuple((start, stop) for start, stop in spans))  # lists have no hash
 
     @property
     def spans(self) -> tuple[tuple[Moment, Moment], ...]:
         """When it trains, from moment to moment."""
-        if isinstance(self.trains, bool):
-            return ((0, None),) if self.trains else ()
-        return tuple((start, stop) for start, stop in self.trains)
+        if isinstance(self.train, bool):
+            return ((0, None),) if self.train else ()
+        return tuple((start, stop) for start, stop in self.train)
 
     @property
-    def rests(self) -> bool:
+    def never_trains(self) -> bool:
         """Whether nothing that the rule takes ever trains."""
         return all(start == "never" for start, _ in self.spans)
 
     @property
     def varies_with_depth(self) -> bool:
         """Whether the layer groups that the rule takes differ in when they start or how fast they learn."""
-        return self.spread != 0 or self.lr_decay != 1 or self.lr_lowest != 1
+        return self.stagger != 0 or self.layer_lr_decay != 1 or self.lowest_lr_scale != 1
 
 
 @dataclass(frozen=True)
@@ -106,12 +106,12 @@ class Assignment:
     @property
     def lr_scale(self) -> float:
         """Multiplies the optimizer's learning rate."""
-        fall: float = self.rule.lr_decay**self.rank * self.rule.lr_lowest**self.depth
+        fall: float = self.rule.layer_lr_decay**self.rank * self.rule.lowest_lr_scale**self.depth
         return self.rule.lr_scale * fall
 
 
 @dataclass(frozen=True)
-class Stall:
+class PlateauCriterion:
     """When the plan takes a score to have stopped improving.
 
     Attributes:
@@ -119,7 +119,7 @@ class Stall:
         mode: `max` or `min`.
         patience: validations without improvement.
         min_delta: what counts as improvement.
-        restore_best: go on from the best weights since the last stall, and not from the latest ones.
+        restore_best: go on from the best weights since the last plateau, and not from the latest ones.
     """
 
     monitor: str = "val/iou"
@@ -130,11 +130,11 @@ class Stall:
 
     def __post_init__(self) -> None:
         if self.mode not in ("max", "min"):
-            raise PlanError(f"tuning.stall.mode={self.mode}: choose 'max' or 'min'.")
+            raise PlanError(f"tuning.plateau.mode={self.mode}: choose 'max' or 'min'.")
         if isinstance(self.patience, bool) or not isinstance(self.patience, int) or self.patience < 1:
-            raise PlanError(f"tuning.stall.patience={self.patience}: expected 1 validation or more.")
+            raise PlanError(f"tuning.plateau.patience={self.patience}: expected 1 validation or more.")
         if not (isinstance(self.min_delta, int | float) and self.min_delta >= 0):
-            raise PlanError(f"tuning.stall.min_delta={self.min_delta}: expected 0 or more.")
+            raise PlanError(f"tuning.plateau.min_delta={self.min_delta}: expected 0 or more.")
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class Plan:
         warmup: of layer groups that begin to train later: optimizer steps, or a share of all steps when below 1.
         restart_schedule: the learning-rate schedule begins anew whenever what trains changes.
         phase_lr: factor of all learning rates in each phase; the last one holds for all that follow.
-        stall: what the moment `stall` means.
+        plateau: what the moment `plateau` means.
     """
 
     rules: tuple[Rule, ...] = (Rule("."),)
@@ -155,7 +155,7 @@ class Plan:
     warmup: float = 0
     restart_schedule: bool = False
     phase_lr: tuple[float, ...] = (1.0,)
-    stall: Stall = field(default_factory=Stall)
+    plateau: PlateauCriterion = field(default_factory=PlateauCriterion)
 
     def __post_init__(self) -> None:
         if self.layers not in ("stages", "blocks"):
@@ -168,7 +168,7 @@ class Plan:
         if not self.phase_lr or any(not factor > 0 for factor in self.phase_lr):
             raise PlanError(f"tuning.phase_lr={list(self.phase_lr)}: expected factors above 0, such as [1.0, 0.5].")
 
-    def assign(self, places: Mapping[str, Place]) -> dict[str, Assignment]:
+    def assign(self, places: Mapping[str, ParameterInfo]) -> dict[str, Assignment]:
         """The rule that takes each parameter.
 
         Args:
@@ -177,11 +177,11 @@ class Plan:
         Raises:
             PlanError: a parameter that no rule takes, or a rule that takes none.
 
-        >>> from finetune.tuning.parameter_info import layout
+        >>> from finetune.tuning.parameter_info import parameter_infos
         >>> from torch import zeros
-        >>> places = layout({"backbone.stem": zeros(1), "head.0": zeros(1)})
-        >>> assigned = Plan((Rule("backbone", trains=False), Rule("head"))).assign(places)
-        >>> {name: assignment.rule.trains for name, assignment in assigned.items()}
+        >>> places = parameter_infos({"backbone.stem": zeros(1), "head.0": zeros(1)})
+        >>> assigned = Plan((Rule("backbone", train=False), Rule("head"))).assign(places)
+        >>> {name: assignment.rule.train for name, assignment in assigned.items()}
         {'backbone.stem': False, 'head.0': True}
         """
         selectors = [Selector(rule.match) for rule in self.rules]

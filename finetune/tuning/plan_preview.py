@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finetune.tuning.group_schedule import Course
+from finetune.tuning.group_schedule import GroupLRSchedule
 from finetune.tuning.groups import Group
-from finetune.tuning.lr_history import RateRecord
-from finetune.tuning.parameter_info import Place
+from finetune.tuning.lr_history import LRHistory
+from finetune.tuning.parameter_info import ParameterInfo
 from finetune.tuning.plan import Assignment
 from finetune.tuning.timing import Timeline, trainable, trains
 
@@ -64,9 +64,9 @@ class Phase:
 
 def outline(
     groups: Sequence[Group],
-    places: Mapping[str, Place],
+    places: Mapping[str, ParameterInfo],
     assigned: Mapping[str, Assignment],
-    course: Course,
+    course: GroupLRSchedule,
     timeline: Timeline,
 ) -> list[Phase]:
     """The phases of a plan.
@@ -76,7 +76,7 @@ def outline(
         places: of all parameters.
         assigned: the rule of each parameter.
         course: of the learning rates.
-        timeline: the length of the training, and when the score stalls.
+        timeline: the length of the training, and when the score plateaus.
     """
     starts = course.phases(timeline)
     phases = []
@@ -87,10 +87,10 @@ def outline(
 
 
 def planned_rates(
-    groups: Sequence[Group], assigned: Mapping[str, Assignment], course: Course, timeline: Timeline
-) -> RateRecord:
+    groups: Sequence[Group], assigned: Mapping[str, Assignment], course: GroupLRSchedule, timeline: Timeline
+) -> LRHistory:
     """The learning rates of all layer groups as a training that follows the plan will have them."""
-    record = RateRecord(groups)
+    record = LRHistory(groups)
     for step in _steps(0, timeline.epochs, course):
         rates = [group.lr * course.multiplier(group.assignment, step, timeline) for group in groups]
         record.add(step / course.steps, rates, trainable(assigned, step // course.steps, timeline))
@@ -107,7 +107,12 @@ def _by_place(groups: Sequence[Group]) -> list[list[Group]]:
 
 
 def _row(
-    members: Sequence[Group], places: Mapping[str, Place], course: Course, timeline: Timeline, first: int, stop: int
+    members: Sequence[Group],
+    places: Mapping[str, ParameterInfo],
+    course: GroupLRSchedule,
+    timeline: Timeline,
+    first: int,
+    stop: int,
 ) -> Row:
     group, assignment = members[0], members[0].assignment
     rates = [group.lr * course.multiplier(assignment, step, timeline) for step in _steps(first, stop, course)]
@@ -124,7 +129,7 @@ def _row(
     )
 
 
-def _steps(first: int, stop: int, course: Course) -> list[int]:
+def _steps(first: int, stop: int, course: GroupLRSchedule) -> list[int]:
     """Steps of some epochs, all of them or evenly spread ones, with the first and the last."""
     begin, end = first * course.steps, min(stop * course.steps, course.total) - 1
     count = min(SAMPLES, end - begin + 1)

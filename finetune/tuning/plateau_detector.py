@@ -4,23 +4,23 @@ import math
 from typing import Any
 
 
-class StallDetector:
+class PlateauDetector:
     """Counts the updates since a score has last improved.
 
     Args:
-        patience: updates in a row without improvement that make a stall.
+        patience: updates in a row without improvement that make a plateau.
         mode: `max` if higher is better, `min` if lower.
         min_delta: a score improves if it is better than the best one by more than this.
 
     Attributes:
         best: the best score so far, None before the first.
-        waited: updates without improvement since it, or since the last stall.
+        waited: updates without improvement since it, or since the last plateau.
         improved: whether the last update was an improvement.
 
     Raises:
         ValueError: a patience below 1, a negative `min_delta`, or an unknown mode.
 
-    >>> detector = StallDetector(patience=2)
+    >>> detector = PlateauDetector(patience=2)
     >>> [detector.update(score) for score in (0.5, 0.4, 0.5, 0.3, 0.6, 0.6)]
     [False, False, True, False, False, False]
     """
@@ -42,7 +42,7 @@ class StallDetector:
     def update(self, score: float) -> bool:
         """Whether the score has now not improved for `patience` updates; if so, it starts to count anew.
 
-        The best score is kept after a stall: what comes next has to beat it. NaN is no improvement.
+        The best score is kept after a plateau: what comes next has to beat it. NaN is no improvement.
         """
         score = float(score)  # a tensor would not be plain in a checkpoint
         self.improved = self._is_better(score)

@@ -1,4 +1,4 @@
-"""Learning-rate schedules by name: the pure curves, and the one that waits for a score to stall."""
+"""Learning-rate schedules by name: the pure curves, and the one that waits for a score to plateau."""
 
 from bisect import bisect_right
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any
 from finetune.io.messages import suggest
 from finetune.tuning import lr_curves as curves
 from finetune.tuning.lr_curves import Length, Schedule, check_number
-from finetune.tuning.plateau_detector import StallDetector
+from finetune.tuning.plateau_detector import PlateauDetector
 
 __all__ = ["SCHEDULES", "Plateau", "Schedule", "schedule"]
 
@@ -28,11 +28,11 @@ class Plateau:
         patience: validations in a row without improvement before a reduction.
         min_delta: a score improves if it is better than the best one by more than this.
         cooldown: validations after a reduction that do not count towards the next one.
-        floor: lowest multiplier.
+        min_lr_ratio: lowest multiplier.
 
     Attributes:
         reductions: the first step of each, ascending.
-        detector: of the stalls.
+        detector: of the plateaus.
     """
 
     def __init__(
@@ -45,16 +45,16 @@ class Plateau:
         patience: int = 5,
         min_delta: float = 0.0,
         cooldown: int = 0,
-        floor: float = 0.0,
+        min_lr_ratio: float = 0.0,
     ) -> None:
         check_number("factor", factor, 0, 0.99)
-        check_number("floor", floor, 0, 1)
+        check_number("min_lr_ratio", min_lr_ratio, 0, 1)
         check_number("cooldown", cooldown, 0, whole=True)
         self.monitor = monitor
         self.factor = factor
         self.cooldown = cooldown
-        self.floor = floor
-        self.detector = StallDetector(patience, mode, min_delta)
+        self.floor = min_lr_ratio
+        self.detector = PlateauDetector(patience, mode, min_delta)
         self.reductions: list[int] = []
         self._resting = 0
         self._ramp = curves.constant(total, warmup)
@@ -64,18 +64,18 @@ class Plateau:
         return self._ramp(step) * self._height(bisect_right(self.reductions, step))
 
     def report(self, score: float, step: int) -> bool:
-        """Take note of a score, and say whether it brought a reduction; none is made at the floor.
+        """Take note of a score, and say whether it brought a reduction; none is made at the min_lr_ratio.
 
         Args:
             score: the monitored one; NaN is no improvement.
             step: the next optimizer step, which is the number of those done; a reduction holds from it on.
         """
-        stalled = self.detector.update(score)
+        plateaued = self.detector.update(score)
         if self._resting:
             self._resting -= 1
             self.detector.waited = 0
             return False
-        if not stalled or self._height(len(self.reductions)) <= self.floor:
+        if not plateaued or self._height(len(self.reductions)) <= self.floor:
             return False
         self.reductions = [*self.reductions, step]
         self._resting = self.cooldown
@@ -117,7 +117,7 @@ def schedule(name: str, total: int, warmup: Length | None = None, **options: Any
         name: one of `SCHEDULES`.
         total: steps of training.
         warmup: a whole number of steps, or a float below 1 for a share of `total`; None leaves it to the schedule.
-        options: what else the schedule takes, such as `floor` or `power`.
+        options: what else the schedule takes, such as `min_lr_ratio` or `power`.
 
     Raises:
         ValueError: unknown name or option, a value out of its range, or lengths that do not fit into `total`.

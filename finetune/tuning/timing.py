@@ -1,6 +1,6 @@
 """When it trains: the moments of a plan become epochs, and epochs become sets of trainable parameters.
 
-All of it are pure functions of the length of the training and of the epochs at which its score stalled, so a resumed
+All of it are pure functions of the length of the training and of the epochs at which its score plateaued, so a resumed
 training cannot forget what it had unfrozen.
 """
 
@@ -18,17 +18,17 @@ NEVER = math.inf
 
 @dataclass(frozen=True)
 class Timeline:
-    """How long a training is, and when its score stalled.
+    """How long a training is, and when its score plateaued.
 
     Attributes:
         epochs: of the whole training; without end until that is known.
-        stalls: epochs, counted from 0, that began after the monitored score had stopped improving.
+        plateaus: epochs, counted from 0, that began after the monitored score had stopped improving.
         shortest: epochs of the shortest that this training was meant to be, if it has been made longer since. Shares
-            are of these, so that what a longer training has thawed does not freeze again.
+            are of these, so that what a longer training has unfrozen does not freeze again.
     """
 
     epochs: int = sys.maxsize
-    stalls: tuple[int, ...] = ()
+    plateaus: tuple[int, ...] = ()
     shortest: int = sys.maxsize
 
     @property
@@ -45,27 +45,27 @@ def epoch_of(moment: Moment, timeline: Timeline, delay: float = 0.0) -> float:
         timeline: whose epochs are counted.
         delay: epochs to add.
 
-    >>> timeline = Timeline(epochs=10, stalls=(4,))
-    >>> [epoch_of(moment, timeline) for moment in (3, 0.25, "stall", "stall:2", None)]
+    >>> timeline = Timeline(epochs=10, plateaus=(4,))
+    >>> [epoch_of(moment, timeline) for moment in (3, 0.25, "plateau", "plateau:2", None)]
     [3, 3, 4, inf, inf]
     """
     position = _position(moment, timeline, delay)
     return position if position == NEVER else _whole(position)
 
 
-def stall_number(moment: Moment) -> int:
-    """Which stall a moment is, from 1; 0 for moments that are none.
+def plateau_number(moment: Moment) -> int:
+    """Which plateau a moment is, from 1; 0 for moments that are none.
 
     Raises:
         PlanError: words that are no moment.
     """
     if moment == "never" or not isinstance(moment, str):
         return 0
-    parsed = re.fullmatch(r"stall(?::(\d+))?", moment)
+    parsed = re.fullmatch(r"plateau(?::(\d+))?", moment)
     if parsed is None or parsed[1] == "0":
         raise PlanError(
-            f"'{moment}' is no moment of a training: expected an epoch (3), a share of training (0.25), 'stall', "
-            f"'stall:2', 'never', or null for the end."
+            f"'{moment}' is no moment of a training: expected an epoch (3), a share of training (0.25), 'plateau', "
+            f"'plateau:2', 'never', or null for the end."
         )
     return int(parsed[1] or 1)
 
@@ -75,8 +75,8 @@ def span_epochs(assignment: Assignment, timeline: Timeline) -> list[tuple[float,
     rule, spans = assignment.rule, []
     for start, stop in rule.spans:
         begin = _start(start, timeline, _spread_epochs(assignment, timeline))
-        if rule.spread == "stall" and assignment.rank > 0:
-            since = [stall for stall in timeline.stalls if stall > begin]  # each waits for the one above
+        if rule.stagger == "plateau" and assignment.rank > 0:
+            since = [plateau for plateau in timeline.plateaus if plateau > begin]  # each waits for the one above
             begin = since[assignment.rank - 1] if len(since) >= assignment.rank else NEVER
         spans.append((begin, epoch_of(stop, timeline)))
     return spans
@@ -103,33 +103,33 @@ def phase_starts(assignments: Iterable[Assignment], timeline: Timeline) -> list[
     return starts
 
 
-def stalls_awaited(assignments: Iterable[Assignment]) -> int:
-    """How many stalls of the score the plan waits for in all."""
+def plateaus_awaited(assignments: Iterable[Assignment]) -> int:
+    """How many plateaus of the score the plan waits for in all."""
     awaited = 0
     for assignment in set(assignments):
-        ranks = assignment.rank if assignment.rule.spread == "stall" else 0
+        ranks = assignment.rank if assignment.rule.stagger == "plateau" else 0
         for start, stop in assignment.rule.spans:
-            awaited = max(awaited, stall_number(stop), 0 if start == "never" else stall_number(start) + ranks)
+            awaited = max(awaited, plateau_number(stop), 0 if start == "never" else plateau_number(start) + ranks)
     return awaited
 
 
-def waits_for_stall(assignments: Iterable[Assignment], epoch: int, timeline: Timeline) -> bool:
+def waits_for_plateau(assignments: Iterable[Assignment], epoch: int, timeline: Timeline) -> bool:
     """Whether the plan waits in an epoch, counted from 0, for the score to stop improving.
 
-    Where layer groups follow at each stall from a given epoch on, those of earlier epochs are not waited for.
+    Where layer groups follow at each plateau from a given epoch on, those of earlier epochs are not waited for.
     """
     for assignment in set(assignments):
         for (start, stop), (first, end) in zip(assignment.rule.spans, span_epochs(assignment, timeline), strict=True):
             starts = first == NEVER and start not in (None, "never")
-            if starts and (stall_number(start) or epoch_of(start, timeline) <= epoch):
+            if starts and (plateau_number(start) or epoch_of(start, timeline) <= epoch):
                 return True
-            if stall_number(stop) and end == NEVER:
+            if plateau_number(stop) and end == NEVER:
                 return True
     return False
 
 
 def _spread_epochs(assignment: Assignment, timeline: Timeline) -> float:
-    spread = assignment.rule.spread
+    spread = assignment.rule.stagger
     if isinstance(spread, str):
         return 0.0
     return assignment.depth * (spread if isinstance(spread, int) else spread * timeline.shared)
@@ -139,8 +139,8 @@ def _position(moment: Moment, timeline: Timeline, delay: float) -> float:
     if moment is None or moment == "never":
         return NEVER
     if isinstance(moment, str):
-        number = stall_number(moment)
-        return timeline.stalls[number - 1] + delay if number <= len(timeline.stalls) else NEVER
+        number = plateau_number(moment)
+        return timeline.plateaus[number - 1] + delay if number <= len(timeline.plateaus) else NEVER
     return (moment if isinstance(moment, int) else moment * timeline.shared) + delay
 
 

@@ -31,7 +31,7 @@ class WeightAverage:
         self.values = {name: value.to(self._parameters[name].device) for name, value in (values or {}).items()}
         self.updates = updates
 
-    def admit(self) -> None:
+    def track_new_parameters(self) -> None:
         """Begin to average all that trains now; to be called before a step, with the values that it starts from."""
         for name, parameter in self._parameters.items():
             if parameter.requires_grad and name not in self.values:
@@ -68,7 +68,7 @@ def equal_weight(updates: int) -> float:
 
 
 @torch.no_grad()
-def exchange(model: nn.Module, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def swap_weights(model: nn.Module, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Write values into the model's parameters and buffers of these names, in place and in the model's type.
 
     Returns:

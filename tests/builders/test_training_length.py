@@ -13,7 +13,7 @@ def config(batch_size: int = 4, patience: int = 3, **trainer: Any) -> dict[str, 
     return {
         "trainer": usual | trainer,
         "data": {"batch_size": batch_size},
-        "tuning": {"stall": {"patience": patience}},
+        "tuning": {"plateau": {"patience": patience}},
     }
 
 
@@ -44,7 +44,7 @@ def test_steps_of_an_epoch_and_of_the_training(settings: dict[str, Any], expecte
         ({"val_check_interval": 5}, 1),  # five validations of five batches in each epoch
     ],
 )
-def test_a_stall_is_seen_after_its_patience_and_one_more_validation(settings: dict[str, Any], epochs: int) -> None:
+def test_a_plateau_is_seen_after_its_patience_and_one_more_validation(settings: dict[str, Any], epochs: int) -> None:
     assert min_plateau_epochs(config(**settings), 103) == epochs
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from finetune.callbacks import DivergedError, Guard, Tuning
-from finetune.engine.fsdp import share
+from finetune.callbacks import ApplyTuningPlan, NonFiniteError, NonFiniteGuard
+from finetune.engine.fsdp import local_shard
 from finetune.engine.fsdp_strategy import FullySharded
 from tests.callbacks.test_non_finite_guard import Breaks, breaking_task
 from tests.tasks.tiny_run import tiny_data, tiny_trainer
@@ -32,10 +32,10 @@ class Moved(pl.Callback):
         self.seen: list[bool] = []
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
-        self.before = [share(p).detach().clone() for p in pl_module.parameters()]
+        self.before = [local_shard(p).detach().clone() for p in pl_module.parameters()]
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
-        now = [share(p).detach() for p in pl_module.parameters()]
+        now = [local_shard(p).detach() for p in pl_module.parameters()]
         self.seen.append(not all(map(torch.equal, self.before, now)))
 
 
@@ -43,11 +43,13 @@ def fit(strategy: str, kind: str, skip: int) -> dict[str, Any]:
     """The message if it stops, which steps moved the weights, and the weights."""
     moved, task = Moved(), breaking_task(kind, at=(1,), task=BreaksOnSecond)
     strategies: Any = FullySharded() if strategy == "fsdp2" else strategy
-    trainer = tiny_trainer(Tuning(), Guard(skip), moved, devices=2, strategy=strategies, limit_val_batches=0)
+    trainer = tiny_trainer(
+        ApplyTuningPlan(), NonFiniteGuard(skip), moved, devices=2, strategy=strategies, limit_val_batches=0
+    )
     said = ""
     try:
         trainer.fit(task, datamodule=tiny_data(train=12, batch_size=2))
-    except DivergedError as error:
+    except NonFiniteError as error:
         said = str(error)
     state = {} if strategy == "fsdp2" else {name: tensor.clone() for name, tensor in task.model.state_dict().items()}
     return {"said": said, "moved": moved.seen, "state": state}

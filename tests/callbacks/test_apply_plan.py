@@ -9,10 +9,10 @@ import pytest
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
-from finetune.callbacks import EMA, IoU, Tuning
+from finetune.callbacks import EMA, ApplyTuningPlan, IoU
 from finetune.tasks import SemanticTask
 from finetune.tuning.parameter_info import PlanError
-from finetune.tuning.plan import Plan, Rule, Stall
+from finetune.tuning.plan import Plan, PlateauCriterion, Rule
 from tests.tasks.tiny_run import FROZEN, tiny_data, tiny_task, tiny_trainer
 
 
@@ -31,26 +31,26 @@ class Modes(pl.Callback):
 @pytest.mark.parametrize("options", [{}, {"val_check_interval": 1}, {"num_sanity_val_steps": 1}])
 def test_the_plan_holds_at_every_batch_whatever_validation_comes_before(options: dict[str, Any]) -> None:
     modes = Modes()
-    tiny_trainer(Tuning(), modes, max_epochs=2, **options).fit(tiny_task(plan=FROZEN), datamodule=tiny_data())
+    tiny_trainer(ApplyTuningPlan(), modes, max_epochs=2, **options).fit(tiny_task(plan=FROZEN), datamodule=tiny_data())
     assert modes.seen == [(False, True)] * 4
 
 
 def test_what_is_frozen_requires_no_gradient_before_a_strategy_wraps_the_model() -> None:
     task = tiny_task(plan=FROZEN)
-    Tuning().setup(tiny_trainer(), task, "fit")
+    ApplyTuningPlan().setup(tiny_trainer(), task, "fit")
     assert {name.split(".")[0] for name, p in task.model.named_parameters() if p.requires_grad} == {"decoder", "head"}
 
 
 def test_a_validation_that_stands_alone_touches_nothing() -> None:
     task = tiny_task(plan=FROZEN)
-    tiny_trainer(Tuning()).validate(task, datamodule=tiny_data(), verbose=False)
+    tiny_trainer(ApplyTuningPlan()).validate(task, datamodule=tiny_data(), verbose=False)
     assert all(parameter.requires_grad for parameter in task.model.parameters())
 
 
 def test_it_says_once_what_trains(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     task = tiny_task(plan=FROZEN)
-    tiny_trainer(Tuning(), max_epochs=2).fit(task, datamodule=tiny_data())
+    tiny_trainer(ApplyTuningPlan(), max_epochs=2).fit(task, datamodule=tiny_data())
     said = [record.getMessage() for record in caplog.records if record.name == "finetune.callbacks.apply_plan"]
     unused = task.model.unused_parameters()
     counted = [p.numel() for name, p in task.model.backbone.named_parameters() if f"backbone.{name}" not in unused]
@@ -60,11 +60,11 @@ def test_it_says_once_what_trains(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_a_module_without_a_plan_is_refused() -> None:
     with pytest.raises(TypeError, match=r"needs a TuningTask with a plan to apply, got LightningModule"):
-        Tuning().setup(tiny_trainer(), pl.LightningModule(), "fit")
+        ApplyTuningPlan().setup(tiny_trainer(), pl.LightningModule(), "fit")
 
 
 def test_the_plan_is_applied_anew_after_a_validation_inside_an_epoch() -> None:
-    task, tuning, trainer = tiny_task(plan=FROZEN), Tuning(), tiny_trainer()
+    task, tuning, trainer = tiny_task(plan=FROZEN), ApplyTuningPlan(), tiny_trainer()
     trainer.state.fn = TrainerFn.FITTING
     task.train()
     tuning.on_validation_end(trainer, task)
@@ -72,8 +72,10 @@ def test_the_plan_is_applied_anew_after_a_validation_inside_an_epoch() -> None:
     assert task.model.decoder.training
 
 
-GRADUAL = Plan((Rule("backbone", trains=[[1, None]], spread=2), Rule(".")))
-STALLED = Plan((Rule("backbone", trains=[["stall", None]]), Rule(".")), stall=Stall(monitor="fixed", patience=2))
+GRADUAL = Plan((Rule("backbone", train=[[1, None]], stagger=2), Rule(".")))
+STALLED = Plan(
+    (Rule("backbone", train=[["plateau", None]]), Rule(".")), plateau=PlateauCriterion(monitor="fixed", patience=2)
+)
 
 
 class Trainable(pl.Callback):
@@ -115,25 +117,25 @@ def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bo
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_layer_groups_thaw_when_they_are_due(caplog: pytest.LogCaptureFixture) -> None:
+def test_layer_groups_unfreeze_when_they_are_due(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     task, trainable = tiny_task(plan=GRADUAL), Trainable()
-    tiny_trainer(Tuning(), trainable, max_epochs=4).fit(task, datamodule=tiny_data())
+    tiny_trainer(ApplyTuningPlan(), trainable, max_epochs=4).fit(task, datamodule=tiny_data())
     groups = [len(group) for group in task.model.layer_groups()]
     assert len(groups) == 5
     assert trainable.seen == [0, groups[4], sum(groups[2:]), sum(groups)]
     said = [record.getMessage() for record in caplog.records if record.getMessage().startswith("epoch ")]
     assert [line.partition(";")[0] for line in said] == [
-        "epoch 2: thawed backbone[4]",
-        "epoch 3: thawed backbone[3], backbone[2]",
-        "epoch 4: thawed backbone[1], backbone[0]",
+        "epoch 2: unfrozen backbone[4]",
+        "epoch 3: unfrozen backbone[3], backbone[2]",
+        "epoch 4: unfrozen backbone[1], backbone[0]",
     ]
 
 
-def test_what_is_frozen_is_bit_identical_until_it_thaws(tmp_path: Path) -> None:
+def test_what_is_frozen_is_bit_identical_until_it_unfreezes(tmp_path: Path) -> None:
     task = tiny_task(plan=GRADUAL)
     before = weights(task)
-    tiny_trainer(Tuning(), Saves(tmp_path), max_epochs=4).fit(task, datamodule=tiny_data())
+    tiny_trainer(ApplyTuningPlan(), Saves(tmp_path), max_epochs=4).fit(task, datamodule=tiny_data())
     saved = torch.load(tmp_path / "0.ckpt", weights_only=True)["state_dict"]
     backbone = [name for name in before if name.startswith("backbone.")]
     assert len(backbone) > 50
@@ -143,7 +145,7 @@ def test_what_is_frozen_is_bit_identical_until_it_thaws(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cut", [0, 1, 2])
 @pytest.mark.parametrize(("schedule_name", "averaged"), [("poly", False), ("plateau", False), ("poly", True)])
-def test_a_training_resumed_before_at_and_after_a_thaw_ends_with_the_same_weights(
+def test_a_training_resumed_before_at_and_after_a_unfreeze_ends_with_the_same_weights(
     tmp_path: Path, cut: int, schedule_name: str, averaged: bool
 ) -> None:
     plan = Plan(GRADUAL.rules, warmup=2, restart_schedule=schedule_name == "poly", phase_lr=(1.0, 0.5))
@@ -151,7 +153,7 @@ def test_a_training_resumed_before_at_and_after_a_thaw_ends_with_the_same_weight
     made = {"plan": plan, "schedule_name": schedule_name, "schedule_options": options}
 
     def callbacks() -> list[pl.Callback]:
-        return [Scores(0.5, 0.4, 0.6, 0.5), Tuning(), *([EMA(0.9)] if averaged else []), Saves(tmp_path)]
+        return [Scores(0.5, 0.4, 0.6, 0.5), ApplyTuningPlan(), *([EMA(0.9)] if averaged else []), Saves(tmp_path)]
 
     whole = tiny_task(**made)
     tiny_trainer(*callbacks(), max_epochs=4).fit(whole, datamodule=tiny_data())
@@ -163,38 +165,38 @@ def test_a_training_resumed_before_at_and_after_a_thaw_ends_with_the_same_weight
     assert equal(weights(whole), weights(resumed))
 
 
-def test_the_plan_moves_on_when_the_score_stalls(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_plan_moves_on_when_the_score_plateaus(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     task, trainable = tiny_task(plan=STALLED), Trainable()
     scores = Scores(0.1, 0.3, 0.2, 0.3, 0.1, 0.1)
-    tiny_trainer(scores, Tuning(), trainable, max_epochs=6).fit(task, datamodule=tiny_data())
+    tiny_trainer(scores, ApplyTuningPlan(), trainable, max_epochs=6).fit(task, datamodule=tiny_data())
     assert [count > 0 for count in trainable.seen] == [False, False, False, False, True, True]
-    assert task.timeline.stalls == (4,)
+    assert task.timeline.plateaus == (4,)
     assert "fixed has not improved for 2 validations: the plan moves on" in caplog.text
 
 
-def test_a_score_that_stalls_before_anything_waits_for_it_moves_nothing_on() -> None:
-    rules = (Rule("backbone", trains=[[3, None]], spread="stall"), Rule("."))
-    task, trainable = tiny_task(plan=Plan(rules, stall=Stall("fixed", patience=1))), Trainable()
-    tiny_trainer(Scores(*[0.1] * 12), Tuning(), trainable, max_epochs=12).fit(task, datamodule=tiny_data())
-    assert task.timeline.stalls == (5, 7, 9, 11)
+def test_a_score_that_plateaus_before_anything_waits_for_it_moves_nothing_on() -> None:
+    rules = (Rule("backbone", train=[[3, None]], stagger="plateau"), Rule("."))
+    task, trainable = tiny_task(plan=Plan(rules, plateau=PlateauCriterion("fixed", patience=1))), Trainable()
+    tiny_trainer(Scores(*[0.1] * 12), ApplyTuningPlan(), trainable, max_epochs=12).fit(task, datamodule=tiny_data())
+    assert task.timeline.plateaus == (5, 7, 9, 11)
     assert trainable.seen[:3] == [0, 0, 0]
     assert trainable.seen[3] == trainable.seen[4] < trainable.seen[5] == trainable.seen[6] < trainable.seen[7]
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3, 4])
-def test_a_resumed_training_remembers_its_stalls_and_how_long_it_has_waited(tmp_path: Path, cut: int) -> None:
+def test_a_resumed_training_remembers_its_plateaus_and_how_long_it_has_waited(tmp_path: Path, cut: int) -> None:
     def callbacks() -> list[pl.Callback]:
-        return [Scores(0.1, 0.3, 0.2, 0.3, 0.1, 0.1), Tuning(), Saves(tmp_path)]
+        return [Scores(0.1, 0.3, 0.2, 0.3, 0.1, 0.1), ApplyTuningPlan(), Saves(tmp_path)]
 
-    plan = Plan(STALLED.rules, stall=Stall("fixed", patience=2, restore_best=True))
+    plan = Plan(STALLED.rules, plateau=PlateauCriterion("fixed", patience=2, restore_best=True))
     whole = tiny_task(plan=plan)
     tiny_trainer(*callbacks(), max_epochs=6).fit(whole, datamodule=tiny_data())
     resumed = tiny_task(plan=plan)
     tiny_trainer(*callbacks(), max_epochs=6).fit(
         resumed, datamodule=tiny_data(), ckpt_path=tmp_path / f"{cut}.ckpt", weights_only=True
     )
-    assert resumed.timeline.stalls == (4,)
+    assert resumed.timeline.plateaus == (4,)
     assert equal(weights(whole), weights(resumed))
 
 
@@ -207,9 +209,9 @@ def test_the_next_phase_begins_with_the_best_weights_if_asked(tmp_path: Path) ->
                 self.weights = weights(pl_module)
 
     first = First()
-    plan = Plan(STALLED.rules, stall=Stall("fixed", patience=2, restore_best=True))
+    plan = Plan(STALLED.rules, plateau=PlateauCriterion("fixed", patience=2, restore_best=True))
     scores = Scores(0.1, 0.3, 0.2, 0.3, 0.1, 0.1)
-    tiny_trainer(scores, Tuning(), Saves(tmp_path), first, max_epochs=6).fit(
+    tiny_trainer(scores, ApplyTuningPlan(), Saves(tmp_path), first, max_epochs=6).fit(
         tiny_task(plan=plan), datamodule=tiny_data()
     )
     best = torch.load(tmp_path / "1.ckpt", weights_only=True)["state_dict"]
@@ -218,14 +220,16 @@ def test_the_next_phase_begins_with_the_best_weights_if_asked(tmp_path: Path) ->
     assert not equal(first.weights, {name.removeprefix("model."): tensor for name, tensor in third.items()})
 
 
-def test_a_stall_of_a_score_that_nobody_logs_is_an_error() -> None:
-    plan = Plan(STALLED.rules, stall=Stall("val/los", patience=2))
-    with pytest.raises(ValueError, match=r"tuning.stall.monitor='val/los' is not logged. Did you mean val/loss"):
-        tiny_trainer(IoU(table=False), Tuning(), max_epochs=4).fit(tiny_task(plan=plan), datamodule=tiny_data())
+def test_a_plateau_of_a_score_that_nobody_logs_is_an_error() -> None:
+    plan = Plan(STALLED.rules, plateau=PlateauCriterion("val/los", patience=2))
+    with pytest.raises(ValueError, match=r"tuning.plateau.monitor='val/los' is not logged. Did you mean val/loss"):
+        tiny_trainer(IoU(table=False), ApplyTuningPlan(), max_epochs=4).fit(
+            tiny_task(plan=plan), datamodule=tiny_data()
+        )
 
 
 def test_the_rates_of_every_step_are_on_record() -> None:
-    tuning = Tuning()
+    tuning = ApplyTuningPlan()
     task = tiny_task(plan=GRADUAL, lr=1e-3, schedule_name="constant", warmup=0)
     tiny_trainer(tuning, max_epochs=4).fit(task, datamodule=tiny_data())
     assert tuning.record is not None
@@ -236,9 +240,11 @@ def test_the_rates_of_every_step_are_on_record() -> None:
     assert tuning.record.boundaries == [1.0, 2.0, 3.0]
 
 
-def test_a_phase_that_a_stall_begins_has_its_own_rates_from_the_first_step() -> None:
-    plan = Plan(STALLED.rules, restart_schedule=True, phase_lr=(1.0, 0.5), stall=Stall("fixed", patience=2))
-    tuning, task = Tuning(), tiny_task(plan=plan, lr=1e-3, schedule_name="poly", warmup=0)
+def test_a_phase_that_a_plateau_begins_has_its_own_rates_from_the_first_step() -> None:
+    plan = Plan(
+        STALLED.rules, restart_schedule=True, phase_lr=(1.0, 0.5), plateau=PlateauCriterion("fixed", patience=2)
+    )
+    tuning, task = ApplyTuningPlan(), tiny_task(plan=plan, lr=1e-3, schedule_name="poly", warmup=0)
     scores = Scores(0.1, 0.3, 0.2, 0.3, 0.1, 0.1)
     tiny_trainer(scores, tuning, max_epochs=6).fit(task, datamodule=tiny_data())
     assert tuning.record is not None
@@ -250,25 +256,25 @@ def test_a_phase_that_a_stall_begins_has_its_own_rates_from_the_first_step() -> 
 def test_a_plateau_lowers_the_rate_of_the_very_next_step() -> None:
     options = {"monitor": "fixed", "patience": 1, "factor": 0.1}
     made = {"schedule_name": "plateau", "warmup": 0, "schedule_options": options, "lr": 1e-3}
-    tuning = Tuning()
+    tuning = ApplyTuningPlan()
     tiny_trainer(Scores(0.3, 0.2, 0.4, 0.5), tuning, max_epochs=4).fit(tiny_task(**made), datamodule=tiny_data())
     assert tuning.record is not None
     assert [row[-1] for row in tuning.record.rates] == pytest.approx([1e-3] * 4 + [1e-4] * 4)
 
 
-def test_a_resumed_training_does_not_record_thaws_that_were_before(
+def test_a_resumed_training_does_not_record_unfreezes_that_were_before(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tiny_trainer(Tuning(), Saves(tmp_path), max_epochs=4).fit(tiny_task(plan=GRADUAL), datamodule=tiny_data())
+    tiny_trainer(ApplyTuningPlan(), Saves(tmp_path), max_epochs=4).fit(tiny_task(plan=GRADUAL), datamodule=tiny_data())
     caplog.clear()
     caplog.set_level(logging.INFO)
-    tuning = Tuning()
+    tuning = ApplyTuningPlan()
     tiny_trainer(tuning, max_epochs=5).fit(
         tiny_task(plan=GRADUAL), datamodule=tiny_data(), ckpt_path=tmp_path / "3.ckpt", weights_only=True
     )
     assert tuning.record is not None
     assert tuning.record.boundaries == [1.0, 2.0, 3.0]
-    assert "as the checkpoint had it, thawed backbone[4], backbone[3]" in caplog.text
+    assert "as the checkpoint had it, unfrozen backbone[4], backbone[3]" in caplog.text
 
 
 def test_several_validations_an_epoch_move_the_plan_on_once_and_keep_the_best(tmp_path: Path) -> None:
@@ -279,8 +285,8 @@ def test_several_validations_an_epoch_move_the_plan_on_once_and_keep_the_best(tm
             pl_module.log("fixed", self.values[0])
             self.values = self.values[1:]
 
-    rules = (Rule("backbone", trains=[["stall", None]], spread="stall"), Rule("."))
-    plan = Plan(rules, stall=Stall("fixed", patience=1, restore_best=True))
+    rules = (Rule("backbone", train=[["plateau", None]], stagger="plateau"), Rule("."))
+    plan = Plan(rules, plateau=PlateauCriterion("fixed", patience=1, restore_best=True))
     kept: list[dict[str, torch.Tensor]] = []
 
     class Keeps(pl.Callback):
@@ -293,27 +299,27 @@ def test_several_validations_an_epoch_move_the_plan_on_once_and_keep_the_best(tm
 
     task, keeps = tiny_task(plan=plan), Keeps()
     scores = Counted(0.5, 0.9, 0.1, 0.2, *([0.1] * 8))
-    tiny_trainer(scores, Tuning(), keeps, max_epochs=6, val_check_interval=1).fit(task, datamodule=tiny_data())
-    assert task.timeline.stalls == (2, 3, 4, 5, 6)
+    tiny_trainer(scores, ApplyTuningPlan(), keeps, max_epochs=6, val_check_interval=1).fit(task, datamodule=tiny_data())
+    assert task.timeline.plateaus == (2, 3, 4, 5, 6)
     assert equal(keeps.began, kept[1])
 
 
 def test_a_second_training_with_the_same_callback_begins_anew() -> None:
-    plan = Plan(STALLED.rules, stall=Stall("fixed", patience=1, restore_best=True))
-    tuning, task = Tuning(), tiny_task(plan=plan)
+    plan = Plan(STALLED.rules, plateau=PlateauCriterion("fixed", patience=1, restore_best=True))
+    tuning, task = ApplyTuningPlan(), tiny_task(plan=plan)
     tiny_trainer(Scores(0.5, 0.1, 0.1), tuning, max_epochs=3).fit(task, datamodule=tiny_data())
-    assert task.timeline.stalls == (2,)
+    assert task.timeline.plateaus == (2,)
     trainable = Trainable()
     tiny_trainer(Scores(0.5, 0.6, 0.7), tuning, trainable, max_epochs=3).fit(task, datamodule=tiny_data())
-    assert task.timeline.stalls == ()
+    assert task.timeline.plateaus == ()
     assert trainable.seen == [0, 0, 0]
 
 
-def test_stalls_that_never_came_are_told_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
-    tiny_trainer(Scores(0.1, 0.2, 0.3, 0.4), Tuning(), max_epochs=4).fit(
+def test_plateaus_that_never_came_are_told_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    tiny_trainer(Scores(0.1, 0.2, 0.3, 0.4), ApplyTuningPlan(), max_epochs=4).fit(
         tiny_task(plan=STALLED), datamodule=tiny_data()
     )
-    assert "the plan waited for 1 stalls of fixed, and 0 came" in caplog.text
+    assert "the plan waited for 1 plateaus of fixed, and 0 came" in caplog.text
 
 
 @pytest.mark.parametrize("cut", [0, 1])
@@ -327,7 +333,7 @@ def test_a_training_that_is_made_longer_goes_on_at_the_rates_of_the_longer_one(t
 
     def fit(epochs: int, path: Path | None = None) -> dict[int, float]:
         rates = Rates()
-        trainer = tiny_trainer(Tuning(), rates, Saves(tmp_path), max_epochs=epochs)
+        trainer = tiny_trainer(ApplyTuningPlan(), rates, Saves(tmp_path), max_epochs=epochs)
         trainer.fit(tiny_task(), datamodule=tiny_data(), ckpt_path=path, weights_only=True)
         return rates.seen
 
@@ -339,15 +345,15 @@ def test_a_training_that_is_made_longer_goes_on_at_the_rates_of_the_longer_one(t
 
 
 def test_a_training_that_is_cut_short_follows_its_schedule_to_the_end() -> None:
-    tuning = Tuning()
+    tuning = ApplyTuningPlan()
     task = tiny_task(lr=1e-3, schedule_name="poly", warmup=0)
     tiny_trainer(tuning, max_epochs=10, max_steps=5).fit(task, datamodule=tiny_data())
     assert tuning.record is not None
     assert [row[-1] for row in tuning.record.rates] == pytest.approx([1e-3 * (1 - s / 5) ** 0.9 for s in range(5)])
 
 
-def test_a_training_that_is_cut_short_before_a_thaw_is_refused() -> None:
+def test_a_training_that_is_cut_short_before_a_unfreeze_is_refused() -> None:
     with pytest.raises(PlanError, match="after 5 epochs, but the training has only 3"):
-        tiny_trainer(Tuning(), max_epochs=10, max_steps=6).fit(
-            tiny_task(plan=Plan((Rule("backbone", trains=[[5, None]]), Rule(".")))), datamodule=tiny_data()
+        tiny_trainer(ApplyTuningPlan(), max_epochs=10, max_steps=6).fit(
+            tiny_task(plan=Plan((Rule("backbone", train=[[5, None]]), Rule(".")))), datamodule=tiny_data()
         )

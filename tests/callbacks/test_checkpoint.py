@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from finetune.callbacks import Checkpoint, EarlyStopping, IoU, Tuning
+from finetune.callbacks import ApplyTuningPlan, Checkpoint, EarlyStopping, IoU
 from finetune.checkpoints import checkpoint_io as storage
 from finetune.checkpoints.checkpoint_io import CheckpointFiles, link
 from finetune.checkpoints.saved_model import load_model
@@ -38,7 +38,7 @@ def trained(
 ) -> SemanticTask:
     task = tiny_task()
     options = {"max_epochs": epochs, "default_root_dir": folder, "plugins": plugin and plugin()}
-    trainer = tiny_trainer(Tuning(), IoU(), *callbacks, saver, enable_checkpointing=True, **options)
+    trainer = tiny_trainer(ApplyTuningPlan(), IoU(), *callbacks, saver, enable_checkpointing=True, **options)
     path = folder / "checkpoints" / resume if resume else None
     trainer.fit(task, datamodule=tiny_data(), ckpt_path=path, weights_only=True if resume else None)
     return task
@@ -179,7 +179,9 @@ def test_steps_are_saved_inside_an_epoch_and_its_last_one_with_the_epoch(tmp_pat
 
     task = tiny_task()
     saver = Notes(every_n_steps=2)
-    trainer = tiny_trainer(Tuning(), IoU(), saver, max_epochs=2, default_root_dir=tmp_path, enable_checkpointing=True)
+    trainer = tiny_trainer(
+        ApplyTuningPlan(), IoU(), saver, max_epochs=2, default_root_dir=tmp_path, enable_checkpointing=True
+    )
     trainer.fit(task, datamodule=tiny_data(train=20))
     assert saved == [2, 4, 5, 6, 8, 10]
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.callbacks import IoU, Tuning
+from finetune.callbacks import ApplyTuningPlan, IoU
 from finetune.data import CLASS_NAMES
 from tests.tasks.tiny_run import Sizes, tiny_data, tiny_task, tiny_trainer
 
@@ -15,7 +15,7 @@ NAMES = {"iou", "dice", "precision", "recall", "f1", "pixel_accuracy"}
 def prepared() -> pl.LightningModule:
     """A task that has learnt a little, so that its predictions have more than one class."""
     task = tiny_task(lr=1e-2, schedule_name="constant", warmup=0)
-    tiny_trainer(Tuning(), max_epochs=12, limit_val_batches=0).fit(task, datamodule=tiny_data(batch_size=8))
+    tiny_trainer(ApplyTuningPlan(), max_epochs=12, limit_val_batches=0).fit(task, datamodule=tiny_data(batch_size=8))
     return task
 
 
@@ -90,13 +90,13 @@ def test_a_second_validation_does_not_count_the_first_again() -> None:
 
 
 def test_the_scores_of_an_epoch_are_there_for_those_who_monitor_them() -> None:
-    trainer = tiny_trainer(Tuning(), IoU())
+    trainer = tiny_trainer(ApplyTuningPlan(), IoU())
     trainer.fit(tiny_task(), datamodule=tiny_data())
     assert {"val/iou", "val/iou/disc", "val/loss", "train/loss"} <= set(trainer.callback_metrics)
 
 
 def test_the_table_stays_away_while_a_training_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
-    tiny_trainer(Tuning(), IoU()).fit(tiny_task(), datamodule=tiny_data())
+    tiny_trainer(ApplyTuningPlan(), IoU()).fit(tiny_task(), datamodule=tiny_data())
     assert "pixel accuracy" not in capsys.readouterr().out
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 
-from finetune.callbacks import IoU, MetricsCSV, Tuning
+from finetune.callbacks import ApplyTuningPlan, IoU, MetricsCSV
 from finetune.callbacks.metrics_csv import FIRST, write_rows
 from finetune.data import CLASS_NAMES
 from tests.tasks.tiny_run import tiny_data, tiny_task, tiny_trainer
@@ -28,7 +28,9 @@ class Notes(pl.Callback):
 
 def rows_of(folder: Path, **options: Any) -> tuple[list[dict[str, str]], list[dict[str, float]]]:
     notes = Notes()
-    trainer = tiny_trainer(Tuning(), IoU(), MetricsCSV(), notes, max_epochs=3, default_root_dir=folder, **options)
+    trainer = tiny_trainer(
+        ApplyTuningPlan(), IoU(), MetricsCSV(), notes, max_epochs=3, default_root_dir=folder, **options
+    )
     trainer.fit(tiny_task(), datamodule=tiny_data())
     with (folder / "metrics.csv").open(newline="") as file:
         return list(csv.DictReader(file)), notes.rows
@@ -61,7 +63,7 @@ def test_the_file_is_there_after_each_epoch_and_not_only_at_the_end(tmp_path: Pa
         def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
             seen.append(len((tmp_path / "metrics.csv").read_text().splitlines()))
 
-    trainer = tiny_trainer(Tuning(), IoU(), MetricsCSV(), Looks(), max_epochs=3, default_root_dir=tmp_path)
+    trainer = tiny_trainer(ApplyTuningPlan(), IoU(), MetricsCSV(), Looks(), max_epochs=3, default_root_dir=tmp_path)
     trainer.fit(tiny_task(), datamodule=tiny_data())
     assert seen == [2, 3, 4]
 

@@ -11,10 +11,10 @@ import torch
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities import rank_zero_only
 
-from finetune.callbacks import DivergedError, Guard, Tuning, guard
-from finetune.data import DrawnDataset, TrainSampler
+from finetune.callbacks import ApplyTuningPlan, NonFiniteError, NonFiniteGuard, non_finite_guard
+from finetune.data import SyntheticDataset, TrainSampler
 from finetune.data.module import SegmentationData
-from finetune.engine.fsdp import share
+from finetune.engine.fsdp import local_shard
 from finetune.tasks import SemanticTask
 from tests.tasks.tiny_run import tiny_data, tiny_model, tiny_trainer
 from tests.tasks.two_processes import run_two_ranks
@@ -51,7 +51,7 @@ class Breaks(SemanticTask):
         change = {
             "constant": math.inf,  # whose gradient is zero
             "factor": loss * math.inf,
-            "gradient": (share(weight) * 0).sqrt().sum(),  # zero, with a slope that is infinite
+            "gradient": (local_shard(weight) * 0).sqrt().sum(),  # zero, with a slope that is infinite
             "huge": weight.sum() * 1e30,  # finite, but its square is not
         }
         return loss + change[self.kind]
@@ -81,7 +81,7 @@ def breaking_task(kind: str, at: tuple[int, ...], task: type[Breaks] = Breaks) -
 def fit(
     task: SemanticTask, *callbacks: pl.Callback, data: Any = None, ckpt_path: Any = None, **options: Any
 ) -> pl.Trainer:
-    trainer = tiny_trainer(Tuning(), *callbacks, **{"limit_val_batches": 0, **options})
+    trainer = tiny_trainer(ApplyTuningPlan(), *callbacks, **{"limit_val_batches": 0, **options})
     trainer.fit(task, datamodule=data or tiny_data(IMAGES, batch_size=BATCH), ckpt_path=ckpt_path)
     return trainer
 
@@ -89,8 +89,8 @@ def fit(
 def stopped(kind: str, at: tuple[int, ...], skip: int = 0, **options: Any) -> tuple[str, Breaks]:
     """The message with which a training ends."""
     task = breaking_task(kind, at)
-    with pytest.raises(DivergedError) as error:
-        fit(task, Guard(skip), **options)
+    with pytest.raises(NonFiniteError) as error:
+        fit(task, NonFiniteGuard(skip), **options)
     return str(error.value), task
 
 
@@ -124,7 +124,7 @@ def test_a_loss_is_told_with_the_step_the_images_and_what_to_do() -> None:
     )
     assert "lower optimizer.lr (the rate is 0.00" in said
     assert "set trainer.gradient_clip_val=1.0" in said
-    assert "callbacks.guard.skip=3" in said
+    assert "callbacks.non_finite.max_skipped_steps=3" in said
     assert "precision" not in said
 
 
@@ -146,12 +146,12 @@ def test_a_gradient_is_told_with_its_layer_and_those_that_are_fine() -> None:
 
 
 def test_images_without_names_are_told_by_their_index() -> None:
-    class Nameless(DrawnDataset):
+    class Nameless(SyntheticDataset):
         def __init__(self) -> None:
             super().__init__(IMAGES, 32)
             del self.names
 
-    data = SegmentationData(Nameless(), DrawnDataset(2, 32, split="val"), batch_size=2)
+    data = SegmentationData(Nameless(), SyntheticDataset(2, 32, split="val"), batch_size=2)
     said, _ = stopped("factor", at=(0,), data=data)
     first, second = (key.index for key in list(TrainSampler(IMAGES, seed=0))[:2])
     assert f"Its images: index {first}, index {second}." in said
@@ -169,7 +169,7 @@ def test_a_skipped_step_leaves_the_weights_of_a_training_in_which_it_is_undone(k
     at = (2, 6)
     options: dict[str, Any] = {"max_epochs": 2, "accumulate_grad_batches": accumulate, "gradient_clip_val": 1.0}
     skipping, undone = breaking_task(kind, at), breaking_task(kind, at, Undone)
-    ours, theirs = fit(skipping, Guard(skip=1), **options), fit(undone, **options)
+    ours, theirs = fit(skipping, NonFiniteGuard(max_skipped_steps=1), **options), fit(undone, **options)
     assert ours.global_step == theirs.global_step == 8 // accumulate
     assert same(skipping.model.state_dict(), undone.model.state_dict())
     assert same(ours.optimizers[0].state_dict(), theirs.optimizers[0].state_dict())
@@ -188,9 +188,9 @@ def test_of_accumulated_batches_only_the_bad_one_is_named() -> None:
 
 def test_a_skipped_step_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    monkeypatch.setattr(guard.logger, "warning", told.append)
+    monkeypatch.setattr(non_finite_guard.logger, "warning", told.append)
     monkeypatch.setattr(rank_zero_only, "rank", 0)  # whatever the tests before have left
-    fit(breaking_task("constant", at=(1,)), Guard(skip=2))
+    fit(breaking_task("constant", at=(1,)), NonFiniteGuard(max_skipped_steps=2))
     (said,) = told
     assert images(0, 1) in said
     assert "The step is left out, 1 of at most 2 in a row." in said
@@ -201,33 +201,33 @@ def test_more_in_a_row_than_allowed_stop_it() -> None:
     assert "step 4" in said
     assert "skip=3" not in said
     assert same(task.model.state_dict(), task.before)
-    fit(breaking_task("constant", at=(0, 1, 3)), Guard(skip=2))  # a good one between them
+    fit(breaking_task("constant", at=(0, 1, 3)), NonFiniteGuard(max_skipped_steps=2))  # a good one between them
 
 
 def test_a_resumed_training_goes_on_counting(tmp_path: Path) -> None:
     def made() -> Breaks:
         return breaking_task("constant", at=(2, 3, 4))
 
-    fit(made(), Guard(skip=2)).save_checkpoint(tmp_path / "two.ckpt", weights_only=False)
-    with pytest.raises(DivergedError, match="epoch 2, step 5"):
-        fit(made(), Guard(skip=2), ckpt_path=tmp_path / "two.ckpt", max_epochs=2)
-    guard = Guard(skip=2)
+    fit(made(), NonFiniteGuard(max_skipped_steps=2)).save_checkpoint(tmp_path / "two.ckpt", weights_only=False)
+    with pytest.raises(NonFiniteError, match="epoch 2, step 5"):
+        fit(made(), NonFiniteGuard(max_skipped_steps=2), ckpt_path=tmp_path / "two.ckpt", max_epochs=2)
+    guard = NonFiniteGuard(max_skipped_steps=2)
     fit(breaking_task("constant", at=(2,)), guard)
     assert guard.state_dict() == {}  # the last step was good
 
 
 def test_a_batch_in_which_all_is_ignored_is_fine() -> None:
-    class Ignored(DrawnDataset):
+    class Ignored(SyntheticDataset):
         def __getitem__(self, key: Any) -> Any:
             sample = super().__getitem__(key)
             return {**sample, "mask": torch.full_like(sample["mask"], 255)}
 
-    data = SegmentationData(Ignored(8, 32), DrawnDataset(2, 32, split="val"), batch_size=4)
-    assert fit(breaking_task("constant", at=()), Guard(), data=data).global_step == 2
+    data = SegmentationData(Ignored(8, 32), SyntheticDataset(2, 32, split="val"), batch_size=4)
+    assert fit(breaking_task("constant", at=()), NonFiniteGuard(), data=data).global_step == 2
 
 
 def test_large_gradients_are_no_infinite_ones() -> None:
-    assert fit(breaking_task("huge", at=(3,)), Guard()).global_step == 4
+    assert fit(breaking_task("huge", at=(3,)), NonFiniteGuard()).global_step == 4
 
 
 @pytest.mark.parametrize("scale", [2.0**10, 2.0**100])
@@ -237,7 +237,7 @@ def test_infinite_scaled_gradients_are_left_to_the_scaler(scale: float) -> None:
 
     task = breaking_task("constant", at=())
     start = copy.deepcopy(task.model.state_dict())
-    trainer = fit(task, Guard(), plugins=plugin())
+    trainer = fit(task, NonFiniteGuard(), plugins=plugin())
     assert (trainer.precision_plugin.scaler.get_scale() < scale) == (scale > 1e20)
     moved = [name for name, p in task.model.named_parameters() if not torch.equal(p, start[name])]
     assert bool(moved) == (scale < 1e20)
@@ -246,14 +246,14 @@ def test_infinite_scaled_gradients_are_left_to_the_scaler(scale: float) -> None:
         assert "step 2: the loss is " in said
         assert same(task.model.state_dict(), task.before)
     skipping = breaking_task("constant", at=(1,))
-    trainer = fit(skipping, Guard(skip=1), plugins=plugin())
+    trainer = fit(skipping, NonFiniteGuard(max_skipped_steps=1), plugins=plugin())
     assert all(value.isfinite().all() for value in skipping.model.state_dict().values())
 
 
 @pytest.mark.parametrize("skip", [-1, 1.5, True, "2"])
 def test_a_skip_that_is_no_count_is_refused(skip: Any) -> None:
-    with pytest.raises(ValueError, match=rf"skip={skip}; expected a whole number"):
-        Guard(skip)
+    with pytest.raises(ValueError, match=rf"max_skipped_steps={skip}; expected a whole number"):
+        NonFiniteGuard(skip)
 
 
 @pytest.fixture(scope="module")

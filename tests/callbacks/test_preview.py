@@ -8,14 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
-from finetune.callbacks import Preview, Tuning
+from finetune.callbacks import ApplyTuningPlan, Preview
 from finetune.plots import palette, preview
 from tests.tasks.tiny_run import Sizes, tiny_data, tiny_task, tiny_trainer
 
 
 def fit(folder: Path, images: int, epochs: int = 1, **options: Any) -> Any:
     task = tiny_task()
-    trainer = tiny_trainer(Tuning(), Preview(images), max_epochs=epochs, default_root_dir=folder, **options)
+    trainer = tiny_trainer(ApplyTuningPlan(), Preview(images), max_epochs=epochs, default_root_dir=folder, **options)
     trainer.fit(task, datamodule=tiny_data())
     return task
 
@@ -57,6 +57,6 @@ def test_a_validation_that_stands_alone_leaves_none(tmp_path: Path) -> None:
 def test_drawing_does_not_disturb_the_training(tmp_path: Path) -> None:
     drawn = fit(tmp_path, images=2, epochs=2)
     plain = tiny_task()
-    tiny_trainer(Tuning(), max_epochs=2).fit(plain, datamodule=tiny_data())
+    tiny_trainer(ApplyTuningPlan(), max_epochs=2).fit(plain, datamodule=tiny_data())
     twin = plain.state_dict()
     assert all(torch.equal(tensor, twin[name]) for name, tensor in drawn.state_dict().items())

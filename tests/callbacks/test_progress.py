@@ -9,7 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 
-from finetune.callbacks import Progress, Tuning
+from finetune.callbacks import ApplyTuningPlan, Progress
 from tests.tasks.tiny_run import tiny_data, tiny_task, tiny_trainer
 
 LINE = re.compile(
@@ -37,7 +37,9 @@ class Scores(pl.Callback):
 
 def fit(progress: Progress, *callbacks: pl.Callback, **options: Any) -> pl.Trainer:
     scores = Scores(0.25, 0.5, 0.375)
-    trainer = tiny_trainer(Tuning(), scores, *callbacks, progress, max_epochs=3, enable_progress_bar=True, **options)
+    trainer = tiny_trainer(
+        ApplyTuningPlan(), scores, *callbacks, progress, max_epochs=3, enable_progress_bar=True, **options
+    )
     trainer.fit(tiny_task(), datamodule=tiny_data())
     return trainer
 

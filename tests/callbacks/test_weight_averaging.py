@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
-from finetune.callbacks import Checkpoint, IoU, Tuning
+from finetune.callbacks import ApplyTuningPlan, Checkpoint, IoU
 from finetune.callbacks.weight_averaging import EMA, SWA, Averaging
 from finetune.checkpoints.saved_model import load_model
 from finetune.tasks import SemanticTask
@@ -65,7 +65,7 @@ def trained(
         callbacks = (*callbacks, IoU(table=False), Checkpoint())
         options |= {"default_root_dir": folder, "enable_checkpointing": True}
     averagings = [averaging] if averaging is not None else []
-    trainer = tiny_trainer(Tuning(), *averagings, *callbacks, **{"max_epochs": 2, **options})
+    trainer = tiny_trainer(ApplyTuningPlan(), *averagings, *callbacks, **{"max_epochs": 2, **options})
     trainer.fit(task, datamodule=tiny_data(train=train, val=1), ckpt_path=resume)
     return task
 
@@ -289,7 +289,7 @@ def test_a_validation_or_test_of_its_own_reads_the_averaged_weights_and_touches_
     assert same(snapshot(task), notes.raw[0])
 
 
-class Thaws(pl.Callback):
+class Unfreezes(pl.Callback):
     """Trains the decoder only from the second epoch on."""
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
@@ -299,7 +299,7 @@ class Thaws(pl.Callback):
         pl_module.model.decoder.requires_grad_(trainer.current_epoch > 0)
 
 
-def test_parameters_that_thaw_in_the_middle_are_averaged_right() -> None:
+def test_parameters_that_unfreeze_in_the_middle_are_averaged_right() -> None:
     notes, averaging = Notes(), EMA()
     kept: list[int] = []
 
@@ -308,7 +308,7 @@ def test_parameters_that_thaw_in_the_middle_are_averaged_right() -> None:
             kept.append(sum(name.startswith("model.decoder.") for name in averaging.average.values))
 
     task = tiny_task()
-    tiny_trainer(Thaws(), averaging, notes, Counts(), max_epochs=3).fit(task, datamodule=tiny_data(train=16, val=1))
+    tiny_trainer(Unfreezes(), averaging, notes, Counts(), max_epochs=3).fit(task, datamodule=tiny_data(train=16, val=1))
     tensors = len(list(task.model.decoder.parameters()))
     assert kept == [0, tensors, tensors]
     expected = {name: tensor.double() for name, tensor in parameters(task, notes.raw[0]).items()}
@@ -349,7 +349,7 @@ def test_frozen_batch_norms_keep_their_statistics_and_cost_no_pass() -> None:
     made: list[int] = []
     loader = data.train_dataloader
     data.train_dataloader = lambda: made.append(1) or loader()
-    tiny_trainer(Tuning(), SWA(start=0), max_epochs=2).fit(task, datamodule=data)
+    tiny_trainer(ApplyTuningPlan(), SWA(start=0), max_epochs=2).fit(task, datamodule=data)
     assert len(made) == 1
     assert same(norm_buffers(task.state_dict()), before)
 
@@ -360,7 +360,7 @@ def test_statistics_are_gathered_once_for_each_average_and_run_no_extra_epoch() 
     loader = data.train_dataloader
     data.train_dataloader = lambda: made.append(1) or loader()
     task = tiny_task()
-    tiny_trainer(Tuning(), SWA(start=1), notes, max_epochs=3).fit(task, datamodule=data)
+    tiny_trainer(ApplyTuningPlan(), SWA(start=1), notes, max_epochs=3).fit(task, datamodule=data)
     assert len(made) == 1 + 2  # the training's own, and a validation of each averaged epoch
     assert len(notes.validated) == 3
     assert (task.trainer.current_epoch, task.trainer.global_step) == (3, 12)
@@ -370,8 +370,8 @@ def test_a_training_without_data_module_is_told_what_the_statistics_need() -> No
     data = tiny_data(val=1)
     loaders = {"train_dataloaders": data.train_dataloader(), "val_dataloaders": data.val_dataloader()}
     with pytest.raises(TypeError, match=r"Call fit\(task, datamodule=\.\.\.\)"):
-        tiny_trainer(Tuning(), SWA(start=0)).fit(tiny_task(), **loaders)
-    tiny_trainer(Tuning(), EMA()).fit(tiny_task(), **loaders)
+        tiny_trainer(ApplyTuningPlan(), SWA(start=0)).fit(tiny_task(), **loaders)
+    tiny_trainer(ApplyTuningPlan(), EMA()).fit(tiny_task(), **loaders)
 
 
 def test_a_training_that_ends_before_the_start_says_so(caplog: pytest.LogCaptureFixture) -> None:

@@ -48,13 +48,13 @@ def test_at_least_1340_backbones_take_every_head_that_needs_no_pooling_indices()
 
 
 def test_filters_leave_what_has_all_that_is_asked_for() -> None:
-    found = select("*net*", parameters=[2, 6], strides=[2, 4, 8, 16, 32], licence="apache", input_size=[200, 250])
+    found = select("*net*", parameters=[2, 6], strides=[2, 4, 8, 16, 32], license="apache", input_size=[200, 250])
     assert found
     for e in found:
         assert "net" in e.name
         assert 2e6 <= e.parameters <= 6e6
         assert e.strides == (2, 4, 8, 16, 32)
-        assert all(w.licence.startswith("apache") and 200 <= w.size <= 250 for w in e.weights)
+        assert all(w.license.startswith("apache") and 200 <= w.size <= 250 for w in e.weights)
         assert e.weights
 
 
@@ -66,7 +66,7 @@ def test_some_have_weights_and_some_have_none() -> None:
 
 
 def test_those_that_a_head_fits_on() -> None:
-    assert list_backbones(under="segnet") == list_backbones("vgg*")
+    assert list_backbones(head="segnet") == list_backbones("vgg*")
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_anything_else_is_no_range(given: Sequence[Any]) -> None:
     [
         ({"strides": 32}, r"strides=32: expected those of all maps, such as \[4,8,16,32\]"),
         ({"strides": "all"}, "strides=all: expected"),
-        ({"licence": 3}, "licence=3: expected a name"),
+        ({"license": 3}, "license=3: expected a name"),
         ({"pretrained": "maybe"}, "pretrained=maybe: expected true or false"),
         ({"pretrained": 1}, "pretrained=1: expected true or false"),
     ],
@@ -105,6 +105,6 @@ def test_a_pattern_may_speak_of_the_weights_too() -> None:
     assert select("*.no_such_tag") == []
 
 
-def test_a_licence_is_found_however_it_is_written() -> None:
-    assert select("resnet18", licence="Apache") == select("resnet18", licence="apache")
-    assert select("resnet18", licence="Apache")
+def test_a_license_is_found_however_it_is_written() -> None:
+    assert select("resnet18", license="Apache") == select("resnet18", license="apache")
+    assert select("resnet18", license="Apache")

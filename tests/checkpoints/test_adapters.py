@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 import finetune
 from finetune.checkpoints.adapters import load_adapters
 from finetune.checkpoints.saved_model import ModelError, load_model
-from finetune.commands.train import Run
+from finetune.commands.train import TrainResult
 from finetune.models import Segmenter
 from tests.samples import DRAWN
 
@@ -29,39 +29,39 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(home: Path) -> Run:
+def run(home: Path) -> TrainResult:
     words = ("tuning=lora", "tuning.lora.rank=2", f"backbone.weights={home / 'pretrained.safetensors'}")
     return finetune.train(*DRAWN, *words, "optimizer.lr=1e-2", f"output={home / 'run'}")
 
 
-def test_the_run_leaves_a_plain_model(run: Run, home: Path) -> None:
+def test_the_run_leaves_a_plain_model(run: TrainResult, home: Path) -> None:
     state = load_file(run.folder / "model" / "model.safetensors")
     names = {f"backbone.model.{name}" for name in load_file(home / "pretrained.safetensors")}
     assert {name for name in state if name.startswith("backbone.")} == names
-    assert not load_model(run.folder).model.adapted
+    assert not load_model(run.folder).model.has_lora
 
 
-def test_the_adapters_alone_make_the_same_model(run: Run) -> None:
+def test_the_adapters_alone_make_the_same_model(run: TrainResult) -> None:
     images = torch.rand(1, 3, 32, 32)
     merged, adapted = load_model(run.folder).model, load_model(run.folder / "adapters").model
-    assert adapted.adapted
+    assert adapted.has_lora
     with torch.no_grad():
         assert torch.equal(merged(images), adapted(images))
 
 
-def test_the_best_checkpoint_has_the_same_model_too(run: Run) -> None:
+def test_the_best_checkpoint_has_the_same_model_too(run: TrainResult) -> None:
     images = torch.rand(1, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(load_model(run.best).model(images), load_model(run.folder).model(images))
 
 
-def test_the_adapters_leave_out_the_pretrained_weights(run: Run) -> None:
+def test_the_adapters_leave_out_the_pretrained_weights(run: TrainResult) -> None:
     names = set(load_file(run.folder / "adapters" / "adapters.safetensors"))
     assert any(name.endswith("parametrizations.weight.0.up") for name in names)
     assert not any(name.endswith("parametrizations.weight.original") for name in names)
 
 
-def test_the_pretrained_weights_are_those_of_the_start(run: Run, home: Path) -> None:
+def test_the_pretrained_weights_are_those_of_the_start(run: TrainResult, home: Path) -> None:
     model = load_adapters(run.folder / "adapters")
     layer = model.backbone.model.layer1[0].conv1
     start = load_file(home / "pretrained.safetensors")["layer1.0.conv1.weight"]
@@ -69,7 +69,7 @@ def test_the_pretrained_weights_are_those_of_the_start(run: Run, home: Path) -> 
     assert not torch.equal(layer.weight, start)
 
 
-def test_other_pretrained_weights_are_noticed(run: Run, home: Path, tmp_path: Path) -> None:
+def test_other_pretrained_weights_are_noticed(run: TrainResult, home: Path, tmp_path: Path) -> None:
     state = load_file(home / "pretrained.safetensors")
     state["layer1.0.conv1.weight"][0, 0, 0, 0] += 1
     save_file(state, tmp_path / "other.safetensors")

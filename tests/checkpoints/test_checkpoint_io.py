@@ -14,11 +14,11 @@ import torch
 from finetune.checkpoints import checkpoint_io as storage
 from finetune.checkpoints.checkpoint_io import (
     CheckpointFiles,
-    arrange,
-    damage,
+    find_corruption,
     link,
     numbered,
-    publish,
+    restore_best_order,
+    rotate_in,
     snapshot,
     write,
 )
@@ -47,10 +47,10 @@ def test_every_flipped_bit_of_a_tensor_is_found(bit: int, tmp_path: Path) -> Non
         content = bytearray(whole)
         content[place] ^= 1 << bit
         path.write_bytes(content)
-        assert "checksum" in str(damage(path))
+        assert "checksum" in str(find_corruption(path))
         assert torch.load(path, weights_only=True)  # torch itself sees nothing
     path.write_bytes(whole)
-    assert damage(path) is None
+    assert find_corruption(path) is None
 
 
 def test_every_flipped_bit_is_found_or_harmless(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_every_flipped_bit_is_found_or_harmless(tmp_path: Path) -> None:
         flipped = bytearray(whole)
         flipped[place // 8] ^= 1 << place % 8
         path.write_bytes(flipped)
-        if damage(path) is None:
+        if find_corruption(path) is None:
             for mapped in (True, False):
                 back = torch.load(path, weights_only=True, mmap=mapped)
                 assert back.keys() == content.keys()
@@ -79,7 +79,7 @@ def test_a_truncated_file_is_found(share: float, tmp_path: Path) -> None:
     write(CONTENT, path)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    assert damage(path)
+    assert find_corruption(path)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
@@ -155,12 +155,12 @@ def test_the_training_may_go_on_while_a_checkpoint_is_written(tmp_path: Path, mo
 def test_what_follows_a_write_waits_for_it_and_does_not_follow_a_failure(tmp_path: Path) -> None:
     files, seen = CheckpointFiles(), []
     files.save_checkpoint(CONTENT, tmp_path / "a.ckpt")
-    files.then(lambda: seen.append((tmp_path / "a.ckpt").exists()))
+    files.enqueue(lambda: seen.append((tmp_path / "a.ckpt").exists()))
     files.wait()
     assert seen == [True]
     (tmp_path / "b.ckpt").mkdir()
     files.save_checkpoint(CONTENT, tmp_path / "b.ckpt")
-    files.then(lambda: seen.append(False))
+    files.enqueue(lambda: seen.append(False))
     with pytest.raises(OSError, match=r"b\.ckpt"):
         files.teardown()
     assert seen == [True]
@@ -187,7 +187,7 @@ def test_names_move_on_and_each_holds_a_whole_checkpoint(
         monkeypatch.setattr(storage.os, "link", lambda source, target: _refuse())
     for step, best in enumerate([0, None, 0, 1]):
         write({"step": step}, tmp_path / "next.ckpt")
-        publish(tmp_path / "next.ckpt", best, keep_best=2, keep_last=2)
+        rotate_in(tmp_path / "next.ckpt", best, keep_best=2, keep_last=2)
     found = {name: read(tmp_path / name)["step"] for name in sorted(os.listdir(tmp_path))}
     assert found == {"best.ckpt": 2, "best_2.ckpt": 3, "last.ckpt": 3, "last_2.ckpt": 2}
 
@@ -196,14 +196,14 @@ def test_names_move_on_and_each_holds_a_whole_checkpoint(
 def test_the_best_have_the_names_of_their_ranks_again(there: list[int | None], tmp_path: Path) -> None:
     for rank, step in enumerate(there):
         write({"global_step": step} if step else [], tmp_path / numbered("best", rank))
-    assert arrange(tmp_path, [2, 7, 4]) == [0, 2]
+    assert restore_best_order(tmp_path, [2, 7, 4]) == [0, 2]
     assert [read(tmp_path / name)["global_step"] for name in ("best.ckpt", "best_2.ckpt")] == [2, 4]
     assert not list(tmp_path.glob("*.part"))
 
 
 def test_where_there_is_none_of_them_the_best_stays_as_it_is(tmp_path: Path) -> None:
     write({"global_step": 9}, tmp_path / "best.ckpt")
-    assert arrange(tmp_path, [2, 4]) == []
+    assert restore_best_order(tmp_path, [2, 4]) == []
     assert os.listdir(tmp_path) == ["best.ckpt"]
 
 

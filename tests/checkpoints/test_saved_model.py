@@ -104,9 +104,9 @@ def test_a_model_that_is_not_written_to_its_end_leaves_the_one_that_was_there(
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_the_card_names_classes_scores_and_licence(folder: Path) -> None:
+def test_the_card_names_classes_scores_and_license(folder: Path) -> None:
     card = (folder / "README.md").read_text()
-    for expected in ("sky, sea, land", "test/iou: 0.5123", "licence: apache-2.0", "test_resnet.r160_in1k"):
+    for expected in ("sky, sea, land", "test/iou: 0.5123", "license: apache-2.0", "test_resnet.r160_in1k"):
         assert expected in card
 
 

@@ -8,12 +8,12 @@ import yaml
 
 import finetune
 from finetune.builders.checks.training import check
-from finetune.builders.data import Data
-from finetune.commands.auto_search import AUTO, provisional
-from finetune.config.compose import configure
+from finetune.builders.data import DatasetBundle
+from finetune.commands.auto_search import AUTO, with_placeholders
+from finetune.config.compose import load_config
 from tests.samples import DRAWN, MODEL, exit_code, listing
 
-WORDS = (*MODEL, "data=drawn", "data.count=8", "data.size=32", "augment.crop=32", "trainer.accelerator=cpu")
+WORDS = (*MODEL, "data=synthetic", "data.count=8", "data.size=32", "augment.crop=32", "trainer.accelerator=cpu")
 EASY = (*WORDS, "tuning=discriminative", "trainer.max_epochs=1", "data.count=32")
 
 
@@ -34,7 +34,7 @@ def test_the_search_leaves_no_trace_in_the_training_that_follows(folder: Path) -
 
 
 def test_the_python_function_finds_the_same_and_draws_its_curve(folder: Path) -> None:
-    finding = finetune.find_lr(*EASY, picture="curve.png")
+    finding = finetune.find_lr(*EASY, figure="curve.png")
     assert len(finding.rates) > 50
     assert set(finding.suggestions) == {"valley", "steepest", "minimum"}
     assert listing(folder).keys() == {"curve.png"}
@@ -64,10 +64,10 @@ def test_a_rate_is_searched_with_all_that_ever_trains(folder: Path) -> None:
 
 
 def test_numbers_stand_in_for_auto_until_it_is_found() -> None:
-    config, found = provisional(configure((*DRAWN, "data.batch_size=auto"), "train"))
+    config, found = with_placeholders(load_config((*DRAWN, "data.batch_size=auto"), "train"))
     assert found == {"data"}
     assert config["data"]["batch_size"] == AUTO["data"][1]
-    assert isinstance(check(config), Data)
+    assert isinstance(check(config), DatasetBundle)
 
 
 @pytest.mark.parametrize("word", ["data.batch_size=auto", "optimizer.lr=auto"])

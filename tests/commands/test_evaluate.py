@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import finetune
-from finetune.commands.train import Run
+from finetune.commands.train import TrainResult
 from finetune.config.errors import ConfigError
 from tests.samples import DRAWN, draw_folder, exit_code, listing, on_folder
 
@@ -23,14 +23,14 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
     """A run on them: 10 to train, 3 to validate, 3 to test."""
     words = ("data.val=0.2", "data.test=0.2", "optimizer.lr=1e-2", "trainer.max_epochs=3")
     return finetune.train(*on_folder(photos), *words, f"output={tmp_path_factory.mktemp('run')}")
 
 
 @pytest.fixture
-def run(trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def run(trained: TrainResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The run, moved: its scores must not depend on where it lies or where one is."""
     monkeypatch.chdir(tmp_path)
     return Path(shutil.copytree(trained.folder, tmp_path / "moved"))
@@ -41,7 +41,7 @@ def written_matrix(folder: Path) -> torch.Tensor:
         return torch.tensor([[int(v) for v in row[1:]] for row in list(csv.reader(file))[1:]])
 
 
-def test_the_own_test_split_gives_exactly_the_scores_of_the_training(run: Path, trained: Run) -> None:
+def test_the_own_test_split_gives_exactly_the_scores_of_the_training(run: Path, trained: TrainResult) -> None:
     found = finetune.evaluate(f"run={run}")
     assert found.scores == trained.scores
     assert torch.equal(found.matrix, written_matrix(run / "evaluation" / "test"))
@@ -49,12 +49,12 @@ def test_the_own_test_split_gives_exactly_the_scores_of_the_training(run: Path, 
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_scores_do_not_depend_on_the_batch_size(run: Path, trained: Run, size: int) -> None:
+def test_scores_do_not_depend_on_the_batch_size(run: Path, trained: TrainResult, size: int) -> None:
     assert finetune.evaluate(f"run={run}", f"data.batch_size={size}").scores == trained.scores
 
 
 @pytest.mark.parametrize("part", ["checkpoints/best.ckpt", "model"])
-def test_a_part_of_the_run_stands_for_it(run: Path, trained: Run, part: str) -> None:
+def test_a_part_of_the_run_stands_for_it(run: Path, trained: TrainResult, part: str) -> None:
     assert finetune.evaluate(f"run={run / part}").scores == trained.scores
 
 
@@ -89,7 +89,7 @@ def test_a_split_that_is_not_there_is_refused(run: Path) -> None:
 
 
 def test_the_command_prints_the_table_and_the_score(
-    run: Path, trained: Run, capsys: pytest.CaptureFixture[str]
+    run: Path, trained: TrainResult, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert exit_code("evaluate", f"run={run}") == 0
     said = capsys.readouterr().out
@@ -147,14 +147,16 @@ def test_the_models_own_classes_may_be_declared(run: Path, photos: Path, declare
     assert finetune.evaluate(f"run={run}", f"data.root={photos}", f"data.classes={declared}").matrix.shape == (3, 3)
 
 
-def test_a_model_folder_alone_is_enough_for_other_images(trained: Run, run: Path, photos: Path, tmp_path: Path) -> None:
+def test_a_model_folder_alone_is_enough_for_other_images(
+    trained: TrainResult, run: Path, photos: Path, tmp_path: Path
+) -> None:
     alone = shutil.copytree(trained.folder / "model", tmp_path / "alone" / "shared" / "model")
     found = finetune.evaluate(f"run={alone}", f"data.root={photos}", "output=scores")
     assert torch.equal(found.matrix, finetune.evaluate(f"run={run}", f"data.root={photos}").matrix)
 
 
 def test_a_model_folder_alone_needs_to_be_told_of_images(
-    trained: Run, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: TrainResult, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     alone = shutil.copytree(trained.folder / "model", tmp_path / "alone" / "shared" / "model")
     assert exit_code("evaluate", f"run={alone}") == 2
@@ -171,7 +173,7 @@ def test_a_model_folder_alone_remembers_the_label_to_ignore(tmp_path: Path, monk
     assert torch.equal(finetune.evaluate(f"run={alone}", f"data.root={photos}", "output=scores").matrix, own.matrix)
 
 
-def test_a_run_on_drawn_pictures_is_scored_on_the_same_pictures(
+def test_a_run_on_synthetic_images_is_scored_on_the_same_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -180,7 +182,7 @@ def test_a_run_on_drawn_pictures_is_scored_on_the_same_pictures(
     assert finetune.evaluate("run=run", "data.count=40").matrix.sum() == 10 * 32 * 32
 
 
-def test_a_run_on_drawn_pictures_can_be_scored_on_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_on_synthetic_images_can_be_scored_on_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     finetune.train(*DRAWN, "output=run")
     others = draw_folder(tmp_path / "others", values=(0, 1, 2, 3, 4))

@@ -12,7 +12,7 @@ from tests.samples import exit_code
 def test_backbones_are_shown_with_what_one_chooses_by(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code("list", "backbones", "resnet[13][84]", "pretrained=true") == 0
     header, *rows, last = capsys.readouterr().out.splitlines()
-    assert header.split() == ["backbone", "parameters", "strides", "weights", "pixels", "licence"]
+    assert header.split() == ["backbone", "parameters", "strides", "weights", "pixels", "license"]
     assert [row.split()[:3] for row in rows] == [["resnet18", "11.7", "M"], ["resnet34", "21.8", "M"]]
     assert last.startswith("2 of 1,371 backbones; backbone=timm backbone.name=NAME takes one")
 
@@ -47,7 +47,7 @@ def test_nothing_found_is_said_with_a_pattern_that_may_find_some(capsys: pytest.
     [
         (["what=head"], "'head' cannot be listed. Say finetune list backbones"),
         (["what=heads", "parameters=3"], "parameters is said of backbones"),
-        (["under=unett"], "under=unett: no such head. Did you mean unet"),
+        (["head=unett"], "head=unett: no such head. Did you mean unet"),
         (["parameters=[3]"], r"parameters=\[3\]: expected a number"),
     ],
 )

@@ -6,40 +6,40 @@ from typing import Any
 import pytest
 
 import finetune
-from finetune.commands.plan import Planned
-from finetune.commands.train import Run
+from finetune.commands.plan import PlanResult
+from finetune.commands.train import TrainResult
 from tests.samples import COMMAND, MODEL, draw_folder, exit_code, listing, shell
 
-WORDS = (*MODEL, "data=drawn", "data.count=8", "data.size=32", "augment.crop=32", "trainer.accelerator=cpu")
-GRADUAL = ("tuning=gradual", "tuning.unfreeze_at=1", "tuning.unfreeze_spread=2", "trainer.max_epochs=4")
+WORDS = (*MODEL, "data=synthetic", "data.count=8", "data.size=32", "augment.crop=32", "trainer.accelerator=cpu")
+GRADUAL = ("tuning=gradual", "tuning.unfreeze_at=1", "tuning.unfreeze_stagger=2", "trainer.max_epochs=4")
 
 
 @pytest.fixture(scope="module")
-def planned(tmp_path_factory: pytest.TempPathFactory) -> Planned:
-    """The plan of a gradual thaw."""
-    return finetune.plan(*WORDS, *GRADUAL, f"plan.picture={tmp_path_factory.mktemp('plan') / 'plan.png'}")
+def planned(tmp_path_factory: pytest.TempPathFactory) -> PlanResult:
+    """The plan of a gradual unfreeze."""
+    return finetune.plan(*WORDS, *GRADUAL, f"plan.figure={tmp_path_factory.mktemp('plan') / 'plan.png'}")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
     """The training of that plan."""
     return finetune.train(*WORDS, *GRADUAL, f"output={tmp_path_factory.mktemp('run')}")
 
 
-def test_phases_follow_each_other_over_the_whole_training(planned: Planned) -> None:
+def test_phases_follow_each_other_over_the_whole_training(planned: PlanResult) -> None:
     assert [(phase.first, phase.stop) for phase in planned.phases] == [(0, 1), (1, 2), (2, 3), (3, 4)]
 
 
-def test_each_phase_trains_what_the_training_then_trained(planned: Planned, run: Run) -> None:
+def test_each_phase_trains_what_the_training_then_trained(planned: PlanResult, run: TrainResult) -> None:
     log = (run.folder / "train.log").read_text()
     told = [f"{phase.trained / 1e6:.2f}M of" for phase in planned.phases]
     assert told[0] in log
     for number, text in enumerate(told[1:], start=2):
-        (line,) = [line for line in log.splitlines() if f"epoch {number}: thawed" in line]
+        (line,) = [line for line in log.splitlines() if f"epoch {number}: unfrozen" in line]
         assert text in line
 
 
-def test_rates_are_those_that_the_training_then_had(planned: Planned, run: Run) -> None:
+def test_rates_are_those_that_the_training_then_had(planned: PlanResult, run: TrainResult) -> None:
     rows = [line.split(",") for line in (run.folder / "metrics.csv").read_text().splitlines()]
     column = rows[0].index("lr")
     ends = [max(row.end for row in phase.rows) for phase in planned.phases]
@@ -50,7 +50,7 @@ def test_rates_are_those_that_the_training_then_had(planned: Planned, run: Run) 
     assert ends == sorted(ends, reverse=True)
 
 
-def test_a_phase_with_less_to_train_costs_less(planned: Planned) -> None:
+def test_a_phase_with_less_to_train_costs_less(planned: PlanResult) -> None:
     gradients = [cost.gradients for cost in planned.costs]
     assert gradients == sorted(gradients)
     assert gradients[0] == planned.phases[0].trained * 4
@@ -66,13 +66,13 @@ def test_memory_is_told_by_what_it_is_for(folder: Path, capsys: pytest.CaptureFi
     assert f"memory: weights {weights}, gradients {gradients}, optimizer {adam}, activations " in line
 
 
-def test_both_leave_a_picture_of_the_rates(planned: Planned, run: Run) -> None:
+def test_both_leave_a_picture_of_the_rates(planned: PlanResult, run: TrainResult) -> None:
     assert planned.picture.stat().st_size > 10_000
     assert (run.folder / "plots" / "tuning.png").stat().st_size > 10_000
 
 
 def test_every_layer_group_is_said_to_train_or_to_be_frozen(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_code("plan", *WORDS, *GRADUAL, "plan.picture=plan.png") == 0
+    assert exit_code("plan", *WORDS, *GRADUAL, "plan.figure=plan.png") == 0
     said = capsys.readouterr().out
     assert "phase 1: epoch 1," in said
     assert "frozen: backbone[0], backbone[1], backbone[2], backbone[3], backbone[4]" in said
@@ -109,8 +109,10 @@ def test_a_last_epoch_that_is_cut_short_ends_at_the_rate_of_its_last_step(folder
     assert planned.phases[-1].rows[-1].end == pytest.approx(2e-3 / 15, rel=1e-6)
 
 
-def test_phases_that_wait_for_a_stall_are_said_to_be_assumed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    finetune.plan(*WORDS, "tuning.unfreeze_at=stall", "tuning.unfreeze_spread=stall", "tuning.stall.patience=2")
+def test_phases_that_wait_for_a_plateau_are_said_to_be_assumed(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finetune.plan(*WORDS, "tuning.unfreeze_at=plateau", "tuning.unfreeze_stagger=plateau", "tuning.plateau.patience=2")
     said = capsys.readouterr().out
     assert said.count("(assumed: they depend on the score)") == 5
 
@@ -122,16 +124,16 @@ def test_phases_that_wait_for_a_stall_are_said_to_be_assumed(folder: Path, capsy
         (("tuning=partial", "tuning.last=9"), "more layer groups than the backbone has: 5"),
         (("tuning=full", "tuning.rules=[{match: backbone}]"), "no tuning rule covers"),
         (
-            ("tuning=full", "tuning.rules=[{match: backbone, trains: [[0,5],[3,8]]},{match: .}]"),
+            ("tuning=full", "tuning.rules=[{match: backbone, train: [[0,5],[3,8]]},{match: .}]"),
             "overlaps the span before it",
         ),
-        (("tuning.lr_decay=-1",), "lr_decay=-1; it must be more than 0"),
+        (("tuning.layer_lr_decay=-1",), "layer_lr_decay=-1; it must be more than 0"),
         (
-            ("tuning=full", "tuning.lr_decay=0.5", "tuning.rules=[{match: .}]"),
-            "tuning.lr_decay=0.5 has no effect: none of tuning.rules",
+            ("tuning=full", "tuning.layer_lr_decay=0.5", "tuning.rules=[{match: .}]"),
+            "tuning.layer_lr_decay=0.5 has no effect: none of tuning.rules",
         ),
-        (("tuning.rules=[{match: .}]",), "tuning.lr_lowest=0.1 has no effect: none of tuning.rules takes it up"),
-        (("tuning=frozen", "tuning.lr_lowest=0.1"), "tuning.lr_lowest=0.1 has no effect"),
+        (("tuning.rules=[{match: .}]",), "tuning.stem_lr_scale=0.1 has no effect: none of tuning.rules takes it up"),
+        (("tuning=frozen", "tuning.stem_lr_scale=0.1"), "tuning.stem_lr_scale=0.1 has no effect"),
         (("tuning=full", "+tuning.unfreez_at=0.3"), "no setting tuning.unfreez_at. Did you mean unfreeze_at"),
         (
             ("tuning=full", "tuning.warmup=100"),
@@ -139,7 +141,10 @@ def test_phases_that_wait_for_a_stall_are_said_to_be_assumed(folder: Path, capsy
         ),
         (("tuning=full", "tuning.phase_lr=[1.0,0.5]"), "tuning.phase_lr=[1.0, 0.5] has no effect: what trains never"),
         (("tuning=full", "tuning.restart_schedule=true"), "tuning.restart_schedule=True has no effect"),
-        (("tuning=gradual", "tuning.stall.patience=5"), "tuning.stall.patience=5 has no effect: no rule waits for a"),
+        (
+            ("tuning=gradual", "tuning.plateau.patience=5"),
+            "tuning.plateau.patience=5 has no effect: no rule waits for a",
+        ),
         (("tuning=lora", "tuning.l2_sp=0.1"), "tuning.l2_sp=0.1 pulls the backbone to its pretrained weights; with"),
         (
             ("+optimizer.momentum=0.5",),
@@ -149,15 +154,15 @@ def test_phases_that_wait_for_a_stall_are_said_to_be_assumed(folder: Path, capsy
         (("tuning=frozen", "tuning.rules=[{match: .}]"), "tuning.unfreeze_at=never has no effect"),
         (("tuning.unfreeze_at=soon",), "'soon' is no moment"),
         (("tuning.l2_sp=-1",), "tuning.l2_sp=-1: expected a number of 0 or more"),
-        (("tuning.stall.monitor=val/iuo",), "tuning.stall.monitor='val/iuo' is not there at a validation"),
-        (("tuning.stall.monitor=val/loss",), "a higher loss is no better. Set tuning.stall.mode=min"),
+        (("tuning.plateau.monitor=val/iuo",), "tuning.plateau.monitor='val/iuo' is not there at a validation"),
+        (("tuning.plateau.monitor=val/loss",), "a higher loss is no better. Set tuning.plateau.mode=min"),
         (("schedule=plateau", "schedule.monitor=train/loss"), "schedule.monitor='train/loss' is not there"),
         (
             ("tuning=gradual", "tuning.restart_schedule=true", "schedule.warmup=9"),
             "schedule.warmup=9 is in steps, but tuning.restart",
         ),
-        (("tuning.stall.restore_best=true", "average=ema"), "which an average of the weights since would not follow"),
-        (("tuning=full", "tuning.rules=[{match:'.',trains:[[0,stall]]}]"), "nothing trains"),
+        (("tuning.plateau.restore_best=true", "average=ema"), "which an average of the weights since would not follow"),
+        (("tuning=full", "tuning.rules=[{match:'.',train: [[0,plateau]]}]"), "nothing trains"),
         (("tuning.rules=[{match:5}]",), "tuning.rules=[{'match': 5}]: expected a list of rules"),
         (("tuning.rules=[backbone]",), "expected a list of rules such as {match: head"),
         (("tuning.rules=null",), "tuning.rules=None: expected a list."),
@@ -185,7 +190,7 @@ def test_a_plan_that_makes_no_sense_is_refused_before_anything_is_written(
 
 def test_a_picture_is_not_overwritten(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "plan.png").write_text("mine")
-    assert exit_code("plan", *WORDS, "plan.picture=plan.png") == 2
+    assert exit_code("plan", *WORDS, "plan.figure=plan.png") == 2
     assert (folder / "plan.png").read_text() == "mine"
 
 
@@ -226,5 +231,5 @@ def test_what_is_found_later_has_a_stand_in(folder: Path, capsys: pytest.Capture
 def test_limits_of_the_trainer_count(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     finetune.plan(*WORDS, "trainer.max_epochs=10", "+trainer.max_steps=5", "data.count=16")
     assert "2 epochs of 4 steps" in capsys.readouterr().out
-    finetune.plan(*WORDS, "trainer.max_epochs=2", "+trainer.limit_train_batches=1", "plan.picture=second.png")
+    finetune.plan(*WORDS, "trainer.max_epochs=2", "+trainer.limit_train_batches=1", "plan.figure=second.png")
     assert "2 epochs of 1 steps" in capsys.readouterr().out

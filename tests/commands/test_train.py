@@ -17,8 +17,8 @@ from torch import Tensor
 import finetune
 from finetune.builders.data import training_data
 from finetune.builders.model import build_model
-from finetune.commands.train import Run
-from finetune.config.compose import configure
+from finetune.commands.train import TrainResult
+from finetune.config.compose import load_config
 from tests.samples import DRAWN, draw_folder, exit_code, listing, on_folder
 
 
@@ -31,17 +31,17 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(home: Path) -> Run:
+def run(home: Path) -> TrainResult:
     """Two epochs on photos, with the run folder where it is by default."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         run = finetune.train(*on_folder(Path("photos")), "trainer.max_epochs=2", "name=pets", "optimizer.lr=1e-2")
-        return Run(home / run.folder, home / run.best, run.score, run.scores)
+        return TrainResult(home / run.folder, home / run.best, run.score, run.scores)
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """One epoch on drawn pictures."""
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    """One epoch on synthetic images."""
     return finetune.train(*DRAWN, f"output={tmp_path_factory.mktemp('drawn')}")
 
 
@@ -58,7 +58,7 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_run_leaves_everything_in_its_folder_and_nothing_elsewhere(home: Path, run: Run) -> None:
+def test_a_run_leaves_everything_in_its_folder_and_nothing_elsewhere(home: Path, run: TrainResult) -> None:
     assert run.folder.parent == home / "outputs" / "pets"
     assert [path.name for path in home.iterdir() if path.name != "photos"] == ["outputs"]
     assert [path.name for path in run.folder.parent.iterdir()] == [run.folder.name]
@@ -88,7 +88,7 @@ def test_a_run_leaves_everything_in_its_folder_and_nothing_elsewhere(home: Path,
     ]
 
 
-def test_every_picture_can_be_opened(run: Run) -> None:
+def test_every_picture_can_be_opened(run: TrainResult) -> None:
     pictures = sorted(run.folder.rglob("*.png"))
     assert len(pictures) == 7
     for path in pictures:
@@ -97,7 +97,7 @@ def test_every_picture_can_be_opened(run: Run) -> None:
             assert min(picture.size) >= 100
 
 
-def test_the_config_is_resolved_and_says_where_everything_is(home: Path, run: Run) -> None:
+def test_the_config_is_resolved_and_says_where_everything_is(home: Path, run: TrainResult) -> None:
     text = (run.folder / "config.yaml").read_text()
     config = yaml.safe_load(text)
     assert "${" not in text
@@ -106,14 +106,14 @@ def test_the_config_is_resolved_and_says_where_everything_is(home: Path, run: Ru
     assert config["optimizer"]["lr"] == 0.01
 
 
-def test_the_environment_tells_how_to_do_it_again(run: Run) -> None:
+def test_the_environment_tells_how_to_do_it_again(run: TrainResult) -> None:
     found = json.loads((run.folder / "env.json").read_text())
     assert found["seed"] == 0
     assert torch.__version__.startswith(found["versions"]["torch"].split("+")[0])
     assert {"command", "git", "python", "platform", "cpus", "threads", "gpus"} <= found.keys()
 
 
-def test_the_metrics_have_one_row_an_epoch(run: Run) -> None:
+def test_the_metrics_have_one_row_an_epoch(run: TrainResult) -> None:
     found = rows(run.folder / "metrics.csv")
     assert [row["epoch"] for row in found] == ["1", "2"]
     assert [row["step"] for row in found] == ["2", "4"]
@@ -121,18 +121,18 @@ def test_the_metrics_have_one_row_an_epoch(run: Run) -> None:
     assert run.score == pytest.approx(max(float(row["val/iou"]) for row in found), abs=1e-6)
 
 
-def test_the_split_is_written(run: Run) -> None:
+def test_the_split_is_written(run: TrainResult) -> None:
     found = rows(run.folder / "splits.csv")
     assert sorted(row["image"] for row in found) == [f"photo_{i:02d}" for i in range(12)]
     assert sorted(row["split"] for row in found) == ["test"] * 2 + ["train"] * 8 + ["val"] * 2
 
 
-def test_drawn_pictures_have_no_split_to_write(drawn: Run) -> None:
+def test_synthetic_images_have_no_split_to_write(drawn: TrainResult) -> None:
     assert (drawn.folder / "config.yaml").exists()
     assert not (drawn.folder / "splits.csv").exists()
 
 
-def test_the_scores_are_those_of_the_written_matrix(run: Run) -> None:
+def test_the_scores_are_those_of_the_written_matrix(run: TrainResult) -> None:
     scores = json.loads((run.folder / "evaluation" / "test" / "scores.json").read_text())
     assert scores == run.scores
     table = [[int(v) for v in list(row.values())[1:]] for row in rows(run.folder / "evaluation/test/confusion.csv")]
@@ -147,7 +147,7 @@ def test_the_scores_are_those_of_the_written_matrix(run: Run) -> None:
     assert [float(row["iou"]) for row in by_class] == pytest.approx(iou.tolist())
 
 
-def test_the_log_ends_with_the_score_and_what_to_type_next(run: Run) -> None:
+def test_the_log_ends_with_the_score_and_what_to_type_next(run: TrainResult) -> None:
     lines = (run.folder / "train.log").read_text().splitlines()
     told = "\n".join(lines[-12:])
     assert f"test/iou {run.scores['iou']:.4f}" in told
@@ -158,7 +158,9 @@ def test_the_log_ends_with_the_score_and_what_to_type_next(run: Run) -> None:
     assert any("8 train, 2 val and 2 test images, 3 classes: ground, wall, sky" in line for line in lines)
 
 
-def test_the_commands_that_are_told_work(home: Path, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_commands_that_are_told_work(
+    home: Path, run: TrainResult, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(home)
     log = (run.folder / "train.log").read_text()
     (words,) = [line.split("finetune ")[1].split() for line in log.splitlines() if "finetune predict" in line]
@@ -174,7 +176,7 @@ def test_a_training_learns(folder: Path, home: Path) -> None:
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_checkpoints_hold_plain_data(run: Run) -> None:
+def test_checkpoints_hold_plain_data(run: TrainResult) -> None:
     for name in ("last", "best"):
         content = torch.load(run.folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
         assert content["model_config"]["backbone"] == "test_resnet.r160_in1k"
@@ -191,7 +193,7 @@ def test_the_best_weights_are_the_ones_that_are_kept_not_the_last(folder: Path, 
     assert finetune.evaluate(f"run={run.best}").scores == run.scores
 
 
-def test_the_same_command_twice_gives_the_same_weights_bit_for_bit(folder: Path, run: Run, home: Path) -> None:
+def test_the_same_command_twice_gives_the_same_weights_bit_for_bit(folder: Path, run: TrainResult, home: Path) -> None:
     words = (*on_folder(home / "photos"), "trainer.max_epochs=2", "optimizer.lr=1e-2")
     again = finetune.train(*words, "output=again")
     assert same(weights(run.folder), weights(again.folder))
@@ -200,19 +202,19 @@ def test_the_same_command_twice_gives_the_same_weights_bit_for_bit(folder: Path,
     assert not same(weights(run.folder), weights(other.folder))
 
 
-def test_the_written_config_trains_the_same_weights_again(folder: Path, run: Run) -> None:
+def test_the_written_config_trains_the_same_weights_again(folder: Path, run: TrainResult) -> None:
     config = OmegaConf.load(run.folder / "config.yaml")
     config.output = str(folder / "again")
     assert same(weights(run.folder), weights(finetune.train(config).folder))
 
 
-def test_a_composed_config_trains_as_its_words_do(folder: Path, drawn: Run) -> None:
+def test_a_composed_config_trains_as_its_words_do(folder: Path, drawn: TrainResult) -> None:
     composed = finetune.train(finetune.compose(*DRAWN, "output=composed"))
     assert same(weights(drawn.folder), weights(composed.folder))
     assert (drawn.score, drawn.scores) == (composed.score, composed.scores)
 
 
-def test_two_runs_of_one_process_have_their_own_logs(folder: Path, drawn: Run) -> None:
+def test_two_runs_of_one_process_have_their_own_logs(folder: Path, drawn: TrainResult) -> None:
     before = (drawn.folder / "train.log").read_bytes()
     second = finetune.train(*DRAWN, "output=second")
     assert (drawn.folder / "train.log").read_bytes() == before
@@ -229,7 +231,7 @@ def test_a_run_that_failed_does_not_write_to_the_next_ones_log(folder: Path) -> 
     assert not any(isinstance(handler, logging.FileHandler) for handler in handlers)
 
 
-def test_a_run_is_loaded_by_folder_model_or_checkpoint_alike(home: Path, run: Run) -> None:
+def test_a_run_is_loaded_by_folder_model_or_checkpoint_alike(home: Path, run: TrainResult) -> None:
     sources = (run.folder, run.best, run.folder / "model", str(run.folder))
     masks = [finetune.load(source, "cpu").predict(home / "photos" / "images") for source in sources]
     assert len(masks[0]) == 12
@@ -239,7 +241,7 @@ def test_a_run_is_loaded_by_folder_model_or_checkpoint_alike(home: Path, run: Ru
         assert all((other[path] == masks[0][path]).all() for path in other)
 
 
-def test_a_run_that_was_cut_off_is_loaded_from_its_best_checkpoint(home: Path, run: Run, folder: Path) -> None:
+def test_a_run_that_was_cut_off_is_loaded_from_its_best_checkpoint(home: Path, run: TrainResult, folder: Path) -> None:
     checkpoint = folder / "cut" / "checkpoints" / "best.ckpt"
     checkpoint.parent.mkdir(parents=True)
     checkpoint.write_bytes(run.best.read_bytes())
@@ -251,7 +253,7 @@ def test_a_run_that_was_cut_off_is_loaded_from_its_best_checkpoint(home: Path, r
 def test_a_frozen_backbone_ends_as_it_began(folder: Path) -> None:
     words = (*DRAWN, "tuning=frozen", "optimizer.lr=1e-2")
     ended = weights(finetune.train(*words).folder)
-    config = configure(words, "train")
+    config = load_config(words, "train")
     began = build_model(config, training_data(config).classes).state_dict()
     backbone = [key for key in began if key.startswith("backbone.")]
     assert any("running_mean" in key for key in backbone)
@@ -260,9 +262,9 @@ def test_a_frozen_backbone_ends_as_it_began(folder: Path) -> None:
     assert not any(torch.equal(began[key], ended[key]) for key in trained)
 
 
-def test_a_tuned_backbone_does_not(drawn: Run) -> None:
+def test_a_tuned_backbone_does_not(drawn: TrainResult) -> None:
     ended = weights(drawn.folder)
-    config = configure(DRAWN, "train")
+    config = load_config(DRAWN, "train")
     began = build_model(config, training_data(config).classes).state_dict()
     assert not torch.equal(began["backbone.model.conv1.0.weight"], ended["backbone.model.conv1.0.weight"])
 
@@ -315,7 +317,13 @@ STALLS = "trainer.max_epochs=9"  # each of four takes two epochs to show
         ("tuning=head_then_full", "schedule=one_cycle"),
         ("tuning=partial", "tuning.last=1", "schedule=plateau"),
         ("tuning=gradual", "tuning.warmup=2", "tuning.norms=eval"),
-        ("tuning=gradual", "tuning.unfreeze_at=0", "tuning.unfreeze_spread=stall", "tuning.stall.patience=1", STALLS),
+        (
+            "tuning=gradual",
+            "tuning.unfreeze_at=0",
+            "tuning.unfreeze_stagger=plateau",
+            "tuning.plateau.patience=1",
+            STALLS,
+        ),
         ("tuning=discriminative", "tuning.l2_sp=0.1", "tuning.l1=1e-6"),
         ("tuning=layer_decay", "tuning.unfreeze_at=1"),
         ("tuning=norm_only", "schedule=warmup_stable_decay"),

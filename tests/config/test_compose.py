@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 import finetune
 from finetune.builders.checks.training import check
-from finetune.config.compose import compose, configure, plain, required
+from finetune.config.compose import compose, load_config, required, to_plain_dict
 from finetune.config.errors import ConfigError, Mistakes
 
 
@@ -19,7 +19,7 @@ def message(*words: str, command: str = "train") -> str:
 
 def problems(*words: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        check(configure(["data=drawn", "data.count=4", *words], "train"))
+        check(load_config(["data=synthetic", "data.count=4", *words], "train"))
     return str(caught.value).splitlines()
 
 
@@ -38,7 +38,7 @@ def test_a_backbone_that_pools_to_a_pixel_is_not_trained_by_batches_of_one(name:
 
 @pytest.mark.parametrize("words", [("backbone.name=rexnet_100", "tuning=frozen"), ("backbone.name=resnet18",)])
 def test_batches_of_one_train_what_pools_to_no_pixel_or_rests(words: tuple[str, ...]) -> None:
-    check(configure(["data=drawn", "data.count=4", *ALONE, "backbone=timm", *words], "train"))
+    check(load_config(["data=synthetic", "data.count=4", *ALONE, "backbone=timm", *words], "train"))
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_key_of_another_command_is_refused_with_that_commands_keys() -> None:
 
 
 def test_a_setting_of_another_answer_is_not_suggested_as_if_it_were_there() -> None:
-    said = message("data=drawn", "data.root=photos")
+    said = message("data=synthetic", "data.root=photos")
     assert "data.root" in said
     assert "Did you mean data.root" not in said
 
@@ -193,23 +193,23 @@ def test_the_words_in_python_are_those_of_the_shell() -> None:
 
 
 def test_a_plain_config_has_every_reference_resolved() -> None:
-    config = plain(compose("tuning.backbone_lr_scale=0.1", "name=pets"))
+    config = to_plain_dict(compose("tuning.backbone_lr_scale=0.1", "name=pets"))
     assert config["tuning"]["rules"][0]["lr_scale"] == 0.1
     assert config["output"].startswith("outputs/pets/20")
 
 
 def test_a_missing_value_or_a_loose_reference_is_a_config_error() -> None:
     with pytest.raises(ConfigError, match="Missing mandatory value"):
-        plain(OmegaConf.create({"a": "???"}))
+        to_plain_dict(OmegaConf.create({"a": "???"}))
     with pytest.raises(ConfigError, match="nowhere"):
-        plain(OmegaConf.create({"a": "${nowhere}"}))
+        to_plain_dict(OmegaConf.create({"a": "${nowhere}"}))
 
 
 def test_the_data_folder_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert configure(["data.root=photos"], "train")["data"]["root"] == str(tmp_path.resolve() / "photos")
-    assert configure([compose("data.root=photos")], "train")["data"]["root"] == str(tmp_path.resolve() / "photos")
-    assert configure(["run=x"], "evaluate")["data"]["root"] is None
+    assert load_config(["data.root=photos"], "train")["data"]["root"] == str(tmp_path.resolve() / "photos")
+    assert load_config([compose("data.root=photos")], "train")["data"]["root"] == str(tmp_path.resolve() / "photos")
+    assert load_config(["run=x"], "evaluate")["data"]["root"] is None
 
 
 def test_a_required_key_is_asked_for() -> None:

@@ -12,7 +12,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from finetune.builders.checks.training import check
-from finetune.config.compose import COMMANDS, compose, config_folder, configure, plain
+from finetune.config.compose import COMMANDS, compose, config_folder, load_config, to_plain_dict
 
 CONF = config_folder()
 FILES = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml"))
@@ -65,9 +65,9 @@ def composed(file: Path) -> DictConfig:
     group, name = str(file.parent), file.stem
     if group == ".":
         return compose(command=name)
-    if name == "as_trained":
+    if name == "from_run":
         return compose(f"{group}={name}", command="evaluate")
-    drawn = ["data=drawn", "data.count=4"] if file in ANSWERS else []
+    drawn = ["data=synthetic", "data.count=4"] if file in ANSWERS else []
     named = ["backbone.name=resnet18"] if str(file) == "backbone/timm.yaml" else []
     return compose(f"{group}={name}", *drawn, *named)
 
@@ -76,7 +76,7 @@ def composed(file: Path) -> DictConfig:
 @pytest.mark.parametrize("file", [file for file in FILES if file.parent.name != "hydra"], ids=str)
 def test_every_file_composes(file: Path) -> None:
     config = composed(file)
-    plain(config)
+    to_plain_dict(config)
     group = "callbacks" if str(file.parent) == "average" else str(file.parent)  # averages are callbacks
     place = config if group in (".", "experiment") else config[group]
     got = OmegaConf.to_container(place)
@@ -90,7 +90,7 @@ def test_every_file_composes(file: Path) -> None:
 
 @pytest.mark.parametrize("file", ANSWERS, ids=str)
 def test_every_answer_passes_the_check_before_a_training(file: Path) -> None:
-    check(configure([composed(file)], "train"))
+    check(load_config([composed(file)], "train"))
 
 
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=str)

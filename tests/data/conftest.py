@@ -12,7 +12,7 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Save an array (or an image of one grey value) below tmp_path and return its path."""
+    """Save an array (or an image of one gray value) below tmp_path and return its path."""
 
     def save(name: str, pixels: np.ndarray | int = 0, size: tuple[int, int] = (8, 10), **options: object) -> Path:
         path = tmp_path / name

@@ -3,45 +3,50 @@ import colorsys
 import pytest
 import torch
 
-from finetune.data.color_jitter import Colour
+from finetune.data.color_jitter import ColorJitter
 
 PICTURE = torch.rand(3, 7, 9, generator=torch.Generator().manual_seed(0)) * 255
 
 
-def grey(image: torch.Tensor) -> torch.Tensor:
+def gray(image: torch.Tensor) -> torch.Tensor:
     return 0.299 * image[0] + 0.587 * image[1] + 0.114 * image[2]
 
 
 def test_nothing_changes_nothing():
-    assert torch.equal(Colour()(PICTURE), PICTURE)
+    assert torch.equal(ColorJitter()(PICTURE), PICTURE)
 
 
 def test_each_part_is_its_textbook_formula():
-    assert torch.allclose(Colour(brightness=1.3)(PICTURE), 1.3 * PICTURE)
-    mean = grey(PICTURE).mean()
-    assert torch.allclose(Colour(contrast=0.6)(PICTURE), 0.6 * PICTURE + 0.4 * mean, atol=1e-2)
-    own = grey(PICTURE)
-    assert torch.allclose(Colour(saturation=0.3)(PICTURE), 0.3 * PICTURE + 0.7 * own, atol=1e-2)
+    assert torch.allclose(ColorJitter(brightness=1.3)(PICTURE), 1.3 * PICTURE)
+    mean = gray(PICTURE).mean()
+    assert torch.allclose(ColorJitter(contrast=0.6)(PICTURE), 0.6 * PICTURE + 0.4 * mean, atol=1e-2)
+    own = gray(PICTURE)
+    assert torch.allclose(ColorJitter(saturation=0.3)(PICTURE), 0.3 * PICTURE + 0.7 * own, atol=1e-2)
 
 
 def test_all_together_are_the_parts_one_after_the_other():
-    whole = Colour(0.8, 1.2, 0.7, 0.1)(PICTURE)
+    whole = ColorJitter(0.8, 1.2, 0.7, 0.1)(PICTURE)
     steps = PICTURE
-    for step in (Colour(brightness=0.8), Colour(contrast=1.2), Colour(saturation=0.7), Colour(hue=0.1)):
+    for step in (
+        ColorJitter(brightness=0.8),
+        ColorJitter(contrast=1.2),
+        ColorJitter(saturation=0.7),
+        ColorJitter(hue=0.1),
+    ):
         steps = step(steps)
     assert torch.allclose(whole, steps, atol=0.05)
 
 
-def test_hue_keeps_grey_and_comes_back_after_a_full_circle():
-    third = Colour(hue=1 / 3)
-    assert torch.allclose(grey(third(PICTURE)), grey(PICTURE), atol=0.05)
+def test_hue_keeps_gray_and_comes_back_after_a_full_circle():
+    third = ColorJitter(hue=1 / 3)
+    assert torch.allclose(gray(third(PICTURE)), gray(PICTURE), atol=0.05)
     assert torch.allclose(third(third(third(PICTURE))), PICTURE, atol=0.1)
 
 
 @pytest.mark.parametrize("hue", [0.1, -0.1])
 def test_hue_turns_the_same_way_as_hsv(hue):
     red = torch.tensor([200.0, 60.0, 60.0]).view(3, 1, 1)
-    ours = Colour(hue=hue)(red).flatten().div(255).clamp(0, 1).tolist()
+    ours = ColorJitter(hue=hue)(red).flatten().div(255).clamp(0, 1).tolist()
     start, end = colorsys.rgb_to_hsv(200 / 255, 60 / 255, 60 / 255)[0], colorsys.rgb_to_hsv(*ours)[0]
     turned = (end - start + 0.5) % 1 - 0.5
     assert turned == pytest.approx(hue, abs=0.06)
@@ -51,4 +56,4 @@ def test_hue_turns_the_same_way_as_hsv(hue):
 def test_other_channels_get_brightness_and_contrast_only(channels):
     picture = torch.rand(channels, 4, 4) * 255
     expected = 0.5 * (2 * picture) + 0.5 * (2 * picture).mean()
-    assert torch.allclose(Colour(2.0, 0.5, 0.1, 0.3)(picture), expected, atol=1e-2)
+    assert torch.allclose(ColorJitter(2.0, 0.5, 0.1, 0.3)(picture), expected, atol=1e-2)

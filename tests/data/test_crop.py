@@ -6,7 +6,7 @@ from torch.nn.functional import avg_pool2d
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from finetune.data.crop import View
+from finetune.data.crop import CropTransform
 
 
 def blobs(height: int = 48, width: int = 64) -> Tensor:
@@ -26,7 +26,7 @@ def halves(height: int = 48, width: int = 64) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize(("angle", "scale"), [(10, 1.0), (-35, 1.0), (17, 1.5), (90, 1.25)])
 def test_a_turned_view_is_torchvisions_affine(angle, scale):
     image, mask = blobs().float(), halves()[1]
-    view = View((48, 64), (48, 64), scale=scale, angle=angle)
+    view = CropTransform((48, 64), (48, 64), scale=scale, angle=angle)
     arguments = {"angle": -angle, "translate": [0, 0], "scale": scale, "shear": [0.0, 0.0]}
     ours, theirs = view.image(image.byte()), F.affine(image, interpolation=InterpolationMode.BILINEAR, **arguments)
     covered = F.affine(torch.ones(1, 48, 64), **arguments)[0] == 1
@@ -40,7 +40,7 @@ def test_a_turned_view_is_torchvisions_affine(angle, scale):
 @pytest.mark.parametrize("position", [(0.0, 0.0), (1.0, 0.0), (0.5, 1.0)])
 def test_an_unscaled_view_copies_pixels(position):
     image, mask = blobs(), halves()[1]
-    view = View((48, 64), (20, 24), position=position)
+    view = CropTransform((48, 64), (20, 24), position=position)
     top, left = round(position[0] * 28), round(position[1] * 40)
     assert torch.equal(view.image(image), image[:, top : top + 20, left : left + 24])
     assert torch.equal(view.mask(mask), mask[top : top + 20, left : left + 24])
@@ -51,23 +51,23 @@ def test_a_scaled_view_is_a_crop_of_the_resized_picture(scale):
     image, mask = halves()
     size = [round(48 * scale), round(64 * scale)]
     crop = (min(16, size[0]), min(20, size[1]))
-    view = View((48, 64), crop, scale=scale, position=(0.3, 0.8))
+    view = CropTransform((48, 64), crop, scale=scale, position=(0.3, 0.8))
     top, left = round(0.3 * (size[0] - crop[0])), round(0.8 * (size[1] - crop[1]))
     cut = slice(top, top + crop[0]), slice(left, left + crop[1])
     theirs = F.resize(blobs(), size, antialias=True)[:, cut[0], cut[1]]
     assert (view.image(blobs()).int() - theirs.int()).abs().float().mean() < 8  # at most a source pixel apart
     nearest = F.resize(mask[None], size, interpolation=InterpolationMode.NEAREST_EXACT)[0][cut]
     assert (view.mask(mask) == nearest).float().mean() > 0.9
-    whole = View((48, 64), (size[0], size[1]), scale=scale)
+    whole = CropTransform((48, 64), (size[0], size[1]), scale=scale)
     assert torch.equal(whole.image(image), F.resize(image, size, antialias=True))
     everything = F.resize(mask[None], size, interpolation=InterpolationMode.NEAREST_EXACT)[0]
     assert torch.equal(whole.mask(mask), everything)
 
 
 @pytest.mark.parametrize("angle", [0.0, 25.0])
-def test_what_is_not_covered_is_ignored_and_gets_the_mean_colour(angle):
+def test_what_is_not_covered_is_ignored_and_gets_the_mean_color(angle):
     image = torch.stack([torch.full((10, 10), value, dtype=torch.uint8) for value in (10, 20, 200)])
-    view = View((10, 10), (30, 40), angle=angle, position=(0.5, 0.5))
+    view = CropTransform((10, 10), (30, 40), angle=angle, position=(0.5, 0.5))
     mask = view.mask(torch.ones(10, 10, dtype=torch.uint8), ignore_index=255)
     assert set(mask.unique().tolist()) == {1, 255}
     assert (mask == 1).sum().item() == pytest.approx(100, abs=6)
@@ -80,7 +80,7 @@ def test_what_is_not_covered_is_ignored_and_gets_the_mean_colour(angle):
 @pytest.mark.parametrize("position", [(0.0, 0.0), (0.6, 0.2), (1.0, 1.0)])
 def test_image_and_mask_stay_together(scale, angle, position):
     image, mask = halves()
-    view = View((48, 64), (40, 40), scale, angle, position)
+    view = CropTransform((48, 64), (40, 40), scale, angle, position)
     seen, label = view.image(image)[0].float(), view.mask(mask)
     known = label != 255
     assert known.float().mean() > 0.3
@@ -93,7 +93,7 @@ def test_image_and_mask_stay_together(scale, angle, position):
 def test_the_box_holds_all_the_crop_sees():
     # the same view of a picture embedded in a large frame of another value must not change where it was covered
     image, _ = halves(200, 300)
-    view = View((200, 300), (32, 32), scale=1.7, angle=30, position=(0.4, 0.6))
+    view = CropTransform((200, 300), (32, 32), scale=1.7, angle=30, position=(0.4, 0.6))
     (top, bottom), (left, right) = view._box
     assert (bottom - top) * (right - left) < 0.05 * 200 * 300
     poisoned = torch.full_like(image, 255)
@@ -107,7 +107,7 @@ def test_the_box_holds_all_the_crop_sees():
 def test_any_size_and_number_of_channels_works(channels, size):
     for angle in (0.0, 45.0):
         for scale in (0.01, 0.5, 2.0):
-            view = View(size, (16, 12), scale, angle, (0.9, 0.1))
+            view = CropTransform(size, (16, 12), scale, angle, (0.9, 0.1))
             assert view.image(torch.zeros(channels, *size, dtype=torch.uint8)).shape == (channels, 16, 12)
             assert view.mask(torch.zeros(size, dtype=torch.uint8)).shape == (16, 12)
 
@@ -115,5 +115,5 @@ def test_any_size_and_number_of_channels_works(channels, size):
 def test_shrinking_averages_instead_of_skipping():
     checks = torch.from_numpy(np.indices((64, 64)).sum(0) % 2 * 200).byte()[None]
     for angle in (0.0, 5.0):
-        small = View((64, 64), (16, 16), scale=0.25, angle=angle).image(checks).float()
+        small = CropTransform((64, 64), (16, 16), scale=0.25, angle=angle).image(checks).float()
         assert (small[:, 3:-3, 3:-3] - 100).abs().max() < 15

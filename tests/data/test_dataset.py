@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from finetune.data.dataset import Key, SegmentationDataset, counted_generator
+from finetune.data.dataset import SampleKey, SegmentationDataset, counted_generator
 from finetune.data.decode import read_image, read_mask
 from finetune.data.records import DataError, Record
 from finetune.data.sampler import TrainSampler
@@ -33,7 +33,7 @@ def test_items_are_the_decoded_files(records):
 
 def test_a_sample_is_a_function_of_seed_epoch_and_index(records):
     def sample(epoch: int, seed: int = 0) -> torch.Tensor:
-        return SegmentationDataset(records, transform=Augment(16), seed=seed)[Key(epoch, 2)]["image"]
+        return SegmentationDataset(records, transform=Augment(16), seed=seed)[SampleKey(epoch, 2)]["image"]
 
     assert torch.equal(sample(3), sample(3))
     assert not torch.equal(sample(3), sample(4))

@@ -39,7 +39,7 @@ def test_every_mode_comes_out_with_the_asked_channels(tmp_path, channels):
         read_image(tmp_path / "L.png", 2)
 
 
-def test_sixteen_bit_grey_is_scaled_and_not_clipped(tmp_path):
+def test_sixteen_bit_gray_is_scaled_and_not_clipped(tmp_path):
     values = np.array([[0, 257, 128 * 257], [300, 40000, 65535]], dtype=np.uint16)
     Image.fromarray(values).save(tmp_path / "deep.png")
     expected = np.round(values / 65535 * 255).astype(np.uint8)
@@ -158,9 +158,9 @@ def test_a_mask_of_many_strange_values_is_told_shortly(tmp_path):
     assert len(str(error.value)) < 500
 
 
-def test_grey_saved_as_colour_is_read_and_real_colour_is_not(write):
-    grey = np.repeat(ramp()[..., None], 3, axis=2)
-    assert np.array_equal(read_mask(write("g.png", grey)).numpy(), ramp())
-    grey[0, 0, 1] = 9
-    with pytest.raises(DataError, match="colour picture"):
-        read_mask(write("c.png", grey))
+def test_gray_saved_as_color_is_read_and_real_color_is_not(write):
+    gray = np.repeat(ramp()[..., None], 3, axis=2)
+    assert np.array_equal(read_mask(write("g.png", gray)).numpy(), ramp())
+    gray[0, 0, 1] = 9
+    with pytest.raises(DataError, match="color picture"):
+        read_mask(write("c.png", gray))

@@ -6,24 +6,24 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from finetune.data.dataset import Key
+from finetune.data.dataset import SampleKey
 from finetune.data.module import SegmentationData, collate, collate_by_size
 from finetune.data.records import DataError
-from finetune.data.synthetic import DrawnDataset
+from finetune.data.synthetic import SyntheticDataset
 from finetune.data.transforms import Augment
 
 
-class Sizes(DrawnDataset):
+class Sizes(SyntheticDataset):
     """Pictures of two sizes, taking turns."""
 
     def __getitem__(self, key):
-        index = key.index if isinstance(key, Key) else key
+        index = key.index if isinstance(key, SampleKey) else key
         self.size = (32, 48) if index % 2 else (40, 40)
         return super().__getitem__(key)
 
 
 def data(train: int = 10, val: int = 5, rank: int = 0, world_size: int = 1, **options: object) -> SegmentationData:
-    module = SegmentationData(DrawnDataset(train, 32), Sizes(val, split="val"), **options)
+    module = SegmentationData(SyntheticDataset(train, 32), Sizes(val, split="val"), **options)
     connector = SimpleNamespace(use_distributed_sampler=False)
     module.trainer = SimpleNamespace(global_rank=rank, world_size=world_size, _accelerator_connector=connector)
     return module
@@ -113,8 +113,8 @@ def quick_trainer(**options: object) -> pl.Trainer:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_lightning_gets_the_samples_of_each_epoch_whatever_the_workers(workers):
-    train = DrawnDataset(6, 48, transform=Augment(32, rotation=10))
-    module = SegmentationData(train, DrawnDataset(3, 32, split="val"), batch_size=3, num_workers=workers, seed=4)
+    train = SyntheticDataset(6, 48, transform=Augment(32, rotation=10))
+    module = SegmentationData(train, SyntheticDataset(3, 32, split="val"), batch_size=3, num_workers=workers, seed=4)
     model = Recorder()
     quick_trainer(max_epochs=2).fit(model, module)
     expected = []

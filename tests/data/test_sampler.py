@@ -1,7 +1,7 @@
 import pytest
 from torch.utils.data import BatchSampler
 
-from finetune.data.dataset import Key
+from finetune.data.dataset import SampleKey
 from finetune.data.sampler import EvaluationSampler, TrainSampler
 
 
@@ -23,7 +23,7 @@ def test_order_is_a_function_of_seed_and_epoch():
     assert {key.epoch for key in sampler} == {1}
 
 
-def test_neighbouring_seeds_and_epochs_do_not_share_an_order():
+def test_neighboring_seeds_and_epochs_do_not_share_an_order():
     shifted = TrainSampler(50, seed=0)
     shifted.set_epoch(1)
     assert indices(shifted) != indices(TrainSampler(50, seed=1))
@@ -53,7 +53,7 @@ def test_start_skips_once():
 
 
 def test_without_shuffle_the_order_is_that_of_the_dataset():
-    assert list(TrainSampler(4, rank=1, world_size=2, shuffle=False)) == [Key(0, 1), Key(0, 3)]
+    assert list(TrainSampler(4, rank=1, world_size=2, shuffle=False)) == [SampleKey(0, 1), SampleKey(0, 3)]
 
 
 @pytest.mark.parametrize(("length", "world_size"), [(10, 1), (10, 3), (2, 4)])

@@ -8,14 +8,14 @@ from finetune.data.transforms import Augment, gaussian_blur
 
 IMAGE, MASK = draw((70, 90))
 STRONG = {"rotation": 10.0, "brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.05, "blur": 0.5}
-COLOURS = torch.tensor([[20, 20, 20], [250, 30, 30], [30, 250, 30], [30, 30, 250], [220, 220, 20], [200, 20, 220]])
+COLORS = torch.tensor([[20, 20, 20], [250, 30, 30], [30, 250, 30], [30, 30, 250], [220, 220, 20], [200, 20, 220]])
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_no_randomness_is_the_centre_crop():
+def test_no_randomness_is_the_center_crop():
     augment = Augment((32, 40), scale=(1, 1), flip=0, shift=0)
     for seed in range(5):
         image, mask = augment(IMAGE, MASK, generator(seed))
@@ -51,10 +51,10 @@ def test_flips_are_flips_and_come_as_often_as_asked():
 
 @pytest.mark.parametrize("seed", range(12))
 def test_image_and_mask_stay_together_through_everything(seed):
-    picture = COLOURS[MASK.long()].permute(2, 0, 1).byte()  # the picture is its mask in colours
+    picture = COLORS[MASK.long()].permute(2, 0, 1).byte()  # the picture is its mask in colors
     augment = Augment(64, scale=(0.7, 2.0), rotation=20, vertical_flip=0.5, brightness=0.1, contrast=0.1, hue=0.02)
     image, mask = augment(picture, MASK, generator(seed))
-    distance = torch.cdist(image.flatten(1).T.float(), COLOURS.float())
+    distance = torch.cdist(image.flatten(1).T.float(), COLORS.float())
     known = (mask != 255).flatten()
     agree = distance.argmin(1)[known] == mask.flatten()[known]
     assert known.any()
@@ -78,10 +78,10 @@ def test_every_setting_draws_as_many_numbers():
     assert len(after) == 1
 
 
-def test_switching_colour_on_leaves_the_geometry_alone():
-    plain, coloured = Augment(48, rotation=10), Augment(48, **STRONG)
+def test_switching_color_on_leaves_the_geometry_alone():
+    plain, colored = Augment(48, rotation=10), Augment(48, **STRONG)
     for seed in range(5):
-        assert torch.equal(plain(IMAGE, MASK, generator(seed))[1], coloured(IMAGE, MASK, generator(seed))[1])
+        assert torch.equal(plain(IMAGE, MASK, generator(seed))[1], colored(IMAGE, MASK, generator(seed))[1])
 
 
 def test_the_global_generator_is_not_touched():

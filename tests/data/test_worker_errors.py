@@ -15,9 +15,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from finetune.data import DataError, DrawnDataset, Key, SegmentationDataset, TrainSampler, folder_records
+from finetune.data import DataError, SampleKey, SegmentationDataset, SyntheticDataset, TrainSampler, folder_records
 from finetune.data.module import SegmentationData
-from finetune.data.worker_errors import REASONS, WatchedLoader
+from finetune.data.worker_errors import REASONS, TrackedDataLoader
 from tests.samples import draw_folder
 from tests.tasks.tiny_run import tiny_task, tiny_trainer
 
@@ -40,15 +40,15 @@ class Unsendable(Exception):
         super().__init__(f"{first} and {second}")
 
 
-class Fails(DrawnDataset):
+class Fails(SyntheticDataset):
     """Does something else instead of drawing one of its pictures."""
 
     def __init__(self, action: Any, count: int = 8) -> None:
         super().__init__(count, 32)
         self.action = action
 
-    def __getitem__(self, key: int | Key) -> Any:
-        if (key.index if isinstance(key, Key) else key) == FATAL:
+    def __getitem__(self, key: int | SampleKey) -> Any:
+        if (key.index if isinstance(key, SampleKey) else key) == FATAL:
             self.action()
         return super().__getitem__(key)
 
@@ -127,7 +127,7 @@ def test_an_error_that_cannot_be_sent_keeps_its_words() -> None:
 
 
 def test_images_that_make_no_batch_say_the_same_with_and_without_workers() -> None:
-    class Sizes(DrawnDataset):
+    class Sizes(SyntheticDataset):
         def __getitem__(self, key: Any) -> Any:
             self.size = 32 + key.index % 2
             return super().__getitem__(key)
@@ -141,7 +141,7 @@ def test_images_that_make_no_batch_say_the_same_with_and_without_workers() -> No
 def test_a_killed_worker_is_told_with_the_file_it_was_reading(tmp_path: Path, split: str) -> None:
     class Dies(SegmentationDataset):
         def __getitem__(self, key: Any) -> Any:
-            if (key.index if isinstance(key, Key) else key) == FATAL:
+            if (key.index if isinstance(key, SampleKey) else key) == FATAL:
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().__getitem__(key)
 
@@ -166,8 +166,8 @@ def test_a_worker_that_leaves_is_told_with_its_code() -> None:
 
 
 def test_a_worker_that_dies_between_two_epochs_is_told_with_what_it_read_last() -> None:
-    again = loader(DrawnDataset(4, 32), "val")
-    assert isinstance(again, WatchedLoader)
+    again = loader(SyntheticDataset(4, 32), "val")
+    assert isinstance(again, TrackedDataLoader)
     assert len(list(again)) == 2
     first = int(again.dataset.notes[0, 0])  # type: ignore[attr-defined]  # of the worker that had the first batch
     (worker,) = [each for each in again._workers if each.pid == first]
@@ -176,8 +176,8 @@ def test_a_worker_that_dies_between_two_epochs_is_told_with_what_it_read_last() 
 
 
 def test_a_batch_that_a_dead_worker_cannot_hand_over_is_told_as_its_death() -> None:
-    again = loader(DrawnDataset(4, 32), "val")
-    assert isinstance(again, WatchedLoader)
+    again = loader(SyntheticDataset(4, 32), "val")
+    assert isinstance(again, TrackedDataLoader)
     list(again)
 
     def reset() -> Any:
@@ -195,8 +195,8 @@ def test_a_batch_that_a_dead_worker_cannot_hand_over_is_told_as_its_death() -> N
 
 
 def test_torchs_signal_of_a_death_may_come_while_it_is_being_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    again = loader(DrawnDataset(4, 32), "val")
-    assert isinstance(again, WatchedLoader)
+    again = loader(SyntheticDataset(4, 32), "val")
+    assert isinstance(again, TrackedDataLoader)
     list(again)
     pid = again._workers[1].pid
 
@@ -213,8 +213,8 @@ def test_torchs_signal_of_a_death_may_come_while_it_is_being_looked_for(monkeypa
 
 
 def test_a_death_whose_cause_got_lost_is_told_all_the_same() -> None:
-    again = loader(DrawnDataset(4, 32), "val")
-    assert isinstance(again, WatchedLoader)
+    again = loader(SyntheticDataset(4, 32), "val")
+    assert isinstance(again, TrackedDataLoader)
     list(again)
     worker = again._workers[0]
     with contextlib.suppress(RuntimeError):
@@ -222,18 +222,18 @@ def test_a_death_whose_cause_got_lost_is_told_all_the_same() -> None:
         os.waitpid(worker.pid or 0, 0)  # as when torch's signal comes before the answer can be noted
     assert worker.exitcode is None
     error = RuntimeError(f"DataLoader worker (pid {worker.pid}) is killed by signal: Killed. ")
-    again.explain(error)
+    again.describe_worker_death(error)
     assert f"worker {worker.pid} was ended by SIGKILL after it read picture " in str(error)
     error = RuntimeError(f"DataLoader worker (pid(s) 1, {worker.pid}) exited unexpectedly")
-    again.explain(error)
+    again.describe_worker_death(error)
     assert f"worker {worker.pid} died after it read picture " in str(error)
 
 
 def test_a_death_that_comes_while_workers_are_still_being_started_is_told_with_its_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    again = loader(DrawnDataset(4, 32), "val")
-    assert isinstance(again, WatchedLoader)
+    again = loader(SyntheticDataset(4, 32), "val")
+    assert isinstance(again, TrackedDataLoader)
     list(again)
     pids = [worker.pid for worker in again._workers]
     again._workers = ()  # as before they are known
@@ -262,14 +262,14 @@ class KillsAWorker(type(tiny_task())):  # type: ignore[misc]
 def test_a_worker_that_dies_during_a_step_is_told_too() -> None:
     task = tiny_task()
     task.__class__ = KillsAWorker
-    data = SegmentationData(DrawnDataset(8, 32), DrawnDataset(2, 32, split="val"), batch_size=2, num_workers=2)
+    data = SegmentationData(SyntheticDataset(8, 32), SyntheticDataset(2, 32, split="val"), batch_size=2, num_workers=2)
     with pytest.raises(RuntimeError, match=r"loading worker \d+ was ended by SIGKILL (after|while) it read picture \d"):
         tiny_trainer(limit_val_batches=0).fit(task, datamodule=data)
 
 
 def test_an_error_of_another_kind_stays_as_it_is() -> None:
     watched = loader(Fails(Ends(signal.SIGKILL)), "val")
-    assert isinstance(watched, WatchedLoader)
+    assert isinstance(watched, TrackedDataLoader)
     error_of(watched)
     for other in (
         RuntimeError("shapes do not match"),
@@ -277,14 +277,14 @@ def test_an_error_of_another_kind_stays_as_it_is() -> None:
         RuntimeError("DataLoader worker (pid 1)"),
     ):
         before = str(other)
-        watched.explain(other)
+        watched.describe_worker_death(other)
         assert str(other) == before
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_what_is_loaded_does_not_change(split: str, workers: int) -> None:
-    dataset = DrawnDataset(7, 32)
+    dataset = SyntheticDataset(7, 32)
     made = loader(dataset, split, workers)
     assert isinstance(made, DataLoader)
     assert isinstance(made.sampler, TrainSampler) == (split == "train")
@@ -301,19 +301,21 @@ def test_what_is_loaded_does_not_change(split: str, workers: int) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_lightning_can_make_the_loaders_anew(workers: int) -> None:
-    data = SegmentationData(DrawnDataset(8, 32), DrawnDataset(2, 32, split="val"), batch_size=2, num_workers=workers)
+    data = SegmentationData(
+        SyntheticDataset(8, 32), SyntheticDataset(2, 32, split="val"), batch_size=2, num_workers=workers
+    )
     trainer = tiny_trainer(overfit_batches=2, max_epochs=2)
     trainer.fit(tiny_task(), datamodule=data)
-    assert isinstance(trainer.train_dataloader, WatchedLoader)
+    assert isinstance(trainer.train_dataloader, TrackedDataLoader)
     assert trainer.global_step == 4
-    data = SegmentationData(Fails(Raises(OSError("plain"))), DrawnDataset(2, 32), batch_size=2, num_workers=workers)
+    data = SegmentationData(Fails(Raises(OSError("plain"))), SyntheticDataset(2, 32), batch_size=2, num_workers=workers)
     with pytest.raises(OSError, match=r"^plain\nwhile reading picture 5$"):
         tiny_trainer(overfit_batches=1.0).fit(tiny_task(), datamodule=data)
 
 
 def test_a_worker_ends_by_its_parent_and_not_by_signals_to_all_processes() -> None:
-    again = loader(DrawnDataset(4, 32), "val")
-    assert isinstance(again, WatchedLoader)
+    again = loader(SyntheticDataset(4, 32), "val")
+    assert isinstance(again, TrackedDataLoader)
     list(again)
     for name in ("TERM", "INT", "USR1"):
         for worker in again._workers:

@@ -67,7 +67,7 @@ def test_a_missing_folder(refused: Refuses) -> None:
 def test_no_folder_at_all(refused: Refuses) -> None:
     said = refused("train", *TINY, CLASSES)
     assert "data.root is not set" in said
-    assert "data=drawn" in said
+    assert "data=synthetic" in said
 
 
 def test_an_empty_folder(refused: Refuses, tmp_path: Path) -> None:
@@ -160,12 +160,12 @@ def test_the_setting_that_is_offered_for_black_and_white_masks_trains(refused: R
     assert exit_code("train", *TINY, f"data.root={root}", "data.classes=2", "data.mask_values=[0,255]") == 0
 
 
-def test_a_colour_picture_as_mask(refused: Refuses, tmp_path: Path) -> None:
+def test_a_color_picture_as_mask(refused: Refuses, tmp_path: Path) -> None:
     root = draw_folder(tmp_path / "photos")
     (root / "masks" / "photo_01.png").write_bytes((root / "images" / "photo_01.png").read_bytes())
     said = refused("train", *on_folder(root))
     assert "photo_01.png" in said
-    assert "colour" in said
+    assert "color" in said
 
 
 def test_classes_that_are_not_set(refused: Refuses, tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_all_mistakes_at_once(refused: Refuses) -> None:
         ("+backbone.options.pretrained=true", "pretrained"),
         ("backbone.weights=nowhere.pth", "nowhere.pth"),
         ("backbone.weights=package:nothing", "nothing"),
-        ("tuning.rules=[{match: nothing_like_it, lr_lowest: 0.1},{match: .}]", "nothing_like_it"),
+        ("tuning.rules=[{match: nothing_like_it, lowest_lr_scale: 0.1},{match: .}]", "nothing_like_it"),
         ("auxiliary.channels=64", "auxiliary.channels=64 has no effect"),
         ("+auxiliary.depth=3", "auxiliary.depth=3 has no effect"),
         ("auxiliary.level=9", "auxiliary.level=9: expected 2 or 3 or 4 or 5"),
@@ -309,13 +309,13 @@ DEEPLAB = [word for word in TINY if not word.startswith("head")] + ["head=deepla
 
 
 def test_a_batch_of_one_under_batch_norm(refused: Refuses) -> None:
-    said = refused("train", *DEEPLAB, "data=drawn", "data.size=32", "data.batch_size=1")
+    said = refused("train", *DEEPLAB, "data=synthetic", "data.size=32", "data.batch_size=1")
     assert "data.batch_size=2" in said
     assert "batch norm" in said
 
 
 def test_one_training_image_under_batch_norm(refused: Refuses) -> None:
-    said = refused("train", *DEEPLAB, "data=drawn", "data.size=32", "data.count=1")
+    said = refused("train", *DEEPLAB, "data=synthetic", "data.size=32", "data.count=1")
     assert "batch norm" in said
     assert "Add images" in said
 

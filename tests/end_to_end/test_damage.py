@@ -11,13 +11,13 @@ import torch
 import yaml
 
 import finetune
-from finetune.checkpoints.checkpoint_io import link, whole_beside, write
+from finetune.checkpoints.checkpoint_io import link, next_intact_checkpoint, write
 from finetune.checkpoints.saved_model import ModelError, load_model
 from finetune.commands import train as run
 from finetune.config.errors import ConfigError
 from finetune.io.safe_files import FileError
 from finetune.models import Segmenter
-from finetune.runs.resume import find, unfinished
+from finetune.runs.resume import find_resume_point, newest_unfinished_run
 from tests.samples import MODEL
 
 STATE: dict[str, Any] = {"made_by": {}, "model_config": {}, "SegmentationData": {}, "loops": {}, "x": torch.ones(500)}
@@ -47,7 +47,7 @@ def run_of(folder: Path, best: int = 0) -> Path:
 
 
 def chosen(folder: Path) -> str:
-    found = find({"resume": str(folder), "name": "mine", "output": "new"}, [])
+    found = find_resume_point({"resume": str(folder), "name": "mine", "output": "new"}, [])
     assert found is not None
     return found.checkpoint.name
 
@@ -57,7 +57,7 @@ def test_the_file_to_take_instead_is_the_next_of_its_kind_that_is_whole(tmp_path
         write(STATE, tmp_path / f"{name}.ckpt")
     order = []
     best = tmp_path / "best.ckpt"
-    while (other := whole_beside(best)) is not None:
+    while (other := next_intact_checkpoint(best)) is not None:
         order.append(other.stem)
         flip(other)
     assert order == ["best_2", "best_3", "last", "last_2", "last_10"]
@@ -154,12 +154,12 @@ def test_a_training_does_not_end_with_a_best_checkpoint_that_was_damaged_meanwhi
     kept = run._best
     monkeypatch.setattr("finetune.commands.train._best", damaged)
     with pytest.raises(FileError, match=r"best\.ckpt' cannot be read: the checksum of its entry"):
-        finetune.train(*MODEL, "data=drawn", "data.count=4", "data.size=32", "trainer.max_epochs=1", "output=run")
+        finetune.train(*MODEL, "data=synthetic", "data.count=4", "data.size=32", "trainer.max_epochs=1", "output=run")
     assert not (folder / "run" / "model").exists()
 
 
 @pytest.mark.parametrize("harm", ["config", "link", "list"])
-def test_a_damaged_neighbour_is_passed_over_and_named(
+def test_a_damaged_neighbor_is_passed_over_and_named(
     harm: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder, other = run_of(tmp_path / "run"), run_of(tmp_path / "other")
@@ -169,5 +169,5 @@ def test_a_damaged_neighbour_is_passed_over_and_named(
         (other / "checkpoints" / "far").symlink_to("/etc/passwd")
     else:
         (other / "config.yaml").write_text("[1, 2]")
-    assert unfinished([other, folder], "mine") == folder
+    assert newest_unfinished_run([other, folder], "mine") == folder
     assert f"'{other}' is passed over: " in caplog.text

@@ -11,7 +11,7 @@ import torch
 import finetune
 from tests.samples import COMMAND, TINY, shell
 
-DISTRIBUTED = ("trainer.devices=2", "trainer.strategy=ddp", "trainer.max_epochs=2", "data=drawn", "data.size=32")
+DISTRIBUTED = ("trainer.devices=2", "trainer.strategy=ddp", "trainer.max_epochs=2", "data=synthetic", "data.size=32")
 
 
 def trained(folder: Path, *command: str) -> tuple[Path, str]:
@@ -55,7 +55,7 @@ def test_the_module_starts_its_second_process_too(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_of_two_processes_goes_on_with_one_and_says_what_is_not_exact(tmp_path: Path) -> None:
-    words = (*TINY, "data=drawn", "data.size=32", "data.count=12", "data.batch_size=2", "output=run")
+    words = (*TINY, "data=synthetic", "data.size=32", "data.count=12", "data.batch_size=2", "output=run")
     two = ("trainer.devices=2", "trainer.strategy=ddp", "trainer.max_epochs=1")
     assert shell(COMMAND, "train", *words, *two, cwd=tmp_path).returncode == 0
     one = ("trainer.devices=1", "trainer.strategy=auto", "trainer.max_epochs=2")

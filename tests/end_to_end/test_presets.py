@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from finetune.builders.task import assemble_task
-from finetune.config.compose import compose, plain
+from finetune.config.compose import compose, to_plain_dict
 from finetune.losses import SegmentationLoss
 from finetune.models import Segmenter
 from finetune.models.lora import ADAPTER
@@ -63,7 +63,7 @@ def rest(family: str) -> int:
 
 
 def task(family: str, *words: str) -> SemanticTask:
-    config = plain(compose(*words))
+    config = to_plain_dict(compose(*words))
     made = assemble_task(config, network(family, bool(config["tuning"]["lora"])), SegmentationLoss(), 255)
     check_timing(made.assigned, Timeline(EPOCHS))
     return made
@@ -90,7 +90,7 @@ def test_frozen_trains_decoder_and_head_only(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_head_then_full_thaws_the_backbone_at_once(family: str) -> None:
+def test_head_then_full_unfreezes_the_backbone_at_once(family: str) -> None:
     whole = sum(sizes(family)) + rest(family)
     assert counts(task(family, "tuning=head_then_full")) == {0: rest(family), 2: whole}
 
@@ -103,7 +103,7 @@ def test_partial_trains_the_topmost_stages(family: str, last: int) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_gradual_thaws_one_stage_after_another_from_the_top(family: str) -> None:
+def test_gradual_unfreezes_one_stage_after_another_from_the_top(family: str) -> None:
     stages = sizes(family)[::-1]
     expected, trained = {0: rest(family)}, rest(family)
     for rank, size in enumerate(stages):
@@ -147,7 +147,7 @@ def test_rates_fall_from_the_top_of_the_backbone_to_its_stem(family: str) -> Non
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_layer_decay_multiplies_from_block_to_block(family: str) -> None:
-    made = task(family, "tuning=layer_decay", "tuning.lr_decay=0.8")
+    made = task(family, "tuning=layer_decay", "tuning.layer_lr_decay=0.8")
     blocks = network(family).layer_groups(fine=True)
     rate = {name: group.lr for group in made.groups for name in group.parameters}
     for depth, names in enumerate(reversed(blocks)):
@@ -155,7 +155,7 @@ def test_layer_decay_multiplies_from_block_to_block(family: str) -> None:
 
 
 def test_two_presets_combine() -> None:
-    made = task("resnet18", "tuning=layer_decay", "tuning.unfreeze_at=2", "tuning.unfreeze_spread=8")
+    made = task("resnet18", "tuning=layer_decay", "tuning.unfreeze_at=2", "tuning.unfreeze_stagger=8")
     blocks = network("resnet18").layer_groups(fine=True)
     assert len(counts(made)) == len(blocks) + 1
     assert len({group.lr for group in made.groups}) == len(blocks)

@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 import pytest
 
 import finetune
-from finetune.checkpoints.checkpoint_io import damage, wait
+from finetune.checkpoints.checkpoint_io import find_corruption, wait
 from tests.runs.test_resume import same_weights
 from tests.samples import COMMAND, DRAWN, listing, shell
 
@@ -75,7 +75,7 @@ def test_what_was_saved_before_stays_good_and_goes_on_later(tmp_path: Path) -> N
     assert f"disk: the file system can only be read for '{run}" in done.stderr
     assert "saved: run/checkpoints/last.ckpt, 1 whole epochs" in done.stderr
     assert "go on: finetune train resume=run" in done.stderr
-    assert damage(last) is None
+    assert find_corruption(last) is None
     before = listing(run)
     for words in (("resume=run",), (*WORDS, "output=run", "resume=auto")):
         still = command(*words, "+callbacks.late=null", first=LOCK.format("run"), cwd=tmp_path)

@@ -18,14 +18,14 @@ import torch
 from safetensors.torch import save_file
 
 import finetune
-from finetune.checkpoints.checkpoint_io import damage
+from finetune.checkpoints.checkpoint_io import find_corruption
 from finetune.checkpoints.saved_model import ModelError, load_model, save_model
 from finetune.data import DataError, read_image, read_mask
 from finetune.io.safe_files import FileError, check_plain, read_tensors
 from finetune.models import Segmenter, WeightsError
 from finetune.models.weights import pretrained_arguments, read_file
 from finetune.profiling.memory import peak, reset_peak, resident
-from tests import hostile
+from tests.end_to_end import hostile
 
 TINY = "test_resnet.r160_in1k"
 MB = 2**20
@@ -238,7 +238,7 @@ def test_damage_is_looked_for_without_anything_being_unpacked(method: str, tmp_p
     assert path.stat().st_size < MB
     start = time.monotonic()
     with little_memory():
-        assert "is compressed, from 419,430,400 bytes" in str(damage(path))
+        assert "is compressed, from 419,430,400 bytes" in str(find_corruption(path))
     assert time.monotonic() - start < 1
 
 

@@ -23,11 +23,11 @@ from safetensors.torch import load_file
 from finetune.checkpoints import checkpoint_io as storage
 from tests.samples import MODEL, clean_environment
 
-# augmentation, dropout, an average of the weights, two thawings, a checkpoint after every step; as many of the best are
-# kept as there are validations, so that nothing later hides what a kill has left
+# augmentation, dropout, an average of the weights, two unfreezes, a checkpoint after every step; as many of the best
+# are kept as there are validations, so that nothing later hides what a kill has left
 WORDS = (
     *MODEL,
-    *("augment=strong", "augment.crop=32", "data=drawn", "data.count=16", "data.size=32", "head.dropout=0.2"),
+    *("augment=strong", "augment.crop=32", "data=synthetic", "data.count=16", "data.size=32", "head.dropout=0.2"),
     *("tuning=gradual", "tuning.unfreeze_at=1", "average=ema", "trainer.max_epochs=4", "trainer.accelerator=cpu"),
     *("checkpoint.every_n_steps=1", "checkpoint.keep_best=8", "+trainer.val_check_interval=0.5", "schedule=cosine"),
     *("callbacks.preview=null", "callbacks.early_stopping.patience=9"),

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from finetune.callbacks import Checkpoint, EarlyStopping, IoU, Tuning
-from finetune.data import Augment, DrawnDataset, Key
+from finetune.callbacks import ApplyTuningPlan, Checkpoint, EarlyStopping, IoU
+from finetune.data import Augment, SampleKey, SyntheticDataset
 from finetune.data.dataset import Sample
 from finetune.data.module import SegmentationData, collate_by_size
 from finetune.engine.ddp import average_statistics
@@ -43,7 +43,7 @@ class Mixed(Sizes):
     def __init__(self, count: int) -> None:
         super().__init__(count, split="val")
 
-    def __getitem__(self, key: int | Key) -> Sample:
+    def __getitem__(self, key: int | SampleKey) -> Sample:
         sample = super().__getitem__(key)
         mask, index = sample["mask"], sample["index"]
         mask = mask.masked_fill(mask == 4, 0)
@@ -81,7 +81,7 @@ def evaluations(options: dict[str, Any]) -> dict[tuple[int, int], Result]:
     trainer = tiny_trainer(counter, **options)
     found = {}
     for length, batch_size in product(LENGTHS, BATCH_SIZES):
-        data = SegmentationData(DrawnDataset(4, 32), Mixed(length), batch_size=batch_size)
+        data = SegmentationData(SyntheticDataset(4, 32), Mixed(length), batch_size=batch_size)
         found[length, batch_size] = evaluated(trainer, counter, task, datamodule=data)
     return found
 
@@ -99,7 +99,7 @@ class BatchScores(SemanticTask):
 
 def in_float32(options: dict[str, Any]) -> Result:
     counter = IoU(table=False)
-    data = SegmentationData(DrawnDataset(4, 32), Mixed(9), batch_size=4)
+    data = SegmentationData(SyntheticDataset(4, 32), Mixed(9), batch_size=4)
     return evaluated(tiny_trainer(counter, **options), counter, fixed_task().float(), datamodule=data)
 
 
@@ -117,7 +117,7 @@ def usual(options: dict[str, Any]) -> dict[int, Result]:
 def unpadded(options: dict[str, Any]) -> Result:
     """The usual scores without the padding: 5 images, one a batch, so that no rank is without."""
     counter = IoU(table=False)
-    data = SegmentationData(DrawnDataset(4, 32), Sizes(5, split="val"), batch_size=1)
+    data = SegmentationData(SyntheticDataset(4, 32), Sizes(5, split="val"), batch_size=1)
     return evaluated(tiny_trainer(counter, **options), counter, fixed_task(BatchScores), datamodule=data)
 
 
@@ -146,8 +146,8 @@ def training(options: dict[str, Any], folder: Path) -> Result:
     counter, stopping, checkpoint = IoU(table=False), EarlyStopping(patience=1), Checkpoint()
     notes = Notes(counter)
     options = {**options, "precision": "64-true", "max_epochs": EPOCHS, "enable_checkpointing": True}
-    trainer = tiny_trainer(Tuning(), counter, stopping, notes, checkpoint, **options, default_root_dir=folder)
-    pictures = DrawnDataset(16, 40, transform=Augment(32))
+    trainer = tiny_trainer(ApplyTuningPlan(), counter, stopping, notes, checkpoint, **options, default_root_dir=folder)
+    pictures = SyntheticDataset(16, 40, transform=Augment(32))
     trainer.fit(fixed_task(), datamodule=SegmentationData(pictures, Mixed(5), batch_size=2))
     decided = {"stopping": stopping.state_dict(), "epochs": trainer.current_epoch, "best": checkpoint.best}
     return {"seen": notes.seen, "last": logged(trainer), "decided": decided}

@@ -14,12 +14,12 @@ import torch
 from torch import distributed
 
 from finetune.builders.task import assemble_task
-from finetune.callbacks import Checkpoint, IoU, Preview, Tuning
+from finetune.callbacks import ApplyTuningPlan, Checkpoint, IoU, Preview
 from finetune.checkpoints.checkpoint_io import CheckpointFiles
-from finetune.config.compose import compose, plain
-from finetune.data import CLASS_NAMES, Augment, DrawnDataset
+from finetune.config.compose import compose, to_plain_dict
+from finetune.data import CLASS_NAMES, Augment, SyntheticDataset
 from finetune.data.module import SegmentationData
-from finetune.engine.fsdp import share, whole_model
+from finetune.engine.fsdp import full_model, local_shard
 from finetune.engine.fsdp_strategy import FullySharded
 from finetune.losses import SegmentationLoss
 from finetune.models import Segmenter
@@ -35,7 +35,7 @@ CLIPPED = {"gradient_clip_val": 0.5, "accumulate_grad_batches": 2}
 
 def task(*words: str, backbone: str = "test_convnext.r160_in1k", seed: int = 0) -> SemanticTask:
     """In float64, so that rounding hides no mistake; by hand, as Lightning's strategy refuses 64-true."""
-    config = plain(compose(*words))
+    config = to_plain_dict(compose(*words))
     torch.manual_seed(seed)
     small = {"pyramid_channels": 32, "segmentation_channels": 64, "dropout": 0.0}  # each rank drops its own
     model = Segmenter(backbone, "fpn", CLASS_NAMES, weights="none", head_options=small)
@@ -46,9 +46,11 @@ def fit(made: SemanticTask, ranks: int, *callbacks: pl.Callback, **options: Any)
     """The whole weights after a training, by this rank and the others if there are any."""
     data, resume = options.pop("data", two_ranks.data(ranks)), options.pop("resume", None)
     options |= {"devices": ranks, "strategy": FullySharded()} if ranks > 1 else {}
-    trainer = tiny_trainer(Tuning(), IoU(table=False), *callbacks, **{"max_epochs": two_ranks.EPOCHS, **options})
+    trainer = tiny_trainer(
+        ApplyTuningPlan(), IoU(table=False), *callbacks, **{"max_epochs": two_ranks.EPOCHS, **options}
+    )
     trainer.fit(made, datamodule=data, ckpt_path=resume, weights_only=True)
-    return {name: tensor.clone() for name, tensor in whole_model(made.model).state_dict().items()}
+    return {name: tensor.clone() for name, tensor in full_model(made.model).state_dict().items()}
 
 
 class Moved(pl.Callback):
@@ -59,12 +61,12 @@ class Moved(pl.Callback):
         self._before: dict[str, torch.Tensor] = {}
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self._before = {name: share(p).detach().clone() for name, p in pl_module.model.named_parameters()}
+        self._before = {name: local_shard(p).detach().clone() for name, p in pl_module.model.named_parameters()}
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        after = {name: share(p).detach() for name, p in pl_module.model.named_parameters()}
+        after = {name: local_shard(p).detach() for name, p in pl_module.model.named_parameters()}
         moved = [name for name, tensor in after.items() if not torch.equal(tensor, self._before[name])]
-        self.seen.append({"trains": list(pl_module.trainable()), "moved": moved})
+        self.seen.append({"train": list(pl_module.trainable()), "moved": moved})
 
 
 def preset(name: str) -> dict[str, Any]:
@@ -72,7 +74,7 @@ def preset(name: str) -> dict[str, Any]:
     made, moved = two_ranks.task(name).double(), Moved()
     state = fit(made, 2, moved)
     tunable = [parameter for name, parameter in made.model.named_parameters() if name in made.places]
-    held = [sum(share(p).numel() for p in tunable), sum(p.numel() for p in tunable)]
+    held = [sum(local_shard(p).numel() for p in tunable), sum(p.numel() for p in tunable)]
     return {"state": state, "moved": moved.seen, "held": held}
 
 
@@ -82,7 +84,7 @@ def limited(folder: Path) -> dict[str, torch.Tensor]:
 
 def uneven(folder: Path) -> dict[str, torch.Tensor]:
     """The second rank has no image to validate, the first one draws alone, and both validate within epochs too."""
-    data = SegmentationData(DrawnDataset(8, 32, 0), DrawnDataset(1, 32, 0, "val"), batch_size=2)
+    data = SegmentationData(SyntheticDataset(8, 32, 0), SyntheticDataset(1, 32, 0, "val"), batch_size=2)
     saving = {"enable_checkpointing": True, "default_root_dir": folder / "uneven"}
     return fit(task(*GRADUAL), 2, Preview(1), Checkpoint(), data=data, val_check_interval=0.5, **saving)
 
@@ -119,8 +121,8 @@ class CutOff(pl.Callback):
 
 def fit_inside(home: Path, workers: int, *callbacks: pl.Callback, **options: Any) -> dict[str, torch.Tensor]:
     """The weights after a training that saves every step, of images that are drawn anew in every epoch."""
-    pictures = DrawnDataset(17, 40, 0, transform=Augment(32, rotation=10))
-    data = SegmentationData(pictures, DrawnDataset(3, 32, 0, "val"), batch_size=2, num_workers=workers)
+    pictures = SyntheticDataset(17, 40, 0, transform=Augment(32, rotation=10))
+    data = SegmentationData(pictures, SyntheticDataset(3, 32, 0, "val"), batch_size=2, num_workers=workers)
     saving = {"enable_checkpointing": True, "plugins": CheckpointFiles(), "default_root_dir": home, "max_epochs": 3}
     return fit(task(*GRADUAL), 2, *callbacks, Checkpoint(every_n_steps=1), data=data, **saving, **options)
 
@@ -143,7 +145,7 @@ class Begun(pl.Callback):
     """Keeps the weights that a training begins with."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self.state = {name: tensor.clone() for name, tensor in whole_model(pl_module.model).state_dict().items()}
+        self.state = {name: tensor.clone() for name, tensor in full_model(pl_module.model).state_dict().items()}
 
 
 def apart(folder: Path) -> dict[str, Any]:

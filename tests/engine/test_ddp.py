@@ -1,4 +1,4 @@
-"""Two ranks against one process, through every preset and every moment at which something thaws."""
+"""Two ranks against one process, through every preset and every moment at which something unfreezes."""
 
 from types import SimpleNamespace
 from typing import Any

@@ -6,17 +6,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from finetune.engine.environment import circumstances, device_name
+from finetune.engine.environment import device_name, numerics_environment
 from finetune.runs.prepare import INEXACT
 from tests.tasks.tiny_run import tiny_data, tiny_task, tiny_trainer
 
 
 def test_a_checkpoint_notes_them_and_nothing_has_changed_for_who_goes_on_at_once(tmp_path: Path) -> None:
     trainer = tiny_trainer()
-    before = circumstances(trainer)
+    before = numerics_environment(trainer)
     trainer.fit(tiny_task(), datamodule=tiny_data())
     trainer.save_checkpoint(tmp_path / "a.ckpt", weights_only=False)
-    assert torch.load(tmp_path / "a.ckpt", weights_only=True)["made_by"] == before == circumstances(tiny_trainer())
+    assert (
+        torch.load(tmp_path / "a.ckpt", weights_only=True)["made_by"] == before == numerics_environment(tiny_trainer())
+    )
     assert before["accelerator"] == "cpu"
     assert before["threads"] == torch.get_num_threads()
     assert set(INEXACT) == set(before) - {"finetune"}
@@ -26,9 +28,9 @@ def test_ranks_that_are_to_be_launched_will_have_so_many_threads(monkeypatch: py
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)), raising=False)
-    assert circumstances(tiny_trainer(devices=2, strategy="ddp"))["threads"] == 4
+    assert numerics_environment(tiny_trainer(devices=2, strategy="ddp"))["threads"] == 4
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert circumstances(tiny_trainer(devices=2, strategy="ddp"))["threads"] == torch.get_num_threads()
+    assert numerics_environment(tiny_trainer(devices=2, strategy="ddp"))["threads"] == torch.get_num_threads()
 
 
 def test_the_processor_has_a_name() -> None:

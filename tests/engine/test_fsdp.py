@@ -12,9 +12,9 @@ from torch import nn
 import finetune
 from finetune.builders.checks.training import check
 from finetune.builders.trainer import build_trainer
-from finetune.config.compose import compose, plain
+from finetune.config.compose import compose, to_plain_dict
 from finetune.config.errors import ConfigError
-from finetune.engine.fsdp import shard, sharding_units, whole_model
+from finetune.engine.fsdp import full_model, shard, sharding_units
 from finetune.engine.fsdp_strategy import FullySharded
 from tests.end_to_end.test_distributed import written_matrix
 from tests.engine.sharded_ranks import CLIPPED, GRADUAL, LIMITED, fit, task
@@ -128,7 +128,7 @@ def test_ranks_begin_with_the_weights_of_the_first_and_end_with_one_batch_norm(m
 
 @pytest.mark.slow
 def test_the_command_leaves_a_model_with_the_scores_that_it_reports(tmp_path: Path) -> None:
-    words = ("trainer.strategy=fsdp2", "trainer.devices=2", "tuning=gradual", "data=drawn", "data.size=32")
+    words = ("trainer.strategy=fsdp2", "trainer.devices=2", "tuning=gradual", "data=synthetic", "data.size=32")
     done = shell(COMMAND, "train", *TINY, *words, "data.count=12", "trainer.max_epochs=2", "output=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "view tensor" not in done.stderr
@@ -166,7 +166,7 @@ def test_parameters_that_cannot_be_sharded_are_named() -> None:
 
 
 def test_settings_that_do_not_suit_sharding_are_refused_together() -> None:
-    words = ["trainer.precision=16-mixed", "optimizer.name=muon", "tuning.stall.restore_best=true"]
+    words = ["trainer.precision=16-mixed", "optimizer.name=muon", "tuning.plateau.restore_best=true"]
     also = ["average=ema", "+trainer.sync_batchnorm=true"]
     with pytest.raises(ConfigError) as refused:
         check(config("trainer.strategy=fsdp2", *words, *also))
@@ -185,7 +185,9 @@ def test_the_word_fsdp2_is_ours_and_all_others_are_lightnings(tmp_path: Path) ->
 
 
 def config(*words: str) -> dict[str, Any]:
-    return plain(compose(*TINY, "data=drawn", "data.size=32", "data.count=8", "trainer.precision=32-true", *words))
+    return to_plain_dict(
+        compose(*TINY, "data=synthetic", "data.size=32", "data.count=8", "trainer.precision=32-true", *words)
+    )
 
 
 def test_a_task_is_not_sharded_by_lightnings_own_strategy() -> None:
@@ -199,4 +201,4 @@ def test_a_task_is_not_sharded_by_lightnings_own_strategy() -> None:
 
 def test_a_model_with_all_its_weights_is_left_as_it_is() -> None:
     model = tiny_model()
-    assert whole_model(model) is model
+    assert full_model(model) is model

@@ -7,7 +7,7 @@ import time
 import pytest
 from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
 
-from finetune.engine.launcher import end_ranks, watch_no_longer
+from finetune.engine.launcher import end_ranks, stop_launcher_monitor
 from finetune.tasks import launched
 from tests.tasks.tiny_run import tiny_trainer
 
@@ -37,7 +37,7 @@ def test_lightnings_observer_no_longer_ends_all_when_one_has_ended(monkeypatch: 
     trainer.strategy.launcher.procs = [failed]
     observer = _ChildProcessObserver(1, trainer.strategy.launcher.procs)
     monkeypatch.setattr(observer, "_terminate_all", lambda: killed.append(1))
-    watch_no_longer(trainer)
+    stop_launcher_monitor(trainer)
     assert observer._run()  # it is through
     assert killed == []
     assert trainer.strategy.launcher.procs == [failed]

@@ -17,7 +17,7 @@ import lightning.pytorch as pl
 import pytest
 from lightning.pytorch.utilities import rank_zero_only
 
-from finetune.engine.loggers import MLflow, continued, identified
+from finetune.engine.loggers import MLflow, for_resumed_run, with_run_ids
 from tests.samples import DRAWN, clean_environment
 
 TENSORBOARD = {"_target_": "lightning.pytorch.loggers.TensorBoardLogger", "save_dir": "runs"}
@@ -27,26 +27,26 @@ Points = list[tuple[int, float]]
 
 
 def test_a_run_of_wandb_is_known_again_by_its_id() -> None:
-    first, second = (identified({"wandb": WANDB})["wandb"] for _ in range(2))
+    first, second = (with_run_ids({"wandb": WANDB})["wandb"] for _ in range(2))
     assert first["resume"] == "allow"
     assert first["id"] != second["id"]
-    assert identified({"wandb": {**WANDB, "id": "mine"}})["wandb"]["id"] == "mine"
+    assert with_run_ids({"wandb": {**WANDB, "id": "mine"}})["wandb"]["id"] == "mine"
     assert "id" not in WANDB
 
 
 def test_a_run_of_mlflow_is_known_again_by_its_key() -> None:
-    first, second = (identified({"mlflow": MLFLOW})["mlflow"] for _ in range(2))
+    first, second = (with_run_ids({"mlflow": MLFLOW})["mlflow"] for _ in range(2))
     assert first["key"] != second["key"]
-    assert identified({"mlflow": first})["mlflow"] == first
-    assert identified({"t": TENSORBOARD}) == {"t": TENSORBOARD}
+    assert with_run_ids({"mlflow": first})["mlflow"] == first
+    assert with_run_ids({"t": TENSORBOARD}) == {"t": TENSORBOARD}
 
 
 def test_a_logger_that_was_taken_away_is_passed_over() -> None:
-    assert identified({"wandb": None}) == continued({"wandb": None}, 3) == {}
+    assert with_run_ids({"wandb": None}) == for_resumed_run({"wandb": None}, 3) == {}
 
 
 def test_tensorboard_hides_what_was_logged_behind_the_checkpoint() -> None:
-    assert continued({"t": TENSORBOARD, "w": WANDB}, 7) == {"t": {**TENSORBOARD, "purge_step": 7}, "w": WANDB}
+    assert for_resumed_run({"t": TENSORBOARD, "w": WANDB}, 7) == {"t": {**TENSORBOARD, "purge_step": 7}, "w": WANDB}
 
 
 class FakeClient:

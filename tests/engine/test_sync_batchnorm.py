@@ -9,7 +9,7 @@ from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from torch import nn
 
 from finetune.builders.trainer import build_trainer
-from finetune.config.compose import compose, plain
+from finetune.config.compose import compose, to_plain_dict
 from finetune.engine.sync_batchnorm import SyncBatchNorm
 from finetune.models import Segmenter
 
@@ -56,5 +56,5 @@ def test_the_models_own_norms_come_back_with_what_was_learned(model: Segmenter) 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
 def test_the_trainer_synchronizes_with_ours(tmp_path: Path, precision: str) -> None:
     words = ("+trainer.sync_batchnorm=true", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp")
-    made = build_trainer(plain(compose(*words, f"trainer.precision={precision}")), tmp_path)
+    made = build_trainer(to_plain_dict(compose(*words, f"trainer.precision={precision}")), tmp_path)
     assert isinstance(made.strategy._layer_sync, SyncBatchNorm)

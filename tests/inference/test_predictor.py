@@ -45,7 +45,7 @@ def below(folder: Path) -> list[str]:
 
 def write(predictor: Predictor, source: Path | str, output: Path, overlays: bool = False) -> list[Path]:
     """What the command does: look at every file first, then predict."""
-    return predictor.predict_files(predictor.readable(source), output, overlays)
+    return predictor.save_predictions(predictor.validate_inputs(source), output, overlays)
 
 
 def expected_mask(predictor: Predictor, path: Path) -> np.ndarray:
@@ -101,8 +101,8 @@ def test_masks_are_palette_files_of_class_indices(predictor: Predictor, draw: Dr
         indices = np.asarray(picture)
         assert indices.max() < 4
         assert agree(indices, expected_mask(predictor, source))
-        colours = np.asarray(picture.convert("RGB"))
-        assert (colours == np.array(palette(4), dtype=np.uint8)[indices]).all()
+        colors = np.asarray(picture.convert("RGB"))
+        assert (colors == np.array(palette(4), dtype=np.uint8)[indices]).all()
 
 
 def test_overlays_lie_beside_the_masks(predictor: Predictor, draw: Draw, tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_pictures_of_other_modes_are_read_too(mode: str, predictor: Predictor, d
     assert agree(mask, expected_mask(predictor, path))
 
 
-def test_a_model_of_grey_images_reads_colour_files_as_grey(draw: Draw, tmp_path: Path) -> None:
+def test_a_model_of_gray_images_reads_color_files_as_gray(draw: Draw, tmp_path: Path) -> None:
     model = Segmenter("test_resnet.r160_in1k", "fpn", 2, weights="none", in_channels=1, head_options=SMALL)
     predictor = Predictor(model, device="cpu")
     draw("in/photo.png")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.io.atomic_write import replace, sync_folder, write_together
+from finetune.io.atomic_write import replace_text, sync_folder, write_together
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -14,8 +14,8 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def test_a_text_takes_the_place_of_another(tmp_path: Path) -> None:
-    replace(tmp_path / "config.yaml", "old")
-    replace(tmp_path / "config.yaml", "née")
+    replace_text(tmp_path / "config.yaml", "old")
+    replace_text(tmp_path / "config.yaml", "née")
     assert (tmp_path / "config.yaml").read_bytes() == "née".encode()
     assert contents(tmp_path).keys() == {"config.yaml"}
 
@@ -53,7 +53,7 @@ def test_a_full_disk_leaves_the_old_text(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "config.yaml").write_text("old")
     monkeypatch.setattr(os, "fsync", fails)
     with pytest.raises(OSError, match="No space left"):
-        replace(tmp_path / "config.yaml", "new")
+        replace_text(tmp_path / "config.yaml", "new")
     assert contents(tmp_path) == {"config.yaml": "old"}
 
 

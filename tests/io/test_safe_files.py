@@ -22,7 +22,7 @@ from finetune.io.safe_files import (
     read_tensors,
     read_text,
 )
-from tests import hostile
+from tests.end_to_end import hostile
 
 SHARED = OrderedDict(a=[1, 2], b=("x", "x"))
 CONTENT: dict[str, Any] = {

@@ -82,7 +82,7 @@ def test_feature_maps_are_those_of_timms_features_only(name: str) -> None:
 
 @pytest.mark.parametrize("name", [TINY, "test_convnext", "mobilenetv3_small_050"])
 @pytest.mark.parametrize("channels", [1, 4])
-def test_other_numbers_of_channels_have_a_stem_and_a_normalisation_of_their_own(name: str, channels: int) -> None:
+def test_other_numbers_of_channels_have_a_stem_and_a_normalization_of_their_own(name: str, channels: int) -> None:
     backbone = Backbone(name, weights="none", in_channels=channels).eval()
     features = backbone(torch.randn(1, channels, 32, 32))
     assert [feature.shape[1] for feature in features] == list(backbone.channels)
@@ -127,16 +127,16 @@ def test_any_number_of_channels_begins_with_what_timm_makes_of_three(name: str, 
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
-def test_a_grey_stem_sees_a_grey_picture_as_the_rgb_stem_did(tmp_path: Path) -> None:
+def test_a_gray_stem_sees_a_gray_picture_as_the_rgb_stem_did(tmp_path: Path) -> None:
     rgb = Backbone(TINY, weights="none").eval()
     torch.save(rgb.model.state_dict(), tmp_path / "weights.pth")
-    grey = Backbone(TINY, str(tmp_path / "weights.pth"), in_channels=1).eval()
+    gray = Backbone(TINY, str(tmp_path / "weights.pth"), in_channels=1).eval()
     picture = torch.randn(1, 1, 32, 32)
-    for ours, expected in zip(grey(picture), rgb(picture.expand(-1, 3, -1, -1)), strict=True):
+    for ours, expected in zip(gray(picture), rgb(picture.expand(-1, 3, -1, -1)), strict=True):
         assert torch.allclose(ours, expected, atol=1e-5)
 
 
-def test_normalisation_is_what_the_weights_were_trained_with() -> None:
+def test_normalization_is_what_the_weights_were_trained_with() -> None:
     assert Backbone("resnet10t", weights="none").normalization() == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     assert Backbone("tf_efficientnet_lite0", weights="none").normalization() == ([0.5] * 3, [0.5] * 3)
 
@@ -257,7 +257,7 @@ def test_position_embeddings_of_pretrained_weights_are_resampled_as_timm_does(tm
 @pytest.mark.parametrize("name", [TINY, "test_vit", "test_convnext"])
 def test_checkpointing_changes_the_memory_and_not_the_gradients(name: str) -> None:
     plain = Backbone(name, weights="none")
-    saving = Backbone(name, weights="none", checkpointing=True)
+    saving = Backbone(name, weights="none", grad_checkpointing=True)
     saving.load_state_dict(plain.state_dict())
     image, gradients = torch.randn(2, 3, 64, 64), []
     for backbone in (plain, saving):
@@ -276,7 +276,7 @@ def test_checkpointing_changes_the_memory_and_not_the_gradients(name: str) -> No
 @pytest.mark.parametrize("name", [TINY, "test_efficientnet", "test_mambaout", "mobilenetv3_small_050"])
 def test_checkpointing_takes_up_the_statistics_of_each_batch_once(name: str) -> None:
     plain = Backbone(name, weights="none")
-    made = Backbone(name, weights="none", checkpointing=True)
+    made = Backbone(name, weights="none", grad_checkpointing=True)
     made.load_state_dict(plain.state_dict())
     saving = copy.deepcopy(made)
     for step in range(3):
@@ -292,8 +292,8 @@ def test_checkpointing_takes_up_the_statistics_of_each_batch_once(name: str) -> 
 
 
 def test_a_model_that_cannot_compute_its_activations_anew_is_named() -> None:
-    with pytest.raises(ValueError, match=r"'vgg11_bn' cannot compute.*backbone\.checkpointing=false"):
-        Backbone("vgg11_bn", weights="none", options=OPTIONS["vgg11_bn"], checkpointing=True)
+    with pytest.raises(ValueError, match=r"'vgg11_bn' cannot compute.*backbone\.grad_checkpointing=false"):
+        Backbone("vgg11_bn", weights="none", options=OPTIONS["vgg11_bn"], grad_checkpointing=True)
 
 
 def test_a_model_of_maps_that_are_not_what_it_says_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,14 +305,14 @@ def test_a_model_of_maps_that_are_not_what_it_says_is_refused(monkeypatch: pytes
     with pytest.raises(ValueError, match=r"promises 32 and .*; no head fits that"):
         backbone(torch.zeros(1, 3, 64, 64))
     with pytest.raises(ValueError, match=r"promises 32 and .*; no head fits that"):
-        backbone.try_out()
+        backbone.smoke_test()
 
 
 def test_a_picture_that_fails_is_said_with_its_size() -> None:
     backbone = Backbone(TINY, weights="none")
     backbone.in_channels = 2
     with pytest.raises(ValueError, match=r"fails with a picture of 64x96 pixels: .*channels"):
-        backbone.try_out()
+        backbone.smoke_test()
     assert Backbone(TINY, weights="none").training
 
 

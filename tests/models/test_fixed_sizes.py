@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from finetune.builders.model import backbone_image_size, build_model_from
-from finetune.config.compose import configure
+from finetune.config.compose import load_config
 from finetune.models import Backbone, Segmenter, WeightsError
 from finetune.models.input_size import can_be_built_for_another, family, only_size, size_options
 
@@ -117,7 +117,7 @@ def test_a_size_that_is_no_height_and_width_is_refused(name: str, given: Any) ->
 
 def test_a_model_that_goes_on_with_another_has_its_size() -> None:
     source = Segmenter("levit_128s", "linear", 2, weights="none", image_size=(96, 96))
-    config = configure(["backbone=timm", "backbone.name=levit_128s", "head=linear", "init_from=source"], "train")
+    config = load_config(["backbone=timm", "backbone.name=levit_128s", "head=linear", "init_from=source"], "train")
     made, told = build_model_from(config, ["sky", "road"], source)
     assert made.backbone.input_size == source.backbone.input_size
     assert all(torch.equal(made.state_dict()[key], tensor) for key, tensor in source.state_dict().items())

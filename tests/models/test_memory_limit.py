@@ -69,7 +69,7 @@ def test_the_numbers_of_a_model_are_counted_once_each() -> None:
     with limit:
         model = Segmenter("test_resnet.r160_in1k", "unet", weights="none")
         made = limit.left
-        model.backbone.picture()
+        model.backbone.dummy_input()
     kept = dict([*model.named_parameters(), *model.named_buffers()])
     del kept["mean"], kept["std"]  # made of data, as counters are, and no larger than that
     held = sum(max(t.numel(), SMALLEST) for name, t in kept.items() if not name.endswith("num_batches_tracked"))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from finetune.builders.model import build_model
-from finetune.config.compose import configure
+from finetune.config.compose import load_config
 from finetune.config.errors import ConfigError
 from finetune.models.feature_levels import feature_levels
 from finetune.models.neck import PyramidNeck
@@ -55,16 +55,16 @@ def test_interpolation_keeps_a_ramp_a_ramp() -> None:
     fine = neck(torch.zeros(1, 3, 128, 128), [ramp] * 4)[2]
     inside = fine[0, 0, 16, 2:-2]  # at a quarter of the stride, each step is a quarter
     assert torch.allclose(inside.diff(), torch.full_like(inside[1:], 0.25))
-    assert fine[0, 0, 0, 2] == 0.125  # the centre of the third small cell, an eighth of a large one behind the first
+    assert fine[0, 0, 0, 2] == 0.125  # the center of the third small cell, an eighth of a large one behind the first
 
 
 @pytest.mark.parametrize(("name", "head"), [("test_resnet", "fpn"), ("test_vit", "dpt")])
 def test_a_training_is_told_where_nothing_would_be_learned(name: str, head: str) -> None:
     words = ["backbone=timm", f"backbone.name={name}", "backbone.weights=none", f"head={head}", "backbone.neck=learned"]
     with pytest.raises(ConfigError, match=rf"backbone\.neck=learned has no effect: .*{name} that head={head} reads"):
-        build_model(configure(words, "train"), ["a", "b"])
+        build_model(load_config(words, "train"), ["a", "b"])
     assert len(
-        build_model(configure([*words, "head=fpn", "backbone.name=test_vit"], "train"), ["a", "b"]).neck.scalings
+        build_model(load_config([*words, "head=fpn", "backbone.name=test_vit"], "train"), ["a", "b"]).neck.scalings
     )
 
 

@@ -1,4 +1,4 @@
-"""What images are normalised with: timm's statistics, or those that a user says."""
+"""What images are normalized with: timm's statistics, or those that a user says."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from finetune.builders.model import build_model, build_model_from
-from finetune.config.compose import configure
+from finetune.config.compose import load_config
 from finetune.models import Backbone, Segmenter
 
 TINY = "test_resnet.r160_in1k"
@@ -19,7 +19,7 @@ def pixels(model: Segmenter) -> Tensor:
     return model.normalize(torch.full((1, model.backbone.in_channels, 1, 1), 51, dtype=torch.uint8)).flatten()
 
 
-def test_images_are_normalised_with_what_is_said_and_so_they_are_in_a_model_built_again() -> None:
+def test_images_are_normalized_with_what_is_said_and_so_they_are_in_a_model_built_again() -> None:
     model = Segmenter(TINY, "linear", 2, weights="none", mean=MEAN, std=STD)
     assert pixels(model) == pytest.approx([0.25, 0.0, -0.4], abs=1e-6)
     again = Segmenter.from_config(model.config())
@@ -35,11 +35,11 @@ def test_one_of_both_may_be_said() -> None:
 
 def test_a_training_takes_them_from_its_config_and_no_other_model_changes_them() -> None:
     words = ["backbone=timm", f"backbone.name={TINY}", "backbone.weights=none", "head=linear"]
-    said = configure([*words, f"backbone.mean={MEAN}", f"backbone.std={STD}", "init_from=other"], "train")
+    said = load_config([*words, f"backbone.mean={MEAN}", f"backbone.std={STD}", "init_from=other"], "train")
     assert build_model(said, ["a", "b"]).config()["mean"] == pytest.approx(MEAN)
     other = Segmenter(TINY, "linear", 2, weights="none", mean=[0.7] * 3, std=[0.2] * 3)
     assert build_model_from(said, ["a", "b"], other)[0].config()["mean"] == pytest.approx(MEAN)
-    usual = configure([*words, "init_from=other"], "train")
+    usual = load_config([*words, "init_from=other"], "train")
     assert build_model_from(usual, ["a", "b"], other)[0].config()["mean"] == pytest.approx([0.7] * 3)
 
 

@@ -8,7 +8,7 @@ import torch
 
 from finetune.builders.checks.training import check_head
 from finetune.builders.model import build_model
-from finetune.config.compose import configure
+from finetune.config.compose import load_config
 from finetune.models import HEADS, Segmenter
 from tests.models.heads.pyramids import SMALL
 from tests.models.test_segmenter import trained_by
@@ -69,8 +69,8 @@ def test_a_model_is_built_again_with_its_output_stride() -> None:
 
 def test_a_training_takes_it_from_its_config() -> None:
     words = ["backbone=timm", f"backbone.name={TINY}", "backbone.weights=none", "head=upernet"]
-    assert build_model(configure(words, "train"), ["a", "b"]).neck.strides[-1] == 32
-    dilated = build_model(configure([*words, "backbone.output_stride=8"], "train"), ["a", "b"])
+    assert build_model(load_config(words, "train"), ["a", "b"]).neck.strides[-1] == 32
+    dilated = build_model(load_config([*words, "backbone.output_stride=8"], "train"), ["a", "b"])
     assert dilated.neck.strides[-1] == 8
 
 

@@ -189,14 +189,14 @@ def test_a_model_rebuilt_from_its_config_gives_the_same_logits(head: str) -> Non
     assert twin.config() == config
 
 
-def test_the_normalisation_is_the_configs_and_not_that_of_the_name() -> None:
+def test_the_normalization_is_the_configs_and_not_that_of_the_name() -> None:
     config = {**segmenter().config(), "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
     model = Segmenter.from_config(config)
     white = model.normalize(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten().tolist()
     assert white == pytest.approx([0.9 / 0.4, 0.8 / 0.5, 0.7 / 0.6])
 
 
-def test_a_config_names_the_licence_of_the_weights() -> None:
+def test_a_config_names_the_license_of_the_weights() -> None:
     assert segmenter().config()["weights_license"] == "apache-2.0"
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from finetune.builders.model import build_model
-from finetune.config.compose import configure
+from finetune.config.compose import load_config
 from finetune.models import Segmenter
 from finetune.models.sliding_window import in_windows, starts
 
@@ -90,6 +90,6 @@ def test_a_window_that_would_take_all_time_or_memory_is_refused(window: Any) -> 
 @pytest.mark.parametrize(("name", "window"), [("pit_ti_224", (320, 320)), ("test_resnet", None)])
 def test_a_training_looks_in_windows_of_its_crops(name: str, window: Any) -> None:
     words = ["backbone=timm", f"backbone.name={name}", "backbone.weights=none", "head=linear"]
-    assert build_model(configure(words, "train"), ["a", "b"]).window == window
-    whole = build_model(configure([*words, "augment.crop=null", "data.batch_size=1"], "train"), ["a", "b"])
+    assert build_model(load_config(words, "train"), ["a", "b"]).window == window
+    whole = build_model(load_config([*words, "augment.crop=null", "data.batch_size=1"], "train"), ["a", "b"])
     assert whole.window is None

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.plots.colors import IGNORED, colourise, overlay, palette
+from finetune.plots.colors import IGNORED, colorise, overlay, palette
 
 
 @pytest.mark.parametrize("classes", [1, 2, 11, 150, 256])
-def test_a_palette_has_one_colour_a_class_and_none_twice(classes: int) -> None:
-    colours = palette(classes)
-    assert len(set(colours)) == classes
-    assert IGNORED not in colours
-    assert all(type(channel) is int and 0 <= channel <= 255 for colour in colours for channel in colour)
+def test_a_palette_has_one_color_a_class_and_none_twice(classes: int) -> None:
+    colors = palette(classes)
+    assert len(set(colors)) == classes
+    assert IGNORED not in colors
+    assert all(type(channel) is int and 0 <= channel <= 255 for color in colors for channel in color)
 
 
 def test_a_longer_palette_begins_with_the_shorter() -> None:
@@ -27,9 +27,9 @@ def test_changing_a_palette_leaves_the_next_one_alone() -> None:
 
 
 def test_the_background_is_dark_and_the_first_classes_are_far_apart() -> None:
-    colours = np.array(palette(11), dtype=float)
-    assert colours[0].max() < 80
-    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(colours, 2)) > 60
+    colors = np.array(palette(11), dtype=float)
+    assert colors[0].max() < 80
+    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(colors, 2)) > 60
 
 
 @pytest.mark.parametrize("classes", [0, 257])
@@ -39,30 +39,30 @@ def test_a_palette_of_another_size_is_refused(classes: int) -> None:
 
 
 @pytest.mark.parametrize("ignore_index", [255, 3, -100])
-def test_every_pixel_is_painted_in_the_colour_of_its_class(ignore_index: int) -> None:
+def test_every_pixel_is_painted_in_the_color_of_its_class(ignore_index: int) -> None:
     mask = np.array([[0, 1, 2], [2, 1, ignore_index]])
-    colours = palette(3)
-    expected = [[colours[0], colours[1], colours[2]], [colours[2], colours[1], IGNORED]]
+    colors = palette(3)
+    expected = [[colors[0], colors[1], colors[2]], [colors[2], colors[1], IGNORED]]
     for same in (mask, torch.from_numpy(mask)):
-        painted = colourise(same, colours, ignore_index)
+        painted = colorise(same, colors, ignore_index)
         assert painted.dtype == np.uint8
         assert painted.tolist() == np.array(expected).tolist()
 
 
 def test_all_256_classes_can_be_painted_from_bytes() -> None:
     mask = torch.arange(256, dtype=torch.uint8).view(16, 16)
-    painted = colourise(mask, palette(256), ignore_index=-100)
+    painted = colorise(mask, palette(256), ignore_index=-100)
     assert painted.reshape(-1, 3).tolist() == np.array(palette(256)).tolist()
 
 
-def test_a_label_without_a_colour_is_named() -> None:
-    with pytest.raises(ValueError, match="label 7, but there are 3 colours"):
-        colourise(np.array([[0, 7, 255]]), palette(3))
+def test_a_label_without_a_color_is_named() -> None:
+    with pytest.raises(ValueError, match="label 7, but there are 3 colors"):
+        colorise(np.array([[0, 7, 255]]), palette(3))
 
 
 def test_an_overlay_blends_by_alpha_and_leaves_ignored_pixels_as_they_are() -> None:
     image = np.full((1, 2, 3), 100, dtype=np.uint8)
-    colours = [(200, 0, 50)]
-    assert overlay(image, np.array([[0, 255]]), colours, alpha=0.25).tolist() == [[[125, 75, 88], [100, 100, 100]]]
-    assert overlay(image, np.array([[0, 255]]), colours, alpha=1.0).tolist() == [[[200, 0, 50], [100, 100, 100]]]
+    colors = [(200, 0, 50)]
+    assert overlay(image, np.array([[0, 255]]), colors, alpha=0.25).tolist() == [[[125, 75, 88], [100, 100, 100]]]
+    assert overlay(image, np.array([[0, 255]]), colors, alpha=1.0).tolist() == [[[200, 0, 50], [100, 100, 100]]]
     assert (image == 100).all()

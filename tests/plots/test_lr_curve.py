@@ -13,25 +13,25 @@ LOSSES = [value + 0.1 * (-1) ** k for k, value in enumerate(SMOOTHED)]
 SUGGESTIONS = {"valley": 3e-4, "steepest": 1e-3, "minimum": 4e-2}
 
 
-def colours(path: Path) -> set[tuple[int, int, int]]:
+def colors(path: Path) -> set[tuple[int, int, int]]:
     with Image.open(path) as picture:
         assert min(picture.size) > 300
-        return {colour for _, colour in picture.convert("RGB").getcolors(maxcolors=1_000_000)}
+        return {color for _, color in picture.convert("RGB").getcolors(maxcolors=1_000_000)}
 
 
 def test_curve_and_suggestions_are_drawn(tmp_path: Path) -> None:
     lr_curve_figure(RATES, LOSSES, SMOOTHED, SUGGESTIONS, tmp_path / "lr.png", chosen=3e-4)
     lr_curve_figure(RATES, LOSSES, SMOOTHED, {}, tmp_path / "bare.png")
     blue, orange, green = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00), (0x00, 0x9E, 0x73)
-    assert {blue, orange, green} <= colours(tmp_path / "lr.png")
-    assert blue in colours(tmp_path / "bare.png")
-    assert not {orange, green} & colours(tmp_path / "bare.png")
+    assert {blue, orange, green} <= colors(tmp_path / "lr.png")
+    assert blue in colors(tmp_path / "bare.png")
+    assert not {orange, green} & colors(tmp_path / "bare.png")
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_few_points_are_drawn_without_a_warning(count: int, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     lr_curve_figure(RATES[:count], [0.5] * count, [0.5] * count, {}, tmp_path / "lr.png")
-    assert colours(tmp_path / "lr.png")
+    assert colors(tmp_path / "lr.png")
     assert [str(warning.message) for warning in recwarn] == []
 
 

@@ -34,13 +34,13 @@ def test_the_error_map_marks_nothing_on_a_red_image_that_is_right() -> None:
 
 def test_a_panel_shows_image_truth_prediction_and_error_in_this_order() -> None:
     image, truth, prediction = sample(10, 12, classes=3)
-    colours = palette(3)
-    row = np.asarray(panel(image, truth, prediction, colours))
+    colors = palette(3)
+    row = np.asarray(panel(image, truth, prediction, colors))
     assert row.shape == (10, 4 * 12 + 3 * GAP, 3)
     first, second, third, fourth = (row[:, k * (12 + GAP) :][:, :12] for k in range(4))
     assert np.array_equal(first, image.permute(1, 2, 0).numpy())
-    assert np.array_equal(second[1:], np.array(colours)[truth[1:]])
-    assert np.array_equal(third, np.array(colours)[prediction])
+    assert np.array_equal(second[1:], np.array(colors)[truth[1:]])
+    assert np.array_equal(third, np.array(colors)[prediction])
     assert np.array_equal(fourth, error_map(as_rgb(image), truth, prediction))
 
 
@@ -86,6 +86,6 @@ def test_images_of_any_channel_count_become_rgb(channels: int) -> None:
     assert np.array_equal(from_tensor[..., 0], image[0].numpy())
 
 
-def test_a_normalised_image_is_refused() -> None:
+def test_a_normalized_image_is_refused() -> None:
     with pytest.raises(ValueError, match="holds float32, expected uint8"):
         as_rgb(torch.rand(3, 4, 4))

@@ -28,7 +28,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 
 
 def gradual(groups: int, samples: int = 240, epochs: float = 24.0) -> tuple[list[str], NDArray, NDArray, list[float]]:
-    """A plan that thaws one group after the other from the head down, with a cosine over all of it."""
+    """A plan that unfreezes one group after the other from the head down, with a cosine over all of it."""
     names = [f"block {k}" for k in range(groups - 2)] + ["decoder", "head"]
     at = np.linspace(0, epochs, samples, endpoint=False)
     begins = np.linspace(epochs * 0.7, 0, groups).round()
@@ -48,7 +48,7 @@ def test_any_number_of_groups_is_drawn_without_a_warning(
     assert [str(warning.message) for warning in recwarn] == []
 
 
-def test_lanes_are_coloured_where_a_group_trains_and_hatched_where_it_is_frozen(
+def test_lanes_are_colored_where_a_group_trains_and_hatched_where_it_is_frozen(
     drawn: list[Figure], tmp_path: Path
 ) -> None:
     timeline_figure(NAMES, EPOCHS, RATES, [], tmp_path / "timeline.png")
@@ -74,8 +74,8 @@ def test_lanes_stand_in_the_order_of_the_model_with_their_highest_rate(drawn: li
     assert notes == [(0, "1e-4"), (1, "1e-3"), (1, "highest"), (2, "1e-3"), (3, "-")]
 
 
-def test_a_frozen_pixel_is_grey_and_a_trained_one_is_not(tmp_path: Path) -> None:
-    def grey_share(rates: NDArray) -> float:
+def test_a_frozen_pixel_is_gray_and_a_trained_one_is_not(tmp_path: Path) -> None:
+    def gray_share(rates: NDArray) -> float:
         timeline_figure(["a", "b"], range(4), rates, [], tmp_path / "timeline.png")
         with Image.open(tmp_path / "timeline.png") as picture:
             pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
@@ -84,7 +84,7 @@ def test_a_frozen_pixel_is_grey_and_a_trained_one_is_not(tmp_path: Path) -> None
 
     trained = np.full((4, 2), 1e-3)
     half = np.where(np.arange(4)[:, None] < 2, NAN, trained)
-    one, two = (grey_share(rates) - grey_share(trained) for rates in (half, np.full((4, 2), NAN)))
+    one, two = (gray_share(rates) - gray_share(trained) for rates in (half, np.full((4, 2), NAN)))
     assert two == pytest.approx(2 * one, rel=0.15)
     assert one > 0.02
 
@@ -105,19 +105,19 @@ def test_curves_are_of_every_group_that_trains_or_of_the_first_and_the_last(
     assert [legend_texts(figure) for figure in drawn] == [["frozen", *few], ["frozen", *many]]
 
 
-def test_groups_with_equal_rates_share_a_curve_and_its_colour(drawn: list[Figure], tmp_path: Path) -> None:
+def test_groups_with_equal_rates_share_a_curve_and_its_color(drawn: list[Figure], tmp_path: Path) -> None:
     rates = np.repeat([[1e-4, 1e-3]], [6, 2], axis=1).repeat(4, axis=0)
     timeline_figure([f"block {k}" for k in range(8)], EPOCHS, rates, [], tmp_path / "timeline.png")
     assert legend_texts(drawn[0]) == ["block 0 and 5 more", "block 6, block 7"]
-    colours = [label.get_color() for label in drawn[0].axes[1].get_yticklabels()]
-    assert colours == [timeline.BLUE] * 6 + [timeline.GREEN] * 2
+    colors = [label.get_color() for label in drawn[0].axes[1].get_yticklabels()]
+    assert colors == [timeline.BLUE] * 6 + [timeline.GREEN] * 2
 
 
 def legend_texts(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
 
 
-def test_the_colour_bar_and_the_axis_of_the_curves_are_the_same_scale(drawn: list[Figure], tmp_path: Path) -> None:
+def test_the_color_bar_and_the_axis_of_the_curves_are_the_same_scale(drawn: list[Figure], tmp_path: Path) -> None:
     timeline_figure(NAMES, EPOCHS, RATES, [], tmp_path / "timeline.png")
     curves, bar = drawn[0].axes[0], drawn[0].axes[0].child_axes[0]
     assert bar.get_ylim() == pytest.approx(curves.get_ylim())

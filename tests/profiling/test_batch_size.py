@@ -57,7 +57,7 @@ def test_a_single_image_is_tried_only_if_two_do_not_fit() -> None:
     assert machine.tried == [2, 1]
 
 
-def test_what_torch_raises_when_memory_is_really_used_up_is_recognised() -> None:
+def test_what_torch_raises_when_memory_is_really_used_up_is_recognized() -> None:
     def try_step(size: int) -> None:
         torch.empty(size, 10**17, dtype=torch.uint8) if size > 5 else torch.empty(size)
 

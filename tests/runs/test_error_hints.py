@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from finetune.checkpoints.checkpoint_io import write
-from finetune.config.compose import compose, plain
+from finetune.config.compose import compose, to_plain_dict
 from finetune.config.errors import ConfigError
 from finetune.data.records import DataError
 from finetune.runs.error_hints import advice
@@ -22,7 +22,7 @@ Usage = namedtuple("Usage", "total used free")
 
 
 def config(*words: str) -> dict[str, Any]:
-    return plain(compose("data=drawn", "trainer.precision=32-true", *words))
+    return to_plain_dict(compose("data=synthetic", "trainer.precision=32-true", *words))
 
 
 def error_of(action: Any) -> BaseException:
@@ -135,7 +135,7 @@ def test_a_full_disk_is_told_with_its_room(tmp_path: Path, monkeypatch: pytest.M
     assert "number of files" not in quota[1]
 
 
-def test_a_full_disk_behind_an_error_of_torch_is_recognised(tmp_path: Path) -> None:
+def test_a_full_disk_behind_an_error_of_torch_is_recognized(tmp_path: Path) -> None:
     def closes_what_it_could_not_write() -> None:
         try:
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -147,7 +147,7 @@ def test_a_full_disk_behind_an_error_of_torch_is_recognised(tmp_path: Path) -> N
 
 
 @pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs a device that is always full")
-def test_a_checkpoint_that_found_no_room_is_recognised(tmp_path: Path) -> None:
+def test_a_checkpoint_that_found_no_room_is_recognized(tmp_path: Path) -> None:
     (tmp_path / "next.ckpt.part").symlink_to("/dev/full")
     error = error_of(lambda: write({"weights": torch.zeros(1000000)}, tmp_path / "next.ckpt"))
     assert isinstance(error, OSError)
@@ -168,7 +168,7 @@ def test_a_place_that_cannot_be_written_is_told(number: int, said: str, tmp_path
 @pytest.mark.parametrize(
     "error",
     [
-        ConfigError("unknown data.kind"),
+        ConfigError("unknown data.format"),
         DataError("cannot read 'a.png': PermissionError: [Errno 13] Permission denied. Replace the file."),
         RuntimeError("shapes (3, 4) and (5, 6) do not match"),
         FileNotFoundError(errno.ENOENT, "No such file or directory", "a.csv"),

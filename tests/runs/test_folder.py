@@ -11,7 +11,7 @@ from finetune.checkpoints.checkpoint_io import write
 from finetune.io.safe_files import LONGEST_TEXT, read_json
 from finetune.profiling.memory import peak, reset_peak, resident
 from finetune.runs.folder import close_log, finish, is_finished, note, open_run_folder
-from finetune.runs.resume import unfinished
+from finetune.runs.resume import newest_unfinished_run
 
 
 @pytest.fixture(autouse=True)
@@ -50,15 +50,15 @@ def test_a_run_whose_facts_are_damaged_is_not_finished_and_is_named(
     assert not is_finished(folder)
     assert not is_finished(folder)
     assert caplog.text.count(f"{folder / 'env.json'}'") == 1
-    assert unfinished([folder], "mine") == folder
+    assert newest_unfinished_run([folder], "mine") == folder
 
 
 @pytest.mark.parametrize("kind", DAMAGED)
-def test_one_damaged_neighbour_does_not_stop_all(kind: str, tmp_path: Path) -> None:
+def test_one_damaged_neighbor_does_not_stop_all(kind: str, tmp_path: Path) -> None:
     folder, other = run_of(tmp_path / "run"), run_of(tmp_path / "other")
     (other / "config.yaml").write_text(yaml.safe_dump({"name": "another", "output": str(other)}))
     (other / "env.json").write_bytes(DAMAGED[kind].encode("utf-8", "surrogateescape"))
-    assert unfinished([other, folder], "mine") == folder
+    assert newest_unfinished_run([other, folder], "mine") == folder
 
 
 @pytest.mark.parametrize("facts", ["", "[]", '{"resumed": 7}'])
@@ -79,7 +79,7 @@ def test_the_facts_stay_short_enough_to_be_read_however_often_a_run_goes_on(tmp_
     assert is_finished(tmp_path)
 
 
-def test_memory_is_not_filled_by_the_facts_of_a_neighbour(tmp_path: Path) -> None:
+def test_memory_is_not_filled_by_the_facts_of_a_neighbor(tmp_path: Path) -> None:
     folder = run_of(tmp_path / "run", "{}")
     with (folder / "env.json").open("r+b") as file:
         file.truncate(2**33)  # zeros that are nowhere on the disk

@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 
 import finetune
 from finetune.callbacks.checkpoint import NEXT
-from finetune.commands.train import Run
+from finetune.commands.train import TrainResult
 from finetune.config.errors import ConfigError
-from finetune.runs.resume import unfinished, ways_on
+from finetune.runs.resume import newest_unfinished_run, resume_hints
 from tests.samples import COMMAND, DRAWN, clean_environment, draw_folder, exit_code, on_folder
 
 WORDS = (*DRAWN, "trainer.max_epochs=3", "checkpoint.every_n_steps=1", "callbacks.preview=null")
@@ -60,11 +60,11 @@ def same_weights(one: Path, other: Path) -> bool:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
     return finetune.train(*WORDS, f"output={tmp_path_factory.mktemp('runs') / 'whole'}")
 
 
-def test_a_run_that_broke_goes_on_to_the_same_end(tmp_path: Path, whole: Run) -> None:
+def test_a_run_that_broke_goes_on_to_the_same_end(tmp_path: Path, whole: TrainResult) -> None:
     stopped(tmp_path / "run")
     assert not (tmp_path / "run" / "model").exists()
     run = finetune.train(f"resume={tmp_path / 'run'}", GO_ON)
@@ -128,7 +128,7 @@ def test_a_folder_that_is_named_is_the_only_one_that_is_meant(broken: Path, tmp_
     other = tmp_path / "other"
     with pytest.raises(ConfigError, match="goes on in its own folder"):
         finetune.train(f"resume={broken}", GO_ON, f"output={other}")
-    with pytest.raises(RuntimeError, match="something broke"):  # a new run, though its neighbour was not finished
+    with pytest.raises(RuntimeError, match="something broke"):  # a new run, though its neighbor was not finished
         finetune.train(*WORDS, STOP, "resume=auto", f"output={broken.parent / 'new'}")
     assert finetune.train(*WORDS, GO_ON, "resume=auto", f"output={broken.parent / 'new'}").folder.name == "new"
 
@@ -154,11 +154,11 @@ def test_a_finished_run_is_trained_for_longer_when_it_is_told_how_long(tmp_path:
     assert longer.score >= run.score
 
 
-def test_a_run_that_is_trained_for_longer_does_not_freeze_what_it_had_thawed(tmp_path: Path) -> None:
+def test_a_run_that_is_trained_for_longer_does_not_freeze_what_it_had_unfrozen(tmp_path: Path) -> None:
     run = finetune.train(*WORDS, f"output={tmp_path / 'run'}", "tuning=gradual")
     finetune.train(f"resume={run.folder}", "trainer.max_epochs=7")
     changes = [line for line in (run.folder / "train.log").read_text().splitlines() if re.search(r"epoch \d+: ", line)]
-    assert "thawed" in changes[0]
+    assert "unfrozen" in changes[0]
     assert "as the checkpoint had it" in changes[-1]
     assert not [line for line in changes if "froze" in line]
 
@@ -176,7 +176,7 @@ def test_a_run_that_was_stopped_early_goes_on_with_more_patience_or_none(tmp_pat
 
 
 def test_a_damaged_checkpoint_is_found_and_the_one_before_it_taken(
-    tmp_path: Path, whole: Run, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, whole: TrainResult, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = stopped(tmp_path / "run", batch=4)
     last = folder / "checkpoints" / "last.ckpt"
@@ -191,7 +191,7 @@ def test_a_damaged_checkpoint_is_found_and_the_one_before_it_taken(
 
 
 def test_a_disk_that_is_full_ends_the_run_and_what_was_saved_before_stays_good(
-    tmp_path: Path, whole: Run, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, whole: TrainResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saves = iter(range(100))
 
@@ -224,7 +224,7 @@ def test_data_that_moved_is_found_and_data_that_changed_is_said(tmp_path: Path) 
     assert "1 of 12 images or their masks have changed (photo_03)" in (tmp_path / "run" / "train.log").read_text()
 
 
-def test_a_new_run_begins_with_the_weights_of_another_for_other_classes(tmp_path: Path, whole: Run) -> None:
+def test_a_new_run_begins_with_the_weights_of_another_for_other_classes(tmp_path: Path, whole: TrainResult) -> None:
     root = draw_folder(tmp_path / "photos")
     run = finetune.train(*on_folder(root), f"init_from={whole.folder}", f"output={tmp_path / 'run'}", "optimizer.lr=0")
     log = (run.folder / "train.log").read_text()
@@ -255,7 +255,7 @@ def test_a_process_that_is_told_to_stop_saves_and_says_so(number: int, code: int
     assert "Traceback" not in done.stderr
 
 
-def test_what_ended_before_its_first_checkpoint_begins_again_in_its_folder(tmp_path: Path, whole: Run) -> None:
+def test_what_ended_before_its_first_checkpoint_begins_again_in_its_folder(tmp_path: Path, whole: TrainResult) -> None:
     folder = stopped(tmp_path / "run", batch=0)
     with pytest.raises(ConfigError, match="before its first checkpoint"):
         finetune.train(f"resume={folder}", GO_ON)
@@ -276,9 +276,9 @@ sys.stdin.read()
         holder.stdout.readline()
         with pytest.raises(ConfigError, match="another process trains"):
             finetune.train(f"resume={broken}", GO_ON)
-        assert unfinished([broken], "run") is None
+        assert newest_unfinished_run([broken], "run") is None
         monkeypatch.setattr("lightning.pytorch.utilities.rank_zero_only.rank", 1)
-        assert unfinished([broken], "run") == broken  # it is the first rank of its own run that is there
+        assert newest_unfinished_run([broken], "run") == broken  # it is the first rank of its own run that is there
         holder.communicate()
 
 
@@ -288,7 +288,7 @@ def state_of(path: Path) -> dict[str, Any]:
 
 
 def test_without_the_checkpoint_callback_a_run_is_saved_where_it_is_stopped_and_goes_on(
-    tmp_path: Path, whole: Run, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, whole: TrainResult, capsys: pytest.CaptureFixture[str]
 ) -> None:
     without = (*WORDS, "callbacks.checkpoint=null", f"output={tmp_path / 'run'}")
     told = f"+callbacks.stop.number={int(signal.SIGTERM)}"
@@ -333,7 +333,7 @@ def test_where_no_score_is_a_number_the_last_checkpoint_is_the_best_and_is_not_w
 def test_what_ended_a_run_is_told_whatever_its_checkpoints_are(content: Any, tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     torch.save(content, tmp_path / "checkpoints" / "last.ckpt")
-    (line,) = ways_on(tmp_path)
+    (line,) = resume_hints(tmp_path)
     assert "none of the 1 checkpoints" in line
 
 

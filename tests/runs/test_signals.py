@@ -10,8 +10,8 @@ import lightning.pytorch as pl
 import pytest
 
 import finetune
-from finetune.callbacks import Interrupted, IoU
-from finetune.runs.signals import listening
+from finetune.callbacks import IoU, TrainingInterrupted
+from finetune.runs.signals import raise_on_signal
 from tests.runs.test_resume import rows
 from tests.samples import COMMAND, DRAWN, clean_environment
 
@@ -57,7 +57,7 @@ def told(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_what_listens_leaves_at_once_and_once_and_puts_back_what_listened_before(number: signal.Signals) -> None:
-    @listening()
+    @raise_on_signal()
     def told_twice() -> None:
         try:
             os.kill(os.getpid(), number)
@@ -65,7 +65,7 @@ def test_what_listens_leaves_at_once_and_once_and_puts_back_what_listened_before
             os.kill(os.getpid(), number)
 
     before = signal.getsignal(number)
-    with pytest.raises(Interrupted) as caught:
+    with pytest.raises(TrainingInterrupted) as caught:
         told_twice()
     assert (caught.value.code, caught.value.signal) == (143, number)
     assert signal.getsignal(number) is before
@@ -111,7 +111,7 @@ def test_two_ranks_of_which_one_or_both_are_told_while_they_score_leave_together
 
 def test_an_evaluation_is_ended_by_a_signal_too(tmp_path: Path) -> None:
     run = finetune.train(*WORDS, f"output={tmp_path / 'run'}")
-    for number, expected in ((signal.SIGTERM, Interrupted), (signal.SIGINT, KeyboardInterrupt)):
+    for number, expected in ((signal.SIGTERM, TrainingInterrupted), (signal.SIGINT, KeyboardInterrupt)):
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(IoU, "on_test_epoch_end", lambda *_, n=number: os.kill(os.getpid(), n))
             with pytest.raises(expected):

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from finetune.callbacks import Interrupted
-from finetune.runs.signals import listening
+from finetune.callbacks import TrainingInterrupted
+from finetune.runs.signals import raise_on_signal
 from finetune.runs.slurm import requeue
 
-WARNED = Interrupted(signal.SIGUSR1)
+WARNED = TrainingInterrupted(signal.SIGUSR1)
 
 
 @pytest.fixture(autouse=True)
@@ -48,8 +48,8 @@ def test_the_last_words_are_said_though_the_queue_ends_the_job_at_once(asked: Pa
 
 
 def test_the_queue_is_asked_by_whoever_was_warned_outside_of_the_training_too(asked: Path) -> None:
-    with listening():
-        with pytest.raises(Interrupted) as caught:
+    with raise_on_signal():
+        with pytest.raises(TrainingInterrupted) as caught:
             os.kill(os.getpid(), signal.SIGUSR1)
         assert requeue(caught.value) == ["job 123 is in the queue again"]
     assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
@@ -69,7 +69,7 @@ def test_what_would_begin_anew_is_not_started_again(asked: Path, monkeypatch: py
     assert not asked.exists()
 
 
-@pytest.mark.parametrize("error", [Interrupted(signal.SIGTERM), KeyboardInterrupt(), RuntimeError("broke")])
+@pytest.mark.parametrize("error", [TrainingInterrupted(signal.SIGTERM), KeyboardInterrupt(), RuntimeError("broke")])
 def test_other_ends_leave_the_queue_alone(asked: Path, error: BaseException) -> None:
     assert requeue(error) == []
     assert not asked.exists()

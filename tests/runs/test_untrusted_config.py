@@ -13,7 +13,7 @@ import yaml
 from lightning.pytorch.loggers import Logger
 
 from finetune.builders.targets import check_target
-from finetune.config.compose import compose, plain
+from finetune.config.compose import compose, to_plain_dict
 from finetune.config.errors import ConfigError
 from finetune.runs.saved_config import read_config
 from finetune.runs.untrusted_config import OFFERED, check_stranger
@@ -101,7 +101,7 @@ def own_config(*words: str) -> dict[str, Any]:
 
 @cache
 def composed(words: tuple[str, ...]) -> dict[str, Any]:
-    return plain(compose("data=drawn", "output=outputs/mine", *words))
+    return to_plain_dict(compose("data=synthetic", "output=outputs/mine", *words))
 
 
 ORDINARY = [

@@ -13,15 +13,25 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from finetune.callbacks import EMA, SWA, Checkpoint, EarlyStopping, Interrupted, Interruption, IoU, MetricsCSV, Tuning
+from finetune.callbacks import (
+    EMA,
+    SWA,
+    ApplyTuningPlan,
+    Checkpoint,
+    EarlyStopping,
+    GracefulShutdown,
+    IoU,
+    MetricsCSV,
+    TrainingInterrupted,
+)
 from finetune.checkpoints.checkpoint_io import CheckpointFiles
-from finetune.data import Augment, DrawnDataset
+from finetune.data import Augment, SyntheticDataset
 from finetune.data.module import SegmentationData
 from finetune.tuning.plan import Plan, Rule
 from tests.tasks.tiny_run import Sizes, tiny_task, tiny_trainer
 
 EPOCHS, STEPS = 3, 4  # an epoch
-THAWING = Plan((Rule("backbone", trains=[[1, None]]), Rule(".")))
+THAWING = Plan((Rule("backbone", train=[[1, None]]), Rule(".")))
 
 
 class Cut(Exception):
@@ -54,7 +64,7 @@ class Signalled(pl.Callback):
 
 
 def data(workers: int = 0) -> SegmentationData:
-    pictures = DrawnDataset(4 * STEPS + 1, 40, 0, transform=Augment(32, rotation=10))
+    pictures = SyntheticDataset(4 * STEPS + 1, 40, 0, transform=Augment(32, rotation=10))
     return SegmentationData(pictures, Sizes(5, seed=0, split="val"), batch_size=4, num_workers=workers)
 
 
@@ -71,10 +81,10 @@ def fit(
     """Train with all that has a state; the task, or None where the training was cut off."""
     task = tiny_task(plan=THAWING, schedule_name=schedule)
     callbacks: Sequence[pl.Callback] = [
-        *(Tuning(), IoU(table=False), EarlyStopping(patience=patience, min_delta=1.0), MetricsCSV()),
+        *(ApplyTuningPlan(), IoU(table=False), EarlyStopping(patience=patience, min_delta=1.0), MetricsCSV()),
         *([average()] if average else []),
         *extra,
-        *(Interruption(), Checkpoint(every_n_steps=1)),
+        *(GracefulShutdown(), Checkpoint(every_n_steps=1)),
     ]
     trainer = tiny_trainer(
         *callbacks,
@@ -85,7 +95,7 @@ def fit(
     )
     try:
         trainer.fit(task, datamodule=data(workers), ckpt_path=folder / "checkpoints" / resume if resume else None)
-    except (Cut, Interrupted):
+    except (Cut, TrainingInterrupted):
         return None
     return task
 
@@ -271,11 +281,11 @@ def test_lightnings_own_checkpoints_do_not_go_on_exactly(tmp_path: Path) -> None
         saver = ModelCheckpoint(
             tmp_path / name, every_n_train_steps=STEPS, save_top_k=-1, save_on_train_epoch_end=False
         )
-        trainer = tiny_trainer(Tuning(), Count(), saver, max_epochs=2, enable_checkpointing=True)
+        trainer = tiny_trainer(ApplyTuningPlan(), Count(), saver, max_epochs=2, enable_checkpointing=True)
         trainer.fit(tiny_task(), datamodule=data())
         if options:
             path = tmp_path / name / f"epoch=0-step={STEPS}.ckpt"
             seen[name] = 0
-            trainer = tiny_trainer(Tuning(), Count(), max_epochs=2)
+            trainer = tiny_trainer(ApplyTuningPlan(), Count(), max_epochs=2)
             trainer.fit(tiny_task(), datamodule=data(), ckpt_path=path, weights_only=True)
     assert seen == {"whole": 2, "cut": 1}

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from finetune.callbacks import IoU, Tuning
-from finetune.data import CLASS_NAMES, DrawnDataset, Key
+from finetune.callbacks import ApplyTuningPlan, IoU
+from finetune.data import CLASS_NAMES, SampleKey, SyntheticDataset
 from finetune.data.dataset import Sample
 from finetune.data.module import SegmentationData
 from finetune.losses import SegmentationLoss
@@ -24,7 +24,7 @@ from tests.tasks.tiny_run import FROZEN, Sizes, tiny_data, tiny_model, tiny_task
 def trained(data: SegmentationData | None = None, *callbacks: pl.Callback, **options: Any) -> SemanticTask:
     """A task after a short training; options of the trainer, and of the task under `task`."""
     task = tiny_task(**options.pop("task", {}))
-    tiny_trainer(Tuning(), *callbacks, **options).fit(task, datamodule=data or tiny_data())
+    tiny_trainer(ApplyTuningPlan(), *callbacks, **options).fit(task, datamodule=data or tiny_data())
     return task
 
 
@@ -85,7 +85,7 @@ def test_a_label_to_ignore_counts_for_nothing() -> None:
 def test_a_frozen_backbone_is_bit_identical_after_epochs_with_validations(options: dict[str, Any]) -> None:
     task = tiny_task(plan=FROZEN)
     backbone, rest = snapshot(task.model.backbone), snapshot(task.model.decoder)
-    tiny_trainer(Tuning(), max_epochs=2, **options).fit(task, datamodule=tiny_data())
+    tiny_trainer(ApplyTuningPlan(), max_epochs=2, **options).fit(task, datamodule=tiny_data())
     assert not moved(task.model.backbone, backbone)
     assert moved(task.model.decoder, rest)
     assert not any(module.training for module in task.model.backbone.modules())
@@ -104,14 +104,14 @@ class Intruder(pl.Callback):
 def test_a_frozen_backbone_survives_a_call_of_train_by_somebody_else() -> None:
     task = tiny_task(plan=FROZEN)
     backbone = snapshot(task.model.backbone)
-    tiny_trainer(Intruder(), Tuning(), max_epochs=2).fit(task, datamodule=tiny_data())
+    tiny_trainer(Intruder(), ApplyTuningPlan(), max_epochs=2).fit(task, datamodule=tiny_data())
     assert not moved(task.model.backbone, backbone)
 
 
 def test_everything_but_the_unused_moves_when_everything_trains() -> None:
     task = tiny_task()
     before = snapshot(task.model)
-    tiny_trainer(Tuning(), max_epochs=2).fit(task, datamodule=tiny_data())
+    tiny_trainer(ApplyTuningPlan(), max_epochs=2).fit(task, datamodule=tiny_data())
     still = {name for name, _ in task.model.named_parameters()} - moved(task.model, before)
     assert still == task.model.unused_parameters()
 
@@ -126,7 +126,7 @@ def test_unused_parameters_are_in_no_group_and_require_no_gradient() -> None:
 
 def test_a_rule_for_unused_parameters_only_is_refused() -> None:
     with pytest.raises(PlanError, match=r"\['model.fc'\] take no parameter"):
-        tiny_task(plan=Plan((Rule("model.fc", trains=False), Rule("."))))
+        tiny_task(plan=Plan((Rule("model.fc", train=False), Rule("."))))
 
 
 def weights(**options: Any) -> dict[str, Tensor]:
@@ -147,8 +147,8 @@ def test_dropout_of_a_step_does_not_depend_on_the_validation_before_it() -> None
             torch.rand(100)
 
     task, other = tiny_task(), tiny_task()
-    tiny_trainer(Tuning(), max_epochs=2).fit(task, datamodule=tiny_data())
-    tiny_trainer(Tuning(), Draws(), max_epochs=2).fit(other, datamodule=tiny_data())
+    tiny_trainer(ApplyTuningPlan(), max_epochs=2).fit(task, datamodule=tiny_data())
+    tiny_trainer(ApplyTuningPlan(), Draws(), max_epochs=2).fit(other, datamodule=tiny_data())
     assert not moved(task.model, snapshot(other.model))
 
 
@@ -182,17 +182,17 @@ def test_learning_rates_follow_the_schedule_in_a_constant_ratio(name: str, warmu
     assert len({lrs[0] for lrs in rates.steps}) > 2
 
 
-class Ignored(DrawnDataset):
+class Ignored(SyntheticDataset):
     """Pictures without a single pixel that counts."""
 
-    def __getitem__(self, key: int | Key) -> Sample:
+    def __getitem__(self, key: int | SampleKey) -> Sample:
         sample = super().__getitem__(key)
         return {**sample, "mask": torch.full_like(sample["mask"], 255)}
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "dice", "ce_dice", "focal"])
 def test_a_batch_of_ignored_pixels_only_trains_without_nan(loss: str) -> None:
-    data = SegmentationData(Ignored(4, 32), DrawnDataset(2, 32, split="val"), batch_size=2)
+    data = SegmentationData(Ignored(4, 32), SyntheticDataset(2, 32, split="val"), batch_size=2)
     task = trained(data, task={"loss": SegmentationLoss(loss), "weight_decay": 0.0})
     assert all(parameter.isfinite().all() for parameter in task.parameters())
     assert task.train_loss == 0.0
@@ -200,15 +200,15 @@ def test_a_batch_of_ignored_pixels_only_trains_without_nan(loss: str) -> None:
 
 
 def test_an_image_without_a_pixel_that_counts_leaves_the_validation_loss_alone() -> None:
-    class Half(DrawnDataset):
-        def __getitem__(self, key: int | Key) -> Sample:
+    class Half(SyntheticDataset):
+        def __getitem__(self, key: int | SampleKey) -> Sample:
             return Ignored(2, 32, split="val")[0] if key == 1 else super().__getitem__(key)
 
-    def loss(dataset: DrawnDataset) -> float:
+    def loss(dataset: SyntheticDataset) -> float:
         data = SegmentationData(dataset, dataset, batch_size=2)
         return tiny_trainer().validate(tiny_task(), datamodule=data, verbose=False)[0]["val/loss"]
 
-    assert loss(Half(2, 32, split="val")) == pytest.approx(loss(DrawnDataset(1, 32, split="val")), abs=1e-6)
+    assert loss(Half(2, 32, split="val")) == pytest.approx(loss(SyntheticDataset(1, 32, split="val")), abs=1e-6)
 
 
 class Losses(pl.Callback):
@@ -263,10 +263,10 @@ def test_a_test_is_scored_like_a_validation() -> None:
 def test_training_learns() -> None:
     torch.manual_seed(0)
     task = SemanticTask(tiny_model(), lr=1e-2, schedule_name="constant", warmup=0)
-    pictures = DrawnDataset(4, 32)
+    pictures = SyntheticDataset(4, 32)
     losses = Losses()
     data = SegmentationData(pictures, pictures, batch_size=4)
-    tiny_trainer(Tuning(), losses, max_epochs=15, limit_val_batches=0).fit(task, datamodule=data)
+    tiny_trainer(ApplyTuningPlan(), losses, max_epochs=15, limit_val_batches=0).fit(task, datamodule=data)
     assert losses.values[-1] < 0.6 * losses.values[0]
 
 

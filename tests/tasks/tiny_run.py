@@ -1,25 +1,25 @@
-"""A training of a second: a tiny network on a few drawn pictures, on the CPU."""
+"""A training of a second: a tiny network on a few synthetic images, on the CPU."""
 
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 
-from finetune.data import CLASS_NAMES, Augment, DrawnDataset, Key
+from finetune.data import CLASS_NAMES, Augment, SampleKey, SyntheticDataset
 from finetune.data.dataset import Sample
 from finetune.data.module import SegmentationData
 from finetune.models import Segmenter
 from finetune.tasks import SemanticTask
 from finetune.tuning.plan import Plan, Rule
 
-FROZEN = Plan((Rule("backbone", trains=False), Rule(".")))
+FROZEN = Plan((Rule("backbone", train=False), Rule(".")))
 
 
-class Sizes(DrawnDataset):
+class Sizes(SyntheticDataset):
     """Pictures of three sizes, taking turns."""
 
-    def __getitem__(self, key: int | Key) -> Sample:
-        index = key.index if isinstance(key, Key) else key
+    def __getitem__(self, key: int | SampleKey) -> Sample:
+        index = key.index if isinstance(key, SampleKey) else key
         self.size = ((32, 48), (40, 24), (37, 33))[index % 3]
         return super().__getitem__(key)
 
@@ -37,7 +37,7 @@ def tiny_task(seed: int = 0, **options: Any) -> SemanticTask:
 
 
 def tiny_data(train: int = 8, val: int = 7, batch_size: int = 4, seed: int = 0) -> SegmentationData:
-    pictures = DrawnDataset(train, 40, seed, transform=Augment(32, rotation=10))
+    pictures = SyntheticDataset(train, 40, seed, transform=Augment(32, rotation=10))
     return SegmentationData(pictures, Sizes(val, seed=seed, split="val"), batch_size=batch_size, seed=seed)
 
 

@@ -14,9 +14,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 import finetune.callbacks.apply_plan as tuning_callback
 from finetune.builders.task import assemble_task
-from finetune.callbacks import IoU, Tuning
-from finetune.config.compose import compose, plain
-from finetune.data import CLASS_NAMES, DrawnDataset, Key
+from finetune.callbacks import ApplyTuningPlan, IoU
+from finetune.config.compose import compose, to_plain_dict
+from finetune.data import CLASS_NAMES, SampleKey, SyntheticDataset
 from finetune.data.dataset import Sample
 from finetune.data.module import SegmentationData
 from finetune.losses import SegmentationLoss
@@ -36,14 +36,14 @@ PRESETS = {
     "layer_decay": (),
     "norm_only": (),
     "lora": (),
-    "gradual_layer_decay": ("tuning=gradual", "tuning.layers=blocks", "tuning.lr_decay=0.9"),
-    "freeze_again": ("tuning=full", "tuning.rules=[{match: backbone, trains: [[0, 1], [2, null]]}, {match: .}]"),
+    "gradual_layer_decay": ("tuning=gradual", "tuning.layers=blocks", "tuning.layer_lr_decay=0.9"),
+    "freeze_again": ("tuning=full", "tuning.rules=[{match: backbone, train: [[0, 1], [2, null]]}, {match: .}]"),
 }
 
 
 def settings(preset: str) -> dict[str, Any]:
     words = PRESETS[preset] or (f"tuning={preset}",)
-    return plain(compose(*words, "optimizer=sgd", "optimizer.lr=0.01", "schedule=cosine"))
+    return to_plain_dict(compose(*words, "optimizer=sgd", "optimizer.lr=0.01", "schedule=cosine"))
 
 
 LOSSES: dict[str, dict[str, float]] = {
@@ -55,10 +55,10 @@ LOSSES: dict[str, dict[str, float]] = {
 }
 
 
-class Uneven(DrawnDataset):
+class Uneven(SyntheticDataset):
     """Pictures of which unequal parts do not count, and of one nothing."""
 
-    def __getitem__(self, key: int | Key) -> Sample:
+    def __getitem__(self, key: int | SampleKey) -> Sample:
         sample = super().__getitem__(key)
         mask = sample["mask"].clone()
         mask[:, : 32 if sample["index"] == 3 else 3 * sample["index"]] = 255
@@ -77,7 +77,7 @@ def task(preset: str, backbone: str = "test_convnext.r160_in1k", loss: str = "ce
 
 def data(ranks: int) -> SegmentationData:
     """Batches that hold the same images over all ranks together."""
-    return SegmentationData(Uneven(8, 32, 0), DrawnDataset(3, 32, 0, "val"), batch_size=4 // ranks)
+    return SegmentationData(Uneven(8, 32, 0), SyntheticDataset(3, 32, 0, "val"), batch_size=4 // ranks)
 
 
 class Reduced(pl.Callback):
@@ -116,12 +116,14 @@ class Statistics(pl.Callback):
 def fit(made: SemanticTask, ranks: int, *callbacks: pl.Callback) -> dict[str, torch.Tensor]:
     options: dict[str, Any] = {"devices": ranks, "strategy": "ddp"} if ranks > 1 else {}
     options["precision"] = "64-true"  # or rounding would hide small mistakes: half a batch is summed in another order
-    tiny_trainer(Tuning(), IoU(table=False), *callbacks, max_epochs=EPOCHS, **options).fit(made, datamodule=data(ranks))
+    tiny_trainer(ApplyTuningPlan(), IoU(table=False), *callbacks, max_epochs=EPOCHS, **options).fit(
+        made, datamodule=data(ranks)
+    )
     return {name: tensor.clone() for name, tensor in made.model.state_dict().items()}
 
 
 def without_wrapping(action: Callable[[], Any], check: bool) -> Any:
-    """The mistake of freezing before DDP wraps the model and thawing later."""
+    """The mistake of freezing before DDP wraps the model and unfreezing later."""
     kept = tuning_callback.wrap_again, tuning_callback.check_ranks_agree
     tuning_callback.wrap_again = lambda trainer: None
     if not check:

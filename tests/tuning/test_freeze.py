@@ -110,7 +110,7 @@ def test_a_norm_of_its_own_can_stay_frozen_inside_a_part_that_trains() -> None:
     assert all(torch.equal(buffer, statistics[n]) for n, buffer in model.named_buffers() if n in statistics)
 
 
-def test_thawing_turns_gradients_and_modes_on_again() -> None:
+def test_unfreezing_turns_gradients_and_modes_on_again() -> None:
     model = segmenter()
     apply_trainability(model, names(model, "head"))
     assert not model.backbone.training
@@ -192,7 +192,7 @@ def test_only_the_norm_adapts_and_the_dropout_beside_it_rests() -> None:
     assert [module.training for module in model["a"]] == [False, True, False]
 
 
-def test_it_says_whether_something_was_frozen_or_thawed() -> None:
+def test_it_says_whether_something_was_frozen_or_unfrozen() -> None:
     model = segmenter()
     assert not apply_trainability(model, names(model, ""))
     assert apply_trainability(model, names(model, "head"))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from finetune.tuning.group_schedule import Course
+from finetune.tuning.group_schedule import GroupLRSchedule
 from finetune.tuning.plan import Assignment, Plan, Rule
 from finetune.tuning.schedules import schedule
 from finetune.tuning.timing import Timeline
@@ -13,16 +13,16 @@ from finetune.tuning.timing import Timeline
 STEPS, EPOCHS = 4, 10
 TIMELINE = Timeline(EPOCHS)
 HEAD = Assignment(Rule("head"))
-LATE = Assignment(Rule("backbone", trains=[[3, None]]))
+LATE = Assignment(Rule("backbone", train=[[3, None]]))
 
 
-def course(name: str = "poly", warmup: float = 0, late: Assignment = LATE, **plan: Any) -> Course:
-    return Course(
+def course(name: str = "poly", warmup: float = 0, late: Assignment = LATE, **plan: Any) -> GroupLRSchedule:
+    return GroupLRSchedule(
         Plan((late.rule, HEAD.rule), **plan), [late, HEAD], partial(schedule, name, warmup=warmup), EPOCHS, STEPS
     )
 
 
-def curve(made: Course, assignment: Assignment, timeline: Timeline = TIMELINE) -> list[float]:
+def curve(made: GroupLRSchedule, assignment: Assignment, timeline: Timeline = TIMELINE) -> list[float]:
     return [made.multiplier(assignment, step, timeline) for step in range(STEPS * EPOCHS)]
 
 
@@ -44,41 +44,43 @@ def test_a_warmup_given_as_a_share_is_one_of_each_phase() -> None:
 
 
 def test_each_phase_has_its_own_factor_and_the_last_one_holds() -> None:
-    late = Assignment(Rule("backbone", trains=[[2, 5], [7, None]]))
+    late = Assignment(Rule("backbone", train=[[2, 5], [7, None]]))
     rates = curve(course("constant", late=late, phase_lr=(1.0, 0.5, 0.2)), HEAD)
     assert rates == pytest.approx([1.0] * 8 + [0.5] * 12 + [0.2] * 20)
 
 
-def test_what_thaws_later_warms_up_and_the_rest_does_not() -> None:
+def test_what_unfreezes_later_warms_up_and_the_rest_does_not() -> None:
     plan = Plan((LATE.rule, HEAD.rule), warmup=4)
-    made = Course(plan, [LATE, HEAD], partial(schedule, "constant", warmup=0), EPOCHS, STEPS)
+    made = GroupLRSchedule(plan, [LATE, HEAD], partial(schedule, "constant", warmup=0), EPOCHS, STEPS)
     assert curve(made, HEAD) == [1.0] * 40
     assert curve(made, LATE)[12:18] == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
 
 
-def test_a_thawing_warmup_may_be_a_share_of_all_steps() -> None:
-    made = Course(
+def test_a_unfreezing_warmup_may_be_a_share_of_all_steps() -> None:
+    made = GroupLRSchedule(
         Plan((LATE.rule, HEAD.rule), warmup=0.05), [LATE, HEAD], partial(schedule, "constant", warmup=0), 10, 4
     )
     assert curve(made, LATE)[12:15] == pytest.approx([0.5, 1, 1])
 
 
 def test_what_trains_again_warms_up_again() -> None:
-    again = Assignment(Rule("backbone", trains=[[0, 2], [5, None]]))
-    made = Course(Plan((again.rule,), warmup=2), [again], partial(schedule, "constant", warmup=0), EPOCHS, STEPS)
+    again = Assignment(Rule("backbone", train=[[0, 2], [5, None]]))
+    made = GroupLRSchedule(
+        Plan((again.rule,), warmup=2), [again], partial(schedule, "constant", warmup=0), EPOCHS, STEPS
+    )
     rates = curve(made, again)
     assert rates[:4] == [1.0] * 4
     assert rates[20:23] == pytest.approx([0.5, 1, 1])
 
 
-def test_a_stall_begins_a_phase_when_it_comes() -> None:
-    late = Assignment(Rule("backbone", trains=[["stall", None]]))
+def test_a_plateau_begins_a_phase_when_it_comes() -> None:
+    late = Assignment(Rule("backbone", train=[["plateau", None]]))
     made = course(late=late, restart_schedule=True, phase_lr=(1.0, 0.5))
     assert curve(made, HEAD) == pytest.approx([(1 - step / 40) ** 0.9 for step in range(40)])
-    after = curve(made, HEAD, Timeline(EPOCHS, stalls=(6,)))
+    after = curve(made, HEAD, Timeline(EPOCHS, plateaus=(6,)))
     assert after[24:] == pytest.approx([0.5 * (1 - step / 16) ** 0.9 for step in range(16)])
 
 
-def test_ratios_between_groups_do_not_change_without_a_thawing_warmup() -> None:
+def test_ratios_between_groups_do_not_change_without_a_unfreezing_warmup() -> None:
     made = course("cosine", warmup=0.1, restart_schedule=True, phase_lr=(1.0, 0.5))
     assert curve(made, HEAD) == curve(made, LATE)

@@ -12,14 +12,14 @@ from torch import nn
 from finetune.models import Segmenter
 from finetune.tasks import SemanticTask
 from finetune.tuning.groups import Group, optimizer_groups, parameter_groups
-from finetune.tuning.parameter_info import layout
+from finetune.tuning.parameter_info import parameter_infos
 from finetune.tuning.plan import Plan, Rule
 
 LR, DECAY = 0.01, 0.05
 PLAN = Plan(
     (
         Rule("layer4", lr_scale=0.1, weight_decay=0.2),
-        Rule("backbone", trains=False, lr_scale=0.01),
+        Rule("backbone", train=False, lr_scale=0.01),
         Rule("decoder"),
         Rule("head", lr_scale=10),
     )
@@ -39,7 +39,7 @@ def described(model: nn.Module, plan: Plan = PLAN) -> list[Group]:
     layers = model.layer_groups() if isinstance(model, Segmenter) else []
     used = {name for group in layers for name in group}
     parameters = {n: p for n, p in model.named_parameters() if not layers or n in used or not n.startswith("backbone.")}
-    places = layout(parameters, layers)
+    places = parameter_infos(parameters, layers)
     return parameter_groups(places, plan.assign(places), LR, DECAY)
 
 
@@ -99,13 +99,13 @@ def test_groups_are_named_after_rule_part_and_decay(model: Segmenter) -> None:
 
 
 def test_what_trains_does_not_change_the_groups(model: Segmenter) -> None:
-    other = Plan(tuple(replace(rule, trains=not rule.trains) for rule in PLAN.rules))
+    other = Plan(tuple(replace(rule, train=not rule.train) for rule in PLAN.rules))
 
-    def layout(plan: Plan) -> list[tuple[str, float, float, list[int]]]:
+    def parameter_infos(plan: Plan) -> list[tuple[str, float, float, list[int]]]:
         found = groups(model, plan)
         return [(g["name"], g["lr"], g["weight_decay"], [id(p) for p in g["params"]]) for g in found]
 
-    assert layout(PLAN) == layout(other)
+    assert parameter_infos(PLAN) == parameter_infos(other)
 
 
 def test_a_rule_may_switch_decay_off(model: Segmenter) -> None:
@@ -141,7 +141,7 @@ def test_frozen_parameters_cost_no_optimizer_state(model: Segmenter) -> None:
 
 
 def test_a_rule_that_varies_with_depth_has_a_group_for_each_layer_group(model: Segmenter) -> None:
-    plan = Plan((Rule("backbone", lr_decay=0.5), Rule(".")))
+    plan = Plan((Rule("backbone", layer_lr_decay=0.5), Rule(".")))
     found = [group for group in described(model, plan) if group.label.startswith("backbone")]
     layers = len(model.layer_groups())
     assert [group.label for group in found if group.name.endswith("/decay")] == [
@@ -153,7 +153,7 @@ def test_a_rule_that_varies_with_depth_has_a_group_for_each_layer_group(model: S
 
 
 def test_without_depth_the_backbone_is_one_group_for_each_decay(model: Segmenter) -> None:
-    labels = [group.label for group in described(model, Plan((Rule("backbone", trains=[[0.5, None]]), Rule("."))))]
+    labels = [group.label for group in described(model, Plan((Rule("backbone", train=[[0.5, None]]), Rule("."))))]
     assert labels.count("backbone") == 2
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from finetune.tuning.lr_finder import LRFinding, _middle_of_longest_fall, find_lr, untouched
+from finetune.tuning.lr_finder import LRFinding, _middle_of_longest_fall, find_lr, restore_state_after
 
 CURVATURE = 4.0
 
@@ -58,7 +58,7 @@ def test_every_suggestion_is_stable_and_not_timid(smoothing: float) -> None:
 
 def test_a_step_of_accumulated_batches_is_that_of_their_mean() -> None:
     class Off(Bowl):
-        """A bowl whose centre is where the batch says."""
+        """A bowl whose center is where the batch says."""
 
         def forward(self, batch: float) -> Tensor:
             return CURVATURE * (self.place - batch).square().sum() / 2
@@ -250,7 +250,7 @@ def test_what_did_train_inside_is_put_back_with_new_optimizer_state_too() -> Non
     optimizer = torch.optim.AdamW(model.parameters())
     optimizer.param_groups[0]["history"] = []
     before = traces(model, optimizer)
-    with untouched(model, optimizer):
+    with restore_state_after(model, optimizer):
         model(torch.ones(1, 2)).sum().backward()
         optimizer.step()
         optimizer.param_groups[0]["history"].append(1)

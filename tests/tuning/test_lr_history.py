@@ -5,8 +5,8 @@ import math
 import torch
 
 from finetune.tuning.groups import Group, parameter_groups
-from finetune.tuning.lr_history import LIMIT, RateRecord
-from finetune.tuning.parameter_info import layout
+from finetune.tuning.lr_history import LIMIT, LRHistory
+from finetune.tuning.parameter_info import parameter_infos
 from finetune.tuning.plan import Plan, Rule
 
 
@@ -16,16 +16,16 @@ def groups() -> list[Group]:
         "backbone.a.bias": torch.zeros(2),
         "head.weight": torch.zeros(2, 2),
     }
-    places = layout(kernels)
+    places = parameter_infos(kernels)
     return parameter_groups(places, Plan((Rule("backbone"), Rule("head"))).assign(places), lr=0.1, weight_decay=0.1)
 
 
 def test_groups_that_differ_only_in_decay_share_a_column() -> None:
-    assert RateRecord(groups()).names == ["backbone", "head"]
+    assert LRHistory(groups()).names == ["backbone", "head"]
 
 
 def test_frozen_groups_have_no_rate() -> None:
-    record = RateRecord(groups())
+    record = LRHistory(groups())
     record.add(0.5, [0.1, 0.1, 0.2], {"head.weight"})
     assert record.epochs == [0.5]
     assert math.isnan(record.rates[0][0])
@@ -33,7 +33,7 @@ def test_frozen_groups_have_no_rate() -> None:
 
 
 def test_a_long_training_keeps_a_number_of_evenly_spaced_samples_that_a_picture_can_show() -> None:
-    record = RateRecord(groups())
+    record = LRHistory(groups())
     for step in range(10 * LIMIT):
         record.add(float(step), [0.1, 0.1, 0.1], set())
     assert LIMIT / 2 <= len(record.epochs) <= LIMIT
@@ -43,7 +43,7 @@ def test_a_long_training_keeps_a_number_of_evenly_spaced_samples_that_a_picture_
 
 
 def test_a_resumed_record_goes_on() -> None:
-    record, other = RateRecord(groups()), RateRecord(groups())
+    record, other = LRHistory(groups()), LRHistory(groups())
     for step in range(1500):
         record.add(step, [0.1, 0.1, 0.1], set())
     other.load_state_dict(record.state_dict())
@@ -54,6 +54,6 @@ def test_a_resumed_record_goes_on() -> None:
 
 
 def test_the_record_of_another_plan_is_left_aside() -> None:
-    record = RateRecord(groups())
+    record = LRHistory(groups())
     record.load_state_dict({"epochs": [0.0], "rates": [[0.1]], "boundaries": [], "stride": 1, "count": 1})
     assert record.epochs == []

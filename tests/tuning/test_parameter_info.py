@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from finetune.tuning.parameter_info import Place, PlanError, Selector, layout
+from finetune.tuning.parameter_info import ParameterInfo, PlanError, Selector, parameter_infos
 
 LAYERS = [
     ["backbone.stem.weight", "backbone.stem.bias"],
@@ -16,19 +16,19 @@ NAMES = [name for group in LAYERS for name in group] + ["decoder.up.weight", "he
 
 
 @pytest.fixture(scope="module")
-def places() -> dict[str, Place]:
-    return layout({name: torch.empty(SHAPES[name.rpartition(".")[2]]) for name in NAMES}, LAYERS)
+def places() -> dict[str, ParameterInfo]:
+    return parameter_infos({name: torch.empty(SHAPES[name.rpartition(".")[2]]) for name in NAMES}, LAYERS)
 
 
-def selected(places: dict[str, Place], text: str) -> str:
+def selected(places: dict[str, ParameterInfo], text: str) -> str:
     """Names without part and ending, such as `stem a b`, each once."""
     taken = [name for name, place in places.items() if Selector(text).takes(name, place)]
     return " ".join(dict.fromkeys(name.split(".")[1] for name in taken))
 
 
-def test_places_know_part_layer_and_size(places: dict[str, Place]) -> None:
-    assert places["backbone.a.weight"] == Place("backbone", 1, 4, 4, 72)
-    assert places["head.0.bias"] == Place("head", 4, 4, 1, 4)
+def test_places_know_part_layer_and_size(places: dict[str, ParameterInfo]) -> None:
+    assert places["backbone.a.weight"] == ParameterInfo("backbone", 1, 4, 4, 72)
+    assert places["head.0.bias"] == ParameterInfo("head", 4, 4, 1, 4)
     assert [places[name].label for name in NAMES[1:3]] == ["backbone[0]", "backbone[1]"]
     assert places["head.0.bias"].label == "head"
 
@@ -54,12 +54,12 @@ def test_places_know_part_layer_and_size(places: dict[str, Place]) -> None:
         (".", "stem a b c up 0"),
     ],
 )
-def test_words_select_what_they_say(places: dict[str, Place], text: str, expected: str) -> None:
+def test_words_select_what_they_say(places: dict[str, ParameterInfo], text: str, expected: str) -> None:
     assert selected(places, text) == expected
 
 
 @pytest.mark.parametrize("text", ["backbone[-5:]", "backbone[:5]", "backbone[9]", "backbone[-9]"])
-def test_more_layer_groups_than_there_are_is_an_error(places: dict[str, Place], text: str) -> None:
+def test_more_layer_groups_than_there_are_is_an_error(places: dict[str, ParameterInfo], text: str) -> None:
     with pytest.raises(PlanError, match=r"more layer groups than the backbone has: 4\. Choose bounds from -4 to 4"):
         selected(places, text)
 
@@ -71,7 +71,7 @@ def test_words_that_are_no_slice_are_refused_at_once(text: str) -> None:
 
 
 def test_other_words_are_a_regular_expression() -> None:
-    place = Place("backbone", 0, 1, 4, 1)
+    place = ParameterInfo("backbone", 0, 1, 4, 1)
     assert Selector(r"layer[34]\.").takes("backbone.model.layer4.0.weight", place)
     assert not Selector(r"^layer4").takes("backbone.model.layer4.0.weight", place)
     assert not Selector("head").takes("backbone.model.head.weight", place)
@@ -80,4 +80,4 @@ def test_other_words_are_a_regular_expression() -> None:
 
 def test_a_parameter_of_the_backbone_outside_its_layers_is_an_error() -> None:
     with pytest.raises(PlanError, match=r"1 parameters of the backbone are in none of its layer groups: backbone\.x"):
-        layout({"backbone.x": torch.zeros(1), "backbone.y": torch.zeros(1)}, [["backbone.y"]])
+        parameter_infos({"backbone.x": torch.zeros(1), "backbone.y": torch.zeros(1)}, [["backbone.y"]])

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from finetune.models import Segmenter
-from finetune.tuning.parameter_info import Place, PlanError, layout
-from finetune.tuning.plan import Assignment, Plan, Rule, Stall
+from finetune.tuning.parameter_info import ParameterInfo, PlanError, parameter_infos
+from finetune.tuning.plan import Assignment, Plan, PlateauCriterion, Rule
 
 NAMES = [
     "backbone.model.conv1.weight",
@@ -19,10 +19,10 @@ NAMES = [
 ]
 
 
-def places(names: list[str] = NAMES) -> dict[str, Place]:
+def places(names: list[str] = NAMES) -> dict[str, ParameterInfo]:
     """A backbone of three layer groups, each of one kernel."""
     kernels = {name: torch.zeros(2) if name.endswith("bias") else torch.zeros(2, 3) for name in names}
-    return layout(kernels, [[name] for name in names if name.startswith("backbone.")])
+    return parameter_infos(kernels, [[name] for name in names if name.startswith("backbone.")])
 
 
 def taken(plan: Plan, names: list[str] = NAMES) -> list[str]:
@@ -32,17 +32,17 @@ def taken(plan: Plan, names: list[str] = NAMES) -> list[str]:
 
 
 def test_the_first_rule_that_matches_takes_the_parameter() -> None:
-    plan = Plan((Rule("layer4"), Rule("backbone", trains=False), Rule("bias$"), Rule(".")))
+    plan = Plan((Rule("layer4"), Rule("backbone", train=False), Rule("bias$"), Rule(".")))
     assert taken(plan) == ["backbone", "backbone", "layer4", ".", ".", "bias$"]
 
 
 def test_the_order_of_the_rules_decides_and_not_that_of_the_parameters() -> None:
-    plan = Plan((Rule("layer4"), Rule("backbone", trains=False), Rule(".")))
+    plan = Plan((Rule("layer4"), Rule("backbone", train=False), Rule(".")))
     assert plan.assign(places()) == plan.assign(dict(reversed(places().items())))
 
 
 def test_without_rules_of_ones_own_everything_trains_at_the_learning_rate() -> None:
-    assert {a.rule for a in Plan().assign(places()).values()} == {Rule(".", trains=True, lr_scale=1.0)}
+    assert {a.rule for a in Plan().assign(places()).values()} == {Rule(".", train=True, lr_scale=1.0)}
 
 
 def test_a_part_is_matched_by_its_own_name_only() -> None:
@@ -88,10 +88,10 @@ def test_a_pattern_that_is_no_regular_expression_is_refused(pattern: str) -> Non
 
 def test_a_plan_covers_a_real_model_whole() -> None:
     model = Segmenter("test_resnet.r160_in1k", "fpn", 2, weights="none")
-    plan = Plan((Rule("backbone", trains=False), Rule("decoder"), Rule("head", lr_scale=10)))
-    assigned = plan.assign(layout(dict(model.named_parameters())))
+    plan = Plan((Rule("backbone", train=False), Rule("decoder"), Rule("head", lr_scale=10)))
+    assigned = plan.assign(parameter_infos(dict(model.named_parameters())))
     assert assigned.keys() == dict(model.named_parameters()).keys()
-    frozen = sum(p.numel() for name, p in model.named_parameters() if not assigned[name].rule.trains)
+    frozen = sum(p.numel() for name, p in model.named_parameters() if not assigned[name].rule.train)
     assert frozen == sum(p.numel() for p in model.backbone.parameters())
 
 
@@ -105,7 +105,7 @@ def test_a_weight_decay_below_zero_is_refused() -> None:
 
 
 @pytest.mark.parametrize("scale", [0.0, -0.5, float("nan")])
-@pytest.mark.parametrize("name", ["lr_decay", "lr_lowest"])
+@pytest.mark.parametrize("name", ["layer_lr_decay", "lowest_lr_scale"])
 def test_a_factor_for_depth_must_be_above_zero(name: str, scale: float) -> None:
     with pytest.raises(PlanError, match=rf"tuning rule 'head' has {name}=.*must be more than 0"):
         Rule("head", **{name: scale})
@@ -114,13 +114,13 @@ def test_a_factor_for_depth_must_be_above_zero(name: str, scale: float) -> None:
 @pytest.mark.parametrize("trains", ["always", [0, 3], [[0]], [[0, 1, 2]], ["ab"]])
 def test_spans_that_are_none_are_refused(trains: Any) -> None:
     with pytest.raises(PlanError, match=r"write true, false, or spans such as \[\[0, 0.3\], \[0.8, null\]\]"):
-        Rule("head", trains=trains)
+        Rule("head", train=trains)
 
 
 @pytest.mark.parametrize("spread", ["slow", -1, None])
 def test_a_spread_that_is_none_is_refused(spread: Any) -> None:
-    with pytest.raises(PlanError, match=r"has spread=.*takes epochs"):
-        Rule("backbone", spread=spread)
+    with pytest.raises(PlanError, match=r"has stagger=.*takes epochs"):
+        Rule("backbone", stagger=spread)
 
 
 def test_norms_know_three_ways() -> None:
@@ -129,19 +129,19 @@ def test_norms_know_three_ways() -> None:
 
 
 def test_layer_groups_are_ranked_from_the_top_of_those_that_the_rule_took() -> None:
-    plan = Plan((Rule("backbone[0]"), Rule("backbone", lr_decay=0.5), Rule(".")))
+    plan = Plan((Rule("backbone[0]"), Rule("backbone", layer_lr_decay=0.5), Rule(".")))
     assigned = plan.assign(places())
     assert [(assigned[name].rank, assigned[name].count) for name in NAMES[:3]] == [(0, 1), (1, 2), (0, 2)]
     assert [assigned[name].lr_scale for name in NAMES[:3]] == [1.0, 0.5, 1.0]
 
 
 def test_all_that_is_above_the_backbone_is_one_layer_group_at_the_top() -> None:
-    assigned = Plan((Rule(".", lr_decay=0.5),)).assign(places())
+    assigned = Plan((Rule(".", layer_lr_decay=0.5),)).assign(places())
     assert [assigned[name].lr_scale for name in NAMES] == [0.125, 0.25, 0.5, 1.0, 1.0, 1.0]
 
 
 def test_rates_fall_in_geometric_steps_to_the_lowest() -> None:
-    rule = Rule("backbone", lr_scale=2.0, lr_lowest=0.01)
+    rule = Rule("backbone", lr_scale=2.0, lowest_lr_scale=0.01)
     scales = [Assignment(rule, rank, 5).lr_scale for rank in range(5)]
     assert scales == pytest.approx([2.0, 2 * 0.01**0.25, 0.2, 2 * 0.01**0.75, 0.02])
     assert Assignment(rule, 0, 1).lr_scale == 2.0
@@ -162,6 +162,6 @@ def test_settings_of_the_plan_are_checked(options: dict[str, Any], message: str)
 
 
 @pytest.mark.parametrize("options", [{"mode": "up"}, {"patience": 0}, {"patience": 1.5}, {"min_delta": -1}])
-def test_settings_of_the_stall_are_checked(options: dict[str, Any]) -> None:
-    with pytest.raises(PlanError, match=f"tuning.stall.{next(iter(options))}="):
-        Stall(**options)
+def test_settings_of_the_plateau_are_checked(options: dict[str, Any]) -> None:
+    with pytest.raises(PlanError, match=f"tuning.plateau.{next(iter(options))}="):
+        PlateauCriterion(**options)

@@ -1,11 +1,11 @@
-"""The stall detector against counting by hand, and against a search of the whole past."""
+"""The plateau detector against counting by hand, and against a search of the whole past."""
 
 import random
 
 import pytest
 import torch
 
-from finetune.tuning.plateau_detector import StallDetector
+from finetune.tuning.plateau_detector import PlateauDetector
 
 NAN = float("nan")
 
@@ -20,32 +20,32 @@ NAN = float("nan")
         (2, "max", [NAN, NAN, 1, NAN, NAN], [0, 1, 0, 0, 1]),
     ],
 )
-def test_a_stall_is_so_many_updates_in_a_row_without_improvement(
+def test_a_plateau_is_so_many_updates_in_a_row_without_improvement(
     patience: int, mode: str, scores: list[float], expected: list[int]
 ) -> None:
-    detector = StallDetector(patience, mode)
+    detector = PlateauDetector(patience, mode)
     assert [detector.update(score) for score in scores] == [bool(value) for value in expected]
 
 
 @pytest.mark.parametrize("mode", ["max", "min"])
 @pytest.mark.parametrize("patience", [1, 2, 5])
-def test_random_scores_stall_where_a_search_of_the_whole_past_says_so(mode: str, patience: int) -> None:
+def test_random_scores_plateau_where_a_search_of_the_whole_past_says_so(mode: str, patience: int) -> None:
     rng = random.Random(patience)
     scores = [round(rng.random(), 1) for _ in range(200)]
     sign = 1 if mode == "max" else -1
-    detector = StallDetector(patience, mode, min_delta=0.05)
+    detector = PlateauDetector(patience, mode, min_delta=0.05)
     best, since = None, 0
     for number, score in enumerate(scores):
-        stalled = detector.update(score)
+        plateaued = detector.update(score)
         improved = best is None or sign * score > sign * best + 0.05
         best, since = (score, number) if improved else (best, since)
         assert detector.improved is improved
         assert detector.best == best
-        assert stalled is (number > since and (number - since) % patience == 0)
+        assert plateaued is (number > since and (number - since) % patience == 0)
 
 
 def test_an_improvement_must_exceed_the_least_difference() -> None:
-    detector = StallDetector(patience=9, min_delta=0.5)
+    detector = PlateauDetector(patience=9, min_delta=0.5)
     assert [(detector.update(score), detector.improved)[1] for score in (1.0, 1.5, 1.75, 2.0, 2.5)] == [
         True,
         False,
@@ -55,8 +55,8 @@ def test_an_improvement_must_exceed_the_least_difference() -> None:
     ]
 
 
-def test_the_best_score_outlives_a_stall_and_not_a_reset() -> None:
-    detector = StallDetector(patience=1)
+def test_the_best_score_outlives_a_plateau_and_not_a_reset() -> None:
+    detector = PlateauDetector(patience=1)
     assert [detector.update(0.9), detector.update(0.5), detector.update(0.6)] == [False, True, True]
     detector.reset()
     assert (detector.best, detector.waited, detector.improved) == (None, 0, False)
@@ -67,9 +67,9 @@ def test_the_best_score_outlives_a_stall_and_not_a_reset() -> None:
 @pytest.mark.parametrize("cut", range(8))
 def test_a_resumed_detector_goes_on_as_if_it_had_not_stopped(cut: int, tmp_path) -> None:
     scores = [0.1, 0.3, 0.2, 0.3, 0.1, 0.4, 0.2, 0.2]
-    whole = StallDetector(patience=2)
+    whole = PlateauDetector(patience=2)
     expected = [whole.update(score) for score in scores]
-    first, second = StallDetector(patience=2), StallDetector(patience=2)
+    first, second = PlateauDetector(patience=2), PlateauDetector(patience=2)
     before = [first.update(torch.tensor(score)) for score in scores[:cut]]
     torch.save(first.state_dict(), tmp_path / "state.pt")
     second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
@@ -78,7 +78,7 @@ def test_a_resumed_detector_goes_on_as_if_it_had_not_stopped(cut: int, tmp_path)
 
 
 def test_the_state_is_plain_even_if_scores_are_tensors() -> None:
-    detector = StallDetector(patience=2)
+    detector = PlateauDetector(patience=2)
     detector.update(torch.tensor(0.5))
     assert {type(value) for value in detector.state_dict().values()} == {float, int, bool}
 
@@ -96,4 +96,4 @@ def test_the_state_is_plain_even_if_scores_are_tensors() -> None:
 )
 def test_a_setting_that_makes_no_sense_is_refused(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        StallDetector(**arguments)
+        PlateauDetector(**arguments)

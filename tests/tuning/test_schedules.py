@@ -64,23 +64,23 @@ def values(curve: Schedule, steps: int) -> list[float]:
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
-        (cosine(TOTAL, floor=0.1), lambda o: CosineAnnealingLR(o, T_max=TOTAL, eta_min=0.1)),
+        (cosine(TOTAL, min_lr_ratio=0.1), lambda o: CosineAnnealingLR(o, T_max=TOTAL, eta_min=0.1)),
         (poly(TOTAL), lambda o: PolynomialLR(o, total_iters=TOTAL, power=0.9)),
         (poly(TOTAL, power=2.5), lambda o: PolynomialLR(o, total_iters=TOTAL, power=2.5)),
-        (linear(TOTAL, floor=0.1), lambda o: LinearLR(o, start_factor=1.0, end_factor=0.1, total_iters=TOTAL)),
-        (exponential(TOTAL, floor=0.01), lambda o: ExponentialLR(o, gamma=0.01 ** (1 / TOTAL))),
-        (step(TOTAL, every=13, gamma=0.3), lambda o: StepLR(o, step_size=13, gamma=0.3)),
-        (step(TOTAL, every=0.26, gamma=0.3), lambda o: StepLR(o, step_size=13, gamma=0.3)),
+        (linear(TOTAL, min_lr_ratio=0.1), lambda o: LinearLR(o, start_factor=1.0, end_factor=0.1, total_iters=TOTAL)),
+        (exponential(TOTAL, min_lr_ratio=0.01), lambda o: ExponentialLR(o, gamma=0.01 ** (1 / TOTAL))),
+        (step(TOTAL, step_size=13, gamma=0.3), lambda o: StepLR(o, step_size=13, gamma=0.3)),
+        (step(TOTAL, step_size=0.26, gamma=0.3), lambda o: StepLR(o, step_size=13, gamma=0.3)),
         (multi_step(TOTAL, milestones=[20, 35], gamma=0.3), lambda o: MultiStepLR(o, [20, 35], gamma=0.3)),
         (multi_step(TOTAL, milestones=[0.7, 0.4], gamma=0.3), lambda o: MultiStepLR(o, [20, 35], gamma=0.3)),
         (
-            cosine_restarts(TOTAL, cycles=5, floor=0.1),
+            cosine_restarts(TOTAL, cycles=5, min_lr_ratio=0.1),
             lambda o: CosineAnnealingWarmRestarts(o, T_0=10, T_mult=1, eta_min=0.1),
         ),
-        (cosine_restarts(70, cycles=3, growth=2), lambda o: CosineAnnealingWarmRestarts(o, T_0=10, T_mult=2)),
+        (cosine_restarts(70, cycles=3, cycle_mult=2), lambda o: CosineAnnealingWarmRestarts(o, T_0=10, T_mult=2)),
         (cyclic(TOTAL, cycles=5), lambda o: CyclicLR(o, 0.1, 1.0, step_size_up=5, cycle_momentum=False)),
         (
-            cyclic(TOTAL, cycles=5, gamma=0.5, floor=0.2),
+            cyclic(TOTAL, cycles=5, gamma=0.5, min_lr_ratio=0.2),
             lambda o: CyclicLR(o, 0.2, 1.0, step_size_up=5, mode="triangular2", cycle_momentum=False),
         ),
         (constant(TOTAL, warmup=10), lambda o: LinearLR(o, start_factor=0.1, total_iters=9)),
@@ -115,14 +115,14 @@ def test_warmup_climbs_in_equal_parts_from_one_part_to_one(name: str) -> None:
 
 
 def test_the_warmup_of_a_cyclic_schedule_climbs_to_its_floor() -> None:
-    curve = values(cyclic(24, warmup=4, cycles=2, floor=0.2), 25)
+    curve = values(cyclic(24, warmup=4, cycles=2, min_lr_ratio=0.2), 25)
     assert curve[:5] == pytest.approx([0.05, 0.1, 0.15, 0.2, 0.2])
     assert [curve[place] for place in (9, 14, 19, 24)] == pytest.approx([1.0, 0.2, 1.0, 0.2])
 
 
 @pytest.mark.parametrize("name", FALLING)
 def test_the_floor_is_reached_at_total_and_kept(name: str) -> None:
-    curve = schedule(name, TOTAL, warmup=5, floor=0.02)
+    curve = schedule(name, TOTAL, warmup=5, min_lr_ratio=0.02)
     assert curve(TOTAL - 1) > 0.02
     assert [curve(TOTAL), curve(TOTAL + 1), curve(10 * TOTAL)] == pytest.approx([0.02] * 3)
 
@@ -135,11 +135,11 @@ def test_the_way_down_takes_the_steps_after_the_warmup(name: str) -> None:
 
 def test_cosine_follows_its_formula_after_a_warmup() -> None:
     expected = 0.1 + 0.9 * (1 + math.cos(math.pi * (23 - 10) / (50 - 10))) / 2
-    assert cosine(50, warmup=10, floor=0.1)(23) == pytest.approx(expected)
+    assert cosine(50, warmup=10, min_lr_ratio=0.1)(23) == pytest.approx(expected)
 
 
 def test_steps_down_are_counted_from_the_end_of_the_warmup_and_milestones_from_the_start() -> None:
-    assert values(step(10, warmup=2, every=4, gamma=0.5), 12) == [0.5] + [1.0] * 5 + [0.5] * 4 + [0.25] * 2
+    assert values(step(10, warmup=2, step_size=4, gamma=0.5), 12) == [0.5] + [1.0] * 5 + [0.5] * 4 + [0.25] * 2
     assert (
         values(multi_step(10, warmup=2, milestones=[0.4, 8], gamma=0.5), 10)
         == [0.5] + [1.0] * 3 + [0.5] * 4 + [0.25] * 2
@@ -151,7 +151,7 @@ def test_a_milestone_beyond_the_end_never_comes() -> None:
 
 
 def test_every_cycle_restarts_at_one_and_is_longer_by_its_growth() -> None:
-    curve = values(cosine_restarts(140, cycles=3, growth=2.0), 140)
+    curve = values(cosine_restarts(140, cycles=3, cycle_mult=2.0), 140)
     assert [place for place, value in enumerate(curve) if value == 1.0] == [0, 20, 60]
 
 
@@ -164,7 +164,7 @@ def test_every_cycle_restarts_at_one_and_is_longer_by_its_growth() -> None:
     ],
 )
 def test_warmup_stable_decay_is_flat_up_to_its_decay(shape: str, down: list[float]) -> None:
-    curve = warmup_stable_decay(10, warmup=2, decay=4, shape=shape, floor=0.5)
+    curve = warmup_stable_decay(10, warmup=2, decay=4, shape=shape, min_lr_ratio=0.5)
     assert values(curve, 11) == pytest.approx([0.5, 1.0, 1.0, 1.0, 1.0, 1.0, *[(1 + v) / 2 for v in down], 0.5])
 
 
@@ -193,7 +193,7 @@ def test_warmup_counts_steps_or_is_a_share_of_them(warmup: float | None, steps: 
 @pytest.mark.parametrize(
     ("name", "share", "steps"),
     [
-        ("step", {"every": 0.25}, {"every": 20}),
+        ("step", {"step_size": 0.25}, {"step_size": 20}),
         ("multi_step", {"milestones": [0.25, 0.5]}, {"milestones": [20, 40]}),
         ("warmup_stable_decay", {"decay": 0.25}, {"decay": 20}),
     ],
@@ -225,10 +225,13 @@ def test_every_schedule_is_there() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "cosin", "total": 9}, "no schedule 'cosin'. Did you mean 'cosine'?"),
-        ({"name": "poly", "total": 9, "powr": 2.0}, "no option 'powr'. Did you mean 'power'?"),
-        ({"name": "constant", "total": 9, "floor": 0.1}, "no option 'floor'. Choose from: (it has none)"),
-        ({"name": "plateau", "total": 9, "patients": 3}, "no option 'patients'. Did you mean 'patience'?"),
+        ({"name": "cosin", "total": 9}, "no schedule 'cosin'. Did you mean cosine or"),
+        ({"name": "poly", "total": 9, "powr": 2.0}, "no option 'powr'. Did you mean power?"),
+        (
+            {"name": "constant", "total": 9, "min_lr_ratio": 0.1},
+            "no option 'min_lr_ratio'. Choose from: (there are none)",
+        ),
+        ({"name": "plateau", "total": 9, "patients": 3}, "no option 'patients'. Did you mean patience?"),
         ({"name": "poly", "total": 9, "warmup": 10}, "warmup of 10 steps does not fit into 9 steps"),
         ({"name": "plateau", "total": 9, "warmup": 10}, "warmup of 10 steps does not fit into 9 steps"),
         ({"name": "one_cycle", "total": 9, "warmup": -1}, "warmup is -1, expected 0 steps or more"),
@@ -237,18 +240,24 @@ def test_every_schedule_is_there() -> None:
         ({"name": "poly", "total": 9, "warmup": "1k"}, "warmup is '1k', expected a number of steps"),
         ({"name": "poly", "total": 0}, "runs over 0 steps"),
         ({"name": "poly", "total": 9, "power": -1}, "power is -1, expected a number of 0 or more"),
-        ({"name": "cosine", "total": 9, "floor": 1.5}, "floor is 1.5, expected a number from 0 to 1"),
-        ({"name": "linear", "total": 9, "floor": "low"}, "floor is 'low', expected a number from 0 to 1"),
-        ({"name": "exponential", "total": 9, "floor": 0.0}, "floor is 0.0, expected a number from 1e-09 to 1"),
-        ({"name": "step", "total": 9, "every": 2.0}, "every is 2.0, but a float is a share"),
+        ({"name": "cosine", "total": 9, "min_lr_ratio": 1.5}, "min_lr_ratio is 1.5, expected a number from 0 to 1"),
+        ({"name": "linear", "total": 9, "min_lr_ratio": "low"}, "min_lr_ratio is 'low', expected a number from 0 to 1"),
+        (
+            {"name": "exponential", "total": 9, "min_lr_ratio": 0.0},
+            "min_lr_ratio is 0.0, expected a number from 1e-09 to 1",
+        ),
+        ({"name": "step", "total": 9, "step_size": 2.0}, "step_size is 2.0, but a float is a share"),
         ({"name": "step", "total": 9, "gamma": 2}, "gamma is 2, expected a number from 0 to 1"),
         ({"name": "multi_step", "total": 9, "milestones": 0.5}, "milestones is 0.5, expected a list"),
         ({"name": "multi_step", "total": 9, "milestones": []}, "milestones is [], expected a list of one or more"),
         ({"name": "multi_step", "total": 9, "milestones": [0.5, 1.5]}, "milestones is 1.5, but a float is a share"),
         ({"name": "cosine_restarts", "total": 9, "cycles": 0}, "cycles is 0, expected a whole number of 1 or more"),
         ({"name": "cyclic", "total": 9, "cycles": 1.5}, "cycles is 1.5, expected a whole number of 1 or more"),
-        ({"name": "cosine_restarts", "total": 9, "growth": 0.5}, "growth is 0.5, expected a number of 1 or more"),
-        ({"name": "one_cycle", "total": 9, "start": 0}, "start is 0, expected a number of 1 or more"),
+        (
+            {"name": "cosine_restarts", "total": 9, "cycle_mult": 0.5},
+            "cycle_mult is 0.5, expected a number of 1 or more",
+        ),
+        ({"name": "one_cycle", "total": 9, "div_factor": 0}, "div_factor is 0, expected a number of 1 or more"),
         ({"name": "warmup_stable_decay", "total": 9, "shape": "cos"}, "no shape 'cos'"),
         (
             {"name": "warmup_stable_decay", "total": 9, "warmup": 5, "decay": 6},
@@ -267,7 +276,7 @@ def test_a_mistake_is_told_with_its_remedy(arguments: dict, message: str) -> Non
 
 
 def test_a_length_of_training_is_rounded_to_the_nearest_step() -> None:
-    assert [steps_of("every", share, 10) for share in (0.0, 0.04, 0.06, 0.99)] == [0, 0, 1, 10]
+    assert [steps_of("step_size", share, 10) for share in (0.0, 0.04, 0.06, 0.99)] == [0, 0, 1, 10]
 
 
 def scores(seed: int) -> list[float]:
@@ -285,7 +294,7 @@ def scores(seed: int) -> list[float]:
         {"patience": 1},
         {"patience": 3, "factor": 0.5},
         {"patience": 2, "cooldown": 2, "factor": 0.7},
-        {"patience": 2, "factor": 0.3, "floor": 0.01},
+        {"patience": 2, "factor": 0.3, "min_lr_ratio": 0.01},
         {"patience": 2, "min_delta": 0.05},
         {"patience": 1, "cooldown": 3},
     ],
@@ -303,7 +312,7 @@ def test_plateau_is_torchs_reduce_on_plateau(options: dict[str, Any], mode: str,
         threshold=options.get("min_delta", 0.0),
         threshold_mode="abs",
         cooldown=options.get("cooldown", 0),
-        min_lr=options.get("floor", 0.0),
+        min_lr=options.get("min_lr_ratio", 0.0),
         eps=0.0,
     )
     expected, got, reduced = [], [], 0

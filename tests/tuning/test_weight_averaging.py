@@ -12,10 +12,10 @@ from finetune.tuning.weight_averaging import (
     batch_norms,
     check_resumable,
     equal_weight,
-    exchange,
     exponential_weight,
     fresh_statistics,
     statistics,
+    swap_weights,
 )
 
 
@@ -40,7 +40,7 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
 def followed(model: nn.Module, steps: int) -> tuple[WeightAverage, list[dict[str, Tensor]]]:
     """An exponential average after so many steps, and the weights at the beginning and after each step."""
     average, seen = WeightAverage(model), [weights(model)]
-    average.admit()
+    average.track_new_parameters()
     for _ in range(steps):
         seen.append(move(model))
         average.update(exponential_weight(0.9, average.updates))
@@ -68,7 +68,7 @@ def test_the_decay_grows_until_it_is_the_one_asked_for(updates: int, decay: floa
 def test_an_equal_average_is_the_mean_of_all_weights_since_the_start() -> None:
     model = network()
     average, seen = WeightAverage(model), []
-    average.admit()
+    average.track_new_parameters()
     for _ in range(50):
         seen.append(move(model))
         average.update(equal_weight(average.updates))
@@ -81,7 +81,7 @@ def test_the_average_of_a_model_in_bfloat16_is_kept_in_float32() -> None:
     model = nn.Linear(1, 1, bias=False).bfloat16()
     nn.init.ones_(model.weight)
     average = WeightAverage(model)
-    average.admit()
+    average.track_new_parameters()
     with torch.no_grad():
         model.weight.fill_(2)
     for _ in range(3):
@@ -91,14 +91,14 @@ def test_the_average_of_a_model_in_bfloat16_is_kept_in_float32() -> None:
 
 
 @pytest.mark.parametrize("kind", ["exponential", "equal"])
-def test_a_parameter_that_thaws_later_is_averaged_as_if_it_had_been_all_along(kind: str) -> None:
+def test_a_parameter_that_unfreezes_later_is_averaged_as_if_it_had_been_all_along(kind: str) -> None:
     model = network()
     always, late = WeightAverage(model), WeightAverage(model)
-    always.admit()
+    always.track_new_parameters()
     model[0].requires_grad_(False)
     for step in range(30):
         model[0].requires_grad_(step >= 10)
-        late.admit()
+        late.track_new_parameters()
         assert ("0.weight" in late.values) == (step >= 10)
         move(model)
         for average in (always, late):
@@ -130,7 +130,7 @@ def test_saved_averages_are_gone_on_with_to_the_bit() -> None:
     again = WeightAverage(model, {name: value.clone() for name, value in average.values.items()}, average.updates)
     move(model)
     for each in (average, again):
-        each.admit()
+        each.track_new_parameters()
         each.update(exponential_weight(0.9, each.updates))
     assert again.updates == average.updates == 4
     torch.testing.assert_close(again.values, average.values, rtol=0, atol=0)
@@ -140,10 +140,10 @@ def test_a_shared_parameter_has_its_average_under_both_names() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     model[1].weight = model[0].weight
     average, _ = followed(model, steps=3)
-    raw = exchange(model, average.values)
+    raw = swap_weights(model, average.values)
     assert {"0.weight", "1.weight"} <= average.values.keys()
     assert torch.equal(model[0].weight, average.values["1.weight"])
-    exchange(model, raw)
+    swap_weights(model, raw)
     assert torch.equal(model[0].weight, raw["0.weight"])
 
 
@@ -152,11 +152,11 @@ def test_an_exchange_writes_in_place_and_gives_back_what_was_there() -> None:
     storages = [tensor.data_ptr() for tensor in model.state_dict().values()]
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     values = {"0.weight": torch.full((4, 3, 3, 3), 1 / 3), "1.running_mean": torch.ones(4)}
-    given_back = exchange(model, values)
+    given_back = swap_weights(model, values)
     assert torch.equal(model[0].weight, torch.full((4, 3, 3, 3), 1 / 3).bfloat16())
     assert torch.equal(model[1].running_mean, torch.ones(4).bfloat16())
     assert torch.equal(model[3].weight, before["3.weight"])
-    exchange(model, given_back)
+    swap_weights(model, given_back)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert [tensor.data_ptr() for tensor in model.state_dict().values()] == storages
 

@@ -6,11 +6,11 @@ import lightning.pytorch as pl
 import torch
 from timm.optim import create_optimizer_v2, list_optimizers
 
-from finetune.builders.data import Data
+from finetune.builders.data import DatasetBundle
 from finetune.builders.devices import device_count, runs_on_cpu
 from finetune.builders.training_length import step_counts
 from finetune.config.errors import ConfigError
-from finetune.config.options import Config, known_options, without_name
+from finetune.config.options import Config, drop_name, validate_options
 from finetune.engine.fsdp import PRECISIONS, steps_on_shares
 from finetune.io.messages import suggest
 from finetune.tuning.schedules import SCHEDULES, schedule
@@ -18,11 +18,11 @@ from finetune.tuning.schedules import SCHEDULES, schedule
 LONGEST = 10**9  # steps: how long the training is, is not known before its data is
 
 
-def check_length(config: Config, data: Data) -> None:
+def check_length(config: Config, data: DatasetBundle) -> None:
     """Raise where the schedule does not fit into the steps of the training."""
     pace, (_, total) = config["schedule"], step_counts(config, data.sizes()["train"])
     try:
-        schedule(pace["name"], total, pace["warmup"], **without_name(pace, "warmup"))
+        schedule(pace["name"], total, pace["warmup"], **drop_name(pace, "warmup"))
     except ValueError as error:
         raise ConfigError(f"schedule: {error}") from error
 
@@ -58,12 +58,12 @@ def check_schedule(settings: Config) -> None:
     """Raise unless the schedule and its options are known."""
     if settings["name"] not in SCHEDULES:
         raise ConfigError(f"unknown schedule '{settings['name']}'. {suggest(settings['name'], list(SCHEDULES))}")
-    schedule(settings["name"], LONGEST, settings["warmup"], **without_name(settings, "warmup"))
+    schedule(settings["name"], LONGEST, settings["warmup"], **drop_name(settings, "warmup"))
 
 
 def check_trainer(settings: Config) -> None:
     """Raise unless Lightning's Trainer has all these arguments."""
-    known_options("trainer", pl.Trainer.__init__, settings, skip=("self", "callbacks", "logger", "default_root_dir"))
+    validate_options("trainer", pl.Trainer.__init__, settings, skip=("self", "callbacks", "logger", "default_root_dir"))
     clip = settings.get("gradient_clip_algorithm")
     if clip not in (None, "norm", "value"):
         raise ConfigError(f"trainer.gradient_clip_algorithm={clip}: choose norm or value.")
@@ -88,8 +88,8 @@ def check_sharding(config: Config) -> None:
         ),
         (bool(config["callbacks"].get("average")), "an average of whole weights (set average=none)"),
         (
-            config["tuning"]["stall"]["restore_best"],
-            "tuning.stall.restore_best=true, which keeps whole weights (set false)",
+            config["tuning"]["plateau"]["restore_best"],
+            "tuning.plateau.restore_best=true, which keeps whole weights (set false)",
         ),
         (settings.get("sync_batchnorm"), "trainer.sync_batchnorm=true, which Lightning would ignore (take it away)"),
     ]

@@ -15,31 +15,31 @@ from finetune.builders.checks.trainer import (
     check_trainer,
 )
 from finetune.builders.checks.tuning import check_average, check_tuning
-from finetune.builders.checks.value_types import other_kinds
-from finetune.builders.data import Data, training_data
+from finetune.builders.checks.value_types import type_errors
+from finetune.builders.data import DatasetBundle, training_data
 from finetune.builders.devices import device_count
 from finetune.builders.dummy_step import layer_without_variance
 from finetune.builders.model import auxiliary_options
 from finetune.builders.task import build_loss
-from finetune.config.compose import shipped
+from finetune.config.compose import packaged_options
 from finetune.config.errors import ConfigError, Mistakes
-from finetune.config.options import Config, known_options, without_name
+from finetune.config.options import Config, drop_name, validate_options
 from finetune.data.decode import MODES
 from finetune.data.statistics import class_weights
 from finetune.io.messages import suggest
 from finetune.losses import SegmentationLoss
 from finetune.metrics.confusion import scores
 from finetune.models.feature_levels import COARSEST
-from finetune.models.heads import HEADS, AuxiliaryHead, Pyramid, check_output_stride, head_type
+from finetune.models.heads import HEADS, AuxiliaryHead, PyramidSpec, check_output_stride, head_spec
 from finetune.models.normalization import check_statistics
 from finetune.models.timm_factory import check_name
 
 logger = logging.getLogger(__name__)
 # maps that every head takes with all of its options; what a backbone has of them is known once it is built
-RICH = Pyramid((3, 128, 256, 512, 512, 512), (1, 2, 4, 8, 16, 32), pools=(64, 128, 256, 512, 512), tokens=1)
+RICH = PyramidSpec((3, 128, 256, 512, 512, 512), (1, 2, 4, 8, 16, 32), pools=(64, 128, 256, 512, 512), tokens=1)
 
 
-def check(config: Config) -> Data:
+def check(config: Config) -> DatasetBundle:
     """Find every mistake in a training config before any weight is read, and return the data it speaks of.
 
     Raises:
@@ -47,7 +47,7 @@ def check(config: Config) -> Data:
     """
     mistakes = Mistakes()
     check_settings(config, mistakes)
-    found: Data | None = mistakes.attempt(lambda: training_data(config))
+    found: DatasetBundle | None = mistakes.attempt(lambda: training_data(config))
     if found is not None:
         mistakes.attempt(lambda: check_monitors(config, found.classes))
         mistakes.attempt(lambda: check_batches(config, found))
@@ -64,7 +64,7 @@ def check_settings(config: Config, mistakes: Mistakes) -> None:
         ConfigError: settings of another kind than what reads them expects, before anything does.
     """
     check_kind(config["data"])
-    for line in other_kinds(config):
+    for line in type_errors(config):
         mistakes.add(line)
     mistakes.raise_any()
     mistakes.attempt(lambda: check_numbers(config))
@@ -75,7 +75,7 @@ def check_settings(config: Config, mistakes: Mistakes) -> None:
     mistakes.attempt(lambda: check_auxiliary_weight(config))
     mistakes.attempt(lambda: check_loss(config["loss"]))
     mistakes.attempt(lambda: check_tuning(config["tuning"], config["schedule"]))
-    mistakes.attempt(lambda: check_average(config["tuning"]["stall"], config["callbacks"]))
+    mistakes.attempt(lambda: check_average(config["tuning"]["plateau"], config["callbacks"]))
     mistakes.attempt(lambda: check_optimizer(config["optimizer"]))
     mistakes.attempt(lambda: check_schedule(config["schedule"]))
     mistakes.attempt(lambda: check_trainer(config["trainer"]))
@@ -86,7 +86,7 @@ def check_numbers(config: Config) -> None:
     """Raise where a count is none."""
     least = {"data.batch_size": 1, "data.num_workers": 0, "data.ignore_index": 0, "seed": 0}
     least |= {"trainer.max_epochs": 1, "trainer.accumulate_grad_batches": 1}
-    least |= {"data.count": 1, "data.size": 16} if config["data"]["kind"] == "drawn" else {}
+    least |= {"data.count": 1, "data.size": 16} if config["data"]["format"] == "synthetic" else {}
     for key, low in least.items():
         value: Any = config
         for name in key.split("."):
@@ -107,14 +107,14 @@ def check_numbers(config: Config) -> None:
 
 def check_kind(settings: Config) -> None:
     """Raise unless there is such data."""
-    kinds = [kind for kind in shipped("data") if kind != "as_trained"]
-    if settings["kind"] not in kinds:
-        raise ConfigError(f"unknown data.kind '{settings['kind']}'. {suggest(str(settings['kind']), kinds)}")
+    kinds = [kind for kind in packaged_options("data") if kind != "from_run"]
+    if settings["format"] not in kinds:
+        raise ConfigError(f"unknown data.format '{settings['format']}'. {suggest(str(settings['format']), kinds)}")
 
 
 def check_data(settings: Config) -> None:
     """Raise where the data has a setting that its kind does not."""
-    names = list(shipped("data")[settings["kind"]])
+    names = list(packaged_options("data")[settings["format"]])
     if unknown := [name for name in settings if name not in names]:
         raise ConfigError(f"data has unknown options: '{unknown[0]}': {suggest(unknown[0], names)}")
 
@@ -129,8 +129,8 @@ def check_backbone(settings: Config) -> None:
 
 def check_head(settings: Config, batch_size: int, backbone: Config) -> None:
     """Raise unless the head is known, its options make one, and the batch is large enough for its norms."""
-    kind = head_type(settings["name"])
-    options = known_options("head", kind.build, without_name(settings), skip=("pyramid", "classes"))
+    kind = head_spec(settings["name"])
+    options = validate_options("head", kind.build, drop_name(settings), skip=("pyramid", "classes"))
     check_output_stride(settings["name"], output_stride := backbone.get("output_stride"))
     strides = tuple(min(stride, output_stride or COARSEST) for stride in RICH.strides)
     with torch.device("meta"):  # whatever its size, it takes no memory
@@ -146,11 +146,11 @@ def check_auxiliary(config: Config) -> None:
     """Raise unless the options make an auxiliary head, or there is none and nothing is said of one."""
     options = auxiliary_options(config)
     if options is not None:
-        known = known_options("auxiliary", AuxiliaryHead, options, skip=("pyramid", "classes"))
+        known = validate_options("auxiliary", AuxiliaryHead, options, skip=("pyramid", "classes"))
         with torch.device("meta"):
             AuxiliaryHead(RICH, 2, **known)
         return
-    usual = shipped("auxiliary")["none"]
+    usual = packaged_options("auxiliary")["none"]
     for key, value in (config.get("auxiliary") or {}).items():
         if value != usual.get(key):
             raise ConfigError(f"auxiliary.{key}={value} has no effect without an auxiliary head. Say auxiliary=fcn.")
@@ -175,14 +175,14 @@ def check_loss(settings: Config) -> None:
     class_weights(torch.ones(2, dtype=torch.int64), settings["class_weights"])
 
 
-def check_batches(config: Config, data: Data) -> None:
+def check_batches(config: Config, data: DatasetBundle) -> None:
     """Raise where a model that pools to one pixel would get a batch of one image."""
     devices = device_count(config["trainer"])
     per_device = data.sizes()["train"] // devices
     batch = min(config["data"]["batch_size"], per_device)
     if per_device == 0:
         raise ConfigError(f"{data.sizes()['train']} training images are too few for {devices} devices.")
-    if batch == 1 and head_type(config["head"]["name"]).pools_to_a_pixel and config["data"]["batch_size"] > 1:
+    if batch == 1 and head_spec(config["head"]["name"]).pools_to_a_pixel and config["data"]["batch_size"] > 1:
         raise ConfigError(
             f"one training image a device makes batches of one, whose batch norm head={config['head']['name']} "
             f"cannot train. Add images, use fewer devices, or another head."
@@ -202,7 +202,7 @@ def check_monitors(config: Config, classes: Sequence[str]) -> None:
     values = [f"val/{name}" for name in ("loss", *scores(torch.eye(2, dtype=torch.int64)))]
     values += [f"val/iou/{name}" for name in classes]  # train/loss is known only after the validation
     monitors = {f"callbacks.{name}.monitor": config["callbacks"].get(name) for name in ("early_stopping", "checkpoint")}
-    monitors |= {"tuning.stall.monitor": config["tuning"]["stall"], "schedule.monitor": config["schedule"]}
+    monitors |= {"tuning.plateau.monitor": config["tuning"]["plateau"], "schedule.monitor": config["schedule"]}
     for key, settings in monitors.items():
         monitor = (settings or {}).get("monitor")
         if monitor is not None and monitor not in values:

@@ -1,19 +1,19 @@
 """Finds mistakes in a tuning plan before there is a model to tune."""
 
 from finetune.builders.task import build_plan
-from finetune.config.compose import shipped
+from finetune.config.compose import packaged_options
 from finetune.config.errors import ConfigError
-from finetune.config.options import Config, known_options
+from finetune.config.options import Config, validate_options
 from finetune.io.messages import suggest
 from finetune.models.lora import add_lora
 from finetune.tuning.plan import Plan
 
 # settings of conf/tuning and the fields of the rules that take them up
 KNOBS = {
-    "unfreeze_spread": "spread",
+    "unfreeze_stagger": "stagger",
     "backbone_lr_scale": "lr_scale",
-    "lr_lowest": "lr_lowest",
-    "lr_decay": "lr_decay",
+    "stem_lr_scale": "lowest_lr_scale",
+    "layer_lr_decay": "layer_lr_decay",
     "norms": "norms",
 }
 
@@ -33,7 +33,7 @@ def check_tuning(settings: Config, pace: Config) -> None:
             raise ConfigError(
                 f"tuning.lora={settings['lora']}: expected a group such as {{rank: 8, alpha: 16}}, or null."
             )
-        known_options("tuning.lora", add_lora, settings["lora"], skip=("model",))
+        validate_options("tuning.lora", add_lora, settings["lora"], skip=("model",))
         if settings["l2_sp"]:
             raise ConfigError(
                 f"tuning.l2_sp={settings['l2_sp']} pulls the backbone to its pretrained weights; with tuning.lora it "
@@ -45,7 +45,7 @@ def check_tuning(settings: Config, pace: Config) -> None:
 
 def _check_names(settings: Config) -> None:
     """Raise where a setting has a name that no answer of conf/tuning has."""
-    known = {key for answer in shipped("tuning").values() for key in answer}
+    known = {key for answer in packaged_options("tuning").values() for key in answer}
     if unknown := [key for key in settings if key not in known]:
         raise ConfigError(
             f"there is no setting tuning.{unknown[0]}. {suggest(unknown[0], sorted(known - {'defaults'}))}"
@@ -54,9 +54,9 @@ def _check_names(settings: Config) -> None:
 
 def _check_knobs(settings: Config, plan: Plan) -> None:
     """Raise where a setting was changed that no rule takes up: rules of one's own may leave it out, or never train."""
-    usual = shipped("tuning")["full"]
-    for key, field in {"unfreeze_at": "trains", **KNOBS}.items():
-        rules = [rule for rule in plan.rules if key in ("unfreeze_at", "norms") or not rule.rests]
+    usual = packaged_options("tuning")["full"]
+    for key, field in {"unfreeze_at": "train", **KNOBS}.items():
+        rules = [rule for rule in plan.rules if key in ("unfreeze_at", "norms") or not rule.never_trains]
         if key == "unfreeze_at":
             taken = {start for rule in rules for start, _ in rule.spans}
         else:
@@ -69,22 +69,22 @@ def _check_knobs(settings: Config, plan: Plan) -> None:
 
 
 def _check_phases(settings: Config, plan: Plan) -> None:
-    """Raise where a setting was changed that is about phases, or stalls, of a plan that has none."""
-    usual, moments = shipped("tuning")["full"], [rule for rule in plan.rules if not rule.rests]
-    changes = any(rule.spread or rule.spans != ((0, None),) for rule in moments)
-    stalls = any(rule.spread == "stall" or "stall" in str(rule.spans) for rule in moments)
+    """Raise where a setting was changed that is about phases, or plateaus, of a plan that has none."""
+    usual, moments = packaged_options("tuning")["full"], [rule for rule in plan.rules if not rule.never_trains]
+    changes = any(rule.stagger or rule.spans != ((0, None),) for rule in moments)
+    plateaus = any(rule.stagger == "plateau" or "plateau" in str(rule.spans) for rule in moments)
     for key in ("warmup", "restart_schedule", "phase_lr"):
         if settings[key] != usual[key] and not changes:
             other = " For the start of the training there is schedule.warmup." if key == "warmup" else ""
             raise ConfigError(
-                f"tuning.{key}={settings[key]} has no effect: what trains never changes.{other} Let something thaw "
+                f"tuning.{key}={settings[key]} has no effect: what trains never changes.{other} Let something unfreeze "
                 f"later, such as by tuning.unfreeze_at=0.3, or leave it out."
             )
-    changed = [key for key, value in settings["stall"].items() if value != usual["stall"].get(key)]
-    if changed and not stalls:
+    changed = [key for key, value in settings["plateau"].items() if value != usual["plateau"].get(key)]
+    if changed and not plateaus:
         raise ConfigError(
-            f"tuning.stall.{changed[0]}={settings['stall'][changed[0]]} has no effect: no rule waits for a stall. Say "
-            f"tuning.unfreeze_at=stall, or leave it out."
+            f"tuning.plateau.{changed[0]}={settings['plateau'][changed[0]]} has no effect: no rule waits for one. Say "
+            f"tuning.unfreeze_at=plateau, or leave it out."
         )
 
 
@@ -105,10 +105,10 @@ def _check_restart(pace: Config) -> None:
             )
 
 
-def check_average(stall: Config, callbacks: Config) -> None:
+def check_average(plateau: Config, callbacks: Config) -> None:
     """Raise where weights are put back that an average would go on without."""
-    if stall["restore_best"] and callbacks.get("average"):
+    if plateau["restore_best"] and callbacks.get("average"):
         raise ConfigError(
-            "tuning.stall.restore_best=true puts earlier weights back, which an average of the weights since would "
-            "not follow. Set average=none, or tuning.stall.restore_best=false."
+            "tuning.plateau.restore_best=true puts earlier weights back, which an average of the weights since would "
+            "not follow. Set average=none, or tuning.plateau.restore_best=false."
         )

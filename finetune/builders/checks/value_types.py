@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from finetune.config.compose import shipped
+from finetune.config.compose import packaged_options
 from finetune.config.options import Config
 
 GROUPS = ("backbone", "head", "auxiliary", "loss", "optimizer", "augment", "schedule", "tuning", "data")
 # settings that take more kinds than their answers in conf/ show; those who read them check them
 FREE = {
     *("augment.crop", "backbone.weights", "data.size", "head.norm"),
-    *("tuning.unfreeze_at", "tuning.unfreeze_spread", "tuning.warmup"),
+    *("tuning.unfreeze_at", "tuning.unfreeze_stagger", "tuning.warmup"),
 }
 SEARCHED = {"data.batch_size", "optimizer.lr"}  # before the kinds are looked at
 SAID = {
@@ -24,7 +24,7 @@ SAID = {
 }
 
 
-def other_kinds(config: Config) -> list[str]:
+def type_errors(config: Config) -> list[str]:
     """What is wrong with the kinds of a training's settings, a line for each."""
     return [line for group in GROUPS for line in _other_kinds(group, config.get(group) or {}, _known(group))]
 
@@ -32,7 +32,7 @@ def other_kinds(config: Config) -> list[str]:
 def _known(group: str) -> dict[str, set[str]]:
     """The kinds that each setting of a group has in the answers of conf/, by its full name."""
     known: dict[str, set[str]] = {}
-    for answer in shipped(group).values():
+    for answer in packaged_options(group).values():
         for key, value in _leaves(group, answer):
             known.setdefault(key, set()).add(_kind(value))
     return known

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from finetune.models.heads.classifier import classifier
 from finetune.models.heads.fcn import Convolutions
-from finetune.models.heads.pyramid import COARSE, Pyramid, like_images
+from finetune.models.heads.pyramid import COARSE, PyramidSpec, like_images
 from finetune.models.heads.validation import check_choice, check_counts, check_share
 
 
@@ -24,7 +24,7 @@ class AuxiliaryHead(nn.Module):
 
     def __init__(
         self,
-        pyramid: Pyramid,
+        pyramid: PyramidSpec,
         classes: int,
         level: int = 4,
         channels: int = 256,

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from finetune.models.heads.pyramid import Pyramid
+from finetune.models.heads.pyramid import PyramidSpec
 
 
-def chosen_levels(pyramid: Pyramid, strides: Sequence[int]) -> tuple[int, ...]:
+def chosen_levels(pyramid: PyramidSpec, strides: Sequence[int]) -> tuple[int, ...]:
     """Levels of the maps of these strides, fine to coarse.
 
     Raises:

@@ -5,20 +5,20 @@ from collections.abc import Sequence
 from segmentation_models_pytorch.base.heads import SegmentationHead
 from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3Decoder
 
-from finetune.models.heads.pyramid import Parts, Pyramid
+from finetune.models.heads.pyramid import DecoderAndHead, PyramidSpec
 from finetune.models.heads.validation import check_counts, check_flags, check_length, check_share
 
 RATES = 3
 
 
 def deeplabv3(
-    pyramid: Pyramid,
+    pyramid: PyramidSpec,
     classes: int,
     decoder_channels: int = 256,
     atrous_rates: Sequence[int] = (12, 24, 36),
     separable: bool = False,
     dropout: float = 0.5,
-) -> Parts:
+) -> DecoderAndHead:
     """DeepLabV3: atrous pooling on the coarsest map, of stride 8 where the backbone can be dilated.
 
     Source: Chen et al. 2017, https://arxiv.org/abs/1706.05587

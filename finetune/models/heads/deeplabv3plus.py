@@ -7,18 +7,18 @@ from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3Plus
 from torch import nn
 
 from finetune.models.heads.deeplabv3 import RATES
-from finetune.models.heads.pyramid import Parts, Pyramid
+from finetune.models.heads.pyramid import DecoderAndHead, PyramidSpec
 from finetune.models.heads.validation import check_counts, check_flags, check_length, check_share
 
 
 def deeplabv3plus(
-    pyramid: Pyramid,
+    pyramid: PyramidSpec,
     classes: int,
     decoder_channels: int = 256,
     atrous_rates: Sequence[int] = (12, 24, 36),
     separable: bool = True,
     dropout: float = 0.5,
-) -> Parts:
+) -> DecoderAndHead:
     """DeepLabV3+: atrous pooling on the coarsest map, joined with the map of stride 4.
 
     Source: Chen et al. 2018, https://arxiv.org/abs/1802.02611

@@ -6,17 +6,17 @@ from typing import Any
 from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder, DPTSegmentationHead
 from torch import Tensor
 
-from finetune.models.heads.pyramid import COARSE, Parts, Pyramid
+from finetune.models.heads.pyramid import COARSE, DecoderAndHead, PyramidSpec
 from finetune.models.heads.validation import check_choice, check_counts, check_length
 
 
 def dpt(
-    pyramid: Pyramid,
+    pyramid: PyramidSpec,
     classes: int,
     readout: str = "auto",
     intermediate_channels: Sequence[int] = (256, 512, 1024, 1024),
     fusion_channels: int = 256,
-) -> Parts:
+) -> DecoderAndHead:
     """DPT: reassemble four maps at strides 4, 8, 16 and 32, fuse them from coarse to fine, end at stride 2.
 
     smp builds it for plain ViTs, whose four maps have one stride, and scales each to its place; the same blocks take

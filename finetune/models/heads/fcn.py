@@ -5,12 +5,12 @@ from segmentation_models_pytorch.base.modules import Conv2dReLU
 from torch import Tensor, nn
 
 from finetune.models.heads.classifier import classifier
-from finetune.models.heads.pyramid import Parts, Pyramid
+from finetune.models.heads.pyramid import DecoderAndHead, PyramidSpec
 from finetune.models.heads.validation import check_counts, check_flags, check_share
 
 
 def fcn(
-    pyramid: Pyramid,
+    pyramid: PyramidSpec,
     classes: int,
     channels: int = 512,
     convolutions: int = 2,
@@ -18,7 +18,7 @@ def fcn(
     concat_input: bool = True,
     stride: int | None = None,
     dropout: float = 0.1,
-) -> Parts:
+) -> DecoderAndHead:
     """FCN: convolutions on one map, by default the deepest, of stride 8 where the backbone can be dilated.
 
     With `concat_input`, one more convolution joins what comes of them with the map itself, as is usual since PSPNet.

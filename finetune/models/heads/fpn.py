@@ -6,21 +6,21 @@ from segmentation_models_pytorch.base.heads import SegmentationHead
 from segmentation_models_pytorch.decoders.fpn.decoder import FPNBlock, FPNDecoder, SegmentationBlock
 from torch import Tensor, nn
 
-from finetune.models.heads.pyramid import COARSE, Parts, Pyramid
+from finetune.models.heads.pyramid import COARSE, DecoderAndHead, PyramidSpec
 from finetune.models.heads.validation import check_choice, check_counts, check_interpolation, check_share
 
 GROUPS = 32  # of smp's group norms
 
 
 def fpn(
-    pyramid: Pyramid,
+    pyramid: PyramidSpec,
     classes: int,
     pyramid_channels: int = 256,
     segmentation_channels: int = 128,
     merge_policy: str = "add",
     dropout: float = 0.2,
     interpolation: str = "nearest",
-) -> Parts:
+) -> DecoderAndHead:
     """Feature pyramid network, summed at stride 4.
 
     With only 32 segmentation channels, group norm sees one value in the one pixel that an image of 32x32 pixels ends
@@ -52,7 +52,7 @@ def fpn(
 
 
 def _follow(
-    decoder: FPNDecoder, pyramid: Pyramid, pyramid_channels: int, segmentation_channels: int, interpolation: str
+    decoder: FPNDecoder, pyramid: PyramidSpec, pyramid_channels: int, segmentation_channels: int, interpolation: str
 ) -> None:
     """Double no map on its way that a dilated backbone has left as large as the finer one."""
     for level, name in ((4, "p4"), (3, "p3"), (2, "p2")):

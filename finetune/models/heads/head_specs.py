@@ -19,7 +19,7 @@ from finetune.models.heads.mask_transformer import mask_transformer
 from finetune.models.heads.ocr import ocr
 from finetune.models.heads.pan import pan
 from finetune.models.heads.pspnet import pspnet
-from finetune.models.heads.pyramid import Parts
+from finetune.models.heads.pyramid import DecoderAndHead
 from finetune.models.heads.segformer import segformer
 from finetune.models.heads.segnet import segnet
 from finetune.models.heads.setr_pup import setr_pup
@@ -31,7 +31,7 @@ DOUBLING = (32,)  # of decoders that take each map to be half as large as the on
 
 
 @dataclass(frozen=True)
-class HeadType:
+class HeadSpec:
     """A head that users can name.
 
     Attributes:
@@ -45,7 +45,7 @@ class HeadType:
         takes_tokens: reads prefix tokens where the backbone has some.
     """
 
-    build: Callable[..., Parts]
+    build: Callable[..., DecoderAndHead]
     output_stride: int = 32
     output_strides: tuple[int, ...] = OUTPUT_STRIDES
     pools_to_a_pixel: bool = False
@@ -58,30 +58,30 @@ class HeadType:
         return list(inspect.signature(self.build).parameters)[2:]
 
 
-HEADS: dict[str, HeadType] = {
-    "unet": HeadType(unet, auxiliary=True),
-    "fpn": HeadType(fpn),
-    "deeplabv3plus": HeadType(deeplabv3plus, output_stride=16, pools_to_a_pixel=True),
-    "deeplabv3": HeadType(deeplabv3, output_stride=8, pools_to_a_pixel=True),
-    "unetplusplus": HeadType(unetplusplus, output_strides=DOUBLING),
-    "manet": HeadType(manet, output_strides=DOUBLING),
-    "linknet": HeadType(linknet, output_strides=DOUBLING),
-    "pspnet": HeadType(pspnet),
-    "pan": HeadType(pan, output_stride=16, pools_to_a_pixel=True),
-    "upernet": HeadType(upernet, pools_to_a_pixel=True),
-    "segformer": HeadType(segformer),
-    "dpt": HeadType(dpt, output_strides=DOUBLING, takes_tokens=True),
-    "linear": HeadType(linear),
-    "fcn": HeadType(fcn, output_stride=8),
-    "hrnet": HeadType(hrnet),
-    "ocr": HeadType(ocr, auxiliary=True),
-    "segnet": HeadType(segnet, output_strides=DOUBLING, takes_pools=True),
-    "setr_pup": HeadType(setr_pup, output_stride=16),
-    "mask_transformer": HeadType(mask_transformer, output_stride=16),
+HEADS: dict[str, HeadSpec] = {
+    "unet": HeadSpec(unet, auxiliary=True),
+    "fpn": HeadSpec(fpn),
+    "deeplabv3plus": HeadSpec(deeplabv3plus, output_stride=16, pools_to_a_pixel=True),
+    "deeplabv3": HeadSpec(deeplabv3, output_stride=8, pools_to_a_pixel=True),
+    "unetplusplus": HeadSpec(unetplusplus, output_strides=DOUBLING),
+    "manet": HeadSpec(manet, output_strides=DOUBLING),
+    "linknet": HeadSpec(linknet, output_strides=DOUBLING),
+    "pspnet": HeadSpec(pspnet),
+    "pan": HeadSpec(pan, output_stride=16, pools_to_a_pixel=True),
+    "upernet": HeadSpec(upernet, pools_to_a_pixel=True),
+    "segformer": HeadSpec(segformer),
+    "dpt": HeadSpec(dpt, output_strides=DOUBLING, takes_tokens=True),
+    "linear": HeadSpec(linear),
+    "fcn": HeadSpec(fcn, output_stride=8),
+    "hrnet": HeadSpec(hrnet),
+    "ocr": HeadSpec(ocr, auxiliary=True),
+    "segnet": HeadSpec(segnet, output_strides=DOUBLING, takes_pools=True),
+    "setr_pup": HeadSpec(setr_pup, output_stride=16),
+    "mask_transformer": HeadSpec(mask_transformer, output_stride=16),
 }
 
 
-def head_type(name: str) -> HeadType:
+def head_spec(name: str) -> HeadSpec:
     """The head of that name.
 
     Raises:
@@ -103,7 +103,7 @@ def check_output_stride(head: str, output_stride: int | None) -> None:
         return
     if isinstance(output_stride, bool) or output_stride not in OUTPUT_STRIDES:
         raise ValueError(f"backbone.output_stride={output_stride}: expected 8, 16 or 32, or null for that of the head.")
-    if output_stride not in head_type(head).output_strides:
+    if output_stride not in head_spec(head).output_strides:
         raise ValueError(
             f"backbone.output_stride={output_stride}: head={head} takes 32 alone. "
             f"Set null, or another head, such as unet."

@@ -7,11 +7,13 @@ from torch import Tensor, nn
 
 from finetune.models.heads.classifier import classifier
 from finetune.models.heads.concat_features import chosen_levels, concatenate
-from finetune.models.heads.pyramid import Parts, Pyramid
+from finetune.models.heads.pyramid import DecoderAndHead, PyramidSpec
 from finetune.models.heads.validation import check_counts
 
 
-def hrnet(pyramid: Pyramid, classes: int, channels: int | None = 512, strides: Sequence[int] = (4, 8, 16, 32)) -> Parts:
+def hrnet(
+    pyramid: PyramidSpec, classes: int, channels: int | None = 512, strides: Sequence[int] = (4, 8, 16, 32)
+) -> DecoderAndHead:
     """HRNetV2's head: maps brought to the finest of them, mixed by a 1x1 convolution.
 
     The paper mixes them into as many channels as they have together, which `channels=None` does. Its are the branches

@@ -6,13 +6,13 @@ from torch import Tensor, nn
 
 from finetune.models.heads.classifier import classifier
 from finetune.models.heads.concat_features import chosen_levels, concatenate
-from finetune.models.heads.pyramid import Parts, Pyramid
+from finetune.models.heads.pyramid import DecoderAndHead, PyramidSpec
 
 
-def linear(pyramid: Pyramid, classes: int, strides: Sequence[int] = (4, 8, 16, 32)) -> Parts:
+def linear(pyramid: PyramidSpec, classes: int, strides: Sequence[int] = (4, 8, 16, 32)) -> DecoderAndHead:
     """Batch norm and a 1x1 convolution on maps brought to the finest of them: the linear probe of DINOv2.
 
-    Each map is normalised at its own size, which spares memory. One coarse map alone is cheaper still.
+    Each map is normalized at its own size, which spares memory. One coarse map alone is cheaper still.
 
     Source: Oquab et al. 2023, https://arxiv.org/abs/2304.07193
     """

@@ -3,16 +3,16 @@
 from segmentation_models_pytorch.base.heads import SegmentationHead
 from segmentation_models_pytorch.decoders.linknet.decoder import LinknetDecoder
 
-from finetune.models.heads.pyramid import ALL, Parts, Pyramid
+from finetune.models.heads.pyramid import ALL, DecoderAndHead, PyramidSpec
 from finetune.models.heads.validation import Norm, check_counts, check_norm
 
 
 def linknet(
-    pyramid: Pyramid,
+    pyramid: PyramidSpec,
     classes: int,
     prefinal_channels: int = 32,
     norm: Norm = "batchnorm",
-) -> Parts:
+) -> DecoderAndHead:
     """LinkNet: transposed convolutions, and skips that are added; a missing map of stride 2 adds nothing.
 
     Source: Chaurasia and Culurciello 2017, https://arxiv.org/abs/1707.03718

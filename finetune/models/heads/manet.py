@@ -5,19 +5,19 @@ from collections.abc import Sequence
 from segmentation_models_pytorch.base.heads import SegmentationHead
 from segmentation_models_pytorch.decoders.manet.decoder import MAnetDecoder
 
-from finetune.models.heads.pyramid import ALL, Parts, Pyramid
+from finetune.models.heads.pyramid import ALL, DecoderAndHead, PyramidSpec
 from finetune.models.heads.validation import Norm, check_counts, check_depth, check_interpolation, check_norm
 
 
 def manet(
-    pyramid: Pyramid,
+    pyramid: PyramidSpec,
     classes: int,
     decoder_channels: Sequence[int] = (256, 128, 64, 32, 16),
     pab_channels: int = 64,
     reduction: int = 16,
     interpolation: str = "nearest",
     norm: Norm = "batchnorm",
-) -> Parts:
+) -> DecoderAndHead:
     """MA-Net: attention between all positions of the coarsest map, and of channels where a skip joins.
 
     Memory grows with the square of the coarsest map's size. Where there is no map of stride 2, its step joins nothing.

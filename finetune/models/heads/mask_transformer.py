@@ -6,21 +6,21 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from finetune.models.heads.pyramid import Parts, Pyramid
+from finetune.models.heads.pyramid import DecoderAndHead, PyramidSpec
 from finetune.models.heads.validation import check_counts, check_share
 
 SCALE = 10.0  # to begin with, from a cosine to logits
 
 
 def mask_transformer(
-    pyramid: Pyramid,
+    pyramid: PyramidSpec,
     classes: int,
     channels: int = 256,
     layers: int = 2,
     attention_heads: int = 8,
     stride: int = 16,
     dropout: float = 0.1,
-) -> Parts:
+) -> DecoderAndHead:
     """Mask transformer: attention among pixels and one token a class, whose likeness to each pixel is the class's mask.
 
     It reads the deepest map of a stride. Two things differ from the paper. Sinusoidal positions are added, as not every

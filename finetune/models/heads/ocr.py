@@ -9,18 +9,18 @@ from torch.nn import functional as F
 
 from finetune.models.heads.classifier import classifier
 from finetune.models.heads.concat_features import chosen_levels, concatenate
-from finetune.models.heads.pyramid import Parts, Pyramid, like_images
+from finetune.models.heads.pyramid import DecoderAndHead, PyramidSpec, like_images
 from finetune.models.heads.validation import check_counts, check_share
 
 
 def ocr(
-    pyramid: Pyramid,
+    pyramid: PyramidSpec,
     classes: int,
     channels: int = 512,
     key_channels: int = 256,
     strides: Sequence[int] = (4, 8, 16, 32),
     dropout: float = 0.05,
-) -> Parts:
+) -> DecoderAndHead:
     """OCR: a first guess divides the picture into soft regions, whose mean features every pixel then attends to.
 
     The first guess is to be trained by a loss of its own, on `forward_with_auxiliary`.

@@ -5,13 +5,15 @@ from segmentation_models_pytorch.decoders.pan.decoder import FPABlock, PANDecode
 from torch import Tensor
 from torch.nn import functional as F
 
-from finetune.models.heads.pyramid import COARSE, Parts, Pyramid
+from finetune.models.heads.pyramid import COARSE, DecoderAndHead, PyramidSpec
 from finetune.models.heads.validation import check_counts, check_interpolation
 
 LEAST = 8  # pixels that three poolings need
 
 
-def pan(pyramid: Pyramid, classes: int, decoder_channels: int = 32, interpolation: str = "bilinear") -> Parts:
+def pan(
+    pyramid: PyramidSpec, classes: int, decoder_channels: int = 32, interpolation: str = "bilinear"
+) -> DecoderAndHead:
     """Pyramid attention network: a pooling pyramid weighs the coarsest map, which weighs the finer ones.
 
     Sides of the coarsest map below 8 pixels, of images below 128, are stretched to 8 for the three poolings, and what

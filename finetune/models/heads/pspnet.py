@@ -7,20 +7,20 @@ from segmentation_models_pytorch.base.modules import Conv2dReLU
 from segmentation_models_pytorch.decoders.pspnet.decoder import PSPDecoder
 from torch import Tensor
 
-from finetune.models.heads.pyramid import Parts, Pyramid
+from finetune.models.heads.pyramid import DecoderAndHead, PyramidSpec
 from finetune.models.heads.validation import Norm, check_counts, check_norm, check_share
 
 POOLINGS = 4  # to 1, 2, 3 and 6 pixels
 
 
 def pspnet(
-    pyramid: Pyramid,
+    pyramid: PyramidSpec,
     classes: int,
     decoder_channels: int = 512,
     stride: int = 8,
     norm: Norm = "batchnorm",
     dropout: float = 0.2,
-) -> Parts:
+) -> DecoderAndHead:
     """PSPNet: one map, pooled to 1, 2, 3 and 6 pixels and joined with itself.
 
     As in smp, it is the map of stride 8 of a backbone that is not dilated, so coarser layers do not take part.

@@ -12,7 +12,7 @@ COARSE = (2, 3, 4, 5)  # the levels that every pyramid has a map of
 
 
 @dataclass(frozen=True)
-class Pyramid:
+class PyramidSpec:
     """What a decoder is built on: the images and five levels of maps, as a list, each half as large as the one before.
 
     The list is [images, stride 2, stride 4, stride 8, stride 16, stride 32]. What the pyramid promises besides comes as
@@ -41,7 +41,7 @@ class Pyramid:
         Raises:
             ValueError: no map of that stride.
 
-        >>> Pyramid((3, 0, 8, 8, 8, 8), (1, 2, 4, 8, 16, 16)).deepest(16)
+        >>> PyramidSpec((3, 0, 8, 8, 8, 8), (1, 2, 4, 8, 16, 16)).deepest(16)
         5
         """
         found = {s: level for level, s in enumerate(self.strides) if level > 0 and self.channels[level] > 0}
@@ -53,11 +53,11 @@ class Pyramid:
         return found[stride]
 
 
-Parts = tuple[nn.Module, nn.Module]
+DecoderAndHead = tuple[nn.Module, nn.Module]
 
 
 @runtime_checkable
-class Auxiliary(Protocol):
+class HasAuxiliaryOutputs(Protocol):
     """A decoder with further logits to learn from, which are of no use afterwards."""
 
     def forward_with_auxiliary(self, features: list[Tensor]) -> tuple[Tensor, list[Tensor]]:

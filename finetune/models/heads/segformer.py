@@ -3,11 +3,11 @@
 from segmentation_models_pytorch.base.heads import SegmentationHead
 from segmentation_models_pytorch.decoders.segformer.decoder import SegformerDecoder
 
-from finetune.models.heads.pyramid import ALL, COARSE, Parts, Pyramid
+from finetune.models.heads.pyramid import ALL, COARSE, DecoderAndHead, PyramidSpec
 from finetune.models.heads.validation import check_counts
 
 
-def segformer(pyramid: Pyramid, classes: int, segmentation_channels: int = 256) -> Parts:
+def segformer(pyramid: PyramidSpec, classes: int, segmentation_channels: int = 256) -> DecoderAndHead:
     """SegFormer's head: every map through a linear layer to stride 4, joined by another.
 
     As in smp, the map of stride 2 takes part where the backbone has one.

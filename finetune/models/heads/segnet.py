@@ -7,11 +7,11 @@ from segmentation_models_pytorch.base.modules import Conv2dReLU
 from torch import Tensor, nn
 
 from finetune.models.heads.classifier import classifier
-from finetune.models.heads.pyramid import Parts, Pyramid
+from finetune.models.heads.pyramid import DecoderAndHead, PyramidSpec
 from finetune.models.heads.validation import check_length
 
 
-def segnet(pyramid: Pyramid, classes: int, convolutions: Sequence[int] = (3, 3, 3, 2, 1)) -> Parts:
+def segnet(pyramid: PyramidSpec, classes: int, convolutions: Sequence[int] = (3, 3, 3, 2, 1)) -> DecoderAndHead:
     """SegNet: put each value where its maximum came from, convolve what lies between, up to the full size.
 
     It reads the coarsest map and the indices of five poolings of 2x2, the seventh element of the pyramid's list.

@@ -7,11 +7,11 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
 from finetune.models.heads.classifier import classifier
-from finetune.models.heads.pyramid import Parts, Pyramid
+from finetune.models.heads.pyramid import DecoderAndHead, PyramidSpec
 from finetune.models.heads.validation import check_counts
 
 
-def setr_pup(pyramid: Pyramid, classes: int, channels: int = 256, stride: int = 16) -> Parts:
+def setr_pup(pyramid: PyramidSpec, classes: int, channels: int = 256, stride: int = 16) -> DecoderAndHead:
     """SETR-PUP: convolve and double until the full size, four times from the deepest map of stride 16.
 
     The last doubling follows the classifier, which is linear and so gives the same, at a quarter of the work.

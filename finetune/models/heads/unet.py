@@ -7,7 +7,7 @@ from segmentation_models_pytorch.base.heads import SegmentationHead
 from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 from torch import Tensor, nn
 
-from finetune.models.heads.pyramid import ALL, Parts, Pyramid, like_images
+from finetune.models.heads.pyramid import ALL, DecoderAndHead, PyramidSpec, like_images
 from finetune.models.heads.validation import (
     Norm,
     check_attention,
@@ -19,7 +19,7 @@ from finetune.models.heads.validation import (
 
 
 def unet(
-    pyramid: Pyramid,
+    pyramid: PyramidSpec,
     classes: int,
     decoder_channels: Sequence[int] = (256, 128, 64, 32, 16),
     attention_type: str | None = None,
@@ -27,7 +27,7 @@ def unet(
     norm: Norm = "batchnorm",
     center: bool = False,
     deep_supervision: bool = False,
-) -> Parts:
+) -> DecoderAndHead:
     """U-Net: upsample, join the skip, convolve, up to the full size.
 
     Source: Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597

@@ -6,7 +6,7 @@ from segmentation_models_pytorch.base.heads import SegmentationHead
 from segmentation_models_pytorch.decoders.unetplusplus.decoder import UnetPlusPlusDecoder
 from torch import nn
 
-from finetune.models.heads.pyramid import ALL, Parts, Pyramid
+from finetune.models.heads.pyramid import ALL, DecoderAndHead, PyramidSpec
 from finetune.models.heads.validation import (
     Norm,
     check_attention,
@@ -18,14 +18,14 @@ from finetune.models.heads.validation import (
 
 
 def unetplusplus(
-    pyramid: Pyramid,
+    pyramid: PyramidSpec,
     classes: int,
     decoder_channels: Sequence[int] = (256, 128, 64, 32, 16),
     attention_type: str | None = None,
     interpolation: str = "nearest",
     norm: Norm = "batchnorm",
     center: bool = False,
-) -> Parts:
+) -> DecoderAndHead:
     """U-Net++: nested skips between the backbone and the way up; those of a missing map of stride 2 are left out.
 
     Source: Zhou et al. 2018, https://arxiv.org/abs/1807.10165

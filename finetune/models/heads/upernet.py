@@ -3,16 +3,16 @@
 from segmentation_models_pytorch.base.heads import SegmentationHead
 from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
 
-from finetune.models.heads.pyramid import COARSE, Parts, Pyramid
+from finetune.models.heads.pyramid import COARSE, DecoderAndHead, PyramidSpec
 from finetune.models.heads.validation import Norm, check_counts, check_norm
 
 
 def upernet(
-    pyramid: Pyramid,
+    pyramid: PyramidSpec,
     classes: int,
     decoder_channels: int = 256,
     norm: Norm = "batchnorm",
-) -> Parts:
+) -> DecoderAndHead:
     """UPerNet: the coarsest map pooled to 1, 2, 3 and 6 pixels, then a feature pyramid, joined at stride 4.
 
     `norm` cannot be an instance norm: of one pooled pixel it leaves nothing.

@@ -69,7 +69,7 @@ def check_interpolation(value: str) -> None:
 def check_norm(norm: Norm, known: Sequence[str] = NORMS) -> None:
     """Raise unless a norm is named that works on maps, alone or as `type` beside its arguments.
 
-    Two more that smp names are left out: its layer norm normalises over the columns of a map instead of its channels,
+    Two more that smp names are left out: its layer norm normalizes over the columns of a map instead of its channels,
     and its in-place norm needs another package.
     """
     name = norm.get("type") if isinstance(norm, Mapping) else norm

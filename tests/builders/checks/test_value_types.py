@@ -3,11 +3,11 @@
 import pytest
 
 from finetune.builders.checks.training import check
-from finetune.builders.checks.value_types import other_kinds
-from finetune.config.compose import compose, plain
+from finetune.builders.checks.value_types import type_errors
+from finetune.config.compose import compose, to_plain_dict
 from finetune.config.errors import ConfigError
 
-DRAWN = ("data=drawn", "backbone.weights=none")
+DRAWN = ("data=synthetic", "backbone.weights=none")
 
 
 @pytest.mark.parametrize(
@@ -15,29 +15,29 @@ DRAWN = ("data=drawn", "backbone.weights=none")
     [
         ("backbone.name=[a,b]", "backbone.name=['a', 'b']: expected a word."),
         ("backbone.in_channels=true", "backbone.in_channels=True: expected a whole number."),
-        ("backbone.checkpointing=abc", "backbone.checkpointing=abc: expected true or false."),
+        ("backbone.grad_checkpointing=abc", "backbone.grad_checkpointing=abc: expected true or false."),
         ("backbone.options=3", "backbone.options=3: expected a group of settings."),
         ("head.name=null", "head.name=None: expected a word."),
         ("head.decoder_channels=wide", "head.decoder_channels=wide: expected a whole number or a list."),
         ("loss.dice_weight=much", "loss.dice_weight=much: expected a number."),
         ("optimizer.lr=[1,2]", "optimizer.lr=[1, 2]: expected a number or auto."),
         ("augment.scale=1", "augment.scale=1: expected a list."),
-        ("tuning.stall.patience=1.5", "tuning.stall.patience=1.5: expected a whole number."),
+        ("tuning.plateau.patience=1.5", "tuning.plateau.patience=1.5: expected a whole number."),
         ("tuning.phase_lr=1", "tuning.phase_lr=1: expected a list."),
-        ("data.kind=null", "unknown data.kind 'None'. Known are"),
+        ("data.format=null", "unknown data.format 'None'. Choose from"),
         ("data.batch_size=[4]", "data.batch_size=[4]: expected a whole number or auto."),
         ("data.count=[8,2]", "data.count=[8, 2]: expected a whole number."),
     ],
 )
 def test_a_setting_of_another_kind_is_refused_with_the_kind_it_should_have(word: str, message: str) -> None:
     with pytest.raises(ConfigError) as error:
-        check(plain(compose(*DRAWN, word)))
+        check(to_plain_dict(compose(*DRAWN, word)))
     assert str(error.value).startswith(message)
 
 
 def test_all_of_them_are_told_of_at_once() -> None:
-    config = plain(compose(*DRAWN, "head.center=[1]", "loss.gamma=x", "loss=focal", "augment.flip=yes"))
-    assert [line.partition("=")[0] for line in other_kinds(config)] == ["head.center", "loss.gamma", "augment.flip"]
+    config = to_plain_dict(compose(*DRAWN, "head.center=[1]", "loss.gamma=x", "loss=focal", "augment.flip=yes"))
+    assert [line.partition("=")[0] for line in type_errors(config)] == ["head.center", "loss.gamma", "augment.flip"]
 
 
 @pytest.mark.parametrize(
@@ -45,10 +45,10 @@ def test_all_of_them_are_told_of_at_once() -> None:
     [
         ("optimizer.lr=1", "loss.label_smoothing=0"),
         ("augment.crop=[64,96]", "data.size=[64,96]"),
-        ("augment.crop=null", "tuning.unfreeze_at=0.5", "tuning.unfreeze_spread=stall", "tuning.warmup=0.1"),
+        ("augment.crop=null", "tuning.unfreeze_at=0.5", "tuning.unfreeze_stagger=plateau", "tuning.warmup=0.1"),
         ("tuning=lora", "tuning.lora.targets=qkv"),
         ("head.decoder_channels=[64,32,32,16,16]", "head.norm={type: batchnorm, momentum: 0.01}"),
     ],
 )
 def test_what_a_setting_takes_besides_is_left_alone(words: tuple[str, ...]) -> None:
-    assert other_kinds(plain(compose(*DRAWN, *words))) == []
+    assert type_errors(to_plain_dict(compose(*DRAWN, *words))) == []

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from finetune.models.heads import HEADS, Pyramid
+from finetune.models.heads import HEADS, PyramidSpec
 
 STRIDES = (1, 2, 4, 8, 16, 32)
 WITH_STRIDE_2 = (3, 16, 24, 32, 40, 48)
@@ -35,14 +35,14 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
-def pyramid_for(head: str, channels: tuple[int, ...] = WITH_STRIDE_2, dilated: bool = True) -> Pyramid:
+def pyramid_for(head: str, channels: tuple[int, ...] = WITH_STRIDE_2, dilated: bool = True) -> PyramidSpec:
     """A pyramid as that head gets it, of a backbone that can be dilated or not."""
     coarsest = HEADS[head].output_stride if dilated else 32
     strides = tuple(min(stride, coarsest) for stride in STRIDES)
-    return Pyramid(channels, strides, pools=POOLED if HEADS[head].takes_pools else ())
+    return PyramidSpec(channels, strides, pools=POOLED if HEADS[head].takes_pools else ())
 
 
-def draw(pyramid: Pyramid, height: int, width: int, batch: int = 1) -> list[Any]:
+def draw(pyramid: PyramidSpec, height: int, width: int, batch: int = 1) -> list[Any]:
     """The list that a decoder gets: noise of the right sizes, and the indices of poolings of noise."""
     maps: list[Any] = [
         torch.randn(batch, channels, height // stride, width // stride)
@@ -55,7 +55,7 @@ def draw(pyramid: Pyramid, height: int, width: int, batch: int = 1) -> list[Any]
     return [*maps, indices] if indices else maps
 
 
-def build(head: str, pyramid: Pyramid, classes: int = 3, **options: Any) -> tuple[nn.Module, nn.Module]:
+def build(head: str, pyramid: PyramidSpec, classes: int = 3, **options: Any) -> tuple[nn.Module, nn.Module]:
     """The small form of a head, always with the same weights, and with statistics that a training could have left."""
     torch.manual_seed(0)
     decoder, classifier = HEADS[head].build(pyramid, classes, **{**SMALL[head], **options})

@@ -9,10 +9,10 @@ from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder
 
 from finetune.models import Segmenter
 from finetune.models.features import read_tokens
-from finetune.models.heads import HEADS, Pyramid
+from finetune.models.heads import HEADS, PyramidSpec
 from tests.models.heads.pyramids import SMALL, WITH_STRIDE_2, build, draw, logits, pyramid_for, settle
 
-TOKENS = Pyramid(WITH_STRIDE_2, (1, 2, 4, 8, 16, 32), tokens=2)
+TOKENS = PyramidSpec(WITH_STRIDE_2, (1, 2, 4, 8, 16, 32), tokens=2)
 
 
 @pytest.mark.parametrize("readout", ["cat", "add", "ignore"])
@@ -26,7 +26,7 @@ def test_on_a_plain_vit_with_class_tokens_the_logits_are_those_of_smp(readout: s
     with torch.no_grad():
         maps, tokens = theirs.encoder(images)
         expected = theirs(images)
-    pyramid = Pyramid((3, 0, *theirs.encoder.out_channels), (1, 2, *theirs.encoder.output_strides), tokens=1)
+    pyramid = PyramidSpec((3, 0, *theirs.encoder.out_channels), (1, 2, *theirs.encoder.output_strides), tokens=1)
     decoder, classifier = HEADS["dpt"].build(pyramid, 3, readout=readout, **SMALL["dpt"])
     decoder.load_state_dict(theirs.decoder.state_dict())
     classifier.load_state_dict(theirs.segmentation_head.state_dict())
@@ -59,7 +59,7 @@ def test_auto_reads_the_tokens_where_there_are_some() -> None:
 
 def test_a_patch_that_is_no_power_of_two_is_refused() -> None:
     with pytest.raises(ValueError, match=r"head=dpt .* strides \(14, 14, 14, 14\)\. Take another patch size"):
-        build("dpt", Pyramid(WITH_STRIDE_2, (1, 2, 14, 14, 14, 14)))
+        build("dpt", PyramidSpec(WITH_STRIDE_2, (1, 2, 14, 14, 14, 14)))
 
 
 @pytest.mark.parametrize("readout", ["cat", "add"])

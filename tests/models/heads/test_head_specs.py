@@ -9,7 +9,7 @@ import yaml
 from torch import Tensor
 
 from finetune.config.compose import config_folder
-from finetune.models.heads import HEADS, Auxiliary, HeadType, head_type, levels_read
+from finetune.models.heads import HEADS, HasAuxiliaryOutputs, HeadSpec, head_spec, levels_read
 from tests.models.heads.pyramids import (
     FROM_STRIDE_4,
     SMALL,
@@ -124,7 +124,7 @@ def test_gradients_reach_every_parameter_and_exactly_the_levels_that_are_said_to
 
 
 def all_logits(decoder: Any, classifier: Any, features: list[Any]) -> Tensor:
-    if not isinstance(decoder, Auxiliary):
+    if not isinstance(decoder, HasAuxiliaryOutputs):
         return classifier(decoder(features))
     x, auxiliary = decoder.forward_with_auxiliary(features)
     return torch.stack([classifier(x), *auxiliary])
@@ -172,15 +172,15 @@ def test_every_option_changes_the_head(head: str, option: str) -> None:
 def test_decoders_that_have_more_logits_are_those_that_say_so() -> None:
     for head, kind in HEADS.items():
         decoder, _ = build(head, pyramid_for(head))
-        assert isinstance(decoder, Auxiliary) == kind.auxiliary, head
+        assert isinstance(decoder, HasAuxiliaryOutputs) == kind.auxiliary, head
 
 
 @pytest.mark.parametrize(("typed", "hint"), [("unett", "Did you mean unet"), ("qqq", "There are unet, fpn")])
 def test_an_unknown_head_is_answered_with_the_nearest(typed: str, hint: str) -> None:
     with pytest.raises(ValueError, match=rf"unknown head '{typed}'.*{hint}"):
-        head_type(typed)
+        head_spec(typed)
 
 
 def test_a_known_head_is_found() -> None:
-    assert isinstance(head_type("ocr"), HeadType)
-    assert head_type("ocr").options() == ["channels", "key_channels", "strides", "dropout"]
+    assert isinstance(head_spec("ocr"), HeadSpec)
+    assert head_spec("ocr").options() == ["channels", "key_channels", "strides", "dropout"]

@@ -2,19 +2,19 @@
 
 import torch
 
-from finetune.models.heads import Pyramid, levels_read
+from finetune.models.heads import PyramidSpec, levels_read
 from tests.models.heads.pyramids import STRIDES, build, draw, logits
 
 
 def test_channels_that_four_does_not_divide_are_no_hindrance() -> None:
-    pyramid = Pyramid((3, 16, 38, 61, 128, 185), STRIDES)  # as rexnet has them
+    pyramid = PyramidSpec((3, 16, 38, 61, 128, 185), STRIDES)  # as rexnet has them
     for stride in (4, 8, 16, 32):
         parts = build("pspnet", pyramid, stride=stride)
         assert logits(parts, draw(pyramid, 64, 32)).shape == (1, 3, 64, 32)
 
 
 def test_what_it_pools_is_the_map_itself_where_the_map_is_one_pixel() -> None:
-    pyramid = Pyramid((3, 4, 4, 4, 4, 4), STRIDES)
+    pyramid = PyramidSpec((3, 4, 4, 4, 4, 4), STRIDES)
     decoder, _ = build("pspnet", pyramid, stride=32, norm="identity")
     features = draw(pyramid, 32, 32)
     pixel = features[5]

@@ -5,16 +5,16 @@ import torch
 from torch import nn
 
 from finetune.models.heads.concat_features import chosen_levels, concatenate
-from finetune.models.heads.pyramid import Pyramid, levels_read, like_images
+from finetune.models.heads.pyramid import PyramidSpec, levels_read, like_images
 
-PLAIN = Pyramid((3, 8, 16, 24, 32, 40), (1, 2, 4, 8, 16, 32))
-DILATED = Pyramid((3, 0, 16, 24, 32, 40), (1, 2, 4, 8, 8, 8))
+PLAIN = PyramidSpec((3, 8, 16, 24, 32, 40), (1, 2, 4, 8, 16, 32))
+DILATED = PyramidSpec((3, 0, 16, 24, 32, 40), (1, 2, 4, 8, 8, 8))
 
 
 @pytest.mark.parametrize(
     ("pyramid", "stride", "level"), [(PLAIN, 2, 1), (PLAIN, 8, 3), (PLAIN, 32, 5), (DILATED, 8, 5)]
 )
-def test_the_deepest_map_of_a_stride_is_found(pyramid: Pyramid, stride: int, level: int) -> None:
+def test_the_deepest_map_of_a_stride_is_found(pyramid: PyramidSpec, stride: int, level: int) -> None:
     assert pyramid.deepest(stride) == level
 
 
@@ -39,7 +39,7 @@ def test_maps_meet_at_the_size_of_the_first() -> None:
     found = concatenate([fine, coarse])
     assert found.shape == (1, 3, 4, 8)
     assert torch.equal(found[:, :2], fine)
-    # pixel centres: half a pixel of the fine map is an eighth of a coarse one
+    # pixel centers: half a pixel of the fine map is an eighth of a coarse one
     assert torch.allclose(found[0, 2, 0], torch.tensor([1, 1, 1.25, 1.75, 2.25, 2.75, 3, 3]))
 
 

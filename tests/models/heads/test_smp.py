@@ -10,7 +10,7 @@ import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor
 
-from finetune.models.heads import HEADS, Pyramid
+from finetune.models.heads import HEADS, PyramidSpec
 from tests.models.heads.pyramids import SMALL, logits, settle
 
 COMMON = {
@@ -92,7 +92,7 @@ def compare(head: str, backbone: str, options: dict[str, Any]) -> None:
     """Assert that our decoder and classifier give smp's logits with smp's weights, to the last bit."""
     model, features, expected = their_model(head, backbone, options)
     strides = tuple(expected.shape[2] // feature.shape[2] for feature in features)
-    decoder, classifier = HEADS[head].build(Pyramid(tuple(model.encoder.out_channels), strides), 3, **options)
+    decoder, classifier = HEADS[head].build(PyramidSpec(tuple(model.encoder.out_channels), strides), 3, **options)
     decoder.load_state_dict(model.decoder.state_dict())
     classifier.load_state_dict(model.segmentation_head.state_dict())
     found = logits((decoder.eval(), classifier), features)
@@ -137,7 +137,7 @@ def test_the_options_are_smps_with_smps_defaults(head: str) -> None:
 def test_attention_is_smps_but_for_the_part_that_smp_never_uses(head: str) -> None:
     options = {"decoder_channels": [16] * 5, "attention_type": "scse"}
     model, features, expected = their_model(head, "resnet18", options)
-    pyramid = Pyramid(tuple(model.encoder.out_channels), (1, 2, 4, 8, 16, 32))
+    pyramid = PyramidSpec(tuple(model.encoder.out_channels), (1, 2, 4, 8, 16, 32))
     decoder, classifier = HEADS[head].build(pyramid, 3, **options)
     missing, left = decoder.load_state_dict(model.decoder.state_dict(), strict=False)
     last = "blocks.4" if head == "unet" else "blocks.x_0_4"
