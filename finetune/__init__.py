@@ -1,8 +1,8 @@
 """Fine-tune pretrained timm backbones for image segmentation.
 
-The words are those of the command line:
+The functions take the same overrides as the command line:
 
-    run = finetune.train("data=folder", "data.root=photos", "data.classes=3")
+    run = finetune.train("data.root=photos", "data.classes=3")
     masks = finetune.load(run.best).predict("new_photos/")
     model = finetune.Segmenter("resnet50", head="unet", classes=3)
 """
@@ -10,10 +10,13 @@ The words are those of the command line:
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from finetune.commands import COMMANDS
+
 if TYPE_CHECKING:
     from finetune.catalog.backbones import list_backbones
     from finetune.commands.auto_search import find_batch_size, find_lr
     from finetune.commands.evaluate import evaluate
+    from finetune.commands.export import export
     from finetune.commands.plan import plan
     from finetune.commands.predict import load, predict
     from finetune.commands.train import train
@@ -25,6 +28,7 @@ __all__ = [
     "Segmenter",
     "compose",
     "evaluate",
+    "export",
     "find_batch_size",
     "find_lr",
     "list_backbones",
@@ -34,24 +38,24 @@ __all__ = [
     "train",
 ]
 
-_HOMES = {"train": "finetune.commands.train", **dict.fromkeys(("load", "predict"), "finetune.commands.predict")}
-_HOMES |= {
+# names that are no commands -> module that defines them
+_DEFINED_IN = {
     "Segmenter": "finetune.models",
     "compose": "finetune.config.compose",
-    "evaluate": "finetune.commands.evaluate",
-}
-_HOMES |= {"list_backbones": "finetune.catalog.backbones"}
-_HOMES |= {
-    "plan": "finetune.commands.plan",
-    **dict.fromkeys(("find_batch_size", "find_lr"), "finetune.commands.auto_search"),
+    "find_batch_size": "finetune.commands.auto_search",
+    "find_lr": "finetune.commands.auto_search",
+    "list_backbones": "finetune.catalog.backbones",
+    "load": "finetune.commands.predict",
 }
 
 
 def __getattr__(name: str) -> Any:
     """Import on first use: `finetune --help` must not wait for torch."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'finetune' has no attribute '{name}'; it has {', '.join(__all__)}")
-    return getattr(import_module(_HOMES[name]), name)
+    if name in _DEFINED_IN:
+        return getattr(import_module(_DEFINED_IN[name]), name)
+    if name in COMMANDS and name != "list":  # `list` is a builtin; its function is list_backbones
+        return COMMANDS[name].load()
+    raise AttributeError(f"module 'finetune' has no attribute '{name}'; it has {', '.join(__all__)}")
 
 
 def __dir__() -> list[str]:

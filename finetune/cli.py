@@ -1,9 +1,9 @@
-"""The command `finetune`: one word for what to do, then Hydra's own grammar; nothing heavy is imported to answer it."""
+"""The command `finetune`: the name of a command, then Hydra's own grammar. Nothing heavy is imported to answer it."""
 
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import NoReturn
 
@@ -11,163 +11,160 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from finetune import __version__
-from finetune.config.compose import COMMANDS, check_group_choices, compose, config_folder, explain, first_sweep_job
+from finetune.commands import COMMANDS
+from finetune.config.compose import compose, first_sweep_job
 from finetune.config.errors import ConfigError
+from finetune.config.explain import check_group_choices, explain
+from finetune.config.folder import config_folder
+from finetune.engine.command_line import command_line, hydra_command_line
 
 HELP = """finetune: fine-tune pretrained timm backbones for image segmentation
 
-  finetune train data.root=FOLDER data.classes=[background,thing]   FOLDER has images/ and masks/
-  finetune train experiment=quickstart                              try it without any data
-  finetune train resume=outputs/...                                 go on exactly where a run stopped
-  finetune train -m backbone=resnet18,convnext_tiny                 a sweep
-  finetune plan tuning=gradual backbone=resnet50                    what would train when, at which rate and cost
-  finetune evaluate run=outputs/...                                 score a run, on its data or on data.root=...
-  finetune predict run=outputs/... input=PHOTOS output=masks        masks for new images
-  finetune list backbones 'convnext*' parameters=30                 what there is to choose from; or list heads
+{examples}
 
-`finetune x=y` means `finetune train x=y`. `finetune train --help` lists every group and setting, `--cfg job` shows
-the config that the words make, and eval "$(finetune -sc install=bash)" completes words with the tab key.
+`finetune x=y` means `finetune train x=y`. `finetune train --help` lists all config groups and settings, `--cfg job`
+shows the composed config, and eval "$(finetune -sc install=bash)" lets the tab key complete overrides.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; the process exits with 0, 1 (the run failed), 2 (config or usage), 130 (Ctrl-C), 143 (SIGTERM)."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        _answer(given)
+        _answer(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
     except BrokenPipeError:
         _exit_on_broken_pipe()
 
 
-def _answer(given: list[str]) -> None:
-    if given in ([], ["--help"], ["-h"], ["help"]):
-        print(HELP)
-    elif given == ["--version"]:
+def _answer(arguments: list[str]) -> None:
+    if arguments in ([], ["--help"], ["-h"], ["help"]):
+        print(HELP.format(examples=_examples()))
+    elif arguments == ["--version"]:
         print(f"finetune {__version__}")
-    elif {"-sc", "--shell-completion"} & set(given):
-        _run(complete_words(), given)
+    elif {"-sc", "--shell-completion"} & set(arguments):
+        _run(completed_command(), arguments)
     else:
-        _run(*split_command(given))
+        _run(*split_command(arguments))
+
+
+def _examples() -> str:
+    """Return the examples of all commands as aligned lines."""
+    lines = [
+        (f"finetune {name} {arguments}", text)
+        for name, command in COMMANDS.items()
+        for arguments, text in command.examples
+    ]
+    width = max(len(typed) for typed, _ in lines)
+    return "\n".join(f"  {typed:<{width}}   {text}" for typed, text in lines)
 
 
 def split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
-    """The command and the words after it; without a command it is `train`.
+    """Split arguments into a command and its overrides; without a command it is `train`.
 
     >>> split_command(["evaluate", "run=a"]), split_command(["seed=1"])
     (('evaluate', ['run=a']), ('train', ['seed=1']))
     """
     first, *rest = arguments
     if first in COMMANDS:
-        return first, with_keys(rest) if first == "list" else rest
+        return first, with_keys(first, rest)
     if first.startswith(("-", "+", "~")) or "=" in first:
         return "train", list(arguments)
-    _exit(2, f"unknown command '{first}'. There are {', '.join(COMMANDS)}; a setting is key=value.")
+    _exit(2, f"unknown command '{first}'. Choose from: {', '.join(COMMANDS)}; a setting is key=value.")
 
 
-def with_keys(words: Sequence[str]) -> list[str]:
-    """The words of `finetune list`, of which the first two need no key.
+def with_keys(command: str, arguments: Sequence[str]) -> list[str]:
+    """Give positional arguments the keys that the command has for them.
 
-    >>> with_keys(["backbones", "convnext*", "parameters=30"])
+    >>> with_keys("list", ["backbones", "convnext*", "parameters=30"])
     ["what='backbones'", "name='convnext*'", 'parameters=30']
     """
-    bare = list(takewhile(lambda word: "=" not in word and word[:1] not in ("-", "+", "~"), words))
-    if len(bare) > 2:
-        _exit(2, f"finetune list takes one pattern, not {len(bare) - 1}: {' '.join(bare[1:])}. Quote it: 'convnext*'.")
-    said = [f"{key}='{value}'" for key, value in zip(("what", "name"), bare, strict=False)]
-    return [*said, *words[len(bare) :]]
+    keys = COMMANDS[command].positional
+    if not keys:
+        return list(arguments)
+    values = list(takewhile(lambda argument: "=" not in argument and argument[:1] not in ("-", "+", "~"), arguments))
+    if len(values) > len(keys):
+        extra = " ".join(values[len(keys) - 1 :])
+        _exit(2, f"finetune {command} takes one {keys[-1]}, got several: {extra}. Quote a pattern: 'convnext*'.")
+    keyed = [f"{key}='{value}'" for key, value in zip(keys, values, strict=False)]
+    return [*keyed, *arguments[len(values) :]]
 
 
-def _run(command: str, words: list[str]) -> None:
-    program, full_error = sys.argv[0], os.environ.get("HYDRA_FULL_ERROR")
+def _run(command: str, overrides: list[str]) -> None:
+    full_error = os.environ.get("HYDRA_FULL_ERROR")
 
     def job(config: DictConfig) -> float | None:
         if HydraConfig.get().mode == RunMode.RUN:
             _restore("HYDRA_FULL_ERROR", full_error)
-        # Lightning's launcher runs sys.argv again for every further rank, so the command must be in it
-        sys.argv = [program, command, *words]
-        return _job(command, config)
+        with command_line(command, overrides):
+            return _job(command, config)
 
-    sys.argv = [program, *words]
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, who know the nearest names
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors then, and this module adds the nearest names to them
     try:
-        _check_words(command, words)
-        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)(job)()
+        _check_overrides(command, overrides)
+        with hydra_command_line(overrides):
+            hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)(job)()
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         _restore("HYDRA_FULL_ERROR", full_error)
-        _exit(2, str(error) if isinstance(error, ConfigError) else explain(error, command, words), error)
+        _exit(2, str(error) if isinstance(error, ConfigError) else explain(error, command, overrides), error)
     except Exception as error:  # of a sweep's job
         _restore("HYDRA_FULL_ERROR", full_error)
         _exit(1, str(error) or type(error).__name__, error)
 
 
-def _check_words(command: str, words: Sequence[str]) -> None:
-    """Compose the first job of a sweep, whose folder Hydra would make before it finds a mistake."""
-    flags = [word for word in words if word.startswith("-")]
+def _check_overrides(command: str, overrides: Sequence[str]) -> None:
+    """Compose the first job of a sweep, as Hydra would create its folder before finding a mistake."""
+    flags = [argument for argument in overrides if argument.startswith("-")]
     if not flags:
-        check_group_choices(words)
+        check_group_choices(overrides)
     elif set(flags) <= {"-m", "--multirun"}:
-        check_one_device(compose(*first_sweep_job([word for word in words if word not in flags]), command=command))
+        first = first_sweep_job([argument for argument in overrides if argument not in flags])
+        check_one_device(compose(*first, command=command))
 
 
 def _job(command: str, config: DictConfig) -> float | None:
-    """One job; what goes wrong ends the process with its exit code, or is left to Hydra in a sweep."""
-    sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
+    """Run one job; an error ends the process with its exit code, except in a sweep, where Hydra gets it."""
+    is_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
-        if sweeping:
+        if is_sweep:
             _prepare_sweep_job(command, config)
-        if command == "train":
-            sys.argv += _overrides_for_other_ranks(config)
-        return _act(command, config)
+        run: Callable[[DictConfig], object] = COMMANDS[command].load()
+        return getattr(run(config), "score", None)
     except KeyboardInterrupt as error:
         _exit(130, "interrupted", error)
     except SystemExit as error:
-        if notes := getattr(error, "__notes__", ()):  # told to stop, and this is the rank that speaks
+        if notes := getattr(error, "__notes__", ()):  # stopped by a signal, on the rank that reports it
             print("\n".join([str(error), *notes]), file=sys.stderr)
         raise
     except BrokenPipeError:
         _exit_on_broken_pipe()
     except Exception as error:
-        if sweeping:
+        if is_sweep:
             print(f"job {HydraConfig.get().job.num} failed: {error}", file=sys.stderr)
             raise
         _exit(2 if isinstance(error, ConfigError) else 1, str(error) or type(error).__name__, error)
 
 
 def _prepare_sweep_job(command: str, config: DictConfig) -> None:
-    """Put a job below the sweep's folder, and refuse what would run the sweep again in every rank."""
+    """Give a job paths below the sweep's folder, unless the overrides name others.
+
+    Raises:
+        ConfigError: several devices, whose further ranks would run the whole sweep again; or a run to resume.
+    """
     check_one_device(config)
     if config.get("resume"):
-        raise ConfigError("resume goes on with one run, and -m makes several. Leave one of them out.")
-    settings = HydraConfig.get()
-    if command == "train" and not any(word.startswith("output=") for word in settings.overrides.task):
-        config.output = settings.runtime.output_dir
-    if command == "plan" and not any(word.startswith("plan.figure=") for word in settings.overrides.task):
-        config.plan.figure = f"{settings.runtime.output_dir}/plan.png"
-
-
-def _overrides_for_other_ranks(config: DictConfig) -> list[str]:
-    """Words for further ranks, which share the folder of the first, and the checkpoint that it goes on from."""
-    if not config.resume:
-        return [f"output={config.output}"]
-    if config.resume != "auto":
-        return []  # they find what the first does
-    from finetune.config.compose import to_run_config
-    from finetune.runs.resume import find_resume_point
-
-    before = find_resume_point(to_run_config(config), HydraConfig.get().overrides.task)
-    if before is None:
-        return [f"output={config.output}", "resume=null"]
-    config.resume = str(before.checkpoint)  # `auto` might find another later
-    return [f"output={before.folder}", f"resume={config.resume}"]
+        raise ConfigError("resume continues one run, but -m starts several. Leave one of them out.")
+    hydra_config = HydraConfig.get()
+    for key, name in COMMANDS[command].sweep_paths.items():
+        if not any(argument.startswith(f"{key}=") for argument in hydra_config.overrides.task):
+            OmegaConf.update(config, key, os.path.join(hydra_config.runtime.output_dir, name).rstrip("/"))
 
 
 def check_one_device(config: DictConfig) -> None:
-    """Raise a ConfigError if a job of a sweep wants several devices."""
+    """Raise a ConfigError if a job of a sweep asks for several devices."""
     if "trainer" in config and config.trainer.devices not in (1, "1"):
         raise ConfigError(
             f"-m runs its jobs in one process, so each can have one device; trainer.devices={config.trainer.devices}. "
@@ -175,26 +172,8 @@ def check_one_device(config: DictConfig) -> None:
         )
 
 
-def _act(command: str, config: DictConfig) -> float | None:
-    import finetune
-
-    if command == "train":
-        return finetune.train(config).score
-    if command == "evaluate":
-        return finetune.evaluate(config).scores["iou"]
-    if command == "plan":
-        finetune.plan(config)
-    elif command == "list":
-        from finetune.commands.list_models import list_choices
-
-        list_choices(config)
-    else:
-        finetune.predict(config)
-    return None
-
-
-def complete_words() -> str:
-    """Take the command, which Hydra's completion does not know, out of the line that is completed; return it."""
+def completed_command() -> str:
+    """Return the command of the line that the shell completes, and take it out of the line for Hydra's completion."""
     line = os.environ.get("COMP_LINE", "")
     program, _, rest = line.partition(" ")
     word, _, after = rest.lstrip().partition(" ")
@@ -214,9 +193,9 @@ def _restore(name: str, value: str | None) -> None:
 
 
 def _exit_on_broken_pipe() -> NoReturn:
-    """Whoever read the output has seen enough, such as `head`."""
+    """Exit quietly when the reader of the output, such as `head`, has closed it."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain when it ends
-    sys.exit(141)  # as the shell counts a process that SIGPIPE has ended
+    sys.exit(141)  # the shell's code for a process ended by SIGPIPE
 
 
 def _exit(code: int, message: str, error: BaseException | None = None) -> NoReturn:

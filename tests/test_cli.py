@@ -12,7 +12,7 @@ import yaml
 
 import finetune
 from finetune import cli
-from finetune.cli import complete_words, split_command
+from finetune.cli import completed_command, split_command
 from tests.samples import COMMAND, DRAWN, TINY, clean_environment, exit_code, listing, shell
 
 HEAVY = ("torch", "torchvision", "timm", "lightning", "segmentation_models_pytorch", "matplotlib", "PIL")
@@ -91,7 +91,9 @@ def test_an_unknown_command_ends_with_2_and_says_what_there_is(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert exit_code("tain", "seed=3") == 2
-    assert "unknown command 'tain'. There are train, plan, evaluate, predict, list;" in capsys.readouterr().err
+    assert (
+        "unknown command 'tain'. Choose from: train, plan, evaluate, predict, export, list;" in capsys.readouterr().err
+    )
 
 
 def test_bare_settings_train_and_every_command_ends_with_0(folder: Path) -> None:
@@ -247,7 +249,7 @@ def test_the_tab_key_completes_words(
 def test_the_command_is_taken_out_of_the_line_that_is_completed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMP_LINE", "finetune train  seed=3 back")
     monkeypatch.setenv("COMP_POINT", "27")
-    assert complete_words() == "train"
+    assert completed_command() == "train"
     assert cli.os.environ["COMP_LINE"] == "finetune  seed=3 back"
     assert cli.os.environ["COMP_POINT"] == "21"
 

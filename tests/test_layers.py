@@ -17,7 +17,7 @@ LAYERS = (
     ("commands",),
     ("runs",),
     ("builders",),
-    ("reports",),
+    ("reports", "exporters"),
     ("callbacks",),
     ("tasks",),
     ("engine", "inference", "checkpoints", "profiling"),

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,12 @@ class SavedModel:
     Attributes:
         model: in eval mode, on the CPU.
         data: what it knows of its data, such as `ignore_index`; empty for a training checkpoint.
+        scores: name -> value on the test or validation split; empty for a training checkpoint.
     """
 
     model: Segmenter
     data: dict[str, Any]
+    scores: dict[str, float] = field(default_factory=dict)
 
 
 def save_model(folder: Path, model: Segmenter, data: Mapping[str, Any], scores: Mapping[str, float]) -> None:
@@ -118,7 +120,10 @@ def _load_folder(folder: Path, root: Path) -> SavedModel:
         raise ModelError(f"'{folder}' has format {config['format']}; this version reads format {FORMAT}.")
     if not isinstance(config["data"], dict):
         raise ModelError(f"'{folder / 'config.json'}' has data={config['data']!r}; expected a group of settings.")
-    return SavedModel(_build(config["model"], state, weights), config["data"])
+    scores = config.get("scores")
+    return SavedModel(
+        _build(config["model"], state, weights), config["data"], scores if isinstance(scores, dict) else {}
+    )
 
 
 def _load_checkpoint(path: Path) -> SavedModel:

@@ -1,7 +1,7 @@
-"""Finds what a config leaves open: `optimizer.lr=auto` and `data.batch_size=auto`."""
+"""Search settings that are `auto`: `optimizer.lr` and `data.batch_size`."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from finetune.builders.dummy_step import batch_shape, noise_step
 from finetune.builders.task import build_optimizer, build_task, task_without_weights
 from finetune.config.compose import load_config
 from finetune.config.errors import ConfigError, usage
+from finetune.config.nested import select, with_value
+from finetune.config.settings import SEARCHED
 from finetune.plots import lr_curve_figure
 from finetune.profiling import batch_size, memory
 from finetune.runs.console import configure_logging
@@ -26,95 +28,102 @@ from finetune.tuning.groups import optimizer_groups
 from finetune.tuning.lr_finder import LRFinding
 
 logger = logging.getLogger(__name__)
-AUTO = {"data": ("batch_size", 2), "optimizer": ("lr", 1e-3)}  # what may be found, and what stands in for it till then
-SPARE = 0.9  # of the largest batch that fits: memory gets fragmented in a long training
+MEMORY_SAFETY_FACTOR = 0.9  # of the largest batch that fits: memory gets fragmented in a long training
 
 
-def find_lr(*words: str | DictConfig, picture: str | Path | None = None) -> LRFinding:
-    """Search a learning rate for a training, by a range test from its start.
+def find_lr(*overrides: str | DictConfig, figure: str | Path | None = None) -> LRFinding:
+    """Search the learning rate of a training by a range test from its start.
 
     Args:
-        words: the words of `finetune train`.
-        picture: where to draw the curve; None draws none.
+        overrides: of `finetune train`.
+        figure: file to draw the curve to; None draws none.
     """
-    config, _ = with_placeholders(load_config(words, "train"))
-    configure_logging()
-    with usage():
-        data = check(config)
-    return _find_lr(config, data, Path(picture) if picture is not None else None)
+    config, data = _checked(overrides)
+    return _find_lr(config, data, Path(figure) if figure is not None else None)
 
 
-def find_batch_size(*words: str | DictConfig) -> int:
+def find_batch_size(*overrides: str | DictConfig) -> int:
     """Search the largest batch size, with some memory to spare, at which everything could train.
 
     Args:
-        words: the words of `finetune train`.
+        overrides: of `finetune train`.
     """
-    config, _ = with_placeholders(load_config(words, "train"))
+    return _find_batch_size(*_checked(overrides))
+
+
+def _checked(overrides: Sequence[str | DictConfig]) -> tuple[dict[str, Any], DatasetBundle]:
+    config, _ = with_placeholders(load_config(overrides, "train"))
     configure_logging()
     with usage():
-        data = check(config)
-    return _find_batch_size(config, data)
+        return config, check(config)
 
 
-def with_placeholders(config: dict[str, Any], alone: bool = True) -> tuple[dict[str, Any], set[str]]:
-    """The config with a number wherever it says `auto`, and the groups that said so.
+def with_placeholders(config: dict[str, Any], search: bool = True) -> tuple[dict[str, Any], list[str]]:
+    """Replace every `auto` that is searched by a placeholder.
 
     Args:
         config: of a training.
-        alone: whether a search follows, for which there must be one device.
+        search: whether a search follows, which needs a single device.
+
+    Returns:
+        The config, and the keys of the settings that were `auto`.
 
     Raises:
-        ConfigError: a training that would go on, or a search that would have to run on several devices.
+        ConfigError: a training to be resumed, or a search on several devices.
     """
     if config["resume"]:
-        raise ConfigError("this looks at a training from its start, and resume goes on with one. Leave resume out.")
-    found = {group for group, (key, _) in AUTO.items() if config[group][key] == "auto"}
-    if alone and found and config["trainer"]["devices"] not in (1, "1"):
-        words = " and ".join(f"{group}.{AUTO[group][0]}=auto" for group in sorted(found))
         raise ConfigError(
-            f"{words} searches on one device, but trainer.devices={config['trainer']['devices']}. Search once with "
-            f"trainer.devices=1 trainer.max_epochs=1, then give the number that the log names."
+            "a search starts from the beginning of a training, but resume continues one. Leave resume out."
         )
-    settled = {group: {**config[group], AUTO[group][0]: AUTO[group][1]} for group in found}
-    return {**config, **settled}, found
+    searched = [key for key in SEARCHED if select(config, key) == "auto"]
+    if search and searched and config["trainer"]["devices"] not in (1, "1"):
+        raise ConfigError(
+            f"{' and '.join(f'{key}=auto' for key in searched)} is searched on one device, but trainer.devices="
+            f"{config['trainer']['devices']}. Search once with trainer.devices=1 trainer.max_epochs=1, then set the "
+            f"value that the log shows."
+        )
+    for key in searched:
+        config = with_value(config, key, SEARCHED[key])
+    return config, searched
 
 
 def resolve_auto(
-    config: dict[str, Any], data: DatasetBundle, open_groups: set[str]
+    config: dict[str, Any], data: DatasetBundle, searched: Collection[str]
 ) -> tuple[dict[str, Any], LRFinding | None]:
-    """The config with what was found, and how the learning rate was."""
+    """Search the given settings.
+
+    Returns:
+        The config with the values found, and the result of the learning-rate search, if there was one.
+    """
     finding = None
-    if "data" in open_groups:
-        config = {**config, "data": {**config["data"], "batch_size": _find_batch_size(config, data)}}
-    if "optimizer" in open_groups:
+    if "data.batch_size" in searched:
+        config = with_value(config, "data.batch_size", _find_batch_size(config, data))
+    if "optimizer.lr" in searched:
         finding = _find_lr(config, data, None)
-        config = {**config, "optimizer": {**config["optimizer"], "lr": _rate(config, finding)}}
+        config = with_value(config, "optimizer.lr", _rate(config, finding))
     return config, finding
 
 
-def save_lr_figure(finding: LRFinding, picture: Path) -> None:
-    """Draw the loss over the learning rate, with what each rule suggests."""
-    picture.parent.mkdir(parents=True, exist_ok=True)
+def save_lr_figure(finding: LRFinding, path: Path) -> None:
+    """Draw the loss over the learning rate, with the suggestion of each rule."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     curves = (finding.rates, finding.losses, finding.smoothed)
-    lr_curve_figure(*curves, finding.suggestions, picture, finding.suggestion)
+    lr_curve_figure(*curves, finding.suggestions, path, finding.suggestion)
 
 
-def _find_lr(config: Mapping[str, Any], data: DatasetBundle, picture: Path | None) -> LRFinding:
+def _find_lr(config: Mapping[str, Any], data: DatasetBundle, figure: Path | None) -> LRFinding:
     task = build_task(config, initial_model(config, data)[0], data)
-    apply_trainability(
-        task.model, task.trainable_at_any_time(), task.norms()
-    )  # what suits the head alone may be too high later
-    where, half = device_type(config), autocast_dtype(config)
-    half = None if half is torch.float16 else half  # its gradients vanish without the scaling of a training
-    task.to(where)
+    # everything that ever trains: a rate that suits the head alone may be too high later
+    apply_trainability(task.model, task.trainable_at_any_time(), task.norms())
+    device, dtype = device_type(config), autocast_dtype(config)
+    dtype = None if dtype is torch.float16 else dtype  # its gradients vanish without the scaling of a training
+    task.to(device)
     parameters = dict(task.model.named_parameters())
-    settings = config["optimizer"]
-    optimizer = build_optimizer(optimizer_groups(task.groups, parameters), settings)
+    optimizer = build_optimizer(optimizer_groups(task.groups, parameters), config["optimizer"])
 
     def loss_of_batch(batch: Mapping[str, Tensor]) -> Tensor:
-        with torch.autocast(where, half or torch.bfloat16, enabled=half is not None):
-            loss, auxiliary = task.losses(batch["image"].to(where), batch["mask"].to(where))
+        with torch.autocast(device, dtype or torch.bfloat16, enabled=dtype is not None):
+            loss, auxiliary = task.losses(batch["image"].to(device), batch["mask"].to(device))
         return loss + auxiliary + task.penalty()
 
     _clip(optimizer, config["trainer"])
@@ -126,10 +135,10 @@ def _find_lr(config: Mapping[str, Any], data: DatasetBundle, picture: Path | Non
     try:
         others = ", ".join(f"{rule} {rate:.1e}" for rule, rate in finding.suggestions.items())
     except ValueError as error:
-        raise ConfigError(f"optimizer.lr=auto finds nothing: {error} Or set optimizer.lr yourself.") from error
+        raise ConfigError(f"optimizer.lr=auto finds nothing: {error} Or set optimizer.lr to a number.") from error
     logger.info(f"learning rate found: {_rate(config, finding):.1e} ({others})")
-    if picture is not None:
-        save_lr_figure(finding, picture)
+    if figure is not None:
+        save_lr_figure(finding, figure)
     return finding
 
 
@@ -147,25 +156,26 @@ def _clip(optimizer: torch.optim.Optimizer, settings: Mapping[str, Any]) -> None
 
 
 def _rate(config: Mapping[str, Any], finding: LRFinding) -> float:
-    """The optimizer's learning rate at which the fastest layer group has the suggested one."""
+    """Return the optimizer's learning rate at which the fastest layer group has the suggested one."""
     return float(f"{config['optimizer']['lr'] * finding.suggestion / finding.base:.3g}")
 
 
 def _memory_limit(config: Mapping[str, Any]) -> int | None:
-    """Bytes of main memory that a search on the CPU may take; a GPU says itself when there is no more."""
+    """Return the bytes of main memory that a search on the CPU may take; a GPU raises an error when it is full."""
     free, held = memory.available(), memory.resident()
-    return None if device_type(config) != "cpu" or free is None or held is None else held + int(SPARE * free)
+    is_unlimited = device_type(config) != "cpu" or free is None or held is None
+    return None if is_unlimited else (held or 0) + int(MEMORY_SAFETY_FACTOR * (free or 0))
 
 
 def _find_batch_size(config: Mapping[str, Any], data: DatasetBundle) -> int:
     task = task_without_weights(config, data.classes)
-    apply_trainability(task.model, task.places)  # the phase in which most trains needs most
+    apply_trainability(task.model, task.places)  # the phase in which most trains needs most memory
 
     def try_step(size: int) -> None:
         noise_step(config, task, (size, *batch_shape(config)[1:]))()
 
     limit = max(2, min(data.sizes()["train"], 1024))
     largest = batch_size.find_batch_size(try_step, limit=limit, memory_limit=_memory_limit(config))
-    chosen = largest if largest in (1, limit) else max(1, int(largest * SPARE))
+    chosen = largest if largest in (1, limit) else max(1, int(largest * MEMORY_SAFETY_FACTOR))
     logger.info(f"batch size found: {chosen} (of {largest} that fit)")
     return chosen

@@ -1,4 +1,4 @@
-"""What there is to choose from: `finetune list`."""
+"""The command `list`: backbones and heads to choose from."""
 
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
@@ -7,37 +7,40 @@ from typing import Any
 from omegaconf import DictConfig
 
 from finetune.catalog.backbones import Entry, entries, select
-from finetune.config.compose import config_folder, load_config
+from finetune.config.compose import load_config
 from finetune.config.errors import ConfigError, usage
+from finetune.config.folder import config_folder
 from finetune.io.messages import format_table, suggest
 
 FILTERS = ("parameters", "strides", "license", "input_size", "pretrained", "head")
 
 
-def list_choices(*words: str | DictConfig) -> list[str]:
-    """Print a table of the backbones or heads that fit; their names.
+def list_models(*overrides: str | DictConfig) -> list[str]:
+    """Print a table of the backbones or heads that match, and return their names.
 
     Args:
-        words: as of `finetune list`, or one composed config.
+        overrides: of `finetune list`; or one composed config.
 
     Raises:
-        ConfigError: nothing of that kind to list, or a filter that does not suit it.
+        ConfigError: something else to list, or a filter that does not apply to it.
     """
-    config = load_config(words, "list")
+    config = load_config(overrides, "list")
     kinds: dict[str, Callable[[dict[str, Any]], list[str]]] = {"backbones": _backbones, "heads": _heads}
     if config["what"] not in kinds:
-        raise ConfigError(f"'{config['what']}' cannot be listed. Say finetune list backbones, or finetune list heads.")
+        raise ConfigError(
+            f"'{config['what']}' cannot be listed. Choose finetune list backbones, or finetune list heads."
+        )
     return kinds[config["what"]](config)
 
 
 def _backbones(config: dict[str, Any]) -> list[str]:
     filters = {key: config[key] for key in FILTERS}
     if filters["head"] is not None and filters["head"] not in heads():
-        raise ConfigError(f"head={filters['under']}: no such head. {suggest(str(filters['under']), list(heads()))}")
+        raise ConfigError(f"head={filters['head']}: no such head. {suggest(str(filters['head']), list(heads()))}")
     with usage():
         found = select(str(config["name"]), **filters)
     if found:
-        rows = [row for entry in found for row in backbone_rows(entry, whole=len(found) == 1)]
+        rows = [row for entry in found for row in backbone_rows(entry, all_weights=len(found) == 1)]
         print(format_table([("backbone", "parameters", "strides", "weights", "pixels", "license"), *rows]))
     print(f"{len(found):,} of {len(entries()):,} backbones{_hint(str(config['name']), bool(found))}")
     return [entry.name for entry in found]
@@ -53,26 +56,26 @@ def _hint(pattern: str, found: bool) -> str:
 
 def _heads(config: dict[str, Any]) -> list[str]:
     if given := [key for key in FILTERS if config[key] is not None]:
-        raise ConfigError(f"{given[0]} is said of backbones. Say finetune list backbones, or leave it out.")
+        raise ConfigError(f"{given[0]} filters backbones only. Use finetune list backbones, or leave it out.")
     found = {name: line for name, line in heads().items() if fnmatchcase(name, str(config["name"]))}
     if found:
-        print(format_table([("head", "what it is"), *found.items()]))
+        print(format_table([("head", "description"), *found.items()]))
     print(f"{len(found)} of {len(heads())} heads; head=NAME takes one")
     return list(found)
 
 
 def heads() -> dict[str, str]:
-    """What each head is: the first line of its file in `conf/head/`."""
+    """Return the name of each head and what it is: the first line of its file in `conf/head/`."""
     files = sorted((config_folder() / "head").glob("*.yaml"))
     return {file.stem: file.read_text().partition("\n")[0].removeprefix("# ") for file in files}
 
 
-def backbone_rows(entry: Entry, whole: bool = False) -> Iterator[tuple[str, ...]]:
-    """One row for a backbone, with its first weights and how many there are besides; or one for each weights."""
+def backbone_rows(entry: Entry, all_weights: bool = False) -> Iterator[tuple[str, ...]]:
+    """Yield one row for a backbone, with its first weights and the number of others; or one row for each weights."""
     described = (entry.name, f"{entry.parameters / 1e6:.1f} M", " ".join(map(str, entry.strides)))
     if not entry.weights:
         yield (*described, "none", "", "")
-    for number, weights in enumerate(entry.weights if whole else entry.weights[:1]):
-        more = f" (+{len(entry.weights) - 1})" if not whole and len(entry.weights) > 1 else ""
+    for number, weights in enumerate(entry.weights if all_weights else entry.weights[:1]):
+        more = f" (+{len(entry.weights) - 1})" if not all_weights and len(entry.weights) > 1 else ""
         shown = described if number == 0 else ("", "", "")
         yield (*shown, (weights.tag or "-") + more, str(weights.size), weights.license)

@@ -1,4 +1,4 @@
-"""What the command `plan` does: show what would train when, at which rate and cost, before anything runs."""
+"""The command `plan`: show what would train when, at which learning rate and cost, before anything runs."""
 
 import logging
 import math
@@ -10,15 +10,17 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from finetune.builders.checks.training import check_monitors, check_settings
+from finetune.builders.checks.training import check_monitored, check_without_data
 from finetune.builders.data import split_records
 from finetune.builders.devices import autocast_dtype, device_type
 from finetune.builders.dummy_step import batch_shape, noise_step
+from finetune.builders.settings import PlanSettings
 from finetune.builders.task import build_optimizer, task_without_weights
 from finetune.builders.training_length import min_plateau_epochs, step_counts
-from finetune.commands.auto_search import AUTO, with_placeholders
+from finetune.commands.auto_search import with_placeholders
 from finetune.config.compose import load_config
-from finetune.config.errors import ConfigError, Mistakes, usage
+from finetune.config.errors import ConfigError, mistakes_of, raise_mistakes, usage
+from finetune.config.settings import SEARCHED, Settings
 from finetune.data import CLASS_NAMES
 from finetune.models.classes import class_names
 from finetune.profiling.cost import Cost, MeasuredCost, estimate, measure
@@ -32,80 +34,78 @@ from finetune.tuning.plan_preview import Phase, outline, planned_rates
 from finetune.tuning.timing import Timeline
 
 logger = logging.getLogger(__name__)
-UNKNOWN_IMAGES = 400  # where nobody says how many there are
+UNKNOWN_IMAGES = 400  # training images, if no setting says how many
 
 
 @dataclass(frozen=True)
 class PlanResult:
-    """What a training would do.
+    """The phases of a training.
 
     Attributes:
         phases: one after the other.
-        costs: estimated, of a step of each phase.
-        measured: of a step of each phase; empty unless it was asked for.
-        picture: learning rates of all layer groups over the training.
+        costs: estimate for a step of each phase.
+        measured: measurement of a step of each phase; empty unless `plan.measure` asks for it.
+        figure: file with the learning rates of all layer groups over the training.
     """
 
     phases: tuple[Phase, ...]
     costs: tuple[Cost, ...]
     measured: tuple[MeasuredCost, ...]
-    picture: Path
+    figure: Path
 
 
-def plan(*words: str | DictConfig) -> PlanResult:
+def plan(*overrides: str | DictConfig) -> PlanResult:
     """Show the tuning plan of a training without loading its data or its weights.
 
     Args:
-        words: the words of `finetune train`, and `plan.measure`, `plan.images`, `plan.figure`.
+        overrides: of `finetune train`, and of `plan.measure`, `plan.images`, `plan.figure`; or one composed config.
 
     Raises:
         ConfigError: with every mistake found.
     """
-    config, found = with_placeholders(load_config(words, "plan"), alone=False)
+    config, searched = with_placeholders(load_config(overrides, "plan"), search=False)
     configure_logging()
     with usage():
-        settings = config["plan"]
-        mistakes = Mistakes()
-        check_settings(config, mistakes)
-        mistakes.attempt(lambda: check_monitors(config, _classes(config)))
-        mistakes.attempt(lambda: _check_plan(settings))
-        mistakes.raise_any()
+        check_without_data(config)
+        raise_mistakes(mistakes_of((check_monitored,), config, _classes(config)) + mistakes_of((_check_plan,), config))
         count, images = _images(config)
         task = task_without_weights(config, _classes(config))
-        steps, total = step_counts(config, count)
-        task.timeline = Timeline(math.ceil(total / steps))
-        pace = min_plateau_epochs(config, count)
-        check_timing(task.assigned, task.timeline, pace)
-        timeline = evenly_spaced_plateaus([group.assignment for group in task.groups], task.timeline, pace)
-        course = GroupLRSchedule(
-            task.plan, [g.assignment for g in task.groups], task.schedule, timeline.epochs, steps, total
-        )
-    for group in sorted(found):
-        key, stand_in = AUTO[group]
-        logger.info(f"{group}.{key}=auto is searched by the training; {stand_in} stands in for it here")
-    logger.info(f"{timeline.epochs} epochs of {steps} steps: {images}, {config['data']['batch_size']} a batch")
+        schedule, timeline = _schedule(config, task, count)
+    for key in searched:
+        logger.info(f"{key}=auto is searched by the training; {SEARCHED[key]} stands for it here")
+    logger.info(f"{timeline.epochs} epochs of {schedule.steps} steps: {images}, {config['data']['batch_size']} a batch")
     for line in task.describe_plan():
         logger.info(line)
-    phases = outline(task.groups, task.places, task.assigned, course, timeline)
+    phases = outline(task.groups, task.places, task.assigned, schedule, timeline)
     costs, measured = _costs(config, task, phases)
-    picture = Path(settings["picture"])
     _show(phases, costs, measured, bool(timeline.plateaus))
-    write_timeline(planned_rates(task.groups, task.assigned, course, timeline), picture)
-    logger.info(f"\npicture      {picture}")
-    tried = tuple(measured[phase.trainable] for phase in phases) if measured else ()
-    return PlanResult(tuple(phases), tuple(costs[phase.trainable] for phase in phases), tried, picture)
+    figure = Path(config["plan"]["figure"])
+    write_timeline(planned_rates(task.groups, task.assigned, schedule, timeline), figure)
+    logger.info(f"\nfigure       {figure}")
+    measurements = tuple(measured[phase.trainable] for phase in phases) if measured else ()
+    return PlanResult(tuple(phases), tuple(costs[phase.trainable] for phase in phases), measurements, figure)
 
 
-def _check_plan(settings: Mapping[str, Any]) -> None:
-    if not isinstance(settings["measure"], bool):
-        raise ConfigError(f"plan.measure={settings['measure']}: expected true or false.")
-    images = settings["images"]
-    if images is not None and (isinstance(images, bool) or not isinstance(images, int) or images < 1):
-        raise ConfigError(f"plan.images={images}: expected how many training images there are, or null.")
-    if Path(settings["picture"]).exists():
-        raise ConfigError(
-            f"plan.figure='{settings['picture']}' exists; nothing is ever overwritten. Name another file."
-        )
+def _schedule(config: Mapping[str, Any], task: SemanticTask, images: int) -> tuple[GroupLRSchedule, Timeline]:
+    """Return the learning rates and the timeline of a training on so many images, with plateaus assumed evenly."""
+    steps, total = step_counts(config, images)
+    task.timeline = Timeline(math.ceil(total / steps))
+    epochs_per_plateau = min_plateau_epochs(config, images)
+    check_timing(task.assigned, task.timeline, epochs_per_plateau)
+    assignments = [group.assignment for group in task.groups]
+    timeline = evenly_spaced_plateaus(assignments, task.timeline, epochs_per_plateau)
+    return GroupLRSchedule(task.plan, assignments, task.schedule, timeline.epochs, steps, total), timeline
+
+
+def _check_plan(config: Mapping[str, Any]) -> None:
+    settings = config["plan"]
+    given = Settings("plan", settings, PlanSettings)
+    raise_mistakes([*given.unknown().values(), *given.type_errors()])
+    images, figure = settings["images"], settings["figure"]
+    if images is not None and images < 1:
+        raise ConfigError(f"plan.images={images}: expected the number of training images, or null.")
+    if Path(figure).exists():
+        raise ConfigError(f"plan.figure='{figure}' exists; nothing is ever overwritten. Name another file.")
 
 
 def _images(config: Mapping[str, Any]) -> tuple[int, str]:
@@ -129,22 +129,25 @@ def _classes(config: Mapping[str, Any]) -> tuple[str, ...]:
 def _costs(
     config: Mapping[str, Any], task: SemanticTask, phases: list[Phase]
 ) -> tuple[dict[frozenset[str], Cost], dict[frozenset[str], MeasuredCost]]:
-    """Estimated and, if asked for, measured cost of a step, by what trains; the first is of everything."""
-    batch, half, slots = batch_shape(config), autocast_dtype(config), _optimizer_slots(config["optimizer"])
+    """Return the estimated and, if asked for, the measured cost of a step, by the set of trainable parameters.
+
+    The first estimate is of a step in which everything trains.
+    """
+    batch, dtype, slots = batch_shape(config), autocast_dtype(config), _optimizer_slots(config["optimizer"])
     sets = [frozenset(task.places), *(phase.trainable for phase in phases)]
-    costs = {names: estimate(task.model, batch, names, slots, half) for names in dict.fromkeys(sets)}
+    costs = {names: estimate(task.model, batch, names, slots, dtype) for names in dict.fromkeys(sets)}
     if not config["plan"]["measure"]:
         return costs, {}
-    return costs, {names: _measured(config, task, names) for names in dict.fromkeys(sets[1:])}
+    return costs, {names: _measure(config, task, names) for names in dict.fromkeys(sets[1:])}
 
 
-def _measured(config: Mapping[str, Any], task: SemanticTask, names: frozenset[str]) -> MeasuredCost:
+def _measure(config: Mapping[str, Any], task: SemanticTask, names: frozenset[str]) -> MeasuredCost:
     apply_trainability(task.model, names)
     return measure(noise_step(config, task, batch_shape(config)), device_type(config))
 
 
 def _optimizer_slots(settings: Mapping[str, Any]) -> int:
-    """Numbers that the optimizer keeps for each parameter, found by one step on a matrix."""
+    """Return how many numbers the optimizer keeps for each parameter, found by one step on a matrix."""
     matrix = torch.nn.Parameter(torch.zeros(8, 8))
     optimizer = build_optimizer([{"params": [matrix]}], settings)
     matrix.grad = torch.ones_like(matrix)
@@ -157,10 +160,11 @@ def _show(
     phases: list[Phase],
     costs: Mapping[frozenset[str], Cost],
     measured: Mapping[frozenset[str], MeasuredCost],
-    plateaus: bool,
+    are_assumed: bool,
 ) -> None:
-    full = next(iter(costs.values()))
+    everything = next(iter(costs.values()))
     for number, phase in enumerate(phases, start=1):
         logger.info("")
-        for line in phase_lines(number, phase, costs[phase.trainable], full, measured.get(phase.trainable), plateaus):
+        cost, measurement = costs[phase.trainable], measured.get(phase.trainable)
+        for line in phase_lines(number, phase, cost, everything, measurement, are_assumed):
             logger.info(line)

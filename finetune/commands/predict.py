@@ -1,4 +1,4 @@
-"""What the command `predict` does, and `load` for what a training leaves."""
+"""The command `predict`, and `load` for notebooks."""
 
 import logging
 from pathlib import Path
@@ -15,13 +15,16 @@ from finetune.runs.folder import check_new
 logger = logging.getLogger(__name__)
 
 
-def predict(*words: str | DictConfig) -> list[Path]:
-    """Write masks, and overlays if wanted, for images; return the masks' paths.
+def predict(*overrides: str | DictConfig) -> list[Path]:
+    """Write masks, and overlays if asked for, of images.
 
     Args:
-        words: the words of `finetune predict`, such as `run=DIR input=photos output=masks`.
+        overrides: of `finetune predict`, such as `run=DIR input=photos output=masks`; or one composed config.
+
+    Returns:
+        The paths of the masks.
     """
-    config = load_config(words, "predict")
+    config = load_config(overrides, "predict")
     configure_logging()
     run, source, output = (Path(required(config, key)) for key in ("run", "input", "output"))
     with usage():
@@ -35,7 +38,7 @@ def predict(*words: str | DictConfig) -> list[Path]:
 
 
 def load(path: str | Path, device: str | None = None) -> Predictor:
-    """A model to predict with, from a run folder, a model folder, or a checkpoint.
+    """Load a model to predict with, from a run folder, a model folder, or a checkpoint.
 
     Args:
         path: such as `run.best` or `outputs/pets/2026-01-31_12-00-00`.

@@ -1,4 +1,4 @@
-"""What the command `train` does."""
+"""The command `train`: fine-tune a model, or resume a training."""
 
 import logging
 from collections.abc import Mapping
@@ -20,9 +20,10 @@ from finetune.callbacks import ApplyTuningPlan, Checkpoint
 from finetune.checkpoints.adapters import save_adapters
 from finetune.checkpoints.checkpoint_io import wait
 from finetune.checkpoints.saved_model import save_model
-from finetune.commands.auto_search import AUTO, resolve_auto, save_lr_figure, with_placeholders
+from finetune.commands.auto_search import resolve_auto, save_lr_figure, with_placeholders
 from finetune.commands.evaluate import confusion_matrix_of
 from finetune.config.errors import usage
+from finetune.config.nested import select
 from finetune.data.module import SegmentationData
 from finetune.engine.fsdp import full_model, load_weights
 from finetune.engine.rank_zero import is_first_process
@@ -30,8 +31,8 @@ from finetune.io.safe_files import read_whole
 from finetune.reports.evaluation import write_curves, write_evaluation
 from finetune.reports.tuning import write_timeline
 from finetune.runs.console import configure_logging
-from finetune.runs.error_hints import advice
-from finetune.runs.folder import close_log, finish, open_run_folder
+from finetune.runs.error_hints import error_hints
+from finetune.runs.folder import close_log, mark_finished, open_run_folder
 from finetune.runs.prepare import describe_resumption, initial_model, note_data, resolve_run_config, with_splits
 from finetune.runs.resume import ResumePoint, resume_hints
 from finetune.runs.signals import raise_on_signal, shut_down_ranks_on_exit
@@ -46,10 +47,10 @@ class TrainResult:
     """A finished training.
 
     Attributes:
-        folder: all that it left.
-        best: checkpoint of the best epoch; `finetune.load` takes it, and the folder too.
+        folder: the run folder.
+        best: checkpoint of the best epoch; `finetune.load` takes it, or the folder.
         score: the best monitored value, `val/iou` unless the config says otherwise.
-        scores: of the best weights on the test split, or on the validation split where there is no test.
+        scores: name -> value of the best weights on the test split, or on the validation split if there is no test.
     """
 
     folder: Path
@@ -59,62 +60,63 @@ class TrainResult:
 
 
 @raise_on_signal()
-def train(*words: str | DictConfig) -> TrainResult:
-    """Fine-tune a model, or go on with a training that was stopped.
+def train(*overrides: str | DictConfig) -> TrainResult:
+    """Fine-tune a model, or resume a training that was stopped.
 
     Args:
-        words: the words of `finetune train`, such as `data.root=photos` or `resume=outputs/...`; or one config.
+        overrides: of `finetune train`, such as `data.root=photos` or `resume=outputs/...`; or one composed config.
 
     Returns:
-        What it left; with `trainer.fast_dev_run`, which tries a batch of everything, that is nothing but the scores.
+        The run folder and the scores. With `trainer.fast_dev_run`, which tries one batch of everything, no files stay.
 
     Raises:
         ConfigError: with every mistake found, before anything is written.
-        Interrupted: the process was told to end, and has saved everything.
+        TrainingInterrupted: a signal ended the process; everything has been saved.
     """
     configure_logging()
     with usage():
-        config, before = resolve_run_config(words)
+        config, point = resolve_run_config(overrides)
     if not config["trainer"].get("fast_dev_run"):
-        return _train(config, before)
-    with TemporaryDirectory() as aside:
-        return _train({**config, "output": str(Path(aside) / "run")}, before)
+        return _train(config, point)
+    with TemporaryDirectory() as temporary:
+        return _train({**config, "output": str(Path(temporary) / "run")}, point)
 
 
-def _train(config: dict[str, Any], before: ResumePoint | None) -> TrainResult:
+def _train(config: dict[str, Any], point: ResumePoint | None) -> TrainResult:
     folder = Path(config["output"])
     with usage():
         config, searched = with_placeholders(config)
-        data = check(config if before is None else with_splits(config, folder))
-        config["trainer"]["precision"] = resolve_precision(config["trainer"])
+        data = check(config if point is None else with_splits(config, folder))
+        config = {**config, "trainer": {**config["trainer"], "precision": resolve_precision(config["trainer"])}}
         config, finding = resolve_auto(config, data, searched)
         check_length(config, data)
         pl.seed_everything(config["seed"], verbose=False)
-        model, told = initial_model(config, data, before)
+        model, lines = initial_model(config, data, point)
         task = build_task(config, model, data)
-        trainer = build_trainer(config, folder, before.step if before else None)
+        trainer = build_trainer(config, folder, point.step if point else None)
         loaders = build_datamodule(config, data)
         if is_first_process():
-            open_run_folder(folder, config, before is not None)
+            open_run_folder(folder, config, point is not None)
     try:
         if is_first_process():
-            note_data(folder, data.records, before)
+            note_data(folder, data.records, point)
             if finding is not None:
                 save_lr_figure(finding, folder / "plots" / "lr_finder.png")
-        told += [f"{group}.{AUTO[group][0]}=auto found {config[group][AUTO[group][0]]}" for group in sorted(searched)]
-        for line in (*told, *(describe_resumption(before, trainer) if before is not None else ())):
+        lines += [f"{key}=auto: {select(config, key)} was found" for key in searched]
+        for line in (*lines, *(describe_resumption(point, trainer) if point is not None else ())):
             logger.info(line)
         with shut_down_ranks_on_exit(trainer):
-            run = _fit(config, data, task, trainer, loaders, before)
+            result = _fit(config, data, task, trainer, loaders, point)
     except BaseException as error:
-        for line in (*advice(error, config), *resume_hints(folder), *requeue(error)) if is_first_process() else ():
+        hints = (*error_hints(error, config), *resume_hints(folder), *requeue(error)) if is_first_process() else ()
+        for line in hints:
             error.add_note(line)
         close_log(folder, error)
         raise
     if is_first_process():
-        finish(folder)
+        mark_finished(folder)
     close_log(folder)
-    return run
+    return result
 
 
 def _fit(
@@ -123,12 +125,12 @@ def _fit(
     task: SemanticTask,
     trainer: pl.Trainer,
     loaders: SegmentationData,
-    before: ResumePoint | None,
+    point: ResumePoint | None,
 ) -> TrainResult:
     folder = Path(config["output"])
     logger.info(f"{config['backbone']['name']} with a {config['head']['name']} head, {config['trainer']['precision']}")
     logger.info(data.describe())
-    checkpoint = before.checkpoint if before is not None else None
+    checkpoint = point.checkpoint if point is not None else None
     trainer.fit(task, datamodule=loaders, ckpt_path=checkpoint, weights_only=True)
     best, monitored = _best(trainer, folder)
     load_weights(task, read_whole(best)["state_dict"])
@@ -147,63 +149,59 @@ def _fit(
         save_model(folder / "model", model, facts, named)
         write_curves(folder)
         _write_timeline(trainer, folder)
-        for line in tried_lines(trainer) or closing_lines(config, folder, named, monitored):
+        for line in fast_dev_run_lines(trainer) or closing_lines(folder, data, named, monitored):
             logger.info(line)
     return TrainResult(best.parent.parent, best, monitored, scores)
 
 
 def _write_timeline(trainer: pl.Trainer, folder: Path) -> None:
-    tuning = find_callback(trainer, ApplyTuningPlan)
-    if tuning is not None and tuning.record is not None:
-        write_timeline(tuning.record, folder / "plots" / "tuning.png")
+    callback = find_callback(trainer, ApplyTuningPlan)
+    if callback is not None and callback.record is not None:
+        write_timeline(callback.record, folder / "plots" / "tuning.png")
 
 
 def _best(trainer: pl.Trainer, folder: Path) -> tuple[Path, float]:
-    """The best checkpoint and its score; where none was kept, the last one is the best, and is saved if need be."""
+    """Return the best checkpoint and its score; without one, the last is the best, and is saved if it is missing."""
     wait(trainer)
     saver = find_callback(trainer, Checkpoint)
     if saver is not None and saver.best_path is not None:
-        best, monitored = saver.best_path, saver.best[0]["score"]
+        best, score = saver.best_path, saver.best[0]["score"]
     else:
-        best, monitored = folder / "checkpoints" / "last.ckpt", float(trainer.callback_metrics.get("val/iou", "nan"))
+        best, score = folder / "checkpoints" / "last.ckpt", float(trainer.callback_metrics.get("val/iou", "nan"))
         if not trainer.strategy.broadcast(saver is not None and best.is_file()):
             trainer.save_checkpoint(best, weights_only=False)
             wait(trainer)
-    # ranks that srun or torchrun has started may each have named the folder by a time of their own
-    return trainer.strategy.broadcast(best), monitored
+    # ranks that srun or torchrun started may each have named the folder by a time of their own
+    return trainer.strategy.broadcast(best), score
 
 
-def tried_lines(trainer: pl.Trainer) -> list[str]:
-    """What a training says last that was only to try everything; nothing for any other."""
+def fast_dev_run_lines(trainer: pl.Trainer) -> list[str]:
+    """Return the last lines of a training that only tried everything; none for any other training."""
     count = trainer.fast_dev_run  # type: ignore[attr-defined]  # missing in the class
-    what = "a batch was" if count == 1 else f"{count} batches were"
-    said = f"trainer.fast_dev_run={str(count).lower()}: {what} trained on, validated and tested, and nothing was kept"
-    return [said] if count else []
+    batches = "one batch was" if count == 1 else f"{count} batches were"
+    line = f"trainer.fast_dev_run={str(count).lower()}: {batches} trained on, validated and tested; no files were kept"
+    return [line] if count else []
 
 
-def closing_lines(config: Mapping[str, Any], folder: Path, scores: Mapping[str, float], best: float) -> list[str]:
-    """What a training says last: what it scored, where to look, what to type next."""
-    scored = next((name for name in scores if name.endswith("/iou")), "")
+def closing_lines(folder: Path, data: DatasetBundle, scores: Mapping[str, float], best: float) -> list[str]:
+    """Return the last lines of a training: its scores, where to look, what to type next."""
+    key = next((name for name in scores if name.endswith("/iou")), "")
     previews = sorted((folder / "plots" / "preview").glob("*.png"))
-    pictures = [
+    figures = [
         *previews[-1:],
         folder / "plots" / "iou.png",
-        folder / "evaluation" / scored.split("/")[0] / "confusion.png",
+        folder / "evaluation" / key.split("/")[0] / "confusion.png",
     ]
-    lines = [
+    return [
         "",
-        f"best validation score {best:.4f}; with those weights {scored} {scores[scored]:.4f}, "
-        f"pixel accuracy {scores[scored.replace('iou', 'pixel_accuracy')]:.4f}",
+        f"best validation score {best:.4f}; with those weights {key} {scores[key]:.4f}, "
+        f"pixel accuracy {scores[key.replace('iou', 'pixel_accuracy')]:.4f}",
         f"run folder   {folder}",
-        *(f"picture      {path}" for path in pictures if path.is_file()),
+        *(f"figure       {path}" for path in figures if path.is_file()),
         "",
         "next:",
         f"  finetune predict run={folder} input=PHOTOS output=masks",
+        f"  finetune evaluate run={folder} data.root=OTHER_FOLDER"
+        if data.records
+        else "  finetune train data.root=FOLDER data.classes=[background,thing]   # FOLDER has images/ and masks/",
     ]
-    if config["data"]["format"] == "synthetic":
-        lines.append(
-            "  finetune train data.root=FOLDER data.classes=[background,thing]   # FOLDER has images/ and masks/"
-        )
-    else:
-        lines.append(f"  finetune evaluate run={folder} data.root=OTHER_FOLDER")
-    return lines

@@ -1,44 +1,40 @@
 """Errors in what the user asked for."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 
 class ConfigError(ValueError):
-    """Mistakes in what the user asked for, found before anything was done."""
-
-
-class Mistakes:
-    """Collects what is wrong, so that the user sees all of it at once."""
-
-    def __init__(self) -> None:
-        self.found: list[str] = []
-
-    def add(self, message: str) -> None:
-        """Note a mistake."""
-        self.found.append(message)
-
-    def attempt(self, action: Callable[[], Any]) -> Any:
-        """The action's result, or None and a note of the error that it raised."""
-        try:
-            return action()
-        except (ValueError, TypeError) as error:
-            self.found.append(str(error))
-            return None
-
-    def raise_any(self) -> None:
-        """Raise one ConfigError with everything found, if anything was."""
-        if self.found:
-            raise ConfigError("\n".join(self.found))
+    """Mistakes in overrides, config or data, found before anything was done."""
 
 
 @contextmanager
 def usage() -> Iterator[None]:
-    """Everything that goes wrong while the words are taken in is a ConfigError: nothing has been done yet."""
+    """Turn errors that built-in code raises for wrong arguments or files into a ConfigError.
+
+    For the part of a command that only takes in what the user asked for: nothing has been done yet.
+    """
     try:
         yield
     except ConfigError:
         raise
     except (ValueError, TypeError, OSError) as error:
         raise ConfigError(str(error)) from error
+
+
+def mistakes_of(checks: Iterable[Callable[..., Any]], *arguments: Any) -> list[str]:
+    """Call every check with the arguments and return the messages of the errors that they raise."""
+    messages = []
+    for check in checks:
+        try:
+            check(*arguments)
+        except (ValueError, TypeError) as error:
+            messages.append(str(error))
+    return messages
+
+
+def raise_mistakes(messages: Iterable[str]) -> None:
+    """Raise one ConfigError with all messages, if there are any."""
+    if text := "\n".join(messages):
+        raise ConfigError(text)

@@ -1,4 +1,4 @@
-"""What is said while a command works: our own messages as they are, Lightning's hints not, and by one process only."""
+"""Console output of a command: the toolkit's own messages, on rank 0 only."""
 
 import logging
 import sys
@@ -6,18 +6,19 @@ import warnings
 
 from finetune.engine.rank_zero import is_first_process
 
-HINTS = (
-    ".*sync_dist=True.*",  # every rank logs what was reduced already
-    ".*does not have many workers.*",  # ours are few where that is faster
-    ".*module\\(s\\) in eval mode at the start of training.*",  # frozen, and parts of the backbone that no map needs
+# advice of Lightning that does not apply here
+SUPPRESSED_WARNINGS = (
+    ".*sync_dist=True.*",  # every rank logs values that are reduced already
+    ".*does not have many workers.*",  # few workers are faster for small data
+    ".*module\\(s\\) in eval mode at the start of training.*",  # frozen parts, and parts that no feature map needs
     ".*your dataloader is not resumable.*",  # our sampler is
-    ".*`srun` command is available.*",  # not for whoever trains outside of a job, or in one of a single task
+    ".*`srun` command is available.*",  # also shown outside of a job, or in one of a single task
     ".*LeafSpec.*",  # Lightning's own use of torch
 )
 
 
 def configure_logging() -> None:
-    """Let the toolkit's own messages be seen, and Lightning's hints not; only the first rank speaks."""
+    """Show the toolkit's messages on rank 0, and only warnings of Lightning."""
     own = logging.getLogger("finetune")
     own.setLevel(logging.INFO if is_first_process() else logging.ERROR)
     if not any(isinstance(handler, Console) for handler in own.handlers):
@@ -25,14 +26,14 @@ def configure_logging() -> None:
         own.propagate = False
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for hint in HINTS:
-        warnings.filterwarnings("ignore", hint)
+    for pattern in SUPPRESSED_WARNINGS:
+        warnings.filterwarnings("ignore", pattern)
 
 
 class Console(logging.Handler):
-    """Writes messages to whatever standard output is at the time, as they are."""
+    """Handler that prints messages to the current standard output."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one message."""
+        """Print one message, with its level if it is a warning or an error."""
         label = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
         print(label + record.getMessage(), file=sys.stdout, flush=True)

@@ -1,4 +1,4 @@
-"""What a training begins with: its config, model and data, new or as a run that goes on had them."""
+"""Prepare a training: its config, model and data, for a new run or as a resumed run had them."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -14,8 +14,10 @@ from finetune.builders.model import build_model, build_model_from
 from finetune.checkpoints.saved_model import empty_model, load_model
 from finetune.config.compose import as_composed, to_run_config
 from finetune.config.errors import ConfigError
+from finetune.config.overrides import override
 from finetune.data import Record, write_splits
 from finetune.data.fingerprint import changes, fingerprints, read_fingerprints, write_fingerprints
+from finetune.engine.command_line import add_for_other_ranks
 from finetune.engine.environment import numerics_environment
 from finetune.engine.loggers import with_run_ids
 from finetune.engine.rank_zero import is_first_process
@@ -27,78 +29,89 @@ from finetune.runs.resumed_config import override_strings, resumed_config
 logger = logging.getLogger(__name__)
 
 
-def resolve_run_config(words: Sequence[str | DictConfig]) -> tuple[dict[str, Any], ResumePoint | None]:
-    """The config of a training, and the run that it goes on with, if it does.
+def resolve_run_config(overrides: Sequence[str | DictConfig]) -> tuple[dict[str, Any], ResumePoint | None]:
+    """Return the config of a training, and where it resumes, if it does.
+
+    Further ranks, which Lightning starts with the command line of this process, get the same folder and checkpoint.
 
     Raises:
-        ConfigError: words that do not fit, or a run that cannot go on so.
+        ConfigError: overrides that do not fit, or a run that cannot be resumed with them.
     """
-    config = as_composed(words, "train")
-    before = find_resume_point(to_run_config(config), override_strings(words)) if config.resume else None
-    if before is None:
-        new = to_run_config(config)
-        if is_first_process() and not (config.resume == "auto" and has_no_checkpoint(Path(new["output"]))):
-            check_new(Path(new["output"]))
-        return {**new, "resume": None, "logger": with_run_ids(new["logger"] or {})}, None
-    if config.init_from:
-        raise ConfigError("resume goes on with a run and init_from begins a new one; say one of them.")
-    merged, changed = resumed_config(config, override_strings(words), before.folder)
-    fitting = batch_size(merged["trainer"], before)
-    if "data.batch_size" in changed and merged["data"]["batch_size"] != fitting:
+    composed = as_composed(overrides, "train")
+    new = to_run_config(composed)
+    point = find_resume_point(new, override_strings(overrides)) if composed.resume else None
+    if point is None:
+        return _new_run_config(new), None
+    if composed.init_from:
+        raise ConfigError("resume continues a run, but init_from starts a new one. Leave one of them out.")
+    merged, changed = resumed_config(composed, override_strings(overrides), point.folder)
+    batch_size = resumed_batch_size(merged["trainer"], point)
+    if "data.batch_size" in changed and merged["data"]["batch_size"] != batch_size:
         raise ConfigError(
-            f"data.batch_size={merged['data']['batch_size']}: the run has {before.images_in_a_step} images in a step "
-            f"of all devices, so data.batch_size={fitting}. Leave it out, and it is set so."
+            f"data.batch_size={merged['data']['batch_size']}: the run has {point.images_in_a_step} images in a step "
+            f"of all devices, so data.batch_size={batch_size}. Leave it out, and it is set so."
         )
-    merged["data"]["batch_size"] = fitting
-    check_epochs(merged["trainer"]["max_epochs"], before)
-    check_steps(merged["trainer"].get("max_steps", -1), before)
-    check_patience(merged["callbacks"].get("early_stopping") or {}, before)
-    return {**merged, "logger": with_run_ids(merged["logger"] or {})}, before
+    merged["data"]["batch_size"] = batch_size
+    check_epochs(merged["trainer"]["max_epochs"], point)
+    check_steps(merged["trainer"].get("max_steps", -1), point)
+    check_patience(merged["callbacks"].get("early_stopping") or {}, point)
+    if composed.resume == "auto":  # a rank that starts later might find another run
+        add_for_other_ranks(override("output", str(point.folder)), override("resume", str(point.checkpoint)))
+    return {**merged, "logger": with_run_ids(merged["logger"] or {})}, point
 
 
-def batch_size(settings: Mapping[str, Any], before: ResumePoint) -> int:
-    """Images a device, so that all devices together have as many in a step as before.
+def _new_run_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the config of a new run, whose folder is free."""
+    folder, resume = Path(config["output"]), config["resume"]
+    if is_first_process() and not (resume == "auto" and has_no_checkpoint(folder)):
+        check_new(folder)
+    add_for_other_ranks(override("output", config["output"]), *(["resume=null"] if resume else []))
+    return {**config, "resume": None, "logger": with_run_ids(config["logger"] or {})}
+
+
+def resumed_batch_size(settings: Mapping[str, Any], point: ResumePoint) -> int:
+    """Return the images per device with which all devices together have as many in a step as before.
 
     Raises:
-        ConfigError: they do not divide.
+        ConfigError: they do not divide evenly.
     """
     devices = device_count(settings)
-    each, rest = divmod(before.images_in_a_step, devices)
+    images, rest = divmod(point.images_in_a_step, devices)
     if rest:
         raise ConfigError(
-            f"the run has {before.images_in_a_step} images in a step, which {devices} devices cannot share evenly. Use "
-            f"another trainer.devices; or begin a new training with its weights: init_from={before.folder}"
+            f"the run has {point.images_in_a_step} images in a step, which {devices} devices cannot share evenly. Use "
+            f"another trainer.devices; or start a new training with its weights: init_from={point.folder}"
         )
-    return each
+    return images
 
 
-def check_epochs(epochs: int, before: ResumePoint) -> None:
-    """Raise a ConfigError where nothing is left to be done."""
-    if epochs < before.epochs:
-        raise ConfigError(f"trainer.max_epochs={epochs}: the run has {before.epochs} epochs behind it already.")
-    if is_finished(before.folder) and epochs <= before.epochs:
+def check_epochs(epochs: int, point: ResumePoint) -> None:
+    """Raise a ConfigError if no epoch is left to train."""
+    if epochs < point.epochs:
+        raise ConfigError(f"trainer.max_epochs={epochs}: the run has completed {point.epochs} epochs already.")
+    if is_finished(point.folder) and epochs <= point.epochs:
         raise ConfigError(
-            f"the run in '{before.folder}' is finished, with {before.epochs} epochs. To train it for longer: "
-            f"trainer.max_epochs={2 * before.epochs}; for a new training with its weights: init_from={before.folder}"
-        )
-
-
-def check_steps(steps: int, before: ResumePoint) -> None:
-    """Raise a ConfigError where all of so many steps were done, but for -1, which is any number."""
-    if is_finished(before.folder) and 0 <= steps <= before.step:
-        raise ConfigError(
-            f"the run in '{before.folder}' is finished, with {before.step} steps. To train it for longer: "
-            f"+trainer.max_steps={2 * before.step}; for a new training with its weights: init_from={before.folder}"
+            f"the run in '{point.folder}' is finished, with {point.epochs} epochs. To train it for longer: "
+            f"trainer.max_epochs={2 * point.epochs}; for a new training with its weights: init_from={point.folder}"
         )
 
 
-def check_patience(settings: Mapping[str, Any], before: ResumePoint) -> None:
-    """Raise a ConfigError where a finished run would stop early again at once."""
-    patience = settings.get("patience")
-    if is_finished(before.folder) and patience is not None and before.waited >= patience:
+def check_steps(steps: int, point: ResumePoint) -> None:
+    """Raise a ConfigError if no step is left to train; -1 is any number of steps."""
+    if is_finished(point.folder) and 0 <= steps <= point.step:
         raise ConfigError(
-            f"the run in '{before.folder}' was stopped early after {before.epochs} epochs, as {settings['monitor']} "
-            f"had not improved for {before.waited} validations. To go on all the same: "
+            f"the run in '{point.folder}' is finished, with {point.step} steps. To train it for longer: "
+            f"+trainer.max_steps={2 * point.step}; for a new training with its weights: init_from={point.folder}"
+        )
+
+
+def check_patience(settings: Mapping[str, Any], point: ResumePoint) -> None:
+    """Raise a ConfigError if a finished run would be stopped early again at once."""
+    patience, waited = settings.get("patience"), point.validations_without_improvement
+    if is_finished(point.folder) and patience is not None and waited >= patience:
+        raise ConfigError(
+            f"the run in '{point.folder}' was stopped early after {point.epochs} epochs, as {settings['monitor']} "
+            f"had not improved for {waited} validations. To train on all the same: "
             f"callbacks.early_stopping.patience={2 * patience}, or ~callbacks.early_stopping"
         )
 
@@ -114,17 +127,23 @@ def with_splits(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def initial_model(
-    config: Mapping[str, Any], data: DatasetBundle, before: ResumePoint | None = None
+    config: Mapping[str, Any], data: DatasetBundle, point: ResumePoint | None = None
 ) -> tuple[Segmenter, list[str]]:
-    """The model, with the weights that were asked for or to be filled with a checkpoint's; lines to say about them."""
-    if before is not None:
-        model = empty_model(before.state["model_config"], before.checkpoint)
-        model.backbone.weights = str(config["backbone"]["weights"] or "none")  # where they came from, once
+    """Return the model with the weights that the config asks for, and lines to log about them.
+
+    Args:
+        config: of the training.
+        data: of the training.
+        point: where a run resumes; its model is empty, as the checkpoint is loaded into it later.
+    """
+    if point is not None:
+        model = empty_model(point.state["model_config"], point.checkpoint)
+        model.backbone.weights = str(config["backbone"]["weights"] or "none")  # recorded in adapters/config.json
         return model, []
     if not config["init_from"]:
         return build_model(config, data.classes), []
-    model, told = build_model_from(config, data.classes, load_model(Path(config["init_from"])).model)
-    return model, [told]
+    model, line = build_model_from(config, data.classes, load_model(Path(config["init_from"])).model)
+    return model, [line]
 
 
 def note_data(folder: Path, records: Sequence[Record], before: ResumePoint | None) -> None:
@@ -140,25 +159,25 @@ def note_data(folder: Path, records: Sequence[Record], before: ResumePoint | Non
         logger.warning(f"the data is not what it was when the run began: {said}. It goes on with what is there now.")
 
 
-def describe_resumption(before: ResumePoint, trainer: pl.Trainer) -> list[str]:
-    """Where a run goes on, and what will not be exactly as if it had never stopped."""
-    made = before.state["made_by"]
-    lines = [f"going on with {before.folder} behind step {before.step:,}, {before.epochs} whole epochs"]
-    for what, value in numerics_environment(trainer).items():
-        if what in INEXACT and what in made and made[what] != value:
-            lines.append(f"{what} {value} instead of {made[what]}: {INEXACT[what]}")
+def describe_resumption(point: ResumePoint, trainer: pl.Trainer) -> list[str]:
+    """Return lines that say where a run resumes, and what will not be exactly as if it had never stopped."""
+    before = point.state["made_by"]
+    lines = [f"resuming {point.folder} after step {point.step:,}, {point.epochs} whole epochs"]
+    for name, value in numerics_environment(trainer).items():
+        if name in INEXACT and name in before and before[name] != value:
+            lines.append(f"{name} {value} instead of {before[name]}: {INEXACT[name]}")
     return lines
 
 
-MAY = "it may round otherwise; the weights may not be the same to the last bit"
+MAY_ROUND_DIFFERENTLY = "it may round differently; the weights may not be the same to the last bit"
 INEXACT = {
-    "torch": MAY,
-    "devices": "each step has the same images, but it rounds otherwise, batch norms see other parts of it, and each "
+    "torch": MAY_ROUND_DIFFERENTLY,
+    "devices": "each step has the same images, but it rounds differently, batch norms see other parts of it, and each "
     "device draws its own dropout; the weights will not be the same to the last bit",
-    "strategy": MAY,
-    "accelerator": "it rounds otherwise and draws other dropout; the weights will not be the same to the last bit",
-    "device": MAY,
-    "precision": "it rounds otherwise; the weights will not be the same to the last bit",
-    "deterministic": MAY,
-    "threads": "sums are split otherwise; the weights may not be the same to the last bit",
+    "strategy": MAY_ROUND_DIFFERENTLY,
+    "accelerator": "it rounds differently and draws other dropout; the weights will not be the same to the last bit",
+    "device": MAY_ROUND_DIFFERENTLY,
+    "precision": "it rounds differently; the weights will not be the same to the last bit",
+    "deterministic": MAY_ROUND_DIFFERENTLY,
+    "threads": "sums are split differently; the weights may not be the same to the last bit",
 }

@@ -1,4 +1,4 @@
-"""Finds the run that a training goes on with, and the checkpoint that it goes on from."""
+"""Find the run that a training resumes, and the checkpoint to resume it from."""
 
 import logging
 import re
@@ -20,12 +20,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """A run that was not finished, and where it goes on.
+    """A run, and where it resumes.
 
     Attributes:
         folder: of the run.
-        checkpoint: a whole one.
-        state: what is in it, without its tensors being read.
+        checkpoint: an intact file.
+        state: content of the checkpoint, whose tensors are not read yet.
     """
 
     folder: Path
@@ -34,167 +34,174 @@ class ResumePoint:
 
     @property
     def step(self) -> int:
-        """Optimizer steps that lie behind."""
+        """Completed optimizer steps."""
         return int(self.state["global_step"])
 
     @property
     def epochs(self) -> int:
-        """Whole epochs that lie behind."""
+        """Completed epochs."""
         return int(self.state["SegmentationData"]["epoch"])
 
     @property
-    def waited(self) -> int:
-        """Validations since the score that early stopping watches has improved."""
+    def validations_without_improvement(self) -> int:
+        """Validations since the score that early stopping monitors has improved."""
         states = (state for name, state in self.state["callbacks"].items() if name.startswith("EarlyStopping"))
         return max((int(state["wait_count"]) for state in states), default=0)
 
     @property
     def images_in_a_step(self) -> int:
-        """Of all devices together."""
+        """Images that all devices together process in a step."""
         return int(self.state["SegmentationData"]["images in a step"])
 
 
-def find_resume_point(config: Mapping[str, Any], words: Sequence[str]) -> ResumePoint | None:
-    """The run that `resume` speaks of; None where it says `auto` and there is none to go on with.
+def find_resume_point(config: Mapping[str, Any], overrides: Sequence[str]) -> ResumePoint | None:
+    """Return the run that `resume` names; None if it is `auto` and there is no unfinished run.
 
     Args:
         config: with `resume`, `name` and `output`.
-        words: of the command; where they name an `output`, no other folder is meant.
+        overrides: of the command; if they name an `output`, `auto` looks in no other folder.
 
     Raises:
-        ConfigError: no run there, none that could go on, or one that was finished.
+        ConfigError: no such run, a run that cannot be resumed, or a finished one.
     """
     try:
-        chosen = broadcast_from_rank_zero(lambda: _chosen(config, words))
+        checkpoint = broadcast_from_rank_zero(lambda: _find_checkpoint(config, overrides))
     except RuntimeError as error:
         raise ConfigError(f"resume={config['resume']}: {error}") from error
-    if chosen is None:
+    if checkpoint is None:
         return None
-    found = ResumePoint(_run_of(Path(chosen).parent.parent), Path(chosen), read_checkpoint(Path(chosen)))
+    path = Path(checkpoint)
+    point = ResumePoint(_check_run_folder(path.parent.parent), path, read_checkpoint(path))
     if is_first_process():
-        _warn_if_best_corrupt(found)
-    return found
+        _warn_if_best_corrupt(point)
+    return point
 
 
-def _chosen(config: Mapping[str, Any], words: Sequence[str]) -> str | None:
-    """The checkpoint that a training goes on from."""
-    wanted, output = str(config["resume"]), Path(config["output"]).resolve()
-    named = any(word.startswith("output=") for word in words)
-    if "://" in wanted:
-        raise ConfigError(f"resume={wanted}: expected a folder or a file. Fetch the run first, then name its folder.")
-    if wanted == "auto":
-        folder = newest_unfinished_run([output] if named else list(output.parent.glob("*/")), str(config["name"]))
-        return None if folder is None else str(_newest(folder))
-    found = _named(wanted)
-    if named and output != found.parent.parent:
+def _find_checkpoint(config: Mapping[str, Any], overrides: Sequence[str]) -> str | None:
+    """Return the path of the checkpoint to resume from."""
+    target, output = str(config["resume"]), Path(config["output"]).resolve()
+    names_output = any(text.startswith("output=") for text in overrides)
+    if "://" in target:
         raise ConfigError(
-            f"output={config['output']}: a run goes on in its own folder, '{found.parent.parent}'. Leave output out."
+            f"resume={target}: expected a folder or a file. Download the run first, then name its folder."
         )
-    return str(found)
+    if target == "auto":
+        candidates = [output] if names_output else list(output.parent.glob("*/"))
+        folder = newest_unfinished_run(candidates, str(config["name"]))
+        return None if folder is None else str(_newest_intact_checkpoint(folder))
+    checkpoint = _named_checkpoint(target)
+    run = checkpoint.parent.parent
+    if names_output and output != run:
+        raise ConfigError(f"output={config['output']}: a run is resumed in its own folder, '{run}'. Leave output out.")
+    return str(checkpoint)
 
 
-def _named(wanted: str) -> Path:
-    path = Path(wanted).expanduser().resolve()
+def _named_checkpoint(target: str) -> Path:
+    path = Path(target).expanduser().resolve()
     if path.is_dir():
-        return _newest(path.parent if path.name == "checkpoints" else path)
+        return _newest_intact_checkpoint(path.parent if path.name == "checkpoints" else path)
     if not path.is_file():
         raise ConfigError(
-            f"resume={wanted}: there is no such folder or file. Name a run folder, a checkpoint, or auto."
+            f"resume={target}: there is no such folder or file. Name a run folder, a checkpoint, or auto."
         )
-    if found := find_corruption(path):
+    if corruption := find_corruption(path):
         other = next_intact_checkpoint(path)
-        raise ConfigError(f"resume={wanted}: the file is damaged: {found}. Whole is: {other or 'none beside it'}.")
-    folder, state = _run_of(path.parent.parent), read_checkpoint(path)
+        raise ConfigError(
+            f"resume={target}: the file is corrupt: {corruption}. Intact is: {other or 'no other file in the folder'}."
+        )
+    folder, state = _check_run_folder(path.parent.parent), read_checkpoint(path)
     if not state.get("exact", True):
         raise ConfigError(
-            f"resume={wanted}: it was saved while gradients were accumulated, which no checkpoint holds, so a training "
-            f"would not go on exactly. Go on from the last one: resume={folder}; or begin a new training with its "
+            f"resume={target}: it was saved while gradients were accumulated, which no checkpoint holds, so a training "
+            f"would not resume exactly. Resume from the last one: resume={folder}; or start a new training with its "
             f"weights: init_from={path}"
         )
     return path
 
 
-def _warn_if_best_corrupt(found: ResumePoint) -> None:
-    """Say now that the best weights so far are lost, and not when they are wanted behind the last epoch."""
-    best, saved = found.checkpoint.with_name(numbered("best", 0)), found.state.get("callbacks", {}).get("Checkpoint")
-    if not saved or not saved.get("best") or (best.exists() and best.samefile(found.checkpoint)):
+def _warn_if_best_corrupt(point: ResumePoint) -> None:
+    """Warn now that the best weights so far are lost, and not only when they are needed after the last epoch."""
+    best = point.checkpoint.with_name(numbered("best", 0))
+    saved = point.state.get("callbacks", {}).get("Checkpoint")
+    if not saved or not saved.get("best") or (best.exists() and best.samefile(point.checkpoint)):
         return
-    if wrong := find_corruption(best):
+    if corruption := find_corruption(best):
         other = next_intact_checkpoint(best)
         logger.warning(
-            f"the best weights so far cannot be had from '{best}': {wrong}. Stop the training and put a whole file "
-            f"there; without one it may have nothing to end with. The next that is whole: {other or 'none beside it'}."
+            f"the best weights so far cannot be read from '{best}': {corruption}. Stop the training and put an intact "
+            f"file there; without one it may have no best weights at its end. The next intact one: {other or 'none'}."
         )
 
 
 def newest_unfinished_run(folders: Sequence[Path], name: str) -> Path | None:
-    """The newest run of a name that has a checkpoint, was not finished, and is not going on just now."""
-    for folder in sorted(folders, key=_age, reverse=True):
+    """Return the newest run of a name that has a checkpoint, is not finished, and is not running."""
+    for folder in sorted(folders, key=_newest_checkpoint_time, reverse=True):
         try:
             if _is_unfinished(folder, name):
                 return folder
-        except (ConfigError, OSError) as error:  # a folder of somebody else, perhaps
-            logger.warning(f"'{folder}' is passed over: {error}")
+        except (ConfigError, OSError) as error:  # another user's folder, perhaps
+            logger.warning(f"'{folder}' is skipped: {error}")
     return None
 
 
 def _is_unfinished(folder: Path, name: str) -> bool:
-    if not checkpoints(folder / "checkpoints") or not (folder / "config.yaml").is_file() or is_finished(folder):
+    if not last_checkpoints(folder) or not (folder / "config.yaml").is_file() or is_finished(folder):
         return False
-    # the first process of this training is there already where Lightning starts a further one
+    # when Lightning starts a further rank, rank 0 of the same training is running already
     return read_config(folder).get("name") == name and not (is_first_process() and is_running(folder))
 
 
 def has_no_checkpoint(folder: Path) -> bool:
-    """Whether a run was begun in the folder and ended before its first checkpoint: it may begin there again."""
+    """Return whether a run in the folder ended before its first checkpoint, so that a new one may start there."""
     if not (folder / "config.yaml").is_file() or is_finished(folder) or is_running(folder):
         return False
-    return not checkpoints(folder / "checkpoints")
+    return not last_checkpoints(folder)
 
 
-def _age(folder: Path) -> float:
+def _newest_checkpoint_time(folder: Path) -> float:
     try:
-        return max((path.stat().st_mtime for path in checkpoints(folder / "checkpoints")), default=0.0)
-    except OSError:  # a link to nowhere, or not to be looked into
+        return max((path.stat().st_mtime for path in last_checkpoints(folder)), default=0.0)
+    except OSError:  # a dangling link, or no permission
         return 0.0
 
 
-def checkpoints(folder: Path) -> list[Path]:
-    """The last checkpoints, newest first."""
-    found = [path for path in folder.glob("last*.ckpt") if re.fullmatch(r"last(_\d+)?\.ckpt", path.name)]
-    return sorted(found, key=lambda path: int("".join(re.findall(r"\d+", path.name)) or 1))
+def last_checkpoints(run: Path) -> list[Path]:
+    """Return the last checkpoints of a run, newest first."""
+    folder = run / "checkpoints"
+    paths = [path for path in folder.glob("last*.ckpt") if re.fullmatch(r"last(_\d+)?\.ckpt", path.name)]
+    return sorted(paths, key=lambda path: int("".join(re.findall(r"\d+", path.name)) or 1))
 
 
-def _run_of(folder: Path) -> Path:
+def _check_run_folder(folder: Path) -> Path:
     if not (folder / "config.yaml").is_file():
         raise ConfigError(
-            f"resume: '{folder}' is no run folder, as it has no config.yaml. A checkpoint without its run gives its "
-            f"weights to a new training by init_from=FILE."
+            f"resume: '{folder}' is no run folder, as it has no config.yaml. A checkpoint without its run can give its "
+            f"weights to a new training: init_from=FILE."
         )
     return folder
 
 
-def _newest(folder: Path) -> Path:
-    """The newest checkpoint of a run that is whole and that a training can go on from."""
-    found = checkpoints(_run_of(folder) / "checkpoints")
-    for path in found:
+def _newest_intact_checkpoint(folder: Path) -> Path:
+    """Return the newest checkpoint of a run that is intact and from which a training can resume exactly."""
+    paths = last_checkpoints(_check_run_folder(folder))
+    for path in paths:
         try:
-            if wrong := find_corruption(path):
-                raise ConfigError(f"'{path}' is damaged: {wrong}.")
+            if corruption := find_corruption(path):
+                raise ConfigError(f"'{path}' is corrupt: {corruption}.")
             if read_checkpoint(path).get("exact", True):
                 return path
         except ConfigError as error:
-            logger.warning(f"{error} Going on from the one before it.")
-    broken = f"all {len(found)} checkpoints in it are damaged, or from inside an accumulation"
-    what = broken if found else "it ended before its first checkpoint"
-    raise ConfigError(f"resume: '{folder}' cannot go on: {what}. Begin a new run without resume.")
+            logger.warning(f"{error} The one before it is used.")
+    corrupt = f"all {len(paths)} checkpoints in it are corrupt, or were saved while gradients were accumulated"
+    reason = corrupt if paths else "it ended before its first checkpoint"
+    raise ConfigError(f"resume: '{folder}' cannot be resumed: {reason}. Start a new run without resume.")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What is in a checkpoint; its tensors are read when they are used.
+    """Return the content of a checkpoint; its tensors are read when they are used.
 
     Raises:
-        ConfigError: it is none of ours, or not safe to read.
+        ConfigError: another kind of file, or one that is not safe to read.
     """
     try:
         content = read_pickle(path)
@@ -202,29 +209,29 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except FileError as error:
         raise ConfigError(str(error)) from error
     if not isinstance(content, dict) or not {"made_by", "model_config", "SegmentationData", "loops"} <= set(content):
-        raise ConfigError(f"'{path}' is no checkpoint of a training that could go on. Its weights: init_from={path}")
+        raise ConfigError(f"'{path}' is no checkpoint of a training that can be resumed. Its weights: init_from={path}")
     return content
 
 
 def resume_hints(folder: Path) -> list[str]:
-    """What was saved of a run that ended too early, and how to go on with it.
+    """Return lines that say what a failed run has saved, and how to resume it.
 
-    Never raises: it is said beside the error that ended the run.
+    Never raises: the lines are shown with the error that ended the run.
     """
-    found = checkpoints(folder / "checkpoints")
-    for path in found:
-        with suppress(Exception):  # damaged in a way that nobody has thought of, or of another program
+    paths = last_checkpoints(folder)
+    for path in paths:
+        with suppress(Exception):  # corrupt in an unexpected way, or of another program
             if find_corruption(path) is None:
-                return _ways_on_from(path, read_checkpoint(path), folder)
-    if found:
-        return [f"none of the {len(found)} checkpoints in '{folder / 'checkpoints'}' can be gone on from"]
+                return _resume_hints_for(path, read_checkpoint(path), folder)
+    if paths:
+        return [f"none of the {len(paths)} checkpoints in '{folder / 'checkpoints'}' can be resumed"]
     return ["nothing was saved yet"] if folder.is_dir() else []
 
 
-def _ways_on_from(path: Path, content: Mapping[str, Any], folder: Path) -> list[str]:
-    epoch, step = content["SegmentationData"]["epoch"], content["global_step"]
+def _resume_hints_for(path: Path, content: Mapping[str, Any], folder: Path) -> list[str]:
+    epochs, step = content["SegmentationData"]["epoch"], content["global_step"]
     return [
-        f"saved: {path}, {epoch} whole epochs, step {step:,}",
-        f"go on: finetune train resume={folder}",
-        f"or begin anew with these weights and other settings: init_from={path}",
+        f"saved: {path}, {epochs} whole epochs, step {step:,}",
+        f"resume: finetune train resume={folder}",
+        f"or start anew with these weights and other settings: init_from={path}",
     ]

@@ -1,7 +1,7 @@
-"""The config of a run that goes on: its own, with what the words say otherwise and may say otherwise."""
+"""The config of a resumed run: its own, with the overrides that a resumed training may have."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,116 +9,116 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from finetune.config.compose import config_folder, to_run_config
+from finetune.config.compose import to_run_config
 from finetune.config.errors import ConfigError
+from finetune.config.folder import config_folder
+from finetune.config.nested import MISSING, is_under, leaves, remove, select, set_value
+from finetune.config.settings import AUTO
 from finetune.runs.saved_config import read_config
 from finetune.runs.untrusted_config import check_stranger
 
-# what a training that goes on may have otherwise; with anything else it would be another training
-FREE = (
+# what a resumed training may change; with any other change it would be another training
+CHANGEABLE = (
     *("trainer.max_epochs", "trainer.max_steps", "trainer.devices", "trainer.num_nodes", "trainer.accelerator"),
     *("trainer.strategy", "trainer.precision", "trainer.deterministic", "trainer.log_every_n_steps"),
     *("data.root", "data.num_workers", "data.batch_size", "checkpoint", "logger", "callbacks"),
 )
-HELD = ("callbacks.average",)  # whose state goes on
-SETTLED = ("resume", "init_from", "output", "name")  # by the run
-AUTO = ("data.batch_size", "optimizer.lr", "trainer.precision")  # that a run finds by itself
-PACKAGES = {"average": "callbacks.average"}  # groups that are elsewhere than their name says
-MISSING = object()
+NOT_CHANGEABLE = ("callbacks.average",)  # its state is resumed
+SET_BY_RUN = ("resume", "init_from", "output", "name")
+GROUP_PACKAGES = {"average": "callbacks.average"}  # groups whose settings are elsewhere than their name says
 
 
-def resumed_config(composed: DictConfig, words: Sequence[str], folder: Path) -> tuple[dict[str, Any], set[str]]:
-    """The config of a run with what the words say otherwise, and the names of what that is.
+def resumed_config(composed: DictConfig, overrides: Sequence[str], folder: Path) -> tuple[dict[str, Any], set[str]]:
+    """Return the config of a run with the changes that the overrides make, and the keys of the changes.
 
-    Words that say what the run has already change nothing, so the command that began a run may be said again.
+    Overrides that repeat what the run has change nothing, so the command that started a run may be given again.
 
     Args:
-        composed: of the words.
-        words: of the command.
+        composed: config of the overrides.
+        overrides: of the command.
         folder: of the run.
 
     Raises:
-        ConfigError: with everything that would make it another training, or that a stranger may have put there.
+        ConfigError: with every change that would make it another training, and with every setting of the run's config
+            that an untrusted source may have put there.
     """
     old = read_config(folder)
     named = copy.deepcopy(composed)
     named.output, named.name = str(folder), old["name"]
-    new, keys = to_run_config(named), overridden_keys(words)
-    raw = dict(leaves(OmegaConf.to_container(named)))
-    said = {key: value for key, value in leaves(new) if is_overridden(key, str(raw.get(key)), keys)}
-    found = {key for key, value in said.items() if key in AUTO and value == "auto"}  # by the run, when it began
-    changes = {key: value for key, value in said.items() if key not in found and value != select(old, key)}
-    check_free(changes, old, folder)
-    for key in replaced(old, new, keys, words):
+    new, keys = to_run_config(named), overridden_keys(overrides)
+    raw = leaves(OmegaConf.to_container(named))
+    given = {key: value for key, value in leaves(new).items() if is_overridden(key, str(raw.get(key)), keys)}
+    found_by_run = {key for key, value in given.items() if key in AUTO and value == "auto"}
+    changes = {key: value for key, value in given.items() if key not in found_by_run and value != select(old, key)}
+    check_changeable(changes, old, folder)
+    for key in removed_keys(old, new, keys, overrides):
         remove(old, key)
     for key, value in changes.items():
         set_value(old, key, value)
     merged = {**old, "output": str(folder), "resume": None}
-    check_stranger(merged, {*keys, *said})
+    check_stranger(merged, {*keys, *given})
     return merged, set(changes)
 
 
-def check_free(changes: Mapping[str, Any], old: Mapping[str, Any], folder: Path) -> None:
+def check_changeable(changes: Mapping[str, Any], old: Mapping[str, Any], folder: Path) -> None:
     """Raise a ConfigError if a change would make it another training."""
-    held = {key: value for key, value in changes.items() if not is_free(key)}
-    if held:
-        said = "; ".join(
-            f"{key}={value}, where the run has {format_value(select(old, key))}" for key, value in held.items()
-        )
+    refused = {key: value for key, value in changes.items() if not is_changeable(key)}
+    if refused:
+        texts = [f"{key}={value}, where the run has {_format(select(old, key))}" for key, value in refused.items()]
         raise ConfigError(
-            f"a training that goes on cannot have {said}. It may have another trainer.max_epochs, other devices, "
-            f"another data.root, other loggers, callbacks and checkpoint settings. For a new training that begins with "
-            f"its weights: init_from={folder}"
+            f"a resumed training cannot have {'; '.join(texts)}. It may change trainer.max_epochs, devices, "
+            f"data.root, loggers, callbacks and checkpoint settings. To start a new training with its "
+            f"weights: init_from={folder}"
         )
 
 
-def replaced(old: Any, new: Any, keys: Sequence[str], words: Sequence[str]) -> list[str]:
-    """Callbacks and loggers of the run that the words take away, or replace by others."""
-    deleted = [word.lstrip("~").partition("=")[0] for word in words if word.startswith("~")]
+def removed_keys(old: Any, new: Any, keys: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """Return the callbacks and loggers of the run that the overrides delete, or replace by others."""
+    deleted = [text.lstrip("~").partition("=")[0] for text in overrides if text.startswith("~")]
     others = [f"{group}.{name}" for group in ("logger", "callbacks") if group in keys for name in old[group] or ()]
-    return [key for key in (*deleted, *others) if is_free(key) and (key in deleted or select(new, key) is MISSING)]
+    return [
+        key for key in (*deleted, *others) if is_changeable(key) and (key in deleted or select(new, key) is MISSING)
+    ]
 
 
-def format_value(value: Any) -> str:
-    """A value for a message."""
+def _format(value: Any) -> str:
     return "no such setting" if value is MISSING else str(value)
 
 
-def override_strings(words: Sequence[str | DictConfig]) -> list[str]:
-    """The words of a command, on the command line or in Python.
+def override_strings(overrides: Sequence[str | DictConfig]) -> list[str]:
+    """Return the overrides of a command, on the command line or in Python.
 
     Raises:
-        ConfigError: a config that was composed before: which words it came from is not in it.
+        ConfigError: a config that was composed before, which does not hold its overrides.
     """
-    if words and isinstance(words[0], DictConfig):
+    if overrides and isinstance(overrides[0], DictConfig):
         if not HydraConfig.initialized():
-            raise ConfigError("resume needs the words themselves: finetune.train('resume=...', ...), not one config.")
+            raise ConfigError("resume needs the overrides: finetune.train('resume=...', ...), not a composed config.")
         return list(HydraConfig.get().overrides.task)
-    return [str(word) for word in words]
+    return [str(text) for text in overrides]
 
 
-def overridden_keys(words: Sequence[str]) -> list[str]:
-    """Dotted names of the settings and groups that the words set.
+def overridden_keys(overrides: Sequence[str]) -> list[str]:
+    """Return the dotted keys of the settings and groups that the overrides set.
 
     >>> overridden_keys(["trainer.max_epochs=3", "+logger.mine=1", "average=ema", "resume=auto"])
     ['trainer.max_epochs', 'logger.mine', 'callbacks.average']
     """
-    parsed = OverridesParser.create().parse_overrides(list(words))
     keys = []
-    for override in parsed:
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
         key = override.key_or_group.partition("@")[0]
         if key == "experiment":
             keys += experiment_keys(str(override.value()))
-        elif key not in SETTLED and not override.is_delete():
-            keys.append(PACKAGES.get(key, key))
+        elif key not in SET_BY_RUN and not override.is_delete():
+            keys.append(GROUP_PACKAGES.get(key, key))
     return keys
 
 
 def experiment_keys(name: str) -> list[str]:
-    """Dotted names of what an experiment sets.
+    """Return the dotted keys that an experiment sets.
 
     Raises:
-        ConfigError: an experiment of the user's own folder, whose file is not known here.
+        ConfigError: an experiment in the user's own folder, whose file is not known here.
     """
     path = config_folder() / "experiment" / f"{name}.yaml"
     if not path.is_file():
@@ -126,65 +126,27 @@ def experiment_keys(name: str) -> list[str]:
     content: Any = OmegaConf.to_container(OmegaConf.load(path))
     groups = [entry for entry in content.pop("defaults", ()) if isinstance(entry, dict)]
     chosen = [key.removeprefix("override").strip(" /") for entry in groups for key in entry]
-    return [PACKAGES.get(key, key) for key in (*chosen, *(key for key, _ in leaves(content))) if key not in SETTLED]
+    return [GROUP_PACKAGES.get(key, key) for key in (*chosen, *leaves(content)) if key not in SET_BY_RUN]
 
 
 def is_overridden(key: str, raw: str, keys: Sequence[str]) -> bool:
-    """Whether a setting is among the named ones, or takes its value from one of them.
+    """Return whether a setting is among the given keys, or takes its value from one of them.
+
+    Args:
+        key: dotted key of the setting.
+        raw: its value with interpolations as written.
+        keys: dotted keys of settings and groups.
 
     >>> is_overridden("a.b", "1", ["a"]), is_overridden("c", "${a.b}", ["a.b"]), is_overridden("ab", "1", ["a"])
     (True, True, False)
     """
-    return any(key == name or key.startswith(f"{name}.") or f"${{{name}" in raw for name in keys)
+    return any(is_under(key, name) or f"${{{name}" in raw for name in keys)
 
 
-def is_free(key: str) -> bool:
-    """Whether a training that goes on may have a setting otherwise.
+def is_changeable(key: str) -> bool:
+    """Return whether a resumed training may change a setting.
 
-    >>> is_free("trainer.max_epochs"), is_free("callbacks.average.decay"), is_free("optimizer.lr")
+    >>> is_changeable("trainer.max_epochs"), is_changeable("callbacks.average.decay"), is_changeable("optimizer.lr")
     (True, False, False)
     """
-    return any(is_under(key, name) for name in FREE) and not any(is_under(key, name) for name in HELD)
-
-
-def is_under(key: str, name: str) -> bool:
-    """Whether a setting is of that name, or in the group of that name."""
-    return key == name or key.startswith(f"{name}.")
-
-
-def leaves(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names and values of all settings that are no groups of further ones.
-
-    >>> list(leaves({"a": {"b": 1, "c": {}}, "d": [2]}))
-    [('a.b', 1), ('a.c', {}), ('d', [2])]
-    """
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def select(values: Any, key: str) -> Any:
-    """The value of a dotted name; `MISSING` if there is none."""
-    for name in key.split("."):
-        values = values.get(name, MISSING) if isinstance(values, dict) else MISSING
-    return values
-
-
-def set_value(values: dict[str, Any], key: str, value: Any) -> None:
-    """Set the value of a dotted name."""
-    *groups, name = key.split(".")
-    for group in groups:
-        if not isinstance(values.get(group), dict):
-            values[group] = {}
-        values = values[group]
-    values[name] = value
-
-
-def remove(values: dict[str, Any], key: str) -> None:
-    """Take a dotted name away."""
-    group, _, name = key.rpartition(".")
-    inside = select(values, group) if group else values
-    if isinstance(inside, dict):
-        inside.pop(name, None)
+    return any(is_under(key, name) for name in CHANGEABLE) and not any(is_under(key, name) for name in NOT_CHANGEABLE)

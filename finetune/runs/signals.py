@@ -1,4 +1,4 @@
-"""How a command ends that is told to: by an exception of its own, whatever it does just now, and with all its ranks."""
+"""End a command on a signal: with an exception of its own at any moment, and with all its ranks."""
 
 import signal
 import threading
@@ -16,41 +16,41 @@ SIGNALS = (signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else
 
 @contextmanager
 def raise_on_signal() -> Iterator[None]:
-    """Raise `TrainingInterrupted` at once when a signal comes before or after the training: everything is saved then.
+    """Raise `TrainingInterrupted` at once on a signal before or after the training, when everything is saved.
 
-    In the training it is `Interruption` that listens. Lightning leaves SIGUSR1 alone where somebody listens to it; else
-    it would give a job of SLURM back while the command goes on, even one that would begin anew.
+    During the training, `GracefulShutdown` handles signals. Lightning leaves SIGUSR1 alone when a handler is installed;
+    otherwise it would requeue a SLURM job while the command still runs, even one that would start anew.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, _leave) for number in SIGNALS}
+    before = {number: signal.signal(number, _raise) for number in SIGNALS}
     try:
         yield
     finally:
         for number, handler in before.items():
-            if signal.getsignal(number) in (_leave, _is_leaving):  # else somebody wants it otherwise to the end
+            if signal.getsignal(number) in (_raise, _ignore):  # otherwise other code has installed its handler
                 signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, _is_leaving)
+def _raise(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, _ignore)
     raise TrainingInterrupted(signal.Signals(number))
 
 
-def _is_leaving(number: int, frame: FrameType | None) -> None:
-    """Told once already."""
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Ignore a repeated signal."""
 
 
 @contextmanager
 def shut_down_ranks_on_exit(trainer: pl.Trainer) -> Iterator[None]:
-    """Let a signal end what a trainer does as it would end anything else, and all ranks with it.
+    """Let a signal end the trainer's work as it would end any other code, and all ranks with it.
 
-    Lightning makes of Ctrl-C an exit with 1, and ignores it from then on.
+    Lightning turns Ctrl-C into an exit with code 1, and ignores Ctrl-C from then on.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C.
-        Interrupted: after another signal.
+        TrainingInterrupted: after another signal.
     """
     before = signal.getsignal(signal.SIGINT)
     try:

@@ -3,7 +3,7 @@
 import pytest
 
 from finetune.catalog.backbones import select
-from finetune.commands.list_models import aligned, backbone_rows, heads, list_choices
+from finetune.commands.list_models import aligned, backbone_rows, heads, list_models
 from finetune.config.errors import ConfigError
 from finetune.models import HEADS
 from tests.samples import exit_code
@@ -21,24 +21,24 @@ def test_of_many_backbones_the_first_weights_are_shown_and_of_one_all(capsys: py
     (one,) = select("resnet50")
     assert len(one.weights) > 5
     assert [row[3] for row in backbone_rows(one)] == [f"{one.weights[0].tag} (+{len(one.weights) - 1})"]
-    assert list_choices("name=resnet50") == ["resnet50"]
+    assert list_models("name=resnet50") == ["resnet50"]
     rows = capsys.readouterr().out.splitlines()[1:-1]
     assert [row.split()[-3] for row in rows] == [weights.tag for weights in one.weights]
 
 
 def test_every_head_is_shown_with_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert list_choices("what=heads") == sorted(HEADS)
+    assert list_models("what=heads") == sorted(HEADS)
     out = capsys.readouterr().out
     assert all(f"\n{head} " in out for head in HEADS)
     assert all(len(line) > 20 for line in heads().values())
 
 
 def test_a_pattern_chooses_heads_too() -> None:
-    assert list_choices("what=heads", "name=unet*") == ["unet", "unetplusplus"]
+    assert list_models("what=heads", "name=unet*") == ["unet", "unetplusplus"]
 
 
 def test_nothing_found_is_said_with_a_pattern_that_may_find_some(capsys: pytest.CaptureFixture[str]) -> None:
-    assert list_choices("name=convnext") == []
+    assert list_models("name=convnext") == []
     assert capsys.readouterr().out == "0 of 1,371 backbones. '*convnext*' would be those with convnext in their name\n"
 
 
@@ -53,7 +53,7 @@ def test_nothing_found_is_said_with_a_pattern_that_may_find_some(capsys: pytest.
 )
 def test_what_cannot_be_listed_is_refused(words: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        list_choices(*words)
+        list_models(*words)
 
 
 def test_more_than_one_pattern_is_one_that_the_shell_has_expanded(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 import finetune
 from finetune.builders.checks.training import check
 from finetune.config.compose import compose, load_config, required, to_plain_dict
-from finetune.config.errors import ConfigError, Mistakes
+from finetune.config.errors import ConfigError, mistakes_of, raise_mistakes
 
 
 def message(*words: str, command: str = "train") -> str:
@@ -70,7 +70,7 @@ def test_a_misspelt_word_shows_the_nearest(word: str, expected: str) -> None:
 
 
 def test_an_unknown_answer_shows_all_there_are() -> None:
-    assert "There are adamw, sgd." in message("optimizer=xyz")
+    assert "Choose from: adamw, sgd." in message("optimizer=xyz")
     assert "backbone=timm backbone.name=NAME" in message("backbone=densenet121")
 
 
@@ -98,7 +98,7 @@ def test_a_word_that_cannot_be_read_is_shown(word: str) -> None:
 
 
 def test_an_option_that_a_part_does_not_have_shows_the_nearest() -> None:
-    assert problems("loss=focal", "+loss.gama=3") == ["loss has unknown options: 'gama': Did you mean gamma?"]
+    assert problems("loss=focal", "+loss.gama=3") == ["there is no setting loss.gama. Did you mean gamma?"]
     assert "Did you mean attention_type" in problems("+head.atention_type=scse")[0]
     assert "Did you mean min_epochs" in problems("+trainer.min_epoch=3")[0]
     assert "Did you mean lr_scale" in problems("tuning.rules=[{match: ., lr_scal: 3}]")[0]
@@ -170,19 +170,19 @@ def test_all_mistakes_are_reported_together() -> None:
         assert sum(part in line for line in said) == 1, part
 
 
-def test_mistakes_are_collected_and_raised_once() -> None:
-    mistakes = Mistakes()
-    mistakes.raise_any()
-    assert mistakes.attempt(lambda: 3) == 3
-    assert mistakes.attempt(lambda: int("x")) is None
-    mistakes.add("and another")
-    with pytest.raises(ConfigError, match=r"invalid literal.*\nand another"):
-        mistakes.raise_any()
+def refuse(number: int) -> None:
+    raise ValueError(f"{number} is refused")
+
+
+def test_mistakes_of_several_checks_are_raised_together() -> None:
+    raise_mistakes(mistakes_of((abs, str), 3))
+    with pytest.raises(ConfigError, match=r"^3 is refused\nand another$"):
+        raise_mistakes([*mistakes_of((abs, refuse), 3), "and another"])
 
 
 def test_an_error_that_is_no_mistake_of_the_user_is_not_collected() -> None:
     with pytest.raises(ZeroDivisionError):
-        Mistakes().attempt(lambda: 1 / 0)
+        mistakes_of((lambda number: 1 / number,), 0)
 
 
 def test_the_words_in_python_are_those_of_the_shell() -> None:

@@ -88,7 +88,7 @@ def test_a_run_goes_on_from_the_newest_checkpoint_that_it_can(
     folder = run_of(tmp_path / "run")
     harm(folder / "checkpoints" / "last.ckpt")
     assert chosen(folder) == "last_2.ckpt"
-    assert "Going on from the one before it." in caplog.text
+    assert "The one before it is used." in caplog.text
     harm(folder / "checkpoints" / "last_2.ckpt")
     with pytest.raises(ConfigError, match="cannot go on: all 2 checkpoints in it are damaged"):
         chosen(folder)

@@ -59,7 +59,7 @@ def test_a_run_that_can_write_nothing_says_where_and_leaves_nothing(tmp_path: Pa
     (tmp_path / "outputs").mkdir()
     done = command(*WORDS, "output=outputs/a", first=LOCK.format("outputs"), cwd=tmp_path)
     assert done.returncode == 2, done.stderr
-    assert done.stderr == "error: nothing can be written to 'outputs/a': Read-only file system. Name another output.\n"
+    assert done.stderr == "error: 'outputs/a' cannot be written to: Read-only file system. Name another output.\n"
     assert list(listing(tmp_path)) == ["outputs"]
 
 
@@ -74,13 +74,13 @@ def test_what_was_saved_before_stays_good_and_goes_on_later(tmp_path: Path) -> N
     assert "Traceback" not in done.stderr
     assert f"disk: the file system can only be read for '{run}" in done.stderr
     assert "saved: run/checkpoints/last.ckpt, 1 whole epochs" in done.stderr
-    assert "go on: finetune train resume=run" in done.stderr
+    assert "resume: finetune train resume=run" in done.stderr
     assert find_corruption(last) is None
     before = listing(run)
     for words in (("resume=run",), (*WORDS, "output=run", "resume=auto")):
         still = command(*words, "+callbacks.late=null", first=LOCK.format("run"), cwd=tmp_path)
         assert still.returncode == 2, still.stderr
-        assert f"nothing can be written to '{run}'" in still.stderr
+        assert f"'{run}' cannot be written to" in still.stderr
         assert "Copy the run to where you may write, and resume that." in still.stderr
     assert listing(run) == before
     copy = tmp_path / "copy"

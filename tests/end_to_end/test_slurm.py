@@ -50,9 +50,9 @@ def warn(cluster: Slurm, job: str, when: str) -> None:
     cluster.start_again(job)
     assert cluster.end(job) == "COMPLETED", cluster.log(job)
     log = cluster.log(job)
-    assert log.count(f"job {job} is in the queue again") == 1, log
+    assert log.count(f"job {job} is requeued") == 1, log
     assert cluster.facts(job)["Restarts"] == "1"
-    assert log.index("saved: ") < log.index("going on with")
+    assert log.index("saved: ") < log.index("resuming ")
     assert "Traceback" not in log
     assert list(cluster.folder.rglob("hpc_ckpt*")) == []  # Lightning's own way to give a job back
 
@@ -79,7 +79,7 @@ def test_a_job_without_srun_is_warned_too(cluster: Slurm) -> None:
     cluster.ask("scancel", "--batch", "--signal=USR1", job)
     cluster.start_again(job)
     assert cluster.end(job) == "COMPLETED", cluster.log(job)
-    assert f"job {job} is in the queue again" in cluster.log(job)
+    assert f"job {job} is requeued" in cluster.log(job)
 
 
 def test_two_tasks_find_one_run_and_only_one_of_them_gives_the_job_back(cluster: Slurm, tmp_path: Path) -> None:
@@ -107,5 +107,5 @@ def test_a_job_that_would_begin_anew_is_not_given_back(cluster: Slurm) -> None:
     wait_for(lambda: "scoring" in cluster.log(job), "the end of the training")
     cluster.ask("scancel", "--signal=USR1", job)
     assert cluster.end(job) == "FAILED"
-    assert f"job {job} is not started again, as its command has no resume=auto" in cluster.log(job)
+    assert f"job {job} is not requeued: its command has no resume=auto" in cluster.log(job)
     assert cluster.facts(job)["Restarts"] == "0"

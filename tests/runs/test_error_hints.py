@@ -13,7 +13,7 @@ from finetune.checkpoints.checkpoint_io import write
 from finetune.config.compose import compose, to_plain_dict
 from finetune.config.errors import ConfigError
 from finetune.data.records import DataError
-from finetune.runs.error_hints import advice
+from finetune.runs.error_hints import error_hints
 from finetune.tuning import memory
 from tests.tasks.tiny_run import tiny_data, tiny_task, tiny_trainer
 
@@ -32,7 +32,7 @@ def error_of(action: Any) -> BaseException:
 
 
 def test_a_full_gpu_is_told_what_was_tried_and_what_to_change() -> None:
-    assert advice(CUDA, config("data.batch_size=8", "augment.crop=320")) == [
+    assert error_hints(CUDA, config("data.batch_size=8", "augment.crop=320")) == [
         "tried: 8 images of 320 x 320 pixels, on one device, trainer.precision=32-true",
         "try: data.batch_size=4 trainer.accumulate_grad_batches=2, as many images a step",
         "try: augment.crop=160",
@@ -44,7 +44,7 @@ def test_a_full_gpu_is_told_what_was_tried_and_what_to_change() -> None:
 
 def test_what_is_done_already_is_not_advised() -> None:
     words = ("data.batch_size=1", "augment.crop=null", "data.size=[96,200]", "trainer.devices=4")
-    assert advice(CUDA, config(*words, "trainer.precision=bf16-mixed")) == [
+    assert error_hints(CUDA, config(*words, "trainer.precision=bf16-mixed")) == [
         "tried: 1 images of 96 x 200 pixels, on each device, trainer.precision=bf16-mixed",
         "try: data.size=[32,96]",
         "try: a smaller backbone",
@@ -52,14 +52,14 @@ def test_what_is_done_already_is_not_advised() -> None:
 
 
 def test_the_same_steps_are_advised_and_said_to_be_nearly_the_same() -> None:
-    lines = advice(CUDA, config("data.batch_size=5", "trainer.accumulate_grad_batches=3"))
+    lines = error_hints(CUDA, config("data.batch_size=5", "trainer.accumulate_grad_batches=3"))
     assert "try: data.batch_size=2 trainer.accumulate_grad_batches=6, about as many images a step" in lines
 
 
 def test_images_that_are_not_cropped_are_advised_to_be() -> None:
     without = config("augment.crop=null")
     del without["data"]["size"]
-    lines = advice(CUDA, without)
+    lines = error_hints(CUDA, without)
     assert lines[0].startswith("tried: 4 images of their own size, on one device")
     assert "try: augment.crop=320, which cuts training images" in lines
 
@@ -67,12 +67,12 @@ def test_images_that_are_not_cropped_are_advised_to_be() -> None:
 def test_main_memory_that_torch_cannot_have_is_told_with_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available", lambda: 1_234_567_890)
     for error in (error_of(lambda: torch.zeros(10**15)), MemoryError()):
-        lines = advice(error, config())
+        lines = error_hints(error, config())
         assert "memory: 1.2 GB available now" in lines
         assert "try: data.batch_size=2 trainer.accumulate_grad_batches=2, as many images a step" in lines
         assert not any("bf16" in line for line in lines)
     monkeypatch.setattr(memory, "available", lambda: None)
-    assert not any("memory:" in line for line in advice(MemoryError(), config()))
+    assert not any("memory:" in line for line in error_hints(MemoryError(), config()))
 
 
 def test_a_validation_is_not_advised_to_crop_what_it_does_not_crop() -> None:
@@ -83,7 +83,7 @@ def test_a_validation_is_not_advised_to_crop_what_it_does_not_crop() -> None:
     task = tiny_task()
     task.__class__ = Large
     error = error_of(lambda: tiny_trainer().fit(task, datamodule=tiny_data()))
-    assert advice(error, config()) == [
+    assert error_hints(error, config()) == [
         "tried: 4 images of their own size in a validation or test, on one device, trainer.precision=32-true",
         "try: data.batch_size=2 trainer.accumulate_grad_batches=2, as many images a step",
         "try: smaller images to validate and test on, or a smaller backbone",
@@ -104,7 +104,7 @@ def test_a_dead_worker_is_told_with_the_memory_there_is(said: str, monkeypatch: 
     monkeypatch.setattr(memory, "available", lambda: 512_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(64_000_000, 0, 1_000_000))
     monkeypatch.setattr(Path, "is_dir", lambda self: True)
-    assert advice(RuntimeError(said), settings) == [
+    assert error_hints(RuntimeError(said), settings) == [
         "tried: data.num_workers=8 with data.batch_size=4",
         "memory: 512.0 MB available now",
         "shared memory: 1.0 MB of 64.0 MB free in /dev/shm",
@@ -114,7 +114,7 @@ def test_a_dead_worker_is_told_with_the_memory_there_is(said: str, monkeypatch: 
 
 @pytest.mark.parametrize("said", ["[pair.cc:561] Connection closed by peer [::1]:42", "ncclRemoteError: a call failed"])
 def test_an_error_of_another_rank_is_pointed_to(said: str) -> None:
-    assert advice(RuntimeError(said), config()) == [
+    assert error_hints(RuntimeError(said), config()) == [
         "look: another process of this training ended first; its own error is further up, or in its log"
     ]
 
@@ -123,14 +123,14 @@ def test_a_full_disk_is_told_with_its_room(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(50e9, 0, 2_000_000) if path == tmp_path else None)
     path = tmp_path / "run" / "metrics.csv"
     error = OSError(errno.ENOSPC, "No space left on device", str(path))
-    assert advice(error, config()) == [
+    assert error_hints(error, config()) == [
         f"disk: no room is left for '{path}'",
         f"disk: 2.0 MB of 50.0 GB free in '{tmp_path}'",
         "try: remove what you no longer need there, or output=FOLDER on another disk",
     ]
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(50e9, 0, 40e9))
-    assert "it may be the number of files that is used up" in advice(error, config())[1]
-    quota = advice(OSError(errno.EDQUOT, "Disk quota exceeded"), config(f"output={tmp_path}"))
+    assert "it may be the number of files that is used up" in error_hints(error, config())[1]
+    quota = error_hints(OSError(errno.EDQUOT, "Disk quota exceeded"), config(f"output={tmp_path}"))
     assert quota[0] == f"disk: your quota is used up for '{tmp_path}'"
     assert "number of files" not in quota[1]
 
@@ -143,7 +143,7 @@ def test_a_full_disk_behind_an_error_of_torch_is_recognized(tmp_path: Path) -> N
             raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598")
 
     error = error_of(closes_what_it_could_not_write)
-    assert advice(error, config(f"output={tmp_path}"))[0] == f"disk: no room is left for '{tmp_path}'"
+    assert error_hints(error, config(f"output={tmp_path}"))[0] == f"disk: no room is left for '{tmp_path}'"
 
 
 @pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs a device that is always full")
@@ -152,15 +152,15 @@ def test_a_checkpoint_that_found_no_room_is_recognized(tmp_path: Path) -> None:
     error = error_of(lambda: write({"weights": torch.zeros(1000000)}, tmp_path / "next.ckpt"))
     assert isinstance(error, OSError)
     assert error.errno is None  # torch has swallowed it
-    assert advice(error, config(f"output={tmp_path}"))[0] == f"disk: no room is left for '{tmp_path}'"
+    assert error_hints(error, config(f"output={tmp_path}"))[0] == f"disk: no room is left for '{tmp_path}'"
 
 
 @pytest.mark.parametrize(("number", "said"), [(errno.EROFS, "can only be read"), (errno.EACCES, "have no permission")])
 def test_a_place_that_cannot_be_written_is_told(number: int, said: str, tmp_path: Path) -> None:
-    lines = advice(OSError(number, "no", str(tmp_path / "run")), config(f"output={tmp_path}/run/1"))
+    lines = error_hints(OSError(number, "no", str(tmp_path / "run")), config(f"output={tmp_path}/run/1"))
     assert said in lines[0]
     assert lines[1:] == ["try: output=FOLDER where you may write"]
-    elsewhere = advice(OSError(number, "no", "/some/photo.png"), config(f"output={tmp_path}"))
+    elsewhere = error_hints(OSError(number, "no", "/some/photo.png"), config(f"output={tmp_path}"))
     assert len(elsewhere) == 1
     assert "'/some/photo.png'" in elsewhere[0]
 
@@ -177,7 +177,7 @@ def test_a_place_that_cannot_be_written_is_told(number: int, said: str, tmp_path
     ],
 )
 def test_errors_that_explain_themselves_are_left_alone(error: BaseException) -> None:
-    assert advice(error, config()) == []
+    assert error_hints(error, config()) == []
 
 
 def test_an_error_behind_another_that_explains_itself_is_left_alone() -> None:
@@ -187,10 +187,10 @@ def test_an_error_behind_another_that_explains_itself_is_left_alone() -> None:
         except OSError as error:
             raise DataError("cannot read 'a.png'. Take it out.") from error
 
-    assert advice(error_of(fails), config()) == []
+    assert error_hints(error_of(fails), config()) == []
 
 
 def test_it_never_fails_itself() -> None:
     full = OSError(errno.ENOSPC, "No space left on device")
     for error in (CUDA, MemoryError(), RuntimeError("DataLoader worker (pid 1)"), full, ValueError()):
-        assert bool(advice(error, {})) == (not isinstance(error, ValueError))
+        assert bool(error_hints(error, {})) == (not isinstance(error, ValueError))

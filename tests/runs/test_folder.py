@@ -10,7 +10,7 @@ import yaml
 from finetune.checkpoints.checkpoint_io import write
 from finetune.io.safe_files import LONGEST_TEXT, read_json
 from finetune.profiling.memory import peak, reset_peak, resident
-from finetune.runs.folder import close_log, finish, is_finished, note, open_run_folder
+from finetune.runs.folder import close_log, is_finished, mark_finished, open_run_folder, write_environment
 from finetune.runs.resume import newest_unfinished_run
 
 
@@ -66,14 +66,14 @@ def test_a_run_whose_facts_are_damaged_goes_on_and_is_finished(facts: str, tmp_p
     folder = run_of(tmp_path / "run", facts)
     open_run_folder(folder, {"seed": 0, "name": "mine"}, again=True)
     close_log(folder)
-    finish(folder)
+    mark_finished(folder)
     assert is_finished(folder)
     assert len(read_json(folder / "env.json")["resumed"]) == 1
 
 
 def test_the_facts_stay_short_enough_to_be_read_however_often_a_run_goes_on(tmp_path: Path) -> None:
     resumed = [{"at": str(number), "command": ["x" * 5000]} for number in range(100)]
-    note(tmp_path, {"seed": 0, "resumed": resumed, "finished": "now"})
+    write_environment(tmp_path, {"seed": 0, "resumed": resumed, "finished": "now"})
     assert (tmp_path / "env.json").stat().st_size <= LONGEST_TEXT
     assert json.loads((tmp_path / "env.json").read_text())["resumed"][-1] == resumed[-1]
     assert is_finished(tmp_path)

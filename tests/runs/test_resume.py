@@ -78,7 +78,7 @@ def test_a_run_that_broke_goes_on_to_the_same_end(tmp_path: Path, whole: TrainRe
     assert len(told["resumed"]) == 1
     log = (run.folder / "train.log").read_text()
     assert "something broke" in log
-    assert f"going on with {run.folder} behind step 3" in log
+    assert f"resuming {run.folder} after step 3" in log
 
 
 def test_what_broke_says_what_was_saved_and_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -183,10 +183,10 @@ def test_a_damaged_checkpoint_is_found_and_the_one_before_it_taken(
     content = bytearray(last.read_bytes())
     content[len(content) // 2] ^= 1
     last.write_bytes(content)
-    with pytest.raises(ConfigError, match=r"is damaged: the checksum.*last_2.ckpt"):
+    with pytest.raises(ConfigError, match=r"is corrupt: the checksum.*last_2.ckpt"):
         finetune.train(f"resume={last}")
     run = finetune.train(f"resume={folder}", GO_ON)
-    assert "Going on from the one before it" in capsys.readouterr().out
+    assert "The one before it is used" in capsys.readouterr().out
     assert same_weights(run.folder, whole.folder)
 
 
@@ -206,7 +206,7 @@ def test_a_disk_that_is_full_ends_the_run_and_what_was_saved_before_stays_good(
             finetune.train(*WORDS, f"output={folder}")
     notes = "\n".join(caught.value.__notes__)
     assert f"saved: {folder / 'checkpoints' / 'last.ckpt'}" in notes
-    assert f"go on: finetune train resume={folder}" in notes
+    assert f"resume: finetune train resume={folder}" in notes
     assert same_weights(finetune.train(f"resume={folder}").folder, whole.folder)
 
 

@@ -37,21 +37,21 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_warned_job_goes_back_into_the_queue(asked: Path) -> None:
-    assert requeue(WARNED) == ["job 123 is in the queue again"]
+    assert requeue(WARNED) == ["job 123 is requeued"]
     assert asked.read_text() == "requeue 123\n"
 
 
 def test_the_last_words_are_said_though_the_queue_ends_the_job_at_once(asked: Path) -> None:
     script = asked.with_name("scontrol")
     script.write_text(f"{script.read_text()}kill -TERM $PPID\n")
-    assert requeue(WARNED) == ["job 123 is in the queue again"]
+    assert requeue(WARNED) == ["job 123 is requeued"]
 
 
 def test_the_queue_is_asked_by_whoever_was_warned_outside_of_the_training_too(asked: Path) -> None:
     with raise_on_signal():
         with pytest.raises(TrainingInterrupted) as caught:
             os.kill(os.getpid(), signal.SIGUSR1)
-        assert requeue(caught.value) == ["job 123 is in the queue again"]
+        assert requeue(caught.value) == ["job 123 is requeued"]
     assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN  # until the last words are said
 
@@ -85,4 +85,4 @@ def test_a_missing_command_and_a_strange_number_are_said(asked: Path, monkeypatc
     assert "no number of a job" in requeue(WARNED)[0]
     monkeypatch.setenv("SLURM_JOB_ID", "123")
     monkeypatch.setenv("PATH", "/nowhere")
-    assert "could not be given back" in requeue(WARNED)[0]
+    assert "could not be requeued" in requeue(WARNED)[0]

@@ -1,12 +1,17 @@
-"""Finds every mistake in a training config at once, before any weight is read or file written."""
+"""Find every mistake in a training config at once, before any weight is read or file written.
+
+A check raises a ConfigError for the first mistake it finds; mistakes of different checks are reported together. Some
+checks build a part without memory (on the meta device) to see whether its options make one.
+"""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from finetune.builders.checks.settings import split_unknown, type_errors
 from finetune.builders.checks.trainer import (
     check_length,
     check_optimizer,
@@ -15,15 +20,15 @@ from finetune.builders.checks.trainer import (
     check_trainer,
 )
 from finetune.builders.checks.tuning import check_average, check_tuning
-from finetune.builders.checks.value_types import type_errors
 from finetune.builders.data import DatasetBundle, training_data
 from finetune.builders.devices import device_count
 from finetune.builders.dummy_step import layer_without_variance
 from finetune.builders.model import auxiliary_options
 from finetune.builders.task import build_loss
 from finetune.config.compose import packaged_options
-from finetune.config.errors import ConfigError, Mistakes
-from finetune.config.options import Config, drop_name, validate_options
+from finetune.config.errors import ConfigError, mistakes_of, raise_mistakes
+from finetune.config.nested import select
+from finetune.config.options import Config, drop_name
 from finetune.data.decode import MODES
 from finetune.data.statistics import class_weights
 from finetune.io.messages import suggest
@@ -35,67 +40,61 @@ from finetune.models.normalization import check_statistics
 from finetune.models.timm_factory import check_name
 
 logger = logging.getLogger(__name__)
-# maps that every head takes with all of its options; what a backbone has of them is known once it is built
-RICH = PyramidSpec((3, 128, 256, 512, 512, 512), (1, 2, 4, 8, 16, 32), pools=(64, 128, 256, 512, 512), tokens=1)
+# feature maps that every head takes with all of its options; what a backbone has is known once it is built
+ANY_PYRAMID = PyramidSpec((3, 128, 256, 512, 512, 512), (1, 2, 4, 8, 16, 32), pools=(64, 128, 256, 512, 512), tokens=1)
 
 
 def check(config: Config) -> DatasetBundle:
-    """Find every mistake in a training config before any weight is read, and return the data it speaks of.
+    """Find every mistake in a training config and return its data.
 
     Raises:
-        ConfigError: with all that was found.
+        ConfigError: with all mistakes found.
     """
-    mistakes = Mistakes()
-    check_settings(config, mistakes)
-    found: DatasetBundle | None = mistakes.attempt(lambda: training_data(config))
-    if found is not None:
-        mistakes.attempt(lambda: check_monitors(config, found.classes))
-        mistakes.attempt(lambda: check_batches(config, found))
-    mistakes.raise_any()
-    assert found is not None
-    check_length(config, found)
-    return found
+    config, mistakes = _check_settings(config)
+    data = None
+    try:
+        data = training_data(config)
+        mistakes += mistakes_of((check_monitors, check_batches), config, data)
+    except (ValueError, TypeError) as error:
+        mistakes.append(str(error))
+    raise_mistakes(mistakes)
+    assert data is not None
+    check_length(config, data)
+    return data
 
 
-def check_settings(config: Config, mistakes: Mistakes) -> None:
-    """Collect every mistake that shows without looking at the data.
+def check_without_data(config: Config) -> None:
+    """Find every mistake in a training config that shows without looking at the data.
 
     Raises:
-        ConfigError: settings of another kind than what reads them expects, before anything does.
+        ConfigError: with all mistakes found.
     """
-    check_kind(config["data"])
-    for line in type_errors(config):
-        mistakes.add(line)
-    mistakes.raise_any()
-    mistakes.attempt(lambda: check_numbers(config))
-    mistakes.attempt(lambda: check_data(config["data"]))
-    mistakes.attempt(lambda: check_backbone(config["backbone"]))
-    mistakes.attempt(lambda: check_head(config["head"], config["data"]["batch_size"], config["backbone"]))
-    mistakes.attempt(lambda: check_auxiliary(config))
-    mistakes.attempt(lambda: check_auxiliary_weight(config))
-    mistakes.attempt(lambda: check_loss(config["loss"]))
-    mistakes.attempt(lambda: check_tuning(config["tuning"], config["schedule"]))
-    mistakes.attempt(lambda: check_average(config["tuning"]["plateau"], config["callbacks"]))
-    mistakes.attempt(lambda: check_optimizer(config["optimizer"]))
-    mistakes.attempt(lambda: check_schedule(config["schedule"]))
-    mistakes.attempt(lambda: check_trainer(config["trainer"]))
-    mistakes.attempt(lambda: check_sharding(config))
+    raise_mistakes(_check_settings(config)[1])
+
+
+def _check_settings(config: Config) -> tuple[Config, list[str]]:
+    """Return the config without unknown settings, and a line for each mistake in its settings.
+
+    Raises:
+        ConfigError: settings of another type, on which the other checks rely.
+    """
+    raise_mistakes(type_errors(config))
+    known, unknown = split_unknown(config)
+    return known, [*unknown, *mistakes_of(SETTING_CHECKS, known)]
 
 
 def check_numbers(config: Config) -> None:
-    """Raise where a count is none."""
-    least = {"data.batch_size": 1, "data.num_workers": 0, "data.ignore_index": 0, "seed": 0}
-    least |= {"trainer.max_epochs": 1, "trainer.accumulate_grad_batches": 1}
-    least |= {"data.count": 1, "data.size": 16} if config["data"]["format"] == "synthetic" else {}
-    for key, low in least.items():
-        value: Any = config
-        for name in key.split("."):
-            value = value[name]
+    """Raise a ConfigError if a count is below its minimum, or another setting is out of its range."""
+    minimum = {"data.batch_size": 1, "data.num_workers": 0, "data.ignore_index": 0, "seed": 0}
+    minimum |= {"trainer.max_epochs": 1, "trainer.accumulate_grad_batches": 1}
+    minimum |= {"data.count": 1, "data.size": 16} if config["data"]["format"] == "synthetic" else {}
+    for key, low in minimum.items():
+        value: Any = select(config, key)
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, bool) or not isinstance(number, int) or number < low:
                 raise ConfigError(f"{key}={value}: expected a whole number of {low} or more.")
     if not isinstance(config["name"], str) or not config["name"]:
-        raise ConfigError(f"name={config['name']}: expected a word; the run folder is named after it.")
+        raise ConfigError(f"name={config['name']}: expected text; the run folder is named after it.")
     if config["data"]["ignore_index"] > 255:
         raise ConfigError(f"data.ignore_index={config['data']['ignore_index']}: masks are 8-bit, so it is 255 at most.")
     if config["seed"] >= 2**32:
@@ -105,37 +104,34 @@ def check_numbers(config: Config) -> None:
         raise ConfigError(f"backbone.in_channels={config['backbone']['in_channels']}: images are read with {known}.")
 
 
-def check_kind(settings: Config) -> None:
-    """Raise unless there is such data."""
-    kinds = [kind for kind in packaged_options("data") if kind != "from_run"]
-    if settings["format"] not in kinds:
-        raise ConfigError(f"unknown data.format '{settings['format']}'. {suggest(str(settings['format']), kinds)}")
-
-
-def check_data(settings: Config) -> None:
-    """Raise where the data has a setting that its kind does not."""
+def check_data(config: Config) -> None:
+    """Raise a ConfigError if the data has an unknown format, or a setting that its format does not have."""
+    settings, formats = config["data"], [name for name in packaged_options("data") if name != "from_run"]
+    if settings["format"] not in formats:
+        raise ConfigError(f"unknown data.format '{settings['format']}'. {suggest(str(settings['format']), formats)}")
     names = list(packaged_options("data")[settings["format"]])
     if unknown := [name for name in settings if name not in names]:
-        raise ConfigError(f"data has unknown options: '{unknown[0]}': {suggest(unknown[0], names)}")
+        raise ConfigError(f"there is no setting data.{unknown[0]}. {suggest(unknown[0], names)}")
 
 
-def check_backbone(settings: Config) -> None:
-    """Raise unless timm knows the backbone."""
+def check_backbone(config: Config) -> None:
+    """Raise a ConfigError unless timm knows the backbone."""
+    settings = config["backbone"]
     if not settings["name"]:
         raise ConfigError("backbone.name is not set. Set it to a timm model, such as backbone.name=densenet121.")
     check_name(settings["name"])
     check_statistics(settings["in_channels"], mean=settings.get("mean"), std=settings.get("std"))
 
 
-def check_head(settings: Config, batch_size: int, backbone: Config) -> None:
-    """Raise unless the head is known, its options make one, and the batch is large enough for its norms."""
-    kind = head_spec(settings["name"])
-    options = validate_options("head", kind.build, drop_name(settings), skip=("pyramid", "classes"))
-    check_output_stride(settings["name"], output_stride := backbone.get("output_stride"))
-    strides = tuple(min(stride, output_stride or COARSEST) for stride in RICH.strides)
-    with torch.device("meta"):  # whatever its size, it takes no memory
-        kind.build(replace(RICH, strides=strides), 2, **options)
-    if kind.pools_to_a_pixel and batch_size == 1:
+def check_head(config: Config) -> None:
+    """Raise a ConfigError unless the options make the head, and the batch is large enough for its norms."""
+    settings, batch_size = config["head"], config["data"]["batch_size"]
+    spec, output_stride = head_spec(settings["name"]), config["backbone"].get("output_stride")
+    check_output_stride(settings["name"], output_stride)
+    strides = tuple(min(stride, output_stride or COARSEST) for stride in ANY_PYRAMID.strides)
+    with torch.device("meta"):
+        spec.build(replace(ANY_PYRAMID, strides=strides), 2, **drop_name(settings))
+    if spec.pools_to_a_pixel and batch_size == 1:
         raise ConfigError(
             f"data.batch_size=1 does not train head={settings['name']}: its pooling leaves batch norm one value a "
             f"channel, which has no variance. Set data.batch_size=2 or more, or another head."
@@ -143,49 +139,65 @@ def check_head(settings: Config, batch_size: int, backbone: Config) -> None:
 
 
 def check_auxiliary(config: Config) -> None:
-    """Raise unless the options make an auxiliary head, or there is none and nothing is said of one."""
+    """Raise a ConfigError unless the options make the auxiliary head; or, without one, if options of it are set."""
     options = auxiliary_options(config)
     if options is not None:
-        known = validate_options("auxiliary", AuxiliaryHead, options, skip=("pyramid", "classes"))
         with torch.device("meta"):
-            AuxiliaryHead(RICH, 2, **known)
+            AuxiliaryHead(ANY_PYRAMID, 2, **options)
         return
-    usual = packaged_options("auxiliary")["none"]
+    defaults = packaged_options("auxiliary")["none"]
     for key, value in (config.get("auxiliary") or {}).items():
-        if value != usual.get(key):
-            raise ConfigError(f"auxiliary.{key}={value} has no effect without an auxiliary head. Say auxiliary=fcn.")
+        if value != defaults.get(key):
+            raise ConfigError(f"auxiliary.{key}={value} has no effect without an auxiliary head. Set auxiliary=fcn.")
 
 
 def check_auxiliary_weight(config: Config) -> None:
-    """Raise where the weight of what is learned from besides was changed, and there is nothing."""
-    head, usual = config["head"], SegmentationLoss().auxiliary_weight
-    kind = HEADS.get(head["name"])  # an unknown one is told of elsewhere
-    learns_besides = kind is None or (kind.auxiliary and head.get("deep_supervision", True))
-    given = config["loss"].get("auxiliary_weight", usual)
-    if given != usual and not learns_besides and auxiliary_options(config) is None:
+    """Raise a ConfigError if the weight of auxiliary outputs was changed, and there are none."""
+    head, default = config["head"], SegmentationLoss().auxiliary_weight
+    spec = HEADS.get(head["name"])  # an unknown one is reported by check_head
+    has_outputs = spec is None or (spec.auxiliary and head.get("deep_supervision", True))
+    weight = config["loss"].get("auxiliary_weight", default)
+    if weight != default and not has_outputs and auxiliary_options(config) is None:
         raise ConfigError(
-            f"loss.auxiliary_weight={given} has no effect: nothing but the logits is learned from. Say auxiliary=fcn, "
-            f"or take head=ocr, or head=unet with head.deep_supervision=true."
+            f"loss.auxiliary_weight={weight} has no effect: the model has no auxiliary outputs. Set auxiliary=fcn, "
+            f"head=ocr, or head=unet with head.deep_supervision=true."
         )
 
 
-def check_loss(settings: Config) -> None:
-    """Raise unless the loss, its options and the rule for its class weights are known."""
-    build_loss(settings, 255, None)
-    class_weights(torch.ones(2, dtype=torch.int64), settings["class_weights"])
+def check_loss(config: Config) -> None:
+    """Raise a ConfigError unless the loss, its options and the rule for its class weights are known."""
+    build_loss(config["loss"], 255, None)
+    class_weights(torch.ones(2, dtype=torch.int64), config["loss"]["class_weights"])
+
+
+SETTING_CHECKS: tuple[Callable[[Config], None], ...] = (
+    check_numbers,
+    check_data,
+    check_backbone,
+    check_head,
+    check_auxiliary,
+    check_auxiliary_weight,
+    check_loss,
+    check_tuning,
+    check_average,
+    check_optimizer,
+    check_schedule,
+    check_trainer,
+    check_sharding,
+)
 
 
 def check_batches(config: Config, data: DatasetBundle) -> None:
-    """Raise where a model that pools to one pixel would get a batch of one image."""
-    devices = device_count(config["trainer"])
-    per_device = data.sizes()["train"] // devices
+    """Raise a ConfigError if a batch norm would see one value per channel, which has no variance."""
+    devices, images = device_count(config["trainer"]), data.sizes()["train"]
+    per_device = images // devices
     batch = min(config["data"]["batch_size"], per_device)
     if per_device == 0:
-        raise ConfigError(f"{data.sizes()['train']} training images are too few for {devices} devices.")
+        raise ConfigError(f"{images} training images are too few for {devices} devices.")
     if batch == 1 and head_spec(config["head"]["name"]).pools_to_a_pixel and config["data"]["batch_size"] > 1:
         raise ConfigError(
-            f"one training image a device makes batches of one, whose batch norm head={config['head']['name']} "
-            f"cannot train. Add images, use fewer devices, or another head."
+            f"With one training image per device the batch size is 1, on which the batch norm of head="
+            f"{config['head']['name']} cannot train. Add images, use fewer devices, or another head."
         )
     if batch == 1 and (layer := layer_without_variance(config, data.classes)):
         raise ConfigError(
@@ -197,15 +209,25 @@ def check_batches(config: Config, data: DatasetBundle) -> None:
         logger.warning("batches of one image make batch-norm statistics noisy; data.batch_size=2 or more is better.")
 
 
-def check_monitors(config: Config, classes: Sequence[str]) -> None:
-    """Raise where a callback, the plan or the schedule monitors what nobody logs."""
+def check_monitors(config: Config, data: DatasetBundle) -> None:
+    """Raise a ConfigError if a callback, the plan or the schedule monitors a value that is not logged."""
+    check_monitored(config, data.classes)
+
+
+def check_monitored(config: Config, classes: tuple[str, ...]) -> None:
+    """Raise a ConfigError if a monitor names no value that a validation of these classes logs."""
     values = [f"val/{name}" for name in ("loss", *scores(torch.eye(2, dtype=torch.int64)))]
     values += [f"val/iou/{name}" for name in classes]  # train/loss is known only after the validation
-    monitors = {f"callbacks.{name}.monitor": config["callbacks"].get(name) for name in ("early_stopping", "checkpoint")}
-    monitors |= {"tuning.plateau.monitor": config["tuning"]["plateau"], "schedule.monitor": config["schedule"]}
-    for key, settings in monitors.items():
-        monitor = (settings or {}).get("monitor")
+    for key, settings in _monitors(config).items():
+        monitor = settings.get("monitor")
         if monitor is not None and monitor not in values:
-            raise ConfigError(f"{key}='{monitor}' is not there at a validation. {suggest(monitor, values)}")
+            raise ConfigError(f"{key}='{monitor}' is not logged at a validation. {suggest(monitor, values)}")
         if monitor == "val/loss" and settings["mode"] == "max" and not key.startswith("callbacks."):
             raise ConfigError(f"{key}=val/loss with mode=max: a higher loss is no better. Set {key[:-7]}mode=min.")
+
+
+def _monitors(config: Config) -> dict[str, Mapping[str, Any]]:
+    """Return the settings that hold a monitor, by the monitor's key."""
+    groups = {f"callbacks.{name}": config["callbacks"].get(name) for name in ("early_stopping", "checkpoint")}
+    groups |= {"tuning.plateau": config["tuning"]["plateau"], "schedule": config["schedule"]}
+    return {f"{group}.monitor": settings or {} for group, settings in groups.items()}

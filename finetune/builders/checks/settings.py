@@ -1,0 +1,68 @@
+"""Check the names and types of all settings against the constructors that take them."""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+from finetune.builders.model import auxiliary_options
+from finetune.builders.settings import BackboneSettings, Choice, DataSettings, OptimizerSettings, TuningSettings
+from finetune.callbacks import Checkpoint
+from finetune.config.nested import remove
+from finetune.config.options import Config
+from finetune.config.settings import Settings
+from finetune.data import Augment
+from finetune.losses import SegmentationLoss
+from finetune.models.heads import HEADS, AuxiliaryHead
+from finetune.models.lora import add_lora
+from finetune.tuning.plan import PlateauCriterion
+from finetune.tuning.schedules import SCHEDULES
+
+
+def type_errors(config: Config) -> list[str]:
+    """Return a line for every setting of a training that has another type than its reader expects."""
+    return [line for settings in _all_settings(config) for line in settings.type_errors()]
+
+
+def split_unknown(config: Config) -> tuple[dict[str, Any], list[str]]:
+    """Return the config without the settings that have no reader, and a line for each of them."""
+    unknown = {key: line for settings in _all_settings(config) for key, line in settings.unknown().items()}
+    known: dict[str, Any] = copy.deepcopy(dict(config))
+    for key in unknown:
+        remove(known, key)
+    return known, list(unknown.values())
+
+
+def _all_settings(config: Config) -> Iterator[Settings]:
+    """Yield the settings of each group of a training with their constructor.
+
+    A head, loss or schedule that does not exist is left out: its name is checked elsewhere.
+    """
+    for group in ("head", "loss", "schedule"):
+        yield Settings(group, {"name": config[group].get("name")}, Choice)
+    common = {field.name for field in fields(DataSettings)}
+    yield Settings("data", {key: value for key, value in config["data"].items() if key in common}, DataSettings)
+    yield Settings("backbone", config["backbone"], BackboneSettings)
+    yield Settings("optimizer", config["optimizer"], OptimizerSettings)
+    yield Settings("checkpoint", config["checkpoint"], Checkpoint)
+    yield Settings("tuning", config["tuning"], TuningSettings)
+    yield Settings("tuning.plateau", _group(config["tuning"].get("plateau")), PlateauCriterion)
+    yield Settings("tuning.lora", _group(config["tuning"].get("lora")), add_lora, ("model",))
+    if config["head"].get("name") in HEADS:
+        yield Settings(
+            "head", _without_name(config["head"]), HEADS[config["head"]["name"]].build, ("pyramid", "classes")
+        )
+    if options := auxiliary_options(config):
+        yield Settings("auxiliary", options, AuxiliaryHead, ("pyramid", "classes"))
+    if config["schedule"].get("name") in SCHEDULES:
+        yield Settings("schedule", _without_name(config["schedule"]), SCHEDULES[config["schedule"]["name"]], ("total",))
+    yield Settings("loss", {**config["loss"], "class_weights": None}, SegmentationLoss, ("ignore_index",))
+    yield Settings("augment", config["augment"], Augment, ("ignore_index",))
+
+
+def _group(settings: Any) -> Config:
+    return settings if isinstance(settings, dict) else {}
+
+
+def _without_name(settings: Config) -> Config:
+    return {key: value for key, value in settings.items() if key != "name"}

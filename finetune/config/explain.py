@@ -1,0 +1,83 @@
+"""Explain Hydra's errors, with the nearest names that there are."""
+
+import re
+from collections.abc import Sequence
+
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from finetune.config.composition import compose_with_hydra
+from finetune.config.errors import raise_mistakes
+from finetune.config.folder import groups, options
+from finetune.config.nested import walk
+from finetune.io.messages import suggest
+
+
+def check_group_choices(overrides: Sequence[str]) -> None:
+    """Raise a ConfigError, with all that it finds, if a group is set to something else than one of its options."""
+    mistakes = []
+    has_own_options = any(text.startswith("hydra.searchpath=") for text in overrides)
+    for text in overrides:
+        group, _, option = text.partition("=")
+        if group not in groups() or option == "null":
+            continue
+        if not re.fullmatch(r"[A-Za-z_][\w/.-]*", option):
+            mistakes.append(f"'{text}': {group} takes the name of one option: {', '.join(options(group))}.")
+        elif not has_own_options and option not in options(group):
+            mistakes.append(_no_such_option(group, option))
+    raise_mistakes(mistakes)
+
+
+def explain(error: Exception, command: str, overrides: Sequence[str] = ()) -> str:
+    """Return what an error of Hydra means, with the nearest names.
+
+    Args:
+        error: raised by Hydra or OmegaConf while composing.
+        command: whose config was composed.
+        overrides: that were composed; the options among them decide which names there are.
+    """
+    text = str(error).strip()
+    if isinstance(error, OverrideParseException):
+        return (
+            f"'{error.override}' cannot be parsed: {text.splitlines()[0]}. Overrides are key=value; quote lists and "
+            f"special characters in the shell."
+        )
+    if key := re.match(r"Could not (?:override|append|delete).*?'([^']+)'", text):
+        return _no_such_setting(error, key[1], command, overrides)
+    if option := re.search(r"Could not find '([^']+)'", text):
+        group, _, name = option[1].rpartition("/")
+        if not group or not options(group):
+            return f"there is no group '{group or name}'. {suggest(group or name, groups())}"
+        return _no_such_option(group, name)
+    if group_match := re.search(r"Could not override '([^']+)'.*No match in the defaults list", text, re.DOTALL):
+        return f"there is no group '{group_match[1]}'. {suggest(group_match[1], groups())}"
+    cause = str(error.__cause__ or "").strip().splitlines()
+    return " ".join([text, *cause[:1]])
+
+
+def _no_such_setting(error: Exception, key: str, command: str, overrides: Sequence[str]) -> str:
+    inner = re.search(r"full_key: (\S+)", str(error.__cause__))
+    if inner and inner[1] != key and inner[1].startswith(f"{key}."):  # a group given as a whole
+        return f"{key} has no setting '{inner[1]}'. To add it all the same: +{inner[1]}=..."
+    chosen = [text for text in overrides if text.partition("=")[0] in groups()]
+    hint = re.search(r"To append to your config use (\S+)", str(error))
+    append = f" To add it all the same: {hint[1]}" if hint else ""
+    return f"there is no setting '{key}'. {suggest(key, _keys(command, chosen))}{append}"
+
+
+def _no_such_option(group: str, name: str) -> str:
+    extra = " Any other timm model: backbone=timm backbone.name=NAME." if group == "backbone" else ""
+    near = suggest(name, options(group))
+    all_options = f" Options: {', '.join(options(group))}." if near.startswith("Did you mean") else ""
+    return f"{group} has no option '{name}'. {near}{all_options}{extra}"
+
+
+def _keys(command: str, chosen: Sequence[str]) -> list[str]:
+    """Return the dotted keys of a command's config, with the chosen options if they exist."""
+    for overrides in (list(chosen), []):
+        try:
+            return [key for key, _ in walk(OmegaConf.to_container(compose_with_hydra(command, overrides)))]
+        except (HydraException, OmegaConfBaseException):  # one of the options is wrong as well
+            continue
+    return []

@@ -1,0 +1,109 @@
+"""Compare settings with the constructor that takes them: names, and types from its annotations."""
+
+import inspect
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from finetune.io.messages import suggest
+
+# settings that a run finds by itself when they are `auto` -> placeholder until it has
+SEARCHED: Mapping[str, int | float] = {"data.batch_size": 2, "optimizer.lr": 1e-3}
+AUTO = (*SEARCHED, "trainer.precision")  # all settings of ours that may be `auto`; Lightning has its own
+
+NAMES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    type(None): "null",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a config group, and the constructor that takes them.
+
+    Attributes:
+        group: dotted name of the group.
+        values: name -> plain value.
+        constructor: function or class whose arguments the settings are.
+        skip: arguments of the constructor that are no settings.
+    """
+
+    group: str
+    values: Mapping[str, Any]
+    constructor: Callable[..., Any]
+    skip: tuple[str, ...] = ()
+
+    def unknown(self) -> dict[str, str]:
+        """Return dotted key -> message for each setting that the constructor does not have."""
+        names = [name for name in inspect.signature(self.constructor).parameters if name not in self.skip]
+        return {
+            f"{self.group}.{name}": f"there is no setting {self.group}.{name}. {suggest(name, names)}"
+            for name in self.values
+            if name not in names
+        }
+
+    def type_errors(self) -> list[str]:
+        """Return a line for each setting that has another type than the constructor's annotation."""
+        is_class = inspect.isclass(self.constructor)
+        hints = get_type_hints(self.constructor.__init__ if is_class else self.constructor)
+        errors = []
+        for name, value in self.values.items():
+            key, hint = f"{self.group}.{name}", hints.get(name, Any)
+            if not (fits(value, hint) or (value == "auto" and key in AUTO)):
+                errors.append(f"{key}={value}: expected {describe(hint)}{' or auto' if key in AUTO else ''}.")
+        return errors
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Return whether a plain value is of an annotated type; a whole number is a number, too.
+
+    Types that no YAML value can have, such as tensors, take any value: their reader checks it.
+
+    >>> fits(1, float), fits(1.0, int), fits(True, int), fits(None, int | None), fits([1, "a"], Sequence[int])
+    (True, False, False, True, False)
+    """
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(fits(value, argument) for argument in arguments)
+    if origin is Literal:
+        return value in arguments
+    if hint in NAMES:
+        return type(value) in ((int, float) if hint is float else (hint,))
+    kind = origin or hint
+    if kind in (list, tuple, Sequence):
+        return isinstance(value, list) and _elements_fit(value, kind, arguments)
+    if kind in (dict, Mapping):
+        return isinstance(value, dict)
+    return True
+
+
+def _elements_fit(values: list[Any], kind: Any, arguments: tuple[Any, ...]) -> bool:
+    if not arguments:
+        return True
+    if kind is tuple and arguments[-1] is not Ellipsis:
+        return len(values) == len(arguments) and all(map(fits, values, arguments))
+    return all(fits(value, arguments[0]) for value in values)
+
+
+def describe(hint: Any) -> str:
+    """Return an annotated type in words.
+
+    >>> describe(int | None), describe(Sequence[float]), describe(Literal["stages", "blocks"])
+    ('a whole number or null', 'a list of numbers', 'stages or blocks')
+    """
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(describe(argument) for argument in arguments))
+    if origin is Literal:
+        return " or ".join(map(str, arguments))
+    kind = origin or hint
+    if kind in (list, tuple, Sequence):
+        element = {int: " of whole numbers", float: " of numbers", str: " of names"}
+        return f"a list{element.get(arguments[0], '') if arguments else ''}"
+    if kind in (dict, Mapping):
+        return "a group of settings"
+    return NAMES.get(hint, getattr(hint, "__name__", str(hint)))

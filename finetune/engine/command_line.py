@@ -1,0 +1,47 @@
+"""The command line of this process, which Lightning runs again to start each further rank.
+
+Lightning's launcher takes it from `sys.argv`, so that is where it is kept; this is the one place that writes it.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+_command: str | None = None  # None while no `finetune` command runs in this process
+
+
+@contextmanager
+def command_line(command: str, overrides: Sequence[str]) -> Iterator[None]:
+    """Make `finetune COMMAND OVERRIDES` the command line of this process."""
+    global _command
+    before = sys.argv, _command
+    sys.argv, _command = [sys.argv[0], command, *overrides], command
+    try:
+        yield
+    finally:
+        sys.argv, _command = before
+
+
+@contextmanager
+def hydra_command_line(overrides: Sequence[str]) -> Iterator[None]:
+    """Leave only the overrides on the command line, which is what Hydra parses."""
+    before = sys.argv
+    sys.argv = [sys.argv[0], *overrides]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+def add_for_other_ranks(*overrides: str) -> None:
+    """Append overrides with which further ranks are to start; does nothing outside of a `finetune` command.
+
+    In a notebook or script Lightning starts ranks by its own means, and they share the config.
+    """
+    if _command is not None:
+        sys.argv += overrides
+
+
+def has_override(override: str) -> bool:
+    """Return whether the command line of this process has exactly this override."""
+    return override in sys.argv[1:]

@@ -1,0 +1,15 @@
+"""Formats that a finished model is written in: one table, and one file for each.
+
+A new format is one file with a class that follows `Exporter`, one entry in `EXPORTERS`, and one test.
+"""
+
+from finetune.exporters.exporter import Exporter, ExportError, export_model
+from finetune.exporters.safetensors_folder import SafetensorsFolder
+from finetune.exporters.timm_backbone import TimmBackbone
+
+EXPORTERS: dict[str, type[Exporter]] = {
+    "safetensors": SafetensorsFolder,
+    "timm": TimmBackbone,
+}
+
+__all__ = ["EXPORTERS", "ExportError", "Exporter", "SafetensorsFolder", "TimmBackbone", "export_model"]
