@@ -1,79 +1,80 @@
 """Build the model of a config."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
+from finetune.builders.settings import BackboneSettings
 from finetune.config.errors import ConfigError, usage
 from finetune.config.options import Config, drop_name
 from finetune.io.messages import shortlist
+from finetune.models import Segmenter
 from finetune.models.input_size import can_be_built_for_another, check_size
-from finetune.models.segmenter import Segmenter
 
 
 def build_model(config: Config, classes: Sequence[str], weighted: bool = True) -> Segmenter:
-    """Backbone and head.
+    """Build backbone and head, and try them on a dummy input.
 
     Args:
         config: of a training.
-        classes: their names.
-        weighted: with the weights that were asked for; or with random ones, everything else being the same.
+        classes: names of the classes.
+        weighted: whether to load the weights that the config asks for; otherwise they are random.
     """
-    backbone, head = config["backbone"], config["head"]
-    torch.manual_seed(config["seed"])  # the head's first weights
-    made = Segmenter(
-        backbone["name"],
+    settings, head = BackboneSettings(**config["backbone"]), config["head"]
+    torch.manual_seed(config["seed"])  # the initial weights of the head
+    model = Segmenter(
+        str(settings.name),
         head["name"],
         classes,
-        weights=str(backbone["weights"] or "none") if weighted else "none",
-        in_channels=backbone["in_channels"],
-        backbone_options=backbone["options"],
+        weights=settings.weights or "none" if weighted else "none",
+        in_channels=settings.in_channels,
+        backbone_options=settings.options,
         head_options=drop_name(head),
-        neck=backbone["neck"],
+        neck=settings.neck,
         image_size=backbone_image_size(config),
         window=_pair(config["augment"].get("crop")),
-        output_stride=backbone.get("output_stride"),  # not in runs of earlier versions, as the next two
-        mean=backbone.get("mean"),
-        std=backbone.get("std"),
-        grad_checkpointing=backbone["grad_checkpointing"],
+        output_stride=settings.output_stride,
+        mean=settings.mean,
+        std=settings.std,
+        grad_checkpointing=settings.grad_checkpointing,
         lora=config["tuning"]["lora"],
         auxiliary=auxiliary_options(config),
     )
-    if backbone["neck"] == "learned" and not made.neck.scalings:
+    if settings.neck == "learned" and not model.neck.scalings:
         raise ConfigError(
-            f"backbone.neck=learned has no effect: the maps of backbone.name={backbone['name']} that "
+            f"backbone.neck=learned has no effect: the feature maps of backbone.name={settings.name} that "
             f"head={head['name']} reads have their strides already, or it takes them as they are. "
             f"Set backbone.neck=interpolate."
         )
-    made.backbone.smoke_test()
-    return made
+    model.backbone.smoke_test()
+    return model
 
 
-def auxiliary_options(config: Config) -> Config | None:
-    """Options of the auxiliary head, or None where there is none, as in a run of an older version."""
-    options: Config = config.get("auxiliary") or {}
+def auxiliary_options(config: Config) -> Mapping[str, Any] | None:
+    """Return the options of the auxiliary head, or None if there is none."""
+    options: Mapping[str, Any] = config.get("auxiliary") or {}
     return options if options.get("level") is not None else None
 
 
 def backbone_image_size(config: Config) -> tuple[int, int] | None:
-    """The size that a backbone of one size alone is built for: its own setting, else that of the training's crops.
+    """Return (height, width) that a fixed-size backbone is built for: its own setting, else the training crop.
 
-    None, for the size of the weights, where there is neither, or where timm does not resample the weights' tables.
+    None is the size of the weights: neither is set, or timm cannot resample the weights' tables.
 
     Raises:
-        ConfigError: it is no height and width.
+        ConfigError: the setting is no height and width.
 
     >>> backbone = {"image_size": None, "name": "levit_128", "weights": "none"}
     >>> backbone_image_size({"backbone": backbone, "augment": {"crop": 320}})
     (320, 320)
     """
-    backbone = config["backbone"]
-    weighted = str(backbone["weights"] or "none") != "none"
-    asked = backbone["image_size"]
-    if asked is None and can_be_built_for_another(backbone["name"], weighted):
-        asked = config["augment"].get("crop")
-    pair: tuple[int, int] | None = _pair(asked)
+    settings = config["backbone"]
+    weighted = str(settings["weights"] or "none") != "none"
+    size = settings["image_size"]
+    if size is None and can_be_built_for_another(settings["name"], weighted):
+        size = config["augment"].get("crop")
+    pair: tuple[int, int] | None = _pair(size)
     if pair is not None:
         with usage():
             check_size(pair)
@@ -81,33 +82,36 @@ def backbone_image_size(config: Config) -> tuple[int, int] | None:
 
 
 def _pair(size: Any) -> Any:
-    """Height and width of a square, where one number is given for both."""
+    """Return height and width if one number stands for both."""
     return (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, list) else size
 
 
 def build_model_from(config: Config, classes: Sequence[str], source: Segmenter) -> tuple[Segmenter, str]:
-    """Backbone and head with the weights and the normalization of another model, and a line that says what fits.
+    """Build backbone and head with the weights and the normalization of another model.
+
+    Returns:
+        The model, and a line that says which tensors were taken over.
 
     Raises:
-        ConfigError: it has another backbone.
+        ConfigError: the other model has another backbone.
     """
-    sized = {**config, "backbone": {**config["backbone"], "image_size": _size_of(config, source)}}
-    made = build_model({**sized, "tuning": {**config["tuning"], "lora": None}}, classes, weighted=False)
-    taken, left = made.load_matching_weights(source)
-    sizes = {name: parameter.numel() for name, parameter in made.backbone.named_parameters(prefix="backbone")}
-    if sum(size for name, size in sizes.items() if name in taken) < sum(sizes.values()) / 2:  # names alone may agree
+    sized = {**config, "backbone": {**config["backbone"], "image_size": _image_size_like(config, source)}}
+    model = build_model({**sized, "tuning": {**config["tuning"], "lora": None}}, classes, weighted=False)
+    taken, left = model.load_matching_weights(source)
+    sizes = {name: parameter.numel() for name, parameter in model.backbone.named_parameters(prefix="backbone")}
+    if sum(size for name, size in sizes.items() if name in taken) < sum(sizes.values()) / 2:  # some names always match
         raise ConfigError(
             f"init_from={config['init_from']} has the backbone {source.backbone.name}, whose weights do not fit "
             f"backbone.name={config['backbone']['name']}. Set backbone=timm backbone.name={source.backbone.name}"
         )
     if config["tuning"]["lora"] is not None:
-        made.add_lora(config["tuning"]["lora"])
-    told = f"{len(taken):,} of {len(taken) + len(left):,} tensors are those of {config['init_from']}"
-    return made, told + (f"; begun anew: {shortlist(left)}" if left else "")
+        model.add_lora(config["tuning"]["lora"])
+    line = f"{len(taken):,} of {len(taken) + len(left):,} tensors are those of {config['init_from']}"
+    return model, line + (f"; initialized: {shortlist(left)}" if left else "")
 
 
-def _size_of(config: Config, source: Segmenter) -> Any:
-    """backbone.image_size, or where it is not set the size that the same backbone of another model is built for."""
-    asked, built = config["backbone"]["image_size"], source.backbone.input_size.only
-    same = source.backbone.name == config["backbone"]["name"]
-    return list(built) if asked is None and same and built is not None else asked
+def _image_size_like(config: Config, source: Segmenter) -> Any:
+    """Return backbone.image_size; if it is not set, the size that the same backbone of the other model is built for."""
+    size, built = config["backbone"]["image_size"], source.backbone.input_size.only
+    is_same = source.backbone.name == config["backbone"]["name"]
+    return list(built) if size is None and is_same and built is not None else size

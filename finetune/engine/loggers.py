@@ -16,7 +16,7 @@ __all__ = ["MLflow", "for_resumed_run", "with_run_ids"]
 
 Entries = dict[str, dict[str, Any]]
 NAMES = {"WandbLogger": "id", "MLflow": "key"}  # the setting by which a service knows a run again
-TAG = "finetune.commands.train"
+TAG = "finetune.run"
 
 
 def with_run_ids(entries: Mapping[str, Mapping[str, Any] | None]) -> Entries:

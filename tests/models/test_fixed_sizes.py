@@ -121,4 +121,4 @@ def test_a_model_that_goes_on_with_another_has_its_size() -> None:
     made, told = build_model_from(config, ["sky", "road"], source)
     assert made.backbone.input_size == source.backbone.input_size
     assert all(torch.equal(made.state_dict()[key], tensor) for key, tensor in source.state_dict().items())
-    assert "begun anew" not in told
+    assert "initialized" not in told

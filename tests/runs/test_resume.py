@@ -228,7 +228,7 @@ def test_a_new_run_begins_with_the_weights_of_another_for_other_classes(tmp_path
     root = draw_folder(tmp_path / "photos")
     run = finetune.train(*on_folder(root), f"init_from={whole.folder}", f"output={tmp_path / 'run'}", "optimizer.lr=0")
     log = (run.folder / "train.log").read_text()
-    assert "begun anew: head.0.weight, head.0.bias" in log
+    assert "initialized: head.0.weight, head.0.bias" in log
     before, after = (load_file(folder / "model" / "model.safetensors") for folder in (whole.folder, run.folder))
     kernels = [name for name, tensor in before.items() if tensor.ndim > 1 and not name.startswith("head.")]
     assert len(kernels) > 20
