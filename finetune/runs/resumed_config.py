@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from finetune.config.compose import config_folder, to_run_config
 from finetune.config.errors import ConfigError
 from finetune.runs.saved_config import read_config
-from finetune.runs.untrusted_config import check_stranger
+from finetune.runs.untrusted_config import check_untrusted_config
 
 # what a training that goes on may have otherwise; with anything else it would be another training
 FREE = (
@@ -38,7 +38,7 @@ def resumed_config(composed: DictConfig, words: Sequence[str], folder: Path) -> 
         folder: of the run.
 
     Raises:
-        ConfigError: with everything that would make it another training, or that a stranger may have put there.
+        ConfigError: with everything that would make it another training, or settings that are not safe to follow.
     """
     old = read_config(folder)
     named = copy.deepcopy(composed)
@@ -54,7 +54,7 @@ def resumed_config(composed: DictConfig, words: Sequence[str], folder: Path) -> 
     for key, value in changes.items():
         set_value(old, key, value)
     merged = {**old, "output": str(folder), "resume": None}
-    check_stranger(merged, {*keys, *said})
+    check_untrusted_config(merged, {*keys, *said})
     return merged, set(changes)
 
 

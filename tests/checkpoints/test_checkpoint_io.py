@@ -1,4 +1,4 @@
-"""Checkpoint files while they are written, when that fails, and when they are damaged later."""
+"""Checkpoint files: writing them, failures to write, and later damage."""
 
 import errno
 import os
@@ -11,17 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from finetune.checkpoints import checkpoint_io as storage
-from finetune.checkpoints.checkpoint_io import (
-    CheckpointFiles,
-    find_corruption,
-    link,
-    numbered,
-    restore_best_order,
-    rotate_in,
-    snapshot,
-    write,
-)
+from finetune.checkpoints.checkpoint_io import CheckpointFiles, find_corruption, snapshot, write
 
 CONTENT = {"weights": torch.arange(1000.0), "step": 3, "names": ["a", "b"]}
 
@@ -93,7 +83,7 @@ def test_a_failed_write_leaves_the_old_file_and_says_why(
     def fails(handle: int) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(storage.os, "fsync", fails)
+    monkeypatch.setattr(os, "fsync", fails)
     with pytest.raises(OSError, match=rf"a\.ckpt' could not be written: .*{os.strerror(number)}"):
         write({"step": 4}, path)
     assert path.read_bytes() == old
@@ -106,14 +96,14 @@ def test_a_disk_that_can_only_be_read_any_longer_is_named_with_the_checkpoint(
     def fails(*_: Any, **__: Any) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr(storage.os, "fsync", fails)
+    monkeypatch.setattr(os, "fsync", fails)
     monkeypatch.setattr(Path, "unlink", fails)
     with pytest.raises(OSError, match=r"a\.ckpt' could not be written: .*Read-only"):
         write(CONTENT, tmp_path / "a.ckpt")
 
 
 def test_a_file_that_reads_back_otherwise_never_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage.os, "fsync", lambda handle: os.ftruncate(handle, 500))  # a disk that lies
+    monkeypatch.setattr(os, "fsync", lambda handle: os.ftruncate(handle, 500))  # a disk that lies
     with pytest.raises(OSError, match="does not read back"):
         write(CONTENT, tmp_path / "a.ckpt")
     assert os.listdir(tmp_path) == []
@@ -140,7 +130,7 @@ def test_a_full_disk_ends_at_the_next_save_with_the_old_file_in_place(tmp_path: 
 def test_the_training_may_go_on_while_a_checkpoint_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is saved is what was there at the moment of saving."""
     go = threading.Event()
-    monkeypatch.setattr(storage.os, "fsync", lambda handle: go.wait(20))
+    monkeypatch.setattr(os, "fsync", lambda handle: go.wait(20))
     weights, rows, files = torch.zeros(5), [1], CheckpointFiles()
     files.save_checkpoint({"weights": weights, "rows": rows}, tmp_path / "a.ckpt")
     weights += 1
@@ -177,44 +167,3 @@ def test_a_copy_stores_once_what_was_stored_once() -> None:
 def test_what_could_not_be_read_back_is_refused_by_its_place() -> None:
     with pytest.raises(TypeError, match=r"'callbacks\.Mine\.1' is a .*Path"):
         snapshot({"callbacks": {"Mine": [1, Path()]}})
-
-
-@pytest.mark.parametrize("hard_links", [True, False])
-def test_names_move_on_and_each_holds_a_whole_checkpoint(
-    hard_links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not hard_links:
-        monkeypatch.setattr(storage.os, "link", lambda source, target: _refuse())
-    for step, best in enumerate([0, None, 0, 1]):
-        write({"step": step}, tmp_path / "next.ckpt")
-        rotate_in(tmp_path / "next.ckpt", best, keep_best=2, keep_last=2)
-    found = {name: read(tmp_path / name)["step"] for name in sorted(os.listdir(tmp_path))}
-    assert found == {"best.ckpt": 2, "best_2.ckpt": 3, "last.ckpt": 3, "last_2.ckpt": 2}
-
-
-@pytest.mark.parametrize("there", [[9, 2, 4], [2, 2, 4], [2, 4, 4], [2, 4], [4, 2], [None, 2, 4]])
-def test_the_best_have_the_names_of_their_ranks_again(there: list[int | None], tmp_path: Path) -> None:
-    for rank, step in enumerate(there):
-        write({"global_step": step} if step else [], tmp_path / numbered("best", rank))
-    assert restore_best_order(tmp_path, [2, 7, 4]) == [0, 2]
-    assert [read(tmp_path / name)["global_step"] for name in ("best.ckpt", "best_2.ckpt")] == [2, 4]
-    assert not list(tmp_path.glob("*.part"))
-
-
-def test_where_there_is_none_of_them_the_best_stays_as_it_is(tmp_path: Path) -> None:
-    write({"global_step": 9}, tmp_path / "best.ckpt")
-    assert restore_best_order(tmp_path, [2, 4]) == []
-    assert os.listdir(tmp_path) == ["best.ckpt"]
-
-
-def _refuse() -> None:
-    raise OSError(errno.EPERM, "no hard links here")
-
-
-def test_a_link_takes_the_place_of_what_was_there(tmp_path: Path) -> None:
-    (tmp_path / "a").write_text("new")
-    (tmp_path / "b").write_text("old")
-    link(tmp_path / "a", tmp_path / "b")
-    assert (tmp_path / "b").read_text() == "new"
-    link(tmp_path / "a", tmp_path / "b")  # the same file already
-    assert sorted(os.listdir(tmp_path)) == ["a", "b"]

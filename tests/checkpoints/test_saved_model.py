@@ -87,7 +87,7 @@ def stops(state: dict[str, Any], path: Path, metadata: Any = None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("name", ["checkpoint", "adapters"])
+@pytest.mark.parametrize("name", ["saved_model", "adapters"])
 def test_a_model_that_is_not_written_to_its_end_leaves_the_one_that_was_there(
     name: str, model: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,11 +95,11 @@ def test_a_model_that_is_not_written_to_its_end_leaves_the_one_that_was_there(
     for _ in range(2):
         before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
         with suppress(KeyboardInterrupt):
-            if name == "checkpoint":
+            if name == "saved_model":
                 save_model(tmp_path, model, FACTS, {"test/iou": float(len(before))})
             else:
                 save_adapters(tmp_path, with_adapters)
-        monkeypatch.setattr(f"finetune.{name}.save_file", stops)
+        monkeypatch.setattr(f"finetune.checkpoints.{name}.save_file", stops)
     assert len(before) >= 2
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 

@@ -11,7 +11,8 @@ import torch
 import yaml
 
 import finetune
-from finetune.checkpoints.checkpoint_io import link, next_intact_checkpoint, write
+from finetune.checkpoints.checkpoint_io import write
+from finetune.checkpoints.rotation import link, next_intact_checkpoint
 from finetune.checkpoints.saved_model import ModelError, load_model
 from finetune.commands import train as run
 from finetune.config.errors import ConfigError
@@ -117,7 +118,7 @@ def test_best_weights_are_not_read_twice_where_they_are_the_last_and_not_missed_
     folder = run_of(tmp_path / "run", best=1) / "checkpoints"
     link(folder / "last.ckpt", folder / "best.ckpt")
     looked: list[str] = []
-    monkeypatch.setattr("finetune.runs.resume.damage", lambda path: looked.append(path.name))
+    monkeypatch.setattr("finetune.runs.resume.find_corruption", lambda path: looked.append(path.name))
     chosen(folder.parent)
     assert looked == ["last.ckpt"]
     assert caplog.text == ""

@@ -118,7 +118,7 @@ PLACES: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("place", PLACES)
 def test_a_payload_is_refused_wherever_it_is(place: str, canary: Path, tmp_path: Path) -> None:
     path = hostile.write(PLACES[place](hostile.payload("os.system", canary)), tmp_path / "last.ckpt")
-    with pytest.raises(ModelError, match=r"last\.ckpt' cannot be read.*'(posix|nt)\.system' would have to be called"):
+    with pytest.raises(ModelError, match=r"last\.ckpt' cannot be read.*would call '(posix|nt)\.system'"):
         load_model(path)
     assert not canary.exists()
 
@@ -184,7 +184,7 @@ def test_a_compressed_archive_is_refused_although_torch_would_unpack_it(tmp_path
     path = hostile.compressed(whole, tmp_path / "bomb.pth")
     assert path.stat().st_size * 100 < torch.load(path, weights_only=True)["x"].nbytes
     with pytest.raises(
-        WeightsError, match=r"bomb\.pth' as plain tensors: it is .*: its entry '.*' is compressed, from 16,000,0"
+        WeightsError, match=r"bomb\.pth' as plain tensors: it is .*: its entry '.*' is compressed, from "
     ):
         read_file(path)
     with pytest.raises(ModelError, match=r"bomb\.pth' cannot be read: it is no plain data: its entry"):
@@ -261,7 +261,7 @@ def test_an_archive_of_the_oldest_torch_is_refused_even_if_its_first_name_is_a_n
     with tarfile.open(tmp_path / "old.pth", "w", format=tarfile.USTAR_FORMAT) as archive:
         archive.addfile(tarfile.TarInfo(name))
     assert (tmp_path / "old.pth").read_bytes().startswith(newer)
-    with pytest.raises(WeightsError, match=r"old\.pth' as plain tensors: it is a tar archive"):
+    with pytest.raises(WeightsError, match=r"old\.pth' as plain tensors: it is no plain data: .*legacy \.tar format"):
         read_file(tmp_path / "old.pth")
 
 

@@ -33,8 +33,6 @@ CONTENT: dict[str, Any] = {
     "numbers": [1, 2.5, True, None, -(2**40)],
     "pair": (1, "two"),
     "parameter": nn.Parameter(torch.ones(2)),
-    "bytes": b"abc",
-    "many bytes": [b"a", b"a", bytes(range(256)) * 40, b"b"],
     "counted": Counter([3, 3, 7]),
     "set": {1, "two"},
     "sizes": [torch.Size([1, 2]), torch.Size([])],
@@ -110,7 +108,7 @@ def test_damaged_files_are_named(damage: str, tmp_path: Path) -> None:
 def test_what_is_no_plain_data_is_named(thing: Any, tmp_path: Path) -> None:
     path = hostile.write({"x": thing}, tmp_path / "x.pth")
     with pytest.raises(
-        FileError, match=r"x\.pth' cannot be read: it is no plain data: to read it, '[\w.]+' would have"
+        FileError, match=r"x\.pth' cannot be read: it is no plain data: reading it would call '[\w.]+', which"
     ):
         read_pickle(path)
 
