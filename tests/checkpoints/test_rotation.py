@@ -18,7 +18,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("hard_links", [True, False])
-def test_names_move_on_and_each_holds_a_whole_checkpoint(
+def test_rotation_keeps_the_last_and_the_best(
     hard_links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not hard_links:
@@ -26,20 +26,20 @@ def test_names_move_on_and_each_holds_a_whole_checkpoint(
     for step, best in enumerate([0, None, 0, 1]):
         write({"step": step}, tmp_path / "next.ckpt")
         rotate_in(tmp_path / "next.ckpt", best, keep_best=2, keep_last=2)
-    found = {name: read(tmp_path / name)["step"] for name in sorted(os.listdir(tmp_path))}
-    assert found == {"best.ckpt": 2, "best_2.ckpt": 3, "last.ckpt": 3, "last_2.ckpt": 2}
+    steps = {name: read(tmp_path / name)["step"] for name in sorted(os.listdir(tmp_path))}
+    assert steps == {"best.ckpt": 2, "best_2.ckpt": 3, "last.ckpt": 3, "last_2.ckpt": 2}
 
 
-@pytest.mark.parametrize("there", [[9, 2, 4], [2, 2, 4], [2, 4, 4], [2, 4], [4, 2], [None, 2, 4]])
-def test_the_best_have_the_names_of_their_ranks_again(there: list[int | None], tmp_path: Path) -> None:
-    for rank, step in enumerate(there):
+@pytest.mark.parametrize("files", [[9, 2, 4], [2, 2, 4], [2, 4, 4], [2, 4], [4, 2], [None, 2, 4]])
+def test_the_best_get_the_names_of_their_ranks_again(files: list[int | None], tmp_path: Path) -> None:
+    for rank, step in enumerate(files):
         write({"global_step": step} if step else [], tmp_path / numbered("best", rank))
     assert restore_best_order(tmp_path, [2, 7, 4]) == [0, 2]
     assert [read(tmp_path / name)["global_step"] for name in ("best.ckpt", "best_2.ckpt")] == [2, 4]
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_where_there_is_none_of_them_the_best_stays_as_it_is(tmp_path: Path) -> None:
+def test_an_unknown_best_keeps_its_name(tmp_path: Path) -> None:
     write({"global_step": 9}, tmp_path / "best.ckpt")
     assert restore_best_order(tmp_path, [2, 4]) == []
     assert os.listdir(tmp_path) == ["best.ckpt"]
@@ -49,7 +49,7 @@ def _refuse() -> None:
     raise OSError(errno.EPERM, "no hard links here")
 
 
-def test_a_link_takes_the_place_of_what_was_there(tmp_path: Path) -> None:
+def test_a_link_replaces_a_file(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("new")
     (tmp_path / "b").write_text("old")
     link(tmp_path / "a", tmp_path / "b")

@@ -175,7 +175,7 @@ def test_a_target_in_a_list_is_refused() -> None:
     config = planted("callbacks.iou.more", [{"a": [{"_target_": "os.system", "_args_": ["touch canary"]}]}])
     with pytest.raises(ConfigError) as error:
         check_untrusted_config(config)
-    assert "- callbacks.iou.more.0.a.0._target_=os.system: the code" in str(error.value)
+    assert "- callbacks.iou.more.0.a.0._target_=os.system: its code" in str(error.value)
     assert "- callbacks.iou.more.0.a.0._args_=['touch canary']: it changes how" in str(error.value)
 
 
@@ -356,9 +356,7 @@ def test_a_moved_run_writes_to_its_new_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("old", ["/", ".", "", "/etc", "outputs/.."])
 @pytest.mark.parametrize("place", ["/etc/x", "x", "../x", "outputs/../../x"])
-def test_a_false_output_cannot_lead_out_of_the_run(
-    old: str, place: str, tmp_path: Path
-) -> None:
+def test_a_false_output_cannot_lead_out_of_the_run(old: str, place: str, tmp_path: Path) -> None:
     config = planted("logger.tensorboard.save_dir", place)
     moved = read_config(written(tmp_path / "run", {**config, "output": old}))
     try:
