@@ -17,7 +17,7 @@ CALLABLE = REBUILDS | {"collections OrderedDict", "collections Counter", "torch 
 CALLABLE |= {f"{module} {name}" for module in ("__builtin__", "builtins") for name in ("set", "complex")}
 CALLABLE |= {"torch.serialization _get_layout", "argparse Namespace"}  # timm's train.py stores a Namespace
 CONSTANT = re.compile(r"torch (bool|[a-z]*(int|float|complex|bits)\d\w*)|torch(\.storage|\.cuda)? \w+Storage")
-ADDED = {"APPEND": 1, "BUILD": 1, "SETITEM": 2, "APPENDS": 0, "SETITEMS": 0}  # values that go into the one below them
+GROW = {"APPEND": 1, "BUILD": 1, "SETITEM": 2, "APPENDS": 0, "SETITEMS": 0}  # values added to the one below; 0: a slice
 
 
 @dataclass(slots=True)
@@ -26,7 +26,7 @@ class _Value:
 
     Attributes:
         size: number of values in it; a value that is in it twice counts twice.
-        name: of a global.
+        name: dotted name of a global.
         tensor_depth: levels down to its nearest tensor.
     """
 
@@ -40,47 +40,57 @@ class _Value:
 
 
 def check_pickle(file: IO[bytes] | mmap) -> None:
-    """Raise ValueError if reading a pickle would use unknown names, or go through far more values than it has bytes."""
+    """Raise ValueError if reading a pickle would use unknown names, or go through far more values than it has bytes.
+
+    Only sizes are followed. torch itself refuses unknown opcodes, and calls of anything but its own functions.
+    """
     stack: list[_Value] = []
     marks: list[int] = []
     memo: dict[Any, _Value] = {}
     start, visited, previous = file.tell(), 0, ""
     for opcode, argument, position in pickletools.genops(file):  # type: ignore[arg-type]  # an mmap reads like a file
-        code, length = opcode.name, (position or 0) - start
-        if code.endswith("PUT"):
+        length = (position or 0) - start
+        if opcode.name.endswith("PUT"):
             memo[argument] = stack[-1]
             continue
-        if code == "MARK":
+        if opcode.name == "MARK":
             marks.append(len(stack))
-        elif code.endswith("GET"):
+        elif opcode.name.endswith("GET"):
             stack.append(memo[argument])
-        elif code == "GLOBAL":
-            stack.append(_Value(name=_checked_name(str(argument))))
+        elif opcode.name == "GLOBAL":
+            stack.append(_Value(name=_known(str(argument))))
         else:
-            count = ADDED.get(code, len(opcode.stack_before))
-            first = marks.pop() if pickletools.markobject in opcode.stack_before else len(stack) - count
-            values = stack[first:]
-            del stack[first:]
-            visited += _visited(code, values, previous)
-            result = stack[-1] if code in ADDED else _Value()
-            result.add(values)
-            if values and values[0].name in REBUILDS:
-                result = _Value(tensor_depth=0)
-            if code not in ADDED and opcode.stack_after:
-                stack.append(result)
+            visited += _step(opcode, stack, marks, previous)
         if length > MAX_BYTES or visited > 1000 + 4 * length:
-            raise ValueError(f"reading it would take far more memory than its {length:,} bytes so far.")
-        previous = code
+            raise ValueError(f"reading it would take far more memory or time than its {length:,} bytes so far.")
+        previous = opcode.name
 
 
-def _checked_name(name: str) -> str:
+def _known(name: str) -> str:
     if name not in CALLABLE and not CONSTANT.fullmatch(name):
         raise ValueError(f"reading it would call '{name.replace(' ', '.', 1)}', which plain data never does.")
     return name
 
 
+def _step(opcode: pickletools.OpcodeInfo, stack: list[_Value], marks: list[int], previous: str) -> int:
+    """Replace the operands of an opcode on the stack by its result, and return how many values it goes through."""
+    has_mark = pickletools.markobject in opcode.stack_before
+    first = marks.pop() if has_mark else len(stack) - GROW.get(opcode.name, len(opcode.stack_before))
+    values = stack[first:]
+    del stack[first:]
+    visited = _visited(opcode.name, values, previous)
+    if opcode.name in GROW:
+        stack[-1].add(values)
+    elif opcode.name == "REDUCE" and values[0].name in REBUILDS:
+        stack.append(_Value(tensor_depth=0))
+    elif opcode.stack_after:
+        stack.append(_Value())
+        stack[-1].add(values)
+    return visited
+
+
 def _visited(code: str, values: list[_Value], previous: str) -> int:
-    """Return the number of values that a step goes through: arguments, attributes, and the parts of dict keys."""
+    """Return how many values are hashed as dict keys, or copied from arguments and attributes."""
     if code in ("SETITEM", "SETITEMS"):
         return sum(key.size for key in values[::2])
     if code not in ("REDUCE", "NEWOBJ", "BUILD", "BINPERSID"):
@@ -88,6 +98,6 @@ def _visited(code: str, values: list[_Value], previous: str) -> int:
     function, arguments = values[0].name, values[-1]
     if code in ("REDUCE", "NEWOBJ") and (function not in CALLABLE or "TUPLE" not in previous):
         raise ValueError("reading it would call something that torch.save never writes.")
-    if function not in REBUILDS and arguments.tensor_depth <= 2:  # it may repeat one number, and would be iterated
+    if function not in REBUILDS and arguments.tensor_depth <= 2:  # a tensor may repeat a number, and would be iterated
         raise ValueError("reading it would unpack a tensor.")
     return arguments.size

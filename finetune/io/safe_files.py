@@ -211,6 +211,8 @@ def read_whole(path: Path) -> Any:
 
 def _cause(error: Exception) -> str:
     """Return torch's message without its advice to read the file unsafely."""
+    if isinstance(error, IndexError | KeyError):
+        return "it is damaged."
     text = str(error) or type(error).__name__
     if name := re.search(r"GLOBAL (\S+)", text):
         return f"reading it would call '{name[1]}', which plain data never does."

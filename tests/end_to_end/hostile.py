@@ -187,6 +187,12 @@ def pairs_of_pairs(levels: int) -> bytes:
     return b")" + b"".join(b"q" + bytes([level]) + b"h" + bytes([level]) + b"\x86" for level in range(levels))
 
 
+def pairs_with_a_function(levels: int) -> bytes:
+    """Return a part of a pickle: nested tuples as in `pairs_of_pairs`, which start with a function."""
+    start = _call("torch._utils", "_rebuild_tensor_v2") + b"q\xff)"
+    return start + b"".join(b"q%ch\xffh%ch%c\x87" % (level, level, level) for level in range(levels))
+
+
 def one_dict_in_many(entries: int, times: int) -> bytes:
     """Return a pickle of many ordered dicts that all copy the attributes of one dict."""
     numbers = b"".join(b"J" + struct.pack("<i", number) + b"N" for number in range(entries))
@@ -212,6 +218,7 @@ EXCESSES: dict[str, bytes] = {  # torch accepts these pickles, and takes much me
     + _call("torch._utils", "_rebuild_device_tensor_from_cpu_tensor")
     + (b"(" + ONE + _call("torch", "float64") + _text("cpu") + b"\x89tR."),
     "a key of pairs of pairs": b"\x80\x02}" + pairs_of_pairs(60) + b"Ns.",
+    "a key of pairs with a function": b"\x80\x02}" + pairs_with_a_function(60) + b"Ns.",
     "a set of pairs of pairs": b"\x80\x02" + _call("builtins", "set") + b"]" + pairs_of_pairs(60) + b"a\x85R.",
     "a dict of one number": b"\x80\x02" + _call("collections", "OrderedDict") + ONE + b"\x85R.",
     "a dict of a list of one number": b"\x80\x02" + _call("collections", "OrderedDict") + b"]" + ONE + b"a\x85R.",
