@@ -11,8 +11,10 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 
-from finetune.checkpoints.checkpoint_io import PART, after_write, numbered, restore_best_order, rotate_in
+from finetune.checkpoints.checkpoint_io import after_write
+from finetune.checkpoints.rotation import numbered, restore_best_order, rotate_in
 from finetune.engine.loop_state import accumulates, can_save, ends_epoch
+from finetune.io.atomic_write import PART
 
 logger = logging.getLogger(__name__)
 

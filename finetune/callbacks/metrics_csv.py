@@ -1,12 +1,15 @@
 """Writes `metrics.csv`: one row an epoch, every logged value a column."""
 
 import csv
+import io
 import math
 import time
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+
+from finetune.io.atomic_write import replace_text
 
 FIRST = ("epoch", "step", "seconds", "lr", "train/loss", "val/loss", "val/iou")
 
@@ -67,13 +70,11 @@ class MetricsCSV(pl.Callback):
 
 
 def write_rows(path: Path, rows: list[dict[str, float]]) -> None:
-    """Rows as CSV; columns are those of any row, the known ones first."""
-    found = dict.fromkeys(key for row in rows for key in row)
-    columns = [key for key in FIRST if key in found] + [key for key in found if key not in FIRST]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")  # a process may be killed while it writes
-    with part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows({k: "" if math.isnan(v) else v for k, v in row.items()} for row in rows)
-    part.replace(path)
+    """Write rows as CSV; the columns are those of any row, the known ones first."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = [name for name in FIRST if name in names] + [name for name in names if name not in FIRST]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="")
+    writer.writeheader()
+    writer.writerows({k: "" if math.isnan(v) else v for k, v in row.items()} for row in rows)
+    replace_text(path, text.getvalue())

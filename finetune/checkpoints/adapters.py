@@ -1,4 +1,4 @@
-"""Low-rank adapters on disk: a few megabytes beside the pretrained weights that they belong to."""
+"""Low-rank adapters on disk: a few megabytes that belong to pretrained weights stored elsewhere."""
 
 import hashlib
 import json
@@ -18,22 +18,21 @@ from finetune.models.lora import ADAPTER, adapted_layers
 from finetune.models.memory_limit import SizeLimit
 
 FILE = "adapters.safetensors"
-LARGEST = 2**31  # numbers in a model below adapters, whose size no file here tells; timm's largest pyramid has 10**9
+LARGEST = 2**31  # numbers in a model with adapters, whose size no file here limits; timm's largest pyramid has 10**9
 
 
 def save_adapters(folder: Path, model: Segmenter, trained: Collection[str] = ()) -> None:
-    """Write `adapters.safetensors`, with decoder, head and statistics in it, and the `config.json` to use them.
+    """Write `adapters.safetensors`, which includes decoder, head and statistics, and the `config.json` to use it.
 
     Args:
-        folder: made if need be.
-        model: whose backbone has adapters.
-        trained: full names of parameters that trained; those of the backbone are kept too.
+        folder: created if missing.
+        model: a model whose backbone has adapters.
+        trained: full names of trained parameters; those of the backbone are saved too.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     state = {name: t.detach().cpu().contiguous() for name, t in adapter_state(model, trained).items()}
-    kept, weights = sorted(pretrained_parameters(model) - set(trained)), model.backbone.weights
+    pretrained, weights = sorted(pretrained_parameters(model) - set(trained)), model.backbone.weights
     weights = str(Path(weights).resolve()) if Path(weights).is_file() else weights
-    facts = {"weights": weights, "pretrained": kept, "checksum": _checksum(model, kept)}
+    facts = {"weights": weights, "pretrained": pretrained, "checksum": _checksum(model, pretrained)}
     text = json.dumps({"model": model.config(), **facts}, indent=2) + "\n"
     writers: dict[str, Callable[[Path], object]] = {
         FILE: lambda part: save_file(state, part, metadata={"format": "pt"}),
@@ -43,16 +42,18 @@ def save_adapters(folder: Path, model: Segmenter, trained: Collection[str] = ())
 
 
 def load_adapters(folder: Path) -> Segmenter:
-    """The model of `save_adapters`, its pretrained weights taken from where they came from then.
+    """Load a model that `save_adapters` wrote, with its pretrained weights from their original source.
 
-    Those are timm's own, a known package's, or a file of this machine; none is fetched from an address.
+    The source is timm, a known package, or a file on this machine, never a URL.
 
     Raises:
-        ValueError: weights that cannot be had, are not the same as then, or adapters that do not fit.
+        ValueError: the pretrained weights are missing or differ from the original ones, or the adapters do not fit.
     """
     config = read_json(inside(folder / "config.json", folder))
     if not isinstance(config, dict) or not {"model", "weights", "pretrained", "checksum"} <= set(config):
-        raise ValueError(f"'{folder / 'config.json'}' was not written beside adapters; it lacks 'weights' or others.")
+        raise ValueError(
+            f"'{folder / 'config.json'}' does not belong to adapters: expected model, weights, pretrained, checksum."
+        )
     with SizeLimit(LARGEST):
         model = Segmenter.from_config(config["model"], weights=str(config["weights"]))
         model.backbone.dummy_input()  # counts too: an untrusted config may name a huge input size
@@ -73,20 +74,22 @@ def _checksum(model: Segmenter, names: Collection[str]) -> str:
 
 
 def adapter_state(model: "Segmenter", trained: Collection[str] = ()) -> dict[str, Tensor]:
-    """What a model holds beyond the pretrained parameters of its backbone.
+    """Return the state of a model without the pretrained parameters of its backbone.
 
-    That is the adapters with their scales, decoder and head whole, and every buffer, because batch-norm statistics
-    move without being trained. Like those of a `state_dict`, the tensors are the model's own and not copies.
+    It has the adapters with their scales, the decoder, the head, and all buffers, because batch norm statistics change
+    without training. As in a `state_dict`, the tensors are not copies.
 
     Args:
-        model: whose backbone has adapters.
-        trained: full names of parameters that trained; those of the backbone, such as its norms, are kept then.
+        model: a model whose backbone has adapters.
+        trained: full names of trained parameters; those of the backbone, such as its norms, are included.
 
     Raises:
-        ValueError: the backbone has no adapters, or the model has no parameter of a name that `trained` holds.
+        ValueError: the backbone has no adapters, or the model has no parameter of a name in `trained`.
     """
     if not adapted_layers(model.backbone):
-        raise ValueError("the backbone has no adapters, so its weights may differ anywhere; keep the whole state_dict.")
+        raise ValueError(
+            "the backbone has no adapters, so any of its weights may have changed; save the full state_dict."
+        )
     state, left_out = model.state_dict(), pretrained_parameters(model) - set(trained)
     if unknown := [name for name in trained if name not in state]:
         raise ValueError(f"trained={shortlist(unknown, 4)}: the model has no such parameters. Give their full names.")
@@ -94,32 +97,30 @@ def adapter_state(model: "Segmenter", trained: Collection[str] = ()) -> dict[str
 
 
 def load_adapter_state(model: "Segmenter", state: Mapping[str, Tensor]) -> None:
-    """Make a model with the same pretrained backbone into the one that `adapter_state` was taken of.
+    """Load a state from `adapter_state` into a model with the same pretrained backbone.
 
     Args:
-        model: made like that one, with the same weights, and adapted with the same rank and targets; alpha is in
-            the state.
-        state: from `adapter_state`.
+        model: a model with the same weights, and adapters of the same rank and targets; alpha is in the state.
+        state: the state from `adapter_state`.
 
     Raises:
-        ValueError: the state lacks tensors, or has ones that the model has not, or not in that shape; the model is
-            left as it was.
+        ValueError: the state lacks tensors, or has unknown ones or other shapes; the model is unchanged.
     """
     own = model.state_dict()
     missing = [name for name in own.keys() - pretrained_parameters(model) if name not in state]
     unexpected = [name for name in state if name not in own]
     misshapen = [name for name in state.keys() & own.keys() if state[name].shape != own[name].shape]
-    faults = {"lacks": missing, "has, and the model has not,": unexpected, "has in another shape": misshapen}
-    if found := [
-        f"{what} {len(names)} tensors ({shortlist(sorted(names), 4)})" for what, names in faults.items() if names
+    mismatches = {"lacks": missing, "has, unlike the model,": unexpected, "has in another shape": misshapen}
+    if texts := [
+        f"{verb} {len(names)} tensors ({shortlist(sorted(names), 4)})" for verb, names in mismatches.items() if names
     ]:
         raise ValueError(
-            f"the adapters do not fit the model: the state {'; it '.join(found)}. Make the model with the same "
+            f"the adapters do not fit the model: the state {'; it '.join(texts)}. Build the model with the same "
             f"backbone, head and classes, and call add_lora on its backbone with the same rank and targets."
         )
     model.load_state_dict(state, strict=False)
 
 
 def pretrained_parameters(model: "Segmenter") -> set[str]:
-    """Names of the backbone's parameters that come with its weights."""
+    """Return the names of the backbone's parameters that its pretrained weights contain."""
     return {f"backbone.{name}" for name, _ in model.backbone.named_parameters() if not re.search(ADAPTER, name)}

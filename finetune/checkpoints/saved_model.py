@@ -1,4 +1,4 @@
-"""Finished models on disk: `model.safetensors`, `config.json` and a card; and how they are read back."""
+"""Finished models on disk: `model.safetensors`, `config.json` and a model card."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from finetune.checkpoints.adapters import FILE as ADAPTERS
 from finetune.checkpoints.adapters import load_adapters
-from finetune.checkpoints.checkpoint_io import next_intact_checkpoint
+from finetune.checkpoints.rotation import next_intact_checkpoint
 from finetune.io.atomic_write import write_together
 from finetune.io.safe_files import FileError, check_plain, inside, read_json, read_tensors, read_whole
 from finetune.models import Segmenter
@@ -19,11 +19,11 @@ from finetune.models.memory_limit import SizeLimit
 
 FORMAT = 1
 DISTRIBUTION = "finetune-seg"
-SPARE = 2**24  # numbers that a model may have beyond the bytes of its weights file: what it computes with and rebuilds
+SPARE = 2**24  # numbers that a model may have beyond the bytes of its weights file, for buffers that are not saved
 
 
 class ModelError(ValueError):
-    """A path that holds no model of ours, or one that cannot be read safely."""
+    """A path without a model of this toolkit, or with one that cannot be read safely."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class SavedModel:
 
     Attributes:
         model: in eval mode, on the CPU.
-        data: what it knows of its data, such as `ignore_index`; empty for a training checkpoint.
+        data: facts about the training data, such as `ignore_index`; empty for a training checkpoint.
         scores: name -> value on the test or validation split; empty for a training checkpoint.
     """
 
@@ -42,13 +42,13 @@ class SavedModel:
 
 
 def save_model(folder: Path, model: Segmenter, data: Mapping[str, Any], scores: Mapping[str, float]) -> None:
-    """Write a model folder; what was there stays until all of the new one is on the disk.
+    """Write a model folder; the old files stay until all new ones are on the disk.
 
     Args:
-        folder: made if need be.
-        model: whose weights and config are kept.
-        data: plain facts about the data, such as `ignore_index`.
-        scores: name -> value, for the card.
+        folder: created if missing.
+        model: the model to save, with its config.
+        data: plain facts about the training data, such as `ignore_index`.
+        scores: name -> value, for the model card.
     """
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -68,14 +68,14 @@ def save_model(folder: Path, model: Segmenter, data: Mapping[str, Any], scores: 
 
 
 def load_model(path: Path) -> SavedModel:
-    """A model from a run folder, its `model/` or `adapters/` folder, or a checkpoint file.
+    """Load a model from a run folder, its `model/` or `adapters/` folder, or a checkpoint file.
 
-    Nothing of the file is executed: weights are read as plain tensors and names are looked up in our own tables. Only
-    files below the path are read, and the model does not grow far beyond its weights file. The pretrained weights
-    below adapters come from where the adapters' config says.
+    No code in the files runs: weights are read as plain tensors, and names are looked up in tables of this toolkit.
+    Only files below the path are read, and the model is not much larger than its weights file. Adapters get their
+    pretrained weights from the source in their config.
 
     Raises:
-        ModelError: no model there, or one that is damaged, made for something else, or not safe to read.
+        ModelError: there is no model, or it is damaged, of another toolkit, or not safe to read.
     """
     try:
         return _load(path)
@@ -92,7 +92,7 @@ def _load(path: Path) -> SavedModel:
     if (folder / "config.json").is_file():
         return _load_folder(folder, path)
     if path.is_dir() and (path / "checkpoints" / "best.ckpt").is_file():
-        return _load_checkpoint(inside(path / "checkpoints" / "best.ckpt", path))  # a run that was cut off
+        return _load_checkpoint(inside(path / "checkpoints" / "best.ckpt", path))  # an unfinished run
     if path.is_file():
         return _load_checkpoint(path)
     raise ModelError(
@@ -104,7 +104,7 @@ def _load(path: Path) -> SavedModel:
 def _load_adapters(folder: Path) -> Segmenter:
     try:
         return load_adapters(folder)
-    except Exception as error:  # settings that make no sense fail in many ways
+    except Exception as error:  # invalid settings can raise anything
         raise ModelError(f"the adapters in '{folder}' cannot be used: {error}") from error
 
 
@@ -114,7 +114,7 @@ def _load_folder(folder: Path, root: Path) -> SavedModel:
     state = read_tensors(weights)
     if not isinstance(config, dict) or not {"format", "model", "data"} <= set(config):
         raise ModelError(
-            f"'{folder / 'config.json'}' lacks 'format', 'model' or 'data'; it is not one of ours, or damaged."
+            f"'{folder / 'config.json'}' lacks 'format', 'model' or 'data'; it is damaged, or of another program."
         )
     if config["format"] != FORMAT:
         raise ModelError(f"'{folder}' has format {config['format']}; this version reads format {FORMAT}.")
@@ -131,7 +131,7 @@ def _load_checkpoint(path: Path) -> SavedModel:
         content = read_whole(path)
     except FileError as error:
         other = next_intact_checkpoint(path)
-        raise ModelError(f"{error} The next one that is whole: '{other}'." if other else str(error)) from error
+        raise ModelError(f"{error} The next intact one: '{other}'." if other else str(error)) from error
     if not isinstance(content, dict) or not {"model_config", "state_dict"} <= set(content):
         raise ModelError(f"'{path}' was not written by this toolkit: it lacks 'model_config' or 'state_dict'.")
     config, state, prefix = content["model_config"], content["state_dict"], "model."
@@ -143,17 +143,17 @@ def _load_checkpoint(path: Path) -> SavedModel:
 
 
 def _build(config: Mapping[str, Any], state: Mapping[str, Any], path: Path) -> Segmenter:
-    """The model of a config, with the weights that were read from a file."""
+    """Build the model of a config, with weights that were read from a file."""
     try:
         model = empty_model(config, path)
         model.load_state_dict(state)
-    except Exception as error:  # settings that make no sense fail in many ways
+    except Exception as error:  # invalid settings can raise anything
         raise ModelError(f"the weights in '{path}' do not fit the model described there: {error}") from error
     return model.eval()
 
 
 def empty_model(config: Mapping[str, Any], path: Path) -> Segmenter:
-    """The model of a config, to be filled with weights from a file, which cannot make it much larger than itself."""
+    """Build the model of a config without weights; limit its size by that of its weights file."""
     with SizeLimit(path.stat().st_size + SPARE):
         model = Segmenter.from_config(config)
         model.backbone.dummy_input()  # counts too: an untrusted config may name a huge input size

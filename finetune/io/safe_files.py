@@ -1,14 +1,12 @@
-"""Files that may come from a stranger: read as plain data, or refused before anything is made of them."""
+"""Reading of files that may come from an untrusted source: as plain data within limits, or not at all."""
 
 import csv
 import json
 import mmap
 import os
 import re
-import tarfile
+import zipfile
 from collections.abc import Iterator
-from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,24 +15,23 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from finetune.io.pickles import check_pickle
-from finetune.io.zip_archives import check_archive, is_archive, wrong_entry
+from finetune.io.zip_archives import check_archive, is_archive
 
 # ours have a few kilobytes, a few hundred values and four levels
 LONGEST_TEXT = 2**18  # bytes of a JSON or YAML file
 LONGEST_STRING = 2**12  # characters
-LONGEST_TABLE = 2**27  # bytes of a CSV file: some two million images
-LONGEST_LINE = 2**13  # characters of one
+LONGEST_TABLE = 2**27  # bytes of a CSV file: about two million images
+LONGEST_LINE = 2**13  # characters of a CSV file
 MOST_VALUES = 20_000
 DEEPEST = 12
-LONGEST_HEADER = 2**23  # bytes of a safetensors file that describe its tensors: enough for some 50,000
 PLAIN = (str, int, float, type(None), list, tuple, dict)
 
 
 class FileError(ValueError):
-    """A file that cannot be read as plain data, or is not to be.
+    """A file that cannot be read as plain data, or may not be.
 
     Attributes:
-        reason: without the name of the file.
+        reason: the message without the file name.
     """
 
     def __init__(self, path: Path | str, reason: str) -> None:
@@ -43,12 +40,12 @@ class FileError(ValueError):
 
 
 def inside(path: Path, folder: Path) -> Path:
-    """The path, if it is still below the folder once every link and `..` has been followed.
+    """Return the path if it is below the folder after all links and `..` are resolved.
 
-    The folder itself may be a link: whoever named it meant where it leads.
+    The folder itself may be a link.
 
     Raises:
-        FileError: it leads out of the folder.
+        FileError: the path leads out of the folder.
     """
     if not path.resolve().is_relative_to(folder.resolve()):
         raise FileError(
@@ -60,11 +57,11 @@ def inside(path: Path, folder: Path) -> Path:
 
 
 def check_links(folder: Path, harmless: str = "") -> None:
-    """Raise a FileError if a link below a folder leads out of it.
+    """Raise FileError if a link below a folder leads out of it.
 
     Args:
-        folder: to be looked through.
-        harmless: a pattern of paths, such as `logs/*.log`, whose links may lead anywhere.
+        folder: checked with all its subfolders.
+        harmless: pattern of paths, such as `logs/*.log`, whose links may lead anywhere.
     """
     for home, folders, files in os.walk(folder):
         for name in (*folders, *files):
@@ -72,15 +69,13 @@ def check_links(folder: Path, harmless: str = "") -> None:
                 inside(path, folder)
 
 
-def read_text(path: Path) -> str:
-    """A short text.
+def read_text(path: Path, limit: int = LONGEST_TEXT) -> str:
+    """Read a UTF-8 text file.
 
     Raises:
-        FileError: no regular file, not UTF-8, or longer than any of ours.
+        FileError: the file is missing, not UTF-8, or has more bytes than the limit.
     """
-    _check_regular(path)
-    if (size := path.stat().st_size) > LONGEST_TEXT:
-        raise FileError(path, f"it has {size:,} bytes; a text of {LONGEST_TEXT:,} is the longest that is read.")
+    _check_size(path, limit)
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -88,14 +83,14 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path, longest: int = LONGEST_STRING) -> Any:
-    """What is in a JSON file, if it is small.
+    """Read a small JSON file.
 
     Args:
-        path: of the file.
-        longest: characters of a string in it.
+        path: the file.
+        longest: largest number of characters in a string.
 
     Raises:
-        FileError: damaged, long, deep, or of many values.
+        FileError: the file is damaged, or too long, deep or large.
     """
     text = read_text(path)
     try:
@@ -107,17 +102,15 @@ def read_json(path: Path, longest: int = LONGEST_STRING) -> Any:
 
 
 def read_rows(path: Path, header: list[str]) -> Iterator[list[str]]:
-    """Rows of a CSV file behind its header, one at a time: whoever knows what they hold refuses the first wrong one.
+    """Yield the rows of a CSV file after its header, one at a time, so that the caller can stop at a wrong one.
 
     Raises:
-        FileError: no regular file, not UTF-8, another header, or larger than any of ours.
+        FileError: the file is missing, not UTF-8, too large, or has another header.
     """
-    _check_regular(path)
-    if (size := path.stat().st_size) > LONGEST_TABLE:
-        raise FileError(path, f"it has {size:,} bytes; a table of {LONGEST_TABLE:,} is the longest that is read.")
+    _check_size(path, LONGEST_TABLE)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.reader(iter(partial(_line, file, path), ""))
+            rows = csv.reader(iter(lambda: _read_line(file, path), ""))
             if (first := next(rows, None)) != header:
                 raise FileError(path, f"it starts with {first or 'nothing'}; expected the header {','.join(header)}.")
             yield from rows
@@ -125,7 +118,7 @@ def read_rows(path: Path, header: list[str]) -> Iterator[list[str]]:
         raise FileError(path, str(error)) from error
 
 
-def _line(file: TextIO, path: Path) -> str:
+def _read_line(file: TextIO, path: Path) -> str:
     line = file.readline(LONGEST_LINE + 1)
     if len(line) > LONGEST_LINE:
         raise FileError(path, f"it has a line of more than {LONGEST_LINE:,} characters.")
@@ -133,64 +126,58 @@ def _line(file: TextIO, path: Path) -> str:
 
 
 def check_plain(content: Any, path: Path, key: str = "it", longest: int = LONGEST_STRING) -> None:
-    """Raise a FileError unless the content is a small tree of lists, dicts, strings and numbers.
+    """Raise FileError unless the content is a small tree of lists, dicts, strings and numbers.
 
-    Lists that hold the same list many times over, as pickle and YAML can write them, count with all they stand for.
+    A list that is in several places, as pickle and YAML allow, counts each time.
 
     Args:
-        content: of a file.
-        path: of the file.
-        key: where in the file.
-        longest: characters of a string.
+        content: content of a file.
+        path: the file, for messages.
+        key: name of the content in the file, for messages.
+        longest: largest number of characters in a string.
     """
-    level, values, depth = [content], 1, 0
-    while level:
-        for value in level:
-            if not isinstance(value, PLAIN):
-                raise FileError(path, f"{key} holds a {type(value).__name__} where plain data is expected.")
-            if isinstance(value, str) and len(value) > longest:
-                raise FileError(path, f"{key} holds a string of {len(value):,} characters.")
-        groups = [value for value in level if isinstance(value, list | tuple | dict)]
-        values += sum(len(group) * (1 + isinstance(group, dict)) for group in groups)
-        depth += 1
-        if values > MOST_VALUES or depth > DEEPEST:
+    count, remaining = 1, [(content, 1)]
+    while remaining:
+        value, depth = remaining.pop()
+        if not isinstance(value, PLAIN):
+            raise FileError(path, f"{key} holds a {type(value).__name__} where plain data is expected.")
+        if isinstance(value, str) and len(value) > longest:
+            raise FileError(path, f"{key} holds a string of {len(value):,} characters.")
+        inner = value if isinstance(value, list | tuple | dict) else ()
+        count += len(inner) * (1 + isinstance(value, dict))
+        if count > MOST_VALUES or depth > DEEPEST:
             raise FileError(path, f"{key} holds more than {MOST_VALUES:,} values, or more than {DEEPEST} levels.")
-        inner = [[*group, *group.values()] if isinstance(group, dict) else group for group in groups]
-        level = [value for group in inner for value in group]
+        inner = (*value, *value.values()) if isinstance(value, dict) else inner
+        remaining += [(item, depth + 1) for item in inner]
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file, by name, on the CPU.
+    """Read the tensors of a safetensors file, by name, on the CPU.
 
     Raises:
-        FileError: no such file, or a damaged one.
+        FileError: the file is missing or damaged.
     """
-    _check_regular(path)
-    with path.open("rb") as file:
-        header, size = int.from_bytes(file.read(8), "little"), path.stat().st_size
-    if header > min(LONGEST_HEADER, size - 8):
-        raise FileError(path, f"it is damaged: it announces a header of {header:,} bytes in a file of {size:,}.")
+    _check_size(path)
     try:
         tensors: dict[str, Tensor] = load_file(path)
-    except Exception as error:  # safetensors has an exception type of its own for damaged files
+    except Exception as error:  # safetensors raises its own error type for damaged files
         raise FileError(path, f"it is damaged: {error}") from error
     return tensors
 
 
 def read_pickle(path: Path, old: bool = False) -> Any:
-    """What `torch.save` wrote, if it is plain data; tensors are read from the file when they are used.
+    """Read plain data that `torch.save` wrote; its tensors are memory-mapped.
 
-    Nothing of the file is called: torch's own unpickler knows tensors, lists, dicts, strings and numbers only.
+    No code of the file runs: `weights_only=True` builds tensors, lists, dicts, strings and numbers only.
 
     Args:
-        path: of a file that stays as it is while its tensors are in use; another one may take its name.
-        old: whether the format of torch before 1.6 will do, too; its tensors are read at once.
+        path: a file that does not change while its tensors are in use; it may be replaced by another.
+        old: whether to read the format of torch before 1.6 as well; its tensors are read at once.
 
     Raises:
-        FileError: another kind of file, one that would have to run code to be read, or one that would become much
-            larger in memory than it is on the disk.
+        FileError: the file has another format, would have to run code, or would take far more memory than its size.
     """
-    _check_regular(path)
+    _check_size(path)
     try:
         if archive := is_archive(path):
             check_archive(path)
@@ -201,43 +188,47 @@ def read_pickle(path: Path, old: bool = False) -> Any:
         return torch.load(path, "cpu", weights_only=True, mmap=archive)
     except FileError:
         raise
-    except Exception as error:  # unpickling raises whatever the file makes it raise
+    except Exception as error:  # a damaged file can raise anything
         raise FileError(path, f"it is no plain data: {_cause(error)}") from error
 
 
 def read_whole(path: Path) -> Any:
-    """What `read_pickle` gives, of a file whose checksums are right: torch writes them, and does not look at them.
+    """Read plain data as `read_pickle` does, and verify the checksums, which torch writes and never reads.
 
     Raises:
-        FileError: as there, or a byte of the file is not what was written.
+        FileError: as in `read_pickle`, or a checksum is wrong.
     """
     content = read_pickle(path)
     try:
-        wrong = wrong_entry(path)
-    except Exception as error:  # zipfile has no type of error for all that can be wrong
+        with zipfile.ZipFile(path) as archive:
+            corrupt = archive.testzip()  # reads a megabyte at a time
+    except Exception as error:  # zipfile has no common error type
         raise FileError(path, _cause(error)) from error
-    if wrong:
-        raise FileError(path, f"the checksum of its entry '{wrong}' is wrong.")
+    if corrupt:
+        raise FileError(path, f"the checksum of its entry '{corrupt}' is wrong.")
     return content
 
 
 def _cause(error: Exception) -> str:
-    """What torch says, without its advice to read the file unsafely."""
+    """Return torch's message without its advice to read the file unsafely."""
+    if isinstance(error, IndexError | KeyError):
+        return "it is damaged."
     text = str(error) or type(error).__name__
     if name := re.search(r"GLOBAL (\S+)", text):
-        return f"to read it, '{name[1]}' would have to be called or made, which only the file asks for."
-    return (text.rpartition("WeightsUnpickler error: ")[2] or text).splitlines()[0][:300]
+        return f"reading it would call '{name[1]}', which plain data never does."
+    text = text.rpartition("WeightsUnpickler error: ")[2] or text
+    return text.partition(" In PyTorch 2.6")[0].splitlines()[0][:300]
 
 
-def _check_regular(path: Path) -> None:
-    if not path.is_file():  # a pipe or a device would never end
+def _check_size(path: Path, limit: int | None = None) -> None:
+    if not path.is_file():  # reading a pipe or a device might never end
         raise FileError(path, "there is no such file.")
+    if limit is not None and (size := path.stat().st_size) > limit:
+        raise FileError(path, f"it has {size:,} bytes; at most {limit:,} are read.")
 
 
 def _check_old(path: Path) -> None:
-    """Look through a file as torch wrote it before 1.6: five pickles, then the numbers."""
-    with suppress(tarfile.TarError), tarfile.open(path, "r:"):  # which torch tries first
-        raise FileError(path, "it is a tar archive, as torch wrote before 0.2. Save it again with a newer torch.")
+    """Check a file as torch wrote it before 1.6: five pickles, then the numbers."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         for _ in range(5):
             check_pickle(content)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune.checkpoints.checkpoint_io import find_corruption, next_intact_checkpoint, numbered
+from finetune.checkpoints.checkpoint_io import find_corruption
+from finetune.checkpoints.rotation import next_intact_checkpoint, numbered
 from finetune.config.errors import ConfigError
 from finetune.engine.rank_zero import broadcast_from_rank_zero, is_first_process
 from finetune.io.safe_files import FileError, check_plain, read_pickle

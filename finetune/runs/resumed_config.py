@@ -15,7 +15,7 @@ from finetune.config.folder import config_folder
 from finetune.config.nested import MISSING, is_under, leaves, remove, select, set_value
 from finetune.config.settings import AUTO
 from finetune.runs.saved_config import read_config
-from finetune.runs.untrusted_config import check_stranger
+from finetune.runs.untrusted_config import check_untrusted_config
 
 # what a resumed training may change; with any other change it would be another training
 CHANGEABLE = (
@@ -56,7 +56,7 @@ def resumed_config(composed: DictConfig, overrides: Sequence[str], folder: Path)
     for key, value in changes.items():
         set_value(old, key, value)
     merged = {**old, "output": str(folder), "resume": None}
-    check_stranger(merged, {*keys, *given})
+    check_untrusted_config(merged, {*keys, *given})
     return merged, set(changes)
 
 

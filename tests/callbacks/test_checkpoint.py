@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from finetune.callbacks import ApplyTuningPlan, Checkpoint, EarlyStopping, IoU
-from finetune.checkpoints import checkpoint_io as storage
-from finetune.checkpoints.checkpoint_io import CheckpointFiles, link
+from finetune.checkpoints import rotation
+from finetune.checkpoints.checkpoint_io import CheckpointFiles
+from finetune.checkpoints.rotation import link
 from finetune.checkpoints.saved_model import load_model
 from finetune.tasks import SemanticTask
 from tests.tasks.tiny_run import tiny_data, tiny_task, tiny_trainer
@@ -136,7 +137,7 @@ def test_the_best_are_in_order_again_whichever_names_were_given_when_it_was_kill
 
     epoch, options = [0], {"keep_last": 3, "keep_best": 3}
     with monkeypatch.context() as patched:
-        patched.setattr(storage, "link", dies)
+        patched.setattr(rotation, "link", dies)
         with pytest.raises(Killed):
             trained(tmp_path, Checkpoint("val/score", **options), Scores(*scores), Epoch(), epochs=5)
     saver = Checkpoint("val/score", **options)

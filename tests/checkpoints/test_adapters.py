@@ -1,4 +1,4 @@
-"""A training of low-rank adapters, from the command to the small file and back."""
+"""Low-rank adapters: trained by the command, saved to a small file, and loaded."""
 
 import json
 from pathlib import Path
@@ -17,31 +17,31 @@ from tests.samples import DRAWN
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with pretrained weights in it."""
+    """Create a folder with pretrained weights."""
     home = tmp_path_factory.mktemp("home")
     torch.manual_seed(5)
     backbone = Segmenter("test_resnet.r160_in1k", weights="none").backbone.model
     for name, parameter in backbone.named_parameters():
         if name.endswith("bn2.weight"):
-            torch.nn.init.ones_(parameter)  # fresh residual branches are 0, and let no gradient through
+            torch.nn.init.ones_(parameter)  # they start at 0 and pass no gradient
     save_file(backbone.state_dict(), home / "pretrained.safetensors")
     return home
 
 
 @pytest.fixture(scope="module")
 def run(home: Path) -> TrainResult:
-    words = ("tuning=lora", "tuning.lora.rank=2", f"backbone.weights={home / 'pretrained.safetensors'}")
-    return finetune.train(*DRAWN, *words, "optimizer.lr=1e-2", f"output={home / 'run'}")
+    overrides = ("tuning=lora", "tuning.lora.rank=2", f"backbone.weights={home / 'pretrained.safetensors'}")
+    return finetune.train(*DRAWN, *overrides, "optimizer.lr=1e-2", f"output={home / 'run'}")
 
 
-def test_the_run_leaves_a_plain_model(run: TrainResult, home: Path) -> None:
+def test_a_run_saves_a_merged_model(run: TrainResult, home: Path) -> None:
     state = load_file(run.folder / "model" / "model.safetensors")
     names = {f"backbone.model.{name}" for name in load_file(home / "pretrained.safetensors")}
     assert {name for name in state if name.startswith("backbone.")} == names
     assert not load_model(run.folder).model.has_lora
 
 
-def test_the_adapters_alone_make_the_same_model(run: TrainResult) -> None:
+def test_the_adapters_give_the_same_model(run: TrainResult) -> None:
     images = torch.rand(1, 3, 32, 32)
     merged, adapted = load_model(run.folder).model, load_model(run.folder / "adapters").model
     assert adapted.has_lora
@@ -49,7 +49,7 @@ def test_the_adapters_alone_make_the_same_model(run: TrainResult) -> None:
         assert torch.equal(merged(images), adapted(images))
 
 
-def test_the_best_checkpoint_has_the_same_model_too(run: TrainResult) -> None:
+def test_the_best_checkpoint_gives_the_same_model(run: TrainResult) -> None:
     images = torch.rand(1, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(load_model(run.best).model(images), load_model(run.folder).model(images))
@@ -61,7 +61,7 @@ def test_the_adapters_leave_out_the_pretrained_weights(run: TrainResult) -> None
     assert not any(name.endswith("parametrizations.weight.original") for name in names)
 
 
-def test_the_pretrained_weights_are_those_of_the_start(run: TrainResult, home: Path) -> None:
+def test_the_pretrained_weights_are_unchanged(run: TrainResult, home: Path) -> None:
     model = load_adapters(run.folder / "adapters")
     layer = model.backbone.model.layer1[0].conv1
     start = load_file(home / "pretrained.safetensors")["layer1.0.conv1.weight"]
@@ -69,7 +69,7 @@ def test_the_pretrained_weights_are_those_of_the_start(run: TrainResult, home: P
     assert not torch.equal(layer.weight, start)
 
 
-def test_other_pretrained_weights_are_noticed(run: TrainResult, home: Path, tmp_path: Path) -> None:
+def test_other_pretrained_weights_are_refused(run: TrainResult, home: Path, tmp_path: Path) -> None:
     state = load_file(home / "pretrained.safetensors")
     state["layer1.0.conv1.weight"][0, 0, 0, 0] += 1
     save_file(state, tmp_path / "other.safetensors")

@@ -1,4 +1,4 @@
-"""Damaged checkpoints: found before anything is made of them, with the file to take instead."""
+"""Corrupt checkpoints: found before they are used, with the file to use instead."""
 
 import logging
 from collections.abc import Callable
@@ -11,7 +11,8 @@ import torch
 import yaml
 
 import finetune
-from finetune.checkpoints.checkpoint_io import link, next_intact_checkpoint, write
+from finetune.checkpoints.checkpoint_io import write
+from finetune.checkpoints.rotation import link, next_intact_checkpoint
 from finetune.checkpoints.saved_model import ModelError, load_model
 from finetune.commands import train as run
 from finetune.config.errors import ConfigError
@@ -24,12 +25,12 @@ STATE: dict[str, Any] = {"made_by": {}, "model_config": {}, "SegmentationData": 
 
 
 @pytest.fixture(autouse=True)
-def _heard(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logging.getLogger("finetune"), "propagate", True)  # a training in this process ends that
+def _log_propagates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger("finetune"), "propagate", True)  # a training in this process turns it off
 
 
 def flip(path: Path) -> Path:
-    """Turn one bit of a tensor over, in a file of its own."""
+    """Flip one bit of a tensor; hard links to the file keep the old content."""
     content = bytearray(path.read_bytes())
     content[content.index(torch.ones(8).numpy().tobytes()) + 5] ^= 1
     path.unlink()
@@ -37,8 +38,8 @@ def flip(path: Path) -> Path:
     return path
 
 
-def run_of(folder: Path, best: int = 0) -> Path:
-    """What is left of a run that was not finished, with so many best scores."""
+def unfinished_run(folder: Path, best: int = 0) -> Path:
+    """Create the folder of an unfinished run with a number of best scores."""
     saved = {"Checkpoint": {"best": [{"score": 0.5, "epoch": 1, "step": 2}] * best}}
     for name in ("last_2.ckpt", "last.ckpt"):
         write({**STATE, "callbacks": saved}, folder / "checkpoints" / name)
@@ -46,13 +47,13 @@ def run_of(folder: Path, best: int = 0) -> Path:
     return folder
 
 
-def chosen(folder: Path) -> str:
-    found = find_resume_point({"resume": str(folder), "name": "mine", "output": "new"}, [])
-    assert found is not None
-    return found.checkpoint.name
+def resumed_from(folder: Path) -> str:
+    point = find_resume_point({"resume": str(folder), "name": "mine", "output": "new"}, [])
+    assert point is not None
+    return point.checkpoint.name
 
 
-def test_the_file_to_take_instead_is_the_next_of_its_kind_that_is_whole(tmp_path: Path) -> None:
+def test_the_next_intact_checkpoint_of_the_same_name_comes_first(tmp_path: Path) -> None:
     for name in ("best", "best_2", "best_3", "last", "last_2", "last_10", "next", "mine"):
         write(STATE, tmp_path / f"{name}.ckpt")
     order = []
@@ -63,63 +64,63 @@ def test_the_file_to_take_instead_is_the_next_of_its_kind_that_is_whole(tmp_path
     assert order == ["best_2", "best_3", "last", "last_2", "last_10"]
 
 
-def emptied(path: Path) -> None:
+def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-def of_somebody_else(path: Path) -> None:
+def of_another_program(path: Path) -> None:
     torch.save({"state_dict": {}}, path)
 
 
-def no_dict(path: Path) -> None:
+def a_list(path: Path) -> None:
     torch.save([1], path)
 
 
-def away(path: Path) -> None:
-    """A link whose end is gone."""
+def dangling(path: Path) -> None:
+    """Replace the file by a link to nothing."""
     path.unlink()
     path.symlink_to("nowhere")
 
 
-@pytest.mark.parametrize("harm", [flip, emptied, of_somebody_else, no_dict, away])
-def test_a_run_goes_on_from_the_newest_checkpoint_that_it_can(
+@pytest.mark.parametrize("harm", [flip, empty, of_another_program, a_list, dangling])
+def test_a_run_resumes_from_its_newest_usable_checkpoint(
     harm: Callable[[Path], Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder = run_of(tmp_path / "run")
+    folder = unfinished_run(tmp_path / "run")
     harm(folder / "checkpoints" / "last.ckpt")
-    assert chosen(folder) == "last_2.ckpt"
+    assert resumed_from(folder) == "last_2.ckpt"
     assert "The one before it is used." in caplog.text
     harm(folder / "checkpoints" / "last_2.ckpt")
-    with pytest.raises(ConfigError, match="cannot go on: all 2 checkpoints in it are damaged"):
-        chosen(folder)
+    with pytest.raises(ConfigError, match="cannot be resumed: all 2 checkpoints in it are corrupt"):
+        resumed_from(folder)
 
 
-@pytest.mark.parametrize("harm", [flip, emptied, Path.unlink])
-def test_best_weights_that_are_lost_are_told_of_when_the_run_goes_on(
+@pytest.mark.parametrize("harm", [flip, empty, Path.unlink])
+def test_a_resumed_run_warns_of_lost_best_weights(
     harm: Callable[[Path], Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder = run_of(tmp_path / "run", best=2)
+    folder = unfinished_run(tmp_path / "run", best=2)
     best = folder / "checkpoints" / "best.ckpt"
     write(STATE, best)
     write(STATE, best.with_name("best_2.ckpt"))
-    assert chosen(folder) == "last.ckpt"
+    assert resumed_from(folder) == "last.ckpt"
     assert caplog.text == ""
     harm(best)
-    assert chosen(folder) == "last.ckpt"
-    assert f"the best weights so far cannot be had from '{best}'" in caplog.text
-    assert f"The next that is whole: {best.with_name('best_2.ckpt')}." in caplog.text
+    assert resumed_from(folder) == "last.ckpt"
+    assert f"the best weights so far cannot be read from '{best}'" in caplog.text
+    assert f"The next intact one: {best.with_name('best_2.ckpt')}." in caplog.text
 
 
-def test_best_weights_are_not_read_twice_where_they_are_the_last_and_not_missed_where_there_are_none(
+def test_best_weights_are_read_only_if_they_exist_and_are_not_the_last(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen(run_of(tmp_path / "none"))
-    folder = run_of(tmp_path / "run", best=1) / "checkpoints"
+    resumed_from(unfinished_run(tmp_path / "none"))
+    folder = unfinished_run(tmp_path / "run", best=1) / "checkpoints"
     link(folder / "last.ckpt", folder / "best.ckpt")
-    looked: list[str] = []
-    monkeypatch.setattr("finetune.runs.resume.damage", lambda path: looked.append(path.name))
-    chosen(folder.parent)
-    assert looked == ["last.ckpt"]
+    checked: list[str] = []
+    monkeypatch.setattr("finetune.runs.resume.find_corruption", lambda path: checked.append(path.name))
+    resumed_from(folder.parent)
+    assert checked == ["last.ckpt"]
     assert caplog.text == ""
 
 
@@ -141,28 +142,26 @@ def test_a_flipped_bit_never_becomes_a_model(tmp_path: Path) -> None:
         finetune.load(tmp_path)
 
 
-def test_a_training_does_not_end_with_a_best_checkpoint_that_was_damaged_meanwhile(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def damaged(trainer: pl.Trainer, run: Path) -> tuple[Path, float]:
-        best, score = kept(trainer, run)
+def test_a_training_fails_if_its_best_checkpoint_becomes_corrupt(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def corrupted(trainer: pl.Trainer, run: Path) -> tuple[Path, float]:
+        best, score = original(trainer, run)
         content = bytearray(best.read_bytes())
         content[len(content) // 2] ^= 1
         best.write_bytes(content)
         return best, score
 
-    kept = run._best
-    monkeypatch.setattr("finetune.commands.train._best", damaged)
+    original = run._best
+    monkeypatch.setattr("finetune.commands.train._best", corrupted)
     with pytest.raises(FileError, match=r"best\.ckpt' cannot be read: the checksum of its entry"):
         finetune.train(*MODEL, "data=synthetic", "data.count=4", "data.size=32", "trainer.max_epochs=1", "output=run")
     assert not (folder / "run" / "model").exists()
 
 
 @pytest.mark.parametrize("harm", ["config", "link", "list"])
-def test_a_damaged_neighbor_is_passed_over_and_named(
+def test_a_damaged_neighboring_run_is_skipped_and_named(
     harm: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder, other = run_of(tmp_path / "run"), run_of(tmp_path / "other")
+    folder, other = unfinished_run(tmp_path / "run"), unfinished_run(tmp_path / "other")
     if harm == "config":
         (other / "config.yaml").write_text("[" * 100_000)
     elif harm == "link":
@@ -170,4 +169,4 @@ def test_a_damaged_neighbor_is_passed_over_and_named(
     else:
         (other / "config.yaml").write_text("[1, 2]")
     assert newest_unfinished_run([other, folder], "mine") == folder
-    assert f"'{other}' is passed over: " in caplog.text
+    assert f"'{other}' is skipped: " in caplog.text

@@ -1,4 +1,4 @@
-"""Files from strangers: each is refused by an error that names it, and what it was made to do does not happen."""
+"""Hostile files: each is refused with an error that names it, or is harmless: no code runs and memory stays bounded."""
 
 import json
 import os
@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import tarfile
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,7 +32,7 @@ MB = 2**20
 
 @pytest.fixture
 def canary(tmp_path: Path) -> Path:
-    """What appears when something of a file is run."""
+    """The file that a payload creates."""
     return tmp_path / "canary"
 
 
@@ -52,12 +51,12 @@ def folder(model: Segmenter, tmp_path: Path) -> Path:
 @pytest.fixture
 def checkpoint(model: Segmenter, tmp_path: Path) -> Path:
     state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    return hostile.write({"state_dict": state, "model_config": model.config()}, tmp_path / "whole.ckpt")
+    return hostile.write({"state_dict": state, "model_config": model.config()}, tmp_path / "intact.ckpt")
 
 
 @contextmanager
 def little_memory(most: int = 200 * MB) -> Iterator[None]:
-    """Raise if the process comes to hold much more than before, where the system tells."""
+    """Fail if the process takes much more memory than before, if the system can measure it."""
     before = resident() if reset_peak() else None
     yield
     if before is not None:
@@ -71,10 +70,10 @@ def edit(folder: Path, **changes: Any) -> None:
     (folder / "config.json").write_text(json.dumps(config))
 
 
-# pickles
+# payloads
 
 
-CARELESS = """
+UNSAFE = """
 import sys, torch
 for path in sys.argv[1:]:
     try:
@@ -84,15 +83,15 @@ for path in sys.argv[1:]:
 """
 
 
-def test_every_payload_would_run_in_a_careless_reader(tmp_path: Path) -> None:
+def test_every_payload_runs_in_an_unsafe_reader(tmp_path: Path) -> None:
     canaries = {(kind, form): tmp_path / f"{kind}_{form}" for kind in hostile.KINDS for form in ("zip", "legacy")}
     files = [
         hostile.write({"x": hostile.payload(kind, canary)}, tmp_path / f"{canary.name}.pth", form)
         for (kind, form), canary in canaries.items()
     ]
     assert not any(canary.exists() for canary in canaries.values())
-    done = subprocess.run([sys.executable, "-c", CARELESS, *files], capture_output=True, text=True, timeout=500)
-    assert [key for key, canary in canaries.items() if not canary.exists()] == [], done.stdout + done.stderr
+    result = subprocess.run([sys.executable, "-c", UNSAFE, *files], capture_output=True, text=True, timeout=500)
+    assert [key for key, canary in canaries.items() if not canary.exists()] == [], result.stdout + result.stderr
 
 
 @pytest.mark.parametrize("form", hostile.FORMS)
@@ -106,38 +105,33 @@ def test_a_checkpoint_with_a_payload_is_refused(kind: str, form: str, canary: Pa
 
 
 PLACES: dict[str, Callable[[Any], Any]] = {
-    "alone": lambda hidden: hidden,
-    "beside the weights": lambda hidden: {"state_dict": {}, "model_config": {}, "callbacks": hidden},
-    "in the optimizer": lambda hidden: {"optimizer_states": [{"state": {0: {"exp_avg": hidden}}}]},
-    "in the config": lambda hidden: {"state_dict": {}, "model_config": {"backbone": [{"name": (hidden,)}]}},
-    "in a list of lists": lambda hidden: [[[[hidden]]]],
-    "behind a tensor": lambda hidden: {"state_dict": {"a": torch.zeros(3), "b": hidden}},
+    "alone": lambda payload: payload,
+    "beside the weights": lambda payload: {"state_dict": {}, "model_config": {}, "callbacks": payload},
+    "in the optimizer": lambda payload: {"optimizer_states": [{"state": {0: {"exp_avg": payload}}}]},
+    "in the config": lambda payload: {"state_dict": {}, "model_config": {"backbone": [{"name": (payload,)}]}},
+    "after a tensor": lambda payload: {"state_dict": {"a": torch.zeros(3), "b": payload}},
 }
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_payload_is_refused_wherever_it_is(place: str, canary: Path, tmp_path: Path) -> None:
+def test_a_payload_is_refused_at_any_place_without_advice_to_read_it(place: str, canary: Path, tmp_path: Path) -> None:
     path = hostile.write(PLACES[place](hostile.payload("os.system", canary)), tmp_path / "last.ckpt")
-    with pytest.raises(ModelError, match=r"last\.ckpt' cannot be read.*'(posix|nt)\.system' would have to be called"):
+    with pytest.raises(ModelError, match=r"last\.ckpt' cannot be read.*would call '(posix|nt)\.system'") as error:
         load_model(path)
+    assert "weights_only" not in str(error.value)
     assert not canary.exists()
 
 
-def test_the_refusal_does_not_advise_to_read_the_file_all_the_same(canary: Path, tmp_path: Path) -> None:
-    path = hostile.write(hostile.payload("eval", canary), tmp_path / "last.ckpt")
-    with pytest.raises(ModelError) as error:
-        load_model(path)
-    assert "weights_only" not in str(error.value)
-
-
-@pytest.mark.parametrize("form", ["zip", "legacy"])
-def test_no_setting_of_the_shell_makes_reading_unsafe(
-    form: str, canary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("form", hostile.FORMS)
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
+def test_weights_with_a_payload_are_refused_whatever_the_environment(
+    name: str, form: str, canary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
-    path = hostile.write({"a": hostile.payload("os.system", canary)}, tmp_path / "weights.pth", form)
-    with pytest.raises(WeightsError, match=r"weights\.pth"):
-        read_file(path)
+    content = {"state_dict": {"conv1.weight": hostile.payload("os.system", canary)}}
+    path = hostile.write(content, tmp_path / name, form)
+    with pytest.raises(WeightsError, match=f"{name}' as plain tensors"):
+        pretrained_arguments(TINY, str(path))
     assert not canary.exists()
 
 
@@ -146,16 +140,6 @@ def test_a_run_folder_with_a_payload_is_refused(canary: Path, tmp_path: Path) ->
     hostile.write(hostile.payload("torch.hub", canary), tmp_path / "run" / "checkpoints" / "best.ckpt")
     with pytest.raises(ModelError, match=r"best\.ckpt"):
         finetune.load(tmp_path / "run")
-    assert not canary.exists()
-
-
-@pytest.mark.parametrize("form", hostile.FORMS)
-@pytest.mark.parametrize("name", ["weights.pth", "weights.bin", "weights.safetensors", "weights"])
-def test_a_weights_file_with_a_payload_is_refused(name: str, form: str, canary: Path, tmp_path: Path) -> None:
-    content = {"state_dict": {"conv1.weight": hostile.payload("os.system", canary)}}
-    path = hostile.write(content, tmp_path / name, form)
-    with pytest.raises(WeightsError, match=f"{name}' as plain tensors"):
-        pretrained_arguments(TINY, str(path))
     assert not canary.exists()
 
 
@@ -179,93 +163,79 @@ def test_an_array_of_objects_under_another_name_is_refused(name: str, canary: Pa
 # bombs
 
 
-def test_a_compressed_archive_is_refused_although_torch_would_unpack_it(tmp_path: Path) -> None:
-    whole = hostile.write({"x": torch.zeros(4_000_000)}, tmp_path / "whole.pth")
-    path = hostile.compressed(whole, tmp_path / "bomb.pth")
-    assert path.stat().st_size * 100 < torch.load(path, weights_only=True)["x"].nbytes
-    with pytest.raises(
-        WeightsError, match=r"bomb\.pth' as plain tensors: it is .*: its entry '.*' is compressed, from 16,000,0"
-    ):
+def test_a_compressed_archive_is_refused(tmp_path: Path) -> None:
+    stored = hostile.write({"x": torch.zeros(4_000_000)}, tmp_path / "stored.pth")
+    path = hostile.compressed(stored, tmp_path / "bomb.pth")
+    assert path.stat().st_size * 100 < torch.load(path, weights_only=True)["x"].nbytes  # torch decompresses it
+    with pytest.raises(WeightsError, match=r"bomb\.pth' as plain tensors: .*: its entry '.*' is compressed"):
         read_file(path)
-    with pytest.raises(ModelError, match=r"bomb\.pth' cannot be read: it is no plain data: its entry"):
-        load_model(path)
+
+
+def test_a_compressed_pickle_is_refused_without_decompressing_it(tmp_path: Path) -> None:
+    path = hostile.zeros(tmp_path / "last.ckpt", 100 * MB)
+    assert path.stat().st_size < MB
+    with little_memory(50 * MB):
+        assert "is compressed, from 104,857,600 bytes" in str(find_corruption(path))
 
 
 def test_an_archive_whose_entries_overlap_is_refused(tmp_path: Path) -> None:
-    whole = hostile.write({"x": torch.zeros(1000)}, tmp_path / "whole.pth")
-    path = hostile.overlapping(whole, tmp_path / "bomb.pth", times=10)
+    original = hostile.write({"x": torch.zeros(1000)}, tmp_path / "original.pth")
+    path = hostile.overlapping(original, tmp_path / "bomb.pth", times=10)
     assert path.stat().st_size < 10_000
-    with pytest.raises(
-        WeightsError, match=r"bomb\.pth' as plain tensors: it is .*: its entries have 4\d,\d{3} bytes, in a"
-    ):
+    with pytest.raises(WeightsError, match=r"bomb\.pth' as plain tensors: it is .*: its entries have 4\d,\d{3} bytes"):
         read_file(path)
 
 
-@pytest.mark.parametrize("form", ["zip", "legacy"])
-def test_a_pickle_that_only_asks_for_memory_is_refused(form: str, tmp_path: Path) -> None:
-    def made(size: int) -> Path:
-        whole = hostile.write({"x": torch.zeros(1)}, tmp_path / "whole.pth")
-        if form == "zip":
-            return hostile.with_pickle(whole, tmp_path / "bomb.pth", hostile.allocation(size))
-        legacy = hostile.write({}, tmp_path / "old.pth", "legacy").read_bytes()
-        (tmp_path / "bomb.pth").write_bytes(legacy[: legacy.rindex(b"\x80\x02}")] + hostile.allocation(size))
-        return tmp_path / "bomb.pth"
-
-    if form == "zip":
-        assert len(torch.load(made(5_000_000), weights_only=True)) == 5_000_000  # torch finds nothing wrong with it
-    with little_memory(), pytest.raises(WeightsError, match=r"bomb\.pth' as plain tensors: .*'builtins\.bytearray'"):
-        read_file(made(2_000_000_000))
-
-
-@pytest.mark.parametrize("form", ["zip", "legacy"])
-@pytest.mark.parametrize("excess", hostile.EXCESSES)
-def test_a_pickle_of_more_than_is_written_in_it_is_refused(excess: str, form: str, tmp_path: Path) -> None:
-    whole = hostile.write({"x": torch.zeros(1)}, tmp_path / "whole.pth")
-    path, content = tmp_path / "bomb.pth", hostile.EXCESSES[excess]
-    if form == "zip":
-        hostile.with_pickle(whole, path, content)
-    else:
-        legacy = hostile.write({}, tmp_path / "old.pth", "legacy").read_bytes()
-        path.write_bytes(legacy[: legacy.rindex(b"\x80\x02}")] + content + b"\x80\x02].")
-    assert path.stat().st_size < 500_000
-    with little_memory(), pytest.raises(WeightsError, match=r"bomb\.pth' as plain tensors: it is no plain data"):
-        read_file(path)
-
-
-@pytest.mark.parametrize("method", hostile.METHODS)
-def test_damage_is_looked_for_without_anything_being_unpacked(method: str, tmp_path: Path) -> None:
-    path = hostile.zeros(tmp_path / "last.ckpt", method, 400 * MB)
-    assert path.stat().st_size < MB
-    start = time.monotonic()
-    with little_memory():
-        assert "is compressed, from 419,430,400 bytes" in str(find_corruption(path))
-    assert time.monotonic() - start < 1
-
-
-def test_an_archive_that_python_and_torch_read_otherwise_is_refused(tmp_path: Path) -> None:
-    whole = hostile.write({"x": torch.zeros(4_000_000)}, tmp_path / "whole.pth")
-    path = hostile.two_directories(whole, tmp_path / "bomb.pth")
+def test_an_archive_in_which_python_and_torch_find_different_files_is_refused(tmp_path: Path) -> None:
+    original = hostile.write({"x": torch.zeros(4_000_000)}, tmp_path / "original.pth")
+    path = hostile.two_directories(original, tmp_path / "bomb.pth")
     with zipfile.ZipFile(path) as archive:
         assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_STORED}
         assert archive.testzip() is None
     assert len(torch.load(path, weights_only=True)["x"]) == 4_000_000
-    assert torch._C.PyTorchFileReader(str(path)).get_record_offset("data/0") < 1000  # of the compressed ones
+    assert torch._C.PyTorchFileReader(str(path)).get_record_offset("data/0") < 1000  # of the compressed entries
     with pytest.raises(WeightsError, match=r"bomb\.pth' as plain tensors: .*directory"):
         read_file(path)
 
 
-def test_an_archive_of_the_oldest_torch_is_refused_even_if_its_first_name_is_a_newer_file(tmp_path: Path) -> None:
-    """`torch.load` would unpack it into a folder of its own."""
+@pytest.fixture(params=["zip", "legacy"])
+def template(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A file of each format, whose pickle is replaced by a hostile one."""
+    return hostile.write({"x": torch.zeros(1)} if request.param == "zip" else {}, tmp_path / "original", request.param)
+
+
+@pytest.mark.parametrize("excess", hostile.EXCESSES)
+def test_a_pickle_that_would_take_much_memory_or_time_is_refused(excess: str, template: Path, tmp_path: Path) -> None:
+    path = hostile.with_pickle(template, tmp_path / "bomb.pth", hostile.EXCESSES[excess])
+    assert path.stat().st_size < 500_000
+    with little_memory(), pytest.raises(WeightsError, match=r"bomb\.pth' as plain tensors: it is no plain data: readi"):
+        read_file(path)
+
+
+def test_a_pickle_that_allocates_memory_is_refused(template: Path, tmp_path: Path) -> None:
+    path = hostile.with_pickle(template, tmp_path / "bomb.pth", hostile.allocation(2_000_000_000))
+    with little_memory(), pytest.raises(WeightsError, match=r"bomb\.pth' as plain tensors: .*'builtins\.bytearray'"):
+        read_file(path)
+
+
+def test_a_tensor_beyond_its_storage_is_refused_or_takes_no_memory(template: Path, tmp_path: Path) -> None:
+    content = b"\x80\x02" + hostile.beyond_storage(500_000_000) + b"."
+    path = hostile.with_pickle(template, tmp_path / "bomb.pth", content)
+    with little_memory(), pytest.raises(WeightsError, match=r"bomb\.pth'"):
+        read_file(path)
+
+
+def test_a_tar_archive_of_the_oldest_torch_is_refused(tmp_path: Path) -> None:
+    """The name of its first file is a file of a newer format."""
     newer = hostile.write({}, tmp_path / "pickle", "legacy").read_bytes()[:21] + b"\x80\x02}.\x80\x02}.\x80\x02]."
-    name = newer.decode("utf-8", "surrogateescape")
     with tarfile.open(tmp_path / "old.pth", "w", format=tarfile.USTAR_FORMAT) as archive:
-        archive.addfile(tarfile.TarInfo(name))
+        archive.addfile(tarfile.TarInfo(newer.decode("utf-8", "surrogateescape")))
     assert (tmp_path / "old.pth").read_bytes().startswith(newer)
-    with pytest.raises(WeightsError, match=r"old\.pth' as plain tensors: it is a tar archive"):
+    with pytest.raises(WeightsError, match=r"old\.pth' as plain tensors: .*legacy \.tar format\.$"):
         read_file(tmp_path / "old.pth")
 
 
-def test_shared_lists_are_refused_before_anybody_follows_them(tmp_path: Path) -> None:
+def test_a_config_of_shared_lists_is_refused(tmp_path: Path) -> None:
     config = {"backbone": TINY, "head": "fpn", "classes": hostile.shared_lists(60)}
     path = hostile.write({"state_dict": {}, "model_config": config}, tmp_path / "last.ckpt")
     assert path.stat().st_size < 5_000
@@ -273,7 +243,7 @@ def test_shared_lists_are_refused_before_anybody_follows_them(tmp_path: Path) ->
         load_model(path)
 
 
-def test_few_levels_with_wide_shared_lists_are_refused() -> None:
+def test_few_levels_of_wide_shared_lists_are_refused() -> None:
     wide = ["x"] * 10_000
     with little_memory(), pytest.raises(FileError, match="more than 20,000 values"):
         check_plain([[wide] * 10_000] * 10_000, Path("some.json"))
@@ -292,7 +262,7 @@ def test_few_levels_with_wide_shared_lists_are_refused() -> None:
         ("\x00\xff", "is no JSON"),
     ],
 )
-def test_a_config_that_is_no_config_is_refused(text: str, reason: str, folder: Path) -> None:
+def test_an_invalid_config_file_is_refused(text: str, reason: str, folder: Path) -> None:
     (folder / "config.json").write_text(text)
     with little_memory(), pytest.raises(ModelError, match=rf"config\.json' cannot be read: .*({reason})"):
         load_model(folder)
@@ -315,21 +285,21 @@ def test_a_config_that_is_no_config_is_refused(text: str, reason: str, folder: P
     ],
     ids=str,
 )
-def test_a_config_of_a_model_that_its_weights_are_too_few_for_is_refused(changes: dict[str, Any], folder: Path) -> None:
+def test_a_config_of_a_model_larger_than_its_weights_file_is_refused(changes: dict[str, Any], folder: Path) -> None:
     edit(folder, **changes)
     with little_memory(), pytest.raises(ModelError, match=r"model\.safetensors' do not fit the model described there"):
         load_model(folder)
 
 
-def test_a_model_that_would_make_every_image_huge_is_refused(tmp_path: Path) -> None:
+def test_a_model_with_a_huge_input_size_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     save_model(folder, Segmenter("xcit_nano_12_p8_224", "linear", weights="none"), {}, {})
-    edit(folder, backbone_options={"img_size": 50_000})  # which changes no weight
+    edit(folder, backbone_options={"img_size": 50_000})  # changes no weight
     with little_memory(), pytest.raises(ModelError, match=r"a tensor of 7,500,000,000 numbers, which makes more than"):
         load_model(folder)
 
 
-def test_a_checkpoint_of_a_model_that_its_weights_are_too_few_for_is_refused(model: Segmenter, tmp_path: Path) -> None:
+def test_a_checkpoint_of_a_model_larger_than_its_file_is_refused(model: Segmenter, tmp_path: Path) -> None:
     config = {**model.config(), "backbone_options": {"num_classes": 1_000_000_000}}
     path = hostile.write({"state_dict": {}, "model_config": config}, tmp_path / "last.ckpt")
     with little_memory(), pytest.raises(ModelError, match=r"last\.ckpt' do not fit .* makes more than"):
@@ -358,7 +328,7 @@ def test_a_checkpoint_of_a_model_that_its_weights_are_too_few_for_is_refused(mod
     ],
     ids=str,
 )
-def test_a_config_of_senseless_settings_is_refused(changes: dict[str, Any], folder: Path) -> None:
+def test_invalid_settings_of_a_model_are_refused(changes: dict[str, Any], folder: Path) -> None:
     edit(folder, **changes)
     with pytest.raises(ModelError, match=r"model\.safetensors' do not fit the model described there"):
         load_model(folder)
@@ -369,7 +339,6 @@ def test_a_config_of_senseless_settings_is_refused(changes: dict[str, Any], fold
     [
         ({"a": hostile.tensor(0, 16, 4)}, 2**62),
         ({"a": hostile.tensor(0, 16, 4)}, 2**64 - 1),
-        ({"__metadata__": {"x": "y" * 9_000_000}, "a": hostile.tensor(0, 24, 6)}, None),
         ({"a": hostile.tensor(0, 16, 4), "b": hostile.tensor(8, 24, 4)}, None),
         ({"a": hostile.tensor(16, 0, 4)}, None),
         ({"a": {"dtype": "F32", "shape": [4], "data_offsets": [-16, 0]}}, None),
@@ -381,15 +350,22 @@ def test_a_config_of_senseless_settings_is_refused(changes: dict[str, Any], fold
         (b"[" * 100_000, None),
         (b"\xff\xfe", None),
     ],
-    ids=range(13),
+    ids=range(12),
 )
-def test_safetensors_that_lie_about_themselves_are_refused(header: Any, length: int | None, tmp_path: Path) -> None:
+def test_safetensors_with_a_false_header_are_refused(header: Any, length: int | None, tmp_path: Path) -> None:
     path = hostile.safetensors(header, b"\0" * 24, tmp_path / "model.safetensors", length)
     with little_memory(), pytest.raises(FileError, match=r"model\.safetensors' cannot be read: it is damaged"):
         read_tensors(path)
 
 
-def test_honest_safetensors_of_the_same_maker_are_read(tmp_path: Path) -> None:
+def test_safetensors_with_a_long_header_take_no_more_memory_than_their_length(tmp_path: Path) -> None:
+    header = {"__metadata__": {"x": "y" * 9_000_000}, "a": hostile.tensor(0, 24, 6)}
+    path = hostile.safetensors(header, b"\0" * 24, tmp_path / "model.safetensors")
+    with little_memory(100 * MB):
+        assert read_tensors(path)["a"].shape == (6,)
+
+
+def test_valid_safetensors_of_the_same_writer_are_read(tmp_path: Path) -> None:
     header = {"a": hostile.tensor(0, 16, 4), "b": hostile.tensor(16, 24, 2, 1)}
     path = hostile.safetensors(header, b"\0" * 24, tmp_path / "model.safetensors")
     assert {name: tuple(tensor.shape) for name, tensor in read_tensors(path).items()} == {"a": (4,), "b": (2, 1)}
@@ -398,11 +374,11 @@ def test_honest_safetensors_of_the_same_maker_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("maker", [hostile.png, hostile.gif, hostile.bmp], ids=["png", "gif", "bmp"])
 @pytest.mark.parametrize("unlimited", [False, True])
 @pytest.mark.parametrize("reader", [read_image, read_mask])
-def test_a_picture_of_a_few_bytes_that_would_fill_the_memory_is_refused(
+def test_a_small_image_file_that_claims_a_huge_size_is_refused(
     maker: Callable[..., Path], unlimited: bool, reader: Callable[[Path], Any], tmp_path: Path, no_limit: Any
 ) -> None:
     if unlimited:
-        no_limit()  # as some packages do when they are imported
+        no_limit()  # some packages do this on import
     path = maker(tmp_path / "photo.png", 40_000, 40_000)
     assert path.stat().st_size < 200
     with little_memory(), pytest.raises(DataError, match=r"photo\.png.*(1600000000 pixels|40,000 x 40,000 pixels)"):
@@ -414,8 +390,8 @@ def no_limit(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return lambda: monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", None)
 
 
-def test_a_picture_that_is_a_program_is_not_run(canary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    interpreter = tmp_path / "bin" / "gs"  # Pillow hands PostScript to Ghostscript
+def test_a_postscript_image_is_not_run(canary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interpreter = tmp_path / "bin" / "gs"  # Pillow passes PostScript to Ghostscript
     interpreter.parent.mkdir()
     interpreter.write_text(f"#!/bin/sh\ntouch '{canary}'\n")
     interpreter.chmod(0o755)
@@ -444,7 +420,7 @@ def test_a_model_folder_that_is_a_link_out_of_its_run_is_refused(folder: Path, t
     folder.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ModelError, match="it leads out of the folder"):
         load_model(folder.parent)
-    assert load_model(folder).model.classes == 2  # the user's own word for it
+    assert load_model(folder).model.classes == 2  # the user named the link
 
 
 def test_a_checkpoint_that_is_a_link_out_of_its_run_is_refused(checkpoint: Path, tmp_path: Path) -> None:
@@ -463,14 +439,14 @@ def test_a_link_inside_the_folder_is_followed(folder: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
-def test_a_pipe_is_not_waited_for(folder: Path) -> None:
+def test_a_pipe_is_refused(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     os.mkfifo(folder / "model.safetensors")
     with pytest.raises(ModelError, match=r"model\.safetensors' cannot be read: there is no such file"):
         load_model(folder)
 
 
-# addresses
+# URLs
 
 
 ADDRESSES = [
@@ -489,22 +465,22 @@ ADDRESSES = [
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Sockets that refuse, and note who was asked."""
-    asked: list[Any] = []
+    """Sockets that refuse connections, and the list of attempts."""
+    attempts: list[Any] = []
 
     def refuse(*args: Any, **options: Any) -> NoReturn:
-        asked.append(args)
+        attempts.append(args)
         raise OSError("no network here")
 
     for name in ("connect", "connect_ex"):
         monkeypatch.setattr(socket.socket, name, refuse)
     monkeypatch.setattr(socket, "create_connection", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    return asked
+    return attempts
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
-def test_weights_at_an_address_are_refused_and_nobody_is_asked(address: str, offline: list[Any]) -> None:
+def test_weights_at_a_url_are_refused_without_a_connection(address: str, offline: list[Any]) -> None:
     with pytest.raises(WeightsError, match=r"is an address.*Download the weights to a file.*backbone\.weights=FILE"):
         Segmenter(TINY, weights=address)
     assert offline == []
@@ -512,7 +488,7 @@ def test_weights_at_an_address_are_refused_and_nobody_is_asked(address: str, off
 
 @pytest.mark.parametrize("address", ADDRESSES)
 @pytest.mark.parametrize("key", ["backbone", "weights"])
-def test_a_folder_that_names_an_address_is_refused_and_nobody_is_asked(
+def test_a_folder_that_names_a_url_is_refused_without_a_connection(
     address: str, key: str, model: Segmenter, tmp_path: Path, offline: list[Any]
 ) -> None:
     config = {"model": model.config(), "weights": "none", "pretrained": [], "checksum": ""}

@@ -20,7 +20,8 @@ import lightning.pytorch as pl
 import torch
 from safetensors.torch import load_file
 
-from finetune.checkpoints import checkpoint_io as storage
+from finetune.checkpoints import rotation
+from finetune.io import atomic_write
 from tests.samples import MODEL, clean_environment
 
 # augmentation, dropout, an average of the weights, two unfreezes, a checkpoint after every step; as many of the best
@@ -45,7 +46,7 @@ class Kill(pl.Callback):
     """Ends the training at the n-th time that it comes to a place.
 
     Args:
-        place: before a step, in a validation, at any time, before a checkpoint is synced, in the middle of a file that
+        place: before a step, in a validation, at any time, before a file is synced, in the middle of a file that
             is then half there, or before one of the names that are given to a new checkpoint and to those before it.
         count: of the times; tenths of a second for `time`.
     """
@@ -58,9 +59,9 @@ class Kill(pl.Callback):
         if self.place == "time":
             threading.Timer(self.left / 10, kill).start()
         elif self.place in ("write", "half"):
-            self._sync, storage.os = storage.os.fsync, _Os(self._in_write)  # type: ignore[misc, assignment]
+            self._sync, atomic_write.sync_file = atomic_write.sync_file, self._in_write
         elif self.place == "publish":
-            storage.link = self._before(storage.link)
+            rotation.link = self._before(rotation.link)
 
     def on_train_batch_start(self, *_: Any) -> None:
         self._pass("step")
@@ -73,11 +74,11 @@ class Kill(pl.Callback):
         if self.place == place and not self.left:
             kill()
 
-    def _in_write(self, handle: int) -> None:
+    def _in_write(self, path: Path) -> None:
         if self.place == "half" and self.left == 1:
-            os.ftruncate(handle, os.fstat(handle).st_size // 2)
+            os.truncate(path, path.stat().st_size // 2)
         self._pass(self.place)
-        os.fsync(handle)
+        self._sync(path)
 
     def _before(self, link: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
         def linked(source: Path, target: Path) -> None:
@@ -85,16 +86,6 @@ class Kill(pl.Callback):
             link(source, target)
 
         return linked
-
-
-class _Os:
-    """The module `os` with another `fsync`."""
-
-    def __init__(self, fsync: Callable[[int], None]) -> None:
-        self.fsync = fsync
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(os, name)
 
 
 def train(folder: Path, ranks: int, workers: int, *words: str) -> int:

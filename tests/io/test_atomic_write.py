@@ -1,4 +1,4 @@
-"""Files are whole at every moment, and on the disk before they have their names."""
+"""Atomic writes: old or new files at any time, synced before they get their names."""
 
 import os
 import stat
@@ -13,49 +13,51 @@ def contents(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in folder.iterdir()}
 
 
-def test_a_text_takes_the_place_of_another(tmp_path: Path) -> None:
+def write_old_files(folder: Path) -> None:
+    write_together(folder, {name: lambda part: part.write_text("old") for name in "ab"})
+
+
+def test_a_text_replaces_another(tmp_path: Path) -> None:
     replace_text(tmp_path / "config.yaml", "old")
-    replace_text(tmp_path / "config.yaml", "née")
-    assert (tmp_path / "config.yaml").read_bytes() == "née".encode()
+    replace_text(tmp_path / "config.yaml", "née\r\n")
+    assert (tmp_path / "config.yaml").read_bytes() == "née\r\n".encode()
     assert contents(tmp_path).keys() == {"config.yaml"}
 
 
-def test_all_are_on_the_disk_before_one_has_its_name_and_then_their_names_are(
+def test_all_files_are_synced_before_any_is_renamed_and_the_folder_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[tuple[bool, str, str]] = []
+    syncs: list[tuple[bool, str, str]] = []
 
-    def noted(handle: int) -> None:
-        seen.append((stat.S_ISDIR(os.fstat(handle).st_mode), *((tmp_path / name).read_text() for name in "ab")))
+    def record(handle: int) -> None:
+        syncs.append((stat.S_ISDIR(os.fstat(handle).st_mode), *((tmp_path / name).read_text() for name in "ab")))
 
-    write_together(tmp_path, {name: lambda part: part.write_text("old") for name in "ab"})
-    monkeypatch.setattr(os, "fsync", noted)
+    write_old_files(tmp_path)
+    monkeypatch.setattr(os, "fsync", record)
     write_together(tmp_path, {name: lambda part: part.write_text("new") for name in "ab"})
-    assert seen == [(False, "old", "old"), (False, "old", "old"), (True, "new", "new")]
+    assert syncs == [(False, "old", "old"), (False, "old", "old"), (True, "new", "new")]
 
 
+@pytest.mark.parametrize("step", ["write", "verify", "sync"])
 @pytest.mark.parametrize("error", [OSError("No space left"), KeyboardInterrupt("Ctrl-C")])
-def test_where_one_cannot_be_written_all_stay_as_they_were(tmp_path: Path, error: BaseException) -> None:
-    def break_off(part: Path) -> None:
-        part.write_text("half")
+def test_a_failure_leaves_all_files_as_they_were(
+    step: str, error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
         raise error
 
-    write_together(tmp_path, {name: lambda part: part.write_text("old") for name in "ab"})
+    def write_half(part: Path) -> None:
+        part.write_text("half")
+        if step == "write":
+            fail()
+
+    write_old_files(tmp_path)
+    if step == "sync":
+        monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(type(error), match=str(error)):
-        write_together(tmp_path, {"a": lambda part: part.write_text("new"), "b": break_off})
+        write_together(tmp_path, {"a": write_half, "b": write_half}, verify=fail if step == "verify" else None)
     assert contents(tmp_path) == {"a": "old", "b": "old"}
 
 
-def test_a_full_disk_leaves_the_old_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(handle: int) -> None:
-        raise OSError("No space left")
-
-    (tmp_path / "config.yaml").write_text("old")
-    monkeypatch.setattr(os, "fsync", fails)
-    with pytest.raises(OSError, match="No space left"):
-        replace_text(tmp_path / "config.yaml", "new")
-    assert contents(tmp_path) == {"config.yaml": "old"}
-
-
-def test_a_system_that_opens_no_folders_is_no_mistake(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_opened_is_not_synced(tmp_path: Path) -> None:
     sync_folder(tmp_path / "none")

@@ -201,7 +201,7 @@ def test_a_disk_that_is_full_ends_the_run_and_what_was_saved_before_stays_good(
 
     folder = tmp_path / "run"
     with monkeypatch.context() as full:
-        full.setattr("finetune.checkpoints.checkpoint_io.os.fsync", fills)
+        full.setattr("os.fsync", fills)
         with pytest.raises(OSError, match="No space left") as caught:
             finetune.train(*WORDS, f"output={folder}")
     notes = "\n".join(caught.value.__notes__)
