@@ -207,7 +207,7 @@ def test_layers_that_only_other_maps_depend_on_are_unused_once_a_map_alone_is_ke
     whole = backbone.unused_parameters()
     images = torch.randn(2, 3, 64, 64)
     expected = backbone.eval()(images)[kept]
-    backbone.keep([backbone.indices[kept]])
+    backbone.select_features([backbone.indices[kept]])
     (feature,) = backbone(images)
     assert torch.equal(feature, expected)
     feature.square().sum().backward()
@@ -217,7 +217,7 @@ def test_layers_that_only_other_maps_depend_on_are_unused_once_a_map_alone_is_ke
 
 def test_a_plain_transformer_follows_the_stride_that_a_head_is_made_for() -> None:
     backbone = Backbone("test_vit", weights="none", output_stride=16)
-    assert [(level.stride, level.grid) for level in backbone.levels] == [(4, 4), (8, 8), (16, 16), (32, 16)]
+    assert [(level.stride, level.target_stride) for level in backbone.levels] == [(4, 4), (8, 8), (16, 16), (32, 16)]
 
 
 @pytest.mark.parametrize("name", ["test_maxvit", "pit_ti_224", "mixer_s32_224"])
@@ -299,7 +299,7 @@ def test_a_model_that_cannot_compute_its_activations_anew_is_named() -> None:
 def test_a_model_of_maps_that_are_not_what_it_says_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "finetune.models.backbone.feature_levels",
-        lambda *asked: [*feature_levels(*asked)[1:], replace(feature_levels(*asked)[0], given=32)],
+        lambda *asked: [*feature_levels(*asked)[1:], replace(feature_levels(*asked)[0], native_stride=32)],
     )
     backbone = Backbone(TINY, weights="none")
     with pytest.raises(ValueError, match=r"promises 32 and .*; no head fits that"):

@@ -6,8 +6,8 @@ import torch
 from torch.nn import functional as F
 
 from finetune.models import Backbone, Segmenter
-from finetune.models.backbone import BESIDE
-from finetune.models.input_size import NATIVE, family
+from finetune.models.backbone import SIDE_BRANCH_FAMILIES
+from finetune.models.input_size import NATIVE_SIZE_FAMILIES, family
 
 # not here: ten whose smallest has 40M parameters or more, and byoanet, which takes seconds
 SMALLEST = {
@@ -103,7 +103,7 @@ OPTIONS = {"vgg": {"mlp_ratio": 0.02}}  # or its classifier alone has 120M param
 
 @pytest.mark.parametrize("kind", SMALLEST)
 def test_the_smallest_of_a_family_learns_with_all_parameters_but_those_that_are_called_unused(kind: str) -> None:
-    size = None if kind in NATIVE else (64, 64)
+    size = None if kind in NATIVE_SIZE_FAMILIES else (64, 64)
     model = Segmenter(SMALLEST[kind], "linear", 3, weights="none", backbone_options=OPTIONS.get(kind), image_size=size)
     logits = model(torch.randn(2, 3, 32, 32))
     assert logits.shape == (2, 3, 32, 32)
@@ -112,13 +112,13 @@ def test_the_smallest_of_a_family_learns_with_all_parameters_but_those_that_are_
     assert {name for name, p in model.named_parameters() if p.grad is None} == model.unused_parameters()
 
 
-@pytest.mark.parametrize(("kind", "place"), [*((kind, -1) for kind in SMALLEST), *((kind, 2) for kind in BESIDE)])
+@pytest.mark.parametrize(("kind", "place"), [*((kind, -1) for kind in SMALLEST), *((kind, 2) for kind in SIDE_BRANCH_FAMILIES)])
 def test_so_it_does_under_a_head_of_one_map(kind: str, place: int) -> None:
-    size = None if kind in NATIVE else (64, 64)
+    size = None if kind in NATIVE_SIZE_FAMILIES else (64, 64)
     options = OPTIONS.get(kind)
     with torch.device("meta"):  # where gradients are followed without numbers
         backbone = Backbone(SMALLEST[kind], "none", options=options, image_size=size)
-        backbone.keep([backbone.levels[place].index])
+        backbone.select_features([backbone.levels[place].index])
         (feature,) = backbone(torch.randn(2, 3, 64, 64))
         feature.square().sum().backward()
         without = {name for name, p in backbone.named_parameters() if p.grad is None}

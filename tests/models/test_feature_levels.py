@@ -2,15 +2,15 @@
 
 import pytest
 
-from finetune.models.feature_levels import Level, complete, feature_levels
+from finetune.models.feature_levels import Level, fill_missing_levels, feature_levels
 
 
 def levels(strides: list[int], output_stride: int = 32) -> list[tuple[int, int, int]]:
     """Level, index and grid of each map of a backbone with such strides."""
     info = [{"num_chs": 10 + index, "reduction": stride} for index, stride in enumerate(strides)]
     found = feature_levels(info, output_stride)
-    assert all((level.channels, level.given) == (10 + level.index, strides[level.index]) for level in found)
-    return [(level.stride, level.index, level.grid) for level in found]
+    assert all((level.channels, level.native_stride) == (10 + level.index, strides[level.index]) for level in found)
+    return [(level.stride, level.index, level.target_stride) for level in found]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_maps_of_one_stride_or_two_follow_the_stride_that_a_head_is_made_for(
 ) -> None:
     info = [{"num_chs": 8, "reduction": stride} for stride in strides]
     found = feature_levels(info, output_stride, dilated=False)
-    assert [level.grid for level in found] == grids
+    assert [level.target_stride for level in found] == grids
     assert found[-1].index == len(strides) - 1
 
 
@@ -68,8 +68,8 @@ def test_maps_of_branches_are_chosen_by_depth() -> None:
 
 
 def test_a_missing_level_is_that_of_the_nearest_map() -> None:
-    pyramid = complete([Level(8, 3, 64, 7, 8), Level(16, 5, 128, 14, 16)])
-    assert [(level.stride, level.index, level.given, level.grid) for level in pyramid] == [
+    pyramid = fill_missing_levels([Level(8, 3, 64, 7, 8), Level(16, 5, 128, 14, 16)])
+    assert [(level.stride, level.index, level.native_stride, level.target_stride) for level in pyramid] == [
         (4, 3, 7, 4),
         (8, 3, 7, 8),
         (16, 5, 14, 16),
@@ -80,9 +80,9 @@ def test_a_missing_level_is_that_of_the_nearest_map() -> None:
 @pytest.mark.parametrize(("output_stride", "grids"), [(8, [4, 8, 16, 16]), (16, [4, 8, 16, 16]), (32, [4, 8, 16, 32])])
 def test_a_missing_coarse_level_is_not_shrunk_where_the_head_wants_none(output_stride: int, grids: list[int]) -> None:
     levels = [Level(stride, i, 64, stride, stride) for i, stride in enumerate((4, 8, 16))]
-    assert [level.grid for level in complete(levels, output_stride)] == grids
+    assert [level.target_stride for level in fill_missing_levels(levels, output_stride)] == grids
 
 
 def test_nothing_is_invented_at_stride_2() -> None:
-    assert [level.stride for level in complete([Level(4, 0, 8, 4, 4)])] == [4, 8, 16, 32]
-    assert [level.stride for level in complete([Level(2, 0, 8, 2, 2)])] == [2, 4, 8, 16, 32]
+    assert [level.stride for level in fill_missing_levels([Level(4, 0, 8, 4, 4)])] == [4, 8, 16, 32]
+    assert [level.stride for level in fill_missing_levels([Level(2, 0, 8, 2, 2)])] == [2, 4, 8, 16, 32]

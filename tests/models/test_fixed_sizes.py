@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from finetune.builders.model import backbone_image_size, build_model_from
 from finetune.config.compose import load_config
 from finetune.models import Backbone, Segmenter, WeightsError
-from finetune.models.input_size import can_be_built_for_another, family, only_size, size_options
+from finetune.models.input_size import can_be_built_for_another, family, fixed_size, size_options
 
 CROP = 320  # pixels, of conf/augment
 NARROW = {"embed_dim": 64, "depth": 4, "num_heads": 2}  # of a family whose smallest has 86M parameters
@@ -69,7 +69,7 @@ def test_weights_of_timms_size_load_at_the_usual_settings_and_give_timms_feature
 
 
 def test_every_family_that_is_built_for_one_size_was_tried() -> None:
-    fixed = {family(name) for name in timm.list_models() if only_size(name, size_options(name, None, {}))}
+    fixed = {family(name) for name in timm.list_models() if fixed_size(name, size_options(name, None, {}))}
     assert len(fixed) >= 19
     assert {family(name) for name in FIXED} == fixed
 

@@ -12,8 +12,8 @@ from finetune.models.input_size import InputSize, family, input_size, size_optio
     [
         (InputSize((32, 32)), (64, 96), (64, 96)),
         (InputSize((14, 14)), (64, 96), (70, 98)),
-        (InputSize((32, 32), least=128), (32, 160), (128, 160)),
-        (InputSize((7, 7), least=7), (1, 1), (7, 7)),
+        (InputSize((32, 32), min_size=128), (32, 160), (128, 160)),
+        (InputSize((7, 7), min_size=7), (1, 1), (7, 7)),
         (InputSize(only=(224, 160)), (64, 960), (224, 160)),
     ],
 )

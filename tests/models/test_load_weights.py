@@ -9,7 +9,7 @@ import pytest
 import timm
 import torch
 
-from finetune.models import Backbone, WeightsError, loading
+from finetune.models import Backbone, WeightsError, load_weights
 
 TINY = "test_resnet.r160_in1k"
 State = dict[str, torch.Tensor]
@@ -19,7 +19,7 @@ State = dict[str, torch.Tensor]
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Messages of the log, whatever other tests have left of logging."""
     messages: list[str] = []
-    monkeypatch.setattr(loading.logger, "info", lambda text, *values: messages.append(text % values))
+    monkeypatch.setattr(load_weights.logger, "info", lambda text, *values: messages.append(text % values))
     return messages
 
 

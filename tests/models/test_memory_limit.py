@@ -7,7 +7,7 @@ from torch import nn
 
 from finetune.models import Segmenter
 from finetune.models.backbone import PROBE
-from finetune.models.memory_limit import SMALLEST, SizeLimit
+from finetune.models.memory_limit import LEAST_PER_TENSOR, SizeLimit
 
 
 def test_a_tensor_too_large_is_not_made_and_one_that_fits_is() -> None:
@@ -47,7 +47,7 @@ def test_all_ways_to_make_a_large_tensor_are_counted(make) -> None:
 
 
 def test_many_small_tensors_count_too() -> None:
-    with SizeLimit(100 * SMALLEST):
+    with SizeLimit(100 * LEAST_PER_TENSOR):
         for _ in range(100):
             torch.zeros(0)
         with pytest.raises(ValueError, match="more than"):
@@ -72,6 +72,6 @@ def test_the_numbers_of_a_model_are_counted_once_each() -> None:
         model.backbone.dummy_input()
     kept = dict([*model.named_parameters(), *model.named_buffers()])
     del kept["mean"], kept["std"]  # made of data, as counters are, and no larger than that
-    held = sum(max(t.numel(), SMALLEST) for name, t in kept.items() if not name.endswith("num_batches_tracked"))
+    held = sum(max(t.numel(), LEAST_PER_TENSOR) for name, t in kept.items() if not name.endswith("num_batches_tracked"))
     assert limit.limit - made == held
     assert made - limit.left == 3 * PROBE[0] * PROBE[1]

@@ -27,7 +27,7 @@ def test_every_level_has_its_size_and_channels(strides: list[int], resampling: s
     neck = PyramidNeck(3, levels, resampling)
     assert neck.strides == (1, 2, 4, 8, 16, 32)
     for height, width in ((64, 96), (32, 32)):
-        maps = [torch.randn(2, level.channels, -(-height // level.given), -(-width // level.given)) for level in levels]
+        maps = [torch.randn(2, level.channels, -(-height // level.native_stride), -(-width // level.native_stride)) for level in levels]
         pyramid = neck(torch.randn(2, 3, height, width), maps)
         sizes = [(2, c, height // s, width // s) for c, s in zip(neck.channels, neck.strides, strict=True)]
         assert [tuple(level.shape) for level in pyramid] == sizes
@@ -38,7 +38,7 @@ def test_every_level_has_its_size_and_channels(strides: list[int], resampling: s
 def test_maps_of_their_levels_strides_pass_untouched_and_nothing_is_learned() -> None:
     levels = feature_levels([{"num_chs": 8, "reduction": stride} for stride in (4, 8, 16, 32)])
     neck = PyramidNeck(3, levels, "learned")
-    maps = [torch.randn(1, 8, 64 // level.given, 64 // level.given) for level in levels]
+    maps = [torch.randn(1, 8, 64 // level.native_stride, 64 // level.native_stride) for level in levels]
     pyramid = neck(torch.randn(1, 3, 64, 64), maps)
     assert all(one is other for one, other in zip(pyramid[2:], maps, strict=True))
     assert not list(neck.parameters())

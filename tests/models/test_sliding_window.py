@@ -10,7 +10,7 @@ from torch import Tensor
 from finetune.builders.model import build_model
 from finetune.config.compose import load_config
 from finetune.models import Segmenter
-from finetune.models.sliding_window import in_windows, starts
+from finetune.models.sliding_window import average_windows, window_starts
 
 WINDOW = (96, 128)
 
@@ -22,7 +22,7 @@ def segmenter(name: str = "test_maxvit", **options: Any) -> Segmenter:
 
 @pytest.mark.parametrize("length", [320, 321, 500, 533, 534, 1024, 4000])
 def test_windows_cover_a_length_and_overlap_by_a_third_or_more(length: int) -> None:
-    found = starts(length, 320)
+    found = window_starts(length, 320)
     assert found[0] == 0
     assert found[-1] + 320 == length
     assert all(0 < b - a <= 214 for a, b in pairwise(found))
@@ -37,7 +37,7 @@ def test_what_does_not_depend_on_the_window_is_as_of_the_whole_image(size: tuple
         seen.append(tuple(part.shape[-2:]))
         return [2 * part, part[:, :1]]
 
-    double, first = in_windows(look, images, WINDOW)
+    double, first = average_windows(look, images, WINDOW)
     assert torch.allclose(double, 2 * images)
     assert torch.allclose(first, images[:, :1])
     assert set(seen) == {WINDOW}
@@ -48,7 +48,7 @@ def test_a_large_image_gets_the_mean_of_what_its_windows_get() -> None:
     model, whole = segmenter(image_size=(64, 64), window=WINDOW), segmenter(image_size=(64, 64))
     images = torch.randn(2, 3, 150, 128)
     first, last = whole(images[:, :, :96]), whole(images[:, :, 54:])
-    assert starts(150, 96) == [0, 54]
+    assert window_starts(150, 96) == [0, 54]
     found = model(images)
     assert torch.allclose(found[:, :, :54], first[:, :, :54], atol=1e-6)
     assert torch.allclose(found[:, :, 54:96], (first[:, :, 54:] + last[:, :, :42]) / 2, atol=1e-6)

@@ -272,7 +272,7 @@ def test_an_unreachable_hub_names_the_model_the_cache_and_the_ways_out(no_networ
 def test_a_hub_that_is_switched_off_is_not_asked(no_network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(weights_file, "_answers", lambda address: bool(asked.append(address)))
+    monkeypatch.setattr(weights_file, "_is_reachable", lambda address: bool(asked.append(address)))
     with pytest.raises(WeightsError, match="cannot get the pretrained weights"):
         Backbone(TINY, "pretrained")
     assert not asked
@@ -310,7 +310,7 @@ def test_a_download_that_breaks_off_ends_with_the_ways_out(
     def broken(*args: Any, **options: Any) -> NoReturn:
         raise error
 
-    monkeypatch.setattr(weights_file, "_answers", lambda address: True)
+    monkeypatch.setattr(weights_file, "_is_reachable", lambda address: True)
     monkeypatch.setattr(timm, "create_model", broken)
     with pytest.raises(WeightsError, match=rf"{error}.*backbone\.weights=FILE"):
         Backbone(TINY, "pretrained")

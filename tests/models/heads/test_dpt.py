@@ -79,7 +79,7 @@ def test_class_tokens_of_patches_of_any_size_are_read(name: str, readout: str, r
     with torch.no_grad():
         before = model(images)
         for tokens in model.backbone(images)[4]:
-            assert tokens.shape == (1, model.backbone.tokens, 64)
+            assert tokens.shape == (1, model.backbone.num_prefix_tokens, 64)
         model.backbone._read = lambda *asked: other_tokens(*read_tokens(*asked))
         assert torch.equal(model(images), before) != reads
 
