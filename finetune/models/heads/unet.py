@@ -36,7 +36,7 @@ def unet(
     check_flags(center=center, deep_supervision=deep_supervision)
     channels, encoder = list(decoder_channels), pyramid.channels
     inputs = [coarser + skip for coarser, skip in zip([encoder[-1], *channels], [*encoder[-2:0:-1], 0], strict=False)]
-    check_attention(attention_type, [*channels, *block_inputs[:-1]])
+    check_attention(attention_type, [*channels, *inputs[:-1]])
     check_interpolation(interpolation)
     check_norm(norm)
     decoder = SupervisedUnet(
