@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from finetune.models.heads.concat_features import select_levels, concat_features
+from finetune.models.heads.concat_features import concat_features, select_levels
 from finetune.models.heads.pyramid import PyramidSpec, levels_read, resize_to_images
 
 PLAIN = PyramidSpec((3, 8, 16, 24, 32, 40), (1, 2, 4, 8, 16, 32))
