@@ -24,7 +24,7 @@ class SizeLimit(TorchFunctionMode):
     ...     _ = torch.nn.Linear(500, 500)
     ...     _ = torch.nn.Linear(50_000, 50_000)
     Traceback (most recent call last):
-    ValueError: a tensor of 2,500,000,000 numbers exceeds the limit of 1,000,000 in all
+    ValueError: a tensor of 2,500,000,000 numbers, which makes more than the limit of 1,000,000
     """
 
     def __init__(self, numbers: int) -> None:
@@ -49,4 +49,4 @@ class SizeLimit(TorchFunctionMode):
         numbers = func(*args, **on_meta, device="meta").numel()
         self.left -= max(numbers, LEAST_PER_TENSOR)
         if self.left < 0:
-            raise ValueError(f"a tensor of {numbers:,} numbers exceeds the limit of {self.limit:,} in all")
+            raise ValueError(f"a tensor of {numbers:,} numbers, which makes more than the limit of {self.limit:,}")

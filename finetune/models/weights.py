@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 # keys of a checkpoint that hold weights, in order of preference; averaged weights first, as in timm
 STATE_DICT_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
 WRAPPER_PREFIXES = {"module", "_orig_mod", "model", "backbone"}  # of DDP, torch.compile, and a task
-URL = re.compile(r"[a-z][a-z0-9+.-]*://|hf[-_]hub:|local-dir:|\\\\", re.IGNORECASE)  # or a Windows network share
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://|hf[-_]hub:|local-dir:|\\\\", re.IGNORECASE)  # a URL, a hub, a network share
 
 
 class WeightsError(ValueError):
@@ -62,15 +62,15 @@ def pretrained_arguments(name: str, weights: str) -> dict[str, Any]:
             `.safetensors`, `.pth`, `.pt` or `.bin` file in timm's format.
 
     Raises:
-        WeightsError: if the package is not installed or holds another model, the file cannot be read, or it is a URL,
-            whose content may change.
+        WeightsError: if the package is not installed or holds another model, the file cannot be read, or it is an
+            address, whose content may change.
     """
     if weights == "none":
         return {"pretrained": False}
-    if URL.match(weights):
+    if ADDRESS.match(weights):
         raise WeightsError(
-            f"backbone.weights='{weights}' is a URL, and weights are never downloaded from URLs. Download the file "
-            f"from a source you trust and set backbone.weights=FILE."
+            f"backbone.weights='{weights}' is an address, and weights are never downloaded from one. Download the "
+            f"weights to a file, from a source you trust, and set backbone.weights=FILE."
         )
     if weights == "pretrained":
         cached = hub_file(name)

@@ -170,7 +170,7 @@ TRANSFORMERS = {
     "pit_ti_224": (8, 16, 32),
     "sequencer2d_s": (7, 14, 14, 14),
 }
-ALLOWED = 0.3  # fraction by which the size of an irregular map may differ, besides one pixel
+ALLOWED = 0.3  # fraction by which the size of an irregular map may differ, plus one pixel
 
 
 # per special case: branches, a fixed size, block attention, a minimum size, no timm order of layers, stride 64
@@ -284,9 +284,9 @@ def test_grad_checkpointing_saves_memory_and_leaves_the_gradients_unchanged(name
             loss = sum(feature.square().mean() for feature in backbone(image))
         loss.backward()
         gradients.append((sum(saved), [p.grad for p in backbone.parameters()]))
-    (memory, expected), (less, found) = gradients
-    assert less < 0.7 * memory
-    for one, other in zip(expected, found, strict=True):
+    (memory, expected), (less_memory, recomputed) = gradients
+    assert less_memory < 0.7 * memory
+    for one, other in zip(expected, recomputed, strict=True):
         assert (one is None) == (other is None)
         assert one is None or torch.allclose(one, other, atol=1e-6)
 
@@ -303,8 +303,8 @@ def test_grad_checkpointing_updates_running_statistics_once_per_batch(name: str)
             sum(feature.square().mean() for feature in backbone.train()(images)).backward()
             with torch.no_grad():
                 backbone.eval()(images)
-    found = saving.state_dict()
-    assert all(torch.equal(found[key], expected) for key, expected in plain.state_dict().items())
+    state = saving.state_dict()
+    assert all(torch.equal(state[key], expected) for key, expected in plain.state_dict().items())
     for ours, expected in zip(saving(images), plain(images), strict=True):
         assert torch.equal(ours, expected)
 
@@ -334,7 +334,7 @@ def test_a_model_without_grad_checkpointing_is_named_in_the_error() -> None:
 def test_maps_that_differ_from_their_declaration_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "finetune.models.backbone.feature_levels",
-        lambda *asked: [*feature_levels(*asked)[1:], replace(feature_levels(*asked)[0], native_stride=32)],
+        lambda *args: [*feature_levels(*args)[1:], replace(feature_levels(*args)[0], native_stride=32)],
     )
     backbone = Backbone(TINY, weights="none")
     with pytest.raises(ValueError, match=r"stride of 32 implies .* No head fits it"):

@@ -138,7 +138,7 @@ def test_the_smallest_model_of_a_family_trains_all_parameters_except_the_unused_
         [*((name, -1) for name in SMALLEST), *((name, 2) for name in SIDE_BRANCH_FAMILIES)],
     ),
 )
-def test_it_does_under_a_head_of_one_map(family_name: str, level: int) -> None:
+def test_all_parameters_except_the_unused_ones_get_a_gradient_from_one_map(family_name: str, level: int) -> None:
     options, size = OPTIONS.get(family_name), image_size(family_name)
     with torch.device("meta"):  # gradients without numbers
         backbone = Backbone(SMALLEST[family_name], "none", options=options, image_size=size)

@@ -8,9 +8,9 @@ from finetune.models.feature_levels import Level, feature_levels, fill_missing_l
 def levels(strides: list[int], output_stride: int = 32) -> list[tuple[int, int, int]]:
     """Return level, index and target stride of each map of a backbone with these strides."""
     info = [{"num_chs": 10 + index, "reduction": stride} for index, stride in enumerate(strides)]
-    found = feature_levels(info, output_stride)
-    assert all((level.channels, level.native_stride) == (10 + level.index, strides[level.index]) for level in found)
-    return [(level.stride, level.index, level.target_stride) for level in found]
+    result = feature_levels(info, output_stride)
+    assert all((level.channels, level.native_stride) == (10 + level.index, strides[level.index]) for level in result)
+    return [(level.stride, level.index, level.target_stride) for level in result]
 
 
 @pytest.mark.parametrize(
@@ -45,9 +45,9 @@ def test_maps_fill_the_nearest_level(strides: list[int], expected: list[tuple[in
 def test_dilated_maps_keep_their_level_and_their_stride(
     strides: list[int], output_stride: int, targets: list[int]
 ) -> None:
-    found = levels(strides, output_stride)
-    assert [stride for stride, _, _ in found] == [2, 4, 8, 16, 32][-len(found) :]
-    assert [target for _, _, target in found] == targets
+    result = levels(strides, output_stride)
+    assert [stride for stride, _, _ in result] == [2, 4, 8, 16, 32][-len(result) :]
+    assert [target for _, _, target in result] == targets
 
 
 @pytest.mark.parametrize("strides", [[16] * 12, [8, 16, 16, 16], [7, 14, 14, 14], [12, 12, 17, 17]])
@@ -56,9 +56,9 @@ def test_maps_of_one_or_two_strides_end_at_the_output_stride_of_the_head(
     strides: list[int], output_stride: int, targets: list[int]
 ) -> None:
     info = [{"num_chs": 8, "reduction": stride} for stride in strides]
-    found = feature_levels(info, output_stride, dilated=False)
-    assert [level.target_stride for level in found] == targets
-    assert found[-1].index == len(strides) - 1
+    result = feature_levels(info, output_stride, dilated=False)
+    assert [level.target_stride for level in result] == targets
+    assert result[-1].index == len(strides) - 1
 
 
 def test_maps_of_branches_are_chosen_by_depth() -> None:

@@ -204,9 +204,9 @@ def test_the_seed_determines_adapters_and_they_start_as_in_the_paper() -> None:
     for layer in (first, second):
         torch.manual_seed(5)
         add_lora(layer)
-    found, again = (dict(layer.named_parameters()) for layer in (first, second))
-    down, up = found["parametrizations.weight.0.down"], found["parametrizations.weight.0.up"]
-    assert torch.equal(down, again["parametrizations.weight.0.down"])
+    adapter, repeated = (dict(layer.named_parameters()) for layer in (first, second))
+    down, up = adapter["parametrizations.weight.0.down"], adapter["parametrizations.weight.0.up"]
+    assert torch.equal(down, repeated["parametrizations.weight.0.down"])
     assert not up.any()
     assert 0.9 < down.abs().max() * math.sqrt(100) <= 1  # uniform in +-1 / sqrt(fan in)
 

@@ -22,10 +22,10 @@ def segmenter(name: str = "test_maxvit", **options: Any) -> Segmenter:
 
 @pytest.mark.parametrize("length", [320, 321, 500, 533, 534, 1024, 4000])
 def test_windows_cover_a_length_and_overlap_by_a_third_or_more(length: int) -> None:
-    found = window_starts(length, 320)
-    assert found[0] == 0
-    assert found[-1] + 320 == length
-    assert all(0 < b - a <= 214 for a, b in pairwise(found))
+    firsts = window_starts(length, 320)
+    assert firsts[0] == 0
+    assert firsts[-1] + 320 == length
+    assert all(0 < b - a <= 214 for a, b in pairwise(firsts))
 
 
 @pytest.mark.parametrize("size", [(96, 128), (200, 300), (97, 128), (50, 70), (50, 300)])
@@ -49,12 +49,12 @@ def test_the_logits_of_a_large_image_are_the_mean_over_its_windows() -> None:
     images = torch.randn(2, 3, 150, 128)
     first, last = whole(images[:, :, :96]), whole(images[:, :, 54:])
     assert window_starts(150, 96) == [0, 54]
-    found = model(images)
-    assert torch.allclose(found[:, :, :54], first[:, :, :54], atol=1e-6)
-    assert torch.allclose(found[:, :, 54:96], (first[:, :, 54:] + last[:, :, :42]) / 2, atol=1e-6)
-    assert torch.allclose(found[:, :, 96:], last[:, :, 42:], atol=1e-6)
-    assert not torch.allclose(found, whole(images), atol=1e-3)
-    for both, alone in zip(found, images, strict=True):
+    averaged = model(images)
+    assert torch.allclose(averaged[:, :, :54], first[:, :, :54], atol=1e-6)
+    assert torch.allclose(averaged[:, :, 54:96], (first[:, :, 54:] + last[:, :, :42]) / 2, atol=1e-6)
+    assert torch.allclose(averaged[:, :, 96:], last[:, :, 42:], atol=1e-6)
+    assert not torch.allclose(averaged, whole(images), atol=1e-3)
+    for both, alone in zip(averaged, images, strict=True):
         assert torch.allclose(both, model(alone[None])[0], atol=1e-5)
 
 

@@ -37,7 +37,7 @@ def recording(model: Segmenter, inputs: list[Tensor]) -> Segmenter:
         ("test_resnet", {}, (48, 80), (64, 96)),
     ],
 )
-def test_a_backbone_gets_the_image_itself_where_it_would_resample_the_padded_one(
+def test_a_backbone_gets_the_unpadded_image_if_it_would_resample_the_padded_one(
     name: str, options: dict[str, Any], size: tuple[int, int], expected: tuple[int, int]
 ) -> None:
     inputs: list[Tensor] = []

@@ -39,7 +39,7 @@ class HeadSpec:
             maps the pyramid's list to a map (B, C, h, w), the classifier maps it to logits (B, classes, H, W).
         output_stride: output stride of the backbone that the head is made for.
         output_strides: output strides that a user may set.
-        pools_to_a_pixel: pools to one pixel, of which batch norm needs at least two images per batch in training.
+        pools_to_a_pixel: pools to one pixel, so that batch norm needs two images per batch in training.
         auxiliary: the decoder has `forward_with_auxiliary`, for auxiliary losses.
         takes_pools: reads the indices of the backbone's max-poolings.
         takes_tokens: reads prefix tokens if the backbone has any.

@@ -80,7 +80,7 @@ def test_class_tokens_are_read_for_any_patch_size(name: str, readout: str, reads
         before = model(images)
         for tokens in model.backbone(images)[4]:
             assert tokens.shape == (1, model.backbone.num_prefix_tokens, 64)
-        model.backbone._read = lambda *asked: other_tokens(*read_tokens(*asked))
+        model.backbone._read = lambda *args: other_tokens(*read_tokens(*args))
         assert torch.equal(model(images), before) != reads
 
 

@@ -126,10 +126,10 @@ def test_the_logits_with_other_options_equal_those_of_smp(head: str, options: di
 def test_the_options_and_their_defaults_are_those_of_smp(head: str) -> None:
     theirs, names = THEIRS[head]
     defaults = {name: p.default for name, p in inspect.signature(theirs).parameters.items()}
-    found = {name: p.default for name, p in inspect.signature(HEADS[head].build).parameters.items()}
+    ours = {name: p.default for name, p in inspect.signature(HEADS[head].build).parameters.items()}
     known = {name for name in defaults if name.startswith(("decoder_", "psp_"))}
-    matched = {name: names.get(name, f"decoder_{name}") for name in list(found)[2:] if name not in OURS}
-    assert {name: found[name] for name in matched} == {ours: defaults[name] for ours, name in matched.items()}
+    matched = {name: names.get(name, f"decoder_{name}") for name in list(ours)[2:] if name not in OURS}
+    assert {name: ours[name] for name in matched} == {name: defaults[theirs] for name, theirs in matched.items()}
     assert known - set(matched.values()) <= {"decoder_readout"}
     assert HEADS[head].output_stride == defaults.get("encoder_output_stride", 32)
 
