@@ -106,7 +106,7 @@ class Segmenter(nn.Module):
         reader = read_pools if pools else read_tokens if tokens else read_maps
         self.backbone.select_features(self.neck.select_levels(sorted(levels)), reader)
         self._set_normalization(mean, std)
-        self._spec = {
+        self._arguments = {
             "backbone": backbone,
             "head": head,
             "classes": list(self.class_names),
@@ -214,7 +214,7 @@ class Segmenter(nn.Module):
     @property
     def has_lora(self) -> bool:
         """Whether the backbone has low-rank adapters."""
-        return self._spec["lora"] is not None
+        return self._arguments["lora"] is not None
 
     def add_lora(self, lora: Mapping[str, Any]) -> None:
         """Add low-rank adapters to the backbone.
@@ -223,7 +223,7 @@ class Segmenter(nn.Module):
             lora: the arguments of `add_lora`.
         """
         add_lora(self.backbone, **lora)
-        self._spec["lora"] = dict(lora)
+        self._arguments["lora"] = dict(lora)
 
     def load_matching_weights(self, source: "Segmenter") -> tuple[list[str], list[str]]:
         """Load the weights of another model that match by name and shape, and its normalization if none was given.
@@ -247,7 +247,7 @@ class Segmenter(nn.Module):
         """Merge the low-rank adapters into the weights, if there are any; the outputs stay bit-identical."""
         if self.has_lora:
             merge_lora(self.backbone)
-            self._spec["lora"] = None
+            self._arguments["lora"] = None
 
     def layer_groups(self, fine: bool = False) -> list[list[str]]:
         """Return names of the backbone's used parameters, in groups from stem to top.
@@ -261,7 +261,7 @@ class Segmenter(nn.Module):
         """Return plain data from which `from_config` builds the same model, without its weights."""
         cfg = self.backbone.pretrained_cfg
         return {
-            **self._spec,
+            **self._arguments,
             "mean": (self.mean.flatten() / 255).tolist(),
             "std": (self.std.flatten() / 255).tolist(),
             "interpolation": str(cfg.get("interpolation", "bilinear")),

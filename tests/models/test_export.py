@@ -28,8 +28,7 @@ SMALLEST = {
     **dict.fromkeys(["deeplabv3", "deeplabv3plus", "fcn", "pspnet", "setr_pup", "mask_transformer"], 32),  # 8 or 16
     "pan": 256,  # three poolings of a map of stride 16
 }
-# small models of heads with code of our own, or that interpolate by sizes
-QUICK = [("ocr", "test_resnet"), ("pan", "test_resnet"), ("unet", "test_resnet"), ("mask_transformer", "test_vit")]
+QUICK = [("pan", "test_resnet"), ("mask_transformer", "test_vit")]  # that interpolate, and encode positions, by sizes
 SIZES = {0: Dim("batch", max=16), **{axis: COARSEST * Dim(f"cells_{axis}", min=1, max=32) for axis in (2, 3)}}
 
 

@@ -97,11 +97,11 @@ ARCHITECTURES = {
 
 
 SMALL_SIZE, LARGE_SIZE = (64, 96), (224, 224)  # the large one exceeds every atrous rate, and what smp's pan needs
-QUICK_COMPARISONS = [
-    *((head, "resnet10t", SMALL_SIZE) for head in ARCHITECTURES if head != "pan"),
+QUICK_COMPARISONS = [  # heads/test_smp.py compares every decoder
+    *((head, "resnet10t", SMALL_SIZE) for head in ("fpn", "deeplabv3plus", "pspnet", "segformer")),
     *((head, "resnet10t", LARGE_SIZE) for head in ("pan", "deeplabv3")),
     ("unet", "mobilenetv3_small_050", SMALL_SIZE),
-    ("fpn", "test_convnext", SMALL_SIZE),
+    ("linknet", "test_convnext", SMALL_SIZE),
 ]
 
 
