@@ -1,4 +1,4 @@
-"""Pretrained backbones, segmentation heads, and the model that joins them."""
+"""Pretrained backbones, segmentation heads, and the model that combines them."""
 
 from finetune.models.backbone import Backbone
 from finetune.models.heads import HEADS

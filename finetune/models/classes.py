@@ -4,17 +4,18 @@ from collections.abc import Sequence
 
 
 def class_names(classes: int | Sequence[str]) -> tuple[str, ...]:
-    """Names of the classes; numbered ones where only their count is known.
+    """Return the names of the classes; numbered ones if only their number is known.
 
     Raises:
-        ValueError: fewer than 2, more than 255 (masks are 8-bit, and one value is left to ignore), or a name twice.
+        ValueError: if there are fewer than 2 or more than 255 (masks are 8-bit, with one value to ignore), or a name
+            repeats.
     """
     if isinstance(classes, str):
-        raise ValueError(f"classes='{classes}': expected how many there are, or a list of names such as [sky,road].")
+        raise ValueError(f"classes='{classes}': expected a number of classes, or a list of names such as [sky,road].")
     count = classes if isinstance(classes, int) else len(classes)
     if not 2 <= count <= 255:
-        raise ValueError(f"{count} classes: between 2 and 255 are possible. Background counts as a class.")
+        raise ValueError(f"{count} classes: expected 2 to 255. The background counts as a class.")
     names = tuple(f"class_{i}" for i in range(classes)) if isinstance(classes, int) else tuple(map(str, classes))
     if len(set(names)) < len(names):
-        raise ValueError(f"class names repeat: {', '.join(names)}. Give each class a name of its own.")
+        raise ValueError(f"class names repeat: {', '.join(names)}. Give each class its own name.")
     return names

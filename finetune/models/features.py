@@ -1,4 +1,4 @@
-"""How the feature maps of a timm model are read, and what some heads want besides."""
+"""Readers of a timm model: its feature maps, optionally with prefix tokens or max-pooling indices."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -7,12 +7,12 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# maps by their index among the model's intermediate features, and what comes with them
+# returns maps by their index among the model's intermediate features, and a list of further tensors
 Reader = Callable[[Any, Tensor, Sequence[int]], tuple[dict[int, Tensor], list[Tensor]]]
 
 
 def read_maps(model: Any, images: Tensor, indices: Sequence[int]) -> tuple[dict[int, Tensor], list[Tensor]]:
-    """Maps (B, C, h, w), and nothing else."""
+    """Return the feature maps (B, C, h, w), and no further tensors."""
     maps = model.forward_intermediates(
         images, indices=list(indices), norm=False, stop_early=True, output_fmt="NCHW", intermediates_only=True
     )
@@ -20,7 +20,7 @@ def read_maps(model: Any, images: Tensor, indices: Sequence[int]) -> tuple[dict[
 
 
 def read_tokens(model: Any, images: Tensor, indices: Sequence[int]) -> tuple[dict[int, Tensor], list[Tensor]]:
-    """Maps (B, C, h, w), and the class and register tokens (B, tokens, C) that go with each."""
+    """Return the feature maps (B, C, h, w), and the class and register tokens (B, tokens, C) of each."""
     pairs = model.forward_intermediates(
         images,
         indices=list(indices),
@@ -34,28 +34,28 @@ def read_tokens(model: Any, images: Tensor, indices: Sequence[int]) -> tuple[dic
 
 
 def read_pools(model: Any, images: Tensor, indices: Sequence[int]) -> tuple[dict[int, Tensor], list[Tensor]]:
-    """Maps (B, C, h, w) of a VGG, and the indices of the maxima in each of its poolings, int64, fine to coarse."""
-    x, maps, pools = images, {}, []
-    ends = {end: index for index, end in enumerate(model.feature_ends)}
-    for place, layer in enumerate(model.features):
+    """Return the feature maps (B, C, h, w) of a VGG, and the int64 indices of each max-pooling, fine to coarse."""
+    x, maps, pooling_indices = images, {}, []
+    map_of_layer = {layer: index for index, layer in enumerate(model.feature_ends)}
+    for number, layer in enumerate(model.features):
         if isinstance(layer, nn.MaxPool2d):
-            x, found = F.max_pool2d_with_indices(x, [2, 2], [2, 2])
-            pools.append(found)
+            x, maxima = F.max_pool2d_with_indices(x, [2, 2], [2, 2])
+            pooling_indices.append(maxima)
         else:
             x = layer(x)
-        if ends.get(place) in indices:
-            maps[ends[place]] = x
-    return maps, pools
+        if map_of_layer.get(number) in indices:
+            maps[map_of_layer[number]] = x
+    return maps, pooling_indices
 
 
-def token_count(model: Any) -> int:
-    """Class and register tokens beside the maps; 0 where the model has none or does not hand them out."""
-    handed_out = "return_prefix_tokens" in inspect.signature(model.forward_intermediates).parameters
-    return int(getattr(model, "num_prefix_tokens", 0)) if handed_out else 0
+def num_prefix_tokens(model: Any) -> int:
+    """Return the number of class and register tokens; 0 if the model has none or does not return them."""
+    returns_tokens = "return_prefix_tokens" in inspect.signature(model.forward_intermediates).parameters
+    return int(getattr(model, "num_prefix_tokens", 0)) if returns_tokens else 0
 
 
 def pooled_channels(model: Any) -> tuple[int, ...]:
-    """Channels of the maps that a VGG pools, fine to coarse; none for other models, whose poolings overlap."""
+    """Return the channels of the maps that a VGG pools, fine to coarse; none for others, whose poolings overlap."""
     if not hasattr(model, "feature_ends"):
         return ()
     return tuple(int(model.feature_info[i]["num_chs"]) for i in range(len(model.feature_ends) - 1))

@@ -1,66 +1,56 @@
-"""Activations that are computed anew in the backward pass, where they are needed, instead of being kept."""
+"""Gradient checkpointing: activations are recomputed in the backward pass instead of being stored."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-import torch.utils.checkpoint
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def enable_grad_checkpointing(model: Any, name: str) -> None:
-    """Ask a timm model to compute its activations anew.
+    """Make a timm model recompute its activations.
 
     Args:
-        model: is changed.
-        name: of the model, for messages.
+        model: the timm model, changed in place.
+        name: name of the model, for messages.
 
     Raises:
-        ValueError: it cannot.
+        ValueError: if the model does not support it.
     """
     try:
         model.set_grad_checkpointing(True)
     except (AssertionError, AttributeError) as error:
         raise ValueError(
-            f"backbone '{name}' cannot compute its activations anew. Set backbone.grad_checkpointing=false."
+            f"backbone '{name}' does not support gradient checkpointing. Set backbone.grad_checkpointing=false."
         ) from error
 
 
-@contextmanager
-def update_bn_stats_once(model: nn.Module) -> Iterator[None]:
-    """Batch norms take up the statistics of what is computed in here, and not again when it is computed anew.
+def update_bn_stats_once(model: nn.Module) -> None:
+    """Make batch norms update their running statistics in the forward pass only, not when it is recomputed.
 
-    timm hands torch no context for that, so that torch's own function is another one for as long as this lasts.
+    torch's `checkpoint` has a `context_fn` for this purpose, but timm has no argument to pass it. Calling this function
+    again adds the hooks to new batch norms only.
     """
-    if torch.compiler.is_compiling():  # which takes up statistics once by itself
-        yield
+    for norm in model.modules():
+        if isinstance(norm, _BatchNorm) and not hasattr(norm, "held_statistics"):
+            norm.held_statistics = None  # type: ignore[assignment]  # torch types attributes as Tensor | Module
+            norm.register_forward_pre_hook(_hold_statistics)
+            # torch ends a recomputation by an exception, which may leave the norm's forward half-way
+            norm.register_forward_hook(_release_statistics, always_call=True)
+
+
+def _hold_statistics(norm: Any, inputs: Any) -> None:
+    """In a backward pass, let the norm normalize by batch statistics without updating the running ones."""
+    # compiled graphs contain the recomputation and update the statistics once
+    if torch.compiler.is_compiling() or torch._C._current_graph_task_id() == -1:  # -1: no backward pass is running
         return
-    original = torch.utils.checkpoint.checkpoint
-
-    def checkpoint(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        if options.get("use_reentrant") is False:
-            options["context_fn"] = lambda: (nullcontext(), _seen_before(model))
-        return original(function, *args, **options)
-
-    torch.utils.checkpoint.checkpoint = checkpoint  # type: ignore[assignment]  # of the same use
-    try:
-        yield
-    finally:
-        torch.utils.checkpoint.checkpoint = original
+    count = norm.num_batches_tracked
+    norm.held_statistics = (norm.momentum, count)
+    norm.momentum = 0.0
+    norm.num_batches_tracked = None if count is None else torch.zeros_like(count)
 
 
-@contextmanager
-def _seen_before(model: nn.Module) -> Iterator[None]:
-    """Batch norms normalize by what they see and leave their running statistics and counts as they are."""
-    norms = [norm for norm in model.modules() if isinstance(norm, _BatchNorm)]
-    before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm, _, count in before:
-        norm.momentum = 0.0
-        norm.num_batches_tracked = None if count is None else torch.zeros_like(count)  # which nobody reads
-    try:
-        yield
-    finally:
-        for norm, momentum, count in before:
-            norm.momentum, norm.num_batches_tracked = momentum, count
+def _release_statistics(norm: Any, inputs: Any, output: Any) -> None:
+    if norm.held_statistics is not None:
+        norm.momentum, norm.num_batches_tracked = norm.held_statistics
+        norm.held_statistics = None

@@ -1,4 +1,4 @@
-"""The layers of a backbone in order, from stem to top: what partial unfreezing and layer decay count in."""
+"""The layers of a backbone in order, from stem to top: the unit of partial unfreezing and layer-wise LR decay."""
 
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
@@ -7,19 +7,20 @@ from typing import Any
 from timm.models._manipulate import group_with_matcher
 from torch import Tensor, nn
 
-SHARED = "shared_rel_pos."  # by all blocks of a ViT, from the first on; timm's order leaves them over, for the end
+# used by all blocks of a ViT, from the first on; timm's matcher does not know it and would put it last
+SHARED_PREFIX = "shared_rel_pos."
 
 
 def layer_groups(model: nn.Module, used: Collection[str], fine: bool = False) -> list[list[str]]:
-    """Names of the used parameters in groups, ordered as the network runs through them.
+    """Return the names of the used parameters in groups, in the order of the forward pass.
 
-    timm's own order of the full model where it has one, else that of its feature maps. Groups that hold no kernel,
-    such as a norm that timm counts as a layer of its own, join the one below.
+    The order is that of timm's `group_matcher`, or of the feature maps if the model has none. Groups without a kernel,
+    such as a norm that timm counts as a layer of its own, join the previous group.
 
     Args:
-        model: a timm model, whole.
-        used: the parameters to order.
-        fine: every block by itself instead of every stage; models without an order of timm's have stages only.
+        model: a full timm model.
+        used: names of the parameters to order.
+        fine: one group per block instead of one per stage; models without a `group_matcher` have stages only.
 
     Returns:
         Each used parameter exactly once.
@@ -30,10 +31,10 @@ def layer_groups(model: nn.Module, used: Collection[str], fine: bool = False) ->
         groups = _by_feature_map(list(parameters), [str(entry["module"]) for entry in _feature_info(model)])
     else:
         numbered = group_with_matcher(iter(parameters.items()), matcher)
-        shared = [name for name in parameters if name.startswith(SHARED)]
+        shared = [name for name in parameters if name.startswith(SHARED_PREFIX)]
         groups = [[name for name in numbered[number] if name not in shared] for number in sorted(numbered)]
         groups[0] += shared
-    return _with_kernels(groups, parameters)
+    return _merge_without_kernel(groups, parameters)
 
 
 def _matcher(model: Any, fine: bool) -> Any:
@@ -41,12 +42,12 @@ def _matcher(model: Any, fine: bool) -> Any:
         return None
     try:
         return model.group_matcher(coarse=not fine)
-    except AssertionError:  # how a family says that its blocks are what others call stages
+    except AssertionError:  # families whose blocks are their stages refuse coarse=True
         return model.group_matcher(coarse=False)
 
 
 def _by_feature_map(names: Sequence[str], modules: Sequence[str]) -> list[list[str]]:
-    """Cut the names, in order of registration, behind the last parameter of each module that ends a feature map.
+    """Split the names, in order of registration, after the last parameter of each module that ends a feature map.
 
     >>> _by_feature_map(["conv.weight", "a.0.weight", "a.1.weight", "b.weight"], ["conv", "a.0", "b"])
     [['conv.weight'], ['a.0.weight'], ['a.1.weight', 'b.weight']]
@@ -56,7 +57,7 @@ def _by_feature_map(names: Sequence[str], modules: Sequence[str]) -> list[list[s
     return [list(names[first:last]) for first, last in pairwise(cuts)]
 
 
-def _with_kernels(groups: Sequence[list[str]], parameters: Mapping[str, Tensor]) -> list[list[str]]:
+def _merge_without_kernel(groups: Sequence[list[str]], parameters: Mapping[str, Tensor]) -> list[list[str]]:
     merged: list[list[str]] = []
     for group in groups:
         if merged and not any(parameters[name].ndim > 1 for name in group):

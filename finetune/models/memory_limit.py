@@ -1,4 +1,4 @@
-"""Keeps a description of a model from filling the memory before anybody sees that no weights fit it."""
+"""Limits the memory that a model takes while it is built from an untrusted config."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -6,22 +6,25 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-MAKERS = {torch.empty, torch.zeros, torch.ones, torch.full, torch.eye, torch.rand, torch.randn, torch.arange}
-MAKERS |= {torch.linspace}
-SMALLEST = 2**13  # what any tensor counts at least, as it and the module around it take memory and time too
+FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.eye, torch.rand, torch.randn, torch.arange}
+FACTORIES |= {torch.linspace}
+LEAST_PER_TENSOR = 2**13  # numbers that every tensor counts as, since it and its module take memory and time too
 
 
 class SizeLimit(TorchFunctionMode):
-    """A context in which tensors of so many numbers in all are made; the one that would be too many is not.
+    """A context that limits how many numbers the tensors created in it have in all; the first above is not created.
 
     Args:
-        numbers: a model has its parameters, its buffers, and a few that it is computed from.
+        numbers: the limit. A model needs its parameters, its buffers, and some intermediate tensors.
+
+    Raises:
+        ValueError: if a tensor would exceed the limit.
 
     >>> with SizeLimit(1_000_000):
     ...     _ = torch.nn.Linear(500, 500)
     ...     _ = torch.nn.Linear(50_000, 50_000)
     Traceback (most recent call last):
-    ValueError: it has a tensor of 2,500,000,000 numbers, which makes more than 1,000,000 in all
+    ValueError: a tensor of 2,500,000,000 numbers, which makes more than the limit of 1,000,000
     """
 
     def __init__(self, numbers: int) -> None:
@@ -35,15 +38,15 @@ class SizeLimit(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Count before making."""
+        """Count the numbers of a tensor before it is created."""
         options = kwargs or {}
-        if func in MAKERS:
+        if func in FACTORIES:
             self._count(func, args, options)
         return func(*args, **options)
 
     def _count(self, func: Callable[..., Any], args: tuple[Any, ...], options: Mapping[str, Any]) -> None:
-        described = {key: value for key, value in options.items() if key not in ("device", "generator", "pin_memory")}
-        numbers = func(*args, **described, device="meta").numel()
-        self.left -= max(numbers, SMALLEST)
+        on_meta = {key: value for key, value in options.items() if key not in ("device", "generator", "pin_memory")}
+        numbers = func(*args, **on_meta, device="meta").numel()
+        self.left -= max(numbers, LEAST_PER_TENSOR)
         if self.left < 0:
-            raise ValueError(f"it has a tensor of {numbers:,} numbers, which makes more than {self.limit:,} in all")
+            raise ValueError(f"a tensor of {numbers:,} numbers, which makes more than the limit of {self.limit:,}")

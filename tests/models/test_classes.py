@@ -1,4 +1,4 @@
-"""Names of the classes: as given, or numbered."""
+"""Names of the classes: given, or numbered."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from finetune.models.classes import class_names
 from tests.models.test_segmenter import TINY
 
 
-def test_class_names_are_kept_or_numbered() -> None:
+def test_class_names_are_the_given_ones_or_numbered() -> None:
     assert class_names(["sky", "sea"]) == ("sky", "sea")
     assert class_names(3) == ("class_0", "class_1", "class_2")
     assert len(class_names(255)) == 255
@@ -19,13 +19,13 @@ def test_class_names_are_kept_or_numbered() -> None:
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        (0, "0 classes: between 2 and 255"),
-        (1, "1 classes: between 2 and 255"),
-        (256, "256 classes: between 2 and 255"),
-        (["only"], "Background counts as a class"),
+        (0, "0 classes: expected 2 to 255"),
+        (1, "1 classes: expected 2 to 255"),
+        (256, "256 classes: expected 2 to 255"),
+        (["only"], "The background counts as a class"),
         (["sky", "sea", "sky"], "class names repeat: sky, sea, sky"),
     ],
 )
-def test_classes_that_cannot_be_are_refused(classes: Any, message: str) -> None:
+def test_invalid_classes_are_an_error(classes: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Segmenter(TINY, "fpn", classes, weights="none")

@@ -1,4 +1,4 @@
-"""Models as programs of torch.export: graphs of torch's own operators, which run without timm, smp and this package."""
+"""Models as programs of torch.export: graphs of torch's operators, which run without timm, smp and this package."""
 
 import io
 from typing import Any
@@ -11,6 +11,7 @@ from torch.export import Dim, ExportedProgram
 from finetune.models import HEADS, Segmenter
 from finetune.models.feature_levels import COARSEST
 from tests.models.heads.pyramids import SMALL, settle
+from tests.models.sampling import slow_unless
 
 MODELS = [
     *((head, "vgg11" if HEADS[head].takes_pools else "resnet10t") for head in HEADS),
@@ -18,16 +19,16 @@ MODELS = [
 ]
 OPTIONS: dict[str, dict[str, Any]] = {
     "resnet10t": {"avg_down": False},  # see the last test
-    "vgg11": {"mlp_ratio": 0.02},  # its classifier would be larger than all else
+    "vgg11": {"mlp_ratio": 0.02},  # or its classifier would be larger than all other layers
 }
-# Pixels that height and width need if one program is to fit several sizes: two for each pixel of the coarsest map. One
-# pixel is broadcast instead, which torch takes for another program ("0/1 specialization").
+# Pixels that height and width need for one program of several sizes: the coarsest map needs more than one pixel per
+# side, because torch exports another program for sides of one pixel ("0/1 specialization").
 SMALLEST = {
     **dict.fromkeys(HEADS, 64),  # the map of stride 32
     **dict.fromkeys(["deeplabv3", "deeplabv3plus", "fcn", "pspnet", "setr_pup", "mask_transformer"], 32),  # 8 or 16
     "pan": 256,  # three poolings of a map of stride 16
 }
-QUICK = [("ocr", "resnet10t"), ("mask_transformer", "test_vit")]
+QUICK = [("pan", "test_resnet"), ("mask_transformer", "test_vit")]  # that interpolate, and encode positions, by sizes
 SIZES = {0: Dim("batch", max=16), **{axis: COARSEST * Dim(f"cells_{axis}", min=1, max=32) for axis in (2, 3)}}
 
 
@@ -60,22 +61,23 @@ def check_same(program: nn.Module, model: nn.Module, images: Tensor) -> None:
 def test_every_head_is_exported() -> None:
     assert {head for head, _ in MODELS} == set(SMALLEST) == set(HEADS)
     assert len(HEADS) == 19
-    assert set(QUICK) < set(MODELS)
 
 
-@pytest.mark.parametrize("size", [(37, 53), pytest.param((64, 96), marks=pytest.mark.slow)])
-@pytest.mark.parametrize(("head", "backbone"), MODELS)
-def test_the_program_of_a_model_gives_its_logits(head: str, backbone: str, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("head", "backbone", "size"),
+    slow_unless(
+        [(*model, (37, 53)) for model in QUICK],
+        [(*model, size) for model in dict.fromkeys([*QUICK, *MODELS]) for size in ((37, 53), (64, 96))],
+    ),
+)
+def test_the_exported_program_returns_the_logits_of_the_model(head: str, backbone: str, size: tuple[int, int]) -> None:
     model = build(head, backbone)
     program = export(model, torch.randn(1, 3, *size), {})
     check_same(program.module(), model, torch.randn(1, 3, *size))
 
 
-@pytest.mark.parametrize(
-    ("head", "backbone"),
-    [pytest.param(*model, marks=[] if model in QUICK else [pytest.mark.slow]) for model in MODELS],
-)
-def test_one_program_fits_all_multiples_of_32_down_to_the_smallest_and_no_other_size(head: str, backbone: str) -> None:
+@pytest.mark.parametrize(("head", "backbone"), slow_unless([("ocr", "test_resnet")], [("ocr", "test_resnet"), *MODELS]))
+def test_one_program_accepts_exactly_the_multiples_of_32_from_the_smallest_size(head: str, backbone: str) -> None:
     model, side = build(head, backbone), SMALLEST[head]
     traced = export(model, torch.randn(2, 3, side + 64, side + 96), SIZES)
     program = through_a_file(traced).module()
@@ -88,15 +90,15 @@ def test_one_program_fits_all_multiples_of_32_down_to_the_smallest_and_no_other_
 
 
 @pytest.mark.slow
-def test_no_program_fits_all_sizes_because_torch_takes_the_padding_for_a_condition() -> None:
+def test_no_program_accepts_all_sizes_because_padding_is_a_condition_to_torch() -> None:
     sizes = {axis: Dim(f"side_{axis}", min=64, max=512) for axis in (2, 3)}
     with pytest.raises((AssertionError, RuntimeError), match=r"inconsistent|violated"):
         export(build("linear", "resnet10t"), torch.randn(1, 3, 101, 85), sizes)
 
 
 @pytest.mark.slow
-def test_a_backbone_that_timm_pads_by_its_size_fits_several_but_not_into_a_file() -> None:
-    """The padding of timm's "same" layers is counted with `math.ceil`, which `torch.export.save` cannot write.
+def test_a_program_with_timms_same_padding_accepts_several_sizes_but_cannot_be_saved() -> None:
+    """Saving fails: timm's "same" layers compute their padding by `math.ceil`, which `torch.export.save` cannot write.
 
     Dilated ResNets that average on the way down have such layers, and so do all models named `tf_`.
     """

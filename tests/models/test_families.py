@@ -1,4 +1,4 @@
-"""The smallest model of nearly every family of timm, through one step of learning under a head."""
+"""The smallest model of nearly every family of timm, trained for one step under a head."""
 
 import pytest
 import timm
@@ -6,10 +6,11 @@ import torch
 from torch.nn import functional as F
 
 from finetune.models import Backbone, Segmenter
-from finetune.models.backbone import BESIDE
-from finetune.models.input_size import NATIVE, family
+from finetune.models.backbone import SIDE_BRANCH_FAMILIES
+from finetune.models.input_size import NATIVE_SIZE_FAMILIES, family
+from tests.models.sampling import slow_unless
 
-# not here: ten whose smallest has 40M parameters or more, and byoanet, which takes seconds
+# without ten families whose smallest model has 40M parameters or more, and byoanet, which takes seconds
 SMALLEST = {
     "byobnet": "test_byobnet",
     "cait": "cait_xxs24_224",
@@ -98,27 +99,41 @@ SMALLEST = {
     "xception_aligned": "xception41p",
     "xcit": "xcit_nano_12_p8_224",
 }
-OPTIONS = {"vgg": {"mlp_ratio": 0.02}}  # or its classifier alone has 120M parameters
+OPTIONS = {"vgg": {"mlp_ratio": 0.02}}  # or its classifier alone would have 120M parameters
+# special cases that test_backbone.py does not have: shared parameters, a wrong stride, square images, the pretraining
+# size, any size, an order of blocks only, resampled tables
+QUICK = ["coat", "tresnet", "nest", "efficientformer", "efficientvit_msra", "rdnet", "vision_transformer_relpos"]
 
 
-@pytest.mark.parametrize("kind", SMALLEST)
-def test_the_smallest_of_a_family_learns_with_all_parameters_but_those_that_are_called_unused(kind: str) -> None:
-    size = None if kind in NATIVE else (64, 64)
-    model = Segmenter(SMALLEST[kind], "linear", 3, weights="none", backbone_options=OPTIONS.get(kind), image_size=size)
+def image_size(family_name: str) -> tuple[int, int] | None:
+    return None if family_name in NATIVE_SIZE_FAMILIES else (64, 64)
+
+
+@pytest.mark.parametrize("family_name", slow_unless(QUICK, SMALLEST))
+def test_the_smallest_model_of_a_family_trains_all_parameters_except_the_unused_ones(family_name: str) -> None:
+    options, size = OPTIONS.get(family_name), image_size(family_name)
+    model = Segmenter(SMALLEST[family_name], "linear", 3, weights="none", backbone_options=options, image_size=size)
     logits = model(torch.randn(2, 3, 32, 32))
     assert logits.shape == (2, 3, 32, 32)
     assert logits.isfinite().all()
     F.cross_entropy(logits, torch.randint(0, 3, (2, 32, 32))).backward()
     assert {name for name, p in model.named_parameters() if p.grad is None} == model.unused_parameters()
+    used = {name for name, _ in model.named_parameters() if name.startswith("backbone.")} - model.unused_parameters()
+    assert {name for group in model.layer_groups(fine=True) for name in group} == used
 
 
-@pytest.mark.parametrize(("kind", "place"), [*((kind, -1) for kind in SMALLEST), *((kind, 2) for kind in BESIDE)])
-def test_so_it_does_under_a_head_of_one_map(kind: str, place: int) -> None:
-    size = None if kind in NATIVE else (64, 64)
-    options = OPTIONS.get(kind)
-    with torch.device("meta"):  # where gradients are followed without numbers
-        backbone = Backbone(SMALLEST[kind], "none", options=options, image_size=size)
-        backbone.keep([backbone.levels[place].index])
+@pytest.mark.parametrize(
+    ("family_name", "level"),
+    slow_unless(
+        [("efficientvim", -1)],
+        [*((name, -1) for name in SMALLEST), *((name, 2) for name in SIDE_BRANCH_FAMILIES)],
+    ),
+)
+def test_all_parameters_except_the_unused_ones_get_a_gradient_from_one_map(family_name: str, level: int) -> None:
+    options, size = OPTIONS.get(family_name), image_size(family_name)
+    with torch.device("meta"):  # gradients without numbers
+        backbone = Backbone(SMALLEST[family_name], "none", options=options, image_size=size)
+        backbone.select_features([backbone.levels[level].index])
         (feature,) = backbone(torch.randn(2, 3, 64, 64))
         feature.square().sum().backward()
         without = {name for name, p in backbone.named_parameters() if p.grad is None}

@@ -1,16 +1,16 @@
-"""Which maps stand for which level of a pyramid, by hand."""
+"""The level that each map fills, worked out by hand."""
 
 import pytest
 
-from finetune.models.feature_levels import Level, complete, feature_levels
+from finetune.models.feature_levels import Level, feature_levels, fill_missing_levels
 
 
 def levels(strides: list[int], output_stride: int = 32) -> list[tuple[int, int, int]]:
-    """Level, index and grid of each map of a backbone with such strides."""
+    """Return level, index and target stride of each map of a backbone with these strides."""
     info = [{"num_chs": 10 + index, "reduction": stride} for index, stride in enumerate(strides)]
-    found = feature_levels(info, output_stride)
-    assert all((level.channels, level.given) == (10 + level.index, strides[level.index]) for level in found)
-    return [(level.stride, level.index, level.grid) for level in found]
+    result = feature_levels(info, output_stride)
+    assert all((level.channels, level.native_stride) == (10 + level.index, strides[level.index]) for level in result)
+    return [(level.stride, level.index, level.target_stride) for level in result]
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ def levels(strides: list[int], output_stride: int = 32) -> list[tuple[int, int, 
         ([1, 2, 4, 8, 16, 32], [(2, 1), (4, 2), (8, 3), (16, 4), (32, 5)]),
         ([4, 8, 8, 16, 32], [(4, 0), (8, 2), (16, 3), (32, 4)]),  # the deepest of a stride
         ([2, 4, 8, 16, 32, 64], [(2, 0), (4, 1), (8, 2), (16, 3), (32, 4)]),
-        ([16, 32, 64], [(8, 0), (16, 1), (32, 2)]),  # or half of the network would not be read
+        ([16, 32, 64], [(8, 0), (16, 1), (32, 2)]),  # else half of the network would be unused
         ([8, 8, 16, 32, 64], [(4, 1), (8, 2), (16, 3), (32, 4)]),
         ([7, 14, 28], [(8, 0), (16, 1), (32, 2)]),
         ([16] * 12, [(4, 2), (8, 5), (16, 8), (32, 11)]),
@@ -29,12 +29,12 @@ def levels(strides: list[int], output_stride: int = 32) -> list[tuple[int, int, 
         ([16, 16], [(16, 0), (32, 1)]),
     ],
 )
-def test_maps_stand_for_the_nearest_level(strides: list[int], expected: list[tuple[int, int]]) -> None:
+def test_maps_fill_the_nearest_level(strides: list[int], expected: list[tuple[int, int]]) -> None:
     assert levels(strides) == [(stride, index, stride) for stride, index in expected]
 
 
 @pytest.mark.parametrize(
-    ("strides", "output_stride", "grids"),
+    ("strides", "output_stride", "targets"),
     [
         ([2, 4, 8, 16, 16], 16, [2, 4, 8, 16, 16]),
         ([2, 4, 8, 8, 8], 8, [2, 4, 8, 8, 8]),
@@ -43,22 +43,22 @@ def test_maps_stand_for_the_nearest_level(strides: list[int], expected: list[tup
     ],
 )
 def test_dilated_maps_keep_their_level_and_their_stride(
-    strides: list[int], output_stride: int, grids: list[int]
+    strides: list[int], output_stride: int, targets: list[int]
 ) -> None:
-    found = levels(strides, output_stride)
-    assert [stride for stride, _, _ in found] == [2, 4, 8, 16, 32][-len(found) :]
-    assert [grid for _, _, grid in found] == grids
+    result = levels(strides, output_stride)
+    assert [stride for stride, _, _ in result] == [2, 4, 8, 16, 32][-len(result) :]
+    assert [target for _, _, target in result] == targets
 
 
 @pytest.mark.parametrize("strides", [[16] * 12, [8, 16, 16, 16], [7, 14, 14, 14], [12, 12, 17, 17]])
-@pytest.mark.parametrize(("output_stride", "grids"), [(8, [4, 8, 8, 8]), (16, [4, 8, 16, 16]), (32, [4, 8, 16, 32])])
-def test_maps_of_one_stride_or_two_follow_the_stride_that_a_head_is_made_for(
-    strides: list[int], output_stride: int, grids: list[int]
+@pytest.mark.parametrize(("output_stride", "targets"), [(8, [4, 8, 8, 8]), (16, [4, 8, 16, 16]), (32, [4, 8, 16, 32])])
+def test_maps_of_one_or_two_strides_end_at_the_output_stride_of_the_head(
+    strides: list[int], output_stride: int, targets: list[int]
 ) -> None:
     info = [{"num_chs": 8, "reduction": stride} for stride in strides]
-    found = feature_levels(info, output_stride, dilated=False)
-    assert [level.grid for level in found] == grids
-    assert found[-1].index == len(strides) - 1
+    result = feature_levels(info, output_stride, dilated=False)
+    assert [level.target_stride for level in result] == targets
+    assert result[-1].index == len(strides) - 1
 
 
 def test_maps_of_branches_are_chosen_by_depth() -> None:
@@ -67,9 +67,9 @@ def test_maps_of_branches_are_chosen_by_depth() -> None:
     assert [level.index for level in feature_levels(info)] == [0, 1, 4, 5]
 
 
-def test_a_missing_level_is_that_of_the_nearest_map() -> None:
-    pyramid = complete([Level(8, 3, 64, 7, 8), Level(16, 5, 128, 14, 16)])
-    assert [(level.stride, level.index, level.given, level.grid) for level in pyramid] == [
+def test_the_nearest_map_fills_a_missing_level() -> None:
+    pyramid = fill_missing_levels([Level(8, 3, 64, 7, 8), Level(16, 5, 128, 14, 16)])
+    assert [(level.stride, level.index, level.native_stride, level.target_stride) for level in pyramid] == [
         (4, 3, 7, 4),
         (8, 3, 7, 8),
         (16, 5, 14, 16),
@@ -77,12 +77,16 @@ def test_a_missing_level_is_that_of_the_nearest_map() -> None:
     ]
 
 
-@pytest.mark.parametrize(("output_stride", "grids"), [(8, [4, 8, 16, 16]), (16, [4, 8, 16, 16]), (32, [4, 8, 16, 32])])
-def test_a_missing_coarse_level_is_not_shrunk_where_the_head_wants_none(output_stride: int, grids: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("output_stride", "targets"), [(8, [4, 8, 16, 16]), (16, [4, 8, 16, 16]), (32, [4, 8, 16, 32])]
+)
+def test_a_map_of_a_missing_coarse_level_is_not_shrunk_below_the_output_stride(
+    output_stride: int, targets: list[int]
+) -> None:
     levels = [Level(stride, i, 64, stride, stride) for i, stride in enumerate((4, 8, 16))]
-    assert [level.grid for level in complete(levels, output_stride)] == grids
+    assert [level.target_stride for level in fill_missing_levels(levels, output_stride)] == targets
 
 
-def test_nothing_is_invented_at_stride_2() -> None:
-    assert [level.stride for level in complete([Level(4, 0, 8, 4, 4)])] == [4, 8, 16, 32]
-    assert [level.stride for level in complete([Level(2, 0, 8, 2, 2)])] == [2, 4, 8, 16, 32]
+def test_a_missing_level_of_stride_2_is_not_filled() -> None:
+    assert [level.stride for level in fill_missing_levels([Level(4, 0, 8, 4, 4)])] == [4, 8, 16, 32]
+    assert [level.stride for level in fill_missing_levels([Level(2, 0, 8, 2, 2)])] == [2, 4, 8, 16, 32]

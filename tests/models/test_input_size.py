@@ -1,4 +1,4 @@
-"""Which sizes backbones take; that they do take them is shown in test_backbone.py."""
+"""The sizes that backbones accept; test_backbone.py shows that they do."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ from finetune.models.input_size import InputSize, family, input_size, size_optio
     [
         (InputSize((32, 32)), (64, 96), (64, 96)),
         (InputSize((14, 14)), (64, 96), (70, 98)),
-        (InputSize((32, 32), least=128), (32, 160), (128, 160)),
-        (InputSize((7, 7), least=7), (1, 1), (7, 7)),
+        (InputSize((32, 32), min_size=128), (32, 160), (128, 160)),
+        (InputSize((7, 7), min_size=7), (1, 1), (7, 7)),
         (InputSize(only=(224, 160)), (64, 960), (224, 160)),
     ],
 )
-def test_an_image_becomes_as_large_as_it_has_to(size: InputSize, given: Any, expected: Any) -> None:
+def test_an_image_is_resampled_to_the_next_accepted_size(size: InputSize, given: Any, expected: Any) -> None:
     assert size.fit(*given) == expected
     assert size.fit(*expected) == expected
 
@@ -39,13 +39,13 @@ def test_an_image_becomes_as_large_as_it_has_to(size: InputSize, given: Any, exp
         ("gemma4_vit_167m", None, {}),
     ],
 )
-def test_timm_is_asked_for_the_size_where_that_helps(name: str, image_size: Any, options: dict[str, Any]) -> None:
+def test_the_size_is_passed_to_timm_if_it_has_an_effect(name: str, image_size: Any, options: dict[str, Any]) -> None:
     assert size_options(name, image_size, {}) == options
     assert size_options(name, image_size, {"img_size": 64}) == {}
 
 
 @pytest.mark.parametrize(
-    ("name", "made_with", "expected"),
+    ("name", "built_with", "expected"),
     [
         ("resnet18", {}, InputSize((32, 32), 32)),
         ("vit_small_patch14_dinov2", {"dynamic_img_size": True}, InputSize((14, 14), 14)),
@@ -56,11 +56,13 @@ def test_timm_is_asked_for_the_size_where_that_helps(name: str, image_size: Any,
         ("inception_v3", {}, InputSize((32, 32), 128)),
     ],
 )
-def test_the_sizes_follow_from_what_a_model_was_made_with(name: str, made_with: Any, expected: InputSize) -> None:
+def test_the_accepted_sizes_follow_from_the_arguments_of_the_model(
+    name: str, built_with: Any, expected: InputSize
+) -> None:
     strides = (14, 14) if "patch14" in name else (2, 4, 8, 16, 32)
-    assert input_size(name, made_with, strides) == expected
+    assert input_size(name, built_with, strides) == expected
 
 
-def test_a_family_is_the_file_of_timm() -> None:
+def test_a_family_is_the_timm_module_of_a_model() -> None:
     assert family("resnet18.a1_in1k") == "resnet"
     assert family("deit_tiny_patch16_224") == "deit"

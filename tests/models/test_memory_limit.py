@@ -1,4 +1,4 @@
-"""How many numbers a model may be made of."""
+"""The limit of the numbers in the tensors of a model."""
 
 import pytest
 import timm
@@ -7,17 +7,17 @@ from torch import nn
 
 from finetune.models import Segmenter
 from finetune.models.backbone import PROBE
-from finetune.models.memory_limit import SMALLEST, SizeLimit
+from finetune.models.memory_limit import LEAST_PER_TENSOR, SizeLimit
 
 
-def test_a_tensor_too_large_is_not_made_and_one_that_fits_is() -> None:
+def test_only_tensors_within_the_limit_are_created() -> None:
     with SizeLimit(1_000_000):
         assert torch.zeros(1000, 900).shape == (1000, 900)
         with pytest.raises(
-            ValueError, match="a tensor of 1,000,000,000,000,000 numbers, which makes more than 1,000,000"
+            ValueError, match="a tensor of 1,000,000,000,000,000 numbers, which makes more than the limit of 1,000,000"
         ):
             torch.empty(10**15)
-    assert torch.zeros(2_000_000).numel() == 2_000_000  # no limit any more
+    assert torch.zeros(2_000_000).numel() == 2_000_000  # the limit has ended
 
 
 @pytest.mark.parametrize(
@@ -41,20 +41,20 @@ def test_a_tensor_too_large_is_not_made_and_one_that_fits_is() -> None:
     ],
     ids=range(15),
 )
-def test_all_ways_to_make_a_large_tensor_are_counted(make) -> None:
-    with SizeLimit(5_000_000), pytest.raises(ValueError, match="which makes more than 5,000,000 in all"):
+def test_all_functions_that_create_tensors_are_limited(make) -> None:
+    with SizeLimit(5_000_000), pytest.raises(ValueError, match="makes more than the limit of 5,000,000"):
         make()
 
 
 def test_many_small_tensors_count_too() -> None:
-    with SizeLimit(100 * SMALLEST):
+    with SizeLimit(100 * LEAST_PER_TENSOR):
         for _ in range(100):
             torch.zeros(0)
-        with pytest.raises(ValueError, match="more than"):
+        with pytest.raises(ValueError, match="makes more than"):
             torch.zeros(0)
 
 
-def test_random_numbers_are_the_same_under_a_limit() -> None:
+def test_a_limit_does_not_change_random_numbers() -> None:
     def weights() -> list[torch.Tensor]:
         torch.manual_seed(3)
         return list(timm.create_model("test_resnet").state_dict().values())
@@ -64,14 +64,14 @@ def test_random_numbers_are_the_same_under_a_limit() -> None:
     assert all(torch.equal(one, other) for one, other in zip(limited, weights(), strict=True))
 
 
-def test_the_numbers_of_a_model_are_counted_once_each() -> None:
+def test_each_number_of_a_model_counts_once() -> None:
     limit = SizeLimit(10**9)
     with limit:
         model = Segmenter("test_resnet.r160_in1k", "unet", weights="none")
         made = limit.left
         model.backbone.dummy_input()
     kept = dict([*model.named_parameters(), *model.named_buffers()])
-    del kept["mean"], kept["std"]  # made of data, as counters are, and no larger than that
-    held = sum(max(t.numel(), SMALLEST) for name, t in kept.items() if not name.endswith("num_batches_tracked"))
+    del kept["mean"], kept["std"]  # created from data, like counters, and as small
+    held = sum(max(t.numel(), LEAST_PER_TENSOR) for name, t in kept.items() if not name.endswith("num_batches_tracked"))
     assert limit.limit - made == held
     assert made - limit.left == 3 * PROBE[0] * PROBE[1]

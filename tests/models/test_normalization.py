@@ -1,4 +1,4 @@
-"""What images are normalized with: timm's statistics, or those that a user says."""
+"""Normalization by timm's statistics, or by those of the user."""
 
 from typing import Any
 
@@ -15,11 +15,11 @@ MEAN, STD = [0.1, 0.2, 0.3], [0.4, 0.5, 0.25]
 
 
 def pixels(model: Segmenter) -> Tensor:
-    """What becomes of one pixel of 51 (0.2 of 255)."""
+    """Return a normalized pixel of value 51 (0.2 of 255)."""
     return model.normalize(torch.full((1, model.backbone.in_channels, 1, 1), 51, dtype=torch.uint8)).flatten()
 
 
-def test_images_are_normalized_with_what_is_said_and_so_they_are_in_a_model_built_again() -> None:
+def test_given_statistics_normalize_images_also_in_a_rebuilt_model() -> None:
     model = Segmenter(TINY, "linear", 2, weights="none", mean=MEAN, std=STD)
     assert pixels(model) == pytest.approx([0.25, 0.0, -0.4], abs=1e-6)
     again = Segmenter.from_config(model.config())
@@ -27,23 +27,23 @@ def test_images_are_normalized_with_what_is_said_and_so_they_are_in_a_model_buil
     assert model.config()["mean"] == pytest.approx(MEAN)
 
 
-def test_one_of_both_may_be_said() -> None:
+def test_one_of_both_statistics_may_be_given() -> None:
     model = Segmenter(TINY, "linear", 2, weights="none", std=STD)
     assert model.config()["mean"] == pytest.approx(Backbone(TINY, "none").normalization()[0])
     assert model.config()["std"] == pytest.approx(STD)
 
 
-def test_a_training_takes_them_from_its_config_and_no_other_model_changes_them() -> None:
-    words = ["backbone=timm", f"backbone.name={TINY}", "backbone.weights=none", "head=linear"]
-    said = load_config([*words, f"backbone.mean={MEAN}", f"backbone.std={STD}", "init_from=other"], "train")
-    assert build_model(said, ["a", "b"]).config()["mean"] == pytest.approx(MEAN)
+def test_training_reads_statistics_from_the_config_and_an_initial_model_does_not_change_them() -> None:
+    overrides = ["backbone=timm", f"backbone.name={TINY}", "backbone.weights=none", "head=linear"]
+    given = load_config([*overrides, f"backbone.mean={MEAN}", f"backbone.std={STD}", "init_from=other"], "train")
+    assert build_model(given, ["a", "b"]).config()["mean"] == pytest.approx(MEAN)
     other = Segmenter(TINY, "linear", 2, weights="none", mean=[0.7] * 3, std=[0.2] * 3)
-    assert build_model_from(said, ["a", "b"], other)[0].config()["mean"] == pytest.approx(MEAN)
-    usual = load_config([*words, "init_from=other"], "train")
-    assert build_model_from(usual, ["a", "b"], other)[0].config()["mean"] == pytest.approx([0.7] * 3)
+    assert build_model_from(given, ["a", "b"], other)[0].config()["mean"] == pytest.approx(MEAN)
+    default = load_config([*overrides, "init_from=other"], "train")
+    assert build_model_from(default, ["a", "b"], other)[0].config()["mean"] == pytest.approx([0.7] * 3)
 
 
-def test_channels_beyond_red_green_and_blue_take_their_average() -> None:
+def test_further_channels_have_the_average_of_red_green_and_blue() -> None:
     red, green, blue = Backbone(TINY, "none").normalization()[0]
     mean, std = Backbone(TINY, "none", in_channels=5).normalization()
     average = (red + green + blue) / 3
@@ -53,11 +53,11 @@ def test_channels_beyond_red_green_and_blue_take_their_average() -> None:
 
 @pytest.mark.parametrize("given", [[123.7, 116.3, 103.5], [0.5], [0.5, 0.5, True], "0.5", 0.5, [0.5, -0.1, 0.5]])
 @pytest.mark.parametrize("name", ["mean", "std"])
-def test_other_numbers_are_refused(name: str, given: Any) -> None:
+def test_invalid_statistics_are_an_error(name: str, given: Any) -> None:
     with pytest.raises(ValueError, match=rf"backbone\.{name}=.*: expected 3 numbers from 0 to 1"):
         Segmenter(TINY, "linear", 2, weights="none", **{name: given})
 
 
-def test_a_channel_without_deviation_is_refused() -> None:
+def test_a_deviation_of_zero_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"backbone\.std=\[0\.2, 0, 0\.2\]: expected 3 numbers from 0 to 1, above 0"):
         Segmenter(TINY, "linear", 2, weights="none", std=[0.2, 0, 0.2])

@@ -1,6 +1,7 @@
-"""The whole model against segmentation_models_pytorch, and against itself at other sizes."""
+"""The model against segmentation_models_pytorch, and against itself at other sizes."""
 
 import json
+from functools import cache
 from typing import Any
 
 import pytest
@@ -11,14 +12,15 @@ from torch.nn import functional as F
 
 from finetune.models import HEADS, Segmenter
 from tests.models.heads.pyramids import SMALL
+from tests.models.sampling import slow_unless
 
 TINY = "test_resnet.r160_in1k"
-ANY = [head for head in HEADS if head != "segnet"]  # which wants a VGG
+ON_ANY_BACKBONE = [head for head in HEADS if head != "segnet"]  # which needs a VGG
 SIZES = [(37, 53), (64, 64), (33, 96), (96, 33), (32, 31), (1, 1)]
 
 
 def segmenter(head: str = "fpn", backbone: str = TINY, classes: int = 3, **options: Any) -> Segmenter:
-    """A small model whose statistics are not those of a fresh batch norm, in eval mode."""
+    """Build a small model in eval mode, with batch-norm statistics as after training."""
     torch.manual_seed(0)
     model = Segmenter(backbone, head, classes, weights="none", head_options=SMALL[head], **options)
     for name, buffer in model.named_buffers():
@@ -29,32 +31,51 @@ def segmenter(head: str = "fpn", backbone: str = TINY, classes: int = 3, **optio
     return model.eval()
 
 
+@cache
+def shared_segmenter(head: str) -> Segmenter:
+    """Return a model that the tests of this module share and do not change."""
+    return segmenter(head)
+
+
 @torch.no_grad()
 def logits(model: Segmenter, images: Tensor) -> Tensor:
     return model(images)
 
 
-@pytest.mark.parametrize("head", ANY)
-@pytest.mark.parametrize("backbone", [TINY, "test_convnext", "test_vit", "pit_ti_224"])
-def test_the_logits_have_the_size_of_the_image_whatever_it_is(head: str, backbone: str) -> None:
-    model = segmenter(head, backbone)
+QUICK = [
+    *((head, TINY) for head in ON_ANY_BACKBONE),
+    ("unet", "test_convnext"),
+    ("dpt", "test_vit"),
+    ("fpn", "pit_ti_224"),
+]
+
+
+@pytest.mark.parametrize(
+    ("head", "backbone"),
+    slow_unless(
+        QUICK,
+        [(head, name) for head in ON_ANY_BACKBONE for name in (TINY, "test_convnext", "test_vit", "pit_ti_224")],
+    ),
+)
+def test_the_logits_have_the_size_of_the_image(head: str, backbone: str) -> None:
+    model = shared_segmenter(head) if backbone == TINY else segmenter(head, backbone)
     for height, width in SIZES:
         assert logits(model, torch.randn(1, 3, height, width)).shape == (1, 3, height, width)
     assert logits(model, torch.randn(2, 3, 64, 32)).shape == (2, 3, 64, 32)
 
 
-def trained_by(theirs: nn.Module, backbone: str, head: str, **options: Any) -> Segmenter:
-    """Our model with the weights of a model of segmentation_models_pytorch, every tensor of it taken."""
+def with_weights_of(theirs: nn.Module, backbone: str, head: str, **options: Any) -> Segmenter:
+    """Return our model with all weights of a model of segmentation_models_pytorch."""
     model = Segmenter(backbone, head, 5, weights="none", **options).eval()
-    # timm's features_only joins some names with an underscore
+    # timm's features_only replaces some dots in names by underscores
     encoder = {
         key.removeprefix("model.").replace(".", "_"): value for key, value in theirs.encoder.state_dict().items()
     }
     own = model.backbone.model.state_dict()
     fitting = {key: encoder[key.replace(".", "_")] for key in own if key.replace(".", "_") in encoder}
-    without_use = {name.removeprefix("backbone.model.") for name in model.unused_parameters()}
+    unused = {name.removeprefix("backbone.model.") for name in model.unused_parameters()}
     missing = model.backbone.model.load_state_dict(fitting, strict=False).missing_keys
-    assert {name for name in missing if name in dict(model.backbone.model.named_parameters())} <= without_use
+    assert {name for name in missing if name in dict(model.backbone.model.named_parameters())} <= unused
     model.decoder.load_state_dict(theirs.decoder.state_dict(), strict=False)
     model.head.load_state_dict(theirs.segmentation_head.state_dict())
     return model
@@ -75,38 +96,54 @@ ARCHITECTURES = {
 }
 
 
-@pytest.mark.parametrize(("head", "theirs"), ARCHITECTURES.items())
-@pytest.mark.parametrize("backbone", ["resnet10t", "mobilenetv3_small_050", "test_convnext"])
-@pytest.mark.parametrize("size", [(64, 96), (224, 224)])  # the larger one is wide enough for every atrous rate
-def test_the_logits_are_those_of_segmentation_models_pytorch(
-    head: str, theirs: Any, backbone: str, size: tuple[int, int]
-) -> None:
+SMALL_SIZE, LARGE_SIZE = (64, 96), (224, 224)  # the large one exceeds every atrous rate, and what smp's pan needs
+QUICK_COMPARISONS = [  # heads/test_smp.py compares every decoder
+    *((head, "resnet10t", SMALL_SIZE) for head in ("fpn", "deeplabv3plus", "pspnet", "segformer")),
+    *((head, "resnet10t", LARGE_SIZE) for head in ("pan", "deeplabv3")),
+    ("unet", "mobilenetv3_small_050", SMALL_SIZE),
+    ("linknet", "test_convnext", SMALL_SIZE),
+]
+
+
+@pytest.mark.parametrize(
+    ("head", "backbone", "size"),
+    slow_unless(
+        QUICK_COMPARISONS,
+        [
+            (head, name, size)
+            for head in ARCHITECTURES
+            for name in ("resnet10t", "mobilenetv3_small_050", "test_convnext")
+            for size in (SMALL_SIZE, LARGE_SIZE)
+        ],
+    ),
+)
+def test_the_logits_equal_those_of_segmentation_models_pytorch(head: str, backbone: str, size: tuple[int, int]) -> None:
     try:
-        expected = theirs(f"tu-{backbone}", encoder_weights=None, classes=5).eval()
+        expected = ARCHITECTURES[head](f"tu-{backbone}", encoder_weights=None, classes=5).eval()
     except (TypeError, ValueError, AssertionError, NotImplementedError) as error:
         pytest.skip(f"segmentation_models_pytorch does not build it: {error}")
     images = torch.randn(1, 3, *size)
-    model = trained_by(expected, backbone, head)
+    model = with_weights_of(expected, backbone, head)
     with torch.no_grad():
         try:
-            wanted = expected(images)
+            expected_logits = expected(images)
         except RuntimeError as error:
             pytest.skip(f"segmentation_models_pytorch does not run it: {error}")
-        assert torch.allclose(model(images), wanted, atol=1e-6)
+        assert torch.allclose(model(images), expected_logits, atol=1e-6)
         assert model(images).std() > 0
 
 
-@pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", "test_vit"])
-def test_a_dpt_on_a_vision_transformer_is_that_of_segmentation_models_pytorch(backbone: str) -> None:
+@pytest.mark.parametrize("backbone", slow_unless(["test_vit"], ["vit_tiny_patch16_224", "test_vit"]))
+def test_dpt_on_a_vision_transformer_equals_that_of_segmentation_models_pytorch(backbone: str) -> None:
     expected = smp.DPT(f"tu-{backbone}", encoder_weights=None, classes=5, dynamic_img_size=True).eval()
-    model = trained_by(expected, backbone, "dpt")
+    model = with_weights_of(expected, backbone, "dpt")
     images = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
         assert torch.allclose(model(images), expected(images), atol=1e-5)
         assert model(images).std() > 0
 
 
-def test_segnet_unpools_with_the_indices_of_a_vgg_and_refuses_other_backbones() -> None:
+def test_segnet_unpools_with_the_indices_of_a_vgg_and_rejects_other_backbones() -> None:
     model = segmenter("segnet", "vgg11", backbone_options={"mlp_ratio": 0.02})
     for height, width in SIZES:
         assert logits(model, torch.randn(1, 3, height, width)).shape == (1, 3, height, width)
@@ -118,30 +155,30 @@ def test_segnet_unpools_with_the_indices_of_a_vgg_and_refuses_other_backbones() 
         segmenter("segnet")
 
 
-@pytest.mark.parametrize("head", ANY)
+@pytest.mark.parametrize("head", ON_ANY_BACKBONE)
 @pytest.mark.parametrize(("size", "padded"), [((37, 53), (64, 64)), ((70, 30), (96, 32))])
 def test_an_odd_size_is_padded_at_right_and_bottom_and_cropped(
     head: str, size: tuple[int, int], padded: tuple[int, int]
 ) -> None:
-    model = segmenter(head)
+    model = shared_segmenter(head)
     images = torch.randn(2, 3, *size)
-    whole = torch.zeros(2, 3, *padded)
-    whole[..., : size[0], : size[1]] = images
-    found = logits(model, images)
-    assert torch.equal(found, logits(model, whole)[..., : size[0], : size[1]])
-    assert found.std(dim=(2, 3)).min() > 0  # the picture matters
+    padded_images = torch.zeros(2, 3, *padded)
+    padded_images[..., : size[0], : size[1]] = images
+    ours = logits(model, images)
+    assert torch.equal(ours, logits(model, padded_images)[..., : size[0], : size[1]])
+    assert ours.std(dim=(2, 3)).min() > 0  # the logits depend on the image
 
 
-@pytest.mark.parametrize("head", ANY)
+@pytest.mark.parametrize("head", ON_ANY_BACKBONE)
 def test_the_logits_of_an_image_do_not_depend_on_its_batch(head: str) -> None:
-    model = segmenter(head)
+    model = shared_segmenter(head)
     images = torch.randn(4, 3, 37, 53)
     one_by_one = torch.cat([logits(model, image[None]) for image in images])
     assert torch.allclose(logits(model, images), one_by_one, atol=1e-5)
-    assert one_by_one.std(dim=0).max() > 1e-4  # and the pictures differ
+    assert one_by_one.std(dim=0).max() > 1e-4  # and the images differ
 
 
-@pytest.mark.parametrize("head", ANY)
+@pytest.mark.parametrize("head", ON_ANY_BACKBONE)
 def test_exactly_the_unused_parameters_get_no_gradient(head: str) -> None:
     model = segmenter(head).train()
     loss = F.cross_entropy(model(torch.randn(2, 3, 64, 64)), torch.zeros(2, 64, 64, dtype=torch.long))
@@ -151,7 +188,9 @@ def test_exactly_the_unused_parameters_get_no_gradient(head: str) -> None:
 
 
 @pytest.mark.parametrize(("backbone", "channels"), [(TINY, 3), ("resnet10t", 3), (TINY, 1), ("resnet10t", 4)])
-def test_normalize_is_the_textbook_formula_and_leaves_its_input_alone(backbone: str, channels: int) -> None:
+def test_normalize_subtracts_the_mean_divides_by_the_deviation_and_keeps_its_input(
+    backbone: str, channels: int
+) -> None:
     model = Segmenter(backbone, "fpn", 2, weights="none", in_channels=channels)
     images = torch.randint(0, 256, (2, channels, 5, 7), dtype=torch.uint8)
     before = images.clone()
@@ -162,24 +201,24 @@ def test_normalize_is_the_textbook_formula_and_leaves_its_input_alone(backbone: 
     assert torch.equal(images, before)
 
 
-def test_normalize_leaves_a_float_input_alone_too() -> None:
-    model = segmenter()
+def test_normalize_keeps_a_float_input_too() -> None:
+    model = shared_segmenter("fpn")
     images = torch.rand(1, 3, 4, 4).to(memory_format=torch.channels_last) * 255
     before = images.clone()
     model.normalize(images)
     assert torch.equal(images, before)
 
 
-def test_the_parts_are_those_that_a_plan_speaks_of() -> None:
-    model = segmenter()
+def test_the_parts_have_the_names_that_tuning_plans_use() -> None:
+    model = shared_segmenter("fpn")
     assert [name for name, _ in model.named_children()] == ["backbone", "neck", "decoder", "head"]
     assert {name.split(".")[0] for name in model.state_dict()} == {"backbone", "decoder", "head"}
 
 
-@pytest.mark.parametrize("head", ANY)
+@pytest.mark.parametrize("head", ON_ANY_BACKBONE)
 def test_a_model_rebuilt_from_its_config_gives_the_same_logits(head: str) -> None:
     model = segmenter(head, classes=4, in_channels=4, backbone_options={"drop_path_rate": 0.1})
-    config = json.loads(json.dumps(model.config()))  # what a file does to it
+    config = json.loads(json.dumps(model.config()))  # as after saving to a file
     twin = Segmenter.from_config(config)
     twin.load_state_dict(model.state_dict())
     images = torch.randint(0, 256, (1, 4, 40, 24), dtype=torch.uint8)
@@ -189,23 +228,23 @@ def test_a_model_rebuilt_from_its_config_gives_the_same_logits(head: str) -> Non
     assert twin.config() == config
 
 
-def test_the_normalization_is_the_configs_and_not_that_of_the_name() -> None:
-    config = {**segmenter().config(), "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+def test_the_normalization_comes_from_the_config_instead_of_the_backbone() -> None:
+    config = {**shared_segmenter("fpn").config(), "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
     model = Segmenter.from_config(config)
     white = model.normalize(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten().tolist()
     assert white == pytest.approx([0.9 / 0.4, 0.8 / 0.5, 0.7 / 0.6])
 
 
-def test_a_config_names_the_license_of_the_weights() -> None:
-    assert segmenter().config()["weights_license"] == "apache-2.0"
+def test_a_config_has_the_license_of_the_weights() -> None:
+    assert shared_segmenter("fpn").config()["weights_license"] == "apache-2.0"
 
 
-@pytest.mark.parametrize(("typed", "hint"), [("unett", "Did you mean unet"), ("qqq", "There are unet, fpn")])
-def test_an_unknown_head_is_answered_with_the_nearest(typed: str, hint: str) -> None:
+@pytest.mark.parametrize(("typed", "hint"), [("unett", "Did you mean unet"), ("qqq", "Choose from: unet, fpn")])
+def test_the_error_for_an_unknown_head_suggests_the_nearest_names(typed: str, hint: str) -> None:
     with pytest.raises(ValueError, match=rf"unknown head '{typed}'.*{hint}"):
         Segmenter(TINY, typed, 2, weights="none")
 
 
-def test_too_few_decoder_channels_are_counted() -> None:
+def test_the_error_for_too_few_decoder_channels_has_both_counts() -> None:
     with pytest.raises(ValueError, match=r"decoder_channels has 3 entries.* 5 levels need 5"):
         Segmenter(TINY, "unet", 2, weights="none", head_options={"decoder_channels": [8, 8, 8]})

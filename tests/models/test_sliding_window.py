@@ -1,4 +1,4 @@
-"""Backbones of one size look at large images as they look at the crops that they learn from."""
+"""Fixed-size backbones evaluate large images in windows of the size of their training crops."""
 
 from itertools import pairwise
 from typing import Any
@@ -10,7 +10,7 @@ from torch import Tensor
 from finetune.builders.model import build_model
 from finetune.config.compose import load_config
 from finetune.models import Segmenter
-from finetune.models.sliding_window import in_windows, starts
+from finetune.models.sliding_window import average_windows, window_starts
 
 WINDOW = (96, 128)
 
@@ -22,44 +22,44 @@ def segmenter(name: str = "test_maxvit", **options: Any) -> Segmenter:
 
 @pytest.mark.parametrize("length", [320, 321, 500, 533, 534, 1024, 4000])
 def test_windows_cover_a_length_and_overlap_by_a_third_or_more(length: int) -> None:
-    found = starts(length, 320)
-    assert found[0] == 0
-    assert found[-1] + 320 == length
-    assert all(0 < b - a <= 214 for a, b in pairwise(found))
+    firsts = window_starts(length, 320)
+    assert firsts[0] == 0
+    assert firsts[-1] + 320 == length
+    assert all(0 < b - a <= 214 for a, b in pairwise(firsts))
 
 
 @pytest.mark.parametrize("size", [(96, 128), (200, 300), (97, 128), (50, 70), (50, 300)])
-def test_what_does_not_depend_on_the_window_is_as_of_the_whole_image(size: tuple[int, int]) -> None:
+def test_windows_do_not_change_a_pixelwise_prediction(size: tuple[int, int]) -> None:
     images = torch.randn(2, 3, *size)
-    seen: list[tuple[int, ...]] = []
+    sizes: list[tuple[int, ...]] = []
 
-    def look(part: Tensor) -> list[Tensor]:
-        seen.append(tuple(part.shape[-2:]))
-        return [2 * part, part[:, :1]]
+    def predict(region: Tensor) -> list[Tensor]:
+        sizes.append(tuple(region.shape[-2:]))
+        return [2 * region, region[:, :1]]
 
-    double, first = in_windows(look, images, WINDOW)
+    double, first = average_windows(predict, images, WINDOW)
     assert torch.allclose(double, 2 * images)
     assert torch.allclose(first, images[:, :1])
-    assert set(seen) == {WINDOW}
+    assert set(sizes) == {WINDOW}
 
 
 @torch.no_grad()
-def test_a_large_image_gets_the_mean_of_what_its_windows_get() -> None:
+def test_the_logits_of_a_large_image_are_the_mean_over_its_windows() -> None:
     model, whole = segmenter(image_size=(64, 64), window=WINDOW), segmenter(image_size=(64, 64))
     images = torch.randn(2, 3, 150, 128)
     first, last = whole(images[:, :, :96]), whole(images[:, :, 54:])
-    assert starts(150, 96) == [0, 54]
-    found = model(images)
-    assert torch.allclose(found[:, :, :54], first[:, :, :54], atol=1e-6)
-    assert torch.allclose(found[:, :, 54:96], (first[:, :, 54:] + last[:, :, :42]) / 2, atol=1e-6)
-    assert torch.allclose(found[:, :, 96:], last[:, :, 42:], atol=1e-6)
-    assert not torch.allclose(found, whole(images), atol=1e-3)
-    for both, alone in zip(found, images, strict=True):
+    assert window_starts(150, 96) == [0, 54]
+    averaged = model(images)
+    assert torch.allclose(averaged[:, :, :54], first[:, :, :54], atol=1e-6)
+    assert torch.allclose(averaged[:, :, 54:96], (first[:, :, 54:] + last[:, :, :42]) / 2, atol=1e-6)
+    assert torch.allclose(averaged[:, :, 96:], last[:, :, 42:], atol=1e-6)
+    assert not torch.allclose(averaged, whole(images), atol=1e-3)
+    for both, alone in zip(averaged, images, strict=True):
         assert torch.allclose(both, model(alone[None])[0], atol=1e-5)
 
 
 @torch.no_grad()
-def test_a_crop_is_looked_at_as_in_training() -> None:
+def test_a_crop_is_evaluated_as_in_training() -> None:
     model, whole = segmenter(window=WINDOW), segmenter()
     crops = torch.randn(2, 3, *WINDOW)
     assert torch.equal(model(crops), whole(crops))
@@ -71,7 +71,7 @@ def test_a_crop_is_looked_at_as_in_training() -> None:
 
 
 @torch.no_grad()
-def test_a_model_built_again_has_its_window_and_others_have_none() -> None:
+def test_a_rebuilt_model_has_its_window_and_backbones_of_any_size_have_none() -> None:
     model = segmenter(window=WINDOW)
     again = Segmenter.from_config(model.config()).eval()
     again.load_state_dict(model.state_dict())
@@ -82,14 +82,14 @@ def test_a_model_built_again_has_its_window_and_others_have_none() -> None:
 
 
 @pytest.mark.parametrize("window", [[1, 1], [10**9, 10**9], [64], "64"])
-def test_a_window_that_would_take_all_time_or_memory_is_refused(window: Any) -> None:
+def test_a_window_of_extreme_size_is_an_error(window: Any) -> None:
     with pytest.raises(ValueError, match=r"augment\.crop=.*: expected"):
         Segmenter.from_config({**segmenter(window=WINDOW).config(), "window": window})
 
 
-@pytest.mark.parametrize(("name", "window"), [("pit_ti_224", (320, 320)), ("test_resnet", None)])
-def test_a_training_looks_in_windows_of_its_crops(name: str, window: Any) -> None:
-    words = ["backbone=timm", f"backbone.name={name}", "backbone.weights=none", "head=linear"]
-    assert build_model(load_config(words, "train"), ["a", "b"]).window == window
-    whole = build_model(load_config([*words, "augment.crop=null", "data.batch_size=1"], "train"), ["a", "b"])
+@pytest.mark.parametrize(("name", "window"), [("test_maxvit", (320, 320)), ("test_resnet", None)])
+def test_the_window_is_the_crop_size_of_the_training(name: str, window: Any) -> None:
+    overrides = ["backbone=timm", f"backbone.name={name}", "backbone.weights=none", "head=linear"]
+    assert build_model(load_config(overrides, "train"), ["a", "b"]).window == window
+    whole = build_model(load_config([*overrides, "augment.crop=null", "data.batch_size=1"], "train"), ["a", "b"])
     assert whole.window is None

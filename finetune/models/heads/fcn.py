@@ -1,4 +1,4 @@
-"""Fully convolutional network: a few convolutions on one map."""
+"""FCN (fully convolutional network): a few convolutions on one map."""
 
 import torch
 from segmentation_models_pytorch.base.modules import Conv2dReLU
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from finetune.models.heads.classifier import classifier
 from finetune.models.heads.pyramid import DecoderAndHead, PyramidSpec
-from finetune.models.heads.validation import check_counts, check_flags, check_share
+from finetune.models.heads.validation import check_counts, check_flags, check_fraction
 
 
 def fcn(
@@ -19,18 +19,18 @@ def fcn(
     stride: int | None = None,
     dropout: float = 0.1,
 ) -> DecoderAndHead:
-    """FCN: convolutions on one map, by default the deepest, of stride 8 where the backbone can be dilated.
+    """Build FCN: convolutions on one map, by default the deepest, of stride 8 if the backbone can be dilated.
 
-    With `concat_input`, one more convolution joins what comes of them with the map itself, as is usual since PSPNet.
+    With `concat_input`, one more convolution combines their output with the map itself, as is common since PSPNet.
 
     Source: Long et al. 2015, https://arxiv.org/abs/1411.4038
     """
     check_counts(channels=channels, convolutions=convolutions, kernel_size=kernel_size)
     check_flags(concat_input=concat_input)
-    check_share(dropout=dropout)
+    check_fraction(dropout=dropout)
     if kernel_size % 2 == 0:
-        raise ValueError(f"head.kernel_size={kernel_size}: expected an odd number, or maps would change their size.")
-    level = len(pyramid.strides) - 1 if stride is None else pyramid.deepest(stride)
+        raise ValueError(f"head.kernel_size={kernel_size}: expected an odd number, which keeps the size of maps.")
+    level = len(pyramid.strides) - 1 if stride is None else pyramid.deepest_level(stride)
     decoder = Convolutions(level, pyramid.channels[level], channels, convolutions, kernel_size, concat_input, dropout)
     return decoder, classifier(channels, classes, pyramid.strides[level])
 
@@ -39,13 +39,13 @@ class Convolutions(nn.Module):
     """Convolutions on one level of a pyramid.
 
     Args:
-        level: of the map.
-        in_channels: of the map.
-        channels: of each convolution.
-        convolutions: how many.
-        kernel_size: of each.
-        concat_input: whether one more joins them with the map.
-        dropout: share of the channels, at the end.
+        level: level of the map.
+        in_channels: channels of the map.
+        channels: channels of each convolution.
+        convolutions: number of convolutions.
+        kernel_size: kernel size of each convolution.
+        concat_input: whether one more convolution combines their output with the map.
+        dropout: fraction of channels dropped at the end.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Convolutions(nn.Module):
         self.dropout = nn.Dropout2d(dropout)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Map (B, channels, h, w) of the level's size."""
+        """Return a map (B, channels, h, w) of the level's size."""
         x = features[self.levels[0]]
         convolved: Tensor = self.convolutions(x)
         if self.join is not None:

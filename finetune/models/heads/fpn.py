@@ -1,4 +1,4 @@
-"""Feature pyramid network."""
+"""FPN (feature pyramid network)."""
 
 import math
 
@@ -6,8 +6,8 @@ from segmentation_models_pytorch.base.heads import SegmentationHead
 from segmentation_models_pytorch.decoders.fpn.decoder import FPNBlock, FPNDecoder, SegmentationBlock
 from torch import Tensor, nn
 
-from finetune.models.heads.pyramid import COARSE, DecoderAndHead, PyramidSpec
-from finetune.models.heads.validation import check_choice, check_counts, check_interpolation, check_share
+from finetune.models.heads.pyramid import REQUIRED_LEVELS, DecoderAndHead, PyramidSpec
+from finetune.models.heads.validation import check_choice, check_counts, check_fraction, check_interpolation
 
 GROUPS = 32  # of smp's group norms
 
@@ -21,21 +21,21 @@ def fpn(
     dropout: float = 0.2,
     interpolation: str = "nearest",
 ) -> DecoderAndHead:
-    """Feature pyramid network, summed at stride 4.
+    """Build a feature pyramid network whose levels are summed at stride 4.
 
-    With only 32 segmentation channels, group norm sees one value in the one pixel that an image of 32x32 pixels ends
-    as, and torch refuses.
+    With only 32 segmentation channels, a training image of 32x32 pixels leaves group norm one value per group, which
+    torch rejects.
 
     Source: Kirillov et al. 2019, https://arxiv.org/abs/1901.02446
     """
     check_counts(pyramid_channels=pyramid_channels, segmentation_channels=segmentation_channels)
     if segmentation_channels % GROUPS:
         raise ValueError(
-            f"head.segmentation_channels={segmentation_channels}: its group norms need a multiple of {GROUPS}."
+            f"head.segmentation_channels={segmentation_channels}: expected a multiple of {GROUPS}, for its group norms."
         )
     check_choice("merge_policy", merge_policy, ("add", "cat"))
     check_interpolation(interpolation)
-    check_share(dropout=dropout)
+    check_fraction(dropout=dropout)
     decoder = FPNDecoder(
         encoder_channels=pyramid.channels,
         encoder_depth=len(pyramid.channels) - 1,
@@ -45,16 +45,16 @@ def fpn(
         dropout=dropout,
         interpolation_mode=interpolation,
     )
-    decoder.levels = COARSE
+    decoder.levels = REQUIRED_LEVELS
     if len(set(pyramid.strides)) < len(pyramid.strides):
-        _follow(decoder, pyramid, pyramid_channels, segmentation_channels, interpolation)
+        _skip_doublings(decoder, pyramid, pyramid_channels, segmentation_channels, interpolation)
     return decoder, SegmentationHead(decoder.out_channels, classes, kernel_size=1, upsampling=pyramid.strides[2])
 
 
-def _follow(
+def _skip_doublings(
     decoder: FPNDecoder, pyramid: PyramidSpec, pyramid_channels: int, segmentation_channels: int, interpolation: str
 ) -> None:
-    """Double no map on its way that a dilated backbone has left as large as the finer one."""
+    """Upsample no map that already has the size of the next finer one, as in a dilated backbone."""
     for level, name in ((4, "p4"), (3, "p3"), (2, "p2")):
         if pyramid.strides[level + 1] == pyramid.strides[level]:
             setattr(decoder, name, SameSize(pyramid_channels, pyramid.channels[level], interpolation))
@@ -65,9 +65,9 @@ def _follow(
 
 
 class SameSize(FPNBlock):  # type: ignore[misc]  # smp is not typed
-    """The block of smp, on two maps of one size."""
+    """smp's FPN block for two maps of the same size."""
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """Their sum (B, C, h, w)."""
+        """Return the sum (B, C, h, w) of both maps."""
         summed: Tensor = x + self.skip_conv(skip)
         return summed

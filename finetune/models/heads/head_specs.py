@@ -1,4 +1,4 @@
-"""The heads that users can name."""
+"""The table of heads, by name."""
 
 import inspect
 from collections.abc import Callable
@@ -27,22 +27,22 @@ from finetune.models.heads.unet import unet
 from finetune.models.heads.unetplusplus import unetplusplus
 from finetune.models.heads.upernet import upernet
 
-DOUBLING = (32,)  # of decoders that take each map to be half as large as the one before
+UNDILATED_ONLY = (32,)  # for decoders that expect each map to be half as large as the one before
 
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """A head that users can name.
+    """A head and its requirements.
 
     Attributes:
-        build: makes decoder and classifier from a pyramid, a number of classes and the head's options. The decoder
-            turns the pyramid's list into a map (B, C, h, w), the classifier that into logits (B, classes, H, W).
-        output_stride: of the backbone that the head is made for.
-        output_strides: that it takes besides, where a user asks for one.
-        pools_to_a_pixel: batch norm then sees one value an image, so training needs two images a batch.
-        auxiliary: the decoder has `forward_with_auxiliary`, for a loss on more than the last logits.
+        build: builds decoder and classifier from a pyramid, a number of classes and the head's options. The decoder
+            maps the pyramid's list to a map (B, C, h, w), the classifier maps it to logits (B, classes, H, W).
+        output_stride: output stride of the backbone that the head is made for.
+        output_strides: output strides that a user may set.
+        pools_to_a_pixel: pools to one pixel, so that batch norm needs two images per batch in training.
+        auxiliary: the decoder has `forward_with_auxiliary`, for auxiliary losses.
         takes_pools: reads the indices of the backbone's max-poolings.
-        takes_tokens: reads prefix tokens where the backbone has some.
+        takes_tokens: reads prefix tokens if the backbone has any.
     """
 
     build: Callable[..., DecoderAndHead]
@@ -54,7 +54,7 @@ class HeadSpec:
     takes_tokens: bool = False
 
     def options(self) -> list[str]:
-        """Names of the head's options."""
+        """Return the names of the head's options."""
         return list(inspect.signature(self.build).parameters)[2:]
 
 
@@ -63,29 +63,29 @@ HEADS: dict[str, HeadSpec] = {
     "fpn": HeadSpec(fpn),
     "deeplabv3plus": HeadSpec(deeplabv3plus, output_stride=16, pools_to_a_pixel=True),
     "deeplabv3": HeadSpec(deeplabv3, output_stride=8, pools_to_a_pixel=True),
-    "unetplusplus": HeadSpec(unetplusplus, output_strides=DOUBLING),
-    "manet": HeadSpec(manet, output_strides=DOUBLING),
-    "linknet": HeadSpec(linknet, output_strides=DOUBLING),
+    "unetplusplus": HeadSpec(unetplusplus, output_strides=UNDILATED_ONLY),
+    "manet": HeadSpec(manet, output_strides=UNDILATED_ONLY),
+    "linknet": HeadSpec(linknet, output_strides=UNDILATED_ONLY),
     "pspnet": HeadSpec(pspnet),
     "pan": HeadSpec(pan, output_stride=16, pools_to_a_pixel=True),
     "upernet": HeadSpec(upernet, pools_to_a_pixel=True),
     "segformer": HeadSpec(segformer),
-    "dpt": HeadSpec(dpt, output_strides=DOUBLING, takes_tokens=True),
+    "dpt": HeadSpec(dpt, output_strides=UNDILATED_ONLY, takes_tokens=True),
     "linear": HeadSpec(linear),
     "fcn": HeadSpec(fcn, output_stride=8),
     "hrnet": HeadSpec(hrnet),
     "ocr": HeadSpec(ocr, auxiliary=True),
-    "segnet": HeadSpec(segnet, output_strides=DOUBLING, takes_pools=True),
+    "segnet": HeadSpec(segnet, output_strides=UNDILATED_ONLY, takes_pools=True),
     "setr_pup": HeadSpec(setr_pup, output_stride=16),
     "mask_transformer": HeadSpec(mask_transformer, output_stride=16),
 }
 
 
 def head_spec(name: str) -> HeadSpec:
-    """The head of that name.
+    """Return the head of that name.
 
     Raises:
-        ValueError: no such head; the nearest names are shown.
+        ValueError: if there is no such head; the message has the nearest names.
     """
     if name not in HEADS:
         raise ValueError(f"unknown head '{name}'. {suggest(name, HEADS)}")
@@ -93,18 +93,20 @@ def head_spec(name: str) -> HeadSpec:
 
 
 def check_output_stride(head: str, output_stride: int | None) -> None:
-    """Raise unless a head takes maps of a backbone of this output stride; None is that which it is made for.
+    """Raise ValueError unless a head supports this output stride of the backbone; None is the head's default.
 
     >>> check_output_stride("linknet", 16)
     Traceback (most recent call last):
-    ValueError: backbone.output_stride=16: head=linknet takes 32 alone. Set null, or another head, such as unet.
+    ValueError: backbone.output_stride=16: head=linknet supports only 32. Set it to null, or choose head=unet.
     """
     if output_stride is None:
         return
     if isinstance(output_stride, bool) or output_stride not in OUTPUT_STRIDES:
-        raise ValueError(f"backbone.output_stride={output_stride}: expected 8, 16 or 32, or null for that of the head.")
+        raise ValueError(
+            f"backbone.output_stride={output_stride}: expected 8, 16 or 32, or null for the head's default."
+        )
     if output_stride not in head_spec(head).output_strides:
         raise ValueError(
-            f"backbone.output_stride={output_stride}: head={head} takes 32 alone. "
-            f"Set null, or another head, such as unet."
+            f"backbone.output_stride={output_stride}: head={head} supports only 32. "
+            f"Set it to null, or choose head=unet."
         )

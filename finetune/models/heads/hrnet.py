@@ -1,4 +1,4 @@
-"""The head of HRNetV2: all resolutions at once."""
+"""The head of HRNetV2: all resolutions concatenated."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from segmentation_models_pytorch.base.modules import Conv2dReLU
 from torch import Tensor, nn
 
 from finetune.models.heads.classifier import classifier
-from finetune.models.heads.concat_features import chosen_levels, concatenate
+from finetune.models.heads.concat_features import concat_features, select_levels
 from finetune.models.heads.pyramid import DecoderAndHead, PyramidSpec
 from finetune.models.heads.validation import check_counts
 
@@ -14,36 +14,36 @@ from finetune.models.heads.validation import check_counts
 def hrnet(
     pyramid: PyramidSpec, classes: int, channels: int | None = 512, strides: Sequence[int] = (4, 8, 16, 32)
 ) -> DecoderAndHead:
-    """HRNetV2's head: maps brought to the finest of them, mixed by a 1x1 convolution.
+    """Build HRNetV2's head: maps resized to the finest and mixed by a 1x1 convolution.
 
-    The paper mixes them into as many channels as they have together, which `channels=None` does. Its are the branches
-    themselves, of 270 channels in the narrowest network; timm hands out HRNet's maps as its classifier widens them, to
-    1920 together, and a ResNet-50's have 3840.
+    With `channels=None`, the output has as many channels as all maps together, as in the paper. There, the maps are the
+    branches themselves, with 270 channels in the narrowest network; timm returns HRNet's maps after its classifier has
+    widened them to 1920 channels in all, and a ResNet-50 has 3840.
 
     Source: Sun et al. 2019, https://arxiv.org/abs/1904.04514
     """
-    levels = chosen_levels(pyramid, strides)
-    together = sum(pyramid.channels[level] for level in levels)
-    mixed = together if channels is None else channels
-    check_counts(channels=mixed)
-    return MixedMaps(levels, together, mixed), classifier(mixed, classes, pyramid.strides[levels[0]])
+    levels = select_levels(pyramid, strides)
+    in_channels = sum(pyramid.channels[level] for level in levels)
+    out_channels = in_channels if channels is None else channels
+    check_counts(channels=out_channels)
+    return MixedMaps(levels, in_channels, out_channels), classifier(out_channels, classes, pyramid.strides[levels[0]])
 
 
 class MixedMaps(nn.Module):
-    """Maps of some levels, mixed pixel by pixel.
+    """Concatenated maps of several levels, mixed by a 1x1 convolution.
 
     Args:
-        levels: fine to coarse.
-        together: channels of all maps.
-        channels: that they are mixed into.
+        levels: levels of the maps, fine to coarse.
+        in_channels: channels of all maps together.
+        out_channels: channels of the mixed map.
     """
 
-    def __init__(self, levels: tuple[int, ...], together: int, channels: int) -> None:
+    def __init__(self, levels: tuple[int, ...], in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.levels = levels
-        self.mix = Conv2dReLU(together, channels, kernel_size=1)
+        self.mix = Conv2dReLU(in_channels, out_channels, kernel_size=1)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Map (B, channels, h, w) at the size of the finest of the maps."""
-        mixed: Tensor = self.mix(concatenate([features[level] for level in self.levels]))
+        """Return the mixed map (B, out_channels, h, w) at the size of the finest map."""
+        mixed: Tensor = self.mix(concat_features([features[level] for level in self.levels]))
         return mixed

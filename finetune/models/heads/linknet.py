@@ -3,7 +3,7 @@
 from segmentation_models_pytorch.base.heads import SegmentationHead
 from segmentation_models_pytorch.decoders.linknet.decoder import LinknetDecoder
 
-from finetune.models.heads.pyramid import ALL, DecoderAndHead, PyramidSpec
+from finetune.models.heads.pyramid import ALL_LEVELS, DecoderAndHead, PyramidSpec
 from finetune.models.heads.validation import Norm, check_counts, check_norm
 
 
@@ -13,7 +13,7 @@ def linknet(
     prefinal_channels: int = 32,
     norm: Norm = "batchnorm",
 ) -> DecoderAndHead:
-    """LinkNet: transposed convolutions, and skips that are added; a missing map of stride 2 adds nothing.
+    """Build LinkNet: transposed convolutions, and skips that are added; a missing map of stride 2 adds nothing.
 
     Source: Chaurasia and Culurciello 2017, https://arxiv.org/abs/1707.03718
     """
@@ -25,5 +25,5 @@ def linknet(
         n_blocks=len(pyramid.channels) - 1,
         use_norm=norm,
     )
-    decoder.levels = ALL
+    decoder.levels = ALL_LEVELS
     return decoder, SegmentationHead(prefinal_channels, classes, kernel_size=1)

@@ -1,11 +1,11 @@
-"""MA-Net: a U-Net that weighs positions at its coarsest map and channels at every skip."""
+"""MA-Net: a U-Net with attention between positions of the coarsest map and of channels at every skip."""
 
 from collections.abc import Sequence
 
 from segmentation_models_pytorch.base.heads import SegmentationHead
 from segmentation_models_pytorch.decoders.manet.decoder import MAnetDecoder
 
-from finetune.models.heads.pyramid import ALL, DecoderAndHead, PyramidSpec
+from finetune.models.heads.pyramid import ALL_LEVELS, DecoderAndHead, PyramidSpec
 from finetune.models.heads.validation import Norm, check_counts, check_depth, check_interpolation, check_norm
 
 
@@ -18,9 +18,9 @@ def manet(
     interpolation: str = "nearest",
     norm: Norm = "batchnorm",
 ) -> DecoderAndHead:
-    """MA-Net: attention between all positions of the coarsest map, and of channels where a skip joins.
+    """Build MA-Net: attention between all positions of the coarsest map, and of channels at every skip.
 
-    Memory grows with the square of the coarsest map's size. Where there is no map of stride 2, its step joins nothing.
+    Memory grows with the square of the coarsest map's size. Without a map of stride 2, there is no skip at that level.
 
     Source: Fan et al. 2020, https://doi.org/10.1109/ACCESS.2020.3025372
     """
@@ -38,5 +38,5 @@ def manet(
         pab_channels=pab_channels,
         interpolation_mode=interpolation,
     )
-    decoder.levels = ALL
+    decoder.levels = ALL_LEVELS
     return decoder, SegmentationHead(channels[-1], classes, kernel_size=3)

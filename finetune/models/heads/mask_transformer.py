@@ -1,4 +1,4 @@
-"""Segmenter's mask transformer: classes are tokens among those of the picture."""
+"""Mask transformer of Segmenter: classes are tokens among the tokens of the image."""
 
 import torch
 from timm.layers import build_sincos2d_pos_embed
@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from finetune.models.heads.pyramid import DecoderAndHead, PyramidSpec
-from finetune.models.heads.validation import check_counts, check_share
+from finetune.models.heads.validation import check_counts, check_fraction
 
-SCALE = 10.0  # to begin with, from a cosine to logits
+INITIAL_SCALE = 10.0  # from cosines to logits
 
 
 def mask_transformer(
@@ -21,22 +21,22 @@ def mask_transformer(
     stride: int = 16,
     dropout: float = 0.1,
 ) -> DecoderAndHead:
-    """Mask transformer: attention among pixels and one token a class, whose likeness to each pixel is the class's mask.
+    """Build a mask transformer: attention among pixels and class tokens; their similarity is the mask of a class.
 
-    It reads the deepest map of a stride. Two things differ from the paper. Sinusoidal positions are added, as not every
-    backbone's features know where they are. Cosines become logits by a scale and a bias a class and not by a layer norm
-    over the classes, which makes of two classes nothing but a sign.
+    It reads the deepest map of a stride. It differs from the paper in two ways. Sinusoidal positions are added, because
+    not every backbone's features encode positions. Cosines become logits by a scale and a bias per class instead of a
+    layer norm over the classes, which would reduce two classes to a sign.
 
     Source: Strudel et al. 2021, https://arxiv.org/abs/2105.05633
     """
     check_counts(channels=channels, layers=layers, attention_heads=attention_heads)
-    check_share(dropout=dropout)
+    check_fraction(dropout=dropout)
     if channels % 4 or channels % attention_heads:
         raise ValueError(
-            f"head.channels={channels}: expected a multiple of 4, for the positions, and of "
+            f"head.channels={channels}: expected a multiple of 4, for the position encoding, and of "
             f"head.attention_heads={attention_heads}."
         )
-    level = pyramid.deepest(stride)
+    level = pyramid.deepest_level(stride)
     decoder = MaskTransformer(level, pyramid.channels[level], classes, channels, layers, attention_heads, dropout)
     upsample = nn.Upsample(scale_factor=stride, mode="bilinear", align_corners=False)
     return decoder, nn.Sequential(ClassScale(classes), upsample)
@@ -46,13 +46,13 @@ class MaskTransformer(nn.Module):
     """Transformer layers on the pixels of one level and a token for each class.
 
     Args:
-        level: of the map.
-        in_channels: of the map.
-        classes: how many.
-        channels: of a token.
-        layers: how many.
-        attention_heads: of each layer.
-        dropout: share of what each layer adds.
+        level: level of the map.
+        in_channels: channels of the map.
+        classes: number of classes.
+        channels: channels of a token.
+        layers: number of transformer layers.
+        attention_heads: attention heads of each layer.
+        dropout: dropout rate of the output of each layer.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class MaskTransformer(nn.Module):
         self.of_classes = nn.Linear(channels, channels, bias=False)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Cosines (B, classes, h, w) of pixels and classes, in the size of the level."""
+        """Return cosines (B, classes, h, w) of pixels and classes, at the size of the level."""
         x = features[self.levels[0]]
         batch, _, height, width = x.shape
         pixels = self.enter(x.flatten(2).transpose(1, 2))
@@ -94,14 +94,14 @@ class ClassScale(nn.Module):
     """A scale and a bias for each class.
 
     Args:
-        classes: how many.
+        classes: number of classes.
     """
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.full((classes,), SCALE))
+        self.weight = nn.Parameter(torch.full((classes,), INITIAL_SCALE))
         self.bias = nn.Parameter(torch.zeros(classes))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores (B, classes, h, w), each class's scaled and shifted."""
+        """Return the scores (B, classes, h, w), scaled and shifted per class."""
         return x * self.weight[:, None, None] + self.bias[:, None, None]

@@ -1,4 +1,4 @@
-"""PSPNet: what is seen in large parts of the picture, beside each pixel."""
+"""PSPNet (pyramid scene parsing): context at four scales for each pixel."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from segmentation_models_pytorch.decoders.pspnet.decoder import PSPDecoder
 from torch import Tensor
 
 from finetune.models.heads.pyramid import DecoderAndHead, PyramidSpec
-from finetune.models.heads.validation import Norm, check_counts, check_norm, check_share
+from finetune.models.heads.validation import Norm, check_counts, check_fraction, check_norm
 
 POOLINGS = 4  # to 1, 2, 3 and 6 pixels
 
@@ -21,17 +21,17 @@ def pspnet(
     norm: Norm = "batchnorm",
     dropout: float = 0.2,
 ) -> DecoderAndHead:
-    """PSPNet: one map, pooled to 1, 2, 3 and 6 pixels and joined with itself.
+    """Build PSPNet: one map, concatenated with itself pooled to 1, 2, 3 and 6 pixels.
 
-    As in smp, it is the map of stride 8 of a backbone that is not dilated, so coarser layers do not take part.
+    As in smp, it is the map of stride 8 of an undilated backbone, so coarser layers are unused.
 
     Source: Zhao et al. 2017, https://arxiv.org/abs/1612.01105
     """
     check_counts(decoder_channels=decoder_channels)
     check_norm(norm)
-    check_share(dropout=dropout)
+    check_fraction(dropout=dropout)
     decoder = PSPLevel(
-        pyramid.deepest(stride),
+        pyramid.deepest_level(stride),
         encoder_channels=pyramid.channels,
         use_norm=norm,
         out_channels=decoder_channels,
@@ -41,7 +41,7 @@ def pspnet(
 
 
 class PSPLevel(PSPDecoder):  # type: ignore[misc]  # smp is not typed
-    """The decoder of smp on one level of the pyramid, of any number of channels."""
+    """smp's decoder on one level of the pyramid, with any number of channels."""
 
     def __init__(
         self, level: int, encoder_channels: tuple[int, ...], use_norm: Norm, out_channels: int, **options: Any
@@ -50,10 +50,10 @@ class PSPLevel(PSPDecoder):  # type: ignore[misc]  # smp is not typed
         super().__init__(encoder_channels=[width], use_norm=use_norm, out_channels=out_channels, **options)
         self.levels = (level,)
         joined = width + POOLINGS * (width // POOLINGS)
-        if joined != 2 * width:  # smp takes it for granted that 4 divides the channels
+        if joined != 2 * width:  # smp assumes that 4 divides the channels
             self.conv = Conv2dReLU(joined, out_channels, kernel_size=1, use_norm=use_norm)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Pooled and joined map (B, C, h, w) of the level."""
+        """Return the pooled and concatenated map (B, C, h, w) of the level."""
         pooled: Tensor = super().forward([features[self.levels[0]]])
         return pooled

@@ -1,4 +1,4 @@
-"""SETR's progressive upsampling: never more than a factor of two at once."""
+"""SETR-PUP: progressive upsampling, by a factor of two at a time."""
 
 import math
 
@@ -12,26 +12,26 @@ from finetune.models.heads.validation import check_counts
 
 
 def setr_pup(pyramid: PyramidSpec, classes: int, channels: int = 256, stride: int = 16) -> DecoderAndHead:
-    """SETR-PUP: convolve and double until the full size, four times from the deepest map of stride 16.
+    """Build SETR-PUP: convolve and upsample by two up to the full size, four times from the deepest map of stride 16.
 
-    The last doubling follows the classifier, which is linear and so gives the same, at a quarter of the work.
+    The last upsampling follows the classifier: both are linear, so the result is the same at a quarter of the cost.
 
     Source: Zheng et al. 2021, https://arxiv.org/abs/2012.15840
     """
     check_counts(channels=channels)
-    level = pyramid.deepest(stride)
+    level = pyramid.deepest_level(stride)
     decoder = ProgressiveUpsampling(level, pyramid.channels[level], channels, steps=round(math.log2(stride)))
     return decoder, classifier(channels, classes, stride=2)
 
 
 class ProgressiveUpsampling(nn.Module):
-    """Norm, then convolutions with a doubling between each two.
+    """A norm, then convolutions with upsampling by two in between.
 
     Args:
-        level: of the map.
-        in_channels: of the map.
-        channels: of each convolution.
-        steps: how many convolutions.
+        level: level of the map.
+        in_channels: channels of the map.
+        channels: channels of each convolution.
+        steps: number of convolutions.
     """
 
     def __init__(self, level: int, in_channels: int, channels: int, steps: int) -> None:
@@ -43,7 +43,7 @@ class ProgressiveUpsampling(nn.Module):
         self.upsample = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Map (B, channels, H / 2, W / 2)."""
+        """Return a map (B, channels, H / 2, W / 2)."""
         x: Tensor = self.convolutions[0](self.norm(features[self.levels[0]]))
         for convolution in self.convolutions[1:]:
             x = convolution(self.upsample(x))

@@ -1,4 +1,4 @@
-"""U-Net, with classifiers on its way up if wished."""
+"""U-Net, optionally with deep supervision."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from segmentation_models_pytorch.base.heads import SegmentationHead
 from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 from torch import Tensor, nn
 
-from finetune.models.heads.pyramid import ALL, DecoderAndHead, PyramidSpec, like_images
+from finetune.models.heads.pyramid import ALL_LEVELS, DecoderAndHead, PyramidSpec, resize_to_images
 from finetune.models.heads.validation import (
     Norm,
     check_attention,
@@ -28,15 +28,15 @@ def unet(
     center: bool = False,
     deep_supervision: bool = False,
 ) -> DecoderAndHead:
-    """U-Net: upsample, join the skip, convolve, up to the full size.
+    """Build U-Net: upsample, concatenate the skip, convolve, up to the full size.
 
     Source: Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597
     """
     check_depth(decoder_channels, len(pyramid.channels) - 1)
     check_flags(center=center, deep_supervision=deep_supervision)
     channels, encoder = list(decoder_channels), pyramid.channels
-    joined = [below + skip for below, skip in zip([encoder[-1], *channels], [*encoder[-2:0:-1], 0], strict=False)]
-    check_attention(attention_type, [*channels, *joined[:-1]])
+    inputs = [coarser + skip for coarser, skip in zip([encoder[-1], *channels], [*encoder[-2:0:-1], 0], strict=False)]
+    check_attention(attention_type, [*channels, *inputs[:-1]])
     check_interpolation(interpolation)
     check_norm(norm)
     decoder = SupervisedUnet(
@@ -53,21 +53,21 @@ def unet(
 
 
 class SupervisedUnet(UnetDecoder):  # type: ignore[misc]  # smp is not typed
-    """The decoder of smp, with a 1x1 classifier on each map before the last if `classes` are given.
+    """smp's decoder, with a 1x1 classifier on each map before the last if `classes` is given.
 
     Source: Lee et al. 2015, https://arxiv.org/abs/1409.5185
     """
 
-    levels = ALL
+    levels = ALL_LEVELS
 
     def __init__(self, classes: int | None, decoder_channels: Sequence[int], **options: Any) -> None:
         super().__init__(decoder_channels=decoder_channels, **options)
-        self.blocks[-1].attention1 = nn.Identity()  # smp's weighs a skip, which the last step has not
+        self.blocks[-1].attention1 = nn.Identity()  # for a skip, which the last step does not have
         widths = [] if classes is None else decoder_channels[:-1]
         self.classifiers = nn.ModuleList(nn.Conv2d(width, classes or 0, kernel_size=1) for width in widths)
 
     def forward_with_auxiliary(self, features: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """What `forward` returns, and the logits of the maps on the way, coarse to fine, at the size of the images."""
+        """Return the map of `forward`, and logits of the maps before it, coarse to fine, at the size of the images."""
         x: Tensor = self.center(features[-1])
         skips = [*features[-2:0:-1], None]
         maps = []
@@ -75,4 +75,4 @@ class SupervisedUnet(UnetDecoder):  # type: ignore[misc]  # smp is not typed
             x = block(x, *finer.shape[-2:], skip_connection=skip)
             maps.append(x)
         logits = [classify(x) for classify, x in zip(self.classifiers, maps, strict=False)]
-        return x, [like_images(scores, features[0]) for scores in logits]
+        return x, [resize_to_images(scores, features[0]) for scores in logits]

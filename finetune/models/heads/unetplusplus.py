@@ -1,4 +1,4 @@
-"""U-Net++: a U-Net whose skips are themselves convolved and joined."""
+"""U-Net++: a U-Net with nested, convolved skips."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from segmentation_models_pytorch.base.heads import SegmentationHead
 from segmentation_models_pytorch.decoders.unetplusplus.decoder import UnetPlusPlusDecoder
 from torch import nn
 
-from finetune.models.heads.pyramid import ALL, DecoderAndHead, PyramidSpec
+from finetune.models.heads.pyramid import ALL_LEVELS, DecoderAndHead, PyramidSpec
 from finetune.models.heads.validation import (
     Norm,
     check_attention,
@@ -26,7 +26,7 @@ def unetplusplus(
     norm: Norm = "batchnorm",
     center: bool = False,
 ) -> DecoderAndHead:
-    """U-Net++: nested skips between the backbone and the way up; those of a missing map of stride 2 are left out.
+    """Build U-Net++: nested skips between encoder and decoder; a missing map of stride 2 has none.
 
     Source: Zhou et al. 2018, https://arxiv.org/abs/1807.10165
     """
@@ -45,8 +45,7 @@ def unetplusplus(
         interpolation_mode=interpolation,
         center=center,
     )
-    decoder.blocks[
-        f"x_0_{decoder.depth}"
-    ].attention1 = nn.Identity()  # smp's weighs a skip, which the last step has not
-    decoder.levels = ALL
+    last_block = decoder.blocks[f"x_0_{decoder.depth}"]
+    last_block.attention1 = nn.Identity()  # for a skip, which the last step does not have
+    decoder.levels = ALL_LEVELS
     return decoder, SegmentationHead(channels[-1], classes, kernel_size=3)

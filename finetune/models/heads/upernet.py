@@ -1,9 +1,9 @@
-"""UPerNet: a feature pyramid network above a pooling pyramid."""
+"""UPerNet: a feature pyramid network on top of a pooling pyramid."""
 
 from segmentation_models_pytorch.base.heads import SegmentationHead
 from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
 
-from finetune.models.heads.pyramid import COARSE, DecoderAndHead, PyramidSpec
+from finetune.models.heads.pyramid import REQUIRED_LEVELS, DecoderAndHead, PyramidSpec
 from finetune.models.heads.validation import Norm, check_counts, check_norm
 
 
@@ -13,9 +13,9 @@ def upernet(
     decoder_channels: int = 256,
     norm: Norm = "batchnorm",
 ) -> DecoderAndHead:
-    """UPerNet: the coarsest map pooled to 1, 2, 3 and 6 pixels, then a feature pyramid, joined at stride 4.
+    """Build UPerNet: the coarsest map is pooled to 1, 2, 3 and 6 pixels; a feature pyramid ends at stride 4.
 
-    `norm` cannot be an instance norm: of one pooled pixel it leaves nothing.
+    `norm` cannot be an instance norm, which is zero for a single pooled pixel.
 
     Source: Xiao et al. 2018, https://arxiv.org/abs/1807.10221
     """
@@ -27,5 +27,5 @@ def upernet(
         decoder_channels=decoder_channels,
         use_norm=norm,
     )
-    decoder.levels = COARSE
+    decoder.levels = REQUIRED_LEVELS
     return decoder, SegmentationHead(decoder_channels, classes, kernel_size=1, upsampling=pyramid.strides[2])

@@ -1,17 +1,17 @@
-"""Checks of what users set in a head, before anything is built from it."""
+"""Checks of head options, before anything is built from them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "area", "nearest-exact")
 NORMS = ("batchnorm", "instancenorm", "identity")
-SQUEEZE = 16  # by how much smp's scse attention divides the channels
+SCSE_REDUCTION = 16  # factor by which smp's scse attention reduces the channels
 
 Norm = str | Mapping[str, Any]
 
 
 def check_counts(group: str = "head", /, **options: int | Sequence[int]) -> None:
-    """Raise unless all numbers are whole and positive.
+    """Raise ValueError unless all numbers are positive integers.
 
     >>> check_counts(layers=0)
     Traceback (most recent call last):
@@ -24,7 +24,7 @@ def check_counts(group: str = "head", /, **options: int | Sequence[int]) -> None
 
 
 def check_length(length: int, **options: Sequence[int]) -> None:
-    """Raise unless the lists have as many positive entries."""
+    """Raise ValueError unless each list has `length` positive integers."""
     for name, values in options.items():
         if isinstance(values, str) or not isinstance(values, Sequence) or len(values) != length:
             raise ValueError(f"head.{name}={values}: expected a list of {length} whole numbers.")
@@ -32,15 +32,15 @@ def check_length(length: int, **options: Sequence[int]) -> None:
 
 
 def check_flags(**options: bool) -> None:
-    """Raise unless all are true or false."""
+    """Raise ValueError unless all options are True or False."""
     for name, value in options.items():
         check_choice(name, value, (True, False))
 
 
-def check_share(group: str = "head", /, **options: float) -> None:
-    """Raise unless all are shares.
+def check_fraction(group: str = "head", /, **options: float) -> None:
+    """Raise ValueError unless all numbers are between 0 and 1.
 
-    >>> check_share(dropout=20)
+    >>> check_fraction(dropout=20)
     Traceback (most recent call last):
     ValueError: head.dropout=20: expected a number from 0 to 1.
     """
@@ -49,35 +49,35 @@ def check_share(group: str = "head", /, **options: float) -> None:
             raise ValueError(f"{group}.{name}={value}: expected a number from 0 to 1.")
 
 
-def check_choice(name: str, value: Any, known: Iterable[Any], group: str = "head") -> None:
-    """Raise unless the option has one of the values that are known.
+def check_choice(name: str, value: Any, choices: Iterable[Any], group: str = "head") -> None:
+    """Raise ValueError unless an option has one of the known values.
 
     >>> check_choice("interpolation", "cubic", ["nearest", "bicubic"])
     Traceback (most recent call last):
     ValueError: head.interpolation=cubic: expected nearest or bicubic.
     """
-    if not any(value is choice or (isinstance(choice, str) and value == choice) for choice in known):
-        names = ["null" if choice is None else str(choice) for choice in known]
+    if not any(value is choice or (isinstance(choice, str) and value == choice) for choice in choices):
+        names = ["null" if choice is None else str(choice) for choice in choices]
         raise ValueError(f"{group}.{name}={value}: expected {' or '.join(names)}.")
 
 
 def check_interpolation(value: str) -> None:
-    """Raise unless torch interpolates pictures that way."""
+    """Raise ValueError unless it is an interpolation mode of torch for images."""
     check_choice("interpolation", value, INTERPOLATIONS)
 
 
-def check_norm(norm: Norm, known: Sequence[str] = NORMS) -> None:
-    """Raise unless a norm is named that works on maps, alone or as `type` beside its arguments.
+def check_norm(norm: Norm, choices: Sequence[str] = NORMS) -> None:
+    """Raise ValueError unless it is a norm for maps: a name, or a mapping of `type` and its arguments.
 
-    Two more that smp names are left out: its layer norm normalizes over the columns of a map instead of its channels,
-    and its in-place norm needs another package.
+    Two norms of smp are excluded: its layer norm normalizes over the columns of a map instead of its channels, and its
+    in-place norm needs another package.
     """
     name = norm.get("type") if isinstance(norm, Mapping) else norm
-    check_choice("norm.type" if isinstance(norm, Mapping) else "norm", name, known)
+    check_choice("norm.type" if isinstance(norm, Mapping) else "norm", name, choices)
 
 
 def check_depth(decoder_channels: Sequence[int], levels: int) -> None:
-    """Raise unless there is one number of channels for each level."""
+    """Raise ValueError unless there is one number of channels per level."""
     if isinstance(decoder_channels, str) or not isinstance(decoder_channels, Sequence):
         raise ValueError(f"head.decoder_channels={decoder_channels}: expected a list of {levels} whole numbers.")
     if len(decoder_channels) != levels:
@@ -88,10 +88,10 @@ def check_depth(decoder_channels: Sequence[int], levels: int) -> None:
 
 
 def check_attention(attention_type: str | None, channels: Iterable[int]) -> None:
-    """Raise unless the attention is known and all maps that it weighs are wide enough for it."""
+    """Raise ValueError unless the attention is known and all maps that it weights have enough channels."""
     check_choice("attention_type", attention_type, (None, "scse"))
-    if attention_type == "scse" and (narrow := min(channels)) < SQUEEZE:
+    if attention_type == "scse" and (narrowest := min(channels)) < SCSE_REDUCTION:
         raise ValueError(
-            f"head.attention_type=scse squeezes channels {SQUEEZE}-fold, but would weigh a map of {narrow}. "
+            f"head.attention_type=scse divides channels by {SCSE_REDUCTION}, but one of its maps has {narrowest}. "
             f"Set head.attention_type=null, more head.decoder_channels, or a wider backbone."
         )

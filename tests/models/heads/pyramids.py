@@ -1,4 +1,4 @@
-"""Drawn pyramids for heads, and small forms of all heads."""
+"""Random pyramids for heads, and small forms of all heads."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from finetune.models.heads import HEADS, PyramidSpec
 STRIDES = (1, 2, 4, 8, 16, 32)
 WITH_STRIDE_2 = (3, 16, 24, 32, 40, 48)
 FROM_STRIDE_4 = (3, 0, 24, 32, 40, 48)
-POOLED = (8, 16, 24, 32, 48)  # what segnet asks: the last pooling makes the coarsest map
+POOLED = (8, 16, 24, 32, 48)  # for segnet, whose last pooling returns the coarsest map
 SMALL: dict[str, dict[str, Any]] = {
     "unet": {"decoder_channels": [16, 16, 8, 8, 8]},
     "fpn": {"pyramid_channels": 32, "segmentation_channels": 64},
@@ -36,14 +36,14 @@ SMALL: dict[str, dict[str, Any]] = {
 
 
 def pyramid_for(head: str, channels: tuple[int, ...] = WITH_STRIDE_2, dilated: bool = True) -> PyramidSpec:
-    """A pyramid as that head gets it, of a backbone that can be dilated or not."""
+    """Return the pyramid that a head gets from a backbone that can be dilated, or cannot."""
     coarsest = HEADS[head].output_stride if dilated else 32
     strides = tuple(min(stride, coarsest) for stride in STRIDES)
     return PyramidSpec(channels, strides, pools=POOLED if HEADS[head].takes_pools else ())
 
 
 def draw(pyramid: PyramidSpec, height: int, width: int, batch: int = 1) -> list[Any]:
-    """The list that a decoder gets: noise of the right sizes, and the indices of poolings of noise."""
+    """Return the input of a decoder: noise of the right sizes, and the indices of poolings of noise."""
     maps: list[Any] = [
         torch.randn(batch, channels, height // stride, width // stride)
         for channels, stride in zip(pyramid.channels, pyramid.strides, strict=True)
@@ -56,7 +56,7 @@ def draw(pyramid: PyramidSpec, height: int, width: int, batch: int = 1) -> list[
 
 
 def build(head: str, pyramid: PyramidSpec, classes: int = 3, **options: Any) -> tuple[nn.Module, nn.Module]:
-    """The small form of a head, always with the same weights, and with statistics that a training could have left."""
+    """Build the small form of a head, always with the same weights, and with statistics as after training."""
     torch.manual_seed(0)
     decoder, classifier = HEADS[head].build(pyramid, classes, **{**SMALL[head], **options})
     torch.manual_seed(1)
@@ -65,7 +65,7 @@ def build(head: str, pyramid: PyramidSpec, classes: int = 3, **options: Any) -> 
 
 
 def settle(module: nn.Module) -> None:
-    """Give batch norms other statistics than those they begin with."""
+    """Set the statistics of batch norms to values as after training."""
     for name, buffer in module.named_buffers():
         if name.endswith("running_mean"):
             buffer.uniform_(-0.2, 0.2)

@@ -16,7 +16,7 @@ TOKENS = PyramidSpec(WITH_STRIDE_2, (1, 2, 4, 8, 16, 32), tokens=2)
 
 
 @pytest.mark.parametrize("readout", ["cat", "add", "ignore"])
-def test_on_a_plain_vit_with_class_tokens_the_logits_are_those_of_smp(readout: str) -> None:
+def test_on_a_plain_vit_with_class_tokens_the_logits_equal_those_of_smp(readout: str) -> None:
     small = {"decoder_intermediate_channels": [8, 8, 16, 16], "decoder_fusion_channels": 16}
     theirs = smp.DPT(
         "tu-test_vit", encoder_weights=None, classes=3, decoder_readout=readout, dynamic_img_size=True, **small
@@ -30,12 +30,12 @@ def test_on_a_plain_vit_with_class_tokens_the_logits_are_those_of_smp(readout: s
     decoder, classifier = HEADS["dpt"].build(pyramid, 3, readout=readout, **SMALL["dpt"])
     decoder.load_state_dict(theirs.decoder.state_dict())
     classifier.load_state_dict(theirs.segmentation_head.state_dict())
-    found = logits((decoder.eval(), classifier.eval()), [images, images.new_empty(2, 0, 32, 48), *maps, tokens])
-    assert torch.equal(found, expected)
-    assert found.std() > 0
+    ours = logits((decoder.eval(), classifier.eval()), [images, images.new_empty(2, 0, 32, 48), *maps, tokens])
+    assert torch.equal(ours, expected)
+    assert ours.std() > 0
 
 
-def test_on_a_pyramid_the_map_is_that_of_smps_decoder() -> None:
+def test_on_a_pyramid_the_map_equals_that_of_smps_decoder() -> None:
     pyramid = pyramid_for("dpt")
     decoder, _ = build("dpt", pyramid)
     theirs = DPTDecoder(
@@ -51,26 +51,26 @@ def test_on_a_pyramid_the_map_is_that_of_smps_decoder() -> None:
         assert torch.equal(decoder(features), theirs.eval()(features[2:], [None] * 4))
 
 
-def test_auto_reads_the_tokens_where_there_are_some() -> None:
+def test_auto_reads_tokens_if_there_are_any() -> None:
     decoder, _ = build("dpt", TOKENS)
     assert str(decoder) == str(build("dpt", TOKENS, readout="cat")[0])
     assert str(build("dpt", pyramid_for("dpt"))[0]) == str(build("dpt", TOKENS, readout="ignore")[0])
 
 
-def test_a_patch_that_is_no_power_of_two_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"head=dpt .* strides \(14, 14, 14, 14\)\. Take another patch size"):
+def test_a_patch_size_that_is_not_a_power_of_two_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"head=dpt .* strides \(14, 14, 14, 14\)\. Choose another patch size"):
         build("dpt", PyramidSpec(WITH_STRIDE_2, (1, 2, 14, 14, 14, 14)))
 
 
 @pytest.mark.parametrize("readout", ["cat", "add"])
-def test_tokens_that_are_not_there_are_not_read(readout: str) -> None:
+def test_reading_missing_tokens_is_an_error(readout: str) -> None:
     with pytest.raises(ValueError, match=rf"readout={readout}: .* no class tokens\. Set head.readout=auto"):
         build("dpt", pyramid_for("dpt"), readout=readout)
 
 
 @pytest.mark.parametrize(("readout", "reads"), [("auto", True), ("cat", True), ("add", True), ("ignore", False)])
 @pytest.mark.parametrize("name", ["vit_small_patch14_dinov2", "vit_small_patch14_reg4_dinov2", "test_vit"])
-def test_class_tokens_of_patches_of_any_size_are_read(name: str, readout: str, reads: bool) -> None:
+def test_class_tokens_are_read_for_any_patch_size(name: str, readout: str, reads: bool) -> None:
     torch.manual_seed(0)
     small = {"embed_dim": 64, "depth": 4, "num_heads": 2}
     options = SMALL["dpt"] | {"readout": readout}
@@ -79,8 +79,8 @@ def test_class_tokens_of_patches_of_any_size_are_read(name: str, readout: str, r
     with torch.no_grad():
         before = model(images)
         for tokens in model.backbone(images)[4]:
-            assert tokens.shape == (1, model.backbone.tokens, 64)
-        model.backbone._read = lambda *asked: other_tokens(*read_tokens(*asked))
+            assert tokens.shape == (1, model.backbone.num_prefix_tokens, 64)
+        model.backbone._read = lambda *args: other_tokens(*read_tokens(*args))
         assert torch.equal(model(images), before) != reads
 
 

@@ -1,4 +1,4 @@
-"""The map that FCN convolves."""
+"""The map that FCN reads."""
 
 import pytest
 import torch
@@ -10,12 +10,12 @@ from tests.models.heads.pyramids import build, draw, pyramid_for
 @pytest.mark.parametrize(
     ("dilated", "stride", "level"), [(True, None, 5), (False, None, 5), (True, 8, 5), (False, 8, 3)]
 )
-def test_it_is_the_deepest_or_the_deepest_of_a_stride(dilated: bool, stride: int | None, level: int) -> None:
+def test_fcn_reads_the_deepest_map_or_the_deepest_of_a_stride(dilated: bool, stride: int | None, level: int) -> None:
     decoder, _ = build("fcn", pyramid_for("fcn", dilated=dilated), stride=stride)
     assert levels_read(decoder) == (level,)
 
 
-def test_the_map_joins_what_was_convolved() -> None:
+def test_the_map_is_concatenated_with_its_convolutions() -> None:
     pyramid = pyramid_for("fcn")
     decoder, _ = build("fcn", pyramid)
     features = draw(pyramid, 32, 64)

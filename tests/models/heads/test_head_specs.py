@@ -1,4 +1,4 @@
-"""Every head on every kind of pyramid."""
+"""Every head on pyramids with and without stride 2, dilated or not."""
 
 import inspect
 from typing import Any
@@ -20,7 +20,7 @@ from tests.models.heads.pyramids import (
     pyramid_for,
 )
 
-# another value of every option; where it needs company, all that is set
+# another value of every option; a dict where further options must be set with it
 OTHERS: dict[str, dict[str, Any]] = {
     "unet": {
         "decoder_channels": [16, 16, 8, 8, 4],
@@ -74,39 +74,39 @@ OTHERS: dict[str, dict[str, Any]] = {
     "setr_pup": {"channels": 8, "stride": 8},
     "mask_transformer": {"channels": 8, "layers": 1, "attention_heads": 4, "stride": 8, "dropout": 0.5},
 }
-KINDS = [(WITH_STRIDE_2, True), (WITH_STRIDE_2, False), (FROM_STRIDE_4, True)]
-OPTIONS = [(head, option) for head, kind in HEADS.items() for option in kind.options()]
+PYRAMIDS = [(WITH_STRIDE_2, True), (WITH_STRIDE_2, False), (FROM_STRIDE_4, True)]
+OPTIONS = [(head, option) for head, spec in HEADS.items() for option in spec.options()]
 
 
-def test_every_head_has_its_small_form_and_its_settings() -> None:
+def test_every_head_has_a_small_form_and_a_config_file() -> None:
     folder = config_folder() / "head"
     assert set(SMALL) == set(HEADS) == set(OTHERS) == {path.stem for path in folder.glob("*.yaml")}
     assert len(HEADS) == 19
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_the_settings_of_a_head_are_the_defaults_of_its_options(head: str) -> None:
+def test_the_config_of_a_head_has_the_defaults_of_its_options(head: str) -> None:
     settings = yaml.safe_load((config_folder() / "head" / f"{head}.yaml").read_text())
     parameters = list(inspect.signature(HEADS[head].build).parameters.values())[2:]
     defaults = {p.name: list(p.default) if isinstance(p.default, tuple) else p.default for p in parameters}
     assert settings == {"name": head, **defaults}
 
 
-@pytest.mark.parametrize(("channels", "dilated"), KINDS)
+@pytest.mark.parametrize(("channels", "dilated"), PYRAMIDS)
 @pytest.mark.parametrize("head", HEADS)
 def test_the_logits_have_the_size_of_the_images(head: str, channels: tuple[int, ...], dilated: bool) -> None:
     pyramid = pyramid_for(head, channels, dilated)
     parts = build(head, pyramid)
     for height, width in [(32, 32), (32, 64), (96, 64)]:
-        found = logits(parts, draw(pyramid, height, width))
-        assert found.shape == (1, 3, height, width)
-        assert found.isfinite().all()
-        assert found.std() > 0
+        scores = logits(parts, draw(pyramid, height, width))
+        assert scores.shape == (1, 3, height, width)
+        assert scores.isfinite().all()
+        assert scores.std() > 0
 
 
 @pytest.mark.parametrize("channels", [WITH_STRIDE_2, FROM_STRIDE_4])
 @pytest.mark.parametrize("head", HEADS)
-def test_gradients_reach_every_parameter_and_exactly_the_levels_that_are_said_to_be_read(
+def test_gradients_reach_every_parameter_and_exactly_the_levels_that_the_decoder_declares(
     head: str, channels: tuple[int, ...]
 ) -> None:
     pyramid = pyramid_for(head, channels)
@@ -118,9 +118,9 @@ def test_gradients_reach_every_parameter_and_exactly_the_levels_that_are_said_to
     assert [name for name, p in parameters.items() if p.grad is None] == []
     # a bias in front of a batch norm has a gradient of zero
     assert [name for name, p in parameters.items() if p.dim() > 1 and not p.grad.any()] == []
-    there = [level for level in range(1, 6) if channels[level]]
-    read = [level for level in there if maps[level - 1].grad is not None]
-    assert read == [level for level in levels_read(decoder) if level in there]
+    existing = [level for level in range(1, 6) if channels[level]]
+    read = [level for level in existing if maps[level - 1].grad is not None]
+    assert read == [level for level in levels_read(decoder) if level in existing]
 
 
 def all_logits(decoder: Any, classifier: Any, features: list[Any]) -> Tensor:
@@ -131,7 +131,7 @@ def all_logits(decoder: Any, classifier: Any, features: list[Any]) -> Tensor:
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_a_batch_of_one_trains_where_nothing_is_pooled_to_a_pixel(head: str) -> None:
+def test_a_batch_of_one_trains_unless_the_head_pools_to_a_pixel(head: str) -> None:
     pyramid = pyramid_for(head, dilated=False)
     decoder, classifier = build(head, pyramid)
     features = draw(pyramid, 64, 64)
@@ -158,25 +158,25 @@ def test_the_logits_of_an_image_do_not_depend_on_its_batch(head: str) -> None:
 def test_every_option_changes_the_head(head: str, option: str) -> None:
     other = OTHERS[head][option]
     options = other if isinstance(other, dict) else {option: other}
-    company = {name: value for name, value in options.items() if name != option}
+    others = {name: value for name, value in options.items() if name != option}
     pyramid = pyramid_for(head)
     if head == "dpt":
         pyramid = type(pyramid)(pyramid.channels, pyramid.strides, tokens=1 if option == "readout" else 0)
-        company = {"readout": "ignore"} if option == "readout" else {}
-    before, after = build(head, pyramid, **company), build(head, pyramid, **options)
+        others = {"readout": "ignore"} if option == "readout" else {}
+    before, after = build(head, pyramid, **others), build(head, pyramid, **options)
     if str(before) == str(after):
         features = draw(pyramid, 64, 96)
         assert not torch.equal(logits(before, features), logits(after, features))
 
 
-def test_decoders_that_have_more_logits_are_those_that_say_so() -> None:
-    for head, kind in HEADS.items():
+def test_the_specs_tell_which_decoders_have_auxiliary_outputs() -> None:
+    for head, spec in HEADS.items():
         decoder, _ = build(head, pyramid_for(head))
-        assert isinstance(decoder, HasAuxiliaryOutputs) == kind.auxiliary, head
+        assert isinstance(decoder, HasAuxiliaryOutputs) == spec.auxiliary, head
 
 
-@pytest.mark.parametrize(("typed", "hint"), [("unett", "Did you mean unet"), ("qqq", "There are unet, fpn")])
-def test_an_unknown_head_is_answered_with_the_nearest(typed: str, hint: str) -> None:
+@pytest.mark.parametrize(("typed", "hint"), [("unett", "Did you mean unet"), ("qqq", "Choose from: unet, fpn")])
+def test_the_error_for_an_unknown_head_suggests_the_nearest_names(typed: str, hint: str) -> None:
     with pytest.raises(ValueError, match=rf"unknown head '{typed}'.*{hint}"):
         head_spec(typed)
 

@@ -1,9 +1,9 @@
-"""Mixing all maps."""
+"""The mix of all maps."""
 
 from tests.models.heads.pyramids import WITH_STRIDE_2, build, draw, pyramid_for
 
 
-def test_the_map_has_the_size_of_the_finest_and_as_many_channels_as_said() -> None:
+def test_the_map_has_the_size_of_the_finest_and_the_given_channels() -> None:
     pyramid = pyramid_for("hrnet")
     features = draw(pyramid, 64, 96)
     assert build("hrnet", pyramid)[0](features).shape == (1, 16, 16, 24)

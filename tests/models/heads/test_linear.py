@@ -1,4 +1,4 @@
-"""The linear probe is linear, and cheap."""
+"""The linear probe against its formula."""
 
 import torch
 from torch.nn import functional as F
@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from tests.models.heads.pyramids import build, draw, logits, pyramid_for
 
 
-def test_on_one_map_it_is_batch_norm_a_1x1_convolution_and_upsampling() -> None:
+def test_on_one_map_the_probe_is_batch_norm_a_1x1_convolution_and_upsampling() -> None:
     pyramid = pyramid_for("linear")
     parts = decoder, classifier = build("linear", pyramid, strides=[16])
     features = draw(pyramid, 64, 96)
@@ -17,7 +17,7 @@ def test_on_one_map_it_is_batch_norm_a_1x1_convolution_and_upsampling() -> None:
     assert torch.allclose(logits(parts, features), expected, atol=1e-5)
 
 
-def test_sums_of_features_become_sums_of_logits() -> None:
+def test_the_probe_is_linear() -> None:
     pyramid = pyramid_for("linear")
     parts = build("linear", pyramid)
     first, second = draw(pyramid, 64, 64), draw(pyramid, 64, 64)

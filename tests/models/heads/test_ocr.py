@@ -1,4 +1,4 @@
-"""Soft regions, and what pixels learn from them."""
+"""Soft regions, and the attention of pixels to them."""
 
 import math
 
@@ -9,16 +9,16 @@ from finetune.models.heads.ocr import Relation, region_means
 from tests.models.heads.pyramids import build, draw, pyramid_for
 
 
-def test_a_region_is_the_mean_of_its_pixels() -> None:
+def test_the_features_of_a_region_are_the_weighted_mean_of_its_pixels() -> None:
     pixels = torch.tensor([[[[1.0, 2.0], [3.0, 10.0]], [[0.0, 0.0], [4.0, 8.0]]]])  # two channels, 2x2
     never = -math.inf
     scores = torch.tensor([[[[0.0, 0.0], [never, never]], [[never, never], [math.log(3), 0.0]]]])
-    found = region_means(pixels, scores)
+    means = region_means(pixels, scores)
     # the first region is the upper row; the second has three quarters of the third pixel and a quarter of the last
-    assert torch.allclose(found, torch.tensor([[[1.5, 0.0], [4.75, 5.0]]]))
+    assert torch.allclose(means, torch.tensor([[[1.5, 0.0], [4.75, 5.0]]]))
 
 
-def test_context_is_the_softmax_of_likeness_times_the_values() -> None:
+def test_context_is_softmax_attention_of_pixels_to_regions() -> None:
     torch.manual_seed(0)
     relation = Relation(6, 4).eval()
     pixels, regions = torch.randn(2, 6, 3, 5), torch.randn(2, 7, 6)
@@ -30,7 +30,7 @@ def test_context_is_the_softmax_of_likeness_times_the_values() -> None:
         assert torch.allclose(relation(pixels, regions), expected, atol=1e-6)
 
 
-def test_the_first_guess_is_there_to_learn_from_at_the_size_of_the_images() -> None:
+def test_the_coarse_logits_have_the_size_of_the_images_and_train_their_layers_only() -> None:
     pyramid = pyramid_for("ocr")
     decoder, _ = build("ocr", pyramid, classes=4)
     features = draw(pyramid, 32, 64, batch=2)

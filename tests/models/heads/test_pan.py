@@ -14,7 +14,7 @@ def attentions() -> tuple[PyramidAttention, FPABlock]:
 
 
 @torch.no_grad()
-def test_from_eight_pixels_up_it_is_smps() -> None:
+def test_from_eight_pixels_the_attention_equals_that_of_smp() -> None:
     ours, theirs = attentions()
     for size in [(8, 8), (9, 15)]:
         x = torch.randn(1, 6, *size)
@@ -22,7 +22,7 @@ def test_from_eight_pixels_up_it_is_smps() -> None:
 
 
 @torch.no_grad()
-def test_smaller_maps_keep_their_size_and_a_constant_one_stays_the_same_at_any_size() -> None:
+def test_smaller_maps_keep_their_size_and_a_constant_map_has_the_same_result_at_any_size() -> None:
     ours, theirs = attentions()
     for size in [(1, 1), (2, 9), (7, 3)]:
         assert ours(torch.randn(1, 6, *size)).shape == (1, 4, *size)

@@ -1,4 +1,4 @@
-"""PSPNet on maps that smp's decoder does not take."""
+"""PSPNet on maps that smp's decoder does not accept."""
 
 import torch
 
@@ -6,14 +6,14 @@ from finetune.models.heads import PyramidSpec, levels_read
 from tests.models.heads.pyramids import STRIDES, build, draw, logits
 
 
-def test_channels_that_four_does_not_divide_are_no_hindrance() -> None:
-    pyramid = PyramidSpec((3, 16, 38, 61, 128, 185), STRIDES)  # as rexnet has them
+def test_channels_need_not_be_a_multiple_of_four() -> None:
+    pyramid = PyramidSpec((3, 16, 38, 61, 128, 185), STRIDES)  # those of ReXNet
     for stride in (4, 8, 16, 32):
         parts = build("pspnet", pyramid, stride=stride)
         assert logits(parts, draw(pyramid, 64, 32)).shape == (1, 3, 64, 32)
 
 
-def test_what_it_pools_is_the_map_itself_where_the_map_is_one_pixel() -> None:
+def test_the_poolings_of_a_map_of_one_pixel_are_the_map() -> None:
     pyramid = PyramidSpec((3, 4, 4, 4, 4, 4), STRIDES)
     decoder, _ = build("pspnet", pyramid, stride=32, norm="identity")
     features = draw(pyramid, 32, 32)

@@ -1,4 +1,4 @@
-"""Doubling until the full size."""
+"""Progressive upsampling to the full size."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from tests.models.heads.pyramids import build, draw, logits, pyramid_for
 @pytest.mark.parametrize(
     ("dilated", "stride", "level", "steps"), [(True, 16, 5, 4), (False, 16, 4, 4), (False, 32, 5, 5), (True, 8, 3, 3)]
 )
-def test_there_are_as_many_steps_as_doublings(dilated: bool, stride: int, level: int, steps: int) -> None:
+def test_there_is_one_convolution_per_doubling(dilated: bool, stride: int, level: int, steps: int) -> None:
     pyramid = pyramid_for("setr_pup", dilated=dilated)
     parts = build("setr_pup", pyramid, stride=stride)
     assert levels_read(parts[0]) == (level,)

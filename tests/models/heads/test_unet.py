@@ -1,4 +1,4 @@
-"""Logits on the way up."""
+"""Deep supervision of U-Net."""
 
 import torch
 
@@ -6,7 +6,7 @@ from finetune.models.heads import levels_read
 from tests.models.heads.pyramids import FROM_STRIDE_4, build, draw, pyramid_for
 
 
-def test_deep_supervision_leaves_the_map_as_it_is_and_adds_logits_of_the_four_before() -> None:
+def test_deep_supervision_adds_logits_of_the_four_maps_before_the_last() -> None:
     pyramid = pyramid_for("unet", FROM_STRIDE_4)
     decoder, _ = build("unet", pyramid, deep_supervision=True, center=True)
     features = draw(pyramid, 64, 96, batch=2)
@@ -16,7 +16,7 @@ def test_deep_supervision_leaves_the_map_as_it_is_and_adds_logits_of_the_four_be
     assert all(logits.std() > 0 for logits in auxiliary)
 
 
-def test_the_first_of_them_are_the_coarsest() -> None:
+def test_the_first_auxiliary_logits_are_the_coarsest() -> None:
     pyramid = pyramid_for("unet")
     decoder, _ = build("unet", pyramid, deep_supervision=True)
     features = draw(pyramid, 64, 64)
@@ -26,7 +26,7 @@ def test_the_first_of_them_are_the_coarsest() -> None:
     assert torch.equal(decoder.forward_with_auxiliary(features)[1][0], expected)
 
 
-def test_without_it_there_are_none_and_nothing_more_to_learn() -> None:
+def test_without_deep_supervision_there_are_no_auxiliary_logits_and_no_further_parameters() -> None:
     pyramid = pyramid_for("unet")
     decoder, _ = build("unet", pyramid)
     assert decoder.forward_with_auxiliary(draw(pyramid, 32, 32))[1] == []

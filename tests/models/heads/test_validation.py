@@ -1,4 +1,4 @@
-"""What cannot be a head is refused, with the next move."""
+"""Invalid head options are an error that names the next move."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
     (
         "unet",
         {"attention_type": "scse", "decoder_channels": [16, 16, 16, 16, 8]},
-        r"attention_type=scse .* would weigh a map of 8\. Set",
+        r"attention_type=scse .* one of its maps has 8\. Set",
     ),
     ("unet", {"interpolation": "cubic"}, r"interpolation=cubic: expected nearest or bilinear"),
     ("unet", {"norm": "layernorm"}, r"norm=layernorm: expected batchnorm or instancenorm or identity"),
@@ -26,7 +26,7 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
     ("unetplusplus", {"decoder_channels": [8] * 6}, r"decoder_channels has 6 entries"),
     ("manet", {"reduction": 0}, r"reduction=0: expected a whole number"),
     ("linknet", {"prefinal_channels": -1}, r"prefinal_channels=-1"),
-    ("fpn", {"segmentation_channels": 48}, r"segmentation_channels=48: its group norms need a multiple of 32"),
+    ("fpn", {"segmentation_channels": 48}, r"segmentation_channels=48: expected a multiple of 32"),
     ("fpn", {"merge_policy": "sum"}, r"merge_policy=sum: expected add or cat"),
     ("pspnet", {"stride": 64}, r"stride=64: there is no map of that stride"),
     ("pspnet", {"dropout": 20}, r"dropout=20: expected a number from 0 to 1"),
@@ -48,7 +48,7 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("head", "options", "message"), MISTAKES)
-def test_a_mistake_is_named_by_the_head_and_found_before_any_weight_is_read(
+def test_an_invalid_option_is_named_by_the_head_and_by_the_check_of_a_config(
     head: str, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=rf"head\.{message}"):
@@ -57,7 +57,7 @@ def test_a_mistake_is_named_by_the_head_and_found_before_any_weight_is_read(
         check_head({"name": head, **options}, 2, {})
 
 
-def test_every_head_has_a_mistake_here() -> None:
+def test_every_head_has_an_invalid_option() -> None:
     assert {head for head, _, _ in MISTAKES} == set(HEADS)
 
 
