@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from finetune.profiling.batch_size import find_batch_size, is_out_of_memory
-from finetune.tuning import memory
+from finetune.profiling import memory
 
 MEGABYTE = 2**20
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from finetune.models import Segmenter
 from finetune.profiling.cost import Cost, estimate, measure
-from finetune.tuning import memory
+from finetune.profiling import memory
 from finetune.tuning.freeze import apply_trainability
 
 SHAPE = (2, 3, 64, 96)

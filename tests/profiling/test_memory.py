@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.tuning import memory
+from finetune.profiling import memory
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
 
