@@ -62,7 +62,7 @@ def test_memory_is_told_by_what_it_is_for(folder: Path, capsys: pytest.CaptureFi
     planned = finetune.plan(*WORDS, "tuning=frozen", "backbone.name=resnet18.a1_in1k")
     head, backbone = planned.phases[0].trained, 11_689_512  # torchvision's count of a ResNet-18
     weights, gradients, adam = (f"{4 * count / 1e6:.0f} MB" for count in (backbone + head, head, 2 * head))
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "estimated a step" in line]
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "estimated per step" in line]
     assert f"memory: weights {weights}, gradients {gradients}, optimizer {adam}, activations " in line
 
 
@@ -85,7 +85,7 @@ def test_steps_are_measured_when_that_is_asked_for(folder: Path, capsys: pytest.
     planned = finetune.plan(*WORDS, "tuning=frozen", "plan.measure=true")
     assert len(planned.measured) == 1
     assert planned.measured[0].seconds > 0
-    assert "measured a step:" in capsys.readouterr().out
+    assert "measured per step:" in capsys.readouterr().out
 
 
 def test_the_images_of_a_folder_are_counted_and_not_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,7 +114,7 @@ def test_phases_that_wait_for_a_plateau_are_said_to_be_assumed(
 ) -> None:
     finetune.plan(*WORDS, "tuning.unfreeze_at=plateau", "tuning.unfreeze_stagger=plateau", "tuning.plateau.patience=2")
     said = capsys.readouterr().out
-    assert said.count("(assumed: they depend on the score)") == 5
+    assert said.count("(assumed, depends on the score)") == 5
 
 
 @pytest.mark.parametrize(
