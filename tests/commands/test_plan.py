@@ -35,7 +35,7 @@ def test_each_phase_trains_what_the_training_then_trained(planned: PlanResult, r
     told = [f"{phase.trained / 1e6:.2f}M of" for phase in planned.phases]
     assert told[0] in log
     for number, text in enumerate(told[1:], start=2):
-        (line,) = [line for line in log.splitlines() if f"epoch {number}: unfrozen" in line]
+        (line,) = [line for line in log.splitlines() if f"epoch {number}: unfroze" in line]
         assert text in line
 
 
