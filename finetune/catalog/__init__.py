@@ -1,1 +1,1 @@
-"""The table of timm backbones."""
+"""Catalog of timm backbones."""

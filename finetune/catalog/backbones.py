@@ -1,4 +1,4 @@
-"""Which backbones there are: a table that ships with the package, read without importing timm or torch."""
+"""Catalog of backbones: a table shipped with the package, read without importing timm or torch."""
 
 import csv
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ Range = int | float | Sequence[int | float] | None
 
 @dataclass(frozen=True)
 class Weights:
-    """Pretrained weights that timm knows of.
+    """Pretrained weights in timm.
 
     Attributes:
-        tag: what stands behind the name and a dot.
-        size: side of the images that they were trained with, in pixels.
-        license: `unknown` where timm names none.
+        tag: part of the weights' name after the first dot.
+        size: height and width of the training images, in pixels.
+        license: license, `unknown` if timm names none.
     """
 
     tag: str
@@ -30,18 +30,18 @@ class Weights:
 
 @dataclass(frozen=True)
 class Entry:
-    """A backbone.
+    """A backbone of the catalog.
 
     Attributes:
-        name: timm's.
-        family: timm's module.
-        parameters: of the timm model, its classifier included.
-        strides: of the maps that are read, fine to coarse; none where the model cannot be built.
-        sizes: height and width that images may have.
-        stages: layer groups of a tuning plan.
-        blocks: layer groups with `tuning.layers=blocks`.
-        without: heads that do not fit.
-        weights: timm's default first.
+        name: name in timm.
+        family: module of timm that defines it.
+        parameters: number of parameters of the timm model, including its classifier.
+        strides: strides of the feature maps in use, fine to coarse; empty if the model cannot be built.
+        sizes: supported heights and widths of images.
+        stages: number of layer groups with `tuning.layers=stages`.
+        blocks: number of layer groups with `tuning.layers=blocks`.
+        without: heads that do not support it.
+        weights: pretrained weights, the default of timm first.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Entry:
 
 @cache
 def entries() -> tuple[Entry, ...]:
-    """All backbones, by name."""
+    """Return all backbones, sorted by name."""
     with TABLE.open(newline="") as file:
         return tuple(_entry(row) for row in csv.DictReader(file))
 
@@ -72,66 +72,73 @@ def select(
     pretrained: bool | None = None,
     head: str | None = None,
 ) -> list[Entry]:
-    """The backbones that have all that is asked for, each with those of its weights that have.
+    """Return the backbones that pass all filters, each with only those of its weights that pass them.
 
     Args:
-        pattern: of the name, as in a shell; what stands behind a dot in it is a pattern of the weights' tag.
-        parameters: in millions, at most so many, or a range.
-        strides: of all maps, fine to coarse.
-        license: of the weights, or how it begins.
-        input_size: side of the images that the weights were trained with, or a range, in pixels.
-        pretrained: whether there are weights.
-        head: a head that is to fit.
+        pattern: shell pattern of the name; the part after a dot is a pattern of the weights' tag.
+        parameters: maximum or range of the number of parameters, in millions.
+        strides: strides of all feature maps, fine to coarse.
+        license: license of the weights, or a prefix of it.
+        input_size: height and width of the training images of the weights, or a range, in pixels.
+        pretrained: whether there are pretrained weights.
+        head: head that must support the backbone.
 
     Raises:
-        ValueError: a filter of another kind.
+        ValueError: a filter has the wrong type.
     """
-    _check_kinds(strides, license, pretrained)
-    (least, most), sizes = limits("parameters", parameters, 0), limits("input_size", input_size)
+    _check_types(strides, license, pretrained)
+    (lowest, highest), sizes = parse_range("parameters", parameters, 0), parse_range("input_size", input_size)
     name, dot, tag = pattern.partition(".")
-    asks_for_weights = license is not None or input_size is not None or bool(dot)
-    found = []
+    needs_weights = license is not None or input_size is not None or bool(dot)
+    selected = []
     for entry in entries():
-        weights = tuple(w for w in entry.weights if _has(w, license, sizes) and fnmatchcase(w.tag, tag if dot else "*"))
-        fits = fnmatchcase(entry.name, name) and least <= entry.parameters / 1e6 <= most
-        fits &= strides is None or entry.strides == tuple(strides)
-        fits &= pretrained is None or pretrained == bool(weights)
-        fits &= head is None or head not in entry.without
-        if fits and (weights or not asks_for_weights):
-            found.append(replace(entry, weights=weights))
-    return found
+        weights = tuple(
+            w for w in entry.weights if _passes(w, license, sizes) and fnmatchcase(w.tag, tag if dot else "*")
+        )
+        passes = fnmatchcase(entry.name, name) and lowest <= entry.parameters / 1e6 <= highest
+        passes &= strides is None or entry.strides == tuple(strides)
+        passes &= pretrained is None or pretrained == bool(weights)
+        passes &= head is None or head not in entry.without
+        if passes and (weights or not needs_weights):
+            selected.append(replace(entry, weights=weights))
+    return selected
 
 
-def _check_kinds(strides: Any, license: Any, pretrained: Any) -> None:
+def _check_types(strides: Any, license: Any, pretrained: Any) -> None:
     if strides is not None and not (isinstance(strides, Sequence) and all(isinstance(s, int) for s in strides)):
-        raise ValueError(f"strides={strides}: expected those of all maps, such as [4,8,16,32].")
+        raise ValueError(f"strides={strides}: expected the strides of all feature maps, such as [4,8,16,32].")
     if license is not None and not isinstance(license, str):
-        raise ValueError(f"license={license}: expected a name or how it begins, such as apache.")
+        raise ValueError(f"license={license}: expected a license or a prefix of one, such as apache.")
     if not (pretrained is None or isinstance(pretrained, bool)):
         raise ValueError(f"pretrained={pretrained}: expected true or false.")
 
 
-def limits(name: str, given: Range, least: float | None = None) -> tuple[float, float]:
-    """Lower and upper end of a range; one number alone is the upper one, or both where there is no least.
+def parse_range(name: str, value: Range, lowest: float | None = None) -> tuple[float, float]:
+    """Return the lower and upper bound of a range.
 
-    >>> limits("parameters", 30, 0), limits("input_size", 224), limits("input_size", [224, 384])
+    Args:
+        name: name of the filter, for messages.
+        value: range, single number, or None for no bounds.
+        lowest: lower bound for a single number; None uses the number as both bounds.
+
+    >>> parse_range("parameters", 30, 0), parse_range("input_size", 224), parse_range("input_size", [224, 384])
     ((0, 30), (224, 224), (224, 384))
     """
-    if given is None:
+    if value is None:
         return 0, float("inf")
-    ends = [given if least is None else least, given] if isinstance(given, int | float) else given
-    numbers = [end for end in ends if isinstance(end, int | float) and not isinstance(end, bool)]
-    if isinstance(ends, str) or len(numbers) != 2 or len(ends) != 2 or numbers[0] > numbers[1]:
-        raise ValueError(f"{name}={given}: expected a number, or a range such as [20,30].")
+    bounds = [value if lowest is None else lowest, value] if isinstance(value, int | float) else value
+    numbers = [bound for bound in bounds if isinstance(bound, int | float) and not isinstance(bound, bool)]
+    if isinstance(bounds, str) or len(numbers) != 2 or len(bounds) != 2 or numbers[0] > numbers[1]:
+        raise ValueError(f"{name}={value}: expected a number, or a range such as [20,30].")
     return numbers[0], numbers[1]
 
 
 def list_backbones(pattern: str = "*", **filters: Any) -> list[str]:
-    """Names of timm models that have all that is asked for.
+    """Return the names of the backbones that pass all filters.
 
     Args:
-        pattern: of the name, as in a shell.
-        filters: those of `select`.
+        pattern: shell pattern of the name; the part after a dot is a pattern of the weights' tag.
+        filters: further filters, as in `select`.
 
     >>> list_backbones("tf_efficientnet_lite*", parameters=5)
     ['tf_efficientnet_lite0']
@@ -139,12 +146,12 @@ def list_backbones(pattern: str = "*", **filters: Any) -> list[str]:
     return [entry.name for entry in select(pattern, **filters)]
 
 
-def _has(weights: Weights, license: str | None, sizes: tuple[float, float]) -> bool:
+def _passes(weights: Weights, license: str | None, sizes: tuple[float, float]) -> bool:
     return (license is None or weights.license.startswith(license.lower())) and sizes[0] <= weights.size <= sizes[1]
 
 
 def _entry(row: dict[str, str]) -> Entry:
-    weights = tuple(Weights(*_parts(word)) for word in row["weights"].split())
+    weights = tuple(Weights(*_weights_fields(text)) for text in row["weights"].split())
     return Entry(
         name=row["name"],
         family=row["family"],
@@ -158,6 +165,6 @@ def _entry(row: dict[str, str]) -> Entry:
     )
 
 
-def _parts(word: str) -> tuple[str, int, str]:
-    tag, size, license = word.split(":")
+def _weights_fields(text: str) -> tuple[str, int, str]:
+    tag, size, license = text.split(":")
     return tag, int(size), license

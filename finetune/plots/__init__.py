@@ -1,6 +1,6 @@
-"""Pictures: masks in color, rows of predictions, and the figures of a report."""
+"""Figures: colored masks, rows of predictions, and the figures of a report."""
 
-from finetune.plots.colors import colorise, overlay, palette
+from finetune.plots.colors import colorize, overlay, palette
 from finetune.plots.figures import class_bars_figure, confusion_figure, curves_figure
 from finetune.plots.lr_curve import lr_curve_figure
 from finetune.plots.panels import error_map, panel, preview
@@ -8,7 +8,7 @@ from finetune.plots.timeline import timeline_figure
 
 __all__ = [
     "class_bars_figure",
-    "colorise",
+    "colorize",
     "confusion_figure",
     "curves_figure",
     "error_map",

@@ -1,4 +1,8 @@
-"""Finds the largest batch that fits into memory, by trying."""
+"""Search for the largest batch size that fits into memory, by trial.
+
+Lightning's `Tuner.scale_batch_size` does the same for a trainer. This search works on a single step, and on the CPU it
+predicts the memory of the next size, where an allocation too large would end the process.
+"""
 
 import gc
 from collections.abc import Callable
@@ -15,7 +19,7 @@ MEMORY_ERRORS = (
     "std::bad_alloc",
     "CUDNN_STATUS_ALLOC_FAILED",
     "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_NOT_SUPPORTED",  # what is left of it in cuDNN: https://github.com/pytorch/pytorch/issues/4107
+    "CUDNN_STATUS_NOT_SUPPORTED",  # cuDNN reports it like this: https://github.com/pytorch/pytorch/issues/4107
     "Unable to find a valid cuDNN algorithm",
 )
 
@@ -23,44 +27,45 @@ MEMORY_ERRORS = (
 def find_batch_size(
     try_step: Callable[[int], None], start: int = 2, limit: int = 1024, memory_limit: int | None = None
 ) -> int:
-    """The largest batch size whose step fits into memory: doubled until one does not fit, then bisected.
+    """Return the largest batch size whose step fits into memory: doubled until one fails, then bisected.
 
-    Training needs a little more than one step, because memory gets fragmented; leave some room.
+    Training needs a little more memory than one step, because memory becomes fragmented; leave a margin.
 
     Args:
-        try_step: runs a whole training step, optimizer included, on a batch of that many; an out-of-memory error
-            says that it does not fit.
-        start: first size. A single image is tried only if more do not fit: batch norm refuses it on pooled maps.
+        try_step: function that runs a full training step, including the optimizer, on a batch of the given size. An
+            out-of-memory error means that the size does not fit.
+        start: first size. A single image is tried only if larger sizes fail, because batch norm on globally pooled
+            features raises an error for it.
         limit: largest size that is tried.
-        memory_limit: bytes that this process may hold in main memory, on Linux. Without it a search on the CPU can
-            end by the system killing the process, for no error comes before. A size that is expected to exceed it is
+        memory_limit: main memory that this process may use, in bytes; needs Linux. Without it the system may kill the
+            process in a search on the CPU, where no error is raised first. A size that is predicted to exceed it is
             not tried.
 
     Raises:
-        RuntimeError: not even one fits; with the last error.
-        ValueError: a start or limit that cannot be tried, or memory that cannot be watched.
-        Exception: any that `try_step` raises for another reason.
+        RuntimeError: not even a batch of 1 fits; the message includes the last error.
+        ValueError: `start` or `limit` is out of range, or the memory of the process cannot be read.
+        Exception: any other error of `try_step`.
     """
     if not 1 <= start <= limit:
         raise ValueError(f"cannot search from {start} up to {limit} images; expected 1 <= start <= limit.")
-    refusal = partial(_refusal, try_step) if memory_limit is None else _Watched(try_step, memory_limit).refusal
+    failure_of = partial(_failure, try_step) if memory_limit is None else _LimitedStep(try_step, memory_limit).failure
     fitting, failing, size, reason = 0, limit + 1, start, ""
     while fitting + 1 < failing:
-        if said := refusal(size):
-            failing, reason = size, said
+        if failure := failure_of(size):
+            failing, reason = size, failure
         else:
             fitting = size
         size = min(2 * fitting, limit) if failing > limit else (fitting + failing) // 2
     if fitting == 0:
         raise RuntimeError(
-            f"not even a batch of 1 fits into memory. Make the images smaller (data.size, augment.crop), take a "
-            f"smaller model, or lower the precision. The last error was: {reason}"
+            f"not even a batch of 1 fits into memory. Use smaller images (data.size, augment.crop), a smaller model "
+            f"or a lower precision. The last error was: {reason}"
         )
     return fitting
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory is used up.
+    """Return whether an error means that the memory is exhausted.
 
     >>> is_out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")), is_out_of_memory(ValueError())
     (True, False)
@@ -71,7 +76,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_memory() -> None:
-    """Give unused memory back: what garbage holds, and what torch keeps for later on an accelerator."""
+    """Release unused memory: objects in reference cycles, and the cache of torch on an accelerator."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -79,46 +84,46 @@ def free_memory() -> None:
         torch.mps.empty_cache()
 
 
-class _Watched:
-    """A step whose main memory is watched; it is expected to go on growing as it did between the last two sizes."""
+class _LimitedStep:
+    """A step with a limit of main memory, which is predicted to grow linearly, as between the last two sizes."""
 
     def __init__(self, try_step: Callable[[int], None], limit: int) -> None:
         self.try_step = try_step
         self.limit = limit
-        self.size = 0  # the last one that fitted, and its peak in bytes
-        self.peak = _known(memory.resident() if memory.reset_peak() else None)  # raises at once where it cannot be told
-        self.growth = 0.0  # bytes for each further image
+        self.size = 0  # last size that fitted, and its peak in bytes
+        self.peak = _require(memory.resident() if memory.reset_peak() else None)  # raises now if it cannot be read
+        self.growth = 0.0  # bytes per additional image
 
-    def refusal(self, size: int) -> str:
-        """Why a batch of this size does not fit; nothing if it does."""
+    def failure(self, size: int) -> str:
+        """Return why a batch of this size does not fit; an empty string if it fits."""
         expected = self.peak + self.growth * (size - self.size)
         if expected > self.limit:
-            return f"a batch of {size} would take about {expected / 1e9:.2f} GB of {self.limit / 1e9:.2f}."
+            return f"a batch of {size} would need about {expected / 1e9:.2f} GB of {self.limit / 1e9:.2f} GB."
         memory.reset_peak()
-        if said := _refusal(self.try_step, size):
-            return said
-        peak = _known(memory.peak())
+        if failure := _failure(self.try_step, size):
+            return failure
+        peak = _require(memory.peak())
         if peak > self.limit:
-            return f"a batch of {size} takes {peak / 1e9:.2f} GB of {self.limit / 1e9:.2f}."
+            return f"a batch of {size} needs {peak / 1e9:.2f} GB of {self.limit / 1e9:.2f} GB."
         self.growth = (peak - self.peak) / (size - self.size)
         self.size, self.peak = size, peak
         return ""
 
 
-def _known(count: int | None) -> int:
+def _require(count: int | None) -> int:
     if count is None:
-        raise ValueError("memory_limit needs Linux, to watch /proc/self. Leave it out, and lower limit.")
+        raise ValueError("memory_limit needs Linux, to read /proc/self. Omit it and lower limit instead.")
     return count
 
 
-def _refusal(try_step: Callable[[int], None], size: int) -> str:
-    """The out-of-memory error of a step, or nothing."""
-    said = ""
+def _failure(try_step: Callable[[int], None], size: int) -> str:
+    """Return the out-of-memory error of a step; an empty string if there is none."""
+    failure = ""
     try:
         try_step(size)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        said = str(error) or type(error).__name__
-    free_memory()  # only here: up to the end of the clause above, the error holds the step's tensors
-    return said
+        failure = str(error) or type(error).__name__
+    free_memory()  # not earlier: inside the except clause, the error still holds the tensors of the step
+    return failure

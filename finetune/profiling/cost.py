@@ -1,4 +1,4 @@
-"""What a step of training costs: estimated from shapes alone, or measured on real steps."""
+"""Cost of a training step: estimated from shapes alone, or measured on real steps."""
 
 import copy
 import ctypes
@@ -22,16 +22,16 @@ from finetune.tuning.freeze import apply_trainability
 
 @dataclass(frozen=True)
 class Cost:
-    """What one step of a training takes, by count and not by the clock.
+    """The estimated memory and operations of one training step.
 
     Attributes:
-        parameters: bytes of all parameters, frozen ones too.
+        parameters: bytes of all parameters, including frozen ones.
         gradients: bytes of the gradients.
-        optimizer: bytes of the optimizer's state.
-        activations: bytes that the forward pass keeps for the backward pass; under autocast with the copies of
-            weights that it makes.
+        optimizer: bytes of the optimizer state.
+        activations: bytes that the forward pass saves for the backward pass, including the copies of weights that
+            autocast makes.
         forward_flops: floating-point operations of the forward pass.
-        backward_flops: and of the backward pass.
+        backward_flops: floating-point operations of the backward pass.
     """
 
     parameters: int
@@ -43,27 +43,27 @@ class Cost:
 
     @property
     def memory(self) -> int:
-        """Bytes of all four: what a step cannot do without. Its temporaries, and those of the loss, come on top."""
+        """Lower bound of the memory of a step, in bytes: all of the above, without temporaries and the loss."""
         return self.parameters + self.gradients + self.optimizer + self.activations
 
     @property
     def flops(self) -> int:
-        """Floating-point operations of the whole step."""
+        """Floating-point operations of the step."""
         return self.forward_flops + self.backward_flops
 
 
 @dataclass(frozen=True)
 class MeasuredCost:
-    """What one step of a training really took.
+    """The measured time and memory of one training step.
 
-    On CUDA memory is that of all tensors on the device, to the byte. On CPU it is the resident memory of the process,
-    Python and libraries included: only its growth says something about the step, to about a tenth, as C keeps some
-    memory that was freed.
+    On CUDA, memory is the exact size of all tensors on the device. On the CPU it is the resident memory of the process,
+    including Python and libraries: only its growth is meaningful, to about 10 %, because the C allocator keeps some
+    freed memory.
 
     Attributes:
-        seconds: of a step, the median.
-        held: bytes in use before the steps; None where the system does not tell.
-        peak: most bytes in use during them; None where the system does not tell.
+        seconds: median duration of a step.
+        held: bytes in use before the steps; None if the system does not report it.
+        peak: most bytes in use during the steps; None if the system does not report it.
     """
 
     seconds: float
@@ -72,7 +72,7 @@ class MeasuredCost:
 
     @property
     def growth(self) -> int | None:
-        """Bytes that a step needs on top of what is held; None where the system does not tell."""
+        """Bytes that a step needs in addition to those in use before; None if the system does not report it."""
         return None if self.held is None or self.peak is None else self.peak - self.held
 
 
@@ -83,37 +83,38 @@ def estimate(
     optimizer_slots: int = 2,
     autocast: torch.dtype | None = None,
 ) -> Cost:
-    """What a training step of the model costs when these parameters train; nothing is computed, and no data needed.
+    """Estimate the cost of a training step in which the given parameters train, without data and without computing it.
 
-    A copy of the model without values goes forward and backward, so the model itself is left as it is. The count is
-    of the model alone: the loss adds some tensors of the size of the logits. Only convolutions, matrix products and
-    attention count as operations, a multiplication and an addition as two.
+    A copy of the model with fake tensors runs forward and backward, so the model is not changed. The loss is not
+    counted; it adds some tensors of the size of the logits. Operations are those of convolutions, matrix products and
+    attention; a multiplication and an addition count as two.
 
     Args:
-        model: takes images and returns one tensor; in `channels_last`, as it trains, for the activations to be exact.
-        image_shape: (B, C, H, W), of one device's batch.
-        trainable: full names of the parameters that train; all others rest as `apply_trainability` has it.
-        optimizer_slots: numbers that the optimizer keeps for each parameter: 2 for Adam, 1 for momentum, 0 for SGD.
-        autocast: half-precision type of mixed precision, such as `torch.bfloat16`; None computes in the model's own.
-            The operations it takes are those of the CPU; on CUDA some, such as layer norm, stay in float32.
+        model: model that takes images and returns one tensor; in `channels_last`, as in training, or the activations
+            are not exact.
+        image_shape: (B, C, H, W), the batch of one device.
+        trainable: full names of the parameters that train; all others are frozen as by `apply_trainability`.
+        optimizer_slots: numbers per parameter in the optimizer state: 2 for Adam, 1 for momentum, 0 for SGD.
+        autocast: dtype of mixed precision, such as `torch.bfloat16`; None computes in the model's dtype. The operations
+            that it affects are those of the CPU; on CUDA some, such as layer norm, stay in float32.
 
     Raises:
-        ValueError: a name in `trainable` that the model has no parameter of.
+        ValueError: `trainable` has a name that is not a parameter of the model.
     """
-    if strays := sorted(set(trainable) - {name for name, _ in model.named_parameters()}):
-        raise ValueError(f"the model has no parameter '{strays[0]}'. Give full names, as of `named_parameters()`.")
+    if unknown := sorted(set(trainable) - {name for name, _ in model.named_parameters()}):
+        raise ValueError(f"the model has no parameter '{unknown[0]}'. Give full names, as in `named_parameters()`.")
     with FakeTensorMode(allow_non_fake_inputs=True):
-        hollow = _hollow(model)
-        apply_trainability(hollow, trainable)
-        parameters = list(hollow.parameters())
+        fake_model = _copy_without_values(model)
+        apply_trainability(fake_model, trainable)
+        parameters = list(fake_model.parameters())
         images = torch.empty(image_shape, dtype=parameters[0].dtype)
         precision = torch.autocast("cpu", dtype=autocast, enabled=autocast is not None)
-        with _counter() as forward, _saved_storages(hollow) as saved, precision:
-            output = hollow(images)
+        with _counter() as forward, _saved_storages(fake_model) as saved, precision:
+            output = fake_model(images)
         with _counter() as backward:
             if output.requires_grad:
                 output.backward(torch.empty_like(output))
-        # a trainable parameter that the output does not depend on has neither gradient nor state
+        # a trainable parameter that does not affect the output has neither gradient nor optimizer state
         gradients = sum(parameter.grad.nbytes for parameter in parameters if parameter.grad is not None)
         return Cost(
             parameters=sum(parameter.nbytes for parameter in parameters),
@@ -126,18 +127,18 @@ def estimate(
 
 
 def measure(step: Callable[[], None], device: torch.device | str, repeats: int = 5) -> MeasuredCost:
-    """Time and memory of a step, after a first one that is not counted: it sets up kernels and optimizer state.
+    """Measure the time and memory of a step, after a warmup step that sets up kernels and optimizer state.
 
     Args:
-        step: forward, backward and optimizer, on `device`.
-        device: that the step runs on.
-        repeats: how many steps are timed.
+        step: function that runs forward pass, backward pass and optimizer on `device`.
+        device: device of the step.
+        repeats: number of timed steps.
 
     Raises:
-        ValueError: no repeats.
+        ValueError: `repeats` is below 1.
     """
     if repeats < 1:
-        raise ValueError(f"repeats={repeats}: at least one step has to be timed.")
+        raise ValueError(f"repeats={repeats}: expected 1 timed step or more.")
     device = torch.device(device)
     _seconds(step, device)
     held = _reset_peak(device)
@@ -145,8 +146,8 @@ def measure(step: Callable[[], None], device: torch.device | str, repeats: int =
     return MeasuredCost(median(seconds), held, None if held is None else _peak(device))
 
 
-def _hollow(model: nn.Module) -> nn.Module:
-    """A copy in structure, with tensors that have a shape and no values; within a fake tensor mode."""
+def _copy_without_values(model: nn.Module) -> nn.Module:
+    """Return a copy of the model with fake tensors; call it inside a `FakeTensorMode`."""
     empty: dict[int, Tensor] = {}
     for parameter in model.parameters():
         empty[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="cpu"))
@@ -157,14 +158,14 @@ def _hollow(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def _saved_storages(model: nn.Module) -> Iterator[dict[int, torch.UntypedStorage]]:
-    """Memory that autograd keeps while within, each piece once and under its address; none that the model holds."""
-    held = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
+    """Collect the storages that autograd saves inside the context, each once, except those of the model itself."""
+    of_model = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
     saved: dict[int, torch.UntypedStorage] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage._cdata not in held:
-            saved[storage._cdata] = storage  # kept alive, so that no other takes its address
+        if storage._cdata not in of_model:
+            saved[storage._cdata] = storage  # kept alive, so that its address is not reused
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
@@ -178,25 +179,25 @@ def _counter() -> FlopCounterMode:
 def _convolution_backward(
     grad_output: Sequence[int], images: Sequence[int], weight: Sequence[int], *options: Any, **_: Any
 ) -> int:
-    """Operations of a convolution's backward pass: those of its forward pass for each gradient that is wanted.
+    """Return the operations of a convolution's backward pass: those of its forward pass per requested gradient.
 
-    Torch 2.14's own count takes the weight's gradient of a grouped convolution `groups` times.
+    The counter of torch 2.14 counts the weight gradient of a grouped convolution `groups` times.
     """
-    *_geometry, transposed, _output_padding, _groups, wanted = options
+    *_geometry, transposed, _output_padding, _groups, output_mask = options
     pixels = math.prod((images if transposed else grad_output)[2:])
-    return 2 * images[0] * pixels * math.prod(weight) * sum(map(bool, wanted[:2]))
+    return 2 * images[0] * pixels * math.prod(weight) * sum(map(bool, output_mask[:2]))
 
 
 def _seconds(step: Callable[[], None], device: torch.device) -> float:
-    began = time.perf_counter()
+    start = time.perf_counter()
     step()
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def _reset_peak(device: torch.device) -> int | None:
-    """Forget the highest use of memory so far; bytes in use now."""
+    """Reset the peak memory and return the bytes in use."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
@@ -210,6 +211,6 @@ def _peak(device: torch.device) -> int | None:
 
 
 def _return_freed_memory() -> None:
-    """Hand memory that C has freed back to the system, or it would be taken for memory in use."""
+    """Return memory freed by the C allocator to the system, or it would count as memory in use."""
     with suppress(AttributeError):  # glibc has it, musl does not
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""The main memory of this process; None wherever the system does not tell, as only Linux does."""
+"""Main memory of this process and of the system; None on systems other than Linux."""
 
 import re
 from pathlib import Path
@@ -7,17 +7,17 @@ PROCESS, SYSTEM = Path("/proc/self"), Path("/proc/meminfo")
 
 
 def resident() -> int | None:
-    """Bytes that the process holds now."""
+    """Return the resident memory of the process, in bytes."""
     return _bytes(PROCESS / "status", "VmRSS")
 
 
 def peak() -> int | None:
-    """Most bytes that it has held, since `reset_peak` if that could be done."""
+    """Return the peak resident memory of the process since its start or the last `reset_peak`, in bytes."""
     return _bytes(PROCESS / "status", "VmHWM")
 
 
 def reset_peak() -> bool:
-    """Forget the most that has been held so far; whether the system lets us."""
+    """Reset the peak to the current resident memory, and return whether the system allows it."""
     try:
         (PROCESS / "clear_refs").write_text("5")  # https://man7.org/linux/man-pages/man5/proc_pid_clear_refs.5.html
     except OSError:
@@ -26,13 +26,13 @@ def reset_peak() -> bool:
 
 
 def available() -> int | None:
-    """Bytes that could be had on top, without pushing other processes out."""
+    """Return the memory that can still be allocated without swapping, in bytes."""
     return _bytes(SYSTEM, "MemAvailable")
 
 
 def _bytes(path: Path, field: str) -> int | None:
     try:
-        found = re.search(rf"^{field}:\s*(\d+) kB", path.read_text(), re.MULTILINE)
+        match = re.search(rf"^{field}:\s*(\d+) kB", path.read_text(), re.MULTILINE)
     except OSError:
         return None
-    return int(found[1]) * 1024 if found else None
+    return int(match[1]) * 1024 if match else None

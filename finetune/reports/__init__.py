@@ -1,1 +1,1 @@
-"""What is left of a run for people to look at."""
+"""Files that a run leaves for the user: scores, tables and figures."""

@@ -1,4 +1,4 @@
-"""Files of an evaluation and the curves of a run."""
+"""Files of an evaluation, and the curves of a run."""
 
 import csv
 import json
@@ -14,17 +14,20 @@ from finetune.plots import class_bars_figure, confusion_figure, curves_figure
 
 
 def write_evaluation(folder: Path, matrix: Tensor, names: Sequence[str]) -> dict[str, float]:
-    """Write `scores.json`, `classes.csv`, `confusion.csv`, `confusion.png` and `classes.png`; return the scores.
+    """Write `scores.json`, `classes.csv`, `confusion.csv`, `confusion.png` and `classes.png`.
 
     Args:
-        folder: made if need be.
-        matrix: counts (K, K), int64; rows are the truth.
-        names: of the K classes.
+        folder: output folder, created if it does not exist.
+        matrix: confusion matrix (K, K), int64; rows are the true classes.
+        names: names of the K classes.
+
+    Returns:
+        The scores, by name.
     """
     folder.mkdir(parents=True, exist_ok=True)
     values = scores(matrix)
-    plain = {name: None if math.isnan(value) else value for name, value in values.items()}
-    (folder / "scores.json").write_text(json.dumps(plain, indent=2) + "\n")
+    without_nan = {name: None if math.isnan(value) else value for name, value in values.items()}
+    (folder / "scores.json").write_text(json.dumps(without_nan, indent=2) + "\n")
     rows = class_rows(matrix, names)
     with (folder / "classes.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
@@ -35,13 +38,13 @@ def write_evaluation(folder: Path, matrix: Tensor, names: Sequence[str]) -> dict
         table.writerow(["truth \\ prediction", *names])
         table.writerows([name, *row] for name, row in zip(names, matrix.tolist(), strict=True))
     confusion_figure(matrix, names, folder / "confusion.png")
-    share = matrix.sum(dim=1).double() / matrix.sum().clamp(min=1)
-    class_bars_figure(iou(matrix), share, names, folder / "classes.png")
+    pixel_fraction = matrix.sum(dim=1).double() / matrix.sum().clamp(min=1)
+    class_bars_figure(iou(matrix), pixel_fraction, names, folder / "classes.png")
     return values
 
 
 def write_curves(run: Path) -> None:
-    """Draw `plots/loss.png` and `plots/iou.png` from the run's `metrics.csv`, if it has one."""
+    """Draw `plots/loss.png` and `plots/iou.png` from the `metrics.csv` of a run, if it exists."""
     if not (run / "metrics.csv").is_file():
         return
     with (run / "metrics.csv").open(newline="") as file:

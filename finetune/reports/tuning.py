@@ -1,5 +1,6 @@
-"""A tuning plan as text, and the timeline of a training as a picture."""
+"""Report of a tuning plan: its phases as text, and its timeline as a figure."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,57 +11,63 @@ from finetune.profiling.cost import Cost, MeasuredCost
 from finetune.tuning.lr_history import LRHistory
 from finetune.tuning.plan_preview import Phase, Row
 
-HEADER = ("layer group", "parameters", "lr start", "peak", "end", "decay", "norms")
+HEADER = ("layer group", "parameters", "lr start", "lr peak", "lr end", "weight decay", "norms")
 
 
-def write_timeline(record: LRHistory, path: Path) -> None:
-    """Draw the learning rates of all layer groups, planned or recorded; nothing where there are none."""
-    if record.epochs:
+def write_timeline(history: LRHistory, path: Path) -> None:
+    """Draw the planned or recorded learning rates of all layer groups; without samples, write no file."""
+    if history.epochs:
         path.parent.mkdir(parents=True, exist_ok=True)
-        timeline_figure(record.names, record.epochs, np.array(record.rates), record.boundaries, path)
+        timeline_figure(history.names, history.epochs, np.array(history.rates), history.boundaries, path)
 
 
 def phase_lines(
     number: int, phase: Phase, cost: Cost, full: Cost, measured: MeasuredCost | None = None, plateaus: bool = False
 ) -> list[str]:
-    """A phase as a headline and a table of the layer groups that train in it; those that rest share a line.
+    """Return a phase as text lines: a heading, a table of the layer groups that train, and a line of the frozen ones.
 
     Args:
-        number: of the phase, from 1.
-        phase: what to show.
-        cost: of one of its steps.
-        full: of a step in which everything trains, to compare with.
-        measured: what a step took, if it was tried.
-        plateaus: whether the epochs are only assumed.
+        number: number of the phase, from 1.
+        phase: phase to describe.
+        cost: estimated cost of a step of this phase.
+        full: estimated cost of a step in which everything trains, for comparison.
+        measured: measured cost of a step, if any.
+        plateaus: whether the phases depend on plateaus, so that their epochs are only assumed.
     """
     total = sum(row.parameters for row in phase.rows)
     epochs = (
         f"epoch {phase.first + 1}" if phase.stop == phase.first + 1 else f"epochs {phase.first + 1} to {phase.stop}"
     )
-    lines = [
-        f"phase {number}: {epochs}{' (assumed: they depend on the score)' if plateaus and number > 1 else ''}, "
-        f"{phase.trained / 1e6:.2f}M of {total / 1e6:.2f}M parameters train",
-        f"  estimated a step: {cost.flops / 1e9:.1f} GFLOP ({cost.flops / full.flops:.0%} of training everything), "
-        f"at least {format_bytes(cost.memory)} memory: weights {format_bytes(cost.parameters)}, "
+    assumed = " (assumed, depends on the score)" if plateaus and number > 1 else ""
+    heading = f"phase {number}: {epochs}{assumed}, {phase.trained / 1e6:.2f}M of {total / 1e6:.2f}M parameters train"
+    costs = [_estimated_cost(cost, full), *([] if measured is None else [_measured_cost(measured)])]
+    return [heading, *(f"  {line}" for line in (*costs, *_layer_group_lines(phase.rows)))]
+
+
+def _estimated_cost(cost: Cost, full: Cost) -> str:
+    return (
+        f"estimated per step: {cost.flops / 1e9:.1f} GFLOP ({cost.flops / full.flops:.0%} of training everything), "
+        f"at least {format_bytes(cost.memory)} of memory: weights {format_bytes(cost.parameters)}, "
         f"gradients {format_bytes(cost.gradients)}, optimizer {format_bytes(cost.optimizer)}, "
-        f"activations {format_bytes(cost.activations)}",
-    ]
-    if measured is not None:
-        growth = (
-            f", {format_bytes(measured.growth)} on top of what is held between steps"
-            if measured.growth is not None
-            else ""
-        )
-        lines.append(f"  measured a step: {measured.seconds * 1000:.0f} ms{growth}")
-    trains, rests = ([row for row in phase.rows if row.trains is on] for on in (True, False))
-    lines += [
-        f"  {line}" for line in format_table([HEADER, *map(_cells, trains)], range(1, len(HEADER) - 1)).splitlines()
-    ]
-    if rests:
-        count = sum(row.parameters for row in rests)
-        adapting = [row.label for row in rests if row.norms == "adapt"]
-        lines.append(f"  frozen: {', '.join(row.label for row in rests)} ({count:,} parameters)")
-        lines += [f"  norms that adapt all the same: {', '.join(adapting)}"] if adapting else []
+        f"activations {format_bytes(cost.activations)}"
+    )
+
+
+def _measured_cost(measured: MeasuredCost) -> str:
+    seconds = f"measured per step: {measured.seconds * 1000:.0f} ms"
+    if measured.growth is None:
+        return seconds
+    return f"{seconds}, {format_bytes(measured.growth)} in addition to the memory held between steps"
+
+
+def _layer_group_lines(rows: Sequence[Row]) -> list[str]:
+    training, frozen = [row for row in rows if row.trains], [row for row in rows if not row.trains]
+    lines = format_table([HEADER, *map(_cells, training)], range(1, len(HEADER) - 1)).splitlines()
+    if frozen:
+        count = sum(row.parameters for row in frozen)
+        lines.append(f"frozen: {', '.join(row.label for row in frozen)} ({count:,} parameters)")
+    if adapting := [row.label for row in frozen if row.norms == "adapt"]:
+        lines.append(f"frozen, but batch norms update their statistics: {', '.join(adapting)}")
     return lines
 
 

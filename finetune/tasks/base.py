@@ -18,13 +18,13 @@ from finetune.engine.environment import numerics_environment
 from finetune.engine.fsdp import gather_full, local_shard, shard, shard_like
 from finetune.engine.fsdp_strategy import FullySharded
 from finetune.engine.loop_state import accumulates, cut_short, resume_by_epochs, rewind_into_epoch
+from finetune.losses.weight_penalties import l1, l2_sp
 from finetune.models import Segmenter
 from finetune.tuning.describe import describe
 from finetune.tuning.freeze import apply_trainability, check_norms
 from finetune.tuning.group_schedule import GroupLRSchedule
 from finetune.tuning.groups import optimizer_groups, parameter_groups
 from finetune.tuning.parameter_info import parameter_infos
-from finetune.tuning.penalty import l1, l2_sp
 from finetune.tuning.plan import Assignment, Plan
 from finetune.tuning.plan_feasibility import check_timing, min_epochs_per_plateau
 from finetune.tuning.schedules import Plateau, schedule
@@ -200,7 +200,7 @@ class TuningTask(pl.LightningModule):
         curve = self.course.curve if self.course is not None else None
         checkpoint["tuning"] = {
             "plateaus": list(self.timeline.plateaus),
-            "epochs": self.timeline.shared,
+            "epochs": self.timeline.fraction_base,
             "schedule": curve.state_dict() if isinstance(curve, Plateau) else {},
             "start": {name: gather_full(start).cpu() for name, start in self._start.items()},
         }
@@ -211,8 +211,8 @@ class TuningTask(pl.LightningModule):
             resume_by_epochs(self._trainer)
             check_resumable(checkpoint, [callback.state_key for callback in self._trainer.callbacks])  # type: ignore[attr-defined]  # missing in the class
         state = checkpoint.get("tuning", {})
-        plateaus, shortest = tuple(state.get("plateaus", ())), state.get("epochs", sys.maxsize)
-        self.timeline = replace(self.timeline, plateaus=plateaus, shortest=shortest)
+        plateaus, smallest = tuple(state.get("plateaus", ())), state.get("epochs", sys.maxsize)
+        self.timeline = replace(self.timeline, plateaus=plateaus, smallest_epochs=smallest)
         self._start = state.get("start") if self._start and state.get("start") else self._start
         self._schedule_state = state.get("schedule", {})
         self._restore_schedule()

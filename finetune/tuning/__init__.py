@@ -1,1 +1,1 @@
-"""How a pretrained network is tuned: what trains, when, and at which learning rate."""
+"""Tuning of a pretrained network: what trains, when, and at which learning rate."""

@@ -1,4 +1,4 @@
-"""Frozen means frozen: gradients off and the whole subtree in eval, so that no weight and no statistic moves."""
+"""Freezing: gradients off and the whole subtree in eval mode, so that no weight and no statistic changes."""
 
 from collections.abc import Collection, Mapping
 
@@ -10,20 +10,20 @@ from finetune.tuning.plan import Assignment
 
 
 def apply_trainability(model: nn.Module, trainable: Collection[str], norms: Mapping[str, str] | None = None) -> bool:
-    """Set `requires_grad` and the mode of every part of the model.
+    """Set `requires_grad` of every parameter and the mode of every module.
 
-    A module whose parameters are all frozen goes to eval with everything below it: batch norm keeps its statistics,
-    dropout and drop-path are off. All other modules train. Call it again whenever something may have
-    called `train()` on the model.
+    A module whose parameters are all frozen is put into eval mode with all its submodules: batch norm keeps its
+    statistics, dropout and drop-path are off. All other modules are put into train mode. Call this function again
+    after any call of `model.train()`.
 
     Args:
-        model: a module with parameters.
+        model: module with parameters.
         trainable: full names of the parameters that train.
-        norms: full name of a norm's weight -> `eval`, to keep its statistics even while it trains, or `adapt`, to
-            let them follow the data even while it is frozen.
+        norms: mode of individual batch norms, by the full name of their weight: `eval` keeps the statistics even while
+            the norm trains, `adapt` updates them even while it is frozen.
 
     Returns:
-        Whether a parameter was frozen or unfrozen by this call.
+        Whether this call froze or unfroze a parameter.
     """
     changed = False
     for name, parameter in model.named_parameters():
@@ -31,7 +31,7 @@ def apply_trainability(model: nn.Module, trainable: Collection[str], norms: Mapp
         changed |= parameter.requires_grad != trains
         parameter.requires_grad_(trains)
         if not trains:
-            parameter.grad = None  # or the optimizer would go on with the last one
+            parameter.grad = None  # or the optimizer would keep applying the last gradient
     _set_modes(model)
     if norms:
         _set_norms(model, norms)
@@ -39,14 +39,14 @@ def apply_trainability(model: nn.Module, trainable: Collection[str], norms: Mapp
 
 
 def check_norms(model: nn.Module, assigned: Mapping[str, Assignment]) -> None:
-    """Raise a PlanError where a rule speaks of batch norms and takes none."""
+    """Raise PlanError if a rule sets `norms` but matches no batch norm."""
     norms = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, _NormBase)}
-    said = {a.rule for a in assigned.values() if a.rule.norms != "train"}
-    taken = {assigned[name].rule for name in norms & assigned.keys()}
-    for rule in said - taken:
+    setting_norms = {a.rule for a in assigned.values() if a.rule.norms != "train"}
+    matching_norms = {assigned[name].rule for name in norms & assigned.keys()}
+    for rule in setting_norms - matching_norms:
         raise PlanError(
-            f"tuning rule '{rule.match}' has norms={rule.norms}, but takes no batch norm; other norms keep no "
-            f"statistics. Set tuning.norms=train, or say it of a rule that takes one."
+            f"tuning rule '{rule.match}' has norms={rule.norms}, but matches no batch norm, and other norms have no "
+            f"statistics. Set tuning.norms=train, or set norms in a rule that matches a batch norm."
         )
 
 

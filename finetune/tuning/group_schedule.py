@@ -1,4 +1,4 @@
-"""The course of the learning rates: what each optimizer group's rate is multiplied by at every step."""
+"""The learning-rate multiplier of each optimizer group at every step."""
 
 from collections.abc import Callable, Iterable
 
@@ -8,20 +8,20 @@ from finetune.tuning.timing import Timeline, phase_starts, span_epochs
 
 
 class GroupLRSchedule:
-    """One schedule for all groups, which keeps their ratios, and the moves that a plan makes on top of it.
+    """One schedule shared by all groups, combined with the phase factors and warmups of a plan.
 
-    It remembers nothing of the training: every answer follows from the step and the timeline.
+    It keeps no state of the training: every multiplier follows from the step and the timeline.
 
     Args:
-        plan: how rates follow its phases.
-        assignments: of all groups.
-        schedule: makes the schedule of so many steps.
-        epochs: of the training.
-        steps: optimizer steps of an epoch.
-        total: optimizer steps of the training, where its last epoch is cut short.
+        plan: how learning rates change from phase to phase.
+        assignments: assignments of all groups.
+        schedule: factory that takes a number of steps and returns the schedule over them.
+        epochs: length of the training.
+        steps: optimizer steps per epoch.
+        total: optimizer steps of the training, if its last epoch is cut short.
 
     Attributes:
-        curve: the schedule of the whole training.
+        curve: schedule over the whole training.
     """
 
     def __init__(
@@ -39,12 +39,12 @@ class GroupLRSchedule:
         self.steps = steps
         self.total = total or epochs * steps
         self.curve = schedule(self.total)
-        self._make = schedule
+        self._schedule = schedule
         self._curves: dict[int, Schedule] = {}
         self._phases: dict[Timeline, list[int]] = {}
 
     def multiplier(self, assignment: Assignment, step: int, timeline: Timeline) -> float:
-        """What a group's learning rate is multiplied by at an optimizer step, counted from 0."""
+        """Return the factor of a group's peak learning rate at an optimizer step, counted from 0."""
         starts = self.phases(timeline)
         phase = max(index for index, start in enumerate(starts) if start * self.steps <= step)
         factor = self.plan.phase_lr[min(phase, len(self.plan.phase_lr) - 1)]
@@ -57,14 +57,14 @@ class GroupLRSchedule:
         return factor * self._unfreeze_warmup(assignment, step, timeline)
 
     def phases(self, timeline: Timeline) -> list[int]:
-        """Epochs, from 0 on, at which what trains changes, as far as is known."""
+        """Return the first epoch of each phase known so far, counted from 0."""
         if timeline not in self._phases:
             self._phases[timeline] = phase_starts(self.assignments, timeline)
         return self._phases[timeline]
 
     def _curve(self, steps: int) -> Schedule:
         if steps not in self._curves:
-            self._curves[steps] = self._make(steps)
+            self._curves[steps] = self._schedule(steps)
         return self._curves[steps]
 
     def _unfreeze_warmup(self, assignment: Assignment, step: int, timeline: Timeline) -> float:
@@ -73,6 +73,6 @@ class GroupLRSchedule:
             return 1.0
         steps = round(warmup) if warmup >= 1 else max(1, round(warmup * self.total))
         starts = [start * self.steps for start, _ in span_epochs(assignment, timeline) if start * self.steps <= step]
-        if not starts or max(starts) == 0:  # the schedule has a warmup of its own for the first
+        if not starts or max(starts) == 0:  # the schedule has its own warmup at the start of the training
             return 1.0
         return min(1.0, (step - max(starts) + 1) / steps)

@@ -1,5 +1,6 @@
 """Optimizer groups: fixed before the first step, each with its own learning rate and weight decay."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,15 +13,15 @@ from finetune.tuning.plan import Assignment
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters that share everything that an optimizer distinguishes.
+    """Parameters with the same learning rate and weight decay.
 
     Attributes:
-        name: rule, place and decay, such as `backbone:backbone[3]/decay`.
-        label: the place alone: a layer group where the rule tells them apart, else a part of the model.
-        assignment: the rule that holds for all of them.
+        name: rule, label and decay, such as `backbone:backbone[3]/decay`.
+        label: a layer group if the rule treats layer groups differently, otherwise a part of the model.
+        assignment: assignment shared by the parameters.
         lr: peak learning rate.
-        weight_decay: 0 for norms, biases, and what else should not decay.
-        parameters: their full names.
+        weight_decay: 0 for norms, biases and other parameters that must not decay.
+        parameters: full names of the parameters.
     """
 
     name: str
@@ -32,36 +33,36 @@ class Group:
 
 
 def parameter_groups(
-    places: Mapping[str, ParameterInfo],
+    infos: Mapping[str, ParameterInfo],
     assigned: Mapping[str, Assignment],
     lr: float,
     weight_decay: float,
     no_weight_decay: Collection[str] = (),
 ) -> list[Group]:
-    """One group for each rule, part of the model, layer group if the rule varies with depth, and decay or none.
+    """Group the parameters by rule, part of the model, layer group (if the rule varies with depth), and decay.
 
-    Frozen parameters are in a group too: without a gradient they cost no optimizer state, and unfreezing them later
-    changes no group. Norms and biases do not decay.
+    Frozen parameters are grouped too: without a gradient they need no optimizer state, and the groups do not change
+    when they are unfrozen. Norms and biases do not decay.
 
     Args:
-        places: of the parameters, by name.
-        assigned: name -> the rule that takes it.
-        lr: the optimizer's learning rate, before each rule's scale.
-        weight_decay: for kernels and matrices whose rule has none of its own.
+        infos: description of each parameter, by name.
+        assigned: rule of each parameter, by name.
+        lr: learning rate of the optimizer, before the scales of the rules.
+        weight_decay: weight decay of kernels and matrices whose rule sets none.
         no_weight_decay: names of further parameters that do not decay.
 
     Returns:
         Groups in the order of their first parameters.
     """
     members: dict[tuple[Assignment, str, bool], list[str]] = {}
-    for name, place in places.items():
+    for name, info in infos.items():
         assignment = assigned[name]
-        # without a difference between layer groups, fewer and larger groups make the optimizer's step faster
-        deep = assignment.rule.varies_with_depth
-        decays = place.ndim > 1 and not name.endswith(".bias") and name not in no_weight_decay
-        key = (assignment if deep else Assignment(assignment.rule), place.label if deep else place.part, decays)
+        # if layer groups do not differ, fewer and larger groups make the optimizer step faster
+        by_layer = assignment.rule.varies_with_depth
+        decays = info.ndim > 1 and not name.endswith(".bias") and name not in no_weight_decay
+        key = (assignment if by_layer else Assignment(assignment.rule), info.label if by_layer else info.part, decays)
         members.setdefault(key, []).append(name)
-    labels = _labels(members, places)
+    labels = _labels(members, infos)
     groups = []
     for (assignment, part, decays), names in members.items():
         decay = weight_decay if assignment.rule.weight_decay is None else assignment.rule.weight_decay
@@ -73,7 +74,7 @@ def parameter_groups(
 
 
 def optimizer_groups(groups: Sequence[Group], parameters: Mapping[str, Parameter]) -> list[dict[str, Any]]:
-    """The groups as a torch optimizer takes them: dicts with `params`, `lr`, `weight_decay` and `name`."""
+    """Return the groups as a torch optimizer expects them: dicts with `params`, `lr`, `weight_decay` and `name`."""
     return [
         {
             "params": [parameters[name] for name in group.parameters],
@@ -86,23 +87,25 @@ def optimizer_groups(groups: Sequence[Group], parameters: Mapping[str, Parameter
 
 
 def _labels(
-    members: Mapping[tuple[Assignment, str, bool], Sequence[str]], places: Mapping[str, ParameterInfo]
+    members: Mapping[tuple[Assignment, str, bool], Sequence[str]], infos: Mapping[str, ParameterInfo]
 ) -> dict[tuple[Assignment, str], str]:
-    """A label for each rule and place; with the layer groups or the rule where the place alone would not tell."""
+    """Return a label for each assignment and part; with layer groups or the rule where the part is not unique."""
     layers: dict[tuple[Assignment, str], set[int]] = {}
     for (assignment, part, _), names in members.items():
-        layers.setdefault((assignment, part), set()).update(places[name].layer for name in names)
-    count = next(iter(places.values())).layers if places else 0
-    labels = {key: _span(key[1], found, count) for key, found in layers.items()}
-    said = list(labels.values())
-    return {key: label if said.count(label) == 1 else f"{label} ({key[0].rule.match})" for key, label in labels.items()}
+        layers.setdefault((assignment, part), set()).update(infos[name].layer for name in names)
+    count = next(iter(infos.values())).layers if infos else 0
+    labels = {key: _layer_range(key[1], indices, count) for key, indices in layers.items()}
+    counts = Counter(labels.values())
+    return {key: label if counts[label] == 1 else f"{label} ({key[0].rule.match})" for key, label in labels.items()}
 
 
-def _span(part: str, layers: set[int], count: int) -> str:
-    """The place with its layer groups, where it is a contiguous piece of the backbone.
+def _layer_range(part: str, layers: set[int], count: int) -> str:
+    """Return the part, with its layer groups if they are a contiguous piece of the backbone.
 
-    >>> _span("backbone", {2, 3}, 5), _span("backbone", {0, 1, 2}, 3), _span("backbone", {4}, 5), _span("head", {5}, 5)
-    ('backbone[2:4]', 'backbone', 'backbone[4]', 'head')
+    >>> _layer_range("backbone", {2, 3}, 5), _layer_range("backbone", {4}, 5)
+    ('backbone[2:4]', 'backbone[4]')
+    >>> _layer_range("backbone", {0, 1, 2}, 3), _layer_range("head", {5}, 5)
+    ('backbone', 'head')
     """
     first, stop = min(layers), max(layers) + 1
     if part != "backbone" or not count or len(layers) == count or len(layers) < stop - first:

@@ -1,4 +1,7 @@
-"""Finds a learning rate by a range test: steps at ever higher rates show where the loss falls.
+"""Learning-rate range test: training steps at rising learning rates show where the loss falls.
+
+Lightning's `Tuner.lr_find` does the same for one learning rate. This search keeps the ratios between the optimizer
+groups and restores model, optimizer and random state bit for bit.
 
 Source: Smith 2017, https://arxiv.org/abs/1506.01186
 """
@@ -16,18 +19,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-FEWEST = 10  # points that a curve needs before it says anything
+MIN_POINTS = 10  # points below which a curve is not evaluated
 
 
 @dataclass(frozen=True)
 class LRFinding:
-    """What a range test has seen.
+    """The result of a range test.
 
     Attributes:
         rates: learning rates of the group with the highest one, ascending.
-        losses: of one batch each, before the step at that rate.
-        smoothed: their running mean.
-        base: the learning rate that this group had before; `suggestion / base` is the factor for all groups.
+        losses: loss at each of them, before the optimizer step.
+        smoothed: running mean of the losses.
+        base: learning rate of this group before the test; `suggestion / base` is the factor for all groups.
     """
 
     rates: tuple[float, ...]
@@ -37,47 +40,47 @@ class LRFinding:
 
     @property
     def suggestion(self) -> float:
-        """That of `valley`: it rests on the whole fall of the loss, where the others rest on a single point of it.
+        """The learning rate of `valley`, which depends on the whole descent; the other rules depend on single points.
 
         Raises:
-            ValueError: as `suggestions`.
+            ValueError: as in `suggestions`.
         """
         return self.suggestions["valley"]
 
     @property
     def suggestions(self) -> dict[str, float]:
-        """A learning rate by each of three rules, on the smoothed curve without its first tenth.
+        """Learning rates suggested by three rules, from the smoothed curve without its first tenth.
 
-        `valley` is the middle of the longest fall (the longest decreasing subsequence, after fastai); `steepest` is
-        where the loss falls most a decade; `minimum` is a tenth of the rate at the lowest loss.
+        `valley` is the middle of the longest decreasing subsequence (as in fastai), `steepest` is where the loss falls
+        most per decade, and `minimum` is a tenth of the learning rate with the lowest loss.
 
         Raises:
-            ValueError: fewer than 10 points, or a loss that does not fall by more than its noise.
+            ValueError: there are fewer than 10 points, or the loss does not fall by more than its noise.
         """
         self._check()
-        skipped = len(self.rates) // 10  # the mean is still of few batches there
+        skipped = len(self.rates) // 10  # the running mean covers only few batches there
         rates, curve = np.array(self.rates[skipped:]), np.array(self.smoothed[skipped:])
         return {
-            "valley": float(rates[_middle_of_longest_fall(curve.tolist())]),
+            "valley": float(rates[_middle_of_longest_descent(curve.tolist())]),
             "steepest": float(rates[np.gradient(curve, np.log(rates)).argmin()]),
             "minimum": float(rates[curve.argmin()]) / 10,
         }
 
     def _check(self) -> None:
-        if len(self.rates) < FEWEST:
+        if len(self.rates) < MIN_POINTS:
             raise ValueError(
-                f"the learning-rate search has only {len(self.rates)} points before the loss burst or the batches "
-                f"ended; it needs {FEWEST}. Begin at a lower rate, take more steps, or give more batches."
+                f"the learning-rate search has only {len(self.rates)} points before the loss diverged or the batches "
+                f"ran out; it needs {MIN_POINTS}. Start at a lower learning rate, or use more steps or more batches."
             )
         curve = self.smoothed[len(self.rates) // 10 :]
         lowest = int(np.argmin(curve))
         fall = max(curve[: lowest + 1]) - curve[lowest]
-        noise = float(np.median(np.abs(np.diff(self.losses))))  # the median, so that fall and burst do not count
+        noise = float(np.median(np.abs(np.diff(self.losses))))  # the median ignores the descent and the divergence
         if fall <= 2 * noise:
             raise ValueError(
-                f"the loss does not fall at any learning rate from {self.rates[0]:.1e} to {self.rates[-1]:.1e}: by "
-                f"{fall:.2g} at most, where one batch differs from the next by {noise:.2g}. Search a wider range with "
-                f"more steps, take larger batches, or check that the model learns at all."
+                f"the loss does not fall at any learning rate from {self.rates[0]:.1e} to {self.rates[-1]:.1e}: it "
+                f"falls by at most {fall:.2g}, and consecutive batches differ by {noise:.2g}. Search a wider range "
+                f"with more steps, use larger batches, or check that the model learns at all."
             )
 
 
@@ -93,40 +96,41 @@ def find_lr(
     diverge: float = 4.0,
     accumulate: int = 1,
 ) -> LRFinding:
-    """Train for some steps at exponentially rising learning rates, then put everything back as it was.
+    """Train for some steps at exponentially rising learning rates, then restore model and optimizer.
 
-    The rates of all groups rise by one factor, so the ratios between them stay. The search ends early where the
-    smoothed loss exceeds its lowest value `diverge` times, or a loss is not finite.
+    The learning rates of all groups rise by the same factor, which keeps the ratios between them. The search stops
+    early if the smoothed loss exceeds `diverge` times its lowest value, or if a loss is not finite.
 
     Args:
-        model: in the modes it trains in.
-        loss_of_batch: scalar loss of the model on a batch, with its graph.
-        optimizer: of the model's parameters, with the learning rates whose ratios are kept.
-        batches: begun anew when they are used up; an iterator ends the search then. Its position is not put back.
-        low: first rate of the group with the highest rate among those that train.
-        high: last rate of it.
+        model: model in the modes in which it trains.
+        loss_of_batch: function that returns the scalar loss of the model on a batch, with its autograd graph.
+        optimizer: optimizer of the model's parameters; its groups keep the ratios of their learning rates.
+        batches: batches, repeated if they run out; an iterator ends the search instead, and its position is not
+            restored.
+        low: first learning rate of the group with the highest one among the groups that train.
+        high: last learning rate of that group.
         steps: optimizer steps.
-        smoothing: weight of the past in the running mean of the losses, whose start is corrected for bias. With
-            the 0.98 of others the mean would span 50 steps, half of the search, and turn long after the loss.
-        diverge: how many times the lowest smoothed loss is too much.
-        accumulate: batches whose gradients make one step, as in the training; the loss of a step is their mean.
+        smoothing: weight of the past in the bias-corrected running mean of the losses. The usual 0.98 would average
+            over 50 steps, half of the search, and lag far behind the loss.
+        diverge: the search stops above this multiple of the lowest smoothed loss.
+        accumulate: batches per optimizer step, as in the training; the loss of a step is their mean.
 
     Raises:
-        ValueError: a range, or an optimizer, that cannot be searched.
+        ValueError: an argument is out of range, or no group of the optimizer trains.
     """
     _check_search(low, high, steps, smoothing, diverge)
     base = _highest_rate(optimizer)
-    shares = [float(group["lr"]) / base for group in optimizer.param_groups]
+    ratios = [float(group["lr"]) / base for group in optimizer.param_groups]
     rates: list[float] = []
     losses: list[float] = []
     smoothed: list[float] = []
     average = 0.0
     with restore_state_after(model, optimizer):
-        together = zip(*[_endless(batches)] * accumulate, strict=False)
-        for rate, batch in zip(np.geomspace(low, high, steps).tolist(), together, strict=False):
-            _set_rates(optimizer, [rate * share for share in shares])
+        batches_per_step = zip(*[_endless(batches)] * accumulate, strict=False)
+        for rate, step_batches in zip(np.geomspace(low, high, steps).tolist(), batches_per_step, strict=False):
+            _set_rates(optimizer, [rate * ratio for ratio in ratios])
             optimizer.zero_grad()
-            value = _accumulate(loss_of_batch, batch)
+            value = _accumulate(loss_of_batch, step_batches)
             if not math.isfinite(value):
                 break
             average = smoothing * average + (1 - smoothing) * value
@@ -134,14 +138,14 @@ def find_lr(
             losses.append(value)
             smoothed.append(average / (1 - smoothing ** len(rates)))
             lowest = min(smoothed)
-            if smoothed[-1] > lowest + (diverge - 1) * abs(lowest):  # holds for losses below zero, too
+            if smoothed[-1] > lowest + (diverge - 1) * abs(lowest):  # also correct for negative losses
                 break
             optimizer.step()
     return LRFinding(tuple(rates), tuple(losses), tuple(smoothed), base)
 
 
 def _accumulate(loss_of_batch: Callable[[Any], Tensor], batches: Sequence[Any]) -> float:
-    """The mean loss of some batches; its gradients are those of the parameters then."""
+    """Accumulate the gradients of the mean loss of some batches and return that loss."""
     total = 0.0
     for batch in batches:
         loss = loss_of_batch(batch) / len(batches)
@@ -152,19 +156,20 @@ def _accumulate(loss_of_batch: Callable[[Any], Tensor], batches: Sequence[Any]) 
 
 @contextmanager
 def restore_state_after(model: nn.Module, optimizer: Optimizer) -> Iterator[None]:
-    """Put back what happens inside to the model, the optimizer and the random numbers, whatever is raised.
+    """Restore the model, the optimizer and the random state when the context ends, even after an exception.
 
-    That is every parameter and buffer, `grad` and `requires_grad`, the modes, the optimizer's state and groups, and
-    the generators of Python, NumPy, and torch on the CPU and on the model's GPUs. All of it is bit-identical after.
+    All of these are bit-identical afterwards: every parameter and buffer, `grad`, `requires_grad`, the train and eval
+    modes, the optimizer's state and groups, and the generators of Python, NumPy, and torch on the CPU and the model's
+    GPUs.
     """
-    of_optimizer = (parameter for group in optimizer.param_groups for parameter in group["params"])
-    parameters = list(dict.fromkeys([*model.parameters(), *of_optimizer]))
-    with _randomness_kept(parameters), _optimizer_kept(optimizer), _model_kept(model, parameters):
+    in_optimizer = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    parameters = list(dict.fromkeys([*model.parameters(), *in_optimizer]))
+    with _restore_random_state(parameters), _restore_optimizer(optimizer), _restore_model(model, parameters):
         yield
 
 
 @contextmanager
-def _model_kept(model: nn.Module, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+def _restore_model(model: nn.Module, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
     weights = [(p, p.detach().clone(), p.grad, p.requires_grad) for p in parameters]
     buffers = [
         (module, name, buffer, buffer.detach().clone())
@@ -174,7 +179,7 @@ def _model_kept(model: nn.Module, parameters: Sequence[nn.Parameter]) -> Iterato
     ]
     modes = [(module, module.training) for module in model.modules()]
     for parameter in parameters:
-        parameter.grad = None  # else the first backward would add to what is kept
+        parameter.grad = None  # or the first backward pass would add to the gradients to restore
     try:
         yield
     finally:
@@ -189,8 +194,8 @@ def _model_kept(model: nn.Module, parameters: Sequence[nn.Parameter]) -> Iterato
 
 
 @contextmanager
-def _optimizer_kept(optimizer: Optimizer) -> Iterator[None]:
-    """The steps inside work on copies; `load_state_dict` would cast the state and replace the groups."""
+def _restore_optimizer(optimizer: Optimizer) -> Iterator[None]:
+    # steps inside work on copies: `load_state_dict` would cast the state and replace the groups
     state, groups = dict(optimizer.state), [dict(group) for group in optimizer.param_groups]
     optimizer.state.update({parameter: deepcopy(value) for parameter, value in state.items()})
     for group in optimizer.param_groups:
@@ -200,54 +205,55 @@ def _optimizer_kept(optimizer: Optimizer) -> Iterator[None]:
     finally:
         optimizer.state.clear()
         optimizer.state.update(state)
-        for group, kept in zip(optimizer.param_groups, groups, strict=True):
+        for group, original in zip(optimizer.param_groups, groups, strict=True):
             group.clear()
-            group.update(kept)
+            group.update(original)
 
 
 @contextmanager
-def _randomness_kept(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    of_python, of_numpy = random.getstate(), np.random.get_state()
+def _restore_random_state(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    python_state, numpy_state = random.getstate(), np.random.get_state()
     gpus = sorted({parameter.device.index for parameter in parameters if parameter.is_cuda})
     try:
         with torch.random.fork_rng(gpus, device_type="cuda"):
             yield
     finally:
-        random.setstate(of_python)
-        np.random.set_state(of_numpy)
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
 
 
 def _check_search(low: float, high: float, steps: int, smoothing: float, diverge: float) -> None:
     if not 0 < low < high < math.inf:
         raise ValueError(f"cannot search learning rates from {low} to {high}; expected 0 < low < high.")
-    if steps < FEWEST:
-        raise ValueError(f"a search of {steps} steps says nothing; take {FEWEST} or more, such as 100.")
+    if steps < MIN_POINTS:
+        raise ValueError(f"a search of {steps} steps is too short; use {MIN_POINTS} or more, such as 100.")
     if not 0 <= smoothing < 1:
-        raise ValueError(f"smoothing is {smoothing}, expected 0 (none) or more, and below 1, such as 0.9.")
+        raise ValueError(f"smoothing is {smoothing}, expected a number from 0 (none) to below 1, such as 0.9.")
     if not diverge > 1:
-        raise ValueError(f"diverge is {diverge}, expected more than 1 times the lowest loss, such as 4.")
+        raise ValueError(f"diverge is {diverge}, expected a multiple of the lowest loss above 1, such as 4.")
 
 
 def _highest_rate(optimizer: Optimizer) -> float:
-    """The highest learning rate among the groups that train."""
+    """Return the highest learning rate among the groups that train."""
     training = [g["lr"] for g in optimizer.param_groups if any(p.requires_grad for p in g["params"])]
     highest = float(max(training, default=0.0))
     if not highest > 0:
         raise ValueError(
-            f"no group of the optimizer trains at a rate above 0: {len(training)} of {len(optimizer.param_groups)} "
-            f"have parameters that need a gradient. Unfreeze some, and give them a learning rate."
+            f"no group of the optimizer trains with a learning rate above 0: {len(training)} of "
+            f"{len(optimizer.param_groups)} have parameters that require gradients. Unfreeze some parameters and give "
+            f"them a learning rate."
         )
     return highest
 
 
 def _set_rates(optimizer: Optimizer, rates: Sequence[float]) -> None:
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        was = group["lr"]  # a tensor in optimizers that run inside a CUDA graph
-        group["lr"] = torch.full_like(was, rate) if isinstance(was, Tensor) else rate
+        current = group["lr"]  # a tensor in optimizers that run inside a CUDA graph
+        group["lr"] = torch.full_like(current, rate) if isinstance(current, Tensor) else rate
 
 
 def _endless(batches: Iterable[Any]) -> Iterator[Any]:
-    """The batches, from the beginning again whenever they end; nothing where there are none."""
+    """Yield the batches repeatedly, from the beginning whenever they end; stop if there are none."""
     while True:
         empty = True
         for batch in batches:
@@ -257,11 +263,11 @@ def _endless(batches: Iterable[Any]) -> Iterator[Any]:
             return
 
 
-def _middle_of_longest_fall(curve: Sequence[float]) -> int:
-    """Index of the middle member of the longest decreasing subsequence."""
-    falls: list[list[int]] = []  # the longest that ends at each index
+def _middle_of_longest_descent(curve: Sequence[float]) -> int:
+    """Return the index of the middle member of the longest decreasing subsequence."""
+    descents: list[list[int]] = []  # the longest one that ends at each index
     for end, value in enumerate(curve):
-        before = max((fall for fall in falls if curve[fall[-1]] > value), key=len, default=[])
-        falls.append([*before, end])
-    longest = max(falls, key=len)
+        previous = max((descent for descent in descents if curve[descent[-1]] > value), key=len, default=[])
+        descents.append([*previous, end])
+    longest = max(descents, key=len)
     return longest[len(longest) // 2]

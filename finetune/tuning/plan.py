@@ -1,38 +1,40 @@
-"""What trains: one ordered list of rules over parameters; the first match wins and nothing is left uncovered."""
+"""Tuning plan: an ordered list of rules over parameters; the first match wins and every parameter must match one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from finetune.io.messages import shortlist
 from finetune.tuning.parameter_info import ParameterInfo, PlanError, Selector
 
-# an epoch (int), a share of training (float in 0..1), "plateau" or "plateau:2" (the score has stopped improving for the
-# first or second time), "never", or None for the end of training
-Moment = int | float | str | None
+# start or stop of a span: an epoch (int), a fraction of the training (0..1), "plateau" or "plateau:2" (the score
+# has stopped improving for the first or second time), "never", or None for the end of the training
+Milestone = int | float | str | None
 NORMS = ("train", "eval", "adapt")
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What happens to the parameters that a rule takes.
+    """How the parameters that match are trained.
 
     Attributes:
-        match: words for parameters, as in `Selector`.
-        train: True and False for always and never, or spans `[start, stop]` of moments: an epoch (int), a share of
-            training (float), `plateau` (the monitored score has stopped improving; `plateau:2` the second time),
-            `never`, or None for the end. What does not train keeps its weights, buffers and modes.
-        stagger: the layer groups that the rule takes start one after the other, from the top down, over this many
-            epochs (int) or this share of training (float); with `plateau` each waits for one more plateau.
-        lr_scale: multiplies the optimizer's learning rate.
-        layer_lr_decay: multiplies the rate once more for each layer group further down.
-        lowest_lr_scale: share of the rate that the lowest layer group gets; those between get geometric steps.
-        weight_decay: replaces the optimizer's; None keeps it. Norms and biases never decay.
-        norms: what batch norms do that the rule takes. `train`: train and rest with the weights around them. `eval`:
-            keep the pretrained statistics even while the weights train. `adapt`: statistics follow the data even
-            while the weights are frozen.
+        match: selector of parameters, as in `Selector`.
+        train: True for always, False for never, or a list of spans `[start, stop]`. A start or stop is an epoch (int),
+            a fraction of the training (float), `plateau` (the monitored score has stopped improving; `plateau:2` for
+            the second time), `never`, or None for the end. Outside its spans a parameter is frozen.
+        stagger: the matched layer groups start one after the other, from the top down, over this many epochs (int) or
+            this fraction of the training (float); with `plateau` each waits for one more plateau.
+        lr_scale: factor of the optimizer's learning rate.
+        layer_lr_decay: further factor of the learning rate from each layer group to the one below.
+        lowest_lr_scale: factor of the learning rate of the lowest layer group; the factors of the groups between are
+            spaced geometrically.
+        weight_decay: weight decay instead of the optimizer's; None keeps the optimizer's. Norms and biases never decay.
+        norms: mode of the matched batch norms. `train`: statistics are updated while the weights train. `eval`: the
+            pretrained statistics are kept even while the weights train. `adapt`: statistics are updated even while the
+            weights are frozen.
     """
 
     match: str
-    train: bool | Sequence[Sequence[Moment]] = True
+    train: bool | Sequence[Sequence[Milestone]] = True
     stagger: int | float | str = 0
     lr_scale: float = 1.0
     layer_lr_decay: float = 1.0
@@ -53,8 +55,8 @@ class Rule:
             raise PlanError(f"tuning rule '{self.match}' has norms={self.norms}; choose from {', '.join(NORMS)}.")
         if not (self.stagger == "plateau" or (isinstance(self.stagger, int | float) and self.stagger >= 0)):
             raise PlanError(
-                f"tuning rule '{self.match}' has stagger={self.stagger}; it takes epochs (3), a fraction (0.5) "
-                f"or 'plateau'."
+                f"tuning rule '{self.match}' has stagger={self.stagger}; expected epochs (3), a fraction of the "
+                f"training (0.5) or 'plateau'."
             )
         if isinstance(self.train, bool):
             return
@@ -64,34 +66,34 @@ class Rule:
                 f"tuning rule '{self.match}' has train={self.train}; write true, false, or spans such as "
                 f"[[0, 0.3], [0.8, null]]."
             )
-        object.__setattr__(self, "train", tuple((start, stop) for start, stop in spans))  # lists have no hash
+        object.__setattr__(self, "train", tuple((start, stop) for start, stop in spans))  # lists are not hashable
 
     @property
-    def spans(self) -> tuple[tuple[Moment, Moment], ...]:
-        """When it trains, from moment to moment."""
+    def spans(self) -> tuple[tuple[Milestone, Milestone], ...]:
+        """Starts and stops of the spans in which the parameters train."""
         if isinstance(self.train, bool):
             return ((0, None),) if self.train else ()
         return tuple((start, stop) for start, stop in self.train)
 
     @property
     def never_trains(self) -> bool:
-        """Whether nothing that the rule takes ever trains."""
+        """Whether the parameters are frozen for the whole training."""
         return all(start == "never" for start, _ in self.spans)
 
     @property
     def varies_with_depth(self) -> bool:
-        """Whether the layer groups that the rule takes differ in when they start or how fast they learn."""
+        """Whether the matched layer groups differ in their start or learning rate."""
         return self.stagger != 0 or self.layer_lr_decay != 1 or self.lowest_lr_scale != 1
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """A rule and the place that one of its layer groups has in it.
+    """A rule, and the position of one layer group among those that it matches.
 
     Attributes:
-        rule: that took the parameter.
-        rank: of the layer group among those that the rule took, from 0 at the top.
-        count: how many layer groups the rule took.
+        rule: rule that matched the parameters of the layer group.
+        rank: position of the layer group, 0 at the top.
+        count: number of layer groups that the rule matches.
     """
 
     rule: Rule
@@ -100,26 +102,26 @@ class Assignment:
 
     @property
     def depth(self) -> float:
-        """0 for the topmost of the rule's layer groups, 1 for the lowest."""
+        """Relative depth: 0 for the topmost of the rule's layer groups, 1 for the lowest."""
         return self.rank / (self.count - 1) if self.count > 1 else 0.0
 
     @property
     def lr_scale(self) -> float:
-        """Multiplies the optimizer's learning rate."""
-        fall: float = self.rule.layer_lr_decay**self.rank * self.rule.lowest_lr_scale**self.depth
-        return self.rule.lr_scale * fall
+        """Factor of the optimizer's learning rate."""
+        by_depth: float = self.rule.layer_lr_decay**self.rank * self.rule.lowest_lr_scale**self.depth
+        return self.rule.lr_scale * by_depth
 
 
 @dataclass(frozen=True)
 class PlateauCriterion:
-    """When the plan takes a score to have stopped improving.
+    """The condition under which a score counts as having stopped improving.
 
     Attributes:
-        monitor: a logged score.
-        mode: `max` or `min`.
-        patience: validations without improvement.
-        min_delta: what counts as improvement.
-        restore_best: go on from the best weights since the last plateau, and not from the latest ones.
+        monitor: name of a logged score.
+        mode: `max` if a higher score is better, `min` if a lower one is.
+        patience: number of validations without improvement that make a plateau.
+        min_delta: smallest difference that counts as an improvement.
+        restore_best: whether to continue after a plateau with the best weights since the previous one.
     """
 
     monitor: str = "val/iou"
@@ -139,15 +141,16 @@ class PlateauCriterion:
 
 @dataclass(frozen=True)
 class Plan:
-    """An ordered list of rules: what trains, when, and how fast.
+    """An ordered list of rules that says what trains, when, and how fast.
 
     Attributes:
-        rules: the first that matches a parameter takes it.
-        layers: `stages` or `blocks`, the layer groups that slices and depth count in.
-        warmup: of layer groups that begin to train later: optimizer steps, or a share of all steps when below 1.
-        restart_schedule: the learning-rate schedule begins anew whenever what trains changes.
-        phase_lr: factor of all learning rates in each phase; the last one holds for all that follow.
-        plateau: what the moment `plateau` means.
+        rules: rules in order; the first that matches a parameter applies to it.
+        layers: `stages` or `blocks`, the unit of the backbone's layer groups.
+        warmup: warmup of layer groups that are unfrozen later, in optimizer steps, or as a fraction of all steps if
+            below 1.
+        restart_schedule: whether the learning-rate schedule restarts in each phase.
+        phase_lr: factor of all learning rates in each phase; the last one also applies to all later phases.
+        plateau: definition of `plateau` as a start or stop.
     """
 
     rules: tuple[Rule, ...] = (Rule("."),)
@@ -164,52 +167,52 @@ class Plan:
         if not all(isinstance(number, int | float) for number in numbers):
             raise PlanError(f"tuning.warmup={self.warmup}, tuning.phase_lr={list(self.phase_lr)}: expected numbers.")
         if not self.warmup >= 0:
-            raise PlanError(f"tuning.warmup={self.warmup}: expected 0 or more steps, or a share of all below 1.")
+            raise PlanError(f"tuning.warmup={self.warmup}: expected 0 or more steps, or a fraction of all steps.")
         if not self.phase_lr or any(not factor > 0 for factor in self.phase_lr):
             raise PlanError(f"tuning.phase_lr={list(self.phase_lr)}: expected factors above 0, such as [1.0, 0.5].")
 
-    def assign(self, places: Mapping[str, ParameterInfo]) -> dict[str, Assignment]:
-        """The rule that takes each parameter.
+    def assign(self, infos: Mapping[str, ParameterInfo]) -> dict[str, Assignment]:
+        """Return the rule of each parameter.
 
         Args:
-            places: of the parameters, by name.
+            infos: description of each parameter, by name.
 
         Raises:
-            PlanError: a parameter that no rule takes, or a rule that takes none.
+            PlanError: a parameter matches no rule, or a rule applies to no parameter.
 
         >>> from finetune.tuning.parameter_info import parameter_infos
         >>> from torch import zeros
-        >>> places = parameter_infos({"backbone.stem": zeros(1), "head.0": zeros(1)})
-        >>> assigned = Plan((Rule("backbone", train=False), Rule("head"))).assign(places)
+        >>> infos = parameter_infos({"backbone.stem": zeros(1), "head.0": zeros(1)})
+        >>> assigned = Plan((Rule("backbone", train=False), Rule("head"))).assign(infos)
         >>> {name: assignment.rule.train for name, assignment in assigned.items()}
         {'backbone.stem': False, 'head.0': True}
         """
         selectors = [Selector(rule.match) for rule in self.rules]
         first = {
-            name: next((i for i, selector in enumerate(selectors) if selector.takes(name, place)), None)
-            for name, place in places.items()
+            name: next((i for i, selector in enumerate(selectors) if selector.matches(name, info)), None)
+            for name, info in infos.items()
         }
-        taken = {name: index for name, index in first.items() if index is not None}
-        self._check_cover(first, taken)
+        matched = {name: index for name, index in first.items() if index is not None}
+        self._check_coverage(infos, matched)
         layers = {
-            index: sorted({places[name].layer for name, taker in taken.items() if taker == index}, reverse=True)
-            for index in set(taken.values())
+            index: sorted({infos[name].layer for name, other in matched.items() if other == index}, reverse=True)
+            for index in set(matched.values())
         }
         return {
-            name: Assignment(self.rules[index], layers[index].index(places[name].layer), len(layers[index]))
-            for name, index in taken.items()
+            name: Assignment(self.rules[index], layers[index].index(infos[name].layer), len(layers[index]))
+            for name, index in matched.items()
         }
 
-    def _check_cover(self, parameters: Mapping[str, int | None], taken: Mapping[str, int]) -> None:
-        matches = [rule.match for rule in self.rules]
-        if uncovered := [name for name in parameters if name not in taken]:
+    def _check_coverage(self, parameters: Collection[str], matched: Mapping[str, int]) -> None:
+        patterns = [rule.match for rule in self.rules]
+        if uncovered := [name for name in parameters if name not in matched]:
             raise PlanError(
-                f"no tuning rule covers {len(uncovered)} parameters ({', '.join(uncovered[:3])}, ...). "
-                f"The rules match {matches}; end the list with one that matches '.', which takes the rest."
+                f"no tuning rule matches {len(uncovered)} parameters ({shortlist(uncovered, 3)}). "
+                f"The rules match {patterns}; end the list with '.', which matches everything else."
             )
-        if idle := [match for index, match in enumerate(matches) if index not in taken.values()]:
-            parts = sorted({name.split(".")[0] for name in taken})
+        if unused := [pattern for index, pattern in enumerate(patterns) if index not in matched.values()]:
+            parts = sorted({name.split(".")[0] for name in matched})
             raise PlanError(
-                f"tuning rules {idle} take no parameter that an earlier rule has left. "
+                f"tuning rules {unused} match no parameter that an earlier rule has not matched already. "
                 f"The model's parts are {parts}; correct the name or the order, or remove the rule."
             )

@@ -1,4 +1,4 @@
-"""A plan laid out in phases, before anything runs: what trains in each, at which rates."""
+"""Preview of a plan: the phases of a training, with the parameters and learning rates of each."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from finetune.tuning.parameter_info import ParameterInfo
 from finetune.tuning.plan import Assignment
 from finetune.tuning.timing import Timeline, trainable, trains
 
-SAMPLES = 1000  # of the steps of a phase, in which its highest rate is looked for
+MAX_SAMPLES = 1000  # steps of a phase at which learning rates are evaluated
 
 
 @dataclass(frozen=True)
@@ -20,14 +20,14 @@ class Row:
     """A layer group in a phase.
 
     Attributes:
-        label: such as `backbone[3]`.
-        parameters: how many it has.
-        trains: whether it does in this phase.
-        start: learning rate at the phase's first step.
-        peak: the highest in the phase.
-        end: at its last step.
-        weight_decay: of kernels; norms, biases and tables of positions never decay.
-        norms: what its batch norms do: train, eval, adapt, or frozen.
+        label: name of the layer group, such as `backbone[3]`.
+        parameters: number of parameters.
+        trains: whether it trains in this phase.
+        start: learning rate at the first step of the phase.
+        peak: highest learning rate of the phase.
+        end: learning rate at the last step of the phase.
+        weight_decay: weight decay of kernels; norms, biases and position embeddings never decay.
+        norms: mode of its batch norms: `train`, `eval`, `adapt` or `frozen`.
     """
 
     label: str
@@ -42,12 +42,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Phase:
-    """Epochs in which the same parameters train.
+    """Consecutive epochs in which the same parameters train.
 
     Attributes:
-        first: its first epoch, counted from 0.
-        stop: the epoch after its last.
-        rows: one for each layer group, from stem to head.
+        first: first epoch, counted from 0.
+        stop: epoch after the last one.
+        rows: one row for each layer group, from stem to head.
         trainable: names of the parameters that train.
     """
 
@@ -58,79 +58,79 @@ class Phase:
 
     @property
     def trained(self) -> int:
-        """How many parameters train."""
+        """Number of parameters that train."""
         return sum(row.parameters for row in self.rows if row.trains)
 
 
 def outline(
     groups: Sequence[Group],
-    places: Mapping[str, ParameterInfo],
+    infos: Mapping[str, ParameterInfo],
     assigned: Mapping[str, Assignment],
-    course: GroupLRSchedule,
+    schedule: GroupLRSchedule,
     timeline: Timeline,
 ) -> list[Phase]:
-    """The phases of a plan.
+    """Return the phases of a plan.
 
     Args:
-        groups: of the optimizer.
-        places: of all parameters.
-        assigned: the rule of each parameter.
-        course: of the learning rates.
-        timeline: the length of the training, and when the score plateaus.
+        groups: groups of the optimizer.
+        infos: description of each parameter, by name.
+        assigned: rule of each parameter, by name.
+        schedule: learning-rate multipliers of the groups.
+        timeline: length of the training and plateaus of the score.
     """
-    starts = course.phases(timeline)
+    starts = schedule.phases(timeline)
     phases = []
     for first, stop in zip(starts, [*starts[1:], timeline.epochs], strict=True):
-        rows = tuple(_row(members, places, course, timeline, first, stop) for members in _by_place(groups))
+        rows = tuple(_row(members, infos, schedule, timeline, first, stop) for members in _by_label(groups))
         phases.append(Phase(first, stop, rows, frozenset(trainable(assigned, first, timeline))))
     return phases
 
 
 def planned_rates(
-    groups: Sequence[Group], assigned: Mapping[str, Assignment], course: GroupLRSchedule, timeline: Timeline
+    groups: Sequence[Group], assigned: Mapping[str, Assignment], schedule: GroupLRSchedule, timeline: Timeline
 ) -> LRHistory:
-    """The learning rates of all layer groups as a training that follows the plan will have them."""
-    record = LRHistory(groups)
-    for step in _steps(0, timeline.epochs, course):
-        rates = [group.lr * course.multiplier(group.assignment, step, timeline) for group in groups]
-        record.add(step / course.steps, rates, trainable(assigned, step // course.steps, timeline))
-    record.boundaries = [float(start) for start in course.phases(timeline)[1:]]
-    return record
+    """Return the learning rates of all layer groups over a training that follows the plan."""
+    history = LRHistory(groups)
+    for step in _steps(0, timeline.epochs, schedule):
+        rates = [group.lr * schedule.multiplier(group.assignment, step, timeline) for group in groups]
+        history.add(step / schedule.steps, rates, trainable(assigned, step // schedule.steps, timeline))
+    history.boundaries = [float(start) for start in schedule.phases(timeline)[1:]]
+    return history
 
 
-def _by_place(groups: Sequence[Group]) -> list[list[Group]]:
-    """Groups that differ only in weight decay, together."""
-    places: dict[tuple[Assignment, str], list[Group]] = {}
+def _by_label(groups: Sequence[Group]) -> list[list[Group]]:
+    """Return the groups in lists of those that differ only in weight decay."""
+    lists: dict[tuple[Assignment, str], list[Group]] = {}
     for group in groups:
-        places.setdefault((group.assignment, group.label), []).append(group)
-    return list(places.values())
+        lists.setdefault((group.assignment, group.label), []).append(group)
+    return list(lists.values())
 
 
 def _row(
     members: Sequence[Group],
-    places: Mapping[str, ParameterInfo],
-    course: GroupLRSchedule,
+    infos: Mapping[str, ParameterInfo],
+    schedule: GroupLRSchedule,
     timeline: Timeline,
     first: int,
     stop: int,
 ) -> Row:
     group, assignment = members[0], members[0].assignment
-    rates = [group.lr * course.multiplier(assignment, step, timeline) for step in _steps(first, stop, course)]
-    on, norms = trains(assignment, first, timeline), assignment.rule.norms
+    rates = [group.lr * schedule.multiplier(assignment, step, timeline) for step in _steps(first, stop, schedule)]
+    is_training, norms = trains(assignment, first, timeline), assignment.rule.norms
     return Row(
-        group.label,
-        sum(places[name].size for member in members for name in member.parameters),
-        on,
-        rates[0],
-        max(rates),
-        rates[-1],
-        max(member.weight_decay for member in members),
-        norms if on or norms == "adapt" else "frozen",
+        label=group.label,
+        parameters=sum(infos[name].size for member in members for name in member.parameters),
+        trains=is_training,
+        start=rates[0],
+        peak=max(rates),
+        end=rates[-1],
+        weight_decay=max(member.weight_decay for member in members),
+        norms=norms if is_training or norms == "adapt" else "frozen",
     )
 
 
-def _steps(first: int, stop: int, course: GroupLRSchedule) -> list[int]:
-    """Steps of some epochs, all of them or evenly spread ones, with the first and the last."""
-    begin, end = first * course.steps, min(stop * course.steps, course.total) - 1
-    count = min(SAMPLES, end - begin + 1)
+def _steps(first: int, stop: int, schedule: GroupLRSchedule) -> list[int]:
+    """Return steps evenly spread over some epochs, including the first and the last; all of them if they are few."""
+    begin, end = first * schedule.steps, min(stop * schedule.steps, schedule.total) - 1
+    count = min(MAX_SAMPLES, end - begin + 1)
     return list(dict.fromkeys(np.linspace(begin, end, count).round().astype(int).tolist()))

@@ -1,24 +1,24 @@
-"""Tells when a score has stopped improving."""
+"""Detection of plateaus of a score."""
 
 import math
 from typing import Any
 
 
 class PlateauDetector:
-    """Counts the updates since a score has last improved.
+    """A counter of the updates since a score last improved.
 
     Args:
-        patience: updates in a row without improvement that make a plateau.
-        mode: `max` if higher is better, `min` if lower.
-        min_delta: a score improves if it is better than the best one by more than this.
+        patience: number of consecutive updates without improvement that make a plateau.
+        mode: `max` if a higher score is better, `min` if a lower one is.
+        min_delta: a score is an improvement if it is better than the best one by more than this.
 
     Attributes:
-        best: the best score so far, None before the first.
-        waited: updates without improvement since it, or since the last plateau.
+        best: best score so far, None before the first.
+        waited: updates without improvement since the best score or the last plateau.
         improved: whether the last update was an improvement.
 
     Raises:
-        ValueError: a patience below 1, a negative `min_delta`, or an unknown mode.
+        ValueError: `patience` is below 1, `min_delta` is negative, or `mode` is unknown.
 
     >>> detector = PlateauDetector(patience=2)
     >>> [detector.update(score) for score in (0.5, 0.4, 0.5, 0.3, 0.6, 0.6)]
@@ -40,11 +40,11 @@ class PlateauDetector:
         self.improved = False
 
     def update(self, score: float) -> bool:
-        """Whether the score has now not improved for `patience` updates; if so, it starts to count anew.
+        """Take the next score and return whether it completes a plateau; the count then restarts from 0.
 
-        The best score is kept after a plateau: what comes next has to beat it. NaN is no improvement.
+        The best score is kept after a plateau: later scores have to beat it. NaN is never an improvement.
         """
-        score = float(score)  # a tensor would not be plain in a checkpoint
+        score = float(score)  # a checkpoint must hold plain numbers, not tensors
         self.improved = self._is_better(score)
         if self.improved:
             self.best, self.waited = score, 0
@@ -53,15 +53,15 @@ class PlateauDetector:
         return self.waited == 0
 
     def reset(self) -> None:
-        """Forget everything, the best score too."""
+        """Forget everything, including the best score."""
         self.best, self.waited, self.improved = None, 0, False
 
     def state_dict(self) -> dict[str, Any]:
-        """What has been seen, as plain data."""
+        """Return the best score and the counters as plain data."""
         return {"best": self.best, "waited": self.waited, "improved": self.improved}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`."""
+        """Restore the state from a `state_dict`."""
         self.best, self.waited, self.improved = state["best"], state["waited"], state["improved"]
 
     def _is_better(self, score: float) -> bool:

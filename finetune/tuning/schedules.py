@@ -1,4 +1,4 @@
-"""Learning-rate schedules by name: the pure curves, and the one that waits for a score to plateau."""
+"""Learning-rate schedules by name: the pure curves, and a schedule that reduces on plateaus of a score."""
 
 from bisect import bisect_right
 from collections.abc import Callable
@@ -14,25 +14,25 @@ __all__ = ["SCHEDULES", "Plateau", "Schedule", "schedule"]
 
 
 class Plateau:
-    """A schedule that falls by a factor whenever the score has stopped improving, after a linear warmup.
+    """A schedule that is multiplied by a factor at each plateau of a score, after a linear warmup.
 
-    It is a function of the step as all schedules are, and of the reductions decided so far, which a checkpoint has
-    to keep. Torch's LambdaLR would store the attributes of this object itself; give it `lambda step: plateau(step)`.
+    The multiplier depends on the step, as for all schedules, and on the reductions so far, which a checkpoint must
+    hold. Pass `lambda step: plateau(step)` to torch's `LambdaLR`, which would otherwise store this object's attributes.
 
     Args:
-        total: steps of training.
-        warmup: its length, in steps or as a share of `total`.
-        monitor: name of the logged score that is to be reported.
-        mode: `max` if higher is better, `min` if lower.
-        factor: of each reduction.
-        patience: validations in a row without improvement before a reduction.
-        min_delta: a score improves if it is better than the best one by more than this.
-        cooldown: validations after a reduction that do not count towards the next one.
+        total: steps of the training.
+        warmup: length of the warmup, in steps or as a fraction of `total`.
+        monitor: name of the logged score.
+        mode: `max` if a higher score is better, `min` if a lower one is.
+        factor: factor of each reduction.
+        patience: number of consecutive validations without improvement before a reduction.
+        min_delta: a score is an improvement if it is better than the best one by more than this.
+        cooldown: number of validations after a reduction that do not count towards the next one.
         min_lr_ratio: lowest multiplier.
 
     Attributes:
-        reductions: the first step of each, ascending.
-        detector: of the plateaus.
+        reductions: first step of each reduction, ascending.
+        detector: detector of the plateaus.
     """
 
     def __init__(
@@ -53,45 +53,49 @@ class Plateau:
         self.monitor = monitor
         self.factor = factor
         self.cooldown = cooldown
-        self.floor = min_lr_ratio
+        self.min_lr_ratio = min_lr_ratio
         self.detector = PlateauDetector(patience, mode, min_delta)
         self.reductions: list[int] = []
-        self._resting = 0
+        self._cooldown_left = 0
         self._ramp = curves.constant(total, warmup)
 
     def __call__(self, step: int) -> float:
-        """The multiplier at a step; what was decided after it does not change it."""
-        return self._ramp(step) * self._height(bisect_right(self.reductions, step))
+        """Return the multiplier at a step; later reductions do not change it."""
+        return self._ramp(step) * self._level(bisect_right(self.reductions, step))
 
     def report(self, score: float, step: int) -> bool:
-        """Take note of a score, and say whether it brought a reduction; none is made at the min_lr_ratio.
+        """Take the score of a validation and return whether it caused a reduction; none goes below `min_lr_ratio`.
 
         Args:
-            score: the monitored one; NaN is no improvement.
-            step: the next optimizer step, which is the number of those done; a reduction holds from it on.
+            score: the monitored score; NaN is never an improvement.
+            step: number of optimizer steps so far; a reduction applies from this step on.
         """
         plateaued = self.detector.update(score)
-        if self._resting:
-            self._resting -= 1
+        if self._cooldown_left:
+            self._cooldown_left -= 1
             self.detector.waited = 0
             return False
-        if not plateaued or self._height(len(self.reductions)) <= self.floor:
+        if not plateaued or self._level(len(self.reductions)) <= self.min_lr_ratio:
             return False
         self.reductions = [*self.reductions, step]
-        self._resting = self.cooldown
+        self._cooldown_left = self.cooldown
         return True
 
     def state_dict(self) -> dict[str, Any]:
-        """What has been reported and decided, as plain data."""
-        return {"reductions": list(self.reductions), "resting": self._resting, "detector": self.detector.state_dict()}
+        """Return the reductions and the state of the detector as plain data."""
+        return {
+            "reductions": list(self.reductions),
+            "cooldown_left": self._cooldown_left,
+            "detector": self.detector.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`."""
-        self.reductions, self._resting = list(state["reductions"]), state["resting"]
+        """Restore the state from a `state_dict`."""
+        self.reductions, self._cooldown_left = list(state["reductions"]), state["cooldown_left"]
         self.detector.load_state_dict(state["detector"])
 
-    def _height(self, reductions: int) -> float:
-        return max(self.floor, self.factor**reductions)
+    def _level(self, reductions: int) -> float:
+        return max(self.min_lr_ratio, self.factor**reductions)
 
 
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
@@ -111,16 +115,16 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
 
 
 def schedule(name: str, total: int, warmup: Length | None = None, **options: Any) -> Schedule:
-    """The schedule of that name, ready to be called with a step.
+    """Build a schedule by name.
 
     Args:
         name: one of `SCHEDULES`.
-        total: steps of training.
-        warmup: a whole number of steps, or a float below 1 for a share of `total`; None leaves it to the schedule.
-        options: what else the schedule takes, such as `min_lr_ratio` or `power`.
+        total: steps of the training.
+        warmup: int number of steps, or a float below 1 for a fraction of `total`; None keeps the schedule's default.
+        options: further arguments of the schedule, such as `min_lr_ratio` or `power`.
 
     Raises:
-        ValueError: unknown name or option, a value out of its range, or lengths that do not fit into `total`.
+        ValueError: a name or option is unknown, a value is out of range, or the lengths do not fit into `total`.
     """
     if name not in SCHEDULES:
         raise ValueError(f"there is no schedule '{name}'. {suggest(name, SCHEDULES)}")

@@ -1,7 +1,7 @@
-"""When it trains: the moments of a plan become epochs, and epochs become sets of trainable parameters.
+"""Timing of a plan: milestones become epochs, and epochs become sets of trainable parameters.
 
-All of it are pure functions of the length of the training and of the epochs at which its score plateaued, so a resumed
-training cannot forget what it had unfrozen.
+All functions are pure: their results depend only on the plan, the length of the training and the epochs at which its
+score plateaued. A resumed training therefore cannot forget what it had unfrozen.
 """
 
 import math
@@ -11,89 +11,89 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from finetune.tuning.parameter_info import PlanError
-from finetune.tuning.plan import Assignment, Moment
+from finetune.tuning.plan import Assignment, Milestone
 
 NEVER = math.inf
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """How long a training is, and when its score plateaued.
+    """The length of a training and the plateaus of its score so far.
 
     Attributes:
-        epochs: of the whole training; without end until that is known.
-        plateaus: epochs, counted from 0, that began after the monitored score had stopped improving.
-        shortest: epochs of the shortest that this training was meant to be, if it has been made longer since. Shares
-            are of these, so that what a longer training has unfrozen does not freeze again.
+        epochs: length of the training; `sys.maxsize` until it is known.
+        plateaus: for each plateau of the monitored score, the epoch that began after it, counted from 0.
+        smallest_epochs: smallest `epochs` this run was ever configured with. Fractions refer to it, so extending a run
+            never freezes layers again.
     """
 
     epochs: int = sys.maxsize
     plateaus: tuple[int, ...] = ()
-    shortest: int = sys.maxsize
+    smallest_epochs: int = sys.maxsize
 
     @property
-    def shared(self) -> int:
-        """Epochs that shares of the training are of."""
-        return min(self.epochs, self.shortest)
+    def fraction_base(self) -> int:
+        """Number of epochs that fractions of the training refer to."""
+        return min(self.epochs, self.smallest_epochs)
 
 
-def epoch_of(moment: Moment, timeline: Timeline, delay: float = 0.0) -> float:
-    """The first epoch that begins at or after a moment, counted from 0; infinity for what has not come.
+def epoch_of(milestone: Milestone, timeline: Timeline, delay: float = 0.0) -> float:
+    """Return the first epoch that begins at or after a milestone, counted from 0; infinity if it is not known yet.
 
     Args:
-        moment: as in a rule.
-        timeline: whose epochs are counted.
-        delay: epochs to add.
+        milestone: start or stop of a span, as in `Rule.train`.
+        timeline: length and plateaus of the training.
+        delay: epochs to add to the milestone.
 
     >>> timeline = Timeline(epochs=10, plateaus=(4,))
-    >>> [epoch_of(moment, timeline) for moment in (3, 0.25, "plateau", "plateau:2", None)]
+    >>> [epoch_of(milestone, timeline) for milestone in (3, 0.25, "plateau", "plateau:2", None)]
     [3, 3, 4, inf, inf]
     """
-    position = _position(moment, timeline, delay)
-    return position if position == NEVER else _whole(position)
+    position = _position(milestone, timeline, delay)
+    return position if position == NEVER else _next_epoch(position)
 
 
-def plateau_number(moment: Moment) -> int:
-    """Which plateau a moment is, from 1; 0 for moments that are none.
+def plateau_number(milestone: Milestone) -> int:
+    """Return which plateau a milestone waits for, counted from 1; 0 if it waits for none.
 
     Raises:
-        PlanError: words that are no moment.
+        PlanError: the milestone is a string with another meaning.
     """
-    if moment == "never" or not isinstance(moment, str):
+    if milestone == "never" or not isinstance(milestone, str):
         return 0
-    parsed = re.fullmatch(r"plateau(?::(\d+))?", moment)
+    parsed = re.fullmatch(r"plateau(?::(\d+))?", milestone)
     if parsed is None or parsed[1] == "0":
         raise PlanError(
-            f"'{moment}' is no moment of a training: expected an epoch (3), a share of training (0.25), 'plateau', "
-            f"'plateau:2', 'never', or null for the end."
+            f"'{milestone}' is not a valid start or stop: expected an epoch (3), a fraction of the training (0.25), "
+            f"'plateau', 'plateau:2', 'never', or null for the end."
         )
     return int(parsed[1] or 1)
 
 
 def span_epochs(assignment: Assignment, timeline: Timeline) -> list[tuple[float, float]]:
-    """First epoch and the one after the last of each span in which a layer group trains."""
+    """Return the spans in which a layer group trains: the first epoch of each and the epoch after its last."""
     rule, spans = assignment.rule, []
     for start, stop in rule.spans:
-        begin = _start(start, timeline, _spread_epochs(assignment, timeline))
+        begin = _start(start, timeline, _stagger_epochs(assignment, timeline))
         if rule.stagger == "plateau" and assignment.rank > 0:
-            since = [plateau for plateau in timeline.plateaus if plateau > begin]  # each waits for the one above
-            begin = since[assignment.rank - 1] if len(since) >= assignment.rank else NEVER
+            later = [plateau for plateau in timeline.plateaus if plateau > begin]  # each waits for the group above it
+            begin = later[assignment.rank - 1] if len(later) >= assignment.rank else NEVER
         spans.append((begin, epoch_of(stop, timeline)))
     return spans
 
 
 def trains(assignment: Assignment, epoch: int, timeline: Timeline) -> bool:
-    """Whether a layer group trains in an epoch, counted from 0."""
+    """Return whether a layer group trains in an epoch, counted from 0."""
     return any(start <= epoch < stop for start, stop in span_epochs(assignment, timeline))
 
 
 def trainable(assigned: Mapping[str, Assignment], epoch: int, timeline: Timeline) -> set[str]:
-    """Names of the parameters that train in an epoch, counted from 0."""
+    """Return the names of the parameters that train in an epoch, counted from 0."""
     return {name for name, assignment in assigned.items() if trains(assignment, epoch, timeline)}
 
 
 def phase_starts(assignments: Iterable[Assignment], timeline: Timeline) -> list[int]:
-    """Epochs, from 0 on, at which what trains changes."""
+    """Return the epochs, counted from 0, at which the set of trainable parameters changes; 0 comes first."""
     distinct = set(assignments)
     edges = {edge for a in distinct for span in span_epochs(a, timeline) for edge in span if 0 < edge < timeline.epochs}
     starts = [0]
@@ -104,19 +104,19 @@ def phase_starts(assignments: Iterable[Assignment], timeline: Timeline) -> list[
 
 
 def plateaus_awaited(assignments: Iterable[Assignment]) -> int:
-    """How many plateaus of the score the plan waits for in all."""
-    awaited = 0
+    """Return how many plateaus of the score the plan waits for in total."""
+    count = 0
     for assignment in set(assignments):
-        ranks = assignment.rank if assignment.rule.stagger == "plateau" else 0
+        further = assignment.rank if assignment.rule.stagger == "plateau" else 0
         for start, stop in assignment.rule.spans:
-            awaited = max(awaited, plateau_number(stop), 0 if start == "never" else plateau_number(start) + ranks)
-    return awaited
+            count = max(count, plateau_number(stop), 0 if start == "never" else plateau_number(start) + further)
+    return count
 
 
 def waits_for_plateau(assignments: Iterable[Assignment], epoch: int, timeline: Timeline) -> bool:
-    """Whether the plan waits in an epoch, counted from 0, for the score to stop improving.
+    """Return whether the plan waits in an epoch, counted from 0, for the score to stop improving.
 
-    Where layer groups follow at each plateau from a given epoch on, those of earlier epochs are not waited for.
+    A rule staggered by plateaus that starts at a given epoch ignores the plateaus before that epoch.
     """
     for assignment in set(assignments):
         for (start, stop), (first, end) in zip(assignment.rule.spans, span_epochs(assignment, timeline), strict=True):
@@ -128,28 +128,28 @@ def waits_for_plateau(assignments: Iterable[Assignment], epoch: int, timeline: T
     return False
 
 
-def _spread_epochs(assignment: Assignment, timeline: Timeline) -> float:
-    spread = assignment.rule.stagger
-    if isinstance(spread, str):
+def _stagger_epochs(assignment: Assignment, timeline: Timeline) -> float:
+    stagger = assignment.rule.stagger
+    if isinstance(stagger, str):
         return 0.0
-    return assignment.depth * (spread if isinstance(spread, int) else spread * timeline.shared)
+    return assignment.depth * (stagger if isinstance(stagger, int) else stagger * timeline.fraction_base)
 
 
-def _position(moment: Moment, timeline: Timeline, delay: float) -> float:
-    if moment is None or moment == "never":
+def _position(milestone: Milestone, timeline: Timeline, delay: float) -> float:
+    if milestone is None or milestone == "never":
         return NEVER
-    if isinstance(moment, str):
-        number = plateau_number(moment)
+    if isinstance(milestone, str):
+        number = plateau_number(milestone)
         return timeline.plateaus[number - 1] + delay if number <= len(timeline.plateaus) else NEVER
-    return (moment if isinstance(moment, int) else moment * timeline.shared) + delay
+    return (milestone if isinstance(milestone, int) else milestone * timeline.fraction_base) + delay
 
 
-def _start(moment: Moment, timeline: Timeline, delay: float) -> float:
-    """As `epoch_of`; but what lies inside the last epoch begins with it, so that shares fit any length of training."""
-    epoch = epoch_of(moment, timeline, delay)
-    inside = _position(moment, timeline, delay) < timeline.epochs - 1e-9
-    return min(epoch, timeline.epochs - 1) if inside else epoch
+def _start(milestone: Milestone, timeline: Timeline, delay: float) -> float:
+    """Return `epoch_of`, but the last epoch for a start inside it: fractions then fit a training of any length."""
+    epoch = epoch_of(milestone, timeline, delay)
+    before_end = _position(milestone, timeline, delay) < timeline.epochs - 1e-9
+    return min(epoch, timeline.epochs - 1) if before_end else epoch
 
 
-def _whole(epoch: float) -> int:
+def _next_epoch(epoch: float) -> int:
     return math.ceil(epoch - 1e-9)  # 0.3 * 10 is a little more than 3

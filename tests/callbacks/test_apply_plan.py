@@ -126,9 +126,9 @@ def test_layer_groups_unfreeze_when_they_are_due(caplog: pytest.LogCaptureFixtur
     assert trainable.seen == [0, groups[4], sum(groups[2:]), sum(groups)]
     said = [record.getMessage() for record in caplog.records if record.getMessage().startswith("epoch ")]
     assert [line.partition(";")[0] for line in said] == [
-        "epoch 2: unfrozen backbone[4]",
-        "epoch 3: unfrozen backbone[3], backbone[2]",
-        "epoch 4: unfrozen backbone[1], backbone[0]",
+        "epoch 2: unfroze backbone[4]",
+        "epoch 3: unfroze backbone[3], backbone[2]",
+        "epoch 4: unfroze backbone[1], backbone[0]",
     ]
 
 
@@ -274,7 +274,7 @@ def test_a_resumed_training_does_not_record_unfreezes_that_were_before(
     )
     assert tuning.record is not None
     assert tuning.record.boundaries == [1.0, 2.0, 3.0]
-    assert "as the checkpoint had it, unfrozen backbone[4], backbone[3]" in caplog.text
+    assert "as the checkpoint had it, unfroze backbone[4], backbone[3]" in caplog.text
 
 
 def test_several_validations_an_epoch_move_the_plan_on_once_and_keep_the_best(tmp_path: Path) -> None:

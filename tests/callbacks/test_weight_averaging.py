@@ -246,13 +246,13 @@ def test_a_finished_training_that_is_resumed_leaves_the_averaged_weights(name: s
 
 def test_a_checkpoint_with_averages_is_not_resumed_by_another_average(tmp_path: Path) -> None:
     trained(EMA(), folder=tmp_path, max_epochs=1)
-    with pytest.raises(ValueError, match="only EMA can go on from it"):
+    with pytest.raises(ValueError, match="only EMA can resume from it"):
         trained(SWA(), resume=tmp_path / "checkpoints" / "last.ckpt")
 
 
 def test_a_checkpoint_with_averages_is_not_resumed_without_any(tmp_path: Path) -> None:
     trained(EMA(), folder=tmp_path, max_epochs=1)
-    with pytest.raises(ValueError, match=r"only EMA can go on from it\. Set average=ema"):
+    with pytest.raises(ValueError, match=r"only EMA can resume from it\. Set average=ema"):
         trained(None, resume=tmp_path / "checkpoints" / "last.ckpt")
 
 

@@ -1,4 +1,4 @@
-"""Figures are written, are not empty, and leave pyplot alone."""
+"""Figures are written, are not empty, and do not use pyplot."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ ROWS = [
 
 
 def counts(classes: int) -> Tensor:
-    """A matrix whose last class is absent, unless it is alone."""
+    """Return a confusion matrix whose last class is absent, unless it is the only one."""
     matrix = torch.randint(0, 50, (classes, classes), generator=torch.Generator().manual_seed(0))
     matrix += torch.diag(torch.full((classes,), 500))
     if classes > 1:
@@ -31,17 +31,17 @@ def counts(classes: int) -> Tensor:
 
 
 def assert_drawn(path: Path) -> None:
-    with Image.open(path) as picture:
-        assert min(picture.size) > 100
-        assert len(picture.convert("RGB").getcolors(maxcolors=1_000_000)) > 20
+    with Image.open(path) as image:
+        assert min(image.size) > 100
+        assert len(image.convert("RGB").getcolors(maxcolors=1_000_000)) > 20
 
 
-@pytest.mark.parametrize("classes", [1, 11, 20, 150])
+@pytest.mark.parametrize("classes", [1, 11, 20, 31, pytest.param(150, marks=pytest.mark.slow)])
 def test_confusions_and_class_bars_are_drawn_for_any_number_of_classes(classes: int, tmp_path: Path) -> None:
     matrix, names = counts(classes), [f"class {k}" for k in range(classes)]
-    share = matrix.sum(dim=1).double() / matrix.sum()
+    pixel_fraction = matrix.sum(dim=1).double() / matrix.sum()
     confusion_figure(matrix, names, tmp_path / "confusion.png")
-    class_bars_figure(iou(matrix), share, names, tmp_path / "classes.png")
+    class_bars_figure(iou(matrix), pixel_fraction, names, tmp_path / "classes.png")
     assert_drawn(tmp_path / "confusion.png")
     assert_drawn(tmp_path / "classes.png")
 
@@ -56,28 +56,28 @@ def test_an_empty_matrix_is_drawn_without_a_warning(
     assert [str(warning.message) for warning in recwarn] == []
 
 
-def test_a_perfect_matrix_of_many_classes_has_no_confusions_to_draw(tmp_path: Path) -> None:
+def test_a_matrix_of_many_classes_without_confusions_is_drawn(tmp_path: Path) -> None:
     confusion_figure(torch.eye(40, dtype=torch.int64), [str(k) for k in range(40)], tmp_path / "confusion.png")
     assert (tmp_path / "confusion.png").stat().st_size > 0
 
 
-def test_curves_become_two_files(tmp_path: Path) -> None:
+def test_curves_are_written_to_two_files(tmp_path: Path) -> None:
     files = curves_figure(ROWS, tmp_path)
     assert [file.name for file in files] == ["loss.png", "iou.png"]
     for file in files:
         assert_drawn(file)
 
 
-def test_a_run_without_validation_has_a_loss_curve_only(tmp_path: Path) -> None:
+def test_a_run_without_validation_has_only_a_loss_curve(tmp_path: Path) -> None:
     files = curves_figure([{"epoch": 1, "train/loss": 1.0}], tmp_path)
     assert files == list(tmp_path.iterdir()) == [tmp_path / "loss.png"]
 
 
-def test_nothing_logged_draws_nothing(tmp_path: Path) -> None:
+def test_without_logged_values_no_figure_is_written(tmp_path: Path) -> None:
     assert curves_figure([], tmp_path) == []
 
 
-def test_the_best_epoch_is_the_first_of_the_highest_iou() -> None:
+def test_the_best_epoch_is_the_first_with_the_highest_iou() -> None:
     assert _best_epoch(ROWS) == (3, 0.6)
     assert _best_epoch([{"epoch": 1, "val/iou": float("nan")}, {"epoch": 2}]) is None
 
@@ -85,7 +85,7 @@ def test_the_best_epoch_is_the_first_of_the_highest_iou() -> None:
 @pytest.mark.parametrize(
     ("count", "text"), [(7, "7"), (999, "999"), (1234, "1.2k"), (9990, "10.0k"), (34_000_000, "34M"), (2.5e9, "2.5G")]
 )
-def test_counts_are_written_short(count: int, text: str) -> None:
+def test_counts_and_percentages_are_abbreviated(count: int, text: str) -> None:
     assert _compact(count) == text
     assert _percent(0.004) == "<1%"
 

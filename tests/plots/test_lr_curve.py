@@ -1,11 +1,11 @@
-"""The picture of a learning-rate search."""
+"""The figure of a learning-rate search."""
 
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from finetune.plots.lr_curve import _span, lr_curve_figure
+from finetune.plots.lr_curve import _loss_limits, lr_curve_figure
 
 RATES = [10 ** (-6 + 0.07 * k) for k in range(100)]
 SMOOTHED = [2.0 - 0.015 * k if k < 80 else 0.8 + 3 ** (k - 80) for k in range(100)]
@@ -14,9 +14,9 @@ SUGGESTIONS = {"valley": 3e-4, "steepest": 1e-3, "minimum": 4e-2}
 
 
 def colors(path: Path) -> set[tuple[int, int, int]]:
-    with Image.open(path) as picture:
-        assert min(picture.size) > 300
-        return {color for _, color in picture.convert("RGB").getcolors(maxcolors=1_000_000)}
+    with Image.open(path) as image:
+        assert min(image.size) > 300
+        return {color for _, color in image.convert("RGB").getcolors(maxcolors=1_000_000)}
 
 
 def test_curve_and_suggestions_are_drawn(tmp_path: Path) -> None:
@@ -35,17 +35,17 @@ def test_few_points_are_drawn_without_a_warning(count: int, tmp_path: Path, recw
     assert [str(warning.message) for warning in recwarn] == []
 
 
-def test_the_fall_fills_the_picture_and_the_burst_leaves_it() -> None:
-    bottom, top = _span([2.0, 1.0, 0.5, 90.0], [2.0, 1.5, 1.0, 30.0])
+def test_the_figure_shows_the_descent_and_cuts_off_the_divergence() -> None:
+    bottom, top = _loss_limits([2.0, 1.0, 0.5, 90.0], [2.0, 1.5, 1.0, 30.0])
     assert (bottom, top) == pytest.approx((0.5 - 0.15, 2.0 + 0.15))
 
 
 @pytest.mark.parametrize(("losses", "smoothed"), [([1.0], [1.0, 2.0]), ([1.0, 2.0], [1.0])])
-def test_values_that_are_not_one_for_each_rate_are_refused(losses: list, smoothed: list, tmp_path: Path) -> None:
+def test_inputs_of_different_lengths_are_rejected(losses: list, smoothed: list, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="2 learning rates"):
         lr_curve_figure([1e-3, 1e-2], losses, smoothed, {}, tmp_path / "lr.png")
 
 
-def test_an_empty_search_is_refused(tmp_path: Path) -> None:
+def test_an_empty_search_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one"):
         lr_curve_figure([], [], [], {}, tmp_path / "lr.png")

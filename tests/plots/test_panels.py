@@ -1,4 +1,4 @@
-"""Rows of pictures: sizes, and pixels that mean what they say."""
+"""Rows of images: their sizes and pixels."""
 
 import numpy as np
 import pytest
@@ -26,13 +26,13 @@ def test_the_error_map_marks_exactly_the_wrong_pixels() -> None:
     assert 0 < marked.sum() < marked.size
 
 
-def test_the_error_map_marks_nothing_on_a_red_image_that_is_right() -> None:
+def test_the_error_map_marks_nothing_on_a_red_image_without_errors() -> None:
     image = np.full((8, 8, 3), WRONG, dtype=np.uint8)
     labels = np.zeros((8, 8), dtype=np.uint8)
     assert not (error_map(image, labels, labels) == WRONG).all(axis=-1).any()
 
 
-def test_a_panel_shows_image_truth_prediction_and_error_in_this_order() -> None:
+def test_a_panel_shows_image_truth_prediction_and_errors_in_this_order() -> None:
     image, truth, prediction = sample(10, 12, classes=3)
     colors = palette(3)
     row = np.asarray(panel(image, truth, prediction, colors))
@@ -44,7 +44,7 @@ def test_a_panel_shows_image_truth_prediction_and_error_in_this_order() -> None:
     assert np.array_equal(fourth, error_map(as_rgb(image), truth, prediction))
 
 
-def test_ignored_pixels_are_hatched_in_truth_and_error_but_not_in_the_prediction() -> None:
+def test_ignored_pixels_are_hatched_in_truth_and_errors_but_not_in_the_prediction() -> None:
     image, truth, prediction = sample(30, 30, classes=2)
     truth[:] = 255
     row = np.asarray(panel(image, truth, prediction, palette(2)))
@@ -55,7 +55,7 @@ def test_ignored_pixels_are_hatched_in_truth_and_error_but_not_in_the_prediction
 
 
 @pytest.mark.parametrize("classes", [1, 11, 150])
-def test_a_preview_is_four_columns_wide_whatever_the_images(classes: int) -> None:
+def test_the_width_of_a_preview_does_not_depend_on_the_images(classes: int) -> None:
     rows = [sample(30, 40, classes), sample(200, 50, classes), sample(700, 900, classes, channels=1)]
     names = [f"class number {k}" for k in range(classes)]
     page = preview(rows, names, palette(classes), width=100)
@@ -63,12 +63,12 @@ def test_a_preview_is_four_columns_wide_whatever_the_images(classes: int) -> Non
     assert page.height > 75 + 150 + 77
 
 
-def test_a_preview_names_all_of_few_classes_and_only_the_shown_of_many() -> None:
+def test_the_legend_shows_all_of_few_classes_and_only_the_visible_ones_of_many() -> None:
     image, truth, prediction = sample(30, 40, classes=2)
-    few, many, shown = ([f"class {k}" for k in range(count)] for count in (24, 150, 2))
+    few, many, visible = ([f"class {k}" for k in range(count)] for count in (24, 150, 2))
     rows = [(image, truth, prediction)]
-    assert preview(rows, many, palette(150)).size == preview(rows, shown, palette(2)).size
-    assert preview(rows, few, palette(24)).height > preview(rows, shown, palette(2)).height
+    assert preview(rows, many, palette(150)).size == preview(rows, visible, palette(2)).size
+    assert preview(rows, few, palette(24)).height > preview(rows, visible, palette(2)).height
 
 
 def test_long_names_do_not_widen_a_preview() -> None:
@@ -86,6 +86,6 @@ def test_images_of_any_channel_count_become_rgb(channels: int) -> None:
     assert np.array_equal(from_tensor[..., 0], image[0].numpy())
 
 
-def test_a_normalized_image_is_refused() -> None:
-    with pytest.raises(ValueError, match="holds float32, expected uint8"):
+def test_a_normalized_image_is_rejected() -> None:
+    with pytest.raises(ValueError, match="is float32, expected uint8"):
         as_rgb(torch.rand(3, 4, 4))

@@ -1,25 +1,35 @@
-"""The batch-size search against known capacities, real allocation failures, and memory that is really held."""
+"""The batch-size search against known capacities, real allocation failures and real memory use."""
 
+import gc
 import math
 import weakref
+from collections.abc import Iterator
 
 import pytest
 import torch
 
+from finetune.profiling import memory
 from finetune.profiling.batch_size import find_batch_size, is_out_of_memory
-from finetune.tuning import memory
 
 MEGABYTE = 2**20
 
 
+@pytest.fixture(autouse=True)
+def _cheap_collection() -> Iterator[None]:
+    """Exclude the objects of all imported modules from garbage collections, which are slow with them."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Collects no garbage between tries, which takes a tenth of a second each."""
+    """Skip the garbage collection between tries."""
     monkeypatch.setattr("finetune.profiling.batch_size.free_memory", lambda: None)
 
 
-class Machine:
-    """Steps fit up to a capacity, and what was tried is noted."""
+class FakeStep:
+    """A step that fits up to a capacity and records the sizes that were tried."""
 
     def __init__(self, capacity: int, error: BaseException | None = None) -> None:
         self.capacity = capacity
@@ -37,27 +47,27 @@ class Machine:
 @pytest.mark.usefixtures("quick")
 def test_the_largest_size_that_fits_is_found_in_few_tries(start: int, limit: int) -> None:
     for capacity in [*range(1, 70), 500, 2000]:
-        machine = Machine(capacity)
-        assert find_batch_size(machine, start, limit) == min(capacity, limit), capacity
-        assert len(machine.tried) == len(set(machine.tried)) <= 2 * math.log2(limit) + 2
-        assert max(machine.tried) <= limit
+        step = FakeStep(capacity)
+        assert find_batch_size(step, start, limit) == min(capacity, limit), capacity
+        assert len(step.tried) == len(set(step.tried)) <= 2 * math.log2(limit) + 2
+        assert max(step.tried) <= limit
 
 
 @pytest.mark.usefixtures("quick")
 def test_sizes_are_doubled_then_bisected() -> None:
-    machine = Machine(capacity=11)
-    find_batch_size(machine, start=2)
-    assert machine.tried == [2, 4, 8, 16, 12, 10, 11]
+    step = FakeStep(capacity=11)
+    find_batch_size(step, start=2)
+    assert step.tried == [2, 4, 8, 16, 12, 10, 11]
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_single_image_is_tried_only_if_two_do_not_fit() -> None:
-    machine = Machine(capacity=1)
-    assert find_batch_size(machine) == 1
-    assert machine.tried == [2, 1]
+    step = FakeStep(capacity=1)
+    assert find_batch_size(step) == 1
+    assert step.tried == [2, 1]
 
 
-def test_what_torch_raises_when_memory_is_really_used_up_is_recognized() -> None:
+def test_the_error_that_torch_raises_for_an_impossible_allocation_is_recognized() -> None:
     def try_step(size: int) -> None:
         torch.empty(size, 10**17, dtype=torch.uint8) if size > 5 else torch.empty(size)
 
@@ -83,9 +93,9 @@ def test_what_torch_raises_when_memory_is_really_used_up_is_recognized() -> None
     ids=str,
 )
 @pytest.mark.usefixtures("quick")
-def test_an_error_of_memory_means_that_the_size_does_not_fit(error: BaseException) -> None:
+def test_an_out_of_memory_error_means_that_the_size_does_not_fit(error: BaseException) -> None:
     assert is_out_of_memory(error)
-    assert find_batch_size(Machine(7, error)) == 7
+    assert find_batch_size(FakeStep(7, error)) == 7
 
 
 @pytest.mark.parametrize(
@@ -99,43 +109,43 @@ def test_an_error_of_memory_means_that_the_size_does_not_fit(error: BaseExceptio
     ids=repr,
 )
 @pytest.mark.usefixtures("quick")
-def test_any_other_error_passes_through(error: BaseException) -> None:
+def test_any_other_error_is_raised(error: BaseException) -> None:
     assert not is_out_of_memory(error)
     with pytest.raises(type(error)) as raised:
-        find_batch_size(Machine(7, error))
+        find_batch_size(FakeStep(7, error))
     assert raised.value is error
 
 
 @pytest.mark.usefixtures("quick")
-def test_when_not_even_one_fits_the_last_error_is_told() -> None:
+def test_the_error_names_the_last_failure_if_not_even_one_image_fits() -> None:
     with pytest.raises(RuntimeError, match=r"not even a batch of 1 fits .* CUDA out of memory. Tried to allocate"):
-        find_batch_size(Machine(capacity=0))
+        find_batch_size(FakeStep(capacity=0))
 
 
 @pytest.mark.parametrize(("start", "limit"), [(0, 8), (9, 8), (-1, 8), (1, 0)])
-def test_a_range_without_a_size_is_refused(start: int, limit: int) -> None:
+def test_an_empty_range_is_rejected(start: int, limit: int) -> None:
     with pytest.raises(ValueError, match="expected 1 <= start <= limit"):
-        find_batch_size(Machine(4), start, limit)
+        find_batch_size(FakeStep(4), start, limit)
 
 
-def test_what_a_failed_step_held_is_freed_before_the_next_try() -> None:
-    held: list[weakref.ref] = []
+def test_the_tensors_of_a_failed_step_are_freed_before_the_next_try() -> None:
+    references: list[weakref.ref] = []
 
     def try_step(size: int) -> None:
-        assert [ref() for ref in held] == [None] * len(held)
+        assert [reference() for reference in references] == [None] * len(references)
         activations = torch.ones(size)
         cycle = [activations]
         cycle.append(cycle)
-        held.append(weakref.ref(activations))
+        references.append(weakref.ref(activations))
         if size > 5:
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
     assert find_batch_size(try_step, start=1) == 5
-    assert len(held) == 6
+    assert len(references) == 6
 
 
-def test_a_memory_limit_is_kept_without_ever_being_exceeded() -> None:
-    room, image, overhead = 300 * MEGABYTE, 10 * MEGABYTE, 50 * MEGABYTE
+def test_a_memory_limit_is_never_exceeded() -> None:
+    free, image, overhead = 300 * MEGABYTE, 10 * MEGABYTE, 50 * MEGABYTE
     tried = []
     weights = []
 
@@ -145,8 +155,8 @@ def test_a_memory_limit_is_kept_without_ever_being_exceeded() -> None:
             weights.append(torch.ones(overhead // 4))
         torch.ones(size * image // 4)
 
-    found = find_batch_size(try_step, memory_limit=(memory.resident() or 0) + room)
-    assert 23 <= found <= 25 == (room - overhead) // image
+    size = find_batch_size(try_step, memory_limit=(memory.resident() or 0) + free)
+    assert 23 <= size <= 25 == (free - overhead) // image
     assert max(tried) <= 25
 
 
@@ -158,6 +168,6 @@ def test_a_step_that_turns_out_to_exceed_the_memory_limit_does_not_fit() -> None
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_memory_limit_below_what_is_held_already_is_told() -> None:
-    with pytest.raises(RuntimeError, match=r"a batch of 1 would take about .* GB of 0.00"):
-        find_batch_size(Machine(4), memory_limit=1000)
+def test_a_memory_limit_below_the_memory_in_use_is_reported() -> None:
+    with pytest.raises(RuntimeError, match=r"a batch of 1 would need about .* GB of 0.00 GB"):
+        find_batch_size(FakeStep(4), memory_limit=1000)

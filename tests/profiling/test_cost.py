@@ -1,8 +1,7 @@
-"""Costs against real steps, real autograd and sums by hand."""
+"""Costs against real steps, real autograd and sums worked out by hand."""
 
 import copy
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,19 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from finetune.models import Segmenter
+from finetune.profiling import memory
 from finetune.profiling.cost import Cost, estimate, measure
-from finetune.tuning import memory
 from finetune.tuning.freeze import apply_trainability
 
 SHAPE = (2, 3, 64, 96)
-FROZEN = ("neck.", "decoder.", "head.")
-FROM_LAYER4 = (*FROZEN, "backbone.model.layer4")
+ABOVE_BACKBONE = ("neck.", "decoder.", "head.")
+FROM_LAYER4 = (*ABOVE_BACKBONE, "backbone.model.layer4")
 MEGABYTE = 2**20
 
 
 def segmenter(backbone: str = "resnet18", head: str = "unet") -> Segmenter:
     torch.manual_seed(0)
-    return Segmenter(backbone, head, 3, weights="none").to(memory_format=torch.channels_last)  # as tasks train it
+    return Segmenter(backbone, head, 3, weights="none").to(memory_format=torch.channels_last)  # as in training
 
 
 def names(model: nn.Module, *prefixes: str) -> set[str]:
@@ -30,10 +29,10 @@ def names(model: nn.Module, *prefixes: str) -> set[str]:
 
 
 def saved_by_autograd(model: nn.Module, trainable: set[str], autocast: torch.dtype | None) -> int:
-    """Bytes that a real forward pass keeps, counted by the addresses of real memory."""
+    """Return the bytes that a real forward pass saves, counted by memory address."""
     model = copy.deepcopy(model)
     apply_trainability(model, trainable)
-    own = {tensor.untyped_storage().data_ptr() for tensor in model.state_dict().values()}
+    of_model = {tensor.untyped_storage().data_ptr() for tensor in model.state_dict().values()}
     saved: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -46,19 +45,22 @@ def saved_by_autograd(model: nn.Module, trainable: set[str], autocast: torch.dty
         torch.autocast("cpu", dtype=autocast, enabled=autocast is not None),
     ):
         output = model(images)
-    assert output.shape[-2:] == SHAPE[-2:]  # and its graph holds all that was saved until here
-    return sum(size for address, size in saved.items() if address not in own)
+    assert output.shape[-2:] == SHAPE[-2:]  # keeps the graph and all that it saved alive until here
+    return sum(size for address, size in saved.items() if address not in of_model)
 
 
 @pytest.mark.parametrize(
-    ("prefixes", "autocast"), [(("",), None), (FROM_LAYER4, None), (FROZEN, None), (FROM_LAYER4, torch.bfloat16)]
+    ("prefixes", "autocast"),
+    [(("",), None), (FROM_LAYER4, None), (ABOVE_BACKBONE, None), (FROM_LAYER4, torch.bfloat16)],
 )
-def test_activations_are_what_autograd_really_saves(prefixes: tuple[str, ...], autocast: torch.dtype | None) -> None:
+def test_activations_equal_the_tensors_that_autograd_saves(
+    prefixes: tuple[str, ...], autocast: torch.dtype | None
+) -> None:
     model = segmenter()
     trainable = names(model, *prefixes)
     saved = saved_by_autograd(model, trainable, autocast)
     assert saved > MEGABYTE
-    # under autocast batch norm really keeps its statistics in float32, where shapes alone say bfloat16
+    # under autocast, batch norm saves its statistics in float32, which fake tensors report as bfloat16
     tolerance = 0 if autocast is None else saved // 1000
     assert estimate(model, SHAPE, trainable, autocast=autocast).activations == pytest.approx(saved, abs=tolerance)
 
@@ -67,13 +69,13 @@ def test_activations_are_what_autograd_really_saves(prefixes: tuple[str, ...], a
     ("backbone", "head"),
     [("test_convnext", "fpn"), ("mobilenetv3_small_050", "deeplabv3plus"), ("efficientvit_b0", "fpn")],
 )
-def test_activations_hold_for_layer_norms_dilation_dropout_and_attention(backbone: str, head: str) -> None:
+def test_activations_are_exact_with_layer_norm_dilation_dropout_and_attention(backbone: str, head: str) -> None:
     model = segmenter(backbone, head)
     trainable = names(model, "") - model.unused_parameters()
     assert estimate(model, SHAPE, trainable).activations == saved_by_autograd(model, trainable, None) > MEGABYTE
 
 
-def test_activations_and_gradients_hold_for_low_rank_adapters() -> None:
+def test_activations_and_gradients_are_exact_with_low_rank_adapters() -> None:
     model = Segmenter("test_resnet", "fpn", 3, weights="none", lora={"rank": 4}).to(memory_format=torch.channels_last)
     adapters = {name for name in names(model, "") if ".parametrizations.weight.0." in name}
     costs = estimate(model, SHAPE, adapters)
@@ -81,29 +83,31 @@ def test_activations_and_gradients_hold_for_low_rank_adapters() -> None:
     assert costs.gradients == sum(p.nbytes for name, p in model.named_parameters() if name in adapters) > 0
 
 
-def test_gradients_and_optimizer_state_are_those_of_a_real_step() -> None:
+def test_gradients_and_optimizer_state_equal_those_of_a_real_step() -> None:
     model = segmenter("test_efficientnet", "fpn")
-    trainable = names(model, *FROZEN, "backbone.model.blocks.2", "backbone.model.conv_head")
+    trainable = names(model, *ABOVE_BACKBONE, "backbone.model.blocks.2", "backbone.model.conv_head")
     costs = estimate(model, SHAPE, trainable)
     apply_trainability(model, trainable)
     optimizer = torch.optim.AdamW(model.parameters())
     model(torch.randn(SHAPE)).sum().backward()
     optimizer.step()
-    moments = [state[key] for state in optimizer.state.values() for key in ("exp_avg", "exp_avg_sq")]
+    momenta = [state[key] for state in optimizer.state.values() for key in ("exp_avg", "exp_avg_sq")]
     assert costs.parameters == sum(p.nbytes for p in model.parameters())
     assert costs.gradients == sum(p.grad.nbytes for p in model.parameters() if p.grad is not None)
-    assert costs.optimizer == sum(moment.nbytes for moment in moments)
-    assert costs.gradients < sum(p.nbytes for p in model.parameters() if p.requires_grad)  # conv_head is not reached
+    assert costs.optimizer == sum(momentum.nbytes for momentum in momenta)
+    assert costs.gradients < sum(
+        p.nbytes for p in model.parameters() if p.requires_grad
+    )  # conv_head does not affect the output
 
 
-def test_a_plain_optimizer_needs_fewer_slots() -> None:
+def test_the_optimizer_state_is_proportional_to_its_slots() -> None:
     model = segmenter("test_resnet", "fpn")
     costs = [estimate(model, SHAPE, names(model, "head."), slots) for slots in (0, 1, 2)]
     size = 4 * sum(p.numel() for p in model.head.parameters())
     assert [(each.gradients, each.optimizer) for each in costs] == [(size, 0), (size, size), (size, 2 * size)]
 
 
-def test_two_convolutions_cost_what_the_formula_says() -> None:
+def test_two_convolutions_cost_as_much_as_in_the_formula() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.Conv2d(8, 5, 1, bias=False))
     pixels = 2 * 10 * 12
     first, second = 2 * pixels * 3 * 8 * 9, 2 * pixels * 8 * 5
@@ -111,11 +115,11 @@ def test_two_convolutions_cost_what_the_formula_says() -> None:
         parameters=4 * (3 * 8 * 9 + 8 * 5),
         gradients=4 * (3 * 8 * 9 + 8 * 5),
         optimizer=8 * (3 * 8 * 9 + 8 * 5),
-        activations=4 * pixels * (3 + 8),  # the input of each
+        activations=4 * pixels * (3 + 8),  # the inputs of both
         forward_flops=first + second,
-        backward_flops=first + 2 * second,  # images need no gradient
+        backward_flops=first + 2 * second,  # the images need no gradient
     )
-    # only the second trains: the first keeps nothing and nothing flows into it
+    # if only the second trains, the first saves nothing and has no backward pass
     last = estimate(model, (2, 3, 10, 12), {"1.weight"})
     assert (last.activations, last.backward_flops) == (4 * pixels * 8, second)
 
@@ -128,17 +132,19 @@ def test_two_convolutions_cost_what_the_formula_says() -> None:
         (nn.ConvTranspose2d(8, 6, 2, stride=2), 2 * 240 * 8 * 6 * 4),
     ],
 )
-def test_grouped_and_transposed_convolutions_go_back_at_twice_the_cost(layer: nn.Module, operations: int) -> None:
+def test_the_backward_pass_of_grouped_and_transposed_convolutions_costs_twice_the_forward_pass(
+    layer: nn.Module, operations: int
+) -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 1), layer)
     costs, first = estimate(model, (2, 3, 10, 12), names(model, "")), 2 * 240 * 3 * 8
     assert (costs.forward_flops, costs.backward_flops) == (first + operations, first + 2 * operations)
 
 
-def test_a_frozen_backbone_keeps_and_computes_much_less() -> None:
+def test_a_frozen_backbone_saves_memory_and_computation() -> None:
     model = segmenter()
     full = estimate(model, SHAPE, names(model, "") - model.unused_parameters())
     part = estimate(model, SHAPE, names(model, *FROM_LAYER4))
-    frozen = estimate(model, SHAPE, names(model, *FROZEN))
+    frozen = estimate(model, SHAPE, names(model, *ABOVE_BACKBONE))
     assert frozen.activations < 0.8 * full.activations
     assert frozen.gradients < 0.3 * full.gradients
     assert frozen.activations < part.activations < full.activations
@@ -149,22 +155,22 @@ def test_a_frozen_backbone_keeps_and_computes_much_less() -> None:
     assert full.flops == full.forward_flops + full.backward_flops
 
 
-def test_half_precision_keeps_about_half_the_activations_and_computes_the_same() -> None:
+def test_half_precision_halves_the_activations_and_keeps_the_operations() -> None:
     model = segmenter("test_resnet", "fpn")
     trainable = names(model, "")
-    whole, half = (estimate(model, (8, 3, 256, 256), trainable, autocast=dtype) for dtype in (None, torch.bfloat16))
-    assert 0.45 < half.activations / whole.activations < 0.65
-    assert half.gradients == whole.gradients
-    assert half.flops == whole.flops
+    full, half = (estimate(model, (8, 3, 256, 256), trainable, autocast=dtype) for dtype in (None, torch.bfloat16))
+    assert 0.45 < half.activations / full.activations < 0.65
+    assert half.gradients == full.gradients
+    assert half.flops == full.flops
 
 
-def test_nothing_trainable_leaves_the_forward_pass_alone() -> None:
+def test_without_trainable_parameters_only_the_forward_pass_has_a_cost() -> None:
     costs = estimate(segmenter("test_resnet", "fpn"), SHAPE, set())
     assert costs.forward_flops > 0
     assert (costs.gradients, costs.optimizer, costs.activations, costs.backward_flops) == (0, 0, 0, 0)
 
 
-def test_a_batch_beyond_any_memory_is_estimated_at_once() -> None:
+def test_a_batch_too_large_for_any_memory_can_be_estimated() -> None:
     model = segmenter("test_resnet", "fpn")
     trainable = names(model, "")
     small, large = (estimate(model, (b, 3, 4096, 4096), trainable) for b in (2, 4096))
@@ -172,7 +178,7 @@ def test_a_batch_beyond_any_memory_is_estimated_at_once() -> None:
     assert large.forward_flops == 2048 * small.forward_flops
 
 
-def test_the_model_is_left_as_it_is() -> None:
+def test_an_estimate_does_not_change_the_model() -> None:
     model = segmenter("mobilenetv3_small_050").eval()
     model.decoder.train()
     model.head[0].weight.requires_grad_(False)
@@ -191,29 +197,30 @@ def test_the_model_is_left_as_it_is() -> None:
     assert not torch.is_autocast_enabled("cpu")
 
 
-def test_a_name_that_no_parameter_has_is_refused() -> None:
+def test_an_unknown_parameter_name_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"no parameter 'head\.weight'"):
         estimate(segmenter("test_resnet", "fpn"), SHAPE, {"head.0.weight", "head.weight"})
 
 
-def slow_at_first(waits: list[float]) -> Callable[[], None]:
-    return lambda: time.sleep(waits.pop(0))
+def test_the_time_of_a_step_is_the_median_without_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, durations = [0.0], [50.0, 2.0, 30.0, 3.0, 700.0]
+
+    def step() -> None:
+        now[0] += durations.pop(0)
+
+    monkeypatch.setattr("finetune.profiling.cost.time.perf_counter", lambda: now[0])
+    assert measure(step, "cpu", repeats=3).seconds == 3.0
+    assert durations == [700.0]
 
 
-def test_the_time_of_a_step_is_the_median_after_the_first() -> None:
-    waits = [0.5, 0.02, 0.3, 0.02, 7.0]
-    assert 0.02 <= measure(slow_at_first(waits), "cpu", repeats=3).seconds < 0.2
-    assert waits == [7.0]
-
-
-def test_no_repeats_are_refused() -> None:
+def test_zero_repeats_are_rejected() -> None:
     with pytest.raises(ValueError, match="repeats=0"):
         measure(lambda: None, "cpu", repeats=0)
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="resident memory is read from Linux")
-def test_memory_grows_by_what_a_step_allocates_and_not_by_what_came_before() -> None:
-    torch.ones(256 * MEGABYTE, dtype=torch.uint8)  # freed again
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="resident memory is only known on Linux")
+def test_the_growth_counts_only_memory_that_the_step_allocates() -> None:
+    torch.ones(256 * MEGABYTE, dtype=torch.uint8)  # freed at once
     kept = torch.ones(64 * MEGABYTE, dtype=torch.uint8)
     result = measure(lambda: torch.ones(96 * MEGABYTE, dtype=torch.uint8).max(), "cpu", repeats=2)
     assert result.held is not None
@@ -221,18 +228,18 @@ def test_memory_grows_by_what_a_step_allocates_and_not_by_what_came_before() -> 
     assert result.growth == pytest.approx(96 * MEGABYTE, abs=4 * MEGABYTE)
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="resident memory is read from Linux")
-def test_memory_that_was_freed_in_small_pieces_before_hides_nothing() -> None:
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="resident memory is only known on Linux")
+def test_memory_freed_in_small_pieces_before_does_not_hide_growth() -> None:
     def pieces() -> list[Tensor]:
         return [torch.ones(100_000, dtype=torch.uint8) for _ in range(600)]
 
-    last = pieces()[-1]  # above all that is freed, so that C keeps it
+    last = pieces()[-1]  # at a higher address than the freed pieces, so that the C allocator keeps them
     result = measure(lambda: pieces().clear(), "cpu", repeats=1)
     assert last.all()
     assert result.growth == pytest.approx(600 * 100_000, rel=0.1)
 
 
-def test_where_the_system_does_not_tell_memory_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_none_if_the_system_does_not_report_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "PROCESS", tmp_path / "none")
     result = measure(lambda: time.sleep(0.01), "cpu", repeats=1)
     assert result.seconds >= 0.01
@@ -240,7 +247,7 @@ def test_where_the_system_does_not_tell_memory_is_unknown(tmp_path: Path, monkey
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_memory_on_a_gpu_is_that_of_its_tensors() -> None:
+def test_memory_on_a_gpu_is_the_size_of_its_tensors() -> None:
     kept = torch.ones(8 * MEGABYTE, dtype=torch.uint8, device="cuda")
     result = measure(lambda: torch.ones(32 * MEGABYTE, dtype=torch.uint8, device="cuda"), "cuda", repeats=2)
     assert result.held is not None

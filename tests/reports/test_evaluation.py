@@ -11,16 +11,16 @@ from PIL import Image
 from finetune.reports.evaluation import write_curves, write_evaluation
 
 NAMES = ("sky", "sea", "land")
-# the third class is neither true nor predicted
+# the third class is absent from both truth and prediction
 MATRIX = torch.tensor([[6, 2, 0], [1, 3, 0], [0, 0, 0]])
 
 
-def table(path: Path) -> list[dict[str, str]]:
+def read_csv(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
-def test_scores_are_those_worked_out_by_hand(tmp_path: Path) -> None:
+def test_scores_equal_those_worked_out_by_hand(tmp_path: Path) -> None:
     scores = write_evaluation(tmp_path / "new" / "test", MATRIX, NAMES)
     expected = {
         "iou": (6 / 9 + 3 / 6) / 2,
@@ -34,9 +34,9 @@ def test_scores_are_those_worked_out_by_hand(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "new" / "test" / "scores.json").read_text()) == pytest.approx(expected)
 
 
-def test_every_class_has_its_row_and_an_absent_one_is_empty(tmp_path: Path) -> None:
+def test_every_class_has_a_row_and_the_scores_of_an_absent_class_are_empty(tmp_path: Path) -> None:
     write_evaluation(tmp_path, MATRIX, NAMES)
-    rows = table(tmp_path / "classes.csv")
+    rows = read_csv(tmp_path / "classes.csv")
     assert [row["class"] for row in rows] == list(NAMES)
     assert [float(row["pixel_share"]) for row in rows] == pytest.approx([8 / 12, 4 / 12, 0])
     assert float(rows[0]["iou"]) == pytest.approx(6 / 9)
@@ -44,27 +44,27 @@ def test_every_class_has_its_row_and_an_absent_one_is_empty(tmp_path: Path) -> N
     assert [rows[2][key] for key in ("iou", "dice", "precision", "recall")] == [""] * 4
 
 
-def test_the_matrix_is_written_with_its_names_truth_in_rows(tmp_path: Path) -> None:
+def test_the_confusion_matrix_is_written_with_true_classes_in_rows(tmp_path: Path) -> None:
     write_evaluation(tmp_path, MATRIX, NAMES)
-    rows = table(tmp_path / "confusion.csv")
+    rows = read_csv(tmp_path / "confusion.csv")
     assert list(rows[0].values()) == ["sky", "6", "2", "0"]
     assert [[int(row[name]) for name in NAMES] for row in rows] == MATRIX.tolist()
 
 
-def test_names_with_commas_and_quotes_survive(tmp_path: Path) -> None:
+def test_class_names_may_contain_commas_and_quotes(tmp_path: Path) -> None:
     names = ("sky, blue", 'the "sea"', "land")
     write_evaluation(tmp_path, MATRIX, names)
-    assert [row["class"] for row in table(tmp_path / "classes.csv")] == list(names)
+    assert [row["class"] for row in read_csv(tmp_path / "classes.csv")] == list(names)
 
 
-def test_scores_of_nothing_are_null_in_json_and_not_nan(tmp_path: Path) -> None:
+def test_scores_of_an_empty_matrix_are_null_in_json(tmp_path: Path) -> None:
     write_evaluation(tmp_path, torch.zeros(3, 3, dtype=torch.int64), NAMES)
     text = (tmp_path / "scores.json").read_text()
     assert "NaN" not in text
     assert set(json.loads(text).values()) == {None}
 
 
-def test_the_pictures_can_be_opened_and_nothing_else_is_left(tmp_path: Path) -> None:
+def test_the_figures_can_be_opened_and_no_other_file_is_written(tmp_path: Path) -> None:
     write_evaluation(tmp_path, MATRIX, NAMES)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "classes.csv",
@@ -85,6 +85,6 @@ def test_curves_are_drawn_from_a_table_with_gaps(tmp_path: Path) -> None:
         "3,6,0.5,0.0,1.5,1.9,0.4,0.2\n"
     )
     write_curves(tmp_path)
-    pictures = sorted((tmp_path / "plots").iterdir())
-    assert [path.name for path in pictures] == ["iou.png", "loss.png"]
-    assert all(min(Image.open(path).size) > 100 for path in pictures)
+    figures = sorted((tmp_path / "plots").iterdir())
+    assert [path.name for path in figures] == ["iou.png", "loss.png"]
+    assert all(min(Image.open(path).size) > 100 for path in figures)

@@ -125,7 +125,7 @@ def test_unused_parameters_are_in_no_group_and_require_no_gradient() -> None:
 
 
 def test_a_rule_for_unused_parameters_only_is_refused() -> None:
-    with pytest.raises(PlanError, match=r"\['model.fc'\] take no parameter"):
+    with pytest.raises(PlanError, match=r"\['model.fc'\] match no parameter"):
         tiny_task(plan=Plan((Rule("model.fc", train=False), Rule("."))))
 
 

@@ -1,4 +1,4 @@
-"""Frozen parts of networks with batch norm, dropout and drop-path: not one bit may move."""
+"""Frozen parts of networks with batch norm, dropout and drop-path: not one bit may change."""
 
 import pytest
 import timm
@@ -19,7 +19,7 @@ def segmenter(backbone: str = BACKBONES[0], head: str = "fpn") -> Segmenter:
     model = Segmenter(backbone, head, 3, weights="none", backbone_options=options)
     for name, parameter in model.named_parameters():
         if parameter.ndim == 1 and name.endswith(("weight", "gamma")):
-            nn.init.uniform_(parameter, 0.5, 1.5)  # fresh residual branches are 0, and dropping them changes nothing
+            nn.init.uniform_(parameter, 0.5, 1.5)  # new residual branches are 0, and dropping them would change nothing
     return model
 
 
@@ -36,7 +36,7 @@ def identical(module: nn.Module, before: dict[str, torch.Tensor]) -> bool:
 
 
 def train(model: Segmenter, steps: int = 3) -> None:
-    """Steps of an optimizer with decay and momentum over all parameters, each step from `model.train()` on."""
+    """Run optimizer steps with weight decay and momentum over all parameters, each after a call of `model.train()`."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.5)
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     for _ in range(steps):
@@ -59,7 +59,7 @@ def test_a_frozen_backbone_keeps_every_bit_of_parameters_and_buffers(backbone: s
     assert not identical(model.head, head)
 
 
-def test_without_the_freeze_the_same_training_moves_parameters_and_statistics() -> None:
+def test_without_freezing_the_same_training_changes_parameters_and_statistics() -> None:
     model = segmenter()
     before = snapshot(model.backbone)
     apply_trainability(model, names(model, ""))
@@ -69,7 +69,7 @@ def test_without_the_freeze_the_same_training_moves_parameters_and_statistics() 
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_two_passes_through_a_frozen_backbone_are_equal(backbone: str) -> None:
+def test_two_forward_passes_through_a_frozen_backbone_are_equal(backbone: str) -> None:
     model = segmenter(backbone).train()
     images = torch.randn(4, 3, 32, 32)
 
@@ -77,12 +77,12 @@ def test_two_passes_through_a_frozen_backbone_are_equal(backbone: str) -> None:
         first, second = model.backbone(images), model.backbone(images)
         return any(not torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
-    assert differ()  # drop-path is at work
+    assert differ()  # drop-path is active
     apply_trainability(model, names(model, "decoder", "head"))
     assert not differ()
 
 
-def test_a_partly_frozen_backbone_keeps_what_is_frozen() -> None:
+def test_the_frozen_layers_of_a_partly_frozen_backbone_do_not_change() -> None:
     model = segmenter()
     trainable = names(model, "backbone.model.layer4", "decoder", "head")
     apply_trainability(model, trainable)
@@ -95,7 +95,7 @@ def test_a_partly_frozen_backbone_keeps_what_is_frozen() -> None:
     assert {part.training for part in model.backbone.model.layer4.modules()} == {True}
 
 
-def test_a_norm_of_its_own_can_stay_frozen_inside_a_part_that_trains() -> None:
+def test_batch_norms_can_stay_frozen_inside_a_part_that_trains() -> None:
     model = segmenter()
     norms = {
         f"{prefix}.{name}"
@@ -120,13 +120,13 @@ def test_unfreezing_turns_gradients_and_modes_on_again() -> None:
     assert all(module.training for module in model.modules())
 
 
-def test_nothing_trainable_puts_the_whole_model_to_rest() -> None:
+def test_a_model_without_trainable_parameters_is_in_eval_mode() -> None:
     model = segmenter().train()
     apply_trainability(model, set())
     assert not any(module.training for module in model.modules())
 
 
-def test_what_is_not_named_never_requires_a_gradient() -> None:
+def test_parameters_that_are_not_named_never_require_gradients() -> None:
     model = segmenter("test_efficientnet")
     unused = model.unused_parameters()
     apply_trainability(model, names(model, "") - unused)
@@ -134,14 +134,14 @@ def test_what_is_not_named_never_requires_a_gradient() -> None:
     assert "backbone.model.conv_head.weight" in unused
 
 
-def test_frozen_dropout_without_parameters_rests_inside_a_frozen_part() -> None:
+def test_dropout_inside_a_frozen_part_is_in_eval_mode() -> None:
     model = nn.ModuleDict({"frozen": nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5)), "free": nn.Linear(4, 4)})
     apply_trainability(model, names(model, "free"))
     assert not model["frozen"][1].training
     assert model["free"].training
 
 
-def test_a_whole_timm_model_with_every_kind_of_noise_is_still_once_frozen() -> None:
+def test_a_frozen_timm_model_with_dropout_and_drop_path_is_deterministic() -> None:
     model = timm.create_model("test_efficientnet", pretrained=False, drop_rate=0.5, drop_path_rate=0.5).train()
     apply_trainability(model, set())
     images = torch.randn(2, 3, 32, 32)
@@ -184,7 +184,7 @@ def test_norms_that_adapt_follow_the_data_while_every_weight_is_frozen() -> None
     assert all(torch.equal(p, weights[name]) for name, p in model.backbone.named_parameters())
 
 
-def test_only_the_norm_adapts_and_the_dropout_beside_it_rests() -> None:
+def test_an_adapting_norm_leaves_the_dropout_next_to_it_in_eval_mode() -> None:
     model = nn.ModuleDict(
         {"a": nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5)), "b": nn.Linear(4, 4)}
     )
@@ -192,7 +192,7 @@ def test_only_the_norm_adapts_and_the_dropout_beside_it_rests() -> None:
     assert [module.training for module in model["a"]] == [False, True, False]
 
 
-def test_it_says_whether_something_was_frozen_or_unfrozen() -> None:
+def test_the_result_says_whether_a_parameter_was_frozen_or_unfrozen() -> None:
     model = segmenter()
     assert not apply_trainability(model, names(model, ""))
     assert apply_trainability(model, names(model, "head"))
@@ -200,7 +200,7 @@ def test_it_says_whether_something_was_frozen_or_unfrozen() -> None:
     assert apply_trainability(model, names(model, "head", "decoder"))
 
 
-def test_what_trained_before_it_was_frozen_does_not_go_on_with_its_last_gradient() -> None:
+def test_freezing_discards_the_last_gradient() -> None:
     model = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
     for parameter in model.parameters():

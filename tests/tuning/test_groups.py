@@ -1,4 +1,4 @@
-"""Optimizer groups against what the rules say, parameter by parameter."""
+"""Optimizer groups against the rules, parameter by parameter."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -39,8 +39,8 @@ def described(model: nn.Module, plan: Plan = PLAN) -> list[Group]:
     layers = model.layer_groups() if isinstance(model, Segmenter) else []
     used = {name for group in layers for name in group}
     parameters = {n: p for n, p in model.named_parameters() if not layers or n in used or not n.startswith("backbone.")}
-    places = parameter_infos(parameters, layers)
-    return parameter_groups(places, plan.assign(places), LR, DECAY)
+    infos = parameter_infos(parameters, layers)
+    return parameter_groups(infos, plan.assign(infos), LR, DECAY)
 
 
 def tunable(model: Segmenter) -> dict[str, nn.Parameter]:
@@ -49,14 +49,14 @@ def tunable(model: Segmenter) -> dict[str, nn.Parameter]:
 
 
 def each(model: Segmenter, plan: Plan = PLAN) -> Iterator[tuple[str, nn.Parameter, dict[str, Any]]]:
-    """Every parameter with the one group that holds it."""
+    """Yield every parameter with the one group that holds it."""
     grouped = groups(model, plan)
     for name, parameter in tunable(model).items():
         (holder,) = [group for group in grouped if any(parameter is member for member in group["params"])]
         yield name, parameter, holder
 
 
-def test_every_parameter_is_in_exactly_one_group_frozen_ones_too(model: Segmenter) -> None:
+def test_every_parameter_even_if_frozen_is_in_exactly_one_group(model: Segmenter) -> None:
     members = [id(parameter) for group in groups(model) for parameter in group["params"]]
     assert sorted(members) == sorted(id(parameter) for parameter in tunable(model).values())
 
@@ -68,15 +68,15 @@ def test_norms_and_biases_do_not_decay_and_kernels_do(model: Segmenter) -> None:
         for name, _ in module.named_parameters(recurse=False)
         if isinstance(module, nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm) or name == "bias"
     }
-    seen = {"decays": 0, "rests": 0}
+    seen = {"decay": 0, "no decay": 0}
     for name, _, group in each(model):
         expected = 0.0 if name in vectors else 0.2 if "layer4" in name else DECAY
         assert group["weight_decay"] == expected, name
-        seen["rests" if name in vectors else "decays"] += 1
+        seen["no decay" if name in vectors else "decay"] += 1
     assert min(seen.values()) > 10
 
 
-def test_learning_rates_are_the_scale_of_the_rule_times_that_of_the_optimizer(model: Segmenter) -> None:
+def test_the_learning_rate_is_that_of_the_optimizer_times_the_scale_of_the_rule(model: Segmenter) -> None:
     scales = {"layer4": 0.1, "backbone": 0.01, "decoder": 1.0, "head.": 10.0}
     for name, _, group in each(model):
         scale = next(value for key, value in scales.items() if key in name)
@@ -98,21 +98,20 @@ def test_groups_are_named_after_rule_part_and_decay(model: Segmenter) -> None:
     }
 
 
-def test_what_trains_does_not_change_the_groups(model: Segmenter) -> None:
+def test_the_groups_do_not_depend_on_what_trains(model: Segmenter) -> None:
     other = Plan(tuple(replace(rule, train=not rule.train) for rule in PLAN.rules))
 
-    def parameter_infos(plan: Plan) -> list[tuple[str, float, float, list[int]]]:
-        found = groups(model, plan)
-        return [(g["name"], g["lr"], g["weight_decay"], [id(p) for p in g["params"]]) for g in found]
+    def content(plan: Plan) -> list[tuple[str, float, float, list[int]]]:
+        return [(g["name"], g["lr"], g["weight_decay"], [id(p) for p in g["params"]]) for g in groups(model, plan)]
 
-    assert parameter_infos(PLAN) == parameter_infos(other)
+    assert content(PLAN) == content(other)
 
 
 def test_a_rule_may_switch_decay_off(model: Segmenter) -> None:
     assert {group["weight_decay"] for group in groups(model, Plan((Rule(".", weight_decay=0.0),)))} == {0.0}
 
 
-def test_one_step_moves_each_parameter_by_its_own_rate_and_decay() -> None:
+def test_one_step_changes_each_parameter_by_its_own_learning_rate_and_decay() -> None:
     model = nn.ModuleDict({"backbone": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
     for parameter in model.parameters():
         nn.init.ones_(parameter)
@@ -131,7 +130,7 @@ def test_one_step_moves_each_parameter_by_its_own_rate_and_decay() -> None:
         assert parameter.flatten().tolist() == pytest.approx([expected[name]] * parameter.numel()), name
 
 
-def test_frozen_parameters_cost_no_optimizer_state(model: Segmenter) -> None:
+def test_frozen_parameters_have_no_optimizer_state(model: Segmenter) -> None:
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith("head."))
     optimizer = torch.optim.AdamW(groups(model), lr=LR)
@@ -142,22 +141,22 @@ def test_frozen_parameters_cost_no_optimizer_state(model: Segmenter) -> None:
 
 def test_a_rule_that_varies_with_depth_has_a_group_for_each_layer_group(model: Segmenter) -> None:
     plan = Plan((Rule("backbone", layer_lr_decay=0.5), Rule(".")))
-    found = [group for group in described(model, plan) if group.label.startswith("backbone")]
+    backbone = [group for group in described(model, plan) if group.label.startswith("backbone")]
     layers = len(model.layer_groups())
-    assert [group.label for group in found if group.name.endswith("/decay")] == [
+    assert [group.label for group in backbone if group.name.endswith("/decay")] == [
         f"backbone[{i}]" for i in range(layers)
     ]
-    assert {group.label: group.lr for group in found} == {
+    assert {group.label: group.lr for group in backbone} == {
         f"backbone[{i}]": pytest.approx(LR * 0.5 ** (layers - 1 - i)) for i in range(layers)
     }
 
 
-def test_without_depth_the_backbone_is_one_group_for_each_decay(model: Segmenter) -> None:
+def test_the_backbone_is_one_group_for_each_decay_if_the_rule_does_not_vary_with_depth(model: Segmenter) -> None:
     labels = [group.label for group in described(model, Plan((Rule("backbone", train=[[0.5, None]]), Rule("."))))]
     assert labels.count("backbone") == 2
 
 
-def test_labels_tell_groups_of_different_rules_apart(model: Segmenter) -> None:
+def test_labels_distinguish_groups_of_different_rules(model: Segmenter) -> None:
     rules = (Rule("backbone[:2]"), Rule("backbone[-1].norms_and_biases"), Rule("backbone"), Rule("."))
     labels = dict.fromkeys(group.label for group in described(model, Plan(rules)))
     assert list(labels) == ["backbone[0:2]", "backbone[2:5]", "backbone[4]", "decoder", "head"]
@@ -167,15 +166,15 @@ def test_labels_tell_groups_of_different_rules_apart(model: Segmenter) -> None:
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "swin_tiny_patch4_window7_224", "levit_128s"])
-def test_of_a_backbone_the_same_decays_as_with_timm(name: str) -> None:
+def test_the_same_parameters_of_a_backbone_decay_as_in_timm(name: str) -> None:
     with torch.device("meta"):
         task = SemanticTask(Segmenter(name, "linear", 2, weights="none"), weight_decay=DECAY)
     backbone = task.model.backbone.model
     exempt = backbone.no_weight_decay() if hasattr(backbone, "no_weight_decay") else ()
     theirs = param_groups_weight_decay(backbone, DECAY, no_weight_decay_list=exempt)
-    spared = {id(parameter) for group in theirs if not group["weight_decay"] for parameter in group["params"]}
+    without_decay = {id(parameter) for group in theirs if not group["weight_decay"] for parameter in group["params"]}
     ours = [(name, not group.weight_decay) for group in task.groups for name in group.parameters]
     parameters = dict(task.model.named_parameters())
     assert len(ours) > 20
-    for name, rests in ours:
-        assert not name.startswith("backbone.") or rests == (id(parameters[name]) in spared), name
+    for name, exempted in ours:
+        assert not name.startswith("backbone.") or exempted == (id(parameters[name]) in without_decay), name

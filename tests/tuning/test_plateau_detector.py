@@ -1,4 +1,4 @@
-"""The plateau detector against counting by hand, and against a search of the whole past."""
+"""The plateau detector against counting by hand and against a search of the full history."""
 
 import random
 
@@ -20,7 +20,7 @@ NAN = float("nan")
         (2, "max", [NAN, NAN, 1, NAN, NAN], [0, 1, 0, 0, 1]),
     ],
 )
-def test_a_plateau_is_so_many_updates_in_a_row_without_improvement(
+def test_a_plateau_is_a_number_of_consecutive_updates_without_improvement(
     patience: int, mode: str, scores: list[float], expected: list[int]
 ) -> None:
     detector = PlateauDetector(patience, mode)
@@ -29,7 +29,7 @@ def test_a_plateau_is_so_many_updates_in_a_row_without_improvement(
 
 @pytest.mark.parametrize("mode", ["max", "min"])
 @pytest.mark.parametrize("patience", [1, 2, 5])
-def test_random_scores_plateau_where_a_search_of_the_whole_past_says_so(mode: str, patience: int) -> None:
+def test_plateaus_of_random_scores_agree_with_a_search_of_the_full_history(mode: str, patience: int) -> None:
     rng = random.Random(patience)
     scores = [round(rng.random(), 1) for _ in range(200)]
     sign = 1 if mode == "max" else -1
@@ -44,7 +44,7 @@ def test_random_scores_plateau_where_a_search_of_the_whole_past_says_so(mode: st
         assert plateaued is (number > since and (number - since) % patience == 0)
 
 
-def test_an_improvement_must_exceed_the_least_difference() -> None:
+def test_an_improvement_must_exceed_min_delta() -> None:
     detector = PlateauDetector(patience=9, min_delta=0.5)
     assert [(detector.update(score), detector.improved)[1] for score in (1.0, 1.5, 1.75, 2.0, 2.5)] == [
         True,
@@ -55,7 +55,7 @@ def test_an_improvement_must_exceed_the_least_difference() -> None:
     ]
 
 
-def test_the_best_score_outlives_a_plateau_and_not_a_reset() -> None:
+def test_a_plateau_keeps_the_best_score_and_a_reset_forgets_it() -> None:
     detector = PlateauDetector(patience=1)
     assert [detector.update(0.9), detector.update(0.5), detector.update(0.6)] == [False, True, True]
     detector.reset()
@@ -65,10 +65,10 @@ def test_the_best_score_outlives_a_plateau_and_not_a_reset() -> None:
 
 
 @pytest.mark.parametrize("cut", range(8))
-def test_a_resumed_detector_goes_on_as_if_it_had_not_stopped(cut: int, tmp_path) -> None:
+def test_a_restored_detector_continues_as_if_it_had_not_stopped(cut: int, tmp_path) -> None:
     scores = [0.1, 0.3, 0.2, 0.3, 0.1, 0.4, 0.2, 0.2]
-    whole = PlateauDetector(patience=2)
-    expected = [whole.update(score) for score in scores]
+    uninterrupted = PlateauDetector(patience=2)
+    expected = [uninterrupted.update(score) for score in scores]
     first, second = PlateauDetector(patience=2), PlateauDetector(patience=2)
     before = [first.update(torch.tensor(score)) for score in scores[:cut]]
     torch.save(first.state_dict(), tmp_path / "state.pt")
@@ -77,7 +77,7 @@ def test_a_resumed_detector_goes_on_as_if_it_had_not_stopped(cut: int, tmp_path)
     assert before + [second.update(score) for score in scores[cut:]] == expected
 
 
-def test_the_state_is_plain_even_if_scores_are_tensors() -> None:
+def test_the_state_is_plain_data_even_if_scores_are_tensors() -> None:
     detector = PlateauDetector(patience=2)
     detector.update(torch.tensor(0.5))
     assert {type(value) for value in detector.state_dict().values()} == {float, int, bool}
@@ -94,6 +94,6 @@ def test_the_state_is_plain_even_if_scores_are_tensors() -> None:
         ({"patience": 3, "min_delta": NAN}, "min_delta is nan"),
     ],
 )
-def test_a_setting_that_makes_no_sense_is_refused(arguments: dict, message: str) -> None:
+def test_invalid_arguments_are_rejected(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PlateauDetector(**arguments)
