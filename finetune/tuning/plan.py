@@ -49,7 +49,7 @@ class Rule:
             least = "more than 0" if name in ("layer_lr_decay", "lowest_lr_scale") else "0 or more"
             if value is not None and not isinstance(value, int | float):
                 raise PlanError(f"tuning rule '{self.match}' has {name}={value}; it must be a number.")
-            if value is not None and not (value > 0 if least == "more than 0" else value >= 0):  # NaN is refused too
+            if value is not None and not (value > 0 if least == "more than 0" else value >= 0):  # also rejects NaN
                 raise PlanError(f"tuning rule '{self.match}' has {name}={value}; it must be {least}.")
         if self.norms not in NORMS:
             raise PlanError(f"tuning rule '{self.match}' has norms={self.norms}; choose from {', '.join(NORMS)}.")

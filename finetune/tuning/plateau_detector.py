@@ -30,7 +30,7 @@ class PlateauDetector:
             raise ValueError(f"patience is {patience!r}, expected a whole number of validations, 1 or more.")
         if mode not in ("max", "min"):
             raise ValueError(f"mode is '{mode}'; choose 'max' if a higher score is better, 'min' if a lower one is.")
-        if not min_delta >= 0:  # NaN is refused too
+        if not min_delta >= 0:  # also rejects NaN
             raise ValueError(f"min_delta is {min_delta}, expected 0 or more.")
         self.patience = patience
         self.mode = mode
