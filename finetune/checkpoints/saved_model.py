@@ -176,7 +176,7 @@ def _card(model: Segmenter, scores: Mapping[str, float]) -> str:
             "```",
             "",
             "## Scores",
-            "`iou` is of the whole set, averaged over the classes present.",
+            "`iou` is computed over the full data set and averaged over the classes present.",
             "",
             *(lines or ["not evaluated"]),
             "",

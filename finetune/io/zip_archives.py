@@ -24,6 +24,8 @@ def check_archive(path: Path) -> None:
                     f"its entry '{entry.filename}' is compressed, from {entry.file_size:,} bytes to "
                     f"{entry.compress_size:,}, which torch.save never does."
                 )
+            if entry.external_attr & 0x10:  # torch would leave its memory as it is
+                raise ValueError(f"its entry '{entry.filename}' is marked as a folder.")
         declared, size = sum(entry.file_size for entry in archive.infolist()), path.stat().st_size
         if declared > size:
             raise ValueError(f"its entries have {declared:,} bytes, in a file of {size:,}.")

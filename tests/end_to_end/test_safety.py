@@ -178,6 +178,13 @@ def test_a_compressed_pickle_is_refused_without_decompressing_it(tmp_path: Path)
         assert "is compressed, from 104,857,600 bytes" in str(find_corruption(path))
 
 
+def test_an_archive_whose_entries_are_marked_as_folders_is_refused(tmp_path: Path) -> None:
+    original = hostile.write({"x": torch.ones(1000)}, tmp_path / "original.pth")
+    path = hostile.marked_as_folders(original, tmp_path / "bomb.pth")
+    with pytest.raises(WeightsError, match=r"bomb\.pth' as plain tensors: .*: its entry '.*' is marked as a folder"):
+        read_file(path)
+
+
 def test_an_archive_whose_entries_overlap_is_refused(tmp_path: Path) -> None:
     original = hostile.write({"x": torch.zeros(1000)}, tmp_path / "original.pth")
     path = hostile.overlapping(original, tmp_path / "bomb.pth", times=10)
