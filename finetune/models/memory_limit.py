@@ -12,7 +12,7 @@ LEAST_PER_TENSOR = 2**13  # numbers that every tensor counts as, since it and it
 
 
 class SizeLimit(TorchFunctionMode):
-    """A context that limits how many numbers the tensors created in it have in all; the first above is not created.
+    """A context that limits the numbers in all tensors created in it; a tensor beyond the limit is not created.
 
     Args:
         numbers: the limit. A model needs its parameters, its buffers, and some intermediate tensors.
