@@ -200,7 +200,7 @@ def closing_lines(config: Mapping[str, Any], folder: Path, scores: Mapping[str, 
         "next:",
         f"  finetune predict run={folder} input=PHOTOS output=masks",
     ]
-    if config["data"]["format"] == "synthetic":
+    if not config["data"].get("root"):
         lines.append(
             "  finetune train data.root=FOLDER data.classes=[background,thing]   # FOLDER has images/ and masks/"
         )

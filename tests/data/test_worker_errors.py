@@ -15,15 +15,17 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from finetune.data import DataError, SampleKey, SegmentationDataset, SyntheticDataset, TrainSampler, folder_records
+from finetune.data import DataError, FolderSource, SampleKey, SegmentationDataset, TrainSampler
 from finetune.data.module import SegmentationData
 from finetune.data.worker_errors import REASONS, TrackedDataLoader
 from tests.samples import draw_folder
+from tests.synthetic import SyntheticDataset
 from tests.tasks.tiny_run import tiny_task, tiny_trainer
 
 pytestmark = pytest.mark.alone
 
-FATAL = 5  # the sample over which things go wrong
+FATAL = 5  # index of the sample that things go wrong on
+FATAL_NAME = "synthetic image 'train_00005' or its mask 'train_00005'"
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +43,7 @@ class Unsendable(Exception):
 
 
 class Fails(SyntheticDataset):
-    """Does something else instead of drawing one of its pictures."""
+    """Does something else instead of drawing one of its images."""
 
     def __init__(self, action: Any, count: int = 8) -> None:
         super().__init__(count, 32)
@@ -95,12 +97,12 @@ def kill(worker: BaseProcess) -> None:
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_an_image_that_is_gone_says_the_same_with_and_without_workers(tmp_path: Path, split: str) -> None:
-    dataset = SegmentationDataset(folder_records(draw_folder(tmp_path)))
-    dataset.records[FATAL].image.unlink()
+    dataset = SegmentationDataset(FolderSource(draw_folder(tmp_path)).records())
+    dataset.records[FATAL].image.path.unlink()
     alone, error = (error_of(loader(dataset, split, workers)) for workers in (0, 2))
     assert type(error) is type(alone) is DataError
     assert str(error) == str(alone)
-    assert str(error).startswith(f"cannot read '{dataset.records[FATAL].image}': FileNotFoundError: ")
+    assert str(error).startswith(f"cannot read '{dataset.records[FATAL].image.path}': FileNotFoundError: ")
     assert "\n" not in str(error)
     assert "in a loading worker:\nTraceback" in str(error.__cause__)  # for who wants to see it
     assert "in read_image" in str(error.__cause__)
@@ -111,13 +113,13 @@ def test_an_error_that_names_no_file_gets_one(tmp_path: Path, workers: int) -> N
     def fails(*_: Any) -> None:
         raise ZeroDivisionError("plain")
 
-    dataset = SegmentationDataset(folder_records(draw_folder(tmp_path))[:1], transform=fails)  # type: ignore[arg-type]
+    dataset = SegmentationDataset(FolderSource(draw_folder(tmp_path)).records()[:1], transform=fails)  # type: ignore[arg-type]
     error = error_of(loader(dataset, "val", workers))
     assert type(error) is ZeroDivisionError
     assert str(error) == "plain"
-    assert error.__notes__ == [f"while reading '{dataset.records[0].image}' or its mask"]
+    assert error.__notes__ == [f"while reading {dataset.records[0].description}"]
     drawn = error_of(loader(Fails(Raises(KeyError("name"))), "val", workers))
-    assert (type(drawn), drawn.args, drawn.__notes__) == (KeyError, ("name",), [f"while reading picture {FATAL}"])
+    assert (type(drawn), drawn.args, drawn.__notes__) == (KeyError, ("name",), [f"while reading {FATAL_NAME}"])
 
 
 def test_an_error_that_cannot_be_sent_keeps_its_words() -> None:
@@ -145,10 +147,10 @@ def test_a_killed_worker_is_told_with_the_file_it_was_reading(tmp_path: Path, sp
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().__getitem__(key)
 
-    dataset = Dies(folder_records(draw_folder(tmp_path)))
+    dataset = Dies(FolderSource(draw_folder(tmp_path)).records())
     error = error_of(loader(dataset, split))
     assert type(error) is RuntimeError
-    assert f"was ended by SIGKILL while it read '{dataset.records[FATAL].image}' or its mask. " in str(error)
+    assert f"was ended by SIGKILL while it read {dataset.records[FATAL].description}. " in str(error)
     assert "lower data.num_workers or data.batch_size. Or load in the training process" in str(error)
     assert "DataLoader" not in str(error)
 
@@ -156,13 +158,13 @@ def test_a_killed_worker_is_told_with_the_file_it_was_reading(tmp_path: Path, sp
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGUSR2])
 def test_the_signal_is_told_and_what_it_usually_means(number: signal.Signals) -> None:
     error = error_of(loader(Fails(Ends(number)), "val"))
-    assert f"was ended by {number.name} while it read picture {FATAL}. " in str(error)
+    assert f"was ended by {number.name} while it read {FATAL_NAME}. " in str(error)
     assert REASONS.get(number.name, "To see why, load in the training process") in str(error)
 
 
 def test_a_worker_that_leaves_is_told_with_its_code() -> None:
     error = error_of(loader(Fails(Ends(3)), "val"))
-    assert f"ended with code 3 while it read picture {FATAL}. To see why, load in the training process" in str(error)
+    assert f"ended with code 3 while it read {FATAL_NAME}. To see why, load in the training process" in str(error)
 
 
 def test_a_worker_that_dies_between_two_epochs_is_told_with_what_it_read_last() -> None:
@@ -172,7 +174,10 @@ def test_a_worker_that_dies_between_two_epochs_is_told_with_what_it_read_last() 
     first = int(again.dataset.notes[0, 0])  # type: ignore[attr-defined]  # of the worker that had the first batch
     (worker,) = [each for each in again._workers if each.pid == first]
     kill(worker)
-    assert f"worker {first} was ended by SIGKILL after it read picture 1. " in str(error_of(again))
+    assert (
+        f"worker {first} was ended by SIGKILL after it read synthetic image 'train_00001' or its mask 'train_00001'. "
+        in str(error_of(again))
+    )
 
 
 def test_a_batch_that_a_dead_worker_cannot_hand_over_is_told_as_its_death() -> None:
@@ -190,7 +195,10 @@ def test_a_batch_that_a_dead_worker_cannot_hand_over_is_told_as_its_death() -> N
     with pytest.raises(ConnectionResetError, match=r"^by peer$"):  # all live
         told()
     kill(again._workers[0])
-    with pytest.raises(RuntimeError, match=r"^loading worker \d+ was ended by SIGKILL after it read picture \d\."):
+    with pytest.raises(
+        RuntimeError,
+        match=r"^loading worker \d+ was ended by SIGKILL after it read synthetic image 'train_\d+' or its mask 'train_\d+'\.",
+    ):
         told()
 
 
@@ -208,7 +216,9 @@ def test_torchs_signal_of_a_death_may_come_while_it_is_being_looked_for(monkeypa
         raise RuntimeError(f"DataLoader worker (pid {pid}) is killed by signal: Killed. ")
 
     monkeypatch.setattr("finetune.data.worker_errors.wait", waits)
-    with pytest.raises(RuntimeError, match=rf"^loading worker {pid} was ended by SIGKILL after it read picture \d"):
+    with pytest.raises(
+        RuntimeError, match=rf"^loading worker {pid} was ended by SIGKILL after it read synthetic image 'train_\d+'"
+    ):
         list(again._told(reset()))
 
 
@@ -223,10 +233,10 @@ def test_a_death_whose_cause_got_lost_is_told_all_the_same() -> None:
     assert worker.exitcode is None
     error = RuntimeError(f"DataLoader worker (pid {worker.pid}) is killed by signal: Killed. ")
     again.describe_worker_death(error)
-    assert f"worker {worker.pid} was ended by SIGKILL after it read picture " in str(error)
+    assert f"worker {worker.pid} was ended by SIGKILL after it read synthetic image " in str(error)
     error = RuntimeError(f"DataLoader worker (pid(s) 1, {worker.pid}) exited unexpectedly")
     again.describe_worker_death(error)
-    assert f"worker {worker.pid} died after it read picture " in str(error)
+    assert f"worker {worker.pid} died after it read synthetic image " in str(error)
 
 
 def test_a_death_that_comes_while_workers_are_still_being_started_is_told_with_its_file(
@@ -245,7 +255,7 @@ def test_a_death_that_comes_while_workers_are_still_being_started_is_told_with_i
 
         monkeypatch.setattr("finetune.data.worker_errors.active_children", told)
         with pytest.raises(
-            RuntimeError, match=rf"^loading worker {pids[0]} (was )?ended .*{said} after it read picture"
+            RuntimeError, match=rf"^loading worker {pids[0]} (was )?ended .*{said} after it read synthetic image"
         ):
             iter(again)
 
@@ -263,7 +273,9 @@ def test_a_worker_that_dies_during_a_step_is_told_too() -> None:
     task = tiny_task()
     task.__class__ = KillsAWorker
     data = SegmentationData(SyntheticDataset(8, 32), SyntheticDataset(2, 32, split="val"), batch_size=2, num_workers=2)
-    with pytest.raises(RuntimeError, match=r"loading worker \d+ was ended by SIGKILL (after|while) it read picture \d"):
+    with pytest.raises(
+        RuntimeError, match=r"loading worker \d+ was ended by SIGKILL (after|while) it read synthetic image 'train_\d+'"
+    ):
         tiny_trainer(limit_val_batches=0).fit(task, datamodule=data)
 
 
@@ -309,7 +321,9 @@ def test_lightning_can_make_the_loaders_anew(workers: int) -> None:
     assert isinstance(trainer.train_dataloader, TrackedDataLoader)
     assert trainer.global_step == 4
     data = SegmentationData(Fails(Raises(OSError("plain"))), SyntheticDataset(2, 32), batch_size=2, num_workers=workers)
-    with pytest.raises(OSError, match=r"^plain\nwhile reading picture 5$"):
+    with pytest.raises(
+        OSError, match=r"^plain\nwhile reading synthetic image 'train_00005' or its mask 'train_00005'$"
+    ):
         tiny_trainer(overfit_batches=1.0).fit(tiny_task(), datamodule=data)
 
 
@@ -341,7 +355,11 @@ tiny_trainer().fit(tiny_task(), datamodule=data)
 
 @pytest.mark.parametrize(
     ("how", "said"),
-    [("dies", "was ended by SIGKILL while it read picture 5"), ("raises", "DataError: plain"), ("leaves", "left")],
+    [
+        ("dies", "was ended by SIGKILL while it read synthetic image 'train_00005'"),
+        ("raises", "DataError: plain"),
+        ("leaves", "left"),
+    ],
 )
 def test_the_process_ends_whatever_becomes_of_its_workers(how: str, said: str) -> None:
     command = [sys.executable, "-c", ENDS, how]

@@ -16,7 +16,7 @@ from finetune.builders.checks.trainer import (
 )
 from finetune.builders.checks.tuning import check_average, check_tuning
 from finetune.builders.checks.value_types import type_errors
-from finetune.builders.data import DatasetBundle, training_data
+from finetune.builders.data import DatasetBundle, check_class_indices, source_class, training_data
 from finetune.builders.devices import device_count
 from finetune.builders.dummy_step import layer_without_variance
 from finetune.builders.model import auxiliary_options
@@ -51,6 +51,7 @@ def check(config: Config) -> DatasetBundle:
     if found is not None:
         mistakes.attempt(lambda: check_monitors(config, found.classes))
         mistakes.attempt(lambda: check_batches(config, found))
+        mistakes.attempt(lambda: check_class_indices(found))
     mistakes.raise_any()
     assert found is not None
     check_length(config, found)
@@ -61,14 +62,13 @@ def check_settings(config: Config, mistakes: Mistakes) -> None:
     """Collect every mistake that shows without looking at the data.
 
     Raises:
-        ConfigError: settings of another kind than what reads them expects, before anything does.
+        ConfigError: an unknown data.format, or settings of another type than the code that reads them expects.
     """
-    check_kind(config["data"])
+    source_class(config["data"]["format"])
     for line in type_errors(config):
         mistakes.add(line)
     mistakes.raise_any()
     mistakes.attempt(lambda: check_numbers(config))
-    mistakes.attempt(lambda: check_data(config["data"]))
     mistakes.attempt(lambda: check_backbone(config["backbone"]))
     mistakes.attempt(lambda: check_head(config["head"], config["data"]["batch_size"], config["backbone"]))
     mistakes.attempt(lambda: check_auxiliary(config))
@@ -84,9 +84,8 @@ def check_settings(config: Config, mistakes: Mistakes) -> None:
 
 def check_numbers(config: Config) -> None:
     """Raise where a count is none."""
-    least = {"data.batch_size": 1, "data.num_workers": 0, "data.ignore_index": 0, "seed": 0}
+    least = {"data.batch_size": 1, "data.num_workers": 0, "seed": 0}
     least |= {"trainer.max_epochs": 1, "trainer.accumulate_grad_batches": 1}
-    least |= {"data.count": 1, "data.size": 16} if config["data"]["format"] == "synthetic" else {}
     for key, low in least.items():
         value: Any = config
         for name in key.split("."):
@@ -96,27 +95,11 @@ def check_numbers(config: Config) -> None:
                 raise ConfigError(f"{key}={value}: expected a whole number of {low} or more.")
     if not isinstance(config["name"], str) or not config["name"]:
         raise ConfigError(f"name={config['name']}: expected a word; the run folder is named after it.")
-    if config["data"]["ignore_index"] > 255:
-        raise ConfigError(f"data.ignore_index={config['data']['ignore_index']}: masks are 8-bit, so it is 255 at most.")
     if config["seed"] >= 2**32:
         raise ConfigError(f"seed={config['seed']}: expected a number below {2**32}.")
     if config["backbone"]["in_channels"] not in MODES:
         known = ", ".join(map(str, MODES))
         raise ConfigError(f"backbone.in_channels={config['backbone']['in_channels']}: images are read with {known}.")
-
-
-def check_kind(settings: Config) -> None:
-    """Raise unless there is such data."""
-    kinds = [kind for kind in packaged_options("data") if kind != "from_run"]
-    if settings["format"] not in kinds:
-        raise ConfigError(f"unknown data.format '{settings['format']}'. {suggest(str(settings['format']), kinds)}")
-
-
-def check_data(settings: Config) -> None:
-    """Raise where the data has a setting that its kind does not."""
-    names = list(packaged_options("data")[settings["format"]])
-    if unknown := [name for name in settings if name not in names]:
-        raise ConfigError(f"data has unknown options: '{unknown[0]}': {suggest(unknown[0], names)}")
 
 
 def check_backbone(settings: Config) -> None:
