@@ -192,14 +192,12 @@ def check_class_indices(data: DatasetBundle) -> None:
         )
 
 
-def build_transform(settings: Config | None, ignore_index: int) -> Transform | None:
-    """Build the transform that `augment._target_` names; None for `augment=null`.
+def build_transform(settings: Config, ignore_index: int) -> Transform:
+    """Build the transform that `augment._target_` names.
 
     Raises:
         ConfigError: the target cannot be imported or called, or lacks one of the options.
     """
-    if settings is None:
-        return None
     target = settings.get("_target_")
     if not isinstance(target, str):
         raise ConfigError(f"augment._target_={target}: expected a dotted name such as finetune.data.Augment.")

@@ -32,7 +32,7 @@ def build_model(config: Config, classes: Sequence[str], weighted: bool = True) -
         head_options=drop_name(head),
         neck=backbone["neck"],
         image_size=backbone_image_size(config),
-        window=_pair((config["augment"] or {}).get("crop")),
+        window=_pair(config["augment"].get("crop")),
         output_stride=backbone.get("output_stride"),  # not in runs of earlier versions, as the next two
         mean=backbone.get("mean"),
         std=backbone.get("std"),
@@ -72,7 +72,7 @@ def backbone_image_size(config: Config) -> tuple[int, int] | None:
     weighted = str(backbone["weights"] or "none") != "none"
     asked = backbone["image_size"]
     if asked is None and can_be_built_for_another(backbone["name"], weighted):
-        asked = (config["augment"] or {}).get("crop")
+        asked = config["augment"].get("crop")
     pair: tuple[int, int] | None = _pair(asked)
     if pair is not None:
         with usage():

@@ -87,7 +87,7 @@ def plan(*words: str | DictConfig) -> PlanResult:
         logger.info(line)
     phases = outline(task.groups, task.places, task.assigned, course, timeline)
     costs, measured = _costs(config, task, phases)
-    picture = Path(settings["picture"])
+    picture = Path(settings["figure"])
     _show(phases, costs, measured, bool(timeline.plateaus))
     write_timeline(planned_rates(task.groups, task.assigned, course, timeline), picture)
     logger.info(f"\npicture      {picture}")
@@ -101,10 +101,8 @@ def _check_plan(settings: Mapping[str, Any]) -> None:
     images = settings["images"]
     if images is not None and (isinstance(images, bool) or not isinstance(images, int) or images < 1):
         raise ConfigError(f"plan.images={images}: expected how many training images there are, or null.")
-    if Path(settings["picture"]).exists():
-        raise ConfigError(
-            f"plan.figure='{settings['picture']}' exists; nothing is ever overwritten. Name another file."
-        )
+    if Path(settings["figure"]).exists():
+        raise ConfigError(f"plan.figure='{settings['figure']}' exists; nothing is ever overwritten. Name another file.")
 
 
 def _images(config: Mapping[str, Any]) -> tuple[int, str]:

@@ -43,13 +43,22 @@ def read_image(path: Path, channels: int = 3) -> Tensor:
     Raises:
         DataError: the file is missing, truncated, not an image, too large, or holds floating-point values.
     """
-    if channels not in MODES:
-        raise ValueError(f"channels={channels}: expected 1 (gray), 3 (RGB) or 4 (RGBA).")
     image = _open(path)
     if image.mode in SIXTEEN_BIT:
         image = _eight_bit(image, path)
     elif image.mode == "F":
         raise DataError(f"image '{path}' holds floating-point values of unknown range. Save it with 8 or 16 bit.")
+    return as_tensor(image, channels)
+
+
+def as_tensor(image: Image.Image, channels: int) -> Tensor:
+    """Return an 8-bit image as uint8 (channels, H, W), contiguous.
+
+    Raises:
+        ValueError: `channels` is not 1, 3 or 4.
+    """
+    if channels not in MODES:
+        raise ValueError(f"channels={channels}: expected 1 (gray), 3 (RGB) or 4 (RGBA).")
     pixels = np.array(image.convert(MODES[channels]))
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1).contiguous()
 

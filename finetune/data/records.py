@@ -86,7 +86,9 @@ class Record:
 class Source(Protocol):
     """A collection of images in one format on disk, or made on the fly.
 
-    A constructor takes flat, typed options; they are the settings in `conf/data/<format>.yaml`. It reads no file.
+    A constructor takes flat, typed options; they are the settings in `conf/data/<format>.yaml`. It reads no file. The
+    options `classes`, `ignore_index` and `mask_values`, if there are any, mean the same as in `FolderSource`:
+    `finetune evaluate` sets them to those of the model.
     """
 
     @property

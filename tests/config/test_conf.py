@@ -18,12 +18,12 @@ CONF = config_folder()
 FILES = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml"))
 EXPECTED = {
     ".": 5,
-    "augment": 3,
+    "augment": 4,
     "auxiliary": 2,
     "backbone": 10,
     "average": 3,
     "callbacks": 8,
-    "data": 3,
+    "data": 5,
     "experiment": 2,
     "head": 19,
     "hydra": 1,
@@ -108,6 +108,6 @@ def test_every_file_starts_with_a_comment(file: Path) -> None:
 
 def test_every_target_exists() -> None:
     named = {target: file for file in FILES for target in targets(content(file))}
-    assert len(named) == 12  # nine callbacks, three loggers
+    assert len(named) == 14  # nine callbacks, three loggers, two transforms
     for target in named:
         assert isinstance(get_object(target), type), target

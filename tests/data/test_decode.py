@@ -106,9 +106,9 @@ def test_every_format_is_read_whatever_its_name(tmp_path, ending):
 @pytest.mark.parametrize("name", ["m.png", "m.gif", "m.bmp", "m.tif"])
 def test_palette_masks_give_their_indices(tmp_path, name):
     indices = ramp() % 4
-    picture = Image.fromarray(indices, mode="P")
-    picture.putpalette([0, 0, 0, 200, 0, 0, 0, 200, 0, 9, 9, 9])
-    picture.save(tmp_path / name)
+    image = Image.fromarray(indices, mode="P")
+    image.putpalette([0, 0, 0, 200, 0, 0, 0, 200, 0, 9, 9, 9])
+    image.save(tmp_path / name)
     mask = read_mask(tmp_path / name)
     assert mask.dtype == torch.uint8
     assert np.array_equal(mask.numpy(), indices)

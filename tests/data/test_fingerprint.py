@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.data import DataError, FolderSource
+from finetune.data import DataError, FolderSource, Record, SyntheticSource
 from finetune.data.fingerprint import changes, fingerprints, read_fingerprints, write_fingerprints
 from tests.samples import draw_folder
 
@@ -43,3 +43,16 @@ def test_a_changed_mask_a_lost_and_a_new_image_are_told_apart(tmp_path: Path) ->
     assert changes(before, fingerprints(FolderSource(root).records())) == (
         "1 of 3 images or their masks have changed (a); 1 of 3 images are gone (b); 1 images are new (d)"
     )
+
+
+def test_records_without_files_have_no_fingerprint() -> None:
+    assert fingerprints(SyntheticSource(1, 32).records()) == {}
+
+
+def test_a_file_of_many_records_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = FolderSource(draw_folder(tmp_path / "photos")).records()[0].image
+    opened = []
+    open_file = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, *mode: opened.append(path) or open_file(path, *mode))
+    assert len(set(fingerprints(Record(name, image) for name in "abc").values())) == 1
+    assert opened == [*image.paths]

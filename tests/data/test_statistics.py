@@ -1,10 +1,11 @@
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from finetune.data.files import ImageFile, MaskFile
 from finetune.data.records import DataError, Record
@@ -98,6 +99,56 @@ def test_at_most_twenty_problems_are_listed(tmp_path, write):
     assert "30 problems" in text
     assert "and 10 more problems" in text
     assert text.count("\n") == 21
+
+
+@dataclass(frozen=True)
+class Channels:
+    """A target with one channel per class."""
+
+    values: Tensor
+    description: str
+    paths: tuple[Path, ...] = ()
+
+    def read(self) -> Tensor:
+        return self.values
+
+
+def channels(write, *values: list[list[int]], name: str = "a") -> Record:
+    target = Channels(torch.tensor(values, dtype=torch.uint8), f"mask '{name}'")
+    return Record(name, ImageFile(write(f"{name}.png", size=tuple(target.values.shape[-2:]))), target, "train")
+
+
+def test_pixels_of_each_channel_are_counted(write):
+    records = [channels(write, [[0, 1, 1]], [[1, 255, 1]]), channels(write, [[0, 0, 0]], [[0, 1, 255]], name="b")]
+    counts = inspect(records, classes=2)["train"]
+    assert counts.pixels.tolist() == [2, 3]
+    assert counts.ignored == 2
+    assert counts.multilabel
+    assert not inspect([record(write, "c", 0)], classes=2)["train"].multilabel
+
+
+def test_wrong_channels_and_wrong_values_in_them_are_reported(write):
+    records = [channels(write, [[0, 7]], [[2, 7]]), channels(write, [[0, 1]], name="b"), record(write, "c", 0)]
+    text = message(records, classes=2)
+    assert "1 masks have another number of channels than the 2 classes: mask 'b'." in text
+    assert "value 7 in 1 masks with one channel per class: mask 'a'. Expected 0, 1 and data.ignore_index=255." in text
+    assert "value 2 in 1 masks" in text
+    assert re.search(
+        r"2 masks have one channel per class and 1 hold class indices, such as mask 'a' and .*c\.png", text
+    )
+
+
+def test_every_record_is_decoded_once(write):
+    reads = []
+
+    class Counted(ImageFile):
+        def read(self, channels: int = 3) -> Tensor:
+            reads.append((self.path.name, channels))
+            return super().read(channels)
+
+    images = [replace(record(write, name, 0), image=Counted(write(f"{name}.png"))) for name in "abc"]
+    inspect(images, classes=2, channels=1)
+    assert sorted(reads) == [("a.png", 1), ("b.png", 1), ("c.png", 1)]
 
 
 @pytest.mark.parametrize(

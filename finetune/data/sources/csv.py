@@ -1,6 +1,7 @@
 """A CSV table that names an image and its mask, or one mask per class, in each row."""
 
 import csv
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from os.path import normpath
@@ -133,15 +134,7 @@ def read_table(path: Path) -> Table:
     """
     if not path.is_file():
         raise DataError(f"no table '{path}'. Set data.root to its folder, and data.table to its name.")
-    lines: list[tuple[int, list[str]]] = []
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            lines.extend((reader.line_num, [cell.strip() for cell in cells]) for cells in reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        last = lines[-1][0] if lines else 0
-        raise DataError(f"cannot read '{path}' after line {last}: {error}. Save it as CSV in UTF-8.") from error
-    lines = [(line, cells) for line, cells in lines if any(cells)]
+    lines = [(line, cells) for line, cells in _lines(path) if any(cells)]
     if len(lines) < 2:
         raise DataError(f"'{path}' has no rows; expected a header {LAYOUT}, and a row per image.")
     columns = tuple(lines[0][1])
@@ -152,6 +145,20 @@ def read_table(path: Path) -> Table:
             f"Correct the rows; quote cells that contain a comma."
         )
     return Table(columns, [Row(line, dict(zip(columns, cells, strict=True))) for line, cells in lines[1:]])
+
+
+def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number and the cells of each line; a quoted cell may span several lines, of which the last counts."""
+    content = path.read_bytes()
+    try:
+        reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+        for cells in reader:
+            yield reader.line_num, [cell.strip() for cell in cells]
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(f"'{path}' line {line} is not UTF-8: {error.reason}. Save the table in UTF-8.") from error
+    except csv.Error as error:
+        raise DataError(f"'{path}' line {reader.line_num} is not CSV: {error}. Correct the quotes.") from error
 
 
 def _check_columns(path: Path, columns: tuple[str, ...]) -> None:

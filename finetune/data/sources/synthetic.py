@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import torch
 from PIL import Image as PILImage
 from torch import Tensor
 
-from finetune.data.decode import MODES
+from finetune.data.decode import as_tensor
 from finetune.data.options import check_ignore_index
 from finetune.data.records import Record
 from finetune.data.splits import SPLITS
@@ -91,12 +90,8 @@ class DrawnImage:
 
     def read(self, channels: int = 3) -> Tensor:
         """Draw the image as uint8 (channels, H, W)."""
-        image = _draw(self.drawing)[0]
-        if channels == 3:
-            return image.clone()  # the cache keeps its own
-        converted = PILImage.fromarray(image.permute(1, 2, 0).numpy()).convert(MODES[channels])
-        values = torch.frombuffer(bytearray(converted.tobytes()), dtype=torch.uint8)
-        return values.view(*self.drawing.size, channels).permute(2, 0, 1).contiguous()
+        pixels = _draw(self.drawing)[0].permute(1, 2, 0).numpy()
+        return as_tensor(PILImage.fromarray(pixels), channels)
 
 
 @dataclass(frozen=True)
@@ -113,4 +108,4 @@ class DrawnMask:
 
     def read(self) -> Tensor:
         """Draw the mask as uint8 (H, W)."""
-        return _draw(self.drawing)[1].clone()
+        return _draw(self.drawing)[1].clone()  # the cache keeps its own
