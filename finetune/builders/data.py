@@ -66,10 +66,10 @@ def training_data(config: Config) -> DatasetBundle:
     for split in ("train", "val"):
         if not any(record.split == split for record in records):
             raise DataError(
-                f"none of the {len(records):,} images is in the {split} split. Put some into it, or take the split out "
-                f"of the data to have one drawn by data.val, data.test and seed."
+                f"none of the {len(records):,} images is in the {split} split. Put some into it, or remove the split "
+                f"from the data to have the images split by data.val, data.test and seed."
             )
-    return bundle_datasets(source, records, settings, config["backbone"]["in_channels"], seed, transform)
+    return bundle_datasets(source, records, settings, config["backbone"]["in_channels"], transform, seed)
 
 
 def source_class(format_name: str) -> type[Source]:
@@ -132,7 +132,7 @@ def build_source(settings: Config) -> Source:
 
 
 def split_records(records: Iterable[Record], settings: Config, seed: int) -> list[Record]:
-    """Return the records with a split: that of `data.splits`, their own, or one drawn by the seed."""
+    """Return the records with a split: that of `data.splits`, their own, or a seeded one."""
     records = list(records)
     if settings.get("splits"):
         return data_package.assign_splits(records, data_package.read_splits(Path(settings["splits"])))
@@ -148,8 +148,8 @@ def bundle_datasets(
     records: Sequence[Record],
     settings: Config,
     channels: int,
-    seed: int,
     transform: Transform | None = None,
+    seed: int = 0,
 ) -> DatasetBundle:
     """Check and count all records, and build a dataset for each of their splits.
 
@@ -158,8 +158,8 @@ def bundle_datasets(
         records: with splits, which may be "all".
         settings: of `data`, to word messages.
         channels: of the images.
-        seed: of the transform.
         transform: of the split `train`.
+        seed: of the transform.
     """
     raw_values = settings.get("mask_values", ()) is None  # the setting exists, and nothing translates the values yet
     if not source.class_names:

@@ -51,8 +51,7 @@ def evaluation_data(
         records = assign_splits(records, read_splits(Path(splits)))
     split = _choose_split(config["split"], records)
     chosen = [replace(record, split=split) for record in records if split in ("all", record.split)]
-    seed = trained["seed"] if trained is not None else 0
-    data = bundle_datasets(source, chosen, settings, saved.model.backbone.in_channels, seed)
+    data = bundle_datasets(source, chosen, settings, saved.model.backbone.in_channels)
     check_class_indices(data)
     return data, split
 
@@ -60,17 +59,16 @@ def evaluation_data(
 def _settings(given: Mapping[str, Any], trained: Config | None, saved: SavedModel) -> dict[str, Any]:
     """Return the settings of `data`: the given ones, then those of the model, then those of the run."""
     base = trained["data"] if trained is not None else _default_settings()
-    name = given.get("format", base["format"])
-    if name not in SOURCES and "format" not in given:
+    if "format" in given:
+        base = base if given["format"] == base["format"] else _default_settings(given["format"])
+    elif base["format"] not in SOURCES:
         raise ConfigError(
-            f"the run's data.format={name} is code that may come from an untrusted source, and is imported only if you "
-            f"name it yourself: data.format={name}"
+            f"the run's data.format={base['format']} is code that may come from an untrusted source, and is imported "
+            f"only if you name it yourself: data.format={base['format']}"
         )
-    if name != base["format"]:
-        base = _default_settings(name)
-    elif not set(given) <= {*COMMON_SETTINGS, *_options(name)}:  # images of another format than the run's
+    elif not set(given) <= {*COMMON_SETTINGS, *_options(base["format"])}:  # images in another format than the run's
         base = _default_settings()
-    options = _options(base["format"] if "format" not in given else name)
+    options = _options(given.get("format", base["format"]))
     facts = {**saved.data, "classes": list(saved.model.class_names)}
     return {
         **base,

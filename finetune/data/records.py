@@ -1,5 +1,6 @@
 """The contract between data sources and everything that reads them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -9,6 +10,19 @@ from torch import Tensor
 
 class DataError(ValueError):
     """Data that cannot be used as it is; the message says what to change."""
+
+
+def listed(title: str, problems: Sequence[str], limit: int = 20) -> DataError:
+    """Return an error with a line for each problem, or for the first ones of many.
+
+    >>> print(listed("the table cannot be used", ["line 2 is empty", "line 5 is empty"], limit=1))
+    the table cannot be used:
+    - line 2 is empty
+    - and 1 more problems
+    """
+    rest = len(problems) - limit
+    shown = [*problems[:limit], *([f"and {rest:,} more problems"] if rest > 0 else [])]
+    return DataError("\n- ".join([f"{title}:", *shown]))
 
 
 class Image(Protocol):

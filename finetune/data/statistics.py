@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from finetune.data.records import DataError, Record
+from finetune.data.records import DataError, Record, listed
 from finetune.io.messages import shortlist
 
 MAX_NAMED = 3  # records in one line
-MAX_PROBLEMS = 20
 
 
 @dataclass(frozen=True)
@@ -96,9 +95,7 @@ def inspect(
         *_channel_problems(channelwise, classes, ignore_index),
     ]
     if problems:
-        rest = len(problems) - MAX_PROBLEMS
-        shown = problems[:MAX_PROBLEMS] + ([f"and {rest:,} more problems"] if rest > 0 else [])
-        raise DataError(f"{len(readings):,} images checked, {len(problems):,} problems:\n- " + "\n- ".join(shown))
+        raise listed(f"{len(readings):,} images checked, {len(problems):,} problems", problems)
     splits: defaultdict[str, list[_Reading]] = defaultdict(list)
     for reading in readings:
         splits[reading.record.split].append(reading)

@@ -86,9 +86,7 @@ class Augment:
         for name, value in {"flip": flip, "vertical_flip": vertical_flip, "blur": blur, "shift": shift}.items():
             if not 0 <= value <= 1:
                 raise ValueError(f"{name}={value}: expected a number from 0 to 1.")
-        self.crop = (crop, crop) if isinstance(crop, int) else None if crop is None else (crop[0], crop[1])
-        if self.crop is not None and min(self.crop) < 1:
-            raise ValueError(f"crop={crop}: expected sizes of 1 pixel or more, or none for each image's own size.")
+        self.crop = None if crop is None else crop_size(crop)
         self.scale = scale
         self.flip = flip
         self.vertical_flip = vertical_flip
@@ -138,6 +136,18 @@ class Augment:
         chance, width = draws
         low, high = self.blur_sigma
         return gaussian_blur(image.float(), low + width * (high - low)) if chance < self.blur else image
+
+
+def crop_size(crop: int | Sequence[int]) -> tuple[int, int]:
+    """Return (height, width) of a crop given as such, or as one number for both.
+
+    Raises:
+        ValueError: a size is below 1 pixel.
+    """
+    height, width = (crop, crop) if isinstance(crop, int) else crop
+    if min(height, width) < 1:
+        raise ValueError(f"crop={crop}: expected sizes of 1 pixel or more, or None for each image's own size.")
+    return height, width
 
 
 def gaussian_blur(image: Tensor, sigma: float) -> Tensor:

@@ -151,6 +151,7 @@ def test_blur_is_torchvisions(sigma):
         ({"scale": (0, 1)}, "above 0"),
         ({"flip": 2}, "flip=2"),
         ({"crop": 0}, "crop=0"),
+        ({"crop": [32, 0]}, "crop="),
     ],
 )
 def test_impossible_settings_are_refused(arguments, message):

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from finetune.data.transforms import crop_size
 from finetune.io.messages import suggest
 
 
@@ -33,8 +34,7 @@ class AlbumentationsTransform:
         transforms = list(pipeline) if isinstance(pipeline, Sequence) else [pipeline]
         transforms = [_build(library, transform) for transform in transforms]
         if crop is not None:
-            height, width = (crop, crop) if isinstance(crop, int) else crop
-            transforms.append(library.RandomCrop(height, width, pad_if_needed=True, p=1.0))
+            transforms.append(library.RandomCrop(*crop_size(crop), pad_if_needed=True, p=1.0))
         for transform in _leaves(transforms):
             if getattr(transform, "fill_mask", None) == 0:
                 transform.fill_mask = ignore_index

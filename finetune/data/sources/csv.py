@@ -10,13 +10,12 @@ from typing import NamedTuple
 
 from finetune.data.files import ClassMaskFiles, ImageFile, MaskFile
 from finetune.data.options import check_ignore_index, named_classes
-from finetune.data.records import DataError, Record, Target
+from finetune.data.records import DataError, Record, Target, listed
 from finetune.data.splits import SPLIT_NAMES
 from finetune.io.messages import shortlist
 
 CLASS_COLUMN = "mask:"  # followed by the name of the class
 LAYOUT = "image,mask or image,mask:CLASS,mask:CLASS,... and, if the table has the split, split"
-MAX_PROBLEMS = 20
 
 
 class CsvSource:
@@ -80,11 +79,8 @@ class CsvSource:
             raise DataError(f"data.mask_values has no effect: '{self.path}' has a mask per class. Leave it out.")
         if table.classes and self.ignore_index < 2:
             raise DataError(f"data.ignore_index={self.ignore_index}: masks of a class hold 0 and 1. Set it to 255.")
-        problems = list(_row_problems(table, self.path.parent))
-        if problems:
-            rest = len(problems) - MAX_PROBLEMS
-            shown = problems[:MAX_PROBLEMS] + ([f"and {rest:,} more problems"] if rest > 0 else [])
-            raise DataError(f"'{self.path}' cannot be used as it is:\n- " + "\n- ".join(shown))
+        if problems := list(_row_problems(table, self.path.parent)):
+            raise listed(f"'{self.path}' cannot be used as it is", problems)
         return [self._record(row.cells) for row in table.rows]
 
     @cached_property

@@ -140,9 +140,7 @@ def test_a_wrong_pipeline_is_explained(pipeline, message):
 
 @pytest.mark.parametrize("name", ["Normalize", "ToFloat"])
 def test_a_pipeline_that_leaves_uint8_is_explained(name):
-    with pytest.raises(
-        ValueError, match=r"float32 images with 3 channels; expected uint8 with 3\. Leave out"
-    ):
+    with pytest.raises(ValueError, match=r"float32 images with 3 channels; expected uint8 with 3\. Leave out"):
         apply(AlbumentationsTransform([{"name": name}]))
 
 
