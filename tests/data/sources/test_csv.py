@@ -62,7 +62,7 @@ def test_absolute_paths_may_lead_anywhere(table, tmp_path_factory):
 
 
 def test_further_columns_spaces_and_a_byte_order_mark_are_ignored(table):
-    root = table("patient, image ,mask,split", "17,a.png , m.png,", '"x, y",b.png,m.png,', encoding="utf-8-sig")
+    root = table("image,patient, mask ,split", "a.png ,17, m.png,", 'b.png,"x, y",m.png,', encoding="utf-8-sig")
     assert [(record.name, record.split) for record in CsvSource(root).records()] == [("a.png", ""), ("b.png", "")]
 
 
