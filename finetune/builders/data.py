@@ -1,149 +1,239 @@
-"""The data that a config speaks of, as datasets."""
+"""Build the data of a config: its source, datasets and transform."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from hydra.errors import HydraException
+from hydra.utils import get_class, get_object, instantiate
 
 from finetune import data as data_package
+from finetune.config.errors import ConfigError
 from finetune.config.options import Config, validate_options
-from finetune.data.dataset import Sample
+from finetune.data import SOURCES, DataError, Record, SegmentationDataset, Source, Statistics, Transform
 from finetune.data.module import SegmentationData
-from finetune.data.records import DataError, Record
-from finetune.data.statistics import Statistics
+from finetune.data.splits import SPLITS
+from finetune.io.messages import suggest
 from finetune.models.classes import class_names
 
-SPLITS = ("train", "val", "test", "all")
+# settings of `data` that are not options of the source
+COMMON_SETTINGS = ("format", "val", "test", "splits", "batch_size", "num_workers")
 
 
 @dataclass
 class DatasetBundle:
-    """What a run learns from.
+    """The data of a run.
 
     Attributes:
         classes: their names.
-        ignore_index: label of pixels that count for nothing.
+        ignore_index: label of the pixels that loss and scores leave out.
         datasets: by split.
-        records: of all splits, for `splits.csv`; empty for synthetic images.
-        statistics: by split; empty for synthetic images.
+        records: of all splits.
+        statistics: by split.
     """
 
     classes: tuple[str, ...]
     ignore_index: int
-    datasets: dict[str, torch.utils.data.Dataset[Sample]]
-    records: list[Record] = field(default_factory=list)
-    statistics: dict[str, Statistics] = field(default_factory=dict)
+    datasets: dict[str, SegmentationDataset]
+    records: list[Record]
+    statistics: dict[str, Statistics]
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether a pixel may belong to several classes."""
+        return any(split.multilabel for split in self.statistics.values())
 
     def sizes(self) -> dict[str, int]:
-        """Number of images in each split."""
-        return {split: len(dataset) for split, dataset in self.datasets.items()}  # type: ignore[arg-type]  # sized
+        """Return the number of images in each split."""
+        return {split: len(dataset) for split, dataset in self.datasets.items()}
 
     def describe(self) -> str:
-        """Such as `367 train, 101 val and 233 test images, 11 classes`."""
+        """Return a line such as `367 train, 101 val and 233 test images, 11 classes: ...`."""
         counts = [f"{count:,} {split}" for split, count in self.sizes().items()]
         images = f"{', '.join(counts[:-1])} and {counts[-1]}" if len(counts) > 1 else counts[0]
         return f"{images} images, {len(self.classes)} classes: {', '.join(self.classes)}"
 
 
 def training_data(config: Config) -> DatasetBundle:
-    """The three datasets of a training; `train` is augmented."""
-    settings, seed, channels = config["data"], config["seed"], config["backbone"]["in_channels"]
-    transform = build_augmentation(config["augment"], settings["ignore_index"])
-    if settings["format"] == "synthetic":
-        return synthetic_data(settings, seed, transform)
-    records = split_records(settings, seed)
-    return folder_data(settings, records, channels, seed, transform)
+    """Build the datasets of a training; only `train` is transformed."""
+    settings, seed = config["data"], config["seed"]
+    source = build_source(settings)
+    transform = build_transform(config["augment"], source.ignore_index)
+    records = split_records(source.records(), settings, seed)
+    for split in ("train", "val"):
+        if not any(record.split == split for record in records):
+            raise DataError(
+                f"none of the {len(records):,} images is in the {split} split. Put some into it, or remove the split "
+                f"from the data to have the images split by data.val, data.test and seed."
+            )
+    return bundle_datasets(source, records, settings, config["backbone"]["in_channels"], transform, seed)
 
 
-def synthetic_data(settings: Config, seed: int, transform: data_package.Transform | None = None) -> DatasetBundle:
-    """Pictures drawn on the fly; validation and test have a quarter as many each."""
-    count, size, ignore = settings["count"], settings["size"], settings["ignore_index"]
-    counts = {"train": count, "val": max(1, count // 4), "test": max(1, count // 4)}
-    datasets: dict[str, torch.utils.data.Dataset[Sample]] = {
-        split: data_package.SyntheticDataset(n, size, seed, split, transform if split == "train" else None, ignore)
-        for split, n in counts.items()
-    }
-    return DatasetBundle(data_package.CLASS_NAMES, ignore, datasets)
+def source_class(format_name: str) -> type[Source]:
+    """Return the class that `data.format` names: a key of `SOURCES`, or a dotted name, which is imported.
+
+    Raises:
+        ConfigError: the format is unknown, or the dotted name is not a source.
+    """
+    if format_name in SOURCES:
+        return SOURCES[format_name]
+    if "." not in str(format_name):
+        raise ConfigError(
+            f"unknown data.format '{format_name}'. {suggest(str(format_name), SOURCES)} A source of your own is "
+            f"package.module.Class."
+        )
+    try:
+        imported: type[Source] = get_class(format_name)
+    except Exception as error:  # an import may raise anything
+        raise ConfigError(f"data.format={format_name} cannot be imported: {error or type(error).__name__}") from error
+    if not callable(getattr(imported, "records", None)):
+        raise ConfigError(f"data.format={format_name}: expected a finetune.data.Source, but it has no method records.")
+    return imported
 
 
-def split_records(settings: Config, seed: int) -> list[Record]:
-    """Images and masks of a folder, each in its split: that of a file, the folder's own, or a seeded one."""
-    records = found_records(settings)
-    if settings["splits"]:
-        return assign_split_file(records, settings["splits"])
+def source_options(settings: Config) -> dict[str, Any]:
+    """Return the settings that are options of the source.
+
+    Raises:
+        ConfigError: the source lacks one of them; the nearest names are shown.
+    """
+    given = {name: value for name, value in settings.items() if name not in COMMON_SETTINGS}
+    return validate_options("data", source_class(settings["format"]), given)
+
+
+def missing_options(settings: Config) -> list[str]:
+    """Return the options that the source needs and that are not set."""
+    parameters = inspect.signature(source_class(settings["format"])).parameters.values()
+    return [p.name for p in parameters if p.default is p.empty and settings.get(p.name) is None]
+
+
+def build_source(settings: Config) -> Source:
+    """Build the source of the settings in `data`; it reads no file yet.
+
+    Raises:
+        ConfigError: an option is unknown, missing or invalid.
+    """
+    options = source_options(settings)
+    if missing := missing_options(settings):
+        raise ConfigError(
+            f"data.{missing[0]} is not set. data.format={settings['format']} needs it; to try things without data of "
+            f"your own, use data=synthetic."
+        )
+    build: Callable[..., Source] = source_class(settings["format"])
+    try:
+        return build(**options)
+    except (TypeError, ValueError) as error:
+        # constructors name their argument first; as a setting it belongs to the group
+        is_option = str(error).partition("=")[0] in options
+        raise ConfigError(f"data.{error}" if is_option else str(error)) from error
+
+
+def split_records(records: Iterable[Record], settings: Config, seed: int) -> list[Record]:
+    """Return the records with a split: that of `data.splits`, their own, or a seeded one."""
+    records = list(records)
+    if settings.get("splits"):
+        return data_package.assign_splits(records, data_package.read_splits(Path(settings["splits"])))
     if all(record.split for record in records):
         return records
+    fractions = {name: settings[name] for name in ("val", "test") if name in settings}
     names = [record.name for record in records]
-    return data_package.assign_splits(
-        records, data_package.seeded_split(names, settings["val"], settings["test"], seed)
-    )
+    return data_package.assign_splits(records, data_package.seeded_split(names, **fractions, seed=seed))
 
 
-def found_records(settings: Config) -> list[Record]:
-    """Images and masks of a folder; their split is empty where the folder has none."""
-    if not settings["root"]:
-        raise DataError("data.root is not set. Set it to a folder with images/ and masks/, or use data=synthetic.")
-    return data_package.folder_records(Path(settings["root"]), settings["mask_suffix"])
-
-
-def assign_split_file(records: Sequence[Record], path: str) -> list[Record]:
-    """The records in the splits of a `splits.csv`."""
-    return data_package.assign_splits(records, data_package.read_splits(Path(path)))
-
-
-def folder_data(
-    settings: Config,
+def bundle_datasets(
+    source: Source,
     records: Sequence[Record],
+    settings: Config,
     channels: int,
-    seed: int,
-    transform: data_package.Transform | None = None,
+    transform: Transform | None = None,
+    seed: int = 0,
 ) -> DatasetBundle:
-    """Datasets of the records by split, every file looked at once."""
-    ignore, values = settings["ignore_index"], settings["mask_values"]
-    if settings["classes"] is None:
-        raise DataError(_classes_hint(records, ignore, values, channels))
-    classes = class_names(settings["classes"])
-    statistics = data_package.inspect(records, len(classes), ignore, values, channels)
-    datasets: dict[str, torch.utils.data.Dataset[Sample]] = {}
-    for split in dict.fromkeys(record.split for record in sorted(records, key=lambda r: SPLITS.index(r.split))):
-        chosen = [record for record in records if record.split == split]
-        change = transform if split == "train" else None
-        datasets[split] = data_package.SegmentationDataset(chosen, channels, ignore, values, change, seed)
-    return DatasetBundle(classes, ignore, datasets, list(records), statistics)
+    """Check and count all records, and build a dataset for each of their splits.
+
+    Args:
+        source: of the records.
+        records: with splits, which may be "all".
+        settings: of `data`, to word messages.
+        channels: of the images.
+        transform: of the split `train`.
+        seed: of the transform.
+    """
+    raw_values = settings.get("mask_values", ()) is None  # the setting exists, and nothing translates the values yet
+    if not source.class_names:
+        raise DataError(_classes_hint(records, source.ignore_index, channels))
+    classes = class_names(source.class_names)
+    statistics = data_package.inspect(records, len(classes), source.ignore_index, channels, raw_values)
+    datasets = {}
+    for split in (*SPLITS, "all"):
+        if chosen := [record for record in records if record.split == split]:
+            datasets[split] = SegmentationDataset(chosen, channels, transform if split == "train" else None, seed)
+    return DatasetBundle(classes, source.ignore_index, datasets, list(records), statistics)
 
 
-def _classes_hint(records: Sequence[Record], ignore: int, values: Sequence[int] | None, channels: int) -> str:
-    statistics = data_package.inspect(records, 255, ignore, values, channels)
-    pixels = torch.stack([found.pixels for found in statistics.values()]).sum(dim=0)
+def _classes_hint(records: Sequence[Record], ignore_index: int, channels: int) -> str:
+    statistics = data_package.inspect(records, 255, ignore_index, channels, raw_values=False)
+    pixels = torch.stack([split.pixels for split in statistics.values()]).sum(dim=0)
     labels = pixels.nonzero().flatten().tolist()
     return (
-        f"data.classes is not set. The masks hold the labels {', '.join(map(str, labels))}. Set data.classes to how "
-        f"many classes there are, or to their names as [background,thing,...]; a label that is not to be learnt goes "
-        f"to data.ignore_index."
+        f"data.classes is not set. The masks hold the labels {', '.join(map(str, labels))}. Set data.classes to the "
+        f"number of classes or to their names as [background,thing,...], and data.ignore_index to a label to leave out."
     )
 
 
-def build_augmentation(settings: Config, ignore_index: int) -> data_package.Augment:
-    """The training transform."""
-    checked = validate_options("augment", data_package.Augment, settings)
-    return data_package.Augment(**checked, ignore_index=ignore_index)
+def check_class_indices(data: DatasetBundle) -> None:
+    """Raise DataError if a pixel may belong to several classes, which a task with one class per pixel cannot learn."""
+    if data.multilabel:
+        raise DataError(
+            "the masks have one channel per class, but this task gives each pixel exactly one class. Use masks that "
+            "hold class indices."
+        )
+
+
+def build_transform(settings: Config, ignore_index: int) -> Transform:
+    """Build the transform that `augment._target_` names.
+
+    Raises:
+        ConfigError: the target cannot be imported or called, or lacks one of the options.
+    """
+    constructor = transform_constructor(settings)
+    given = {name: value for name, value in settings.items() if name != "_target_"}
+    options = validate_options("augment", constructor, given, skip=("ignore_index",))
+    if "ignore_index" in inspect.signature(constructor).parameters:
+        options["ignore_index"] = ignore_index
+    try:
+        transform: Transform = instantiate({"_target_": settings["_target_"], **options}, _convert_="all")
+    except HydraException as error:
+        raise ConfigError(f"augment: {error.__cause__ or error}") from error
+    return transform
+
+
+def transform_constructor(settings: Config) -> Callable[..., Any]:
+    """Return the class or function that `augment._target_` names.
+
+    Raises:
+        ConfigError: it cannot be imported or called.
+    """
+    target = settings.get("_target_")
+    if not isinstance(target, str):
+        raise ConfigError(f"augment._target_={target}: expected a dotted name such as finetune.data.Augment.")
+    try:
+        constructor: Callable[..., Any] = get_object(target)
+        inspect.signature(constructor)
+    except Exception as error:  # an import may raise anything
+        raise ConfigError(f"augment._target_={target} cannot be used: {error or type(error).__name__}") from error
+    return constructor
 
 
 def loss_weights(rule: str, data: DatasetBundle) -> torch.Tensor | None:
-    """Weights of the classes from their pixels in the training masks; None where all count the same."""
-    if rule == "none":
-        return None
-    if data.statistics:
-        return data_package.class_weights(data.statistics["train"].pixels, rule)
-    pixels = torch.zeros(256, dtype=torch.int64)
-    for index in range(data.sizes()["train"]):
-        pixels += torch.bincount(data.datasets["train"][index]["mask"].flatten().long(), minlength=256)
-    return data_package.class_weights(pixels[: len(data.classes)], rule)
+    """Return class weights from the pixels in the training targets; None for equal weights."""
+    return None if rule == "none" else data_package.class_weights(data.statistics["train"].pixels, rule)
 
 
 def build_datamodule(config: Config, data: DatasetBundle) -> SegmentationData:
-    """The data as Lightning takes it."""
+    """Build the Lightning data module."""
     settings, sets = config["data"], data.datasets
     return SegmentationData(
         sets["train"], sets["val"], sets.get("test"), settings["batch_size"], settings["num_workers"], config["seed"]

@@ -63,6 +63,6 @@ def layer_without_variance(config: Mapping[str, Any], classes: Sequence[str]) ->
 
 def batch_shape(config: Mapping[str, Any]) -> Shape:
     """Shape (B, C, H, W) of a training batch; where images are not cropped, they are taken to be 512 pixels wide."""
-    size = config["augment"]["crop"] or config["data"].get("size") or 512
+    size = config["augment"].get("crop") or config["data"].get("size") or 512
     height, width = (size, size) if isinstance(size, int) else size
     return config["data"]["batch_size"], config["backbone"]["in_channels"], height, width

@@ -27,7 +27,7 @@ class BackboneSettings:
 class DataSettings:
     """`data`: what all formats have in common."""
 
-    format: str = "folder"
+    format: str | None = "folder"
     val: float = 0.15
     test: float = 0.15
     splits: str | None = None

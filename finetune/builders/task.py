@@ -87,6 +87,6 @@ def assemble_task(config: Config, network: Segmenter, criterion: SegmentationLos
 
 def task_without_weights(config: Config, classes: Sequence[str]) -> SemanticTask:
     """The task of a training without its data and its weights: what trains when, and at what cost, needs neither."""
-    ignore_index = config["data"]["ignore_index"]
+    ignore_index = config["data"].get("ignore_index", 255)
     network = build_model(config, classes, weighted=False)
     return assemble_task(config, network, build_loss(config["loss"], ignore_index, None), ignore_index)

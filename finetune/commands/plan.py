@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig
 
 from finetune.builders.checks.training import check_monitored, check_without_data
-from finetune.builders.data import split_records
+from finetune.builders.data import build_source, missing_options, source_options, split_records
 from finetune.builders.devices import autocast_dtype, device_type
 from finetune.builders.dummy_step import batch_shape, noise_step
 from finetune.builders.settings import PlanSettings
@@ -21,7 +21,6 @@ from finetune.commands.auto_search import with_placeholders
 from finetune.config.compose import load_config
 from finetune.config.errors import ConfigError, mistakes_of, raise_mistakes, usage
 from finetune.config.settings import SEARCHED, Settings
-from finetune.data import CLASS_NAMES
 from finetune.models.classes import class_names
 from finetune.profiling.cost import Cost, MeasuredCost, estimate, measure
 from finetune.reports.tuning import phase_lines, write_timeline
@@ -109,21 +108,24 @@ def _check_plan(config: Mapping[str, Any]) -> None:
 
 
 def _images(config: Mapping[str, Any]) -> tuple[int, str]:
-    """Number of training images, and the same in words."""
-    data = config["data"]
-    count, said = config["plan"]["images"], "{} training images"
-    if count is None and data["format"] == "synthetic":
-        count = data["count"]
-    elif count is None and data["root"]:
-        count = sum(record.split == "train" for record in split_records(data, config["seed"]))
-    elif count is None:
-        count, said = UNKNOWN_IMAGES, "{} training images assumed, as neither data.root nor plan.images says how many"
-    return count, said.format(f"{count:,}")
+    """Return the number of training images, and a text about it."""
+    data, count = config["data"], config["plan"]["images"]
+    if count is None and (missing := missing_options(data)):
+        text = f"training images assumed, as neither data.{missing[0]} nor plan.images says how many"
+        return UNKNOWN_IMAGES, f"{UNKNOWN_IMAGES:,} {text}"
+    if count is None:
+        records = split_records(build_source(data).records(), data, config["seed"])
+        count = sum(record.split == "train" for record in records)
+    return count, f"{count:,} training images"
 
 
 def _classes(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the classes; two numbered ones if neither the settings nor the data give them."""
     data = config["data"]
-    return class_names(CLASS_NAMES if data["format"] == "synthetic" else data["classes"] or 2)
+    source_options(data)  # refuses unknown ones even if there is no data yet
+    if missing_options(data):
+        return class_names(data.get("classes") or 2)
+    return class_names(build_source(data).class_names or 2)
 
 
 def _costs(

@@ -149,7 +149,7 @@ def _fit(
         save_model(folder / "model", model, facts, named)
         write_curves(folder)
         _write_timeline(trainer, folder)
-        for line in fast_dev_run_lines(trainer) or closing_lines(folder, data, named, monitored):
+        for line in fast_dev_run_lines(trainer) or closing_lines(config, folder, named, monitored):
             logger.info(line)
     return TrainResult(best.parent.parent, best, monitored, scores)
 
@@ -183,7 +183,7 @@ def fast_dev_run_lines(trainer: pl.Trainer) -> list[str]:
     return [line] if count else []
 
 
-def closing_lines(folder: Path, data: DatasetBundle, scores: Mapping[str, float], best: float) -> list[str]:
+def closing_lines(config: Mapping[str, Any], folder: Path, scores: Mapping[str, float], best: float) -> list[str]:
     """Return the last lines of a training: its scores, where to look, what to type next."""
     key = next((name for name in scores if name.endswith("/iou")), "")
     previews = sorted((folder / "plots" / "preview").glob("*.png"))
@@ -202,6 +202,6 @@ def closing_lines(folder: Path, data: DatasetBundle, scores: Mapping[str, float]
         "next:",
         f"  finetune predict run={folder} input=PHOTOS output=masks",
         f"  finetune evaluate run={folder} data.root=OTHER_FOLDER"
-        if data.records
+        if config["data"].get("root")
         else "  finetune train data.root=FOLDER data.classes=[background,thing]   # FOLDER has images/ and masks/",
     ]

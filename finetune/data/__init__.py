@@ -1,29 +1,39 @@
-"""From files or drawings to training samples; `finetune.data.module` wraps them for Lightning."""
+"""Images and targets, from their source to training samples; `finetune.data.module` makes Lightning data of them."""
 
 from finetune.data.dataset import SampleKey, SegmentationDataset
 from finetune.data.decode import read_image, read_mask
-from finetune.data.records import DataError, Record, folder_records
+from finetune.data.files import ClassMaskFiles, ImageFile, MaskFile
+from finetune.data.records import DataError, Image, Record, Source, Target
 from finetune.data.sampler import EvaluationSampler, TrainSampler
+from finetune.data.sources import SOURCES, CsvSource, FolderSource, SyntheticSource
 from finetune.data.splits import assign_splits, read_splits, seeded_split, write_splits
 from finetune.data.statistics import Statistics, class_weights, inspect
-from finetune.data.synthetic import CLASS_NAMES, SyntheticDataset
+from finetune.data.synthetic import CLASS_NAMES
 from finetune.data.transforms import Augment, Transform
 
 __all__ = [
     "CLASS_NAMES",
+    "SOURCES",
     "Augment",
+    "ClassMaskFiles",
+    "CsvSource",
     "DataError",
     "EvaluationSampler",
+    "FolderSource",
+    "Image",
+    "ImageFile",
+    "MaskFile",
     "Record",
     "SampleKey",
     "SegmentationDataset",
+    "Source",
     "Statistics",
-    "SyntheticDataset",
+    "SyntheticSource",
+    "Target",
     "TrainSampler",
     "Transform",
     "assign_splits",
     "class_weights",
-    "folder_records",
     "inspect",
     "read_image",
     "read_mask",

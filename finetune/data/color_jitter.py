@@ -6,20 +6,20 @@ from math import cos, pi, sin
 import torch
 from torch import Tensor
 
-# NTSC weights: row 0 is luma (gray), rows 1 and 2 the chroma plane that hue turns and saturation stretches
+# NTSC weights: row 0 is luma (gray), rows 1 and 2 the chroma plane that hue rotates and saturation scales
 YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]], dtype=torch.float64)
 RGB = torch.linalg.inv(YIQ)
 
 
 @dataclass(frozen=True)
 class ColorJitter:
-    """What to do to the colors of one image.
+    """A change of the colors of one image.
 
     Attributes:
-        brightness: factor on everything.
+        brightness: factor on all values.
         contrast: factor on the distance to the image's mean gray.
         saturation: factor on the distance to a pixel's own gray; RGB only.
-        hue: turn in the chroma plane, in full circles, red towards yellow; RGB only.
+        hue: rotation in the chroma plane, in full circles, from red to yellow; RGB only.
     """
 
     brightness: float = 1.0
@@ -28,10 +28,10 @@ class ColorJitter:
     hue: float = 0.0
 
     def __call__(self, image: Tensor) -> Tensor:
-        """Change a picture; values may leave 0 to 255, and are to be clipped once, at the end.
+        """Change the colors of an image; the caller clips values outside 0 to 255.
 
         Args:
-            image: float32 (C, H, W). Three channels are taken as RGB; others get brightness and contrast only.
+            image: float32 (C, H, W). Three channels mean RGB; other images get brightness and contrast only.
 
         Returns:
             float32 (C, H, W).
@@ -47,9 +47,9 @@ class ColorJitter:
         return torch.addmm(torch.full((3, 1), offset), matrix, image.reshape(3, -1)).view_as(image)
 
     def _chroma(self) -> Tensor:
-        """The RGB matrix (3, 3) of saturation and hue, which leaves the gray of every pixel as it is."""
-        angle, stretch = 2 * pi * self.hue, self.saturation
-        turn = torch.eye(3, dtype=torch.float64)
-        turn[1:, 1:] = stretch * torch.tensor([[cos(angle), sin(angle)], [-sin(angle), cos(angle)]])
-        chroma: Tensor = RGB @ turn @ YIQ
+        """Return the RGB matrix (3, 3) of saturation and hue; it keeps the gray of every pixel."""
+        angle = 2 * pi * self.hue
+        rotation = torch.eye(3, dtype=torch.float64)
+        rotation[1:, 1:] = self.saturation * torch.tensor([[cos(angle), sin(angle)], [-sin(angle), cos(angle)]])
+        chroma: Tensor = RGB @ rotation @ YIQ
         return chroma

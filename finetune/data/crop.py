@@ -1,4 +1,4 @@
-"""Where a crop looks in the source picture, evaluated at the size of the crop."""
+"""The geometry of a random crop, evaluated at the size of the crop."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,17 +14,17 @@ Range = tuple[int, int]
 
 @dataclass(frozen=True)
 class CropTransform:
-    """One look at a picture: scaled, then turned, then cut out or padded.
+    """A view of an image: scaled, then rotated, then cropped or padded.
 
-    The turn is about the center of what the crop sees, so that a crop never turns out of the picture. Only the part of
-    the source that the crop sees is touched, however large the source is.
+    The center of rotation is the center of the crop's visible part, so that a crop never rotates out of the image. Only
+    the part of the source that the crop shows is read, however large the source is.
 
     Attributes:
-        source: height and width of the picture, pixels.
+        source: height and width of the image, pixels.
         crop: height and width to return.
-        scale: size of the scaled picture over that of the source.
-        angle: turn, counter-clockwise, degrees.
-        position: where the crop lies in the scaled picture (or, if that is smaller, the picture in the crop) by height
+        scale: size of the scaled image relative to the source.
+        angle: rotation, counter-clockwise, degrees.
+        position: position of the crop in the scaled image (or, if that is smaller, of the image in the crop) by height
             and width: 0 is the top and the left, 1 the bottom and the right.
     """
 
@@ -35,16 +35,16 @@ class CropTransform:
     position: tuple[float, float] = (0.5, 0.5)
 
     def image(self, image: Tensor) -> Tensor:
-        """Resample a picture bilinearly, with antialiasing where it shrinks.
+        """Resample an image bilinearly, with antialiasing when it shrinks.
 
-        What the picture does not cover gets the mean color of what the crop sees: black would be an edge and a color
-        that no photo has, while the mean is close to zero once normalized.
+        Pixels that the image does not cover get the mean color of the visible part: black would add an edge, while the
+        mean is close to zero after normalization.
 
         Args:
             image: uint8 (C, H, W).
 
         Returns:
-            uint8 (C, *crop), or float32 of the same range if the view is turned.
+            uint8 (C, *crop), or float32 of the same range if the view is rotated.
         """
         (top, bottom), (left, right) = self._box
         part = image[:, top:bottom, left:right]
@@ -56,29 +56,29 @@ class CropTransform:
             part = _resize(part, (ceil((bottom - top) * self.scale), ceil((right - left) * self.scale)))
         values = part.float()
         fill = values.mean((1, 2), keepdim=True)
-        # zero is what grid_sample puts outside, so zero is made to be the fill
+        # grid_sample puts zero outside, so zero must stand for the fill
         return F.grid_sample((values - fill)[None], self._grid, align_corners=False)[0].add_(fill)
 
     def mask(self, mask: Tensor, ignore_index: int = 255) -> Tensor:
-        """Resample a mask by nearest neighbor; what it does not cover is ignored.
+        """Resample a mask by nearest neighbor.
 
         Args:
-            mask: uint8 (H, W).
-            ignore_index: label of what is not covered.
+            mask: uint8 (H, W) or (K, H, W).
+            ignore_index: label of the pixels that the image does not cover.
 
         Returns:
-            uint8, the size of the crop.
+            uint8 (*crop) or (K, *crop).
         """
         (top, bottom), (left, right) = self._box
-        part = mask[top:bottom, left:right]
+        part = mask[..., top:bottom, left:right]
         if not self.angle:
             (y0, y1), (x0, x1) = self._seen
             scaled = _nearest(part, (y1 - y0, x1 - x0))
-            fill = torch.tensor([ignore_index], dtype=torch.uint8)
-            return scaled if scaled.shape == self.crop else self._pad(scaled[None], fill)[0]
-        values = part.float().sub_(ignore_index)[None, None]
+            return scaled if scaled.shape[-2:] == self.crop else self._pad(scaled, torch.tensor(ignore_index))
+        values = part.float().sub_(ignore_index).view(1, -1, *part.shape[-2:])
         sampled = F.grid_sample(values, self._grid, mode="nearest", align_corners=False)
-        return sampled[0, 0].add_(ignore_index).to(torch.int16).to(torch.uint8)
+        labels = sampled[0].add_(ignore_index).to(torch.int16).to(torch.uint8)
+        return labels.view(*mask.shape[:-2], *self.crop)
 
     @cached_property
     def _scaled(self) -> Size:
@@ -86,16 +86,16 @@ class CropTransform:
 
     @cached_property
     def _corner(self) -> Size:
-        """Top left corner of the crop in the scaled picture; negative where the crop is the larger one."""
+        """Top left corner of the crop in the scaled image; negative if the crop is larger."""
         top, left = (
-            round(place * (scaled - crop))
-            for place, scaled, crop in zip(self.position, self._scaled, self.crop, strict=True)
+            round(position * (scaled - crop))
+            for position, scaled, crop in zip(self.position, self._scaled, self.crop, strict=True)
         )
         return top, left
 
     @cached_property
     def _seen(self) -> tuple[Range, Range]:
-        """Rows and columns of the crop that the picture covers before it is turned."""
+        """Rows and columns of the crop that the image covers before the rotation."""
         rows, columns = (
             (max(0, -start), min(crop, scaled - start))
             for start, scaled, crop in zip(self._corner, self._scaled, self.crop, strict=True)
@@ -105,7 +105,7 @@ class CropTransform:
     @cached_property
     def _box(self) -> tuple[Range, Range]:
         """Rows and columns of the source that the crop needs."""
-        return self._turned_box() if self.angle else self._upright_box()
+        return self._rotated_box() if self.angle else self._upright_box()
 
     def _upright_box(self) -> tuple[Range, Range]:
         rows, columns = (
@@ -116,7 +116,7 @@ class CropTransform:
         )
         return rows, columns
 
-    def _turned_box(self) -> tuple[Range, Range]:
+    def _rotated_box(self) -> tuple[Range, Range]:
         height, width = self.crop
         corners = [self._point(y, x) for y in (0, height) for x in (0, width)]
         margin = 1 + ceil(1 / self.scale)  # of the interpolation
@@ -127,13 +127,13 @@ class CropTransform:
         return rows, columns
 
     def _point(self, y: float, x: float) -> tuple[float, float]:
-        """Source position (y, x) of a crop position, both in pixels from the top left corner."""
+        """Return the source position (y, x) of a crop position, both in pixels from the top left corner."""
         (yy, yx, y0), (xy, xx, x0) = self._affine
         return yy * y + yx * x + y0, xy * y + xx * x + x0
 
     @cached_property
     def _affine(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-        """Crop position -> source position: (y from y, from x, offset), (x from y, from x, offset)."""
+        """Matrix from crop to source positions: (y from y, from x, offset), (x from y, from x, offset)."""
         (y0, y1), (x0, x1) = self._seen
         center_y, center_x = (y0 + y1) / 2, (x0 + x1) / 2
         scale_y, scale_x = (scaled / source for scaled, source in zip(self._scaled, self.source, strict=True))
@@ -147,7 +147,7 @@ class CropTransform:
 
     @cached_property
     def _grid(self) -> Tensor:
-        """Where each pixel of the crop lies in the box, as `grid_sample` counts: -1 to 1, (1, *crop, 2)."""
+        """Position of each crop pixel in the box, in the units of `grid_sample`: -1 to 1, (1, *crop, 2)."""
         (top, bottom), (left, right) = self._box
         (yy, yx, y0), (xy, xx, x0) = self._affine
         height, width = self.crop
@@ -161,14 +161,16 @@ class CropTransform:
         return grid
 
     def _pad(self, part: Tensor, fill: Tensor) -> Tensor:
+        """Put a part of any leading dimensions into the crop; the fill has the same leading dimensions, or none."""
         (y0, y1), (x0, x1) = self._seen
-        padded = fill.view(-1, 1, 1).expand(-1, *self.crop).clone()
-        padded[:, y0:y1, x0:x1] = part
+        padded = part.new_empty(*part.shape[:-2], *self.crop)
+        padded[...] = fill[..., None, None]
+        padded[..., y0:y1, x0:x1] = part
         return padded
 
 
 def _whole(start: float, end: float, size: int) -> Range:
-    """The range in whole pixels, never empty."""
+    """Return the range in whole pixels, never empty."""
     first = min(round(start), size - 1)
     return first, min(size, max(first + 1, round(end)))
 
@@ -182,8 +184,9 @@ def _resize(image: Tensor, size: Size) -> Tensor:
 
 
 def _nearest(mask: Tensor, size: Size) -> Tensor:
-    """The label at the center of each output pixel."""
-    for dim, (old, new) in enumerate(zip(mask.shape, size, strict=True)):
+    """Return the label at the center of each output pixel; leading dimensions stay."""
+    for dim, new in zip((-2, -1), size, strict=True):
+        old = mask.shape[dim]
         if old != new:
             mask = mask.index_select(dim, (torch.arange(new) * 2 + 1) * old // (2 * new))
     return mask

@@ -1,9 +1,9 @@
-"""From a file to a uint8 tensor.
+"""Decode image and mask files as uint8 tensors.
 
-A picture of more than `MOST_PIXELS` is refused before its pixels are decoded, however small its file is. That is what
-Pillow refuses too, unless something in the process has told it otherwise; here nothing can. In memory, that many pixels
-take half a gigabyte for each decoding process, and more than a model can take at once: larger pictures, such as aerial
-ones of 30,000 x 30,000 pixels, are to be cut into tiles, which are read faster, too.
+An image of more than `MAX_PIXELS` is refused before its pixels are decoded, however small its file is. Pillow has the
+same limit, but any code in the process may lift it; this one stays. That many pixels take half a gigabyte of memory in
+each decoding process, and are more than a model can take at once. Larger images, such as aerial ones of 30,000 x 30,000
+pixels, must be cut into tiles, which are also read faster.
 """
 
 from collections.abc import Sequence
@@ -21,36 +21,45 @@ from finetune.io.messages import shortlist
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 ORIENTATION = 0x0112  # the EXIF tag
-MOST_PIXELS = 178_956_970  # twice 256 MB of three bytes each, Pillow's own limit: 13,377 x 13,377
-# of all that Pillow knows, what is decoded by Pillow itself: a PostScript picture, whatever its ending, would be run
+MAX_PIXELS = 178_956_970  # twice 256 MB of three bytes each, Pillow's own limit: 13,377 x 13,377
+# the formats that Pillow decodes itself: a PostScript file, whatever its suffix, would be run by another program
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000")
-LARGEST_VALUE = 2**24 - 1  # in a mask file, of those that stand for a class
+MAX_MASK_VALUE = 2**24 - 1  # largest file value that may stand for a class
 
 
 def read_image(path: Path, channels: int = 3) -> Tensor:
-    """Decode an image, turned the way its EXIF orientation says.
+    """Decode an image and apply its EXIF orientation.
 
     16-bit gray is divided by 257, so white stays white; 12-bit data in a 16-bit file therefore comes out dark.
-    Transparency is dropped unless four channels are asked for.
+    Transparency is dropped unless `channels` is 4.
 
     Args:
-        path: a JPEG, PNG, TIFF, WebP, BMP, GIF, PPM or JPEG 2000 file, whatever its ending.
+        path: a JPEG, PNG, TIFF, WebP, BMP, GIF, PPM or JPEG 2000 file, whatever its suffix.
         channels: 1 (gray), 3 (RGB) or 4 (RGBA).
 
     Returns:
         uint8 (channels, H, W), contiguous.
 
     Raises:
-        DataError: the file is missing, truncated, no image, too large, or of a depth without a known range.
+        DataError: the file is missing, truncated, not an image, too large, or holds floating-point values.
+    """
+    image = _open(path)
+    if image.mode in SIXTEEN_BIT:
+        image = _eight_bit(image, path)
+    elif image.mode == "F":
+        raise DataError(f"image '{path}' holds floating-point values of unknown range. Save it with 8 or 16 bit.")
+    return as_tensor(image, channels)
+
+
+def as_tensor(image: Image.Image, channels: int) -> Tensor:
+    """Return an 8-bit image as uint8 (channels, H, W), contiguous.
+
+    Raises:
+        ValueError: `channels` is not 1, 3 or 4.
     """
     if channels not in MODES:
         raise ValueError(f"channels={channels}: expected 1 (gray), 3 (RGB) or 4 (RGBA).")
-    picture = _open(path)
-    if picture.mode in SIXTEEN_BIT:
-        picture = _eight_bit(picture, path)
-    elif picture.mode == "F":
-        raise DataError(f"image '{path}' holds floating-point values of unknown range. Save it with 8 or 16 bit.")
-    pixels = np.array(picture.convert(MODES[channels]))
+    pixels = np.array(image.convert(MODES[channels]))
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1).contiguous()
 
 
@@ -61,14 +70,14 @@ def read_mask(path: Path, mask_values: Sequence[int] | None = None, ignore_index
 
     Args:
         path: as for `read_image`.
-        mask_values: the file value of class 0, class 1, ...: `[0, 255]` makes 255 class 1. None keeps the values.
-        ignore_index: label that is left out of loss and score; it may stand in the file beside `mask_values`.
+        mask_values: file value of class 0, class 1, ...: `[0, 255]` makes 255 class 1. None keeps the values.
+        ignore_index: label of the pixels to leave out; the file may hold it in addition to `mask_values`.
 
     Returns:
         uint8 (H, W).
 
     Raises:
-        DataError: the file cannot be decoded, is a color picture, or has a value above 255 or outside `mask_values`.
+        DataError: the file cannot be decoded, is a color image, or has a value above 255 or outside `mask_values`.
     """
     values = _indices(_open(path), path)
     if mask_values is not None:
@@ -81,51 +90,66 @@ def read_mask(path: Path, mask_values: Sequence[int] | None = None, ignore_index
     return torch.from_numpy(values.astype(np.uint8))
 
 
+def read_binary_mask(path: Path) -> Tensor:
+    """Decode a mask of one class as uint8 (H, W): 1 where the file holds any value but 0.
+
+    Raises:
+        DataError: the file cannot be decoded, or is a color image.
+    """
+    return torch.from_numpy((_indices(_open(path), path) != 0).astype(np.uint8))
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """Return the height and width of an image after its EXIF orientation is applied."""
+    image = _open(path)
+    return image.height, image.width
+
+
 def _open(path: Path) -> Image.Image:
-    """The fully decoded picture, upright."""
+    """Decode the whole image and apply its EXIF orientation."""
     try:
-        with Image.open(path, formats=FORMATS) as picture:
-            _check_size(picture, path)
-            picture.load()  # Image.verify() lets a truncated file pass
-            if picture.getexif().get(ORIENTATION, 1) == 1:
-                return picture
-            return ImageOps.exif_transpose(picture)
+        with Image.open(path, formats=FORMATS) as image:
+            _check_size(image, path)
+            image.load()  # Image.verify() lets a truncated file pass
+            if image.getexif().get(ORIENTATION, 1) == 1:
+                return image
+            return ImageOps.exif_transpose(image)
     except DataError:
         raise
     except Exception as error:  # a broken file makes Pillow's readers raise nearly anything
         raise DataError(
-            f"cannot read '{path}': {type(error).__name__}: {error}. Replace the file or take it out."
+            f"cannot read '{path}': {type(error).__name__}: {error}. Replace the file or remove it."
         ) from error
 
 
-def _check_size(picture: Image.Image, path: Path) -> None:
-    if picture.width * picture.height > MOST_PIXELS:
+def _check_size(image: Image.Image, path: Path) -> None:
+    if image.width * image.height > MAX_PIXELS:
         raise DataError(
-            f"'{path}' says that it has {picture.width:,} x {picture.height:,} pixels, in a file of "
-            f"{path.stat().st_size:,} bytes; {MOST_PIXELS:,} pixels are the most that is read. Cut it into tiles."
+            f"'{path}' claims to have {image.width:,} x {image.height:,} pixels, in a file of "
+            f"{path.stat().st_size:,} bytes; at most {MAX_PIXELS:,} pixels are read. Cut it into tiles."
         )
 
 
-def _eight_bit(picture: Image.Image, path: Path) -> Image.Image:
+def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
     # Pillow's own convert() clips at 255, which turns nearly every pixel white
-    values = np.asarray(picture).astype(np.int64)
+    values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise DataError(f"image '{path}' has values up to {values.max()}. Save it with 8 or 16 bit.")
     return Image.fromarray(((values + 128) // 257).astype(np.uint8))
 
 
-def _indices(picture: Image.Image, path: Path) -> npt.NDArray[np.integer]:
-    values = np.array(picture)
-    if picture.mode == "1":
+def _indices(image: Image.Image, path: Path) -> npt.NDArray[np.integer]:
+    values = np.array(image)
+    if image.mode == "1":
         return values.astype(np.uint8)
-    if picture.mode in ("P", "L", *SIXTEEN_BIT):
+    if image.mode in ("P", "L", *SIXTEEN_BIT):
         return values
-    if picture.mode in ("LA", "PA"):
+    if image.mode in ("LA", "PA"):
         return values[..., 0]
-    if picture.mode in ("RGB", "RGBA") and (values[..., :1] == values[..., 1:3]).all():
+    if image.mode in ("RGB", "RGBA") and (values[..., :1] == values[..., 1:3]).all():
         return values[..., 0]
     raise DataError(
-        f"mask '{path}' is a color picture (mode {picture.mode}), but a mask holds one class index for each pixel. "
+        f"mask '{path}' is a color image (mode {image.mode}), but a mask holds one class index for each pixel. "
         "Save it as a gray or palette PNG whose values are 0, 1, 2, ..."
     )
 
@@ -133,22 +157,22 @@ def _indices(picture: Image.Image, path: Path) -> npt.NDArray[np.integer]:
 def _classes(
     values: npt.NDArray[np.integer], mask_values: Sequence[int], ignore_index: int, path: Path
 ) -> npt.NDArray[np.uint8]:
-    """File values as class indices, through a table."""
+    """Return file values as class indices, through a lookup table."""
     top = max(ignore_index, *mask_values)
-    if min(mask_values) < 0 or top > LARGEST_VALUE:
-        raise DataError(f"data.mask_values={list(mask_values)}: expected values from 0 to {LARGEST_VALUE:,}.")
-    # as long as the settings and 16 bit need, whatever the file holds; its last entry stands for all that is longer
+    if min(mask_values) < 0 or top > MAX_MASK_VALUE:
+        raise DataError(f"data.mask_values={list(mask_values)}: expected values from 0 to {MAX_MASK_VALUE:,}.")
+    # long enough for the settings and for 16 bit, whatever the file holds; the last entry stands for all larger values
     table: npt.NDArray[np.int16] = np.full(max(top, 65_535) + 2, -1, dtype=np.int16)
     table[ignore_index] = ignore_index
     table[list(mask_values)] = np.arange(len(mask_values))
     classes: npt.NDArray[np.int16] = table[values if values.itemsize < 4 else np.clip(values, -1, len(table) - 1)]
     if (classes < 0).any():
-        found, counts = np.unique(values, return_counts=True)
+        distinct, counts = np.unique(values, return_counts=True)
         known = {*mask_values, ignore_index}
-        counted = zip(found.tolist(), counts.tolist(), strict=True)
-        strange = shortlist(f"{v} ({n:,} px)" for v, n in counted if v not in known)
+        counted = zip(distinct.tolist(), counts.tolist(), strict=True)
+        unknown = shortlist(f"{v} ({n:,} px)" for v, n in counted if v not in known)
         raise DataError(
             f"mask '{path}' has values that are neither in data.mask_values={list(mask_values)} nor "
-            f"data.ignore_index={ignore_index}: {strange}. Add them, or correct the mask."
+            f"data.ignore_index={ignore_index}: {unknown}. Add them, or correct the mask."
         )
     return classes.astype(np.uint8)

@@ -1,4 +1,4 @@
-"""What the images and masks of a run were, so that it can be said when they have changed."""
+"""Hashes of the images and targets of a run, to notice when they have changed."""
 
 import csv
 import hashlib
@@ -14,56 +14,59 @@ Fingerprints = dict[tuple[str, str], str]
 
 
 def fingerprints(records: Iterable[Record]) -> Fingerprints:
-    """A hash of the bytes of each image with its mask, by name and split."""
-    return {(record.name, record.split): _hash(record) for record in records}
+    """Return a hash of the files of each record by (name, split); records without files are left out."""
+    digests: dict[Path, bytes] = {}  # a file may serve many records
+    return {(record.name, record.split): _fingerprint(record.paths, digests) for record in records if record.paths}
 
 
-def _hash(record: Record) -> str:
-    digest = hashlib.blake2b(digest_size=8)
-    for path in (record.image, record.mask):
-        digest.update(path.read_bytes() if path is not None else b"")
-    return digest.hexdigest()
+def _fingerprint(paths: Iterable[Path], digests: dict[Path, bytes]) -> str:
+    combined = hashlib.blake2b(digest_size=8)
+    for path in paths:
+        if path not in digests:
+            with path.open("rb") as file:
+                digests[path] = hashlib.file_digest(file, hashlib.blake2b).digest()
+        combined.update(digests[path])
+    return combined.hexdigest()
 
 
-def write_fingerprints(path: Path, found: Mapping[tuple[str, str], str]) -> None:
+def write_fingerprints(path: Path, by_record: Mapping[tuple[str, str], str]) -> None:
     """Write fingerprints as CSV with the header `image,split,fingerprint`."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(HEADER)
-        writer.writerows([*key, value] for key, value in sorted(found.items()))
+        writer.writerows([*key, value] for key, value in sorted(by_record.items()))
 
 
 def read_fingerprints(path: Path) -> Fingerprints:
     """Read a file of `write_fingerprints`.
 
     Raises:
-        DataError: it is damaged, or none of ours.
+        DataError: the file is damaged, or not a file of `write_fingerprints`.
     """
-    found: Fingerprints = {}
+    by_record: Fingerprints = {}
     try:
         for line, row in enumerate(read_rows(path, HEADER), start=2):
             if len(row) != 3:
                 raise FileError(path, f"line {line} is {row[:4]}; expected {','.join(HEADER)}.")
-            found[row[0], row[1]] = row[2]
+            by_record[row[0], row[1]] = row[2]
     except FileError as error:
-        raise DataError(f"{error} Remove the file, and it is not looked whether the data has changed.") from error
-    return found
+        raise DataError(f"{error} Delete the file to skip the check for changed data.") from error
+    return by_record
 
 
 def changes(before: Mapping[tuple[str, str], str], now: Mapping[tuple[str, str], str]) -> str:
-    """What has changed, in words; nothing where nothing has.
+    """Describe the changes between two sets of fingerprints; empty if there are none.
 
     >>> changes({("a", "train"): "0", ("b", "val"): "1"}, {("a", "train"): "2", ("b", "val"): "1"})
     '1 of 2 images or their masks have changed (a)'
     """
-    lists = {
+    groups = {
         "of {} images or their masks have changed": [key for key in before if key in now and now[key] != before[key]],
         "of {} images are gone": [key for key in before if key not in now],
         "images are new": [key for key in now if key not in before],
     }
-    said = [
-        f"{len(keys):,} {what.format(f'{len(before):,}')} ({shortlist(sorted(name for name, _ in keys))})"
-        for what, keys in lists.items()
+    return "; ".join(
+        f"{len(keys):,} {text.format(f'{len(before):,}')} ({shortlist(sorted(name for name, _ in keys))})"
+        for text, keys in groups.items()
         if keys
-    ]
-    return "; ".join(said)
+    )

@@ -1,5 +1,6 @@
 """Datasets as Lightning data loaders."""
 
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple, TypedDict
 
@@ -15,7 +16,7 @@ from finetune.data.worker_errors import TrackedDataLoader, ignore_broadcast_sign
 
 
 class Batch(TypedDict):
-    """Samples of one size: image uint8 (B, C, H, W), mask uint8 (B, H, W), index int64 (B,)."""
+    """Samples of one size: image uint8 (B, C, H, W), mask uint8 (B, H, W) or (B, K, H, W), index int64 (B,)."""
 
     image: Tensor
     mask: Tensor
@@ -23,7 +24,7 @@ class Batch(TypedDict):
 
 
 class DataPosition(NamedTuple):
-    """Epochs that lie behind, and batches of this process in the one after them."""
+    """Finished epochs, and finished batches of this process in the current one."""
 
     epoch: int = 0
     batches: int = 0
@@ -35,13 +36,13 @@ class SegmentationData(pl.LightningDataModule):
     The samplers shard over the trainer's ranks themselves, so the trainer needs `use_distributed_sampler=False`.
 
     Args:
-        train: dataset that takes a `Key`; its images must leave the transform with one size.
+        train: dataset that takes a `SampleKey`; its transform must return images of one size.
         val: dataset for validation.
-        test: dataset for test; None where there is none.
+        test: dataset for test; None if there is none.
         batch_size: samples per process.
-        num_workers: processes that load, each with one torch thread; 0 loads in the training process.
+        num_workers: loading processes, each with one torch thread; 0 loads in the training process.
         seed: of the training order.
-        pin_memory: page-locked batches; None for where there is a GPU.
+        pin_memory: whether batches are page-locked; None if there is a GPU.
     """
 
     def __init__(
@@ -64,58 +65,58 @@ class SegmentationData(pl.LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
-        self._place = DataPosition()
+        self._position = DataPosition()
 
     def state_dict(self) -> dict[str, int]:
-        """Where in the data the training is; Lightning puts it into every checkpoint."""
+        """Return the position of the training in the data; Lightning puts it into every checkpoint."""
         assert self.trainer is not None
         loop = self.trainer.fit_loop
         begun, batches = loop.epoch_progress.current.ready, loop.epoch_loop.batch_progress.current.ready
-        # counted by what was begun: Lightning calls an epoch that a training has ended inside of completed
+        # from the epochs begun: Lightning counts an epoch as completed even if the training ended in the middle of it
         inside = batches < self.trainer.num_training_batches
-        place = DataPosition(max(begun - 1, 0), batches) if inside else DataPosition(begun)
-        return {**place._asdict(), **self._amounts()}
+        position = DataPosition(max(begun - 1, 0), batches) if inside else DataPosition(begun)
+        return {**position._asdict(), **self._amounts()}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on behind the last batch that was trained on.
+        """Resume after the last batch that was trained on.
 
         Raises:
-            DataError: another number of images, in all or in a step of all processes; their order would be another.
+            DataError: the number of images, in all or in a step of all processes, has changed; so would their order.
         """
         if self.trainer is None or self.trainer.state.fn != "fit":
-            return  # whoever only evaluates a checkpoint may do so on any images
-        ours = self._amounts()
-        if different := {what: count for what, count in ours.items() if state_dict[what] != count}:
-            told = ", ".join(f"{count} {what} instead of {state_dict[what]}" for what, count in different.items())
+            return  # a checkpoint may be evaluated on any images
+        amounts = self._amounts()
+        if different := {name: count for name, count in amounts.items() if state_dict[name] != count}:
+            changes = ", ".join(f"{count} {name} instead of {state_dict[name]}" for name, count in different.items())
             raise DataError(
-                f"the training cannot go on with {told}: the steps of an epoch would be others. Set data.batch_size so "
-                f"that all devices together have as many as before, and give the same images; or begin a new training "
-                f"with its weights."
+                f"the training cannot resume with {changes}: its epochs would have other steps. Set data.batch_size so "
+                f"that all devices together have as many images as before, and give the same images; or start a new "
+                f"training from its weights."
             )
-        self._place = DataPosition(state_dict["epoch"], state_dict["batches"])
+        self._position = DataPosition(state_dict["epoch"], state_dict["batches"])
         if self.trainer.train_dataloader is not None:
-            # a strategy that restores late, when the loader has been made and perhaps begun
-            self._go_to_place(self.trainer.train_dataloader.sampler)
-            iter(self.trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]  # there with the loader
+            # some strategies restore after the loader has been built and perhaps started
+            self._move_to_position(self.trainer.train_dataloader.sampler)
+            iter(self.trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]  # set together with the loader
 
     def _amounts(self) -> dict[str, int]:
         images: int = len(self.train)  # type: ignore[arg-type]  # sized
         return {"images": images, "images in a step": self.batch_size * self._rank()[1]}
 
-    def _go_to_place(self, sampler: TrainSampler) -> None:
-        sampler.epoch, sampler.start = self._place.epoch, self._place.batches * self.batch_size
-        self._place = DataPosition()
+    def _move_to_position(self, sampler: TrainSampler) -> None:
+        sampler.epoch, sampler.start = self._position.epoch, self._position.batches * self.batch_size
+        self._position = DataPosition()
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """Shuffled batches, equally many on every rank."""
+        """Return shuffled batches, equally many on every rank."""
         rank, world_size = self._rank()
         sampler = TrainSampler(len(self.train), self.seed, rank, world_size)  # type: ignore[arg-type]  # sized
-        self._go_to_place(sampler)
+        self._move_to_position(sampler)
         return tracked_loader(
             self.train,
             batch_size=self.batch_size,
             sampler=sampler,
-            # a last batch of one image would give batch norm no variance; a set below one batch is all there is
+            # a last batch of one image would have no variance for batch norm; fewer images than a batch are all used
             drop_last=len(sampler) >= self.batch_size,
             collate_fn=collate,
             num_workers=self.num_workers,
@@ -125,18 +126,18 @@ class SegmentationData(pl.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        """Every validation image exactly once over all ranks."""
+        """Return batches with every validation image exactly once over all ranks."""
         return self._evaluation(self.val)
 
     def test_dataloader(self) -> DataLoader[Sample]:
-        """Every test image exactly once over all ranks."""
+        """Return batches with every test image exactly once over all ranks."""
         if self.test is None:
-            raise DataError("there is no test split. Add a test/ folder, or set a share for test above 0.")
+            raise DataError("there is no test split. Give images the split test, or set data.test above 0.")
         return self._evaluation(self.test)
 
     def _evaluation(self, dataset: Dataset[Sample]) -> DataLoader[Sample]:
         sampler = EvaluationSampler(len(dataset), *self._rank(), self.batch_size)  # type: ignore[arg-type]  # sized
-        # An empty shard gets one empty batch: Lightning skips a loop without batches, hooks too, and the other ranks
+        # An empty shard gets one empty batch: Lightning skips a loop without batches and its hooks, and the other ranks
         # would wait for this one in their first collective.
         batches = list(BatchSampler(sampler, self.batch_size, drop_last=False)) or [[]]
         return tracked_loader(
@@ -150,18 +151,18 @@ class SegmentationData(pl.LightningDataModule):
         )
 
     def on_exception(self, exception: BaseException) -> None:
-        """Name the file that a worker died over; torch tells of the death wherever the training happens to be."""
+        """Name the file that a worker died on; torch raises the error at any point of the training."""
         assert self.trainer is not None
         for loader in (self.trainer.train_dataloader, self.trainer.val_dataloaders, self.trainer.test_dataloaders):
             if isinstance(loader, TrackedDataLoader):
                 loader.describe_worker_death(exception)
 
     def _rank(self) -> tuple[int, int]:
-        """This process and the number of processes."""
+        """Return the rank of this process and the number of processes."""
         if self.trainer is None:
             return 0, 1
         world_size = self.trainer.world_size
-        # Lightning offers no public way to ask; its own sampler on top of ours would shard the shards
+        # Lightning has no public attribute for this; its own sampler on top of ours would shard the shards
         if world_size > 1 and self.trainer._accelerator_connector.use_distributed_sampler:
             raise ValueError(
                 f"the trainer has {world_size} processes and use_distributed_sampler=True, but this data shards "
@@ -176,7 +177,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     Raises:
         DataError: the sizes differ.
     """
-    sizes = sorted({tuple(sample["mask"].shape) for sample in samples})
+    sizes = sorted({tuple(sample["mask"].shape[-2:]) for sample in samples})
     if len(sizes) > 1:
         raise DataError(
             f"training images of different sizes (height, width) cannot be one batch: {sizes}. "
@@ -190,17 +191,19 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 
 def collate_by_size(samples: Sequence[Sample]) -> list[Batch]:
-    """Stack samples of equal size, so that each is scored at its own; sizes come in the order of first appearance."""
+    """Stack samples of equal size, so that each is scored at its own size, in the order of first appearance."""
     groups: dict[tuple[int, ...], list[Sample]] = {}
     for sample in samples:
-        groups.setdefault(tuple(sample["mask"].shape), []).append(sample)
+        groups.setdefault(tuple(sample["mask"].shape[-2:]), []).append(sample)
     return [collate(group) for group in groups.values()]
 
 
 def init_worker(worker: int) -> None:
     """Keep a loading worker from using every core, and from ending before the process that it loads for.
 
-    Ctrl-C and many clusters send their signals to all processes, but a training that is told to stop finishes its step.
+    Ctrl-C and many clusters signal all processes, but a training that is asked to stop finishes its step.
     """
     torch.set_num_threads(1)
+    if "cv2" in sys.modules:  # a transform uses OpenCV, which has threads of its own
+        sys.modules["cv2"].setNumThreads(0)
     ignore_broadcast_signals()

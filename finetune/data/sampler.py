@@ -1,4 +1,4 @@
-"""The order of the samples: counted from the seed, sharded over ranks."""
+"""The order of the samples: a function of the seed, sharded over ranks."""
 
 from collections.abc import Iterator
 
@@ -9,11 +9,11 @@ from finetune.data.dataset import SampleKey, counted_generator
 
 
 class TrainSampler(Sampler[SampleKey]):
-    """Every rank's share of one permutation per epoch.
+    """One shard of a new permutation in every epoch.
 
     The permutation is a pure function of (seed, epoch) and rank r takes its elements r, r + world_size, ...: batch b
-    of all ranks together holds the same samples as batch b of one rank with a batch that is world_size times as big.
-    All ranks get equally many samples; the tail that does not divide is left out, and is another one every epoch.
+    of all ranks together holds the same samples as batch b of one rank with a batch that is world_size times as large.
+    All ranks get equally many samples; the remainder is left out, and differs between epochs.
 
     Lightning calls `set_epoch` before each epoch, but with workers it may call `iter` first. The first epoch is
     therefore right without it: 0 on a fresh start; on resume, set `epoch` (with `start`) before the loader is made.
@@ -27,12 +27,12 @@ class TrainSampler(Sampler[SampleKey]):
 
     Attributes:
         epoch: the epoch of the next iteration.
-        start: samples of this rank that the next iteration skips, and only the next: for resuming inside an epoch.
+        start: samples of this rank that the next iteration (only) skips, to resume inside an epoch.
     """
 
     def __init__(self, length: int, seed: int = 0, rank: int = 0, world_size: int = 1, shuffle: bool = True) -> None:
         if length < world_size:
-            raise ValueError(f"{length} training images for {world_size} processes: every one needs at least 1.")
+            raise ValueError(f"{length} training images for {world_size} processes: each process needs at least 1.")
         _check_rank(rank, world_size)
         self.length = length
         self.seed = seed
@@ -47,12 +47,12 @@ class TrainSampler(Sampler[SampleKey]):
 
     def __iter__(self) -> Iterator[SampleKey]:
         epoch, start, self.start = self.epoch, self.start, 0
-        share = self._order(epoch)[: len(self) * self.world_size][self.rank :: self.world_size]
-        for index in share[start:]:
+        shard = self._order(epoch)[: len(self) * self.world_size][self.rank :: self.world_size]
+        for index in shard[start:]:
             yield SampleKey(epoch, index)
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the next iteration that of this epoch."""
+        """Set the epoch of the next iteration."""
         self.epoch = epoch
 
     def _order(self, epoch: int) -> list[int]:
@@ -62,12 +62,12 @@ class TrainSampler(Sampler[SampleKey]):
 
 
 class EvaluationSampler(Sampler[int]):
-    """Every rank's share of the dataset in order, each sample exactly once over all ranks.
+    """One shard of the dataset in order, each sample exactly once over all ranks.
 
-    Ranks take turns with the whole batches of a single process: what else is in a batch changes how a prediction is
-    rounded, and so only then all ranks together predict what one process does, to the last bit.
+    Ranks take turns with the batches of a single process: the other images of a batch change how a prediction is
+    rounded, so only then all ranks together predict bit for bit what one process does.
 
-    Shards may differ by one batch, and are empty on the last ranks where there are more ranks than batches.
+    Shards may differ by one batch, and are empty on the last ranks if there are more ranks than batches.
 
     Args:
         length: number of samples in the dataset.

@@ -1,4 +1,4 @@
-"""Which image is for training, validation or test, frozen in a file."""
+"""The split into training, validation and test images, frozen in a file."""
 
 import csv
 import hashlib
@@ -11,28 +11,37 @@ from finetune.io.messages import shortlist
 from finetune.io.safe_files import FileError, read_rows
 
 SPLITS = ("train", "val", "test")
+SPLIT_NAMES = {
+    "train": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}  # as people write it
 HEADER = ["image", "split"]
 
 
 def seeded_split(names: Sequence[str], val: float = 0.15, test: float = 0.15, seed: int = 0) -> dict[str, str]:
-    """Split names by a hash: the answer depends on the set of names and the seed, never on their order.
+    """Split names by a hash: the result depends on the set of names and the seed, never on their order.
 
-    A hash and not a random generator, because generators may change their stream between library versions.
+    A random generator would not do: libraries may change its stream between versions.
 
     Args:
         names: image names; repeats count once.
-        val: share for validation, above 0; at least one image.
-        test: share for test; 0 for none, else at least one image.
+        val: fraction for validation, above 0; at least one image.
+        test: fraction for test; 0 for none, else at least one image.
         seed: another seed gives another split.
 
     Returns:
         Name -> "train", "val" or "test".
 
     Raises:
-        DataError: there are too few images for the asked splits.
+        DataError: there are too few images for these splits.
     """
     if not (0 < val < 1 and 0 <= test < 1 and val + test < 1):
-        raise ValueError(f"val={val} and test={test} leave no train split: they are shares, val above 0, sum below 1.")
+        raise ValueError(
+            f"val={val} and test={test} leave no train split: expected fractions, val above 0, sum below 1."
+        )
     order = sorted(set(names), key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
     tests = max(1, round(test * len(order))) if test else 0
     vals = max(1, round(val * len(order)))
@@ -40,7 +49,7 @@ def seeded_split(names: Sequence[str], val: float = 0.15, test: float = 0.15, se
         needed = 3 if test else 2
         raise DataError(
             f"{len(order)} images cannot be split into train, val{' and test' if test else ''} with val={val} and "
-            f"test={test}: at least {needed} are needed, one of them for train. Add images or lower the shares."
+            f"test={test}: at least {needed} are needed, one of them for train. Add images or lower the fractions."
         )
     return {
         name: "test" if rank < tests else "val" if rank < tests + vals else "train" for rank, name in enumerate(order)
@@ -56,18 +65,18 @@ def write_splits(path: Path, records: Iterable[Record]) -> None:
 
 
 def read_splits(path: Path) -> dict[str, str]:
-    """Read a file made by `write_splits` as name -> split.
+    """Read a file of `write_splits` as name -> split.
 
     Raises:
-        DataError: there is no such file, or a row in it is not one image with one known split.
+        DataError: the file is missing, or a row is not one image with one known split.
     """
     path = Path(path)
     if not path.is_file():
-        raise DataError(f"no split file '{path}'. Leave it out to have one made from the seed.")
+        raise DataError(f"no split file '{path}'. Leave data.splits out to have the images split by the seed.")
     try:
         return _as_splits(path, read_rows(path, HEADER))
     except FileError as error:
-        raise DataError(f"{error} Correct the split file, or leave it out to have a new one made.") from error
+        raise DataError(f"{error} Correct the split file, or leave data.splits out to have a new one made.") from error
 
 
 def _as_splits(path: Path, rows: Iterable[Sequence[str]]) -> dict[str, str]:
@@ -78,24 +87,28 @@ def _as_splits(path: Path, rows: Iterable[Sequence[str]]) -> dict[str, str]:
                 f"'{path}' line {line} is {row[:3]}; expected image,split with split one of {', '.join(SPLITS)}."
             )
         if row[0] in splits:
-            raise DataError(f"'{path}' line {line} names '{row[0]}' a second time. Keep one line for each image.")
+            raise DataError(f"'{path}' line {line} names '{row[0]}' a second time. Keep one line per image.")
         splits[row[0]] = row[1]
     return splits
 
 
 def assign_splits(records: Iterable[Record], splits: Mapping[str, str]) -> list[Record]:
-    """Give every record its split.
+    """Return the records with their splits.
+
+    Args:
+        records: with names that are unique over all splits.
+        splits: name -> split.
 
     Raises:
-        DataError: an image is not in the splits, or the splits name an image that is not there.
+        DataError: an image is not in the splits, or the splits name a missing image.
     """
     records = list(records)
     names = {record.name for record in records}
     problems = []
-    if unsplit := sorted(names - splits.keys()):
-        problems.append(f"{len(unsplit):,} images are not in the splits: {shortlist(unsplit)}")
-    if absent := sorted(splits.keys() - names):
-        problems.append(f"{len(absent):,} names in the splits have no image: {shortlist(absent)}")
+    if without_split := sorted(names - splits.keys()):
+        problems.append(f"{len(without_split):,} images are not in the splits: {shortlist(without_split)}")
+    if without_image := sorted(splits.keys() - names):
+        problems.append(f"{len(without_image):,} names in the splits have no image: {shortlist(without_image)}")
     if problems:
-        raise DataError(f"{'; '.join(problems)}. Edit the split file, or leave it out to have a new one made.")
+        raise DataError(f"{'; '.join(problems)}. Edit the split file, or leave data.splits out for a new split.")
     return [replace(record, split=splits[record.name]) for record in records]

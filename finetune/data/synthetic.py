@@ -1,4 +1,4 @@
-"""Synthetic images: a data set without files, for trying things out."""
+"""Drawings with masks: textured shapes on textured ground, to try things without any data."""
 
 from collections.abc import Callable
 from math import cos, pi, sin
@@ -7,72 +7,28 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from finetune.data.dataset import Sample, SampleKey, counted_generator
-from finetune.data.synthetic_textures import FILLS, GROUNDS, Floats, light, surface
-from finetune.data.transforms import Transform
+from finetune.data.splits import SPLITS
+from finetune.data.textures import FILLS, GROUNDS, Floats, light, surface
 
 CLASS_NAMES = ("background", "disc", "square", "triangle", "star")
-SPLITS = ("train", "val", "test")
-FINE = 4  # each pixel is drawn as 4 x 4, for smooth edges
+OVERSAMPLING = 4  # each pixel is drawn as 4 x 4, for smooth edges
 
 Points = list[tuple[float, float]]
-
-
-class SyntheticDataset(Dataset[Sample]):
-    """Textured shapes on textured ground; the class is the shape, and each shape has its texture.
-
-    Color, light, size and position say nothing about the class. Every picture is a pure function of (seed, split,
-    index), so a larger count only adds pictures, and the splits share none.
-
-    Args:
-        count: number of pictures.
-        size: height and width, or (height, width), pixels.
-        seed: of the pictures and of the transform.
-        split: "train", "val" or "test".
-        transform: called as `transform(image, mask, generator)`; None returns the pictures as drawn.
-        ignore_index: not drawn; for the same arguments as a dataset on disk.
-    """
-
-    def __init__(
-        self,
-        count: int = 200,
-        size: int | tuple[int, int] = 128,
-        seed: int = 0,
-        split: str = "train",
-        transform: Transform | None = None,
-        ignore_index: int = 255,
-    ) -> None:
-        if count < 1:
-            raise ValueError(f"count={count}: expected at least 1 picture.")
-        if split not in SPLITS:
-            raise ValueError(f"split='{split}': expected one of {', '.join(SPLITS)}.")
-        self.count = count
-        self.size = size
-        self.seed = seed
-        self.split = split
-        self.transform = transform
-        self.ignore_index = ignore_index
-        self.names = [f"{split}_{index:05d}" for index in range(count)]
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, key: int | SampleKey) -> Sample:
-        epoch, index = key if isinstance(key, SampleKey) else (0, key)
-        if not 0 <= index < self.count:
-            raise IndexError(f"index {index} of {self.count} synthetic images")
-        image, mask = draw(self.size, self.seed, self.split, index)
-        if self.transform is not None:
-            image, mask = self.transform(image, mask, counted_generator(self.seed, epoch, index))
-        return {"image": image, "mask": mask, "index": index}
 
 
 def draw(
     size: int | tuple[int, int] = 128, seed: int = 0, split: str = "train", index: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Draw one picture.
+    """Draw the image and mask of (seed, split, index).
+
+    The class is the shape, and each shape has its texture; color, light, size and position say nothing about the class.
+
+    Args:
+        size: height and width, or (height, width), pixels.
+        seed: of all images.
+        split: "train", "val" or "test".
+        index: of the image in its split.
 
     Returns:
         Image uint8 (3, H, W) and mask uint8 (H, W) of indices into `CLASS_NAMES`.
@@ -93,7 +49,7 @@ def draw(
 
 
 def _cover(rng: np.random.Generator, label: int, height: int, width: int) -> Image.Image:
-    """How much of each pixel a new shape covers: 8-bit gray, 255 is all."""
+    """Draw a new shape as its coverage of each pixel: 8-bit gray, 255 is all."""
     outline = OUTLINES[CLASS_NAMES[label]]()
     radius = rng.uniform(0.18, 0.34) * min(height, width)
     stretch = rng.uniform(0.75, 1.0)
@@ -101,18 +57,18 @@ def _cover(rng: np.random.Generator, label: int, height: int, width: int) -> Ima
     center_y, center_x = rng.uniform(0, height), rng.uniform(0, width)
     points = [
         (
-            FINE * (center_x + radius * (x * cos(turn) - stretch * y * sin(turn))),
-            FINE * (center_y + radius * (x * sin(turn) + stretch * y * cos(turn))),
+            OVERSAMPLING * (center_x + radius * (x * cos(turn) - stretch * y * sin(turn))),
+            OVERSAMPLING * (center_y + radius * (x * sin(turn) + stretch * y * cos(turn))),
         )
         for x, y in outline
     ]
-    fine = Image.new("L", (width * FINE, height * FINE))
+    fine = Image.new("L", (width * OVERSAMPLING, height * OVERSAMPLING))
     ImageDraw.Draw(fine).polygon(points, fill=255)
-    return fine.reduce(FINE)
+    return fine.reduce(OVERSAMPLING)
 
 
 def _lay(rng: np.random.Generator, image: Floats, cover: Image.Image, fill: Floats) -> None:
-    """Put a textured shape with a soft shadow on the picture, in place."""
+    """Paint a textured shape with a soft shadow on the image, in place."""
     height, width = image.shape[:2]
     down, right = (rng.integers(-1, 2, size=2) * max(1, min(height, width) // 40)).tolist()
     soft = cover.filter(ImageFilter.GaussianBlur(0.02 * min(height, width)))

@@ -11,32 +11,36 @@ from torch.nn.functional import pad
 from finetune.data.color_jitter import ColorJitter
 from finetune.data.crop import CropTransform
 
-DRAWS = 12
+DRAWS = 12  # random numbers per sample
 
 
 class Transform(Protocol):
-    """What a dataset applies to a sample."""
+    """A random change of a training sample, chosen by `augment._target_`.
 
-    def __call__(self, image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Change image and mask, with random numbers from the generator only.
+    Its constructor takes the settings of `augment`, and `ignore_index` if it has a parameter of that name: pixels that
+    the image does not cover get this label in the target.
+    """
+
+    def __call__(self, image: Tensor, target: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Change image and target, with random numbers from the generator only.
 
         Args:
             image: uint8 (C, H, W).
-            mask: uint8 (H, W).
+            target: uint8 class indices (H, W), or one channel per class (K, H, W).
             generator: on the CPU, seeded for this sample.
 
         Returns:
-            Image uint8 (C, h, w) and mask uint8 (h, w).
+            Image uint8 (C, h, w) and target uint8 (h, w) or (K, h, w).
         """
 
 
 class Augment:
     """Random scale, rotation, flips and crop in one resampling, then color in one matrix, then blur.
 
-    Every call draws the same number of random numbers, so that switching one part on leaves the others as they were.
-    Geometry is evaluated at the size of the crop, on the part of the source that the crop sees. Image and mask share
-    it: bilinear (antialiased where it shrinks) for the image, nearest for the mask. Without rotation it starts and ends
-    on whole source pixels, which may change the scale by a pixel in the crop's length, and at scale 1 copies exactly.
+    Every call draws equally many random numbers, so that switching one part on leaves the others unchanged. Geometry is
+    evaluated at the size of the crop, on the part of the source that the crop shows. Image and target share it:
+    bilinear (antialiased when it shrinks) for the image, nearest for the target. Without rotation, the crop starts and
+    ends on whole source pixels, which may change the scale by a pixel in the crop's length, and scale 1 copies exactly.
 
     Useful strengths:
 
@@ -46,18 +50,18 @@ class Augment:
 
     Args:
         crop: size to return, (height, width) or one number for both; None for each image's own size.
-        scale: least and largest factor on the image's size, drawn log-uniformly.
+        scale: smallest and largest factor on the image's size, drawn log-uniformly.
         flip: probability of a horizontal flip.
         vertical_flip: probability of a vertical flip.
-        rotation: largest turn to either side, degrees.
-        shift: share of the free room in which the crop is placed: 1 is anywhere, 0 the center.
+        rotation: largest rotation to either side, degrees.
+        shift: fraction of the free room in which the crop is placed: 1 is anywhere, 0 the center.
         brightness: b draws a factor on all values from 1 - b to 1 + b.
         contrast: same, on the distance to the image's mean gray.
         saturation: same, on the distance to a pixel's gray; RGB only.
-        hue: largest turn of the hue to either side, in full circles (0 to 0.5); RGB only.
+        hue: largest rotation of the hue to either side, in full circles (0 to 0.5); RGB only.
         blur: probability of a Gaussian blur.
-        blur_sigma: least and largest sigma of the blur, pixels of the crop.
-        ignore_index: label of what the image does not cover.
+        blur_sigma: smallest and largest sigma of the blur, pixels of the crop.
+        ignore_index: label of the pixels that the image does not cover.
     """
 
     def __init__(
@@ -79,12 +83,10 @@ class Augment:
         for name, (low, high) in {"scale": scale, "blur_sigma": blur_sigma}.items():
             if not 0 < low <= high:
                 raise ValueError(f"{name}={(low, high)}: expected two numbers above 0, the lesser one first.")
-        for name, share in {"flip": flip, "vertical_flip": vertical_flip, "blur": blur, "shift": shift}.items():
-            if not 0 <= share <= 1:
-                raise ValueError(f"{name}={share}: expected a number from 0 to 1.")
-        self.crop = (crop, crop) if isinstance(crop, int) else None if crop is None else (crop[0], crop[1])
-        if self.crop is not None and min(self.crop) < 1:
-            raise ValueError(f"crop={crop}: expected sizes of 1 pixel or more, or none for each image's own size.")
+        for name, value in {"flip": flip, "vertical_flip": vertical_flip, "blur": blur, "shift": shift}.items():
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name}={value}: expected a number from 0 to 1.")
+        self.crop = None if crop is None else crop_size(crop)
         self.scale = scale
         self.flip = flip
         self.vertical_flip = vertical_flip
@@ -98,17 +100,17 @@ class Augment:
         self.blur_sigma = blur_sigma
         self.ignore_index = ignore_index
 
-    def __call__(self, image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def __call__(self, image: Tensor, target: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Augment one sample; see `Transform`."""
         draws = torch.rand(DRAWS, generator=generator, dtype=torch.float64).tolist()
         view, flips = self._view(draws[:6], (image.shape[1], image.shape[2]))
         image = self._blur(self._color(view.image(image), draws[6:10]), draws[10:])
-        mask = view.mask(mask, self.ignore_index)
-        # last, where the image is uint8 again and a flip is cheapest
-        return _byte(image).flip([dim - 2 for dim in flips]), mask.flip([dim - 2 for dim in flips])
+        target = view.mask(target, self.ignore_index)
+        # last: on uint8 a flip is cheapest
+        return _byte(image).flip([dim - 2 for dim in flips]), target.flip([dim - 2 for dim in flips])
 
     def _view(self, draws: Sequence[float], size: tuple[int, int]) -> tuple[CropTransform, list[int]]:
-        """The geometry, and which of height (0) and width (1) to flip."""
+        """Return the geometry, and which of height (0) and width (1) to flip."""
         scale, angle, y, x, horizontal, vertical = draws
         low, high = self.scale
         view = CropTransform(
@@ -136,6 +138,18 @@ class Augment:
         return gaussian_blur(image.float(), low + width * (high - low)) if chance < self.blur else image
 
 
+def crop_size(crop: int | Sequence[int]) -> tuple[int, int]:
+    """Return (height, width) of a crop given as such, or as one number for both.
+
+    Raises:
+        ValueError: a size is below 1 pixel.
+    """
+    height, width = (crop, crop) if isinstance(crop, int) else crop
+    if min(height, width) < 1:
+        raise ValueError(f"crop={crop}: expected sizes of 1 pixel or more, or None for each image's own size.")
+    return height, width
+
+
 def gaussian_blur(image: Tensor, sigma: float) -> Tensor:
     """Blur with a Gaussian cut off at three sigma; the border repeats.
 
@@ -161,7 +175,7 @@ def gaussian_blur(image: Tensor, sigma: float) -> Tensor:
 
 
 def _around(center: float, reach: float, draw: float) -> float:
-    """A draw from 0 to 1 as a number within reach of the center."""
+    """Return a draw from 0 to 1 as a number within reach of the center."""
     return center + reach * (2 * draw - 1)
 
 

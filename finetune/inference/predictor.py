@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from finetune.data.decode import read_image
-from finetune.data.records import IMAGE_ENDINGS, DataError
+from finetune.data.files import IMAGE_SUFFIXES
+from finetune.data.records import DataError
 from finetune.models import Segmenter
 from finetune.plots import overlay, palette
 
@@ -121,10 +122,10 @@ def find_images(source: str | Path) -> list[Path]:
     if path.is_file():
         return [path]
     found = path.rglob("*") if path.is_dir() else (Path(match) for match in glob.glob(str(source), recursive=True))
-    images = sorted(p for p in found if p.suffix.lower() in IMAGE_ENDINGS and p.is_file() and p.name[0] != ".")
+    images = sorted(p for p in found if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file() and p.name[0] != ".")
     if not images:
         kind = "folder holds no image" if path.is_dir() else "is no file or folder, and no image matches it as a glob"
-        raise DataError(f"input='{source}' {kind}. Expected files ending in {', '.join(sorted(IMAGE_ENDINGS))}.")
+        raise DataError(f"input='{source}' {kind}. Expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}.")
     return images
 
 

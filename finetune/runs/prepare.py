@@ -8,7 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 from omegaconf import DictConfig
 
-from finetune.builders.data import DatasetBundle, found_records
+from finetune.builders.data import DatasetBundle, build_source
 from finetune.builders.devices import device_count
 from finetune.builders.model import build_model, build_model_from
 from finetune.checkpoints.saved_model import empty_model, load_model
@@ -117,11 +117,11 @@ def check_patience(settings: Mapping[str, Any], point: ResumePoint) -> None:
 
 
 def with_splits(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The config with the split that a run was begun with, where its data has none of its own."""
+    """Return the config with the split that the run was started with, unless its data has a split of its own."""
     settings, splits = config["data"], folder / "splits.csv"
-    if settings["format"] != "folder" or settings["splits"] or not splits.is_file():
+    if settings.get("splits") or not splits.is_file():
         return dict(config)
-    if all(record.split for record in found_records(settings)):
+    if all(record.split for record in build_source(settings).records()):
         return dict(config)
     return {**config, "data": {**settings, "splits": str(splits)}}
 
@@ -147,16 +147,14 @@ def initial_model(
 
 
 def note_data(folder: Path, records: Sequence[Record], before: ResumePoint | None) -> None:
-    """Keep the split and what the images were; or say what has changed since a run that goes on was begun."""
+    """Write the split and the fingerprints of a new run; warn about images that have changed since a resumed one."""
     path = folder / "fingerprints.csv"
-    if not records:
-        return
-    found = fingerprints(records)
+    by_record = fingerprints(records)
     if before is None:
         write_splits(folder / "splits.csv", records)
-        write_fingerprints(path, found)
-    elif path.is_file() and (said := changes(read_fingerprints(path), found)):
-        logger.warning(f"the data is not what it was when the run began: {said}. It goes on with what is there now.")
+        write_fingerprints(path, by_record)
+    elif path.is_file() and (difference := changes(read_fingerprints(path), by_record)):
+        logger.warning(f"the data has changed since the run was started: {difference}. It resumes with the new data.")
 
 
 def describe_resumption(point: ResumePoint, trainer: pl.Trainer) -> list[str]:

@@ -12,6 +12,7 @@ from lightning.pytorch import loggers as lightning_loggers
 
 from finetune import callbacks
 from finetune.config.errors import ConfigError
+from finetune.data import SOURCES
 from finetune.engine import loggers
 from finetune.io.safe_files import FileError, check_plain
 from finetune.runs.saved_config import PLACES
@@ -72,6 +73,10 @@ def _objection(key: KeyPath, value: Any, output: Path) -> str | None:
         return "it is for Hydra, and no part of a run's config."
     if isinstance(value, str) and "${" in value:
         return "it is a reference; the config of a run holds the values themselves."
+    if key == ("data", "format"):
+        return None if value in SOURCES else "its code would run; it is no data source of this toolkit."
+    if key == ("augment", "_target_") and value in TRANSFORMS:
+        return None
     if name == "_target_":
         is_offered = len(key) == 3 and isinstance(key[1], str) and str(value) in OFFERED.get(group, ())
         return None if is_offered else "its code would run; it is no callback or logger of this toolkit or Lightning."
@@ -112,6 +117,7 @@ def _offered(base: type[Any], *modules: ModuleType) -> set[str]:
     }
 
 
+TRANSFORMS = {"finetune.data.Augment", "finetune.data.adapters.AlbumentationsTransform"}
 OFFERED: Mapping[str | int, set[str]] = {
     "callbacks": _offered(pl.Callback, callbacks, lightning_callbacks),
     "logger": _offered(lightning_loggers.Logger, loggers, lightning_loggers),

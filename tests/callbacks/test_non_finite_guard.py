@@ -12,10 +12,11 @@ from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities import rank_zero_only
 
 from finetune.callbacks import ApplyTuningPlan, NonFiniteError, NonFiniteGuard, non_finite_guard
-from finetune.data import SyntheticDataset, TrainSampler
+from finetune.data import TrainSampler
 from finetune.data.module import SegmentationData
 from finetune.engine.fsdp import local_shard
 from finetune.tasks import SemanticTask
+from tests.synthetic import SyntheticDataset
 from tests.tasks.tiny_run import tiny_data, tiny_model, tiny_trainer
 from tests.tasks.two_processes import run_two_ranks
 

@@ -84,7 +84,7 @@ def test_every_split_can_be_chosen_and_together_they_are_all(run: Path) -> None:
 
 
 def test_a_split_that_is_not_there_is_refused(run: Path) -> None:
-    with pytest.raises(ConfigError, match="split='tets' is not there; the data has test, val, train, all"):
+    with pytest.raises(ConfigError, match="there is no split 'tets'; the data has test, val, train, all"):
         finetune.evaluate(f"run={run}", "split=tets")
 
 
@@ -137,7 +137,7 @@ def test_other_classes_than_the_models_are_refused_with_both_counts(
     before = listing(run)
     assert exit_code("evaluate", f"run={run}", f"data.root={photos}", f"data.classes={declared}") == 2
     said = capsys.readouterr().err
-    assert "the model knows 3 classes (ground, wall, sky)" in said
+    assert "the model has 3 classes (ground, wall, sky)" in said
     assert f"declares {2 if declared == '2' else 4}" in said
     assert listing(run) == before
 

@@ -54,6 +54,6 @@ def test_hue_turns_the_same_way_as_hsv(hue):
 
 @pytest.mark.parametrize("channels", [1, 4, 6])
 def test_other_channels_get_brightness_and_contrast_only(channels):
-    picture = torch.rand(channels, 4, 4) * 255
-    expected = 0.5 * (2 * picture) + 0.5 * (2 * picture).mean()
-    assert torch.allclose(ColorJitter(2.0, 0.5, 0.1, 0.3)(picture), expected, atol=1e-2)
+    image = torch.rand(channels, 4, 4) * 255
+    expected = 0.5 * (2 * image) + 0.5 * (2 * image).mean()
+    assert torch.allclose(ColorJitter(2.0, 0.5, 0.1, 0.3)(image), expected, atol=1e-2)

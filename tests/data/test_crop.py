@@ -10,13 +10,13 @@ from finetune.data.crop import CropTransform
 
 
 def blobs(height: int = 48, width: int = 64) -> Tensor:
-    """A smooth picture, so that small differences of position stay small differences of value."""
+    """A smooth image, so that small differences of position stay small differences of value."""
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     return torch.stack([127 + 120 * torch.sin(x / 6), 127 + 120 * torch.cos(y / 5), 2.0 * (x + y)]).byte()
 
 
 def halves(height: int = 48, width: int = 64) -> tuple[Tensor, Tensor]:
-    """A picture of dark and bright blocks, and a mask that says which is which."""
+    """A image of dark and bright blocks, and a mask that says which is which."""
     mask = torch.zeros(height, width, dtype=torch.uint8)
     mask[8:30, 10:40] = 1
     mask[34:44, 30:60] = 1
@@ -47,7 +47,7 @@ def test_an_unscaled_view_copies_pixels(position):
 
 
 @pytest.mark.parametrize("scale", [0.4, 0.75, 1.5, 2.0])
-def test_a_scaled_view_is_a_crop_of_the_resized_picture(scale):
+def test_a_scaled_view_is_a_crop_of_the_resized_image(scale):
     image, mask = halves()
     size = [round(48 * scale), round(64 * scale)]
     crop = (min(16, size[0]), min(20, size[1]))
@@ -91,7 +91,7 @@ def test_image_and_mask_stay_together(scale, angle, position):
 
 
 def test_the_box_holds_all_the_crop_sees():
-    # the same view of a picture embedded in a large frame of another value must not change where it was covered
+    # the same view of a image embedded in a large frame of another value must not change where it was covered
     image, _ = halves(200, 300)
     view = CropTransform((200, 300), (32, 32), scale=1.7, angle=30, position=(0.4, 0.6))
     (top, bottom), (left, right) = view._box
@@ -117,3 +117,13 @@ def test_shrinking_averages_instead_of_skipping():
     for angle in (0.0, 5.0):
         small = CropTransform((64, 64), (16, 16), scale=0.25, angle=angle).image(checks).float()
         assert (small[:, 3:-3, 3:-3] - 100).abs().max() < 15
+
+
+@pytest.mark.parametrize("angle", [0.0, 25.0])
+@pytest.mark.parametrize(("scale", "crop"), [(1.0, (20, 24)), (0.4, (40, 40)), (1.7, (32, 32))])
+def test_each_channel_of_a_mask_is_resampled_like_a_mask_of_its_own(angle, scale, crop):
+    masks = torch.randint(0, 2, (5, 48, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    view = CropTransform((48, 64), crop, scale, angle, (0.3, 0.6))
+    expected = torch.stack([view.mask(mask, ignore_index=7) for mask in masks])
+    assert torch.equal(view.mask(masks, ignore_index=7), expected)
+    assert view.mask(masks).dtype == torch.uint8

@@ -1,22 +1,28 @@
+from pathlib import Path
+
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from finetune.data.dataset import SampleKey, SegmentationDataset, counted_generator
 from finetune.data.decode import read_image, read_mask
+from finetune.data.files import ImageFile, MaskFile
 from finetune.data.records import DataError, Record
 from finetune.data.sampler import TrainSampler
 from finetune.data.transforms import Augment
+
+
+def file_record(image: Path, mask: Path) -> Record:
+    return Record(image.stem, ImageFile(image), MaskFile(mask), "train")
 
 
 @pytest.fixture
 def records(write):
     rng = torch.Generator().manual_seed(0)
     return [
-        Record(
+        file_record(
             write(f"images/{n}.png", torch.randint(0, 256, (20, 24, 3), generator=rng, dtype=torch.uint8).numpy()),
             write(f"masks/{n}.png", torch.randint(0, 3, (20, 24), generator=rng, dtype=torch.uint8).numpy()),
-            "train",
         )
         for n in range(6)
     ]
@@ -25,8 +31,8 @@ def records(write):
 def test_items_are_the_decoded_files(records):
     dataset = SegmentationDataset(records)
     item = dataset[4]
-    assert torch.equal(item["image"], read_image(records[4].image))
-    assert torch.equal(item["mask"], read_mask(records[4].mask))
+    assert torch.equal(item["image"], read_image(records[4].image.path))
+    assert torch.equal(item["mask"], read_mask(records[4].target.path))
     assert item["index"] == 4
     assert (len(dataset), dataset.names) == (6, ["0", "1", "2", "3", "4", "5"])
 
@@ -66,8 +72,6 @@ def test_bad_records_are_explained(write):
     with pytest.raises(DataError, match="at least one record"):
         SegmentationDataset([])
     with pytest.raises(DataError, match="has no mask to train"):
-        SegmentationDataset([Record(write("a.png"), None)])[0]
-    with pytest.raises(DataError, match=r"\(8, 10\) and its mask .* \(10, 8\)"):
-        SegmentationDataset([Record(write("b.png"), write("m.png", size=(10, 8)))])[0]
-    with pytest.raises(ValueError, match="ignore_index=-100"):
-        SegmentationDataset([Record(write("c.png"), None)], ignore_index=-100)
+        SegmentationDataset([Record("a", ImageFile(write("a.png")))])[0]
+    with pytest.raises(DataError, match=r"image '.*b\.png' is \(8, 10\) and its mask '.*m\.png' \(10, 8\)"):
+        SegmentationDataset([file_record(write("b.png"), write("m.png", size=(10, 8)))])[0]

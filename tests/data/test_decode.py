@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from finetune.data.decode import LARGEST_VALUE, MOST_PIXELS, read_image, read_mask
+from finetune.data.decode import MAX_MASK_VALUE, MAX_PIXELS, read_image, read_mask
 from finetune.data.records import DataError
 
 
@@ -84,14 +84,14 @@ def test_a_decompression_bomb_is_named(write, monkeypatch):
 @pytest.mark.parametrize("limit", [None, 10**12])
 def test_nothing_in_the_process_lifts_the_limit_on_pixels(write, monkeypatch, limit):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-    monkeypatch.setattr("finetune.data.decode.MOST_PIXELS", 80)
+    monkeypatch.setattr("finetune.data.decode.MAX_PIXELS", 80)
     assert read_image(write("fits.png", 0, size=(8, 10))).shape == (3, 8, 10)
-    with pytest.raises(DataError, match=r"large\.png' says that it has 9 x 9 pixels, .* 80 pixels .*into tiles"):
+    with pytest.raises(DataError, match=r"large\.png' claims to have 9 x 9 pixels, .* 80 pixels .*into tiles"):
         read_image(write("large.png", 0, size=(9, 9)))
 
 
 def test_the_limit_on_pixels_is_where_pillow_itself_stops_by_default():
-    assert 2 * Image.MAX_IMAGE_PIXELS == MOST_PIXELS
+    assert 2 * Image.MAX_IMAGE_PIXELS == MAX_PIXELS
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png", "tif", "webp", "bmp", "gif", "ppm", "jp2"])
@@ -106,9 +106,9 @@ def test_every_format_is_read_whatever_its_name(tmp_path, ending):
 @pytest.mark.parametrize("name", ["m.png", "m.gif", "m.bmp", "m.tif"])
 def test_palette_masks_give_their_indices(tmp_path, name):
     indices = ramp() % 4
-    picture = Image.fromarray(indices, mode="P")
-    picture.putpalette([0, 0, 0, 200, 0, 0, 0, 200, 0, 9, 9, 9])
-    picture.save(tmp_path / name)
+    image = Image.fromarray(indices, mode="P")
+    image.putpalette([0, 0, 0, 200, 0, 0, 0, 200, 0, 9, 9, 9])
+    image.save(tmp_path / name)
     mask = read_mask(tmp_path / name)
     assert mask.dtype == torch.uint8
     assert np.array_equal(mask.numpy(), indices)
@@ -145,7 +145,7 @@ def test_a_value_of_a_mask_file_does_not_say_how_much_memory_is_used(tmp_path):
     assert read_mask(tmp_path / "m.tif", [70_000, 0]).tolist() == [[1, 0]]
 
 
-@pytest.mark.parametrize("values", [[0, LARGEST_VALUE + 1], [0, -1], [10**15]])
+@pytest.mark.parametrize("values", [[0, MAX_MASK_VALUE + 1], [0, -1], [10**15]])
 def test_mask_values_that_no_file_has_are_refused(write, values):
     with pytest.raises(DataError, match=r"data\.mask_values=.*expected values from 0 to 16,777,215"):
         read_mask(write("m.png", 0), values)
@@ -162,5 +162,5 @@ def test_gray_saved_as_color_is_read_and_real_color_is_not(write):
     gray = np.repeat(ramp()[..., None], 3, axis=2)
     assert np.array_equal(read_mask(write("g.png", gray)).numpy(), ramp())
     gray[0, 0, 1] = 9
-    with pytest.raises(DataError, match="color picture"):
+    with pytest.raises(DataError, match="color image"):
         read_mask(write("c.png", gray))

@@ -6,20 +6,17 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from finetune.data.dataset import SampleKey
 from finetune.data.module import SegmentationData, collate, collate_by_size
 from finetune.data.records import DataError
-from finetune.data.synthetic import SyntheticDataset
 from finetune.data.transforms import Augment
+from tests.synthetic import SyntheticDataset
 
 
 class Sizes(SyntheticDataset):
-    """Pictures of two sizes, taking turns."""
+    """Images of two sizes, taking turns."""
 
-    def __getitem__(self, key):
-        index = key.index if isinstance(key, SampleKey) else key
-        self.size = (32, 48) if index % 2 else (40, 40)
-        return super().__getitem__(key)
+    def __init__(self, count: int, split: str = "train") -> None:
+        super().__init__(count, [(40, 40), (32, 48)], split=split)
 
 
 def data(train: int = 10, val: int = 5, rank: int = 0, world_size: int = 1, **options: object) -> SegmentationData:

@@ -3,10 +3,12 @@ from pathlib import Path
 
 import pytest
 
+from finetune.data.files import ImageFile
 from finetune.data.records import DataError, Record
 from finetune.data.splits import assign_splits, read_splits, seeded_split, write_splits
 from finetune.profiling.memory import peak, reset_peak, resident
 
+IMAGE = ImageFile(Path("photo.jpg"))
 NAMES = [f"image{n}" for n in range(100)]
 
 
@@ -34,7 +36,7 @@ def test_small_sets_keep_one_image_each_or_say_how_many_are_needed():
 
 
 def test_written_splits_read_back(tmp_path):
-    records = [Record(Path(f"{name}.jpg"), None, split) for name, split in seeded_split(NAMES).items()]
+    records = [Record(name, IMAGE, split=split) for name, split in seeded_split(NAMES).items()]
     write_splits(tmp_path / "splits.csv", records)
     assert (tmp_path / "splits.csv").read_text().startswith("image,split\nimage0,")
     assert read_splits(tmp_path / "splits.csv") == seeded_split(NAMES)
@@ -78,7 +80,7 @@ def test_a_missing_split_file_is_an_error(tmp_path):
 
 
 def test_splits_that_do_not_fit_the_images_name_both_sides():
-    records = [Record(Path("a.jpg"), None), Record(Path("b.jpg"), None)]
+    records = [Record("a", IMAGE), Record("b", IMAGE)]
     assert [record.split for record in assign_splits(records, {"a": "train", "b": "val"})] == ["train", "val"]
     with pytest.raises(DataError, match="1 images are not in the splits: b; 1 names in the splits have no image: c"):
         assign_splits(records, {"a": "train", "c": "val"})

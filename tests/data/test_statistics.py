@@ -1,13 +1,24 @@
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+from finetune.data.files import ImageFile, MaskFile
 from finetune.data.records import DataError, Record
 from finetune.data.statistics import class_weights, inspect
 
 
 def record(write, name: str, mask: np.ndarray | int, split: str = "train", size: tuple[int, int] = (8, 10)) -> Record:
-    return Record(write(f"images/{name}.jpg", 99, size=size), write(f"masks/{name}.png", mask, size=size), split)
+    image, target = write(f"images/{name}.jpg", 99, size=size), write(f"masks/{name}.png", mask, size=size)
+    return file_record(image, target, split)
+
+
+def file_record(image: Path, mask: Path | None, split: str = "train", values: tuple[int, ...] | None = None) -> Record:
+    return Record(image.stem, ImageFile(image), None if mask is None else MaskFile(mask, values), split)
 
 
 def message(*arguments: object, **options: object) -> str:
@@ -37,8 +48,9 @@ def test_an_ignored_label_inside_the_classes_is_not_counted_as_a_class(write):
 
 
 def test_a_label_outside_the_classes_says_where_and_what_to_set(write):
-    text = message([record(write, "a", 0), record(write, "b", 3)], classes=3)
-    assert "label 3 is outside the 3 classes (0 to 2): 80 pixels in 1 masks: b.png" in text
+    records = [record(write, "a", 0), record(write, "b", 3)]
+    text = message(records, classes=3)
+    assert f"label 3 is outside the 3 classes (0 to 2): 80 pixels in 1 masks: mask '{records[1].target.path}'." in text
     assert "data.ignore_index=3" in text
     assert "data.classes=4" in text
     assert "data.mask_values" in text
@@ -47,7 +59,7 @@ def test_a_label_outside_the_classes_says_where_and_what_to_set(write):
 def test_one_mistake_in_many_files_is_one_line(write):
     text = message([record(write, f"{n:03d}", 3, size=(2, 2)) for n in range(50)], classes=3)
     assert text.count("\n") == 1
-    assert "200 pixels in 50 masks: 000.png, 001.png, 002.png and 47 more" in text
+    assert re.search(r"200 pixels in 50 masks: mask '.*000\.png', .*001\.png', .*002\.png' and 47 more\.", text)
 
 
 @pytest.mark.parametrize("ignore_index", [255, 100])
@@ -56,8 +68,9 @@ def test_masks_of_0_and_255_ask_for_mask_values(write, ignore_index):
     text = message(records, classes=2, ignore_index=ignore_index)
     assert "[0, 255]" in text
     assert "data.mask_values=[0,255]" in text
-    found = inspect(records, classes=2, mask_values=[0, 255])
-    assert found["train"].pixels.tolist() == [80, 80]
+    assert "data.mask_values" not in message([record(write, "c", 9)], classes=2, raw_values=False)
+    translated = [replace(r, target=MaskFile(r.target.path, (0, 255))) for r in records]
+    assert inspect(translated, classes=2)["train"].pixels.tolist() == [80, 80]
 
 
 def test_three_classes_with_an_ignored_label_are_no_mistake_though_one_is_absent(write):
@@ -66,27 +79,76 @@ def test_three_classes_with_an_ignored_label_are_no_mistake_though_one_is_absent
 
 def test_every_kind_of_mistake_comes_in_one_message(write, tmp_path):
     (tmp_path / "bad.png").write_text("no image")
-    small = Record(write("s.png", 0, size=(4, 4)), write("small.png", 0, size=(5, 4)), "train")
     records = [
         record(write, "label", 7),
-        Record(tmp_path / "bad.png", write("m.png"), "train"),
-        Record(write("alone.png"), None, "train"),
-        small,
+        file_record(tmp_path / "bad.png", write("m.png")),
+        file_record(write("alone.png"), None),
+        file_record(write("s.png", 0, size=(4, 4)), write("small.png", 0, size=(5, 4))),
     ]
     text = message(records, classes=3)
     assert "4 images checked, 4 problems" in text
     assert "cannot read" in text
     assert "alone.png' has no mask" in text
-    assert "s.png is 4x4, its mask 5x4" in text
+    assert re.search(r"s\.png' is 4x4, its mask '.*small\.png' 5x4", text)
     assert "label 7" in text
 
 
 def test_at_most_twenty_problems_are_listed(tmp_path, write):
     mask = write("m.png")
-    text = message([Record(tmp_path / f"gone{n}.png", mask, "train") for n in range(30)], classes=2)
+    text = message([file_record(tmp_path / f"gone{n}.png", mask) for n in range(30)], classes=2)
     assert "30 problems" in text
     assert "and 10 more problems" in text
     assert text.count("\n") == 21
+
+
+@dataclass(frozen=True)
+class Channels:
+    """A target with one channel per class."""
+
+    values: Tensor
+    description: str
+    paths: tuple[Path, ...] = ()
+
+    def read(self) -> Tensor:
+        return self.values
+
+
+def channels(write, *values: list[list[int]], name: str = "a") -> Record:
+    target = Channels(torch.tensor(values, dtype=torch.uint8), f"mask '{name}'")
+    return Record(name, ImageFile(write(f"{name}.png", size=tuple(target.values.shape[-2:]))), target, "train")
+
+
+def test_pixels_of_each_channel_are_counted(write):
+    records = [channels(write, [[0, 1, 1]], [[1, 255, 1]]), channels(write, [[0, 0, 0]], [[0, 1, 255]], name="b")]
+    counts = inspect(records, classes=2)["train"]
+    assert counts.pixels.tolist() == [2, 3]
+    assert counts.ignored == 2
+    assert counts.multilabel
+    assert not inspect([record(write, "c", 0)], classes=2)["train"].multilabel
+
+
+def test_wrong_channels_and_wrong_values_in_them_are_reported(write):
+    records = [channels(write, [[0, 7]], [[2, 7]]), channels(write, [[0, 1]], name="b"), record(write, "c", 0)]
+    text = message(records, classes=2)
+    assert "1 masks have another number of channels than the 2 classes: mask 'b'." in text
+    assert "value 7 in 1 masks with one channel per class: mask 'a'. Expected 0, 1 and data.ignore_index=255." in text
+    assert "value 2 in 1 masks" in text
+    assert re.search(
+        r"2 masks have one channel per class and 1 hold class indices, such as mask 'a' and .*c\.png", text
+    )
+
+
+def test_every_record_is_decoded_once(write):
+    reads = []
+
+    class Counted(ImageFile):
+        def read(self, channels: int = 3) -> Tensor:
+            reads.append((self.path.name, channels))
+            return super().read(channels)
+
+    images = [replace(record(write, name, 0), image=Counted(write(f"{name}.png"))) for name in "abc"]
+    inspect(images, classes=2, channels=1)
+    assert sorted(reads) == [("a.png", 1), ("b.png", 1), ("c.png", 1)]
 
 
 @pytest.mark.parametrize(

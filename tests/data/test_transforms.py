@@ -51,9 +51,9 @@ def test_flips_are_flips_and_come_as_often_as_asked():
 
 @pytest.mark.parametrize("seed", range(12))
 def test_image_and_mask_stay_together_through_everything(seed):
-    picture = COLORS[MASK.long()].permute(2, 0, 1).byte()  # the picture is its mask in colors
+    colored = COLORS[MASK.long()].permute(2, 0, 1).byte()  # the image is its mask in colors
     augment = Augment(64, scale=(0.7, 2.0), rotation=20, vertical_flip=0.5, brightness=0.1, contrast=0.1, hue=0.02)
-    image, mask = augment(picture, MASK, generator(seed))
+    image, mask = augment(colored, MASK, generator(seed))
     distance = torch.cdist(image.flatten(1).T.float(), COLORS.float())
     known = (mask != 255).flatten()
     agree = distance.argmin(1)[known] == mask.flatten()[known]
@@ -109,6 +109,15 @@ def test_without_a_crop_every_image_keeps_its_size():
         assert (image.dtype, mask.dtype) == (torch.uint8, torch.uint8)
 
 
+def test_a_target_with_a_channel_per_class_moves_with_the_image():
+    channels = torch.stack([label == MASK for label in range(5)]).byte()
+    augment = Augment(64, scale=(0.4, 1.5), rotation=20, vertical_flip=0.5)
+    for seed in range(6):
+        indices, separate = (augment(IMAGE, target, generator(seed))[1] for target in (MASK, channels))
+        expected = torch.stack([(indices == label).byte().masked_fill(indices == 255, 255) for label in range(5)])
+        assert torch.equal(separate, expected)
+
+
 @pytest.mark.parametrize("channels", [1, 4])
 def test_other_numbers_of_channels_work(channels):
     image, _ = Augment(32, **STRONG)(IMAGE[:1].expand(channels, -1, -1), MASK, generator())
@@ -142,6 +151,7 @@ def test_blur_is_torchvisions(sigma):
         ({"scale": (0, 1)}, "above 0"),
         ({"flip": 2}, "flip=2"),
         ({"crop": 0}, "crop=0"),
+        ({"crop": [32, 0]}, "crop="),
     ],
 )
 def test_impossible_settings_are_refused(arguments, message):

@@ -1,4 +1,4 @@
-"""Loading that fails: in this process, in workers, and with workers that are really killed."""
+"""Loading that fails in this process, in workers, and in workers that are killed."""
 
 import contextlib
 import faulthandler
@@ -15,33 +15,35 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from finetune.data import DataError, SampleKey, SegmentationDataset, SyntheticDataset, TrainSampler, folder_records
+from finetune.data import DataError, FolderSource, SampleKey, SegmentationDataset, TrainSampler
 from finetune.data.module import SegmentationData
 from finetune.data.worker_errors import REASONS, TrackedDataLoader
 from tests.samples import draw_folder
+from tests.synthetic import SyntheticDataset
 from tests.tasks.tiny_run import tiny_task, tiny_trainer
 
 pytestmark = pytest.mark.alone
 
-FATAL = 5  # the sample over which things go wrong
+FATAL = 5  # index of the sample that things go wrong on
+FATAL_NAME = "synthetic image 'train_00005' or its mask 'train_00005'"
 
 
 @pytest.fixture(autouse=True)
 def _own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where workers that are killed leave what they would have removed."""
+    """Keep the temporary files that killed workers leave behind."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
 
 
 class Unsendable(Exception):
-    """Cannot be made from its own arguments, so it cannot be sent either."""
+    """Cannot be built from its own arguments, so it cannot be pickled either."""
 
     def __init__(self, first: str, second: str) -> None:
         super().__init__(f"{first} and {second}")
 
 
 class Fails(SyntheticDataset):
-    """Does something else instead of drawing one of its pictures."""
+    """Does something else instead of drawing one of its images."""
 
     def __init__(self, action: Any, count: int = 8) -> None:
         super().__init__(count, 32)
@@ -83,99 +85,95 @@ def error_of(loader: DataLoader[Any]) -> Exception:
     try:
         list(loader)
     except Exception as error:
-        return error.with_traceback(None)  # which would keep the workers until some garbage collection
+        return error.with_traceback(None)  # a traceback would keep the workers until some garbage collection
     pytest.fail("nothing went wrong")
 
 
 def kill(worker: BaseProcess) -> None:
-    with contextlib.suppress(RuntimeError):  # torch raises it out of a signal handler, wherever we are
+    with contextlib.suppress(RuntimeError):  # torch raises it in a signal handler, at any line
         worker.kill()
         worker.join()
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_an_image_that_is_gone_says_the_same_with_and_without_workers(tmp_path: Path, split: str) -> None:
-    dataset = SegmentationDataset(folder_records(draw_folder(tmp_path)))
-    dataset.records[FATAL].image.unlink()
+def test_a_missing_image_raises_the_same_error_with_and_without_workers(tmp_path: Path, split: str) -> None:
+    dataset = SegmentationDataset(FolderSource(draw_folder(tmp_path)).records())
+    dataset.records[FATAL].image.path.unlink()
     alone, error = (error_of(loader(dataset, split, workers)) for workers in (0, 2))
     assert type(error) is type(alone) is DataError
     assert str(error) == str(alone)
-    assert str(error).startswith(f"cannot read '{dataset.records[FATAL].image}': FileNotFoundError: ")
+    assert str(error).startswith(f"cannot read '{dataset.records[FATAL].image.path}': FileNotFoundError: ")
     assert "\n" not in str(error)
-    assert "in a loading worker:\nTraceback" in str(error.__cause__)  # for who wants to see it
+    assert "in a loading worker:\nTraceback" in str(error.__cause__)  # for debugging
     assert "in read_image" in str(error.__cause__)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_error_that_names_no_file_gets_one(tmp_path: Path, workers: int) -> None:
+def test_an_error_without_a_file_name_gets_a_note_with_the_sample(tmp_path: Path, workers: int) -> None:
     def fails(*_: Any) -> None:
         raise ZeroDivisionError("plain")
 
-    dataset = SegmentationDataset(folder_records(draw_folder(tmp_path))[:1], transform=fails)  # type: ignore[arg-type]
+    dataset = SegmentationDataset(FolderSource(draw_folder(tmp_path)).records()[:1], transform=fails)  # type: ignore[arg-type]
     error = error_of(loader(dataset, "val", workers))
     assert type(error) is ZeroDivisionError
     assert str(error) == "plain"
-    assert error.__notes__ == [f"while reading '{dataset.records[0].image}' or its mask"]
+    assert error.__notes__ == [f"while reading {dataset.records[0].description}"]
     drawn = error_of(loader(Fails(Raises(KeyError("name"))), "val", workers))
-    assert (type(drawn), drawn.args, drawn.__notes__) == (KeyError, ("name",), [f"while reading picture {FATAL}"])
+    assert (type(drawn), drawn.args, drawn.__notes__) == (KeyError, ("name",), [f"while reading {FATAL_NAME}"])
 
 
-def test_an_error_that_cannot_be_sent_keeps_its_words() -> None:
+def test_an_error_that_cannot_be_pickled_keeps_its_message() -> None:
     error = error_of(loader(Fails(Raises(Unsendable("one", "two"))), "val"))
     assert type(error) is RuntimeError
     assert str(error) == "Unsendable: one and two"
 
 
-def test_images_that_make_no_batch_say_the_same_with_and_without_workers() -> None:
-    class Sizes(SyntheticDataset):
-        def __getitem__(self, key: Any) -> Any:
-            self.size = 32 + key.index % 2
-            return super().__getitem__(key)
-
-    alone, error = (error_of(loader(Sizes(8, 32), "train", workers)) for workers in (0, 2))
+def test_images_of_different_sizes_raise_the_same_error_with_and_without_workers() -> None:
+    mixed = SyntheticDataset(8, [32, 33])
+    alone, error = (error_of(loader(mixed, "train", workers)) for workers in (0, 2))
     assert type(error) is DataError
     assert str(error) == str(alone)
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_a_killed_worker_is_told_with_the_file_it_was_reading(tmp_path: Path, split: str) -> None:
+def test_the_error_about_a_killed_worker_names_its_file(tmp_path: Path, split: str) -> None:
     class Dies(SegmentationDataset):
         def __getitem__(self, key: Any) -> Any:
             if (key.index if isinstance(key, SampleKey) else key) == FATAL:
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().__getitem__(key)
 
-    dataset = Dies(folder_records(draw_folder(tmp_path)))
+    dataset = Dies(FolderSource(draw_folder(tmp_path)).records())
     error = error_of(loader(dataset, split))
     assert type(error) is RuntimeError
-    assert f"was ended by SIGKILL while it read '{dataset.records[FATAL].image}' or its mask. " in str(error)
+    assert f"was ended by SIGKILL while it read {dataset.records[FATAL].description}. " in str(error)
     assert "lower data.num_workers or data.batch_size. Or load in the training process" in str(error)
     assert "DataLoader" not in str(error)
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGUSR2])
-def test_the_signal_is_told_and_what_it_usually_means(number: signal.Signals) -> None:
+def test_the_error_names_the_signal_and_its_usual_cause(number: signal.Signals) -> None:
     error = error_of(loader(Fails(Ends(number)), "val"))
-    assert f"was ended by {number.name} while it read picture {FATAL}. " in str(error)
+    assert f"was ended by {number.name} while it read {FATAL_NAME}. " in str(error)
     assert REASONS.get(number.name, "To see why, load in the training process") in str(error)
 
 
-def test_a_worker_that_leaves_is_told_with_its_code() -> None:
+def test_the_error_about_a_worker_that_exits_names_its_code() -> None:
     error = error_of(loader(Fails(Ends(3)), "val"))
-    assert f"ended with code 3 while it read picture {FATAL}. To see why, load in the training process" in str(error)
+    assert f"ended with code 3 while it read {FATAL_NAME}. To see why, load in the training process" in str(error)
 
 
-def test_a_worker_that_dies_between_two_epochs_is_told_with_what_it_read_last() -> None:
+def test_the_error_about_a_worker_that_dies_between_epochs_names_its_last_sample() -> None:
     again = loader(SyntheticDataset(4, 32), "val")
     assert isinstance(again, TrackedDataLoader)
     assert len(list(again)) == 2
-    first = int(again.dataset.notes[0, 0])  # type: ignore[attr-defined]  # of the worker that had the first batch
+    first = int(again.dataset.notes[0, 0])  # type: ignore[attr-defined]  # the worker of the first batch
     (worker,) = [each for each in again._workers if each.pid == first]
     kill(worker)
-    assert f"worker {first} was ended by SIGKILL after it read picture 1. " in str(error_of(again))
+    assert f"worker {first} was ended by SIGKILL after it read synthetic image 'train_00001'" in str(error_of(again))
 
 
-def test_a_batch_that_a_dead_worker_cannot_hand_over_is_told_as_its_death() -> None:
+def test_a_batch_lost_with_its_worker_is_reported_as_the_death() -> None:
     again = loader(SyntheticDataset(4, 32), "val")
     assert isinstance(again, TrackedDataLoader)
     list(again)
@@ -184,17 +182,17 @@ def test_a_batch_that_a_dead_worker_cannot_hand_over_is_told_as_its_death() -> N
         raise ConnectionResetError("by peer")
         yield
 
-    def told() -> Any:
-        return list(again._told(reset()))
+    def batches() -> Any:
+        return list(again._with_clear_errors(reset()))
 
-    with pytest.raises(ConnectionResetError, match=r"^by peer$"):  # all live
-        told()
+    with pytest.raises(ConnectionResetError, match=r"^by peer$"):  # all alive
+        batches()
     kill(again._workers[0])
-    with pytest.raises(RuntimeError, match=r"^loading worker \d+ was ended by SIGKILL after it read picture \d\."):
-        told()
+    with pytest.raises(RuntimeError, match=r"^loading worker \d+ was ended by SIGKILL after it read synthetic image"):
+        batches()
 
 
-def test_torchs_signal_of_a_death_may_come_while_it_is_being_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchs_signal_may_arrive_during_the_search_for_the_dead_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     again = loader(SyntheticDataset(4, 32), "val")
     assert isinstance(again, TrackedDataLoader)
     list(again)
@@ -208,50 +206,55 @@ def test_torchs_signal_of_a_death_may_come_while_it_is_being_looked_for(monkeypa
         raise RuntimeError(f"DataLoader worker (pid {pid}) is killed by signal: Killed. ")
 
     monkeypatch.setattr("finetune.data.worker_errors.wait", waits)
-    with pytest.raises(RuntimeError, match=rf"^loading worker {pid} was ended by SIGKILL after it read picture \d"):
-        list(again._told(reset()))
+    with pytest.raises(
+        RuntimeError, match=rf"^loading worker {pid} was ended by SIGKILL after it read synthetic image"
+    ):
+        list(again._with_clear_errors(reset()))
 
 
-def test_a_death_whose_cause_got_lost_is_told_all_the_same() -> None:
+def test_a_death_without_an_exit_code_is_reported() -> None:
     again = loader(SyntheticDataset(4, 32), "val")
     assert isinstance(again, TrackedDataLoader)
     list(again)
     worker = again._workers[0]
     with contextlib.suppress(RuntimeError):
         worker.kill()
-        os.waitpid(worker.pid or 0, 0)  # as when torch's signal comes before the answer can be noted
+        os.waitpid(worker.pid or 0, 0)  # as if torch's signal came before the exit code was noted
     assert worker.exitcode is None
     error = RuntimeError(f"DataLoader worker (pid {worker.pid}) is killed by signal: Killed. ")
     again.describe_worker_death(error)
-    assert f"worker {worker.pid} was ended by SIGKILL after it read picture " in str(error)
+    assert f"worker {worker.pid} was ended by SIGKILL after it read synthetic image " in str(error)
     error = RuntimeError(f"DataLoader worker (pid(s) 1, {worker.pid}) exited unexpectedly")
     again.describe_worker_death(error)
-    assert f"worker {worker.pid} died after it read picture " in str(error)
+    assert f"worker {worker.pid} died after it read synthetic image " in str(error)
 
 
-def test_a_death_that_comes_while_workers_are_still_being_started_is_told_with_its_file(
+def test_a_death_while_workers_are_starting_names_its_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     again = loader(SyntheticDataset(4, 32), "val")
     assert isinstance(again, TrackedDataLoader)
     list(again)
     pids = [worker.pid for worker in again._workers]
-    again._workers = ()  # as before they are known
-    for how, said in (("is killed by signal: Bus error. Try", "by SIGBUS"), ("exited with exit code 3. See", "code 3")):
+    again._workers = ()  # as if they were not known yet
+    for how, cause in (
+        ("is killed by signal: Bus error. Try", "by SIGBUS"),
+        ("exited with exit code 3. See", "code 3"),
+    ):
         error = RuntimeError(f"DataLoader worker (pid {pids[0]}) {how} more")
 
-        def told(error: Exception = error) -> None:
+        def fail(error: Exception = error) -> None:
             raise error
 
-        monkeypatch.setattr("finetune.data.worker_errors.active_children", told)
+        monkeypatch.setattr("finetune.data.worker_errors.active_children", fail)
         with pytest.raises(
-            RuntimeError, match=rf"^loading worker {pids[0]} (was )?ended .*{said} after it read picture"
+            RuntimeError, match=rf"^loading worker {pids[0]} (was )?ended .*{cause} after it read synthetic image"
         ):
             iter(again)
 
 
 class KillsAWorker(type(tiny_task())):  # type: ignore[misc]
-    """Kills a worker in the middle of a step, when nobody is waiting for a batch."""
+    """Kills a worker in the middle of a step, while no batch is waited for."""
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         os.kill(self.trainer.train_dataloader._workers[1].pid, signal.SIGKILL)
@@ -259,15 +262,15 @@ class KillsAWorker(type(tiny_task())):  # type: ignore[misc]
         return super().training_step(batch, batch_idx)
 
 
-def test_a_worker_that_dies_during_a_step_is_told_too() -> None:
+def test_a_worker_that_dies_during_a_training_step_is_reported() -> None:
     task = tiny_task()
     task.__class__ = KillsAWorker
     data = SegmentationData(SyntheticDataset(8, 32), SyntheticDataset(2, 32, split="val"), batch_size=2, num_workers=2)
-    with pytest.raises(RuntimeError, match=r"loading worker \d+ was ended by SIGKILL (after|while) it read picture \d"):
+    with pytest.raises(RuntimeError, match=r"worker \d+ was ended by SIGKILL (after|while) it read synthetic image"):
         tiny_trainer(limit_val_batches=0).fit(task, datamodule=data)
 
 
-def test_an_error_of_another_kind_stays_as_it_is() -> None:
+def test_other_errors_stay_unchanged() -> None:
     watched = loader(Fails(Ends(signal.SIGKILL)), "val")
     assert isinstance(watched, TrackedDataLoader)
     error_of(watched)
@@ -283,7 +286,7 @@ def test_an_error_of_another_kind_stays_as_it_is() -> None:
 
 @pytest.mark.parametrize("split", ["train", "val"])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_what_is_loaded_does_not_change(split: str, workers: int) -> None:
+def test_the_loader_returns_the_samples_of_torchs_loader(split: str, workers: int) -> None:
     dataset = SyntheticDataset(7, 32)
     made = loader(dataset, split, workers)
     assert isinstance(made, DataLoader)
@@ -300,7 +303,7 @@ def test_what_is_loaded_does_not_change(split: str, workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_lightning_can_make_the_loaders_anew(workers: int) -> None:
+def test_lightning_can_build_the_loaders_again(workers: int) -> None:
     data = SegmentationData(
         SyntheticDataset(8, 32), SyntheticDataset(2, 32, split="val"), batch_size=2, num_workers=workers
     )
@@ -309,11 +312,11 @@ def test_lightning_can_make_the_loaders_anew(workers: int) -> None:
     assert isinstance(trainer.train_dataloader, TrackedDataLoader)
     assert trainer.global_step == 4
     data = SegmentationData(Fails(Raises(OSError("plain"))), SyntheticDataset(2, 32), batch_size=2, num_workers=workers)
-    with pytest.raises(OSError, match=r"^plain\nwhile reading picture 5$"):
+    with pytest.raises(OSError, match=rf"^plain\nwhile reading {FATAL_NAME}$"):
         tiny_trainer(overfit_batches=1.0).fit(tiny_task(), datamodule=data)
 
 
-def test_a_worker_ends_by_its_parent_and_not_by_signals_to_all_processes() -> None:
+def test_a_worker_ends_with_its_parent_and_ignores_signals_to_all_processes() -> None:
     again = loader(SyntheticDataset(4, 32), "val")
     assert isinstance(again, TrackedDataLoader)
     list(again)
@@ -330,7 +333,7 @@ ENDS = """
 import sys
 from tests.data.test_worker_errors import *
 if sys.argv[1] == "leaves":
-    kept = loader(DrawnDataset(8, 32), "train")
+    kept = loader(SyntheticDataset(8, 32), "train")
     next(iter(kept))
     sys.exit("left")
 dataset = Fails(Ends(signal.SIGKILL)) if sys.argv[1] == "dies" else Fails(Raises(DataError("plain")))
@@ -341,9 +344,13 @@ tiny_trainer().fit(tiny_task(), datamodule=data)
 
 @pytest.mark.parametrize(
     ("how", "said"),
-    [("dies", "was ended by SIGKILL while it read picture 5"), ("raises", "DataError: plain"), ("leaves", "left")],
+    [
+        ("dies", "was ended by SIGKILL while it read synthetic image 'train_00005'"),
+        ("raises", "DataError: plain"),
+        ("leaves", "left"),
+    ],
 )
-def test_the_process_ends_whatever_becomes_of_its_workers(how: str, said: str) -> None:
+def test_the_process_ends_however_its_workers_end(how: str, said: str) -> None:
     command = [sys.executable, "-c", ENDS, how]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300)
     assert done.returncode == 1

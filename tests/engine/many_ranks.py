@@ -20,13 +20,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from finetune.callbacks import ApplyTuningPlan, Checkpoint, EarlyStopping, IoU
-from finetune.data import Augment, SampleKey, SyntheticDataset
+from finetune.data import Augment, SampleKey
 from finetune.data.dataset import Sample
 from finetune.data.module import SegmentationData, collate_by_size
 from finetune.engine.ddp import average_statistics
 from finetune.metrics.confusion import iou, mean
 from finetune.tasks import SemanticTask
 from finetune.tasks.semantic import Batch
+from tests.synthetic import SyntheticDataset
 from tests.tasks.tiny_run import Sizes, tiny_model, tiny_trainer
 
 WORLD_SIZES = (1, 2, 3, 4)

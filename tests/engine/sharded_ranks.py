@@ -17,13 +17,14 @@ from finetune.builders.task import assemble_task
 from finetune.callbacks import ApplyTuningPlan, Checkpoint, IoU, Preview
 from finetune.checkpoints.checkpoint_io import CheckpointFiles
 from finetune.config.compose import compose, to_plain_dict
-from finetune.data import CLASS_NAMES, Augment, SyntheticDataset
+from finetune.data import CLASS_NAMES, Augment
 from finetune.data.module import SegmentationData
 from finetune.engine.fsdp import full_model, local_shard
 from finetune.engine.fsdp_strategy import FullySharded
 from finetune.losses import SegmentationLoss
 from finetune.models import Segmenter
 from finetune.tasks import SemanticTask
+from tests.synthetic import SyntheticDataset
 from tests.tasks import two_ranks
 from tests.tasks.tiny_run import tiny_trainer
 

@@ -25,9 +25,10 @@ from finetune.callbacks import (
     TrainingInterrupted,
 )
 from finetune.checkpoints.checkpoint_io import CheckpointFiles
-from finetune.data import Augment, SyntheticDataset
+from finetune.data import Augment
 from finetune.data.module import SegmentationData
 from finetune.tuning.plan import Plan, Rule
+from tests.synthetic import SyntheticDataset
 from tests.tasks.tiny_run import Sizes, tiny_task, tiny_trainer
 
 EPOCHS, STEPS = 3, 4  # an epoch

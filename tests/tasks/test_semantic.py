@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from finetune.callbacks import ApplyTuningPlan, IoU
-from finetune.data import CLASS_NAMES, SampleKey, SyntheticDataset
+from finetune.data import CLASS_NAMES, SampleKey
 from finetune.data.dataset import Sample
 from finetune.data.module import SegmentationData
 from finetune.losses import SegmentationLoss
@@ -18,6 +18,7 @@ from finetune.tasks import SemanticTask
 from finetune.tasks.semantic import LossMean
 from finetune.tuning.plan import Plan, PlanError, Rule
 from finetune.tuning.schedules import schedule
+from tests.synthetic import SyntheticDataset
 from tests.tasks.tiny_run import FROZEN, Sizes, tiny_data, tiny_model, tiny_task, tiny_trainer
 
 

@@ -5,23 +5,21 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from finetune.data import CLASS_NAMES, Augment, SampleKey, SyntheticDataset
-from finetune.data.dataset import Sample
+from finetune.data import CLASS_NAMES, Augment
 from finetune.data.module import SegmentationData
 from finetune.models import Segmenter
 from finetune.tasks import SemanticTask
 from finetune.tuning.plan import Plan, Rule
+from tests.synthetic import SyntheticDataset
 
 FROZEN = Plan((Rule("backbone", train=False), Rule(".")))
 
 
 class Sizes(SyntheticDataset):
-    """Pictures of three sizes, taking turns."""
+    """Images of three sizes, taking turns."""
 
-    def __getitem__(self, key: int | SampleKey) -> Sample:
-        index = key.index if isinstance(key, SampleKey) else key
-        self.size = ((32, 48), (40, 24), (37, 33))[index % 3]
-        return super().__getitem__(key)
+    def __init__(self, count: int, seed: int = 0, split: str = "train") -> None:
+        super().__init__(count, [(32, 48), (40, 24), (37, 33)], seed, split)
 
 
 def tiny_model(seed: int = 0, backbone: str = "test_resnet.r160_in1k", **backbone_options: Any) -> Segmenter:

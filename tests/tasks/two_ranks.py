@@ -16,12 +16,13 @@ import finetune.callbacks.apply_plan as tuning_callback
 from finetune.builders.task import assemble_task
 from finetune.callbacks import ApplyTuningPlan, IoU
 from finetune.config.compose import compose, to_plain_dict
-from finetune.data import CLASS_NAMES, SampleKey, SyntheticDataset
+from finetune.data import CLASS_NAMES, SampleKey
 from finetune.data.dataset import Sample
 from finetune.data.module import SegmentationData
 from finetune.losses import SegmentationLoss
 from finetune.models import Segmenter
 from finetune.tasks import SemanticTask
+from tests.synthetic import SyntheticDataset
 from tests.tasks.tiny_run import tiny_trainer
 
 EPOCHS = 4

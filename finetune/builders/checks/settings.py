@@ -2,16 +2,17 @@
 
 import copy
 from collections.abc import Iterator
-from dataclasses import fields
+from contextlib import suppress
 from typing import Any
 
+from finetune.builders.data import COMMON_SETTINGS, source_class, transform_constructor
 from finetune.builders.model import auxiliary_options
 from finetune.builders.settings import BackboneSettings, Choice, DataSettings, OptimizerSettings, TuningSettings
 from finetune.callbacks import Checkpoint
+from finetune.config.errors import ConfigError
 from finetune.config.nested import remove
 from finetune.config.options import Config
 from finetune.config.settings import Settings
-from finetune.data import Augment
 from finetune.losses import SegmentationLoss
 from finetune.models.heads import HEADS, AuxiliaryHead
 from finetune.models.lora import add_lora
@@ -40,8 +41,7 @@ def _all_settings(config: Config) -> Iterator[Settings]:
     """
     for group in ("head", "loss", "schedule"):
         yield Settings(group, {"name": config[group].get("name")}, Choice)
-    common = {field.name for field in fields(DataSettings)}
-    yield Settings("data", {key: value for key, value in config["data"].items() if key in common}, DataSettings)
+    yield from _data_settings(config["data"])
     yield Settings("backbone", config["backbone"], BackboneSettings)
     yield Settings("optimizer", config["optimizer"], OptimizerSettings)
     yield Settings("checkpoint", config["checkpoint"], Checkpoint)
@@ -57,7 +57,23 @@ def _all_settings(config: Config) -> Iterator[Settings]:
     if config["schedule"].get("name") in SCHEDULES:
         yield Settings("schedule", _without_name(config["schedule"]), SCHEDULES[config["schedule"]["name"]], ("total",))
     yield Settings("loss", {**config["loss"], "class_weights": None}, SegmentationLoss, ("ignore_index",))
-    yield Settings("augment", config["augment"], Augment, ("ignore_index",))
+    yield from _augment_settings(config["augment"])
+
+
+def _data_settings(settings: Config) -> Iterator[Settings]:
+    """Yield what all formats have in common, and the options of the source unless the format is unknown."""
+    common = {key: value for key, value in settings.items() if key in COMMON_SETTINGS}
+    yield Settings("data", common, DataSettings)
+    with suppress(ConfigError):
+        options = {key: value for key, value in settings.items() if key not in COMMON_SETTINGS}
+        yield Settings("data", options, source_class(settings["format"]))
+
+
+def _augment_settings(settings: Config) -> Iterator[Settings]:
+    """Yield the options of the transform, if `_target_` can be imported."""
+    with suppress(ConfigError):
+        options = {key: value for key, value in settings.items() if key != "_target_"}
+        yield Settings("augment", options, transform_constructor(settings), ("ignore_index",))
 
 
 def _group(settings: Any) -> Config:

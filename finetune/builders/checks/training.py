@@ -20,7 +20,7 @@ from finetune.builders.checks.trainer import (
     check_trainer,
 )
 from finetune.builders.checks.tuning import check_average, check_tuning
-from finetune.builders.data import DatasetBundle, training_data
+from finetune.builders.data import DatasetBundle, check_class_indices, source_class, training_data
 from finetune.builders.devices import device_count
 from finetune.builders.dummy_step import layer_without_variance
 from finetune.builders.model import auxiliary_options
@@ -54,7 +54,7 @@ def check(config: Config) -> DatasetBundle:
     data = None
     try:
         data = training_data(config)
-        mistakes += mistakes_of((check_monitors, check_batches), config, data)
+        mistakes += mistakes_of((check_monitors, check_batches, check_targets), config, data)
     except (ValueError, TypeError) as error:
         mistakes.append(str(error))
     raise_mistakes(mistakes)
@@ -85,9 +85,8 @@ def _check_settings(config: Config) -> tuple[Config, list[str]]:
 
 def check_numbers(config: Config) -> None:
     """Raise a ConfigError if a count is below its minimum, or another setting is out of its range."""
-    minimum = {"data.batch_size": 1, "data.num_workers": 0, "data.ignore_index": 0, "seed": 0}
+    minimum = {"data.batch_size": 1, "data.num_workers": 0, "seed": 0}
     minimum |= {"trainer.max_epochs": 1, "trainer.accumulate_grad_batches": 1}
-    minimum |= {"data.count": 1, "data.size": 16} if config["data"]["format"] == "synthetic" else {}
     for key, low in minimum.items():
         value: Any = select(config, key)
         for number in value if isinstance(value, list) else [value]:
@@ -95,8 +94,6 @@ def check_numbers(config: Config) -> None:
                 raise ConfigError(f"{key}={value}: expected a whole number of {low} or more.")
     if not isinstance(config["name"], str) or not config["name"]:
         raise ConfigError(f"name={config['name']}: expected text; the run folder is named after it.")
-    if config["data"]["ignore_index"] > 255:
-        raise ConfigError(f"data.ignore_index={config['data']['ignore_index']}: masks are 8-bit, so it is 255 at most.")
     if config["seed"] >= 2**32:
         raise ConfigError(f"seed={config['seed']}: expected a number below {2**32}.")
     if config["backbone"]["in_channels"] not in MODES:
@@ -105,13 +102,8 @@ def check_numbers(config: Config) -> None:
 
 
 def check_data(config: Config) -> None:
-    """Raise a ConfigError if the data has an unknown format, or a setting that its format does not have."""
-    settings, formats = config["data"], [name for name in packaged_options("data") if name != "from_run"]
-    if settings["format"] not in formats:
-        raise ConfigError(f"unknown data.format '{settings['format']}'. {suggest(str(settings['format']), formats)}")
-    names = list(packaged_options("data")[settings["format"]])
-    if unknown := [name for name in settings if name not in names]:
-        raise ConfigError(f"there is no setting data.{unknown[0]}. {suggest(unknown[0], names)}")
+    """Raise a ConfigError unless `data.format` is a source."""
+    source_class(config["data"]["format"])
 
 
 def check_backbone(config: Config) -> None:
@@ -207,6 +199,11 @@ def check_batches(config: Config, data: DatasetBundle) -> None:
         )
     if batch == 1:
         logger.warning("batches of one image make batch-norm statistics noisy; data.batch_size=2 or more is better.")
+
+
+def check_targets(config: Config, data: DatasetBundle) -> None:
+    """Raise a DataError if the targets do not fit the task."""
+    check_class_indices(data)
 
 
 def check_monitors(config: Config, data: DatasetBundle) -> None:

@@ -13,7 +13,7 @@ DRAWN = ("data=synthetic", "backbone.weights=none")
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("backbone.name=[a,b]", "backbone.name=['a', 'b']: expected text."),
+        ("backbone.name=[a,b]", "backbone.name=['a', 'b']: expected text or null."),
         ("backbone.in_channels=true", "backbone.in_channels=True: expected a whole number."),
         ("backbone.grad_checkpointing=abc", "backbone.grad_checkpointing=abc: expected true or false."),
         ("backbone.options=3", "backbone.options=3: expected a group of settings."),
@@ -27,9 +27,9 @@ DRAWN = ("data=synthetic", "backbone.weights=none")
         ("augment.scale=1", "augment.scale=1: expected a list of numbers."),
         ("tuning.plateau.patience=1.5", "tuning.plateau.patience=1.5: expected a whole number."),
         ("tuning.phase_lr=1", "tuning.phase_lr=1: expected a list of numbers."),
-        ("data.format=null", "data.format=None: expected text."),
+        ("data.format=null", "unknown data.format 'None'. Choose from"),
         ("data.batch_size=[4]", "data.batch_size=[4]: expected a whole number or auto."),
-        ("data.count=[8,2]", "unsupported operand"),
+        ("data.count=[8,2]", "data.count=[8, 2]: expected a whole number."),
     ],
 )
 def test_a_setting_of_another_kind_is_refused_with_the_kind_it_should_have(word: str, message: str) -> None:

@@ -12,35 +12,35 @@ Pattern = Callable[[np.random.Generator, int, int], Floats]
 
 
 def surface(rng: np.random.Generator, height: int, width: int, pattern: Pattern) -> Floats:
-    """Two colors mixed by a pattern (H, W), 0 to 1, and by blotches, (H, W, 3), 0 to 255."""
+    """Mix two colors by a pattern (H, W) of 0 to 1, and by blotches, to (H, W, 3) of 0 to 255."""
     one = rng.uniform(0, 255, 3).astype(np.float32)
-    other = (one + rng.uniform(70, 185, 3).astype(np.float32)) % 255  # around the wheel, so never the same color
+    other = (one + rng.uniform(70, 185, 3).astype(np.float32)) % 255  # modulo 255, so never the same color
     blotches = _blotches(rng, height, width, int(rng.integers(3, 9)))
     mix = 0.8 * pattern(rng, height, width) + 0.2 * blotches
     return np.asarray(one + mix[..., None] * (other - one), dtype=np.float32)
 
 
 def light(rng: np.random.Generator, height: int, width: int) -> Floats:
-    """Light that falls off across the picture, (H, W, 1), around 1."""
+    """Return light that falls off across the image, (H, W, 1), around 1."""
     y, x = _axes(rng, height, width, 1.0)
     slope = rng.uniform(0, 0.45)
     return np.asarray(1 + slope * (x + y).clip(-1, 1), dtype=np.float32)[..., None]
 
 
 def _axes(rng: np.random.Generator, height: int, width: int, waves: float) -> tuple[Floats, Floats]:
-    """Turned coordinates (H, W) that run over `waves` units across the shorter side."""
-    turn, start = rng.uniform(0, 2 * pi), rng.uniform(0, 1)
+    """Return rotated coordinates (H, W) that span `waves` units across the shorter side."""
+    angle, start = rng.uniform(0, 2 * pi), rng.uniform(0, 1)
     unit = waves / min(height, width)
     y = ((np.arange(height) - height / 2) * unit).astype(np.float32)[:, None]
     x = ((np.arange(width) - width / 2) * unit).astype(np.float32)
     return (
-        np.asarray(y * cos(turn) + x * sin(turn) + start, dtype=np.float32),
-        np.asarray(x * cos(turn) - y * sin(turn) + start, dtype=np.float32),
+        np.asarray(y * cos(angle) + x * sin(angle) + start, dtype=np.float32),
+        np.asarray(x * cos(angle) - y * sin(angle) + start, dtype=np.float32),
     )
 
 
 def _blotches(rng: np.random.Generator, height: int, width: int, cells: int) -> Floats:
-    """Smooth noise (H, W), 0 to 1, with that many cells across."""
+    """Return smooth noise (H, W) of 0 to 1 with `cells` cells per side."""
     coarse = Image.fromarray(rng.integers(0, 256, (cells, cells), dtype=np.uint8))
     return np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32) / np.float32(255)
 

@@ -3,7 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from finetune.data.records import DataError, Record, folder_records
+from finetune.data.files import ImageFile, MaskFile
+from finetune.data.records import DataError, Record
+from finetune.data.sources.folder import FolderSource
 
 
 def files(root: Path, *names: str) -> None:
@@ -12,42 +14,42 @@ def files(root: Path, *names: str) -> None:
         (root / name).touch()
 
 
-def test_a_flat_folder_pairs_by_name_whatever_the_endings(tmp_path):
+def test_a_flat_folder_pairs_by_name_whatever_the_suffixes(tmp_path):
     files(
         tmp_path, "images/b.JPG", "images/a.1.tiff", "masks/b.png", "masks/a.1.gif", "images/.c.jpg", "images/notes.txt"
     )
     images, masks = tmp_path / "images", tmp_path / "masks"
-    assert folder_records(tmp_path) == [
-        Record(images / "a.1.tiff", masks / "a.1.gif", ""),
-        Record(images / "b.JPG", masks / "b.png", ""),
+    assert FolderSource(tmp_path).records() == [
+        Record("a.1", ImageFile(images / "a.1.tiff"), MaskFile(masks / "a.1.gif")),
+        Record("b", ImageFile(images / "b.JPG"), MaskFile(masks / "b.png")),
     ]
 
 
 def test_split_folders_are_the_split_and_valid_means_val(tmp_path):
     files(tmp_path, *(f"{kind}/{split}/x.png" for kind in ("images", "masks") for split in ("train", "valid", "test")))
-    records = folder_records(tmp_path)
+    records = FolderSource(tmp_path).records()
     assert [(record.split, record.name) for record in records] == [("train", "x"), ("val", "x"), ("test", "x")]
-    assert all(record.mask is not None and record.mask.parent.name == record.image.parent.name for record in records)
+    assert all(image.parent.name == mask.parent.name for image, mask in (record.paths for record in records))
 
 
 def test_deeper_folders_are_searched(tmp_path):
     files(tmp_path, "images/site/day/x.png", "masks/site/x.png")
-    assert [record.name for record in folder_records(tmp_path)] == ["x"]
+    assert [record.name for record in FolderSource(tmp_path).records()] == ["x"]
 
 
 def test_a_mask_suffix_pairs_and_is_suggested(tmp_path):
     files(tmp_path, "images/1.png", "images/2.png", "masks/1_1stHO.png", "masks/2_1stHO.png")
-    assert len(folder_records(tmp_path, mask_suffix="_1stHO")) == 2
+    assert len(FolderSource(tmp_path, mask_suffix="_1stHO").records()) == 2
     with pytest.raises(DataError, match=re.escape("set data.mask_suffix=_1stHO.")):
-        folder_records(tmp_path)
+        FolderSource(tmp_path).records()
     with pytest.raises(DataError, match=re.escape("set data.mask_suffix=_1stHO.")):
-        folder_records(tmp_path, mask_suffix="_mask")
+        FolderSource(tmp_path, mask_suffix="_mask").records()
 
 
 def test_all_unpaired_files_are_counted_and_the_first_ten_named(tmp_path):
     files(tmp_path, *(f"images/i{n:02d}.png" for n in range(13)), "masks/lonely.png", "masks/i00.png")
     with pytest.raises(DataError) as error:
-        folder_records(tmp_path)
+        FolderSource(tmp_path).records()
     message = str(error.value)
     assert "12 images without a mask" in message
     assert "i10.png and 2 more" in message
@@ -61,21 +63,21 @@ def test_missing_folders_say_the_layout_and_what_is_there(tmp_path):
     with pytest.raises(
         DataError, match=r"(?s)no folder .*images.*no folder .*masks.*flat or with train/.*photos/, read"
     ):
-        folder_records(tmp_path)
+        FolderSource(tmp_path).records()
     with pytest.raises(DataError, match=r"is not a folder; set data\.root"):
-        folder_records(tmp_path / "nowhere")
+        FolderSource(tmp_path / "nowhere").records()
 
 
 def test_an_empty_folder_is_an_error(tmp_path):
     files(tmp_path, "images/notes.txt", "masks/a.png")
     with pytest.raises(DataError, match="has no images"):
-        folder_records(tmp_path)
+        FolderSource(tmp_path).records()
 
 
 def test_two_images_of_one_name_are_an_error(tmp_path):
     files(tmp_path, "images/a.jpg", "images/sub/a.png", "masks/a.png")
     with pytest.raises(DataError, match=r"1 images have the name of another one.*a\.jpg' with .*a\.png"):
-        folder_records(tmp_path)
+        FolderSource(tmp_path).records()
 
 
 @pytest.mark.parametrize(
@@ -86,7 +88,7 @@ def test_two_images_of_one_name_are_an_error(tmp_path):
         (["images/train/a.png", "images/val/b.png", "masks/train/a.png", "masks/b.png"], "masks/ has no val/"),
         (
             ["images/train/a.png", "images/val/b.png", "masks/train/a.png", "masks/val/b.png", "images/c.png"],
-            "1 files lie beside the split folders in images/: c.png",
+            "1 files lie next to the split folders in images/: c.png",
         ),
         (
             [f"{kind}/{split}/a.png" for kind in ("images", "masks") for split in ("train", "val", "valid")],
@@ -97,11 +99,11 @@ def test_two_images_of_one_name_are_an_error(tmp_path):
 def test_a_half_made_split_is_an_error(tmp_path, names, message):
     files(tmp_path, *names)
     with pytest.raises(DataError, match=message):
-        folder_records(tmp_path)
+        FolderSource(tmp_path).records()
 
 
 def test_mistakes_of_all_splits_come_together(tmp_path):
     files(tmp_path, "images/train/a.png", "masks/train/b.png", "images/val/c.png", "masks/val/d.png")
     with pytest.raises(DataError) as error:
-        folder_records(tmp_path)
+        FolderSource(tmp_path).records()
     assert all(name in str(error.value) for name in ("a.png", "b.png", "c.png", "d.png"))

@@ -1,0 +1,118 @@
+"""Build the data that a model is evaluated on: the run's own, or any other."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from finetune.builders.data import (
+    COMMON_SETTINGS,
+    DatasetBundle,
+    build_source,
+    bundle_datasets,
+    check_class_indices,
+    source_class,
+)
+from finetune.checkpoints.saved_model import SavedModel
+from finetune.config.compose import compose, to_plain_dict
+from finetune.config.errors import ConfigError
+from finetune.config.options import Config
+from finetune.data import SOURCES, Record, assign_splits, read_splits
+
+LABEL_SETTINGS = ("classes", "ignore_index", "mask_values")  # about labels; all other options are about images
+
+
+def evaluation_data(
+    config: Config, saved: SavedModel, trained: Config | None = None, own_splits: Path | None = None
+) -> tuple[DatasetBundle, str]:
+    """Build the data to evaluate on, and choose its split.
+
+    Settings that are not given are those of the training. Images without a split are all evaluated.
+
+    Args:
+        config: of `finetune evaluate`.
+        saved: the model.
+        trained: config of the run that trained it, which may come from an untrusted source; None for a model alone.
+        own_splits: split file of that run; it applies to the images of the run only.
+
+    Raises:
+        ConfigError: the classes are not the model's, or the split does not exist.
+    """
+    given = {name: value for name, value in config["data"].items() if value is not None}
+    _check_classes(given.get("classes"), saved.model.class_names)
+    settings = _settings(given, trained, saved)
+    source = build_source(settings)
+    records = source.records()
+    splits = given.get("splits")
+    if splits is None and trained is not None and _describes_own_images(given, trained["data"]):
+        splits = own_splits if trained["data"].get("splits") or not all(record.split for record in records) else None
+    if splits is not None:
+        records = assign_splits(records, read_splits(Path(splits)))
+    split = _choose_split(config["split"], records)
+    chosen = [replace(record, split=split) for record in records if split in ("all", record.split)]
+    data = bundle_datasets(source, chosen, settings, saved.model.backbone.in_channels)
+    check_class_indices(data)
+    return data, split
+
+
+def _settings(given: Mapping[str, Any], trained: Config | None, saved: SavedModel) -> dict[str, Any]:
+    """Return the settings of `data`: the given ones, then those of the model, then those of the run."""
+    base = trained["data"] if trained is not None else _default_settings()
+    if "format" in given:
+        base = base if given["format"] == base["format"] else _default_settings(given["format"])
+    elif base["format"] not in SOURCES:
+        raise ConfigError(
+            f"the run's data.format={base['format']} is code that may come from an untrusted source, and is imported "
+            f"only if you name it yourself: data.format={base['format']}"
+        )
+    elif not set(given) <= {*COMMON_SETTINGS, *_options(base["format"])}:  # images in another format than the run's
+        base = _default_settings()
+    options = _options(given.get("format", base["format"]))
+    facts = {**saved.data, "classes": list(saved.model.class_names)}
+    return {
+        **base,
+        **{option: value for option, value in facts.items() if option in options},
+        **{option: value for option, value in given.items() if option != "classes"},
+    }
+
+
+def _default_settings(format_name: str | None = None) -> dict[str, Any]:
+    """Return the settings of a format as `conf/data` has them; those of `finetune train` for None."""
+    group = [] if format_name is None else [f"data={format_name if format_name in SOURCES else 'custom'}"]
+    settings: dict[str, Any] = to_plain_dict(compose(*group))["data"]
+    return settings
+
+
+def _options(format_name: str) -> list[str]:
+    return list(inspect.signature(source_class(format_name)).parameters)
+
+
+def _describes_own_images(given: Mapping[str, Any], trained: Mapping[str, Any]) -> bool:
+    """Return whether the given settings leave the images of the training unchanged."""
+    same_format = given.get("format", trained["format"]) == trained["format"]
+    return same_format and set(given) <= {*COMMON_SETTINGS, *LABEL_SETTINGS}
+
+
+def _check_classes(given: int | Sequence[str] | None, classes: Sequence[str]) -> None:
+    count = given if isinstance(given, int) or given is None else len(given)
+    if count == len(classes) and isinstance(given, list) and given != list(classes):
+        raise ConfigError(
+            f"the model's classes are {', '.join(classes)}, but data.classes is {', '.join(map(str, given))}. Their "
+            f"order is that of the labels in the masks; leave data.classes out to use the model's classes."
+        )
+    if count is not None and count != len(classes):
+        raise ConfigError(
+            f"the model has {len(classes)} classes ({', '.join(classes)}), but data.classes declares {count}. Evaluate "
+            f"on masks with the model's classes and leave data.classes out, or train a model for the new ones."
+        )
+
+
+def _choose_split(split: str | None, records: Sequence[Record]) -> str:
+    splits = {record.split for record in records}
+    available = [name for name in ("test", "val", "train") if name in splits]
+    if split is None:
+        return available[0] if available else "all"
+    if split not in (*available, "all"):
+        raise ConfigError(f"there is no split '{split}'; the data has {', '.join([*available, 'all'])}.")
+    return split

@@ -1,0 +1,100 @@
+"""Images and targets in files of their own."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from finetune.data.decode import read_binary_mask, read_image, read_mask, read_size
+from finetune.data.records import DataError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image file; see `read_image` for its formats."""
+
+    path: Path
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The file."""
+        return (self.path,)
+
+    @property
+    def description(self) -> str:
+        """Text for messages."""
+        return f"image '{self.path}'"
+
+    def read(self, channels: int = 3) -> Tensor:
+        """Decode the file as uint8 (channels, H, W)."""
+        return read_image(self.path, channels)
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """A file with one class index per pixel; see `read_mask`.
+
+    Attributes:
+        path: the file.
+        mask_values: file value of each class; None if the file holds class indices.
+        ignore_index: label of the pixels to leave out.
+    """
+
+    path: Path
+    mask_values: tuple[int, ...] | None = None
+    ignore_index: int = 255
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The file."""
+        return (self.path,)
+
+    @property
+    def description(self) -> str:
+        """Text for messages."""
+        return f"mask '{self.path}'"
+
+    def read(self) -> Tensor:
+        """Decode the file as uint8 (H, W)."""
+        return read_mask(self.path, self.mask_values, self.ignore_index)
+
+
+@dataclass(frozen=True)
+class ClassMaskFiles:
+    """One file per class, in which every value but 0 marks the class: classes may overlap.
+
+    Attributes:
+        image_path: file of the image, which gives the size when every class is absent.
+        mask_paths: file of each class; None if the class is absent from the whole image.
+    """
+
+    image_path: Path
+    mask_paths: tuple[Path | None, ...]
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files of the classes that are present."""
+        return tuple(path for path in self.mask_paths if path is not None)
+
+    @property
+    def description(self) -> str:
+        """Text for messages."""
+        return " and ".join(f"mask '{path}'" for path in self.paths) or "mask without a class"
+
+    def read(self) -> Tensor:
+        """Decode the files as uint8 (K, H, W) of 0 and 1.
+
+        Raises:
+            DataError: a file cannot be decoded, or two files differ in size.
+        """
+        masks = {path: read_binary_mask(path) for path in self.paths}
+        sizes = {tuple(mask.shape): path for path, mask in masks.items()}
+        if len(sizes) > 1:
+            differing = " and ".join(f"'{path}' is {height}x{width}" for (height, width), path in sizes.items())
+            raise DataError(f"masks of one image differ in size: {differing}. Save them at the size of the image.")
+        absent = torch.zeros(*(next(iter(sizes), None) or read_size(self.image_path)), dtype=torch.uint8)
+        return torch.stack([absent if path is None else masks[path] for path in self.mask_paths])

@@ -1,0 +1,171 @@
+"""A folder with images and masks that are paired by file name."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from finetune.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, ImageFile, MaskFile
+from finetune.data.options import check_ignore_index, named_classes
+from finetune.data.records import DataError, Record, listed
+from finetune.data.splits import SPLIT_NAMES
+from finetune.io.messages import shortlist
+
+LAYOUT = "expected ROOT/images/*.jpg with ROOT/masks/*.png, either flat or with train/ val/ test/ in both"
+
+
+class FolderSource:
+    """Images in `root/images` and masks in `root/masks`.
+
+    Both folders are flat, or both have train/ val/ and perhaps test/ sub-folders (valid/ and validation/ mean val),
+    which then are the split. Deeper folders are searched too. Hidden files are skipped.
+
+    Args:
+        root: folder that holds images/ and masks/.
+        classes: number of classes, or their names in the order of their indices; None if not known yet.
+        ignore_index: label of the pixels that loss and scores leave out.
+        mask_values: file value of each class, as for `read_mask`; None if the files hold class indices.
+        mask_suffix: text after the image's stem in the mask's: `_mask` pairs `7.jpg` with `7_mask.png`.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        classes: int | Sequence[str] | None = None,
+        ignore_index: int = 255,
+        mask_values: Sequence[int] | None = None,
+        mask_suffix: str = "",
+    ) -> None:
+        check_ignore_index(ignore_index)
+        self.root = Path(root)
+        self.class_names = named_classes(classes)
+        self.ignore_index = ignore_index
+        self.mask_values = None if mask_values is None else tuple(mask_values)
+        self.mask_suffix = mask_suffix
+
+    def records(self) -> list[Record]:
+        """Return the records by split, then by name.
+
+        Raises:
+            DataError: with every mistake found in the folder, not only the first.
+        """
+        folders = {name: self.root / name for name in ("images", "masks")}
+        missing = [f"no folder '{folder}'" for folder in folders.values() if not folder.is_dir()]
+        if missing:
+            raise DataError(f"{'; '.join(missing)}: {LAYOUT}. {_contents(self.root)}")
+        splits = _split_folders(folders["images"])
+        problems = _layout_problems(folders, splits)
+        records: list[Record] = []
+        for folder, split in splits.items() or [("", "")]:
+            paired, mistakes = self._pair(folders["images"] / folder, folders["masks"] / folder, split)
+            records += paired
+            problems += mistakes
+        if problems:
+            raise listed(f"'{self.root}' cannot be used as it is", problems)
+        return records
+
+    def _pair(self, image_folder: Path, mask_folder: Path, split: str) -> tuple[list[Record], list[str]]:
+        """Return the records of one split, and the mistakes in it."""
+        images, masks = _files(image_folder, IMAGE_SUFFIXES), _files(mask_folder, MASK_SUFFIXES)
+        if not images:
+            return [], [f"'{image_folder}' has no images (files that end in {' '.join(IMAGE_SUFFIXES)})."]
+        by_stem = {mask.stem: MaskFile(mask, self.mask_values, self.ignore_index) for mask in masks}
+        records = [
+            Record(image.stem, ImageFile(image), by_stem.get(image.stem + self.mask_suffix), split)
+            for image in sorted(images, key=lambda path: path.stem)
+        ]
+        without_mask = [path.name for record in records if record.target is None for path in record.paths]
+        expected_stems = {image.stem + self.mask_suffix for image in images}
+        without_image = [mask.name for mask in masks if mask.stem not in expected_stems]
+        mistakes = [*_same_stem("images", images), *_same_stem("masks", masks)]
+        if without_mask:
+            mistakes.append(
+                f"{len(without_mask):,} images without a mask in '{mask_folder}': {shortlist(without_mask)}."
+            )
+        if without_image:
+            mistakes.append(
+                f"{len(without_image):,} masks without an image in '{image_folder}': {shortlist(without_image)}."
+            )
+        likely = _likely_suffix(images, masks)
+        if without_mask and likely is not None and likely != self.mask_suffix:
+            mistakes.append(
+                f"Most masks are named like their image plus '{likely}': set data.mask_suffix={likely or repr('')}."
+            )
+        return records, mistakes
+
+
+def _contents(root: Path) -> str:
+    if not root.is_dir():
+        return f"'{root}' is not a folder; set data.root to the folder that holds images/ and masks/."
+    entries = sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir() if not entry.name.startswith("."))
+    return f"'{root}' holds: {shortlist(entries) or 'nothing'}. Set data.root, or rename the folders."
+
+
+def _split_folders(images: Path) -> dict[str, str]:
+    """Return sub-folder -> split, in the order train, val, test; empty for a flat folder."""
+    return {name: split for name, split in SPLIT_NAMES.items() if (images / name).is_dir()}
+
+
+def _layout_problems(folders: dict[str, Path], splits: dict[str, str]) -> list[str]:
+    if not splits:
+        return []
+    problems = []
+    for split in ("train", "val"):
+        if split not in splits.values():
+            problems.append(
+                f"images/ has {shortlist(splits)}/ but no {split}/. Add images/{split} and masks/{split}, "
+                "or keep all images in one flat folder to have them split for you."
+            )
+    for split, count in Counter(splits.values()).items():
+        if count > 1:
+            names = [name for name, meaning in splits.items() if meaning == split]
+            problems.append(f"images/ has {' and '.join(names)}, which all mean {split}. Keep one of them.")
+    missing = [name for name in splits if not (folders["masks"] / name).is_dir()]
+    if missing:
+        problems.append(f"masks/ has no {shortlist(missing)}/, but images/ has. Use the same sub-folders in both.")
+    for name, suffixes in (("images", IMAGE_SUFFIXES), ("masks", MASK_SUFFIXES)):
+        stray = [path.name for path in _files(folders[name], suffixes, deep=False)]
+        if stray:
+            problems.append(
+                f"{len(stray):,} files lie next to the split folders in {name}/: {shortlist(stray)}. "
+                "Move them into one of the sub-folders."
+            )
+    return problems
+
+
+def _files(folder: Path, suffixes: tuple[str, ...], deep: bool = True) -> list[Path]:
+    """Return the visible files with one of the suffixes, sorted by path."""
+    return sorted(
+        path
+        for path in folder.glob("**/*" if deep else "*")
+        if path.suffix.lower() in suffixes
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
+def _same_stem(folder: str, files: list[Path]) -> list[str]:
+    first: dict[str, Path] = {}
+    clashes = []
+    for path in files:
+        if path.stem in first:
+            clashes.append(f"'{first[path.stem]}' with '{path}'")
+        first.setdefault(path.stem, path)
+    if not clashes:
+        return []
+    return [
+        f"{len(clashes):,} {folder} have the name of another one, so pairs are not clear: {shortlist(clashes)}. "
+        "Rename them."
+    ]
+
+
+def _likely_suffix(images: list[Path], masks: list[Path]) -> str | None:
+    """Return the suffix that would pair more than half of the masks, or None."""
+    stems = {path.stem for path in images}
+    suffixes: Counter[str] = Counter()
+    for mask in (path.stem for path in masks):
+        prefixes = (mask[:end] for end in range(len(mask), 0, -1))
+        longest = next((prefix for prefix in prefixes if prefix in stems), None)
+        if longest is not None:
+            suffixes[mask[len(longest) :]] += 1
+    likely, count = suffixes.most_common(1)[0] if suffixes else (None, 0)
+    return likely if count * 2 > len(masks) else None

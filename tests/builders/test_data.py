@@ -1,0 +1,226 @@
+"""Sources and transforms of a config, those of the toolkit and a user's own."""
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import finetune
+from finetune.builders.checks.training import check
+from finetune.builders.data import COMMON_SETTINGS, build_datamodule, build_transform, loss_weights, training_data
+from finetune.config.compose import load_config, packaged_options
+from finetune.config.errors import ConfigError
+from finetune.data import SOURCES, Augment, ClassMaskFiles, DataError, Record
+from finetune.data.adapters import AlbumentationsTransform
+from tests.samples import TINY, draw_folder, save
+
+DRAWN = ("data=synthetic", "data.count=4", "data.size=32", "augment.crop=32")
+
+
+@dataclass(frozen=True)
+class Noise:
+    """An image or target of a user's own."""
+
+    seed: int
+    classes: int
+    paths: tuple[Path, ...] = ()
+    description: str = "noise"
+
+    def read(self, channels: int = 0) -> Tensor:
+        generator = torch.Generator().manual_seed(self.seed)
+        size = (channels, 32, 32) if channels else (32, 32)
+        return torch.randint(0, 256 if channels else self.classes, size, dtype=torch.uint8, generator=generator)
+
+
+class ToySource:
+    """A source of a user's own, which has no split."""
+
+    ignore_index = 255
+
+    def __init__(self, images: int, labels: int = 3) -> None:
+        if images < 1:
+            raise ValueError(f"images={images}: expected 1 or more.")
+        self.images = images
+        self.class_names = tuple("abcdef"[:labels])
+
+    def records(self) -> list[Record]:
+        noise = [Noise(index, len(self.class_names)) for index in range(self.images)]
+        return [Record(f"noise_{each.seed}", each, each) for each in noise]
+
+
+class NoSource:
+    """A class without records."""
+
+
+TOY = f"{__name__}.ToySource"
+
+
+class Darker:
+    """A transform of a user's own, without ignore_index."""
+
+    def __init__(self, factor: int = 2) -> None:
+        self.factor = factor
+
+    def __call__(self, image: Tensor, target: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return image // self.factor, target
+
+
+class KeepsLabel(Darker):
+    """A transform of a user's own that takes the label to ignore."""
+
+    def __init__(self, ignore_index: int, factor: int = 2) -> None:
+        super().__init__(factor)
+        self.ignore_index = ignore_index
+
+
+def config(*overrides: str) -> dict[str, Any]:
+    return load_config([*TINY, *overrides], "train")
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_the_settings_of_a_format_are_the_options_of_its_source(name: str) -> None:
+    settings = packaged_options("data")[name]
+    options = inspect.signature(SOURCES[name]).parameters
+    assert settings["format"] == name
+    assert {"format", "batch_size", "num_workers"} <= set(settings)
+    assert {key for key in settings if key not in COMMON_SETTINGS} == set(options)
+    defaults = {key: p.default for key, p in options.items() if p.default is not p.empty and key != "seed"}
+    assert {key: settings[key] for key in defaults} == defaults
+
+
+def test_evaluation_accepts_the_options_of_every_source() -> None:
+    options = {name for source in SOURCES.values() for name in inspect.signature(source).parameters}
+    assert {*options, "format", "splits", "batch_size", "num_workers"} == set(packaged_options("data")["from_run"])
+
+
+@pytest.mark.parametrize("data", [("data=custom", f"data.format={TOY}"), ("data=custom", "data.format=toy")])
+def test_a_source_of_ones_own_trains(data: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SOURCES, "toy", ToySource)
+    monkeypatch.chdir(tmp_path)
+    run = finetune.train(*TINY, *data, "+data.images=8", "output=run")
+    assert (run.folder / "splits.csv").read_text().count("noise_") == 8
+    assert finetune.evaluate("run=run", *data[1:]).scores == run.scores
+    assert finetune.evaluate("run=run", *data[1:], "split=all").matrix.sum() == 8 * 32 * 32
+
+
+def test_the_source_of_a_saved_config_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    finetune.train(*TINY, "data=custom", f"data.format={TOY}", "+data.images=8", "output=run")
+    path = tmp_path / "run" / "config.yaml"
+    path.write_text(path.read_text().replace(TOY, "untrusted_module.Source"))
+    with pytest.raises(ConfigError, match=r"data\.format=untrusted_module\.Source is code that may come from an untr"):
+        finetune.evaluate("run=run")
+    with pytest.raises(ConfigError, match=r"data\.format=untrusted_module\.Source: its code would run"):
+        finetune.train("resume=run", "trainer.max_epochs=2")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("data.format=fodler",), r"unknown data\.format 'fodler'\. Did you mean folder\?"),
+        (("data=custom",), r"unknown data\.format 'None'\. Choose from: folder, csv, synthetic"),
+        (("data.format=nowhere.Source",), r"data\.format=nowhere\.Source cannot be imported"),
+        (("data=custom", f"data.format={__name__}.NoSource"), "expected a finetune.data.Source, but it has no method"),
+        (("data=custom", f"data.format={TOY}"), r"data\.images is not set"),
+        (("data=custom", f"data.format={TOY}", "+data.images=0"), r"^data\.images=0: expected 1 or more\.$"),
+        (("data=custom", f"data.format={TOY}", "+data.image=4"), "there is no setting data.image. Did you mean images"),
+        (("data=synthetic", "+data.sise=4"), "there is no setting data.sise. Did you mean size"),
+        (("data=synthetic", "data.format=csv"), "there is no setting data.count"),
+        (("data=synthetic", "data.ignore_index=300"), r"^data\.ignore_index=300: masks are 8-bit"),
+        ((), r"data\.root is not set\. data\.format=folder needs it; .*use data=synthetic"),
+    ],
+)
+def test_wrong_data_settings_are_refused(overrides: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check(config(*overrides))
+
+
+def test_each_mistake_in_the_data_is_reported_once() -> None:
+    with pytest.raises(ConfigError) as error:
+        check(config("data=synthetic", "data.count=0", "optimizer.lr=-1"))
+    assert str(error.value).count("data.count=0") == 1
+    assert "optimizer.lr=-1" in str(error.value)
+
+
+def table(root: Path, *rows: str) -> tuple[str, ...]:
+    """Write a table over the images of a folder; return the overrides that use it."""
+    (root / "labels.csv").write_text("\n".join(rows) + "\n")
+    return (*TINY, "data=csv", f"data.root={root}")
+
+
+def test_a_table_trains_and_its_scores_can_be_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = draw_folder(tmp_path / "photos")
+    rows = [f"images/photo_{i:02d}.png,masks/photo_{i:02d}.png,{'val' if i < 3 else 'train'}" for i in range(9)]
+    run = finetune.train(*table(root, "image,mask,split", *rows), "data.classes=3", "output=run")
+    assert finetune.evaluate("run=run").scores == run.scores
+    other = draw_folder(tmp_path / "others", seed=1)
+    table(other, "image,mask", "images/photo_00.png,masks/photo_00.png")
+    assert finetune.evaluate("run=run", f"data.root={other}").matrix.sum() == 32 * 40
+    assert finetune.evaluate("run=run", f"data.root={other}", "data.format=folder").matrix.sum() == 12 * 32 * 40
+
+
+def test_data_without_a_split_that_training_needs_is_refused(tmp_path: Path) -> None:
+    root = draw_folder(tmp_path / "photos")
+    words = table(root, "image,mask,split", "images/photo_00.png,masks/photo_00.png,train")
+    with pytest.raises(DataError, match="none of the 1 images is in the val split"):
+        training_data(load_config([*words, "data.classes=3"], "train"))
+
+
+def test_masks_with_a_channel_per_class_become_batches_and_are_refused_by_the_semantic_task(tmp_path: Path) -> None:
+    root = draw_folder(tmp_path / "photos")
+    save(root / "cat.png", torch.ones(32, 40).byte().numpy())
+    rows = [f"images/photo_{i:02d}.png,cat.png,{'val' if i < 3 else 'train'}" for i in range(9)]
+    words = table(
+        root,
+        "image,mask:cat,mask:dog,split",
+        *(row.replace(",val", ",,val").replace(",train", ",,train") for row in rows),
+    )
+    settings = load_config(words, "train")
+    data = training_data(settings)
+    assert data.classes == ("cat", "dog")
+    assert isinstance(data.records[0].target, ClassMaskFiles)
+    batch = next(iter(build_datamodule(settings, data).train_dataloader()))
+    assert batch["mask"].shape == (4, 2, 32, 32)
+    assert loss_weights("inverse_sqrt", data) is not None
+    with pytest.raises(ConfigError, match="one channel per class, but this task gives each pixel exactly one class"):
+        check(settings)
+
+
+@pytest.mark.parametrize("name", packaged_options("augment"))
+def test_every_transform_option_builds_a_transform(name: str) -> None:
+    transform = build_transform(packaged_options("augment")[name], ignore_index=7)
+    expected = AlbumentationsTransform if name == "albumentations" else Augment
+    assert isinstance(transform, expected)
+    image, target = torch.zeros(3, 40, 40, dtype=torch.uint8), torch.ones(40, 40, dtype=torch.uint8)
+    assert set(transform(image, target, torch.Generator().manual_seed(0))[1].unique().tolist()) == {1, 7}
+
+
+def test_a_transform_of_ones_own_is_named_by_target() -> None:
+    settings = {**config(*DRAWN), "augment": {"_target_": f"{__name__}.Darker", "factor": 4}}
+    data = check(settings)
+    before = data.records[0].image.read()
+    assert torch.equal(data.datasets["train"][0]["image"], before // 4)
+    assert torch.equal(data.datasets["val"][0]["image"], data.datasets["val"].records[0].image.read())
+    assert isinstance(build_transform({"_target_": f"{__name__}.KeepsLabel"}, 9), KeepsLabel)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"crop": 3}, r"augment\._target_=None: expected a dotted name such as finetune\.data\.Augment"),
+        ({"_target_": "nowhere.Transform"}, r"augment\._target_=nowhere\.Transform cannot be used"),
+        ({"_target_": "finetune.data.CLASS_NAMES"}, "cannot be used: .* is not a callable object"),
+        ({"_target_": "finetune.data.Augment", "flipp": 1}, "augment has unknown options: 'flipp': Did you mean flip"),
+        ({"_target_": "finetune.data.Augment", "ignore_index": 1}, "unknown options: 'ignore_index'"),
+        ({"_target_": "finetune.data.Augment", "_partial_": True}, "unknown options: '_partial_'"),
+        ({"_target_": "finetune.data.Augment", "flip": 7}, "^augment: flip=7: expected a number from 0 to 1"),
+    ],
+)
+def test_a_wrong_transform_is_explained(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_transform(settings, 255)
