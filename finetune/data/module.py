@@ -94,7 +94,8 @@ class SegmentationData(pl.LightningDataModule):
             )
         self._place = DataPosition(state_dict["epoch"], state_dict["batches"])
         if self.trainer.train_dataloader is not None:
-            # a strategy that restores late, when the loader has been made and perhaps begun
+            # a strategy that restores late, when the loader has been made and perhaps begun; Lightning has no public
+            # way to begin it again
             self._go_to_place(self.trainer.train_dataloader.sampler)
             iter(self.trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]  # there with the loader
 
@@ -161,7 +162,7 @@ class SegmentationData(pl.LightningDataModule):
         if self.trainer is None:
             return 0, 1
         world_size = self.trainer.world_size
-        # Lightning offers no public way to ask; its own sampler on top of ours would shard the shards
+        # Lightning has no public name for this argument; its own sampler on top of ours would shard the shards
         if world_size > 1 and self.trainer._accelerator_connector.use_distributed_sampler:
             raise ValueError(
                 f"the trainer has {world_size} processes and use_distributed_sampler=True, but this data shards "

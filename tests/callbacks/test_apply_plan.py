@@ -274,7 +274,7 @@ def test_a_resumed_training_does_not_record_unfreezes_that_were_before(
     )
     assert tuning.record is not None
     assert tuning.record.boundaries == [1.0, 2.0, 3.0]
-    assert "as the checkpoint had it, unfrozen backbone[4], backbone[3]" in caplog.text
+    assert "as in the checkpoint, unfrozen backbone[4], backbone[3]" in caplog.text
 
 
 def test_several_validations_an_epoch_move_the_plan_on_once_and_keep_the_best(tmp_path: Path) -> None:

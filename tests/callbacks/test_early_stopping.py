@@ -86,7 +86,7 @@ def test_it_waits_for_a_plateau_that_a_plan_waits_for() -> None:
 
 def test_a_score_that_is_not_a_number_stops_a_plan_too() -> None:
     callback = EarlyStopping(patience=5)
-    callback._plan_goes_on = True
+    callback._plan_is_pending = True
     assert callback._evaluate_stopping_criteria(torch.tensor(float("nan")))[0]
     assert callback.wait_count == 0
 

@@ -193,7 +193,7 @@ def test_a_skipped_step_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     fit(breaking_task("constant", at=(1,)), NonFiniteGuard(max_skipped_steps=2))
     (said,) = told
     assert images(0, 1) in said
-    assert "The step is left out, 1 of at most 2 in a row." in said
+    assert "The step is skipped, 1 of at most 2 in a row." in said
 
 
 def test_more_in_a_row_than_allowed_stop_it() -> None:

@@ -68,9 +68,9 @@ def test_in_each_epoch_exactly_what_trains_moves(ranks: Results, preset: str) ->
     first, second = (rank[preset]["moved"] for rank in ranks)
     assert len(first) == two_ranks.EPOCHS
     for one, other in zip(first, second, strict=True):
-        assert len(one["trains"]) > 20
-        assert set(one["trains"]) == {*one["moved"], *other["moved"]}
-    phases = [len(epoch["trains"]) for epoch in first]
+        assert len(one["train"]) > 20
+        assert set(one["train"]) == {*one["moved"], *other["moved"]}
+    phases = [len(epoch["train"]) for epoch in first]
     assert len(set(phases)) == {"full": 1, "head_then_full": 2, "gradual": 3, "freeze_again": 2}[preset]
 
 

@@ -7,15 +7,15 @@ import time
 import pytest
 from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
 
+from finetune.engine import launcher
 from finetune.engine.launcher import end_ranks, stop_launcher_monitor
-from finetune.tasks import launched
 from tests.tasks.tiny_run import tiny_trainer
 
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(100)"
 
 
 def test_they_are_ended_by_force_where_they_do_not_hear(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launched, "GRACE", 0.2)
+    monkeypatch.setattr(launcher, "GRACE", 0.2)
     trainer = tiny_trainer(devices=2, strategy="ddp")
     scripts = (DEAF, "import time; print(flush=True); time.sleep(100)")
     processes = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) for script in scripts]

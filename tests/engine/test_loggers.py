@@ -65,9 +65,7 @@ class FakeClient:
 
     def search_runs(self, experiments: list[str], wanted: str) -> list[Any]:
         return [
-            run
-            for run in self.runs.values()
-            if f"tags.`finetune.commands.train` = '{run.data.tags['finetune.commands.train']}'" == wanted
+            run for run in self.runs.values() if f"tags.`finetune.run` = '{run.data.tags['finetune.run']}'" == wanted
         ]
 
     def create_run(self, experiment: str, tags: dict[str, str], run_name: str) -> Any:
@@ -122,9 +120,7 @@ def stored(module: Any, folder: Path, key: str) -> Any:
     """The one run of a tag, and a function that gives a metric's points."""
     client = module.MlflowClient(f"sqlite:///{folder.resolve()}/mlflow.db")
     experiment = client.get_experiment_by_name("pets")
-    (run,) = client.search_runs(
-        [experiment.experiment_id if experiment else "pets"], f"tags.`finetune.commands.train` = '{key}'"
-    )
+    (run,) = client.search_runs([experiment.experiment_id if experiment else "pets"], f"tags.`finetune.run` = '{key}'")
     return run, lambda name: [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, name)]
 
 

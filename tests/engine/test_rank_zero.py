@@ -20,12 +20,12 @@ import fcntl, json, os, sys, time
 from pathlib import Path
 from finetune.config.errors import ConfigError
 from finetune.engine.rank_zero import is_first_process
-from finetune.runs.resume import find
+from finetune.runs.resume import find_resume_point
 
 wanted, folder, *late = sys.argv[1:]
 time.sleep(float(late[not is_first_process()]))
 try:
-    found = find({"resume": wanted, "name": "mine", "output": f"{folder}/new"}, [])
+    found = find_resume_point({"resume": wanted, "name": "mine", "output": f"{folder}/new"}, [])
     told = None if found is None else str(found.checkpoint)
 except ConfigError as error:
     found, told = None, str(error)

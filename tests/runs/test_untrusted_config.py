@@ -62,13 +62,13 @@ def test_what_is_no_class_of_that_kind_is_refused_by_name(
     target: str, kind: type, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=rf"callbacks\.mine\._target_={target}: that is .*; expected .*\.{name}\."):
+    with pytest.raises(ConfigError, match=rf"callbacks\.mine\._target_={target} is .*; expected .*\.{name}\."):
         check_target({"_target_": target, "path": "x", "_args_": ["touch canary"]}, kind, "callbacks.mine")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_callback_is_no_logger() -> None:
-    with pytest.raises(ConfigError, match=r"logger\.a\._target_=finetune\.callbacks\.IoU: that is a class of another"):
+    with pytest.raises(ConfigError, match=r"logger\.a\._target_=finetune\.callbacks\.IoU is another class; expected"):
         check_target({"_target_": "finetune.callbacks.IoU"}, Logger, "logger.a")
 
 
@@ -90,7 +90,7 @@ def test_a_module_that_fails_when_it_is_imported_is_named(tmp_path: Path, monkey
 
 @pytest.mark.parametrize("entry", [{}, {"monitor": "x"}, None, "finetune.callbacks.IoU", ["_target_"], {"_target_": 3}])
 def test_an_entry_without_a_target_is_refused(entry: Any) -> None:
-    with pytest.raises(ConfigError, match=r"callbacks\.mine=.*expected a group of settings with _target_"):
+    with pytest.raises(ConfigError, match=r"callbacks\.mine=.*expected settings that include _target_"):
         check_target(entry, pl.Callback, "callbacks.mine")
 
 

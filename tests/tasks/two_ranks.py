@@ -50,7 +50,7 @@ LOSSES: dict[str, dict[str, float]] = {
     "cross_entropy": {"label_smoothing": 0.1},
     "dice": {},
     "focal": {},
-    "mask": {},
+    "sigmoid_focal_dice": {},
     "ce_dice": {"label_smoothing": 0.1},
 }
 
