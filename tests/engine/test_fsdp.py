@@ -1,4 +1,4 @@
-"""Sharded training (FSDP2) of two ranks against one process that shards nothing."""
+"""Sharded training (FSDP2) on two ranks against an unsharded training in one process."""
 
 from pathlib import Path
 from typing import Any
@@ -17,21 +17,26 @@ from finetune.config.errors import ConfigError
 from finetune.engine.fsdp import full_model, shard, sharding_units
 from finetune.engine.fsdp_strategy import FullySharded
 from tests.end_to_end.test_distributed import written_matrix
-from tests.engine.sharded_ranks import CLIPPED, GRADUAL, LIMITED, fit, task
+from tests.engine import ddp_ranks
+from tests.engine.ranks import run_ranks
+from tests.engine.sharded_ranks import CLIPPED, GRADUAL, LIMITED, fit, run_jobs, task
 from tests.samples import COMMAND, TINY, shell
-from tests.tasks import two_ranks
 from tests.tasks.tiny_run import tiny_model, tiny_trainer
-from tests.tasks.two_processes import run_two_ranks
 
-PRESETS = ("full", "head_then_full", "gradual", "freeze_again")
-WORKER = "tests.engine.sharded_ranks"
-SLOW = ("lora", "limited", "resumed", "inside", "apart")
+PRESETS = [
+    "gradual",
+    "freeze_again",
+    pytest.param("full", marks=pytest.mark.slow),
+    pytest.param("head_then_full", marks=pytest.mark.slow),
+]
+FAST = ("gradual", "freeze_again", "uneven")
+SLOW = ("full", "head_then_full", "lora", "limited", "resumed", "inside", "apart")
 Results = list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    return run_two_ranks(WORKER, tmp_path_factory.mktemp("sharded"), *PRESETS, "uneven")
+    return run_ranks(run_jobs, 2, tmp_path_factory.mktemp("sharded"), *FAST)
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +46,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def more_ranks(home: Path) -> Results:
-    return run_two_ranks(WORKER, home, *SLOW)
+    return run_ranks(run_jobs, 2, home, *SLOW)
 
 
 def check_preset(ranks: Results, preset: str) -> None:
-    made = two_ranks.task(preset).double()
+    made = ddp_ranks.task(ddp_ranks.settings(preset)).double()
     start = {name: tensor.clone() for name, tensor in made.model.state_dict().items()}
     alone = fit(made, 1)
     frozen = {name for name, tensor in alone.items() if torch.equal(tensor, start[name])}
@@ -58,15 +63,21 @@ def check_preset(ranks: Results, preset: str) -> None:
             assert torch.equal(tensor, start[name]) == (name in frozen), name
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_sharded_ranks_end_with_the_weights_of_one_process(ranks: Results, preset: str) -> None:
-    check_preset(ranks, preset)
+@pytest.fixture
+def preset_ranks(request: pytest.FixtureRequest, preset: str) -> Results:
+    results: Results = request.getfixturevalue("ranks" if preset in FAST else "more_ranks")
+    return results
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_in_each_epoch_exactly_what_trains_moves(ranks: Results, preset: str) -> None:
-    first, second = (rank[preset]["moved"] for rank in ranks)
-    assert len(first) == two_ranks.EPOCHS
+def test_sharded_ranks_end_with_the_weights_of_one_process(preset_ranks: Results, preset: str) -> None:
+    check_preset(preset_ranks, preset)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_in_each_epoch_exactly_the_trainable_parameters_change(preset_ranks: Results, preset: str) -> None:
+    first, second = (rank[preset]["moved"] for rank in preset_ranks)
+    assert len(first) == ddp_ranks.EPOCHS
     for one, other in zip(first, second, strict=True):
         assert len(one["train"]) > 20
         assert set(one["train"]) == {*one["moved"], *other["moved"]}
@@ -157,7 +168,7 @@ def test_units_are_stages_or_blocks_that_timm_runs_as_modules() -> None:
 def test_parameters_that_cannot_be_sharded_are_named() -> None:
     model = tiny_model()
     model.head.gain = nn.Parameter(torch.tensor(1.0))
-    with pytest.raises(ValueError, match=r"1 parameters have no dimension .*: head\.gain"):
+    with pytest.raises(ValueError, match=r"1 parameters are scalars.*: head\.gain"):
         shard(model, None)  # type: ignore[arg-type]  # never reached
     shared = tiny_model()
     shared.head.again = shared.head[0].weight
@@ -196,7 +207,7 @@ def test_a_task_is_not_sharded_by_lightnings_own_strategy() -> None:
             pl_module._device_mesh = {"data_parallel": None}
 
     with pytest.raises(TypeError, match=r"not sharded by SingleDeviceStrategy; use .*FullySharded\(\)"):
-        tiny_trainer(Mesh()).fit(task("tuning=full"), datamodule=two_ranks.data(1))
+        tiny_trainer(Mesh()).fit(task("tuning=full"), datamodule=ddp_ranks.data(1))
 
 
 def test_a_model_with_all_its_weights_is_left_as_it_is() -> None:

@@ -92,6 +92,8 @@ def private_uses(source: str) -> Iterator[str]:
 
 
 def test_only_one_file_uses_private_names() -> None:
-    uses = {path.relative_to(PACKAGE).as_posix(): list(private_uses(path.read_text())) for path in PACKAGE.rglob("*.py")}
+    uses = {
+        path.relative_to(PACKAGE).as_posix(): list(private_uses(path.read_text())) for path in PACKAGE.rglob("*.py")
+    }
     assert {name for name, found in uses.items() if found} == set(ALLOWED)
     assert all(len(uses[name]) >= count for name, count in ALLOWED.items())

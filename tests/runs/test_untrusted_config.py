@@ -36,7 +36,7 @@ CODE = [
     "lightning.pytorch.Trainer",
     "lightning.pytorch.callbacks.model_checkpoint.os.remove",
     "finetune.train",
-    "finetune.callbacks.Interrupted",
+    "finetune.callbacks.TrainingInterrupted",
     "torch.nn.Linear",
 ]
 
@@ -329,7 +329,7 @@ def test_the_offered_classes_are_ours_and_lightnings_alone() -> None:
     assert "finetune.callbacks.IoU" in OFFERED["callbacks"]
     assert "finetune.callbacks.iou.IoU" in OFFERED["callbacks"]
     assert "lightning.pytorch.loggers.WandbLogger" in OFFERED["logger"]
-    assert "finetune.callbacks.Interrupted" not in OFFERED["callbacks"]  # an exception, no callback
+    assert "finetune.callbacks.TrainingInterrupted" not in OFFERED["callbacks"]  # an exception, no callback
     everything = OFFERED["callbacks"] | OFFERED["logger"]
     assert "finetune.engine.loggers.MLflow" in OFFERED["logger"]
     ours = ("finetune.callbacks.", "finetune.engine.loggers.", "lightning.pytorch.")
