@@ -143,23 +143,37 @@ def test_a_frozen_backbone_is_bit_identical_until_it_is_unfrozen(tmp_path: Path)
     assert not all(torch.equal(before[name], tensor) for name, tensor in weights(task).items() if name in backbone)
 
 
+Schedule = tuple[str, bool]  # its name, and whether weights are averaged
+
+
+def unfreezing_task(schedule: Schedule) -> SemanticTask:
+    plan = Plan(GRADUAL.rules, warmup=2, restart_schedule=schedule[0] == "poly", phase_lr=(1.0, 0.5))
+    options = {"monitor": "fixed", "patience": 1} if schedule[0] == "plateau" else {}
+    return tiny_task(plan=plan, schedule_name=schedule[0], schedule_options=options)
+
+
+def unfreezing_callbacks(schedule: Schedule) -> list[pl.Callback]:
+    return [Scores(0.5, 0.4, 0.6, 0.5), ApplyTuningPlan(), *([EMA(0.9)] if schedule[1] else [])]
+
+
+@pytest.fixture(scope="module", params=[("poly", False), ("plateau", False), ("poly", True)])
+def uninterrupted(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Schedule, SemanticTask, Path]:
+    """A training of four epochs: its schedule, the trained task, and the folder of its checkpoints."""
+    task, folder = unfreezing_task(request.param), tmp_path_factory.mktemp("uninterrupted")
+    tiny_trainer(*unfreezing_callbacks(request.param), Saves(folder), max_epochs=4).fit(task, datamodule=tiny_data())
+    return request.param, task, folder
+
+
 @pytest.mark.parametrize("cut", [0, 1, 2])
-@pytest.mark.parametrize(("schedule_name", "averaged"), [("poly", False), ("plateau", False), ("poly", True)])
 def test_a_training_resumed_before_at_and_after_an_unfreezing_ends_with_the_same_weights(
-    tmp_path: Path, cut: int, schedule_name: str, averaged: bool
+    uninterrupted: tuple[Schedule, SemanticTask, Path], cut: int
 ) -> None:
-    plan = Plan(GRADUAL.rules, warmup=2, restart_schedule=schedule_name == "poly", phase_lr=(1.0, 0.5))
-    options = {"monitor": "fixed", "patience": 1} if schedule_name == "plateau" else {}
-    made = {"plan": plan, "schedule_name": schedule_name, "schedule_options": options}
-
-    def callbacks() -> list[pl.Callback]:
-        return [Scores(0.5, 0.4, 0.6, 0.5), ApplyTuningPlan(), *([EMA(0.9)] if averaged else []), Saves(tmp_path)]
-
-    whole = tiny_task(**made)
-    tiny_trainer(*callbacks(), max_epochs=4).fit(whole, datamodule=tiny_data())
-    resumed, trainable = tiny_task(seed=0, **made), Trainable()
-    tiny_trainer(*callbacks(), trainable, max_epochs=4).fit(
-        resumed, datamodule=tiny_data(), ckpt_path=tmp_path / f"{cut}.ckpt", weights_only=True
+    schedule, whole, folder = uninterrupted
+    resumed, trainable = unfreezing_task(schedule), Trainable()
+    tiny_trainer(*unfreezing_callbacks(schedule), trainable, max_epochs=4).fit(
+        resumed, datamodule=tiny_data(), ckpt_path=folder / f"{cut}.ckpt", weights_only=True
     )
     assert len(trainable.seen) == 3 - cut
     assert equal(weights(whole), weights(resumed))
@@ -184,40 +198,47 @@ def test_a_plateau_before_the_plan_waits_for_one_has_no_effect() -> None:
     assert trainable.seen[3] == trainable.seen[4] < trainable.seen[5] == trainable.seen[6] < trainable.seen[7]
 
 
-@pytest.mark.parametrize("cut", [1, 2, 3, 4])
-def test_a_resumed_training_keeps_its_plateaus_and_its_patience(tmp_path: Path, cut: int) -> None:
-    def callbacks() -> list[pl.Callback]:
-        return [Scores(0.1, 0.3, 0.2, 0.3, 0.1, 0.1), ApplyTuningPlan(), Saves(tmp_path)]
+RESTORING = Plan(PLATEAU.rules, plateau=PlateauCriterion("fixed", patience=2, restore_best=True))
 
-    plan = Plan(PLATEAU.rules, plateau=PlateauCriterion("fixed", patience=2, restore_best=True))
-    whole = tiny_task(plan=plan)
-    tiny_trainer(*callbacks(), max_epochs=6).fit(whole, datamodule=tiny_data())
-    resumed = tiny_task(plan=plan)
-    tiny_trainer(*callbacks(), max_epochs=6).fit(
-        resumed, datamodule=tiny_data(), ckpt_path=tmp_path / f"{cut}.ckpt", weights_only=True
+
+class FifthEpoch(pl.Callback):
+    """Keeps the weights with which the fifth epoch starts."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.current_epoch == 4 and batch_idx == 0:
+            self.weights = weights(pl_module)
+
+
+@pytest.fixture(scope="module")
+def restoring(tmp_path_factory: pytest.TempPathFactory) -> tuple[SemanticTask, FifthEpoch, Path]:
+    """A training of six epochs that plateaus in the fourth: the task, its fifth epoch, its checkpoints."""
+    task, fifth, folder = tiny_task(plan=RESTORING), FifthEpoch(), tmp_path_factory.mktemp("restoring")
+    scores = Scores(0.1, 0.3, 0.2, 0.3, 0.1, 0.1)
+    tiny_trainer(scores, ApplyTuningPlan(), Saves(folder), fifth, max_epochs=6).fit(task, datamodule=tiny_data())
+    return task, fifth, folder
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 4])
+def test_a_resumed_training_keeps_its_plateaus_and_its_patience(
+    restoring: tuple[SemanticTask, FifthEpoch, Path], cut: int
+) -> None:
+    whole, _, folder = restoring
+    resumed = tiny_task(plan=RESTORING)
+    tiny_trainer(Scores(0.1, 0.3, 0.2, 0.3, 0.1, 0.1), ApplyTuningPlan(), max_epochs=6).fit(
+        resumed, datamodule=tiny_data(), ckpt_path=folder / f"{cut}.ckpt", weights_only=True
     )
     assert resumed.timeline.plateaus == (4,)
     assert equal(weights(whole), weights(resumed))
 
 
-def test_the_next_phase_starts_from_the_best_weights_with_restore_best(tmp_path: Path) -> None:
-    class First(pl.Callback):
-        """Keeps the weights that the fifth epoch begins with."""
-
-        def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-            if trainer.current_epoch == 4 and batch_idx == 0:
-                self.weights = weights(pl_module)
-
-    first = First()
-    plan = Plan(PLATEAU.rules, plateau=PlateauCriterion("fixed", patience=2, restore_best=True))
-    scores = Scores(0.1, 0.3, 0.2, 0.3, 0.1, 0.1)
-    tiny_trainer(scores, ApplyTuningPlan(), Saves(tmp_path), first, max_epochs=6).fit(
-        tiny_task(plan=plan), datamodule=tiny_data()
-    )
-    best = torch.load(tmp_path / "1.ckpt", weights_only=True)["state_dict"]
-    third = torch.load(tmp_path / "2.ckpt", weights_only=True)["state_dict"]
-    assert equal(first.weights, {name.removeprefix("model."): tensor for name, tensor in best.items()})
-    assert not equal(first.weights, {name.removeprefix("model."): tensor for name, tensor in third.items()})
+def test_the_next_phase_starts_from_the_best_weights_with_restore_best(
+    restoring: tuple[SemanticTask, FifthEpoch, Path],
+) -> None:
+    _, fifth, folder = restoring
+    best = torch.load(folder / "1.ckpt", weights_only=True)["state_dict"]
+    third = torch.load(folder / "2.ckpt", weights_only=True)["state_dict"]
+    assert equal(fifth.weights, {name.removeprefix("model."): tensor for name, tensor in best.items()})
+    assert not equal(fifth.weights, {name.removeprefix("model."): tensor for name, tensor in third.items()})
 
 
 def test_a_plateau_of_a_score_that_is_not_logged_is_an_error() -> None:

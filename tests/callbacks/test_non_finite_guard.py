@@ -237,16 +237,17 @@ def test_infinite_scaled_gradients_are_left_to_the_scaler(scale: float) -> None:
 
     task = breaking_task("constant", at=())
     start = copy.deepcopy(task.model.state_dict())
-    trainer = fit(task, NonFiniteGuard(), plugins=plugin())
+    data = tiny_data(4, batch_size=2)  # float16 is slow on a CPU
+    trainer = fit(task, NonFiniteGuard(), data=data, plugins=plugin())
     assert (trainer.precision_plugin.scaler.get_scale() < scale) == (scale > 1e20)
     moved = [name for name, p in task.model.named_parameters() if not torch.equal(p, start[name])]
     assert bool(moved) == (scale < 1e20)
     for kind in ("constant", "input"):
-        message, task = stopped(kind, at=(1,), plugins=plugin())
+        message, task = stopped(kind, at=(1,), data=data, plugins=plugin())
         assert "step 2: the loss is " in message
         assert same(task.model.state_dict(), task.before)
     skipping = breaking_task("constant", at=(1,))
-    trainer = fit(skipping, NonFiniteGuard(max_skipped_steps=1), plugins=plugin())
+    trainer = fit(skipping, NonFiniteGuard(max_skipped_steps=1), data=data, plugins=plugin())
     assert all(value.isfinite().all() for value in skipping.model.state_dict().values())
 
 
