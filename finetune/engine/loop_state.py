@@ -54,8 +54,8 @@ def rewind_into_epoch(loops: dict[str, Any], trainer: pl.Trainer) -> dict[str, A
         trainer: of the training whose epoch was cut short.
     """
     epochs = {
-        kind: {**counts, "processed": counts["ready"] - 1, "completed": counts["ready"] - 1}
-        for kind, counts in loops["epoch_progress"].items()
+        scope: {**counts, "processed": counts["ready"] - 1, "completed": counts["ready"] - 1}
+        for scope, counts in loops["epoch_progress"].items()
     }
     inner = dict(loops["epoch_loop.state_dict"])
     # a validation that was due here is not run again, but Lightning counts the step before it twice for the loggers

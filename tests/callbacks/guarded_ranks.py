@@ -33,9 +33,9 @@ class Moved(pl.Callback):
         self.seen.append(not all(map(torch.equal, self.before, now)))
 
 
-def fit(strategy: str, kind: str, skip: int) -> dict[str, Any]:
+def fit(strategy: str, mistake: str, skip: int) -> dict[str, Any]:
     """Train; return the error message if there is one, which steps changed the weights, and the weights."""
-    moved, task = Moved(), breaking_task(kind, at=(1,), task=BreaksOnSecond)
+    moved, task = Moved(), breaking_task(mistake, at=(1,), task=BreaksOnSecond)
     strategies: Any = FullySharded() if strategy == "fsdp2" else strategy
     trainer = tiny_trainer(
         ApplyTuningPlan(), NonFiniteGuard(skip), moved, devices=2, strategy=strategies, limit_val_batches=0

@@ -94,11 +94,11 @@ def test_a_nan_score_stops_the_training_even_while_the_plan_is_pending() -> None
 def test_it_logs_after_which_epoch_and_why_it_stopped(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     assert epochs([0.3, 0.2, 0.1, 0.9], patience=2) == 3
-    (said,) = [record.getMessage() for record in caplog.records if "stopped early" in record.getMessage()]
-    assert said.startswith("stopped early after epoch 3: ")
-    assert "val/iou did not improve in the last 2" in said
-    assert "0.300" in said
-    assert "Signaling" not in said
+    (message,) = [record.getMessage() for record in caplog.records if "stopped early" in record.getMessage()]
+    assert message.startswith("stopped early after epoch 3: ")
+    assert "val/iou did not improve in the last 2" in message
+    assert "0.300" in message
+    assert "Signaling" not in message
 
 
 def test_the_reason_is_printed_by_a_command(

@@ -26,7 +26,7 @@ IMAGES, BATCH = 16, 4
 class Breaks(SemanticTask):
     """A task with bad batches; it keeps the weights and statistics from before each step."""
 
-    kind = "constant"
+    mistake = "constant"
     at: tuple[int, ...] = ()  # batches, of all epochs
 
     def is_bad(self, batch_idx: int) -> bool:
@@ -40,7 +40,7 @@ class Breaks(SemanticTask):
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         if not self.is_bad(batch_idx):
             return super().training_step(batch, batch_idx)
-        if self.kind == "input":  # spoils the statistics of every batch norm
+        if self.mistake == "input":  # spoils the statistics of every batch norm
             normalize = self.model.normalize
             self.model.normalize = lambda image: normalize(image) * math.inf
             loss = super().training_step(batch, batch_idx)
@@ -54,7 +54,7 @@ class Breaks(SemanticTask):
             "gradient": (local_shard(weight) * 0).sqrt().sum(),  # zero, with a slope that is infinite
             "huge": weight.sum() * 1e30,  # finite, but its square is not
         }
-        return loss + change[self.kind]
+        return loss + change[self.mistake]
 
 
 class Undone(Breaks):
@@ -72,9 +72,9 @@ class Undone(Breaks):
             super().optimizer_step(epoch, batch_idx, optimizer, closure)
 
 
-def breaking_task(kind: str, at: tuple[int, ...], task: type[Breaks] = Breaks) -> Breaks:
+def breaking_task(mistake: str, at: tuple[int, ...], task: type[Breaks] = Breaks) -> Breaks:
     made = task(tiny_model(), lr=3e-3)
-    made.kind, made.at = kind, at
+    made.mistake, made.at = mistake, at
     return made
 
 
@@ -86,9 +86,9 @@ def fit(
     return trainer
 
 
-def stopped(kind: str, at: tuple[int, ...], skip: int = 0, **options: Any) -> tuple[str, Breaks]:
+def stopped(mistake: str, at: tuple[int, ...], skip: int = 0, **options: Any) -> tuple[str, Breaks]:
     """Return the error message of a training, and its task."""
-    task = breaking_task(kind, at)
+    task = breaking_task(mistake, at)
     with pytest.raises(NonFiniteError) as error:
         fit(task, NonFiniteGuard(skip), **options)
     return str(error.value), task
@@ -110,9 +110,9 @@ def same(one: Any, other: Any) -> bool:
     return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
 
 
-@pytest.mark.parametrize("kind", ["constant", "factor", "input", "gradient"])
-def test_it_stops_at_the_bad_step_and_changes_nothing(kind: str) -> None:
-    _, task = stopped(kind, at=(2,))
+@pytest.mark.parametrize("mistake", ["constant", "factor", "input", "gradient"])
+def test_it_stops_at_the_bad_step_and_changes_nothing(mistake: str) -> None:
+    _, task = stopped(mistake, at=(2,))
     assert task.trainer.global_step == 2
     assert same(task.model.state_dict(), task.before)
 
@@ -163,12 +163,12 @@ def test_of_many_images_only_some_are_named() -> None:
     assert " and 4 more." in message
 
 
-@pytest.mark.parametrize("kind", ["constant", "input", "gradient"])
+@pytest.mark.parametrize("mistake", ["constant", "input", "gradient"])
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_a_skipped_step_equals_an_undone_step(kind: str, accumulate: int) -> None:
+def test_a_skipped_step_equals_an_undone_step(mistake: str, accumulate: int) -> None:
     at = (2, 6)
     options: dict[str, Any] = {"max_epochs": 2, "accumulate_grad_batches": accumulate, "gradient_clip_val": 1.0}
-    skipping, undone = breaking_task(kind, at), breaking_task(kind, at, Undone)
+    skipping, undone = breaking_task(mistake, at), breaking_task(mistake, at, Undone)
     ours, theirs = fit(skipping, NonFiniteGuard(max_skipped_steps=1), **options), fit(undone, **options)
     assert ours.global_step == theirs.global_step == 8 // accumulate
     assert same(skipping.model.state_dict(), undone.model.state_dict())
@@ -242,8 +242,8 @@ def test_infinite_scaled_gradients_are_left_to_the_scaler(scale: float) -> None:
     assert (trainer.precision_plugin.scaler.get_scale() < scale) == (scale > 1e20)
     moved = [name for name, p in task.model.named_parameters() if not torch.equal(p, start[name])]
     assert bool(moved) == (scale < 1e20)
-    for kind in ("constant", "input"):
-        message, task = stopped(kind, at=(1,), data=data, plugins=plugin())
+    for mistake in ("constant", "input"):
+        message, task = stopped(mistake, at=(1,), data=data, plugins=plugin())
         assert "step 2: the loss is " in message
         assert same(task.model.state_dict(), task.before)
     skipping = breaking_task("constant", at=(1,))

@@ -218,7 +218,13 @@ class Stops(pl.Callback):
 
 
 @pytest.mark.parametrize(
-    ("make", "start"), [(EMA, 0), (EMA, 2), (SWA, 0.4), (SWA, 0.75)], ids=["EMA-0", "EMA-2", "SWA-0.4", "SWA-0.75"]
+    ("make", "start"),
+    [
+        (EMA, 0),
+        (SWA, 0.4),
+        pytest.param(EMA, 2, marks=pytest.mark.slow),
+        pytest.param(SWA, 0.75, marks=pytest.mark.slow),
+    ],
 )
 def test_a_resumed_training_ends_like_an_uninterrupted_one(make: Any, start: float, tmp_path: Path) -> None:
     whole = trained(make(start=start), folder=tmp_path / "whole", max_epochs=3)

@@ -45,9 +45,9 @@ class Mixed(Sizes):
         return {**sample, "mask": mask}
 
 
-def fixed_task(kind: type[SemanticTask] = SemanticTask) -> SemanticTask:
+def fixed_task(task_class: type[SemanticTask] = SemanticTask) -> SemanticTask:
     """Build a task that never predicts a star; in float64, so that other images in a batch change no digit."""
-    task = kind(tiny_model(seed=1), lr=0.003, schedule_name="constant", warmup=0).double()
+    task = task_class(tiny_model(seed=1), lr=0.003, schedule_name="constant", warmup=0).double()
     nn.init.constant_(task.model.head[0].bias[-1:], -100)
     return task
 

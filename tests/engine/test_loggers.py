@@ -145,12 +145,12 @@ def test_mlflow_continues_the_same_run_and_logs_no_step_twice(mlflow: Any, tmp_p
 
 
 def test_a_failed_mlflow_run_is_set_to_running_again(mlflow: Any, tmp_path: Path) -> None:
-    for status, said in (("failed", "FAILED"), ("success", "FINISHED")):
+    for status, shown in (("failed", "FAILED"), ("success", "FINISHED")):
         logger = MLflow("pets", str(tmp_path), key="a")
         logger.log_hyperparams({"lr": 0.1})
         assert stored(mlflow, tmp_path, "a")[0].info.status == "RUNNING"
         logger.finalize(status)
-        assert stored(mlflow, tmp_path, "a")[0].info.status == said
+        assert stored(mlflow, tmp_path, "a")[0].info.status == shown
     assert stored(mlflow, tmp_path, "a")[0].data.params == {"lr": "0.1"}
 
 
@@ -253,11 +253,11 @@ def test_mlflow_shows_a_killed_run_as_one(number: int, tmp_path: Path) -> None:
 def test_wandb_gets_a_stopped_run_as_one(tmp_path: Path) -> None:
     records = pytest.importorskip("wandb.proto.wandb_internal_pb2", reason="pip install 'finetune-seg[wandb]'")
     folder = killed_and_resumed(tmp_path / "run", "wandb", signal.SIGTERM)
-    told = [list(wandb_records(path, records.Record)) for path in sorted(folder.glob("wandb/*run-*/*.wandb"))]
-    names = [{record.run.run_id for record in part if record.WhichOneof("record_type") == "run"} for part in told]
+    runs = [list(wandb_records(path, records.Record)) for path in sorted(folder.glob("wandb/*run-*/*.wandb"))]
+    names = [{record.run.run_id for record in part if record.WhichOneof("record_type") == "run"} for part in runs]
     assert len(names) == 2
     assert names[0] == names[1]
-    histories = [record.history for part in told for record in part if record.WhichOneof("record_type") == "history"]
+    histories = [record.history for part in runs for record in part if record.WhichOneof("record_type") == "history"]
     points = [
         {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in h.item} for h in histories
     ]
@@ -276,6 +276,6 @@ def wandb_records(path: Path, record: Any) -> Iterator[Any]:
         size, kind = struct.unpack_from("<HB", data, at + 4)
         content += data[at + 7 : at + 7 + size]
         at += 7 + size
-        if kind in (1, 4):  # whole, or its last part
+        if kind in (1, 4):  # the whole record, or its last part
             yield record.FromString(content)
             content = b""
