@@ -38,7 +38,7 @@ class Averaging(pl.Callback):
     with `weights_only=True` hold what is in the model at the time, because Lightning calls no callback for them.)
 
     Lightning 2.6 has `WeightAveraging`, but a checkpoint that it saves inside a validation has average and raw weights
-    swapped, so a training that is resumed from it ends with other weights. It also averages bfloat16 in bfloat16.
+    swapped, so a training that is resumed from it ends with other weights. Nor does it gather batch-norm statistics.
 
     Args:
         start: first epoch to average, counted from 0, if an int; fraction of the training's steps, if a float below 1.
@@ -52,7 +52,7 @@ class Averaging(pl.Callback):
         if not (0 <= start < 1 or (isinstance(start, int) and start >= 1)):
             raise ValueError(
                 f"{type(self).__name__} has start={start}; expected an epoch as a whole number from 0, "
-                f"or a share of the training as a float from 0.0 to below 1."
+                f"or a fraction of the training as a float from 0.0 to below 1."
             )
         self.start = start
         self.weight = weight

@@ -265,7 +265,7 @@ def test_the_average_starts_from_a_checkpoint_without_one(tmp_path: Path, caplog
     caplog.set_level(logging.INFO, "finetune.callbacks.weight_averaging")
     trained(None, Stops(1), folder=tmp_path)
     notes, averaging = Notes(), EMA()
-    notes.raw = [{}] * 4  # the steps behind
+    notes.raw = [{}] * 4  # the steps before
     task = trained(averaging, notes, resume=tmp_path / "checkpoints" / "last.ckpt")
     assert messages(caplog)[0] == "EMA: the checkpoint has no average; it starts from the weights of step 4"
     assert averaging.average.updates == 4
