@@ -14,7 +14,7 @@ import torch
 from torch.multiprocessing import start_processes
 
 # modules with functions that tests run; the process from which ranks are forked imports them once
-PRELOADED = ("tests.engine.ddp_ranks", "tests.engine.sharded_ranks", "tests.callbacks.guarded_ranks")
+PRELOADED = ("tests.engine.sharded_ranks", "tests.engine.resuming_ranks", "tests.callbacks.guarded_ranks")
 ROOT = Path(__file__).parents[2]
 
 

@@ -15,38 +15,10 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from finetune.checkpoints.checkpoint_io import write
 from finetune.engine.rank_zero import rank_zero_logger
+from tests.engine import resuming_ranks
+from tests.engine.ranks import run_ranks
 from tests.samples import clean_environment
 
-# Asks for runs to resume and writes the answers. The late rank starts when the other one waits, or already trains.
-FIND = """
-import fcntl, json, sys, time
-from pathlib import Path
-from finetune.config.errors import ConfigError
-from finetune.engine.rank_zero import is_first_process
-from finetune.runs.resume import find_resume_point
-
-folder, late, *requests = sys.argv[1:]
-rank, other_is_ready, answers = 1 - is_first_process(), Path(folder) / "ready", []
-while late == str(rank) and not other_is_ready.exists():
-    time.sleep(0.05)
-if (late, rank) == ("0", 1):
-    other_is_ready.touch()
-for request in requests:
-    try:
-        point = find_resume_point({"resume": request, "name": "mine", "output": f"{folder}/new"}, [])
-        answers.append(point and str(point.checkpoint))
-    except ConfigError as error:
-        point = None
-        answers.append(str(error))
-if point and rank == 0:  # it trains in the folder before the other rank starts
-    log = (point.folder / "train.log").open("a")
-    fcntl.lockf(log, fcntl.LOCK_EX)
-if (late, rank) == ("1", 0):
-    other_is_ready.touch()
-Path(f"{folder}/{rank}.json").write_text(json.dumps(answers))
-while point and not Path(f"{folder}/1.json").exists():
-    time.sleep(0.05)
-"""
 HOLD = """
 import fcntl, sys
 log = open(sys.argv[1], "a")
@@ -77,37 +49,27 @@ def busy(tmp_path: Path) -> Iterator[Path]:
         job.communicate()
 
 
-def find(launcher: str, folder: Path, *requests: str, late: int) -> list[list[str | None]]:
+def find_under_torchrun(folder: Path, late: int, *requests: str) -> list[list[str | None]]:
     """Return the answers of each of two ranks."""
-    script = folder / "find.py"
-    script.write_text(FIND)
-    arguments = [str(script), str(folder), str(late), *requests]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    if launcher == "torchrun":
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"]
-        commands = [([*torchrun, *arguments], {})]
-    else:
-        alike = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "job", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2"}
-        alike |= {"SLURM_NTASKS_PER_NODE": "2", "SLURM_NODEID": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        ranks = [{**alike, "SLURM_PROCID": rank, "SLURM_LOCALID": rank} for rank in ("0", "1")]
-        commands = [([sys.executable, *arguments], rank) for rank in ranks]
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"]
+    command += ["-m", "tests.engine.resuming_ranks", str(folder), str(late), *requests]
     environment = clean_environment(PYTHONPATH=str(Path(__file__).parents[2]))
     outside = {name: value for name, value in environment.items() if not name.startswith(("SLURM_", "MASTER_"))}
-    jobs = [subprocess.Popen(command, env={**outside, **more}, cwd=folder) for command, more in commands]
-    assert [job.wait(180) for job in jobs] == [0] * len(jobs)
+    subprocess.run(command, env=outside, cwd=folder, timeout=300, check=True)
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
 
 
 def test_an_early_rank_does_not_resume_the_run_of_another_job(busy: Path) -> None:
-    assert find("srun", busy.parent, "auto", late=0) == [[None], [None]]
+    assert run_ranks(resuming_ranks.find_under_slurm, 2, busy.parent, 0, "auto") == [[None], [None]]
 
 
 def test_ranks_fail_together_and_resume_one_run_although_rank_zero_trains_already(busy: Path) -> None:
     other = run_of(busy.parent / "other")
     os.utime(other / "checkpoints" / "last.ckpt", (0, 0))  # long ago
-    first, second = find("torchrun", busy.parent, "absent", "auto", late=1)
+    first, second = find_under_torchrun(busy.parent, 1, "absent", "auto")
     assert first[0] == "resume=absent: there is no such folder or file. Name a run folder, a checkpoint, or auto."
     assert first[0] in str(second[0])
     assert first[1] == second[1] == str(other / "checkpoints" / "last.ckpt")
