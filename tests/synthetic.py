@@ -1,6 +1,10 @@
-"""Synthetic images as a dataset, for tests that need no files."""
+"""Synthetic images as a dataset, for tests that need no files; a process draws each image only once."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from torch import Tensor
 
 from finetune.data import Record, SegmentationDataset, Transform
 from finetune.data.sources.synthetic import Drawing, DrawnImage, DrawnMask
@@ -29,4 +33,25 @@ def synthetic_records(
     sizes = size if isinstance(size, list) else [size]
     pairs = [(side, side) if isinstance(side, int) else side for side in sizes]
     drawings = [Drawing(pairs[index % len(pairs)], seed, split, index) for index in range(count)]
-    return [Record(drawing.name, DrawnImage(drawing), DrawnMask(drawing), split) for drawing in drawings]
+    return [Record(drawing.name, CachedImage(drawing), CachedMask(drawing), split) for drawing in drawings]
+
+
+@cache
+def drawn(drawing: Drawing, channels: int) -> tuple[Tensor, Tensor]:
+    return DrawnImage(drawing).read(channels), DrawnMask(drawing).read()
+
+
+@dataclass(frozen=True)
+class CachedImage(DrawnImage):
+    """An image that is drawn at its first reading."""
+
+    def read(self, channels: int = 3) -> Tensor:
+        return drawn(self.drawing, channels)[0].clone()
+
+
+@dataclass(frozen=True)
+class CachedMask(DrawnMask):
+    """A mask that is drawn at its first reading."""
+
+    def read(self) -> Tensor:
+        return drawn(self.drawing, 3)[1].clone()

@@ -1,4 +1,4 @@
-"""Which devices a training uses, and in which precision."""
+"""Devices and precision of a training, from its settings."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from finetune.config.options import Config
 
 
 def resolve_precision(settings: Config) -> str:
-    """The trainer's precision; `auto` is bf16-mixed where the device has instructions for it, else 32-true."""
+    """Return the precision; `auto` is bf16-mixed if the device has instructions for it, else 32-true."""
     if settings["precision"] != "auto":
         return str(settings["precision"])
     on_gpu = torch.cuda.is_available() and settings["accelerator"] in ("auto", "gpu", "cuda")
@@ -18,18 +18,18 @@ def resolve_precision(settings: Config) -> str:
 
 
 def _cpu_computes_bf16() -> bool:
-    # emulated on other processors, at a tenth of the speed; torch has no public name for the question
+    # other processors emulate it at a tenth of the speed; torch has no public name for this check
     return bool(torch.backends.mkldnn.is_available()) and torch.cpu._is_avx512_bf16_supported()  # type: ignore[no-untyped-call]
 
 
 def runs_on_cpu(settings: Config) -> bool:
-    """Whether a trainer with these settings computes on the CPU."""
+    """Return whether a Trainer with these settings computes on the CPU."""
     accelerated = torch.cuda.is_available() or torch.backends.mps.is_available()
     return settings["accelerator"] == "cpu" or (settings["accelerator"] == "auto" and not accelerated)
 
 
 def device_count(settings: Config) -> int:
-    """Devices of all nodes that a trainer's settings speak of; what Lightning would refuse counts as one.
+    """Return the number of devices on all nodes; settings that Lightning would reject count as one device.
 
     >>> [device_count({"devices": devices, "num_nodes": 3}) for devices in (2, [1, 3], "0,1,2", "many")]
     [6, 6, 9, 3]
@@ -45,13 +45,13 @@ def device_count(settings: Config) -> int:
 
 
 def device_type(config: Mapping[str, Any]) -> str:
-    """`cuda` where the training would have it, else `cpu`."""
+    """Return `cuda` if the training would use it, else `cpu`."""
     return (
         "cuda" if torch.cuda.is_available() and config["trainer"]["accelerator"] in ("auto", "gpu", "cuda") else "cpu"
     )
 
 
 def autocast_dtype(config: Mapping[str, Any]) -> torch.dtype | None:
-    """The half-precision type of the training's autocast; None where it has none."""
+    """Return the autocast dtype of the training, or None without autocast."""
     precision = resolve_precision(config["trainer"])
     return None if "mixed" not in precision else torch.bfloat16 if "bf16" in precision else torch.float16

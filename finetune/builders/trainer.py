@@ -1,4 +1,4 @@
-"""Lightning's Trainer as a config describes it."""
+"""Builds Lightning's Trainer from a config."""
 
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,31 +25,33 @@ C = TypeVar("C", bound=pl.Callback)
 
 
 def build_trainer(config: Config, folder: Path, step: int | None = None) -> pl.Trainer:
-    """Lightning's Trainer with the configured callbacks and loggers, writing below the run folder.
+    """Build Lightning's Trainer with the configured callbacks and loggers, which write to the run folder.
 
     Args:
-        config: of a training.
-        folder: of the run.
-        step: behind which the training goes on; None for a new one.
+        config: config of a training.
+        folder: run folder.
+        step: optimizer step after which the training is resumed; None for a new training.
 
     Raises:
-        ConfigError: a setting that Lightning, or a callback, does not take.
+        ConfigError: Lightning, a callback or a logger rejects a setting.
     """
     try:
         callbacks = [
-            _made(entry, pl.Callback, f"callbacks.{name}") for name, entry in config["callbacks"].items() if entry
+            _instantiate(entry, pl.Callback, f"callbacks.{name}")
+            for name, entry in config["callbacks"].items()
+            if entry
         ]
         entries = for_resumed_run(config["logger"] or {}, step) if step is not None else config["logger"] or {}
-        loggers = [_made(entry, Logger, f"logger.{name}") for name, entry in entries.items() if entry]
+        loggers = [_instantiate(entry, Logger, f"logger.{name}") for name, entry in entries.items() if entry]
         return pl.Trainer(
             **{
-                "num_sanity_val_steps": 0,  # every file was looked at already
+                "num_sanity_val_steps": 0,  # the data has been checked before
                 "use_distributed_sampler": False,  # our samplers shard without padding
-                "enable_model_summary": False,  # the plan says more
+                "enable_model_summary": False,  # the plan logs more
                 "enable_progress_bar": any(isinstance(callback, ProgressBar) for callback in callbacks),
                 "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
                 **config["trainer"],
-                "sync_batchnorm": False,  # ours is among the plugins
+                "sync_batchnorm": False,  # our plugin does it
                 **_plugins(config["trainer"]),
                 **({"strategy": FullySharded()} if config["trainer"]["strategy"] == "fsdp2" else {}),
             },
@@ -64,20 +66,20 @@ def build_trainer(config: Config, folder: Path, step: int | None = None) -> pl.T
 
 
 def _plugins(settings: Config) -> Config:
-    """The Trainer's arguments for its precision, for how its files are written, and for norms over all devices."""
+    """Return the Trainer's arguments for precision, checkpoint files and synchronized batch norm."""
     plugins: list[Any] = [CheckpointFiles(), *([SyncBatchNorm()] if settings.get("sync_batchnorm") else [])]
-    fsdp2 = settings["strategy"] == "fsdp2"  # which has a precision of its own
+    fsdp2 = settings["strategy"] == "fsdp2"  # whose strategy brings its own precision plugin
     if settings["precision"] == "bf16-mixed" and runs_on_cpu(settings) and not fsdp2:
         return {"precision": None, "plugins": [*plugins, CPUMixedPrecision()]}
     return {"plugins": plugins}
 
 
-def _made(entry: Config, kind: type[Any], key: str) -> Any:
-    check_target(entry, kind, key)
+def _instantiate(entry: Config, base: type[Any], key: str) -> Any:
+    check_target(entry, base, key)
     return instantiate(entry)
 
 
 def find_callback(trainer: pl.Trainer, kind: type[C]) -> C | None:
-    """The trainer's first callback of a kind, or None."""
+    """Return the trainer's first callback of a class, or None."""
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # missing in the class
     return next((callback for callback in callbacks if isinstance(callback, kind)), None)

@@ -1,4 +1,4 @@
-"""How many steps a training has, on how many devices, and how soon its score can have stopped improving."""
+"""Length of a training in steps, and the fewest epochs until its score can plateau."""
 
 import math
 
@@ -8,35 +8,35 @@ from finetune.tuning.plan_feasibility import min_epochs_per_plateau
 
 
 def step_counts(config: Config, images: int) -> tuple[int, int]:
-    """Optimizer steps of an epoch on each device, and of the whole training.
+    """Return the optimizer steps of an epoch and of the whole training.
 
     Args:
-        config: of a training.
-        images: to train on.
+        config: config of a training.
+        images: number of training images.
     """
-    settings, most = config["trainer"], config["trainer"].get("max_steps", -1)
+    settings, max_steps = config["trainer"], config["trainer"].get("max_steps", -1)
     steps = math.ceil(_batches(config, images) / settings["accumulate_grad_batches"])
     total = int(settings["max_epochs"]) * steps
-    return steps, total if most == -1 else min(int(most), total)
+    return steps, total if max_steps == -1 else min(int(max_steps), total)
 
 
 def min_plateau_epochs(config: Config, images: int) -> int:
-    """Epochs that it takes at least to see that the score has stopped improving.
+    """Return the fewest epochs after which the score can count as plateaued.
 
     Args:
-        config: of a training.
-        images: to train on.
+        config: config of a training.
+        images: number of training images.
     """
     settings, batches = config["trainer"], _batches(config, images)
     interval = settings.get("val_check_interval") or 1.0
-    interval = interval if isinstance(interval, int | float) else 1.0  # by the clock
+    interval = interval if isinstance(interval, int | float) else 1.0  # may be a time
     between = interval if isinstance(interval, int) else max(1, int(batches * interval))
     validations = (batches // between or batches / between) / (settings.get("check_val_every_n_epoch") or 1)
     return min_epochs_per_plateau(config["tuning"]["plateau"]["patience"], validations)
 
 
 def _batches(config: Config, images: int) -> int:
-    """Batches of an epoch on each device."""
+    """Return the batches of an epoch on each device."""
     settings = config["trainer"]
     limit = settings.get("limit_train_batches", 1.0)
     batches = max(1, images // device_count(settings) // config["data"]["batch_size"])

@@ -1,4 +1,4 @@
-"""What a run shows, saves and decides: one callback a file."""
+"""Callbacks that apply the plan, save, log, stop and average; one a file."""
 
 from finetune.callbacks.apply_plan import ApplyTuningPlan
 from finetune.callbacks.checkpoint import Checkpoint

@@ -1,4 +1,4 @@
-"""Ends a training that is told to stop (SIGTERM, SIGUSR1, Ctrl-C): finishes the step, saves, leaves."""
+"""The callback that ends a training on SIGTERM, SIGUSR1 or Ctrl-C after it has finished the step and saved."""
 
 import os
 import signal
@@ -13,22 +13,22 @@ import torch
 from torch import distributed
 
 from finetune.checkpoints.checkpoint_io import wait
-from finetune.engine.launcher import stop_launcher_monitor
-from finetune.engine.loop_state import accumulates, can_save, out_of_steps, rewind_before_validation
+from finetune.engine.lightning_private import disable_signal_handlers, is_accumulating, stop_launcher_monitor
+from finetune.engine.loop_state import can_save, is_out_of_steps, rewind_before_validation
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []))
-CODES = {signal.SIGINT: 130}  # what the process ends with; 143 for the others, which clusters send
+EXIT_CODES = {signal.SIGINT: 130}  # 143 for the other signals, which clusters send
 
 
 class TrainingInterrupted(SystemExit):
-    """A training that was told to stop and has saved everything.
+    """A training that was stopped by a signal and has saved everything.
 
     Attributes:
-        signal: that told it.
+        signal: signal that stopped it.
     """
 
     def __init__(self, received: signal.Signals) -> None:
-        super().__init__(CODES.get(received, 143))
+        super().__init__(EXIT_CODES.get(received, 143))
         self.signal = received
 
     def __str__(self) -> str:
@@ -36,101 +36,101 @@ class TrainingInterrupted(SystemExit):
 
 
 class GracefulShutdown(pl.Callback):
-    """Saves a checkpoint and raises `TrainingInterrupted` on all ranks, as soon as one of them is told to stop.
+    """A callback that saves and raises `TrainingInterrupted` on all ranks once one of them has received a signal.
 
-    It stops behind the optimizer step that is under way, or in a validation, which is then made again by the training
-    that goes on. With several ranks a validation is finished first: they have different numbers of batches and could
-    not agree. A second Ctrl-C ends the process at once.
+    It stops after the current optimizer step, or inside a validation, which the resumed training then runs again. With
+    several ranks it finishes the validation first: ranks have different numbers of batches and could not synchronize.
+    A second Ctrl-C ends the process at once.
     """
 
     def __init__(self) -> None:
-        self._received: signal.Signals | None = None
-        self._agreed: signal.Signals | None = None
+        self._received: signal.Signals | None = None  # by this rank
+        self._agreed: signal.Signals | None = None  # received by any rank
         self._group: Any = None  # of all ranks, if there are several
-        self._before: dict[signal.Signals, Any] = {}
-        self._validating = False
+        self._handlers: dict[signal.Signals, Any] = {}  # to be restored
+        self._is_validating = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Keep Lightning from listening: it ends with 0, forgets what came in a last batch, and waits for all ranks."""
-        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+        """Disable Lightning's signal handlers."""
+        disable_signal_handlers(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen, so that all is saved before the process ends."""
-        self._received, self._agreed, self._validating = None, None, False
+        """Install the signal handlers."""
+        self._received, self._agreed, self._is_validating = None, None, False
         if trainer.world_size > 1:
-            # of CPUs, so that nobody waits for a GPU to learn that nothing happened
+            # on the CPU, so that asking for signals does not wait for a GPU
             self._group = distributed.new_group(backend="gloo")
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+            self._handlers = {number: signal.signal(number, self._receive) for number in SIGNALS}
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop behind a step."""
-        if self._agree() and can_save(trainer):
-            self._stop(trainer)
+        """Stop after a step from which the training can be resumed exactly."""
+        if self._is_signaled() and can_save(trainer):
+            self._save_and_leave(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop before a validation, rather than behind the batch that it belongs to."""
-        fits = trainer.state.fn == "fit"
-        # behind the last of `max_steps` Lightning would leave it out
-        self._validating = fits and not accumulates(trainer) and not out_of_steps(trainer)
-        if self._validating and self._agree():
-            self._stop(trainer)
+        """Stop before a validation; after the batch before it, Lightning would skip the validation on resume."""
+        is_fitting = trainer.state.fn == "fit"
+        # nor would Lightning run it again if it follows the last of `max_steps`
+        self._is_validating = is_fitting and not is_accumulating(trainer) and not is_out_of_steps(trainer)
+        if self._is_validating and self._is_signaled():
+            self._save_and_leave(trainer)
 
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Stop in a validation."""
-        if self._validating and trainer.world_size == 1 and self._agree():
-            self._stop(trainer)
+        """Stop inside a validation, if there is one rank."""
+        if self._is_validating and trainer.world_size == 1 and self._is_signaled():
+            self._save_and_leave(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note that what is saved from here on has it behind it."""
-        self._validating = False
+        """Let later checkpoints include the validation."""
+        self._is_validating = False
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop between two epochs; the one behind has been saved. Before the first there is nothing to save yet."""
-        if trainer.global_step and self._agree():
+        """Stop between two epochs, of which the first has been saved; before the first epoch nothing is to be saved."""
+        if trainer.global_step and self._is_signaled():
             self._leave(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop behind the last epoch, and listen no longer."""
-        stopped = self._agree()
-        self._listen_no_longer()
-        if stopped:
+        """Restore the signal handlers, and stop if a signal arrived in the last epoch, which has been saved."""
+        is_signaled = self._is_signaled()
+        self._restore_handlers()
+        if is_signaled:
             self._leave(trainer)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """A checkpoint that is written in a validation is one from just before it."""
-        if self._validating:
+        """Rewind a checkpoint that is saved inside a validation to the start of the validation."""
+        if self._is_validating:
             checkpoint["loops"]["fit_loop"] = rewind_before_validation(checkpoint["loops"]["fit_loop"])
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Listen no longer."""
-        self._listen_no_longer()
+        """Restore the signal handlers."""
+        self._restore_handlers()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._received is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self._received = signal.Signals(number)
-        # not through logging or print, which may be in the middle of a line
+        # not by logging or print, which the signal may have interrupted
         os.write(2, f"\n{self._received.name}: finishing the step, then saving; Ctrl-C ends it at once\n".encode())
 
-    def _agree(self) -> bool:
-        """Whether any rank was told to stop; asked by all of them at the same place."""
+    def _is_signaled(self) -> bool:
+        """Return whether any rank has received a signal. Collective."""
         if self._agreed is None:
-            told = int(self._received or 0)
+            number = int(self._received or 0)
             if self._group is not None:
-                numbers = torch.tensor([told])
-                distributed.all_reduce(numbers, distributed.ReduceOp.MAX, group=self._group)
-                told = int(numbers)
-            self._agreed = signal.Signals(told) if told else None
+                largest = torch.tensor([number])
+                distributed.all_reduce(largest, distributed.ReduceOp.MAX, group=self._group)
+                number = int(largest)
+            self._agreed = signal.Signals(number) if number else None
         return self._agreed is not None
 
-    def _stop(self, trainer: pl.Trainer) -> NoReturn:
+    def _save_and_leave(self, trainer: pl.Trainer) -> NoReturn:
         save: Callable[[pl.Trainer], None] | None = getattr(trainer.checkpoint_callback, "save", None)
         if save is not None:
             save(trainer)
@@ -141,10 +141,10 @@ class GracefulShutdown(pl.Callback):
     def _leave(self, trainer: pl.Trainer) -> NoReturn:
         assert self._agreed is not None
         stop_launcher_monitor(trainer)
-        wait(trainer)  # or another rank, which writes nothing, would be gone before all is saved
+        wait(trainer)  # other ranks, which write nothing, must not end before everything is saved
         raise TrainingInterrupted(self._agreed)
 
-    def _listen_no_longer(self) -> None:
-        for number, handler in self._before.items():
+    def _restore_handlers(self) -> None:
+        for number, handler in self._handlers.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-        self._before = {}
+        self._handlers = {}

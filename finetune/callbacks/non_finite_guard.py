@@ -1,75 +1,75 @@
-"""Stops a training at the step whose loss or gradients are not finite, or leaves that step out."""
+"""The callback that stops a training at a step with a non-finite loss or gradient, or skips the step."""
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from finetune.engine.fsdp import gather_full, local_shard
-from finetune.tasks import TuningTask
+from finetune.engine.rank_zero import rank_zero_logger
+from finetune.tasks import TuningTask, require_task
 from finetune.tuning.parameter_info import ParameterInfo
 from finetune.tuning.weight_averaging import batch_norms, statistics
 
-logger = logging.getLogger(__name__)
-SHOWN = 20  # images that are named
+logger = rank_zero_logger(__name__)
+MAX_NAMED_IMAGES = 20
 
 
 class NonFiniteError(RuntimeError):
-    """A training whose loss or gradients are no longer finite."""
+    """A training with a non-finite loss or gradient."""
 
 
 class NonFiniteGuard(pl.Callback):
-    """Looks at every step before the optimizer takes it.
+    """A callback that checks loss and gradients before every optimizer step.
 
-    A step whose loss or gradients are NaN or infinite changes nothing: no weight, no state of the optimizer, no
-    batch-norm statistics. The training ends there, with the names of the images and of the layers; or, if it may
-    skip steps, it goes on with a warning.
+    A step with a NaN or infinite loss or gradient changes no weight, no optimizer state and no batch-norm statistics.
+    It stops the training with an error that names the images and layers, or is skipped with a warning if
+    `max_skipped_steps` allows it.
 
-    It costs the norm of the gradients and a copy of the batch-norm statistics at each step. Scaled losses (16-mixed)
-    are watched but for their gradients: those overflow now and then, and the scaler leaves such steps out itself.
+    Each step costs a gradient norm and a copy of the batch-norm statistics. With a loss scaler (16-mixed) only the loss
+    is checked: scaled gradients overflow now and then, and the scaler skips such steps itself.
 
     Args:
-        max_skipped_steps: bad steps in a row that are left out; one more ends the training.
+        max_skipped_steps: number of bad steps in a row to skip; one more stops the training.
 
     Raises:
-        NonFiniteError: in a training, on all ranks alike.
+        NonFiniteError: while training, on all ranks.
     """
 
     def __init__(self, max_skipped_steps: int = 0) -> None:
         if isinstance(max_skipped_steps, bool) or not isinstance(max_skipped_steps, int) or max_skipped_steps < 0:
             raise ValueError(
-                f"Guard has max_skipped_steps={max_skipped_steps}; expected a whole number of 0 or more, of steps."
+                f"NonFiniteGuard has max_skipped_steps={max_skipped_steps}; expected a whole number, 0 or more."
             )
         self.max_skipped_steps = max_skipped_steps
         self._skipped = 0  # in a row
-        self._images: list[Tensor] = []  # indices, by batch since the last step
+        # of this rank, for each batch since the last step
+        self._images: list[Tensor] = []  # indices
         self._losses: list[Tensor] = []
-        self._sums: list[list[Tensor]] = []  # what this rank has a part of each loss
-        self._statistics: list[tuple[list[Tensor], list[Tensor]]] = []  # and what they were before the step
+        self._sums: list[list[Tensor]] = []  # of which the loss is computed
+        self._statistics: list[tuple[list[Tensor], list[Tensor]]] = []  # now, and before the step
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Begin anew with each training."""
+        """Reset the count for a new training."""
         if stage == "fit":
             self._skipped = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Find the batch norms, now that the strategy has wrapped or replaced them."""
-        found = statistics(batch_norms(_task(pl_module).model)).values()
-        kinds = {buffer.dtype: [other for other in found if other.dtype == buffer.dtype] for buffer in found}
-        # by type, because a GPU copies many tensors with one kernel only if all are alike
-        self._statistics = [(kind, [torch.empty_like(buffer) for buffer in kind]) for kind in kinds.values()]
+        """Find the batch norms, which the strategy may have replaced before."""
+        buffers = statistics(batch_norms(self._task(pl_module).model)).values()
+        by_dtype = {buffer.dtype: [other for other in buffers if other.dtype == buffer.dtype] for buffer in buffers}
+        # because a GPU copies many tensors with one kernel only if they have one dtype
+        self._statistics = [(group, [torch.empty_like(buffer) for buffer in group]) for group in by_dtype.values()]
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Note the images; keep the statistics from before the first batch of a step."""
+        """Record the images, and copy the statistics before the first batch of a step."""
         if batch_idx % trainer.accumulate_grad_batches == 0:
             self._images, self._losses, self._sums = [], [], []
             for now, before in self._statistics:
@@ -77,25 +77,24 @@ class NonFiniteGuard(pl.Callback):
         self._images.append(batch["index"])
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
-        """Note the loss, and let it spoil all gradients if it is not finite: a factor of 1, or else of NaN.
+        """Record the loss, and multiply it by NaN if it is not finite, else by 1.
 
-        So the gradients tell of everything, and without anybody having to wait for the device here. DDP and FSDP have
-        summed them over all ranks before the optimizer steps, so every rank sees the same and does the same, and nobody
-        has to ask the others as long as all is well.
+        A non-finite loss on one rank then makes the reduced gradients non-finite on every rank. So ranks decide alike
+        without further communication, and without waiting for the device here.
         """
         self._losses.append(loss.detach().clone())
-        self._sums.append(_task(pl_module).local_loss_sums)
+        self._sums.append(self._task(pl_module).local_loss_sums)
         loss.mul_(loss.detach() * 0 + 1)
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        """Let a good step pass; leave a bad one out, or end the training."""
+        """Do nothing for a finite step; skip any other one, or stop the training."""
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if math.isfinite(_norm([p.grad for p in parameters])):
             self._skipped = 0
             return
-        message = self._complaint(trainer, _task(pl_module))
+        message = self._describe_problem(trainer, self._task(pl_module))
         if message is None:
             return
         for now, before in self._statistics:
@@ -103,86 +102,96 @@ class NonFiniteGuard(pl.Callback):
         if self._skipped >= self.max_skipped_steps:
             raise NonFiniteError(f"{message} {_next_moves(trainer, optimizer, self.max_skipped_steps)}")
         self._skipped += 1
-        if _scaler(trainer) is None:  # which leaves the step out by itself, and wants to see why
+        if _scaler(trainer) is None:  # a scaler skips the step itself, and has to see the gradients
             for parameter in parameters:
                 parameter.grad = None
-        _warn(f"{message} The step is left out, {self._skipped} of at most {self.max_skipped_steps} in a row.")
+        logger.warning(f"{message} The step is skipped, {self._skipped} of at most {self.max_skipped_steps} in a row.")
 
     def state_dict(self) -> dict[str, Any]:
-        """How many steps were skipped just now, if any were."""
+        """Return the number of steps that were skipped in a row, if there are any."""
         return {"skipped": self._skipped} if self._skipped else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Restore the count."""
         self._skipped = state_dict.get("skipped", 0)
 
-    def _complaint(self, trainer: pl.Trainer, task: TuningTask) -> str | None:
-        """What is wrong with the step, and with which images; None if nothing is."""
-        batches = self._batches(trainer)
-        spoilt = [(loss, images) for loss, images, own in batches if not own]  # by one rank for all of them
-        diverged = spoilt or [(loss, images) for loss, images, _ in batches if not math.isfinite(loss)]
+    def _task(self, pl_module: pl.LightningModule) -> TuningTask:
+        return require_task(pl_module, TuningTask, self)
+
+    def _describe_problem(self, trainer: pl.Trainer, task: TuningTask) -> str | None:
+        """Return what is not finite in the step, and for which images; None if nothing is. Collective."""
+        batches = self._gather_batches(trainer)
+        # a bad sum of one rank makes the loss, which is of all ranks, bad on each of them
+        causes = [(loss, images) for loss, images, is_finite in batches if not is_finite]
+        diverged = causes or [(loss, images) for loss, images, _ in batches if not math.isfinite(loss)]
         place = f"epoch {trainer.current_epoch + 1}, step {trainer.global_step + 1}"
         if diverged:
-            images = [i for _, some in diverged for i in some]
-            return f"{place}: the loss is {diverged[0][0]}. {_named(trainer, images)}"
+            images = [index for _, indices in diverged for index in indices]
+            return f"{place}: the loss is {diverged[0][0]}. {_image_names(trainer, images)}"
         if _scaler(trainer) is not None:
             return None
-        finite = _finite(trainer, {name: p.grad for name, p in task.model.named_parameters() if p.grad is not None})
-        if all(finite.values()):  # only the norm of all is too large for its type
+        gradients = {name: p.grad for name, p in task.model.named_parameters() if p.grad is not None}
+        is_finite = _finite_gradients(trainer, gradients)
+        if all(is_finite.values()):  # only their norm overflows
             return None
         loss = sum(loss for loss, *_ in batches) / len(batches)
-        images = [i for _, some, _ in batches for i in some]
-        return f"{place}: the loss is {loss:.4g}, but {_broken(finite, task.places)} {_named(trainer, images)}"
+        images = [index for _, indices, _ in batches for index in indices]
+        cause = _describe_gradients(is_finite, task.places)
+        return f"{place}: the loss is {loss:.4g}, but {cause} {_image_names(trainer, images)}"
 
-    def _batches(self, trainer: pl.Trainer) -> list[tuple[float, list[int], bool]]:
-        """Loss, images and whether their sums are finite, of the step's batches on all ranks, equally many on each."""
+    def _gather_batches(self, trainer: pl.Trainer) -> list[tuple[float, list[int], bool]]:
+        """Return loss, image indices and whether their sums are finite, for the step's batches on all ranks."""
         counts, scaler = [len(images) for images in self._images], _scaler(trainer)
         factor = trainer.accumulate_grad_batches / (scaler.get_scale() if scaler is not None else 1.0)
         losses = trainer.strategy.all_gather(torch.stack(self._losses) * factor).flatten().tolist()
         images = trainer.strategy.all_gather(torch.cat(self._images)).view(-1, sum(counts))
-        named = (batch.tolist() for rank in images for batch in rank.split(counts))
-        finite = [int(all(bool(part.isfinite().all()) for part in sums)) for sums in self._sums]
+        indices = (batch.tolist() for rank in images for batch in rank.split(counts))  # ranks have equal counts
+        finite = [int(all(bool(total.isfinite().all()) for total in sums)) for sums in self._sums]
         own = trainer.strategy.all_gather(torch.tensor(finite, device=self._losses[0].device)).flatten().tolist()
-        return list(zip(losses, named, map(bool, own), strict=True))
+        return list(zip(losses, indices, map(bool, own), strict=True))
 
 
 def _norm(gradients: Sequence[Tensor]) -> float:
-    """Of all together; of sharded ones over all ranks. Waits for the device."""
+    """Return the norm of all gradients, also of sharded ones. It waits for the device."""
     return float(gather_full(get_total_norm(gradients)))
 
 
-def _finite(trainer: pl.Trainer, gradients: Mapping[str, Tensor]) -> dict[str, bool]:
-    """Whether all of a gradient is finite, on all ranks; they see the same, but of a sharded model only a share."""
-    wrong = torch.stack([(~local_shard(gradient).isfinite()).any() for gradient in gradients.values()])
-    counts: Tensor = trainer.strategy.reduce(wrong.int(), reduce_op="sum")  # of norms, a maximum would drop a NaN
+def _finite_gradients(trainer: pl.Trainer, gradients: Mapping[str, Tensor]) -> dict[str, bool]:
+    """Return for each gradient whether it is finite in all shards. Collective."""
+    bad = torch.stack([(~local_shard(gradient).isfinite()).any() for gradient in gradients.values()])
+    counts: Tensor = trainer.strategy.reduce(bad.int(), reduce_op="sum")  # not the largest norm, which may drop a NaN
     return {name: count == 0 for name, count in zip(gradients, counts.tolist(), strict=True)}
 
 
-def _broken(finite: Mapping[str, bool], places: Mapping[str, ParameterInfo]) -> str:
-    """Which gradients are not finite, and in which parts of the model; parameters in the order of the network.
+def _describe_gradients(is_finite: Mapping[str, bool], places: Mapping[str, ParameterInfo]) -> str:
+    """Return which gradients are not finite, and in which parts of the model.
+
+    Args:
+        is_finite: parameter name -> whether its gradient is finite, in the order of the network.
+        places: parameter name -> its layer group.
 
     >>> places = {name: ParameterInfo(name, 0, 0, 1, 1) for name in ("backbone", "decoder", "head")}
-    >>> _broken({"backbone": False, "decoder": False, "head": True}, places)
+    >>> _describe_gradients({"backbone": False, "decoder": False, "head": True}, places)
     '2 of 3 parameters got a gradient that is not finite: backbone, decoder (in backbone, decoder; finite in head).'
     """
-    names = [name for name, is_finite in finite.items() if not is_finite]
+    names = [name for name, finite in is_finite.items() if not finite]
     parts = dict.fromkeys(places[name].label for name in names)
-    others = [label for label in dict.fromkeys(places[name].label for name in finite) if label not in parts]
-    # the backward pass meets the last one first
+    others = [label for label in dict.fromkeys(places[name].label for name in is_finite) if label not in parts]
+    # the last one is where the backward pass begins
     shown = ", ".join(names if len(names) <= 4 else [*names[:3], "...", names[-1]])
     rest = f"finite in {', '.join(others)}" if others else "finite nowhere"
     return (
-        f"{len(names)} of {len(finite)} parameters got a gradient that is not finite: {shown} "
+        f"{len(names)} of {len(is_finite)} parameters got a gradient that is not finite: {shown} "
         f"(in {', '.join(parts)}; {rest})."
     )
 
 
-def _named(trainer: pl.Trainer, indices: Sequence[int]) -> str:
-    """The images, by name where the data knows names."""
+def _image_names(trainer: pl.Trainer, indices: Sequence[int]) -> str:
+    """Return a sentence with the images, by name if the data has names."""
     names = getattr(getattr(trainer.datamodule, "train", None), "names", None)  # type: ignore[attr-defined]  # set by fit
-    said = [names[index] if names is not None else f"index {index}" for index in indices]
-    more = f" and {len(said) - SHOWN} more" if len(said) > SHOWN else ""
-    return f"Its images: {', '.join(said[:SHOWN])}{more}."
+    images = [names[index] if names is not None else f"index {index}" for index in indices]
+    more = f" and {len(images) - MAX_NAMED_IMAGES} more" if len(images) > MAX_NAMED_IMAGES else ""
+    return f"Its images: {', '.join(images[:MAX_NAMED_IMAGES])}{more}."
 
 
 def _next_moves(trainer: pl.Trainer, optimizer: Optimizer, max_skipped_steps: int) -> str:
@@ -190,25 +199,14 @@ def _next_moves(trainer: pl.Trainer, optimizer: Optimizer, max_skipped_steps: in
     rate = f"{rates[0]:.3g}" if len(rates) == 1 else f"{rates[0]:.3g} to {rates[-1]:.3g}"
     clip, precision = trainer.gradient_clip_val, trainer.precision
     moves = [
-        "look at these images and masks",
+        "check these images and masks",
         f"lower optimizer.lr (the rate is {rate})",
         f"lower trainer.gradient_clip_val={clip}" if clip else "set trainer.gradient_clip_val=1.0",
         *([f"set trainer.precision=32-true instead of {precision}"] if "16" in str(precision) else []),
-        *(["let callbacks.non_finite.max_skipped_steps=3 leave such steps out"] if not max_skipped_steps else []),
+        *(["set callbacks.non_finite.max_skipped_steps=3 to skip such steps"] if not max_skipped_steps else []),
     ]
     return f"The step has changed no weight. Next: {'; '.join(moves)}."
 
 
 def _scaler(trainer: pl.Trainer) -> "torch.amp.GradScaler | None":
     return getattr(trainer.precision_plugin, "scaler", None)
-
-
-def _task(pl_module: pl.LightningModule) -> TuningTask:
-    if not isinstance(pl_module, TuningTask):
-        raise TypeError(f"the Guard callback needs a TuningTask, for its layers; got {type(pl_module).__name__}.")
-    return pl_module
-
-
-@rank_zero_only
-def _warn(message: str) -> None:
-    logger.warning(message)

@@ -1,4 +1,4 @@
-"""Shows how a training goes: a live bar on a terminal, one plain line an epoch anywhere else."""
+"""The callback that shows the progress of a training: a bar on a terminal, and one line for each epoch."""
 
 import logging
 import sys
@@ -15,13 +15,13 @@ logger = logging.getLogger(__name__)
 
 
 class Progress(ProgressBar):
-    """Loss, IoU, speed and time left.
+    """A progress bar with loss, IoU, speed and time left.
 
-    Each epoch ends with one line that also goes to the log. On a terminal a bar moves below it, refreshed a few
-    times a second at most, so that it never waits for the device in between.
+    At the end of each epoch it logs one line. On a terminal it also shows a bar below the lines. Reading the loss waits
+    for the device, so the bar is refreshed only every `refresh` seconds.
 
     Args:
-        refresh: seconds between two looks at the loss.
+        refresh: seconds between two updates of the bar.
     """
 
     def __init__(self, refresh: float = 0.5) -> None:
@@ -35,7 +35,7 @@ class Progress(ProgressBar):
         self._best = float("nan")
 
     def disable(self) -> None:
-        """Lightning calls this on every rank but the first."""
+        """Show and log nothing; Lightning calls this on every rank but the first."""
         self._enabled = False
 
     def enable(self) -> None:
@@ -43,9 +43,11 @@ class Progress(ProgressBar):
         self._enabled = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin to measure, and open the bar on a terminal."""
+        """Start the clock, and open the bar on a terminal."""
         super().on_train_start(trainer, pl_module)
-        self._started = self._began = time.perf_counter()  # a training may go on inside an epoch, without its start
+        self._started = self._began = (
+            time.perf_counter()
+        )  # a training that is resumed inside an epoch gets no epoch start
         self._first_epoch = trainer.current_epoch
         if self._enabled and sys.stderr.isatty():
             self._bar = RichProgress(
@@ -61,13 +63,13 @@ class Progress(ProgressBar):
             self._bar.add_task("training", total=trainer.estimated_stepping_batches, status="")
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin to count the epoch's images."""
+        """Reset the clock and the number of images."""
         self._images, self._began = 0, time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count, and move the bar when it is due."""
+        """Count the images, and update the bar if it is due."""
         self._images += len(batch["image"]) * trainer.world_size
         now = time.perf_counter()
         self._training = now - self._began
@@ -83,7 +85,7 @@ class Progress(ProgressBar):
             )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the epoch's line."""
+        """Log the line of the epoch."""
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         iou = metrics.get("val/iou", float("nan"))
         self._best = max(self._best, iou) if self._best == self._best else iou
@@ -97,15 +99,15 @@ class Progress(ProgressBar):
         self._close()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Close the bar, so that the message below it can be read."""
+        """Close the bar, so that it does not hide the error message."""
         self._close()
 
     def state_dict(self) -> dict[str, Any]:
-        """The best score so far."""
+        """Return the best score so far."""
         return {"best": self._best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Restore the best score."""
         self._best = state_dict["best"]
 
     def _close(self) -> None:
@@ -130,7 +132,7 @@ class Progress(ProgressBar):
 
 
 def _clock(seconds: float) -> str:
-    """Minutes and seconds.
+    """Format seconds as minutes and seconds, with hours if there are any.
 
     >>> _clock(75.2), _clock(7384)
     ('1:15', '2:03:04')

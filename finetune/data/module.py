@@ -95,7 +95,8 @@ class SegmentationData(pl.LightningDataModule):
             )
         self._position = DataPosition(state_dict["epoch"], state_dict["batches"])
         if self.trainer.train_dataloader is not None:
-            # some strategies restore after the loader has been built and perhaps started
+            # some strategies restore after the loader has been built and perhaps started; Lightning has no public way
+            # to start it again
             self._move_to_position(self.trainer.train_dataloader.sampler)
             iter(self.trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]  # set together with the loader
 

@@ -1,4 +1,4 @@
-"""Keeps the ranks of a distributed training together while what trains changes."""
+"""Functions that keep the ranks of a distributed training equal while the set of trainable parameters changes."""
 
 import gc
 from collections.abc import Iterable
@@ -12,36 +12,36 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def wrap_again(trainer: pl.Trainer) -> None:
-    """Let DDP learn anew which parameters train.
+    """Wrap the model in DDP again, if it is wrapped, so that DDP reduces the gradients of what trains now.
 
-    Its reducer registers the parameters that require a gradient when it wraps the model, and never looks again:
-    gradients of what is unfrozen later would not be reduced, and the ranks would drift apart without a word.
+    DDP registers the parameters that require a gradient only when it wraps the model. Gradients of parameters that are
+    unfrozen later would not be reduced, and the ranks would silently drift apart.
 
     Source: https://github.com/Lightning-AI/pytorch-lightning/issues/20340
     """
     strategy = trainer.strategy
     if isinstance(strategy, DDPStrategy) and isinstance(strategy.model, DistributedDataParallel):
         strategy.model = strategy.lightning_module
-        gc.collect()  # the old reducer's hooks go only when the old wrapper does
+        gc.collect()  # the hooks of the old reducer are removed only with the old wrapper
         strategy.configure_ddp()
         keep_buffers(trainer)
 
 
 def keep_buffers(trainer: pl.Trainer) -> None:
-    """Let every rank keep its buffers; with `average_statistics` they have what DDP would send before each step."""
+    """Keep DDP from sending rank 0's buffers before each step; `average_statistics` makes them equal."""
     if isinstance(trainer.strategy.model, DistributedDataParallel):
         trainer.strategy.model.broadcast_buffers = False
 
 
 def check_ranks_agree(trainer: pl.Trainer, model: nn.Module) -> None:
-    """Compare a checksum of every parameter over all ranks; a parameter that is NaN on all of them agrees.
+    """Compare a checksum of every parameter over all ranks. Collective. Parameters that are NaN on all ranks agree.
 
     Raises:
-        RuntimeError: on every rank, if one parameter differs.
+        RuntimeError: a parameter differs; raised on every rank.
     """
     named = dict(model.named_parameters())
     if trainer.world_size == 1 or any(isinstance(parameter, DTensor) for parameter in named.values()):
-        return  # shards differ, and are meant to
+        return  # shards differ by design
     sums = torch.stack([parameter.detach().double().sum() for parameter in named.values()]).nan_to_num(nan=-1e300)
     lowest, highest = (trainer.strategy.reduce(sums.clone(), reduce_op=op) for op in ("min", "max"))
     different = [name for name, low, high in zip(named, lowest, highest, strict=True) if low != high]
@@ -53,29 +53,29 @@ def check_ranks_agree(trainer: pl.Trainer, model: nn.Module) -> None:
 
 
 def sum_over_ranks(trainer: pl.Trainer, own: Tensor) -> Tensor:
-    """The sum of what all ranks have, with the gradient that makes their mean that of the sum.
+    """Return the sum over all ranks, with a gradient that is right after DDP or FSDP has averaged it. Collective.
 
-    DDP and FSDP average gradients over the ranks, so what a rank has counts as often as there are ranks.
+    They divide gradients by the number of ranks, so the gradient of a rank's own part is multiplied by that number.
 
     Args:
-        trainer: whose ranks take part; all of them call.
-        own: of this rank, of any shape, the same on all of them.
+        trainer: of the training.
+        own: this rank's part, of any shape that is the same on all ranks.
     """
     if trainer.world_size == 1:
         return own
     total: Tensor = trainer.strategy.reduce(own.detach().clone(), reduce_op="sum")
-    counted = own * trainer.world_size
-    return total + (counted - counted.detach())
+    scaled = own * trainer.world_size
+    return total + (scaled - scaled.detach())
 
 
 def average_statistics(trainer: pl.Trainer, norms: Iterable[nn.Module]) -> None:
-    """Give all ranks the mean of their batch-norm statistics, where DDP would give them those of the first rank.
+    """Give all ranks the mean of their batch-norm statistics; DDP alone would keep rank 0's. Collective.
 
-    After every step: the statistics are weighted sums over the steps, so this is the mean of what each batch has, and a
-    checkpoint, which is of one rank, is that of all.
+    To be called after every step. Running statistics are linear in those of each batch, so their mean over the ranks
+    equals running statistics of all images. A checkpoint, which rank 0 writes, then fits all ranks.
 
     Args:
-        trainer: whose ranks take part.
+        trainer: of the training.
         norms: modules with running statistics.
     """
     if trainer.world_size == 1:

@@ -1,4 +1,4 @@
-"""What the rounding of a training depends on besides its config: noted in checkpoints, compared by who goes on."""
+"""Facts, other than the config, on which the rounding of a training depends; checkpoints store them for the resume."""
 
 import os
 import platform
@@ -8,13 +8,14 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.fabric.utilities.distributed import _suggested_max_num_threads
+
+from finetune.engine.lightning_private import threads_per_process
 
 
 def numerics_environment(trainer: pl.Trainer) -> dict[str, Any]:
-    """Plain facts by name, the same before a trainer has launched its ranks and after."""
+    """Return versions, devices and precision by name, the same before and after a trainer launches its ranks."""
     device = trainer.strategy.root_device
-    found = {
+    facts = {
         "finetune": version("finetune-seg"),
         "torch": str(torch.__version__),
         "devices": trainer.num_devices * trainer.num_nodes,
@@ -24,21 +25,21 @@ def numerics_environment(trainer: pl.Trainer) -> dict[str, Any]:
         "precision": str(trainer.precision),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
-    return {**found, "threads": _threads(trainer)} if device.type == "cpu" else found
+    return {**facts, "threads": _threads(trainer)} if device.type == "cpu" else facts
 
 
 def device_name(device: torch.device) -> str:
-    """Which make of processor or GPU it is, as far as the system tells."""
+    """Return the model of the processor or GPU, as far as the system reports it."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
-    facts = Path("/proc/cpuinfo")
-    lines = facts.read_text().splitlines() if facts.is_file() else []
+    cpu_info = Path("/proc/cpuinfo")
+    lines = cpu_info.read_text().splitlines() if cpu_info.is_file() else []
     models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(models, "") or platform.processor() or platform.machine()
 
 
 def _threads(trainer: pl.Trainer) -> int:
-    """Of each rank; Lightning divides the cores among those that it launches, unless told how many to use."""
+    """Return the threads of each rank; without OMP_NUM_THREADS, Lightning divides the cores among launched ranks."""
     if trainer.strategy.launcher is not None and "OMP_NUM_THREADS" not in os.environ:
-        return _suggested_max_num_threads(trainer.num_devices)
+        return threads_per_process(trainer.num_devices)
     return torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""Models whose parameters are spread over devices (FSDP2): how they are cut, loaded, and put together again."""
+"""Models with sharded parameters (FSDP2): sharding, loading and gathering."""
 
 import warnings
 from collections import Counter
@@ -18,51 +18,54 @@ from torch.optim import Optimizer
 from finetune.models import Segmenter
 from finetune.models.backbone import PROBE
 
-LARGEST = 2**23  # parameters that are gathered together, where the network has modules of that size: 32 MiB in float32
-SMALLEST = 0.01  # share of the model below which a module is not worth a collective of its own
-PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-true")  # that Lightning's strategy takes
-# torch refuses their steps on shares; Muon's go through but end at other weights; Adahessian and Kron are untried
-WHOLE_ONLY = {"Adafactor", "Adahessian", "AdamP", "Kron", "Mars", "Muon", "NvNovoGrad", "SGDP"}
+LARGEST_UNIT = (
+    2**23
+)  # parameters that are gathered together, if the network has modules of that size; 32 MiB in float32
+SMALLEST_UNIT = 0.01  # fraction of the model's parameters below which a module is not worth a collective of its own
+PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-true")  # supported by Lightning's strategy
+# their steps fail on shards, except Muon's, which give other weights; Adahessian and Kron are not tested
+UNSHARDED_ONLY = {"Adafactor", "Adahessian", "AdamP", "Kron", "Mars", "Muon", "NvNovoGrad", "SGDP"}
 
 
 def shard(model: Segmenter, mesh: DeviceMesh) -> None:
-    """Give each device of the mesh its share of every parameter; all begin with the weights of the first rank.
+    """Shard every parameter over the devices of a mesh, starting from rank 0's weights. Collective.
 
-    The modules stay, their parameters become new ones (`DTensor`). Those that the logits do not depend on are left
-    whole. Frozen and trainable parameters may be mixed and may change their places at any time between two steps.
+    The modules stay the same, but their parameters are replaced by new ones (`DTensor`). Parameters that the logits do
+    not depend on are not sharded. Frozen and trainable parameters may be mixed, and may be frozen and unfrozen between
+    steps.
 
     Args:
-        model: sharded in place, unless it is already.
-        mesh: of one dimension.
+        model: sharded in place, unless it is already sharded.
+        mesh: one-dimensional.
 
     Raises:
-        ValueError: parameters without a dimension, or shared between modules, neither of which can be sharded.
+        ValueError: a parameter is a scalar or is shared between modules, so it cannot be sharded.
     """
     if is_sharded(model):
         return
-    _check(model)
+    _check_shardable(model)
     unused = model.unused_parameters()
     ignored = {parameter for name, parameter in model.named_parameters() if name in unused}
     units = sharding_units(model)
-    model.to(memory_format=torch.contiguous_format)  # shards are cut from memory in torch's plain order
+    model.to(memory_format=torch.contiguous_format)  # sharding needs contiguous parameters
     start = model.state_dict()
     for unit in (*units, model):
-        # the root too, so that parameters are shards whenever a callback looks at them
+        # reshard the root too, so that callbacks see shards at any time
         fully_shard(unit, mesh=mesh, reshard_after_forward=True, ignored_params=ignored)
-    # no cause for alarm: the logits are a view, being cropped, and nobody changes them in place
+    # harmless: the logits are a view, because they are cropped, and are not changed in place
     warnings.filterwarnings("ignore", r"FSDP2-wrapped module \(FSDPSegmenter\) returned a view")
-    model.to(mesh.device_type)  # what is not sharded
+    model.to(mesh.device_type)  # parameters and buffers that are not sharded
     load_weights(model, start)
 
 
-def _check(model: nn.Module) -> None:
+def _check_shardable(model: nn.Module) -> None:
     named = dict(model.named_parameters(remove_duplicate=False))
-    times = Counter(map(id, named.values()))
-    refused = {
-        "have no dimension to be split along": [name for name, p in named.items() if p.ndim == 0],
-        "are shared between modules": [name for name, p in named.items() if times[id(p)] > 1],
+    uses = Counter(map(id, named.values()))
+    problems = {
+        "are scalars": [name for name, p in named.items() if p.ndim == 0],
+        "are shared between modules": [name for name, p in named.items() if uses[id(p)] > 1],
     }
-    for why, names in refused.items():
+    for why, names in problems.items():
         if names:
             raise ValueError(
                 f"{len(names)} parameters {why}, so trainer.strategy=fsdp2 cannot shard the model: "
@@ -70,19 +73,18 @@ def _check(model: nn.Module) -> None:
             )
 
 
-def sharding_units(model: Segmenter, largest: int = LARGEST) -> list[nn.Module]:
-    """Modules whose parameters are gathered when they run and released after it, inner ones before outer ones.
+def sharding_units(model: Segmenter, largest: int = LARGEST_UNIT) -> list[nn.Module]:
+    """Return the modules whose parameters are gathered before they run and released afterwards, inner ones first.
 
-    Those are the stages of the backbone and the decoder, or their blocks where they are large. The root takes the
-    rest: the head, the stem, and whatever the backbone uses without running the module that holds it.
+    Units are the decoder and the stages of the backbone, or the blocks of large stages. The root module gathers all
+    other parameters: the head, the stem, and parameters of modules that the backbone does not call.
 
     Args:
-        model: tried with a small picture to see which modules are run as such, as timm's networks go through some
-            containers by hand.
-        largest: parameters of a unit, where the network has modules of that size.
+        model: run once on a dummy input, because timm networks iterate over some containers without calling them.
+        largest: number of parameters above which a unit is split into its children, if they are called.
     """
-    called = _called(model)
-    smallest = SMALLEST * sum(parameter.numel() for parameter in model.parameters())
+    called = _called_modules(model)
+    smallest = SMALLEST_UNIT * sum(parameter.numel() for parameter in model.parameters())
 
     def find(modules: Iterable[nn.Module]) -> Iterator[nn.Module]:
         for module in modules:
@@ -98,14 +100,14 @@ def sharding_units(model: Segmenter, largest: int = LARGEST) -> list[nn.Module]:
 
 
 @torch.no_grad()
-def _called(model: Segmenter) -> set[nn.Module]:
+def _called_modules(model: Segmenter) -> set[nn.Module]:
     called: set[nn.Module] = set()
     modes = {module: module.training for module in model.modules()}
     hooks = [module.register_forward_pre_hook(lambda module, _: called.add(module)) for module in modes]
     model.eval()
     try:
-        picture = torch.zeros(1, model.backbone.in_channels, *PROBE, dtype=torch.uint8, device=model.mean.device)
-        model(model.normalize(picture))
+        dummy = torch.zeros(1, model.backbone.in_channels, *PROBE, dtype=torch.uint8, device=model.mean.device)
+        model(model.normalize(dummy))
     finally:
         for hook in hooks:
             hook.remove()
@@ -115,26 +117,26 @@ def _called(model: Segmenter) -> set[nn.Module]:
 
 
 def steps_on_shares(optimizer: str, options: Mapping[str, Any]) -> bool:
-    """Whether an optimizer that timm knows makes the same steps with sharded parameters as with whole ones.
+    """Return whether an optimizer of timm makes the same steps with sharded parameters as with full ones.
 
     >>> steps_on_shares("adamw", {}), steps_on_shares("adamw", {"caution": True}), steps_on_shares("muon", {})
     (True, False, False)
     """
     info = get_optimizer_info(optimizer)
     cautious = {**(info.defaults or {}), **options}.get("caution", False)
-    foreign = isinstance(info.opt_class, str)  # of another package, with kernels of its own
-    return not (cautious or foreign or info.opt_class.__name__ in WHOLE_ONLY)
+    foreign = isinstance(info.opt_class, str)  # from another package, with its own kernels
+    return not (cautious or foreign or info.opt_class.__name__ in UNSHARDED_ONLY)
 
 
 def is_sharded(module: nn.Module) -> bool:
-    """Whether a parameter is spread over devices."""
+    """Return whether a parameter of the module is sharded."""
     return any(isinstance(parameter, DTensor) for parameter in module.parameters())
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor], strict: bool = True) -> None:
-    """Load a whole state dict, such as a checkpoint's, into a module that may be sharded.
+    """Load a state dict of full tensors into a module that may be sharded. Collective.
 
-    Called by all ranks. A sharded module takes the first rank's state.
+    A sharded module gets rank 0's state.
     """
     if is_sharded(module):
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, strict=strict)
@@ -144,7 +146,7 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], strict: bool = 
 
 
 def full_optimizer_state(optimizer: Optimizer) -> dict[str, Any]:
-    """The state dict with whole tensors, on the CPU. Called by all ranks."""
+    """Return the state dict with full tensors, on the CPU. Collective."""
     state = optimizer.state_dict()
     gathered = {
         key: {name: gather_full(value).cpu() if isinstance(value, Tensor) else value for name, value in values.items()}
@@ -154,18 +156,18 @@ def full_optimizer_state(optimizer: Optimizer) -> dict[str, Any]:
 
 
 def load_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
-    """Load a state dict of whole tensors, the same on all ranks, into an optimizer of sharded parameters."""
+    """Load a state dict of full tensors, the same on all ranks, into an optimizer of sharded parameters."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     keys = [key for group in state["param_groups"] for key in group["params"]]
     owner = dict(zip(keys, parameters, strict=True))  # by position, as torch does
-    shares = {
+    shards = {
         key: {
             name: shard_like(value, owner[key]) if _matches(value, owner[key]) else value
             for name, value in values.items()
         }
         for key, values in state["state"].items()
     }
-    optimizer.load_state_dict({**state, "state": shares})
+    optimizer.load_state_dict({**state, "state": shards})
 
 
 def _matches(value: Any, parameter: Tensor) -> bool:
@@ -173,7 +175,7 @@ def _matches(value: Any, parameter: Tensor) -> bool:
 
 
 def full_model(model: Segmenter) -> Segmenter:
-    """The model itself, or a plain copy with all weights, on the CPU, if it is sharded. Called by all ranks."""
+    """Return the model itself, or an unsharded copy on the CPU if it is sharded. Collective."""
     if not is_sharded(model):
         return model
     state = {name: gather_full(tensor).cpu() for name, tensor in model.state_dict().items()}
@@ -184,17 +186,17 @@ def full_model(model: Segmenter) -> Segmenter:
 
 
 def gather_full(tensor: Tensor) -> Tensor:
-    """The tensor, gathered from all ranks if it is sharded. Called by all ranks."""
+    """Return the full tensor, gathered from all ranks if it is sharded. Collective."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def local_shard(tensor: Tensor) -> Tensor:
-    """The part of a tensor that this rank has; gradients flow back into it."""
+    """Return this rank's shard of a tensor, or the tensor if it is not sharded; it is differentiable."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def shard_like(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """The tensor on the parameter's device, and sharded like it; nothing is sent, every rank cuts out its own part."""
+    """Return a full tensor on the parameter's device and sharded like it, without communication."""
     moved = tensor.to(parameter.device)
     if not isinstance(parameter, DTensor) or isinstance(moved, DTensor):
         return moved

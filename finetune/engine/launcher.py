@@ -1,32 +1,21 @@
-"""Ranks that this process has started, when it is told to end."""
+"""The end of ranks that this process has started."""
 
 import subprocess
 
 import lightning.pytorch as pl
-from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
-GRACE = 3.0  # seconds, after which a rank that waits for another in a collective is ended by force
+from finetune.engine.lightning_private import launched_processes, stop_launcher_monitor
 
-
-def stop_launcher_monitor(trainer: pl.Trainer) -> None:
-    """Let ranks end, one before the other: Lightning's observer would kill this process when one has.
-
-    It looks at the launcher's list every few seconds, and is through when nothing is left in it.
-    """
-    launcher = trainer.strategy.launcher
-    if isinstance(launcher, _SubprocessScriptLauncher):
-        watched, launcher.procs = launcher.procs, list(launcher.procs)
-        watched.clear()
+GRACE = 3.0  # seconds until a rank is killed; it may wait for another one in a collective
 
 
 def end_ranks(trainer: pl.Trainer) -> None:
-    """Return when the ranks that this process has started are gone; they would wait for it for ever."""
+    """End the ranks that this process has started, and return when they are gone; they would wait for it forever."""
     stop_launcher_monitor(trainer)
-    launcher = trainer.strategy.launcher
-    started = launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else []
-    for process in started:
+    processes = launched_processes(trainer)
+    for process in processes:
         process.terminate()
-    for process in started:
+    for process in processes:
         try:
             process.wait(GRACE)
         except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""Loggers beside `metrics.csv`, set up so that a training that goes on continues what they show."""
+"""Loggers in addition to `metrics.csv`, configured so that a resumed training continues the same logger run."""
 
 import re
 import time
@@ -15,36 +15,36 @@ from lightning.pytorch.utilities import rank_zero_only
 __all__ = ["MLflow", "for_resumed_run", "with_run_ids"]
 
 Entries = dict[str, dict[str, Any]]
-NAMES = {"WandbLogger": "id", "MLflow": "key"}  # the setting by which a service knows a run again
-TAG = "finetune.run"
+RUN_ID_SETTINGS = {"WandbLogger": "id", "MLflow": "key"}  # the setting by which a service finds a run again
+RUN_TAG = "finetune.run"
 
 
 def with_run_ids(entries: Mapping[str, Mapping[str, Any] | None]) -> Entries:
-    """The loggers' settings with names by which their services know the run again.
+    """Return the loggers' settings with ids by which their services find the run again on resume.
 
     Args:
         entries: by name, each with its `_target_`.
     """
     named = _copied(entries)
     for entry in named.values():
-        if (kind := _kind(entry)) in NAMES:
-            entry.setdefault(NAMES[kind], _new_name())
-        if kind == "WandbLogger":
+        if (logger := _class_name(entry)) in RUN_ID_SETTINGS:
+            entry.setdefault(RUN_ID_SETTINGS[logger], _new_id())
+        if logger == "WandbLogger":
             entry.setdefault("resume", "allow")
     return named
 
 
 def for_resumed_run(entries: Mapping[str, Mapping[str, Any] | None], step: int) -> Entries:
-    """The settings of a training that goes on: what was logged behind its checkpoint is logged again.
+    """Return the loggers' settings for a resumed training, which logs the steps after its checkpoint again.
 
     Args:
         entries: by name, each with its `_target_`.
-        step: optimizer steps that lie behind.
+        step: optimizer steps of the checkpoint.
     """
     named = _copied(entries)
     for entry in named.values():
-        if _kind(entry) == "TensorBoardLogger":
-            entry["purge_step"] = step  # it hides what is there from this step on
+        if _class_name(entry) == "TensorBoardLogger":
+            entry["purge_step"] = step  # hides what was logged from this step on
     return named
 
 
@@ -52,28 +52,28 @@ def _copied(entries: Mapping[str, Mapping[str, Any] | None]) -> Entries:
     return {name: dict(entry) for name, entry in entries.items() if entry}
 
 
-def _kind(entry: Mapping[str, Any]) -> str:
+def _class_name(entry: Mapping[str, Any]) -> str:
     return str(entry.get("_target_", "")).rpartition(".")[2]
 
 
-def _new_name() -> str:
+def _new_id() -> str:
     return uuid.uuid4().hex[:8]
 
 
 class MLflow(Logger):
-    """Logs to one run of MLflow, which a training that goes on finds again by a tag.
+    """A logger that writes to one MLflow run, which a resumed training finds again by a tag.
 
-    Lightning's own `MLFlowLogger` makes its store when it is built, on all ranks at once and before the run folder is
-    there, and begins a new run each time. MLflow keeps whatever it is told, so a step that it has is not logged again.
+    Lightning's `MLFlowLogger` creates its store in the constructor, on all ranks at once and before the run folder
+    exists, and starts a new run each time. MLflow cannot overwrite a value, so steps that it has are not logged again.
 
     Args:
-        experiment_name: the group of runs in MLflow.
-        save_dir: folder of the store, `mlflow.db`, and of artifacts, `mlflow/`; made with the first value.
-        tracking_uri: of a server, to be used instead of a store in `save_dir`.
-        key: the run's tag; a new one if it is left out.
+        experiment_name: name of the experiment, which groups runs in MLflow.
+        save_dir: folder of the store, `mlflow.db`, and of artifacts, `mlflow/`; created with the first value.
+        tracking_uri: address of a server to use instead of a store in `save_dir`.
+        key: value of the run's tag; None for a new one.
 
     Raises:
-        ModuleNotFoundError: MLflow, or what its store needs, is not installed.
+        ModuleNotFoundError: MLflow or a package that its store needs is not installed.
     """
 
     def __init__(
@@ -82,44 +82,47 @@ class MLflow(Logger):
         super().__init__()
         missing = [name for name in ("mlflow", "alembic") if find_spec(name) is None]
         if missing and not (tracking_uri and missing == ["alembic"]):
-            raise ModuleNotFoundError(f"no {', '.join(missing)} here: pip install 'finetune-seg[mlflow]'")
+            raise ModuleNotFoundError(
+                f"logger=mlflow needs {', '.join(missing)}, not installed: pip install 'finetune-seg[mlflow]'"
+            )
         self.experiment_name = experiment_name
         self.folder = Path(save_dir).resolve()
         self.is_remote = bool(tracking_uri)
         self.tracking_uri = tracking_uri or f"sqlite:///{(self.folder / 'mlflow.db').as_posix()}"
-        self.key = key or _new_name()
+        self.key = key or _new_id()
         self._client: Any = None
         self._run = ""
-        self._steps: dict[str, int] = {}  # the last one of each metric
+        self._steps: dict[str, int] = {}  # last step of each metric
 
     @property
     def name(self) -> str:
-        """Name of the experiment."""
+        """Return the name of the experiment."""
         return self.experiment_name
 
     @property
     def version(self) -> str:
-        """The run's tag; its id is the store's, which only the first rank talks to."""
+        """Return the value of the run's tag; the run's id is in the store, to which only rank 0 connects."""
         return self.key
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Log values, but for those of steps that the run has already."""
+        """Log values, except for steps that the run already has."""
         from mlflow.entities import Metric
 
         self._connect()
         new, now = [], int(time.time() * 1000)
         for name, value in metrics.items():
-            known = re.sub(r"[^\w/. -]", "_", name)  # MLflow refuses other signs
-            at = self._steps.get(known, -1) + 1 if step is None else step
-            if at > self._steps.get(known, -1):
-                new.append(Metric(known, float(value), now, at))
+            accepted = re.sub(r"[^\w/. -]", "_", name)  # MLflow rejects other characters
+            last = self._steps.get(accepted, -1)
+            at = last + 1 if step is None else step
+            if at > last:
+                new.append(Metric(accepted, float(value), now, at))
         self._client.log_batch(self._run, metrics=new)
         self._steps |= {metric.key: metric.step for metric in new}
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Log settings, but for those that the run has: MLflow takes none twice."""
+        """Log settings, except for those that the run already has, which MLflow would reject."""
         from mlflow.entities import Param
 
         self._connect()
@@ -130,12 +133,12 @@ class MLflow(Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Tell MLflow how it ended."""
+        """Set the status of the run."""
         if self._client is not None:
             self._client.set_terminated(self._run, "FINISHED" if status == "success" else "FAILED")
 
     def _connect(self) -> None:
-        """Find the run, or begin it."""
+        """Find the run, or create it."""
         if self._client is not None:
             return
         from mlflow import MlflowClient
@@ -143,18 +146,18 @@ class MLflow(Logger):
         self.folder.mkdir(parents=True, exist_ok=True)
         client = MlflowClient(self.tracking_uri)
         experiment = self._experiment(client)
-        if found := client.search_runs([experiment], f"tags.`{TAG}` = '{self.key}'"):
-            self._run = found[0].info.run_id
-            histories = {name: client.get_metric_history(self._run, name) for name in found[0].data.metrics}
+        if runs := client.search_runs([experiment], f"tags.`{RUN_TAG}` = '{self.key}'"):
+            self._run = runs[0].info.run_id
+            histories = {name: client.get_metric_history(self._run, name) for name in runs[0].data.metrics}
             self._steps = {name: max(metric.step for metric in history) for name, history in histories.items()}
             client.update_run(self._run, "RUNNING")
         else:
-            self._run = client.create_run(experiment, tags={TAG: self.key}, run_name=self.folder.name).info.run_id
+            self._run = client.create_run(experiment, tags={RUN_TAG: self.key}, run_name=self.folder.name).info.run_id
         self._client = client
 
     def _experiment(self, client: Any) -> str:
-        if (found := client.get_experiment_by_name(self.experiment_name)) is not None:
-            return str(found.experiment_id)
-        # where MLflow would put artifacts otherwise is the folder that the command was given in
-        place = None if self.is_remote else (self.folder / "mlflow").as_uri()
-        return str(client.create_experiment(self.experiment_name, artifact_location=place))
+        if (experiment := client.get_experiment_by_name(self.experiment_name)) is not None:
+            return str(experiment.experiment_id)
+        # MLflow's default for artifacts is the current folder
+        artifacts = None if self.is_remote else (self.folder / "mlflow").as_uri()
+        return str(client.create_experiment(self.experiment_name, artifact_location=artifacts))

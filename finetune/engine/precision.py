@@ -7,10 +7,10 @@ from torch.utils.hooks import RemovableHandle
 
 
 class CPUMixedPrecision(MixedPrecision):
-    """Lightning's `bf16-mixed`, but for depthwise convolutions: torch's gradients of them are slow in bfloat16.
+    """Lightning's `bf16-mixed`, with depthwise convolutions in float32.
 
-    Behind a kernel of 5 x 5 or a stride of 2 they take two to ten times as long as in float32, on a processor that
-    multiplies matrices in bfloat16 (benchmarks/depthwise.py has whole steps).
+    Torch computes their gradients slowly in bfloat16. With a 5 x 5 kernel or a stride of 2 they take two to ten times
+    as long as in float32, on a processor with bfloat16 instructions (benchmarks/depthwise.py times whole steps).
     """
 
     def __init__(self) -> None:
@@ -27,14 +27,14 @@ class CPUMixedPrecision(MixedPrecision):
         return module
 
     def teardown(self) -> None:
-        """Leave the module as it was."""
+        """Restore the module."""
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
 
 
 def is_depthwise(layer: nn.Module) -> bool:
-    """Whether a layer convolves each channel by itself.
+    """Return whether a layer convolves each channel by itself.
 
     >>> is_depthwise(nn.Conv2d(8, 16, 3, groups=8)), is_depthwise(nn.Conv2d(8, 8, 3, groups=4))
     (True, False)

@@ -17,7 +17,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from finetune.engine.environment import numerics_environment
 from finetune.engine.fsdp import gather_full, local_shard, shard, shard_like
 from finetune.engine.fsdp_strategy import FullySharded
-from finetune.engine.loop_state import accumulates, cut_short, resume_by_epochs, rewind_into_epoch
+from finetune.engine.lightning_private import attached_trainer, is_accumulating, resume_by_epochs
+from finetune.engine.loop_state import cut_short, rewind_into_epoch
 from finetune.losses.weight_penalties import l1, l2_sp
 from finetune.models import Segmenter
 from finetune.tuning.describe import describe
@@ -194,7 +195,9 @@ class TuningTask(pl.LightningModule):
         """Add what the model is built from and by what, and what the plan cannot know from the step alone."""
         checkpoint["model_config"] = self.model.config()
         checkpoint["made_by"] = numerics_environment(self.trainer)
-        checkpoint["exact"] = not accumulates(self.trainer)  # whether a training can go on from it as if uninterrupted
+        checkpoint["exact"] = not is_accumulating(
+            self.trainer
+        )  # whether a training can go on from it as if uninterrupted
         if cut_short(self.trainer):
             checkpoint["loops"]["fit_loop"] = rewind_into_epoch(checkpoint["loops"]["fit_loop"], self.trainer)
         curve = self.course.curve if self.course is not None else None
@@ -207,9 +210,10 @@ class TuningTask(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on from there; whatever trained trains again at the next `apply_plan`."""
-        if self._trainer is not None and self._trainer.state.fn == "fit":
-            resume_by_epochs(self._trainer)
-            check_resumable(checkpoint, [callback.state_key for callback in self._trainer.callbacks])  # type: ignore[attr-defined]  # missing in the class
+        trainer = attached_trainer(self)
+        if trainer is not None and trainer.state.fn == "fit":
+            resume_by_epochs(trainer)
+            check_resumable(checkpoint, [callback.state_key for callback in trainer.callbacks])  # type: ignore[attr-defined]  # missing in the class
         state = checkpoint.get("tuning", {})
         plateaus, smallest = tuple(state.get("plateaus", ())), state.get("epochs", sys.maxsize)
         self.timeline = replace(self.timeline, plateaus=plateaus, smallest_epochs=smallest)

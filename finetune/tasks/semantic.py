@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from finetune.engine.ddp import sum_over_ranks
+from finetune.engine.lightning_private import attached_trainer
 from finetune.engine.loop_state import ends_epoch
 from finetune.losses import Reduce, SegmentationLoss, no_reduction
 from finetune.metrics.confusion import ConfusionMatrix
@@ -65,7 +66,8 @@ class SemanticTask(TuningTask):
 
     def _over_ranks(self, sums: Tensor) -> Tensor:
         self.local_loss_sums.append(sums.detach())
-        return sum_over_ranks(self.trainer, sums) if self._trainer is not None else sums
+        trainer = attached_trainer(self)
+        return sum_over_ranks(trainer, sums) if trainer is not None else sums
 
     def on_train_epoch_start(self) -> None:
         """Begin to count the epoch's loss."""
@@ -98,7 +100,8 @@ class SemanticTask(TuningTask):
         super().on_load_checkpoint(checkpoint)
         if state := checkpoint.get("train_loss"):
             self.train_loss, sums = state["epoch"], state["sums"]
-            ranks = self._trainer.world_size if self._trainer is not None else 1
+            trainer = attached_trainer(self)
+            ranks = trainer.world_size if trainer is not None else 1
             if len(sums) != ranks:  # other devices than before: one goes on with what all had
                 sums = torch.cat([sums.sum(dim=0, keepdim=True), torch.zeros(ranks - 1, 2, dtype=sums.dtype)])
             self._train_loss = LossMean(*sums[self.global_rank].to(self.device))

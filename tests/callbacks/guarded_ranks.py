@@ -1,11 +1,5 @@
-"""Trains as one of two ranks with a bad step on the second alone: `python -m tests.callbacks.guarded_ranks FOLDER`.
+"""Trainings on two ranks with a bad step on the second one only, for `test_non_finite_guard.py`."""
 
-Started twice by `test_guard.py`, with the variables that torchrun sets.
-"""
-
-import os
-import sys
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -19,14 +13,14 @@ from tests.tasks.tiny_run import tiny_data, tiny_trainer
 
 
 class BreaksOnSecond(Breaks):
-    """Only the second rank meets what is wrong."""
+    """A task whose batches are bad on the second rank only."""
 
-    def goes_wrong(self, batch_idx: int) -> bool:
-        return super().goes_wrong(batch_idx) and self.global_rank == 1
+    def is_bad(self, batch_idx: int) -> bool:
+        return super().is_bad(batch_idx) and self.global_rank == 1
 
 
 class Moved(pl.Callback):
-    """Notes of each step whether it has moved this rank's weights."""
+    """Records for each step whether it has changed this rank's weights."""
 
     def __init__(self) -> None:
         self.seen: list[bool] = []
@@ -39,28 +33,32 @@ class Moved(pl.Callback):
         self.seen.append(not all(map(torch.equal, self.before, now)))
 
 
-def fit(strategy: str, kind: str, skip: int) -> dict[str, Any]:
-    """The message if it stops, which steps moved the weights, and the weights."""
-    moved, task = Moved(), breaking_task(kind, at=(1,), task=BreaksOnSecond)
+def fit(strategy: str, mistake: str, skip: int) -> dict[str, Any]:
+    """Train; return the error message if there is one, which steps changed the weights, and the weights."""
+    moved, task = Moved(), breaking_task(mistake, at=(1,), task=BreaksOnSecond)
     strategies: Any = FullySharded() if strategy == "fsdp2" else strategy
     trainer = tiny_trainer(
         ApplyTuningPlan(), NonFiniteGuard(skip), moved, devices=2, strategy=strategies, limit_val_batches=0
     )
-    said = ""
+    message = ""
     try:
         trainer.fit(task, datamodule=tiny_data(train=12, batch_size=2))
     except NonFiniteError as error:
-        said = str(error)
+        message = str(error)
     state = {} if strategy == "fsdp2" else {name: tensor.clone() for name, tensor in task.model.state_dict().items()}
-    return {"said": said, "moved": moved.seen, "state": state}
+    return {"message": message, "moved": moved.seen, "state": state}
 
 
-def main(folder: Path, rank: int) -> None:
-    torch.set_num_threads(1)
-    cases = [("ddp", "constant", 0), ("ddp", "gradient", 0), ("ddp", "input", 0), ("ddp", "constant", 1)]
-    cases += [("fsdp2", "constant", 0), ("fsdp2", "gradient", 1)]
-    torch.save({"/".join(map(str, case)): fit(*case) for case in cases}, folder / f"rank_{rank}.pt")
+CASES = (
+    ("ddp", "constant", 0),
+    ("ddp", "gradient", 0),
+    ("ddp", "input", 0),
+    ("ddp", "constant", 1),
+    ("fsdp2", "constant", 0),
+    ("fsdp2", "gradient", 1),
+)
 
 
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(os.environ["RANK"]))
+def run_cases() -> dict[str, dict[str, Any]]:
+    """Return the results of all cases by name."""
+    return {"/".join(map(str, case)): fit(*case) for case in CASES}

@@ -1,4 +1,4 @@
-"""When the plan is applied, and what is said about it."""
+"""When the plan is applied, and what is logged about it."""
 
 import logging
 from pathlib import Path
@@ -17,7 +17,7 @@ from tests.tasks.tiny_run import FROZEN, tiny_data, tiny_task, tiny_trainer
 
 
 class Modes(pl.Callback):
-    """Notes before every batch whether the backbone trains, and the decoder."""
+    """Records before every batch whether the backbone and the decoder are in training mode."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[bool, bool]] = []
@@ -29,41 +29,41 @@ class Modes(pl.Callback):
 
 
 @pytest.mark.parametrize("options", [{}, {"val_check_interval": 1}, {"num_sanity_val_steps": 1}])
-def test_the_plan_holds_at_every_batch_whatever_validation_comes_before(options: dict[str, Any]) -> None:
+def test_a_validation_does_not_undo_the_plan(options: dict[str, Any]) -> None:
     modes = Modes()
     tiny_trainer(ApplyTuningPlan(), modes, max_epochs=2, **options).fit(tiny_task(plan=FROZEN), datamodule=tiny_data())
     assert modes.seen == [(False, True)] * 4
 
 
-def test_what_is_frozen_requires_no_gradient_before_a_strategy_wraps_the_model() -> None:
+def test_frozen_parameters_require_no_gradient_before_a_strategy_wraps_the_model() -> None:
     task = tiny_task(plan=FROZEN)
     ApplyTuningPlan().setup(tiny_trainer(), task, "fit")
     assert {name.split(".")[0] for name, p in task.model.named_parameters() if p.requires_grad} == {"decoder", "head"}
 
 
-def test_a_validation_that_stands_alone_touches_nothing() -> None:
+def test_a_separate_validation_freezes_nothing() -> None:
     task = tiny_task(plan=FROZEN)
     tiny_trainer(ApplyTuningPlan()).validate(task, datamodule=tiny_data(), verbose=False)
     assert all(parameter.requires_grad for parameter in task.model.parameters())
 
 
-def test_it_says_once_what_trains(caplog: pytest.LogCaptureFixture) -> None:
+def test_it_logs_once_what_trains(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     task = tiny_task(plan=FROZEN)
     tiny_trainer(ApplyTuningPlan(), max_epochs=2).fit(task, datamodule=tiny_data())
-    said = [record.getMessage() for record in caplog.records if record.name == "finetune.callbacks.apply_plan"]
+    lines = [record.getMessage() for record in caplog.records if record.name == "finetune.callbacks.apply_plan"]
     unused = task.model.unused_parameters()
     counted = [p.numel() for name, p in task.model.backbone.named_parameters() if f"backbone.{name}" not in unused]
-    assert said == task.describe_plan()  # nothing changes in a plan without phases
-    assert said[0] == f"tuning rule 'backbone': {sum(counted):,} parameters in {len(counted)} tensors, frozen"
+    assert lines == task.describe_plan()  # nothing changes in a plan without phases
+    assert lines[0] == f"tuning rule 'backbone': {sum(counted):,} parameters in {len(counted)} tensors, frozen"
 
 
-def test_a_module_without_a_plan_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"needs a TuningTask with a plan to apply, got LightningModule"):
+def test_a_module_without_a_plan_is_rejected() -> None:
+    with pytest.raises(TypeError, match=r"ApplyTuningPlan needs a TuningTask, but the Trainer got a LightningModule"):
         ApplyTuningPlan().setup(tiny_trainer(), pl.LightningModule(), "fit")
 
 
-def test_the_plan_is_applied_anew_after_a_validation_inside_an_epoch() -> None:
+def test_the_plan_is_applied_again_after_a_validation_inside_an_epoch() -> None:
     task, tuning, trainer = tiny_task(plan=FROZEN), ApplyTuningPlan(), tiny_trainer()
     trainer.state.fn = TrainerFn.FITTING
     task.train()
@@ -73,13 +73,13 @@ def test_the_plan_is_applied_anew_after_a_validation_inside_an_epoch() -> None:
 
 
 GRADUAL = Plan((Rule("backbone", train=[[1, None]], stagger=2), Rule(".")))
-STALLED = Plan(
+PLATEAU = Plan(
     (Rule("backbone", train=[["plateau", None]]), Rule(".")), plateau=PlateauCriterion(monitor="fixed", patience=2)
 )
 
 
 class Trainable(pl.Callback):
-    """Notes how many tensors of the backbone train at the first batch of each epoch."""
+    """Records how many tensors of the backbone train at the first batch of each epoch."""
 
     def __init__(self) -> None:
         self.seen: list[int] = []
@@ -100,7 +100,7 @@ class Scores(pl.Callback):
 
 
 class Saves(pl.Callback):
-    """Keeps a checkpoint of every epoch, written where ours are, and one in the middle of each."""
+    """Saves a checkpoint after every validation."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -117,22 +117,22 @@ def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bo
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_layer_groups_unfreeze_when_they_are_due(caplog: pytest.LogCaptureFixture) -> None:
+def test_layer_groups_are_unfrozen_at_their_epochs(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     task, trainable = tiny_task(plan=GRADUAL), Trainable()
     tiny_trainer(ApplyTuningPlan(), trainable, max_epochs=4).fit(task, datamodule=tiny_data())
     groups = [len(group) for group in task.model.layer_groups()]
     assert len(groups) == 5
     assert trainable.seen == [0, groups[4], sum(groups[2:]), sum(groups)]
-    said = [record.getMessage() for record in caplog.records if record.getMessage().startswith("epoch ")]
-    assert [line.partition(";")[0] for line in said] == [
+    lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("epoch ")]
+    assert [line.partition(";")[0] for line in lines] == [
         "epoch 2: unfroze backbone[4]",
         "epoch 3: unfroze backbone[3], backbone[2]",
         "epoch 4: unfroze backbone[1], backbone[0]",
     ]
 
 
-def test_what_is_frozen_is_bit_identical_until_it_unfreezes(tmp_path: Path) -> None:
+def test_a_frozen_backbone_is_bit_identical_until_it_is_unfrozen(tmp_path: Path) -> None:
     task = tiny_task(plan=GRADUAL)
     before = weights(task)
     tiny_trainer(ApplyTuningPlan(), Saves(tmp_path), max_epochs=4).fit(task, datamodule=tiny_data())
@@ -143,23 +143,37 @@ def test_what_is_frozen_is_bit_identical_until_it_unfreezes(tmp_path: Path) -> N
     assert not all(torch.equal(before[name], tensor) for name, tensor in weights(task).items() if name in backbone)
 
 
+Schedule = tuple[str, bool]  # its name, and whether weights are averaged
+
+
+def unfreezing_task(schedule: Schedule) -> SemanticTask:
+    plan = Plan(GRADUAL.rules, warmup=2, restart_schedule=schedule[0] == "poly", phase_lr=(1.0, 0.5))
+    options = {"monitor": "fixed", "patience": 1} if schedule[0] == "plateau" else {}
+    return tiny_task(plan=plan, schedule_name=schedule[0], schedule_options=options)
+
+
+def unfreezing_callbacks(schedule: Schedule) -> list[pl.Callback]:
+    return [Scores(0.5, 0.4, 0.6, 0.5), ApplyTuningPlan(), *([EMA(0.9)] if schedule[1] else [])]
+
+
+@pytest.fixture(scope="module", params=[("poly", False), ("plateau", False), ("poly", True)])
+def uninterrupted(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Schedule, SemanticTask, Path]:
+    """A training of four epochs: its schedule, the trained task, and the folder of its checkpoints."""
+    task, folder = unfreezing_task(request.param), tmp_path_factory.mktemp("uninterrupted")
+    tiny_trainer(*unfreezing_callbacks(request.param), Saves(folder), max_epochs=4).fit(task, datamodule=tiny_data())
+    return request.param, task, folder
+
+
 @pytest.mark.parametrize("cut", [0, 1, 2])
-@pytest.mark.parametrize(("schedule_name", "averaged"), [("poly", False), ("plateau", False), ("poly", True)])
-def test_a_training_resumed_before_at_and_after_a_unfreeze_ends_with_the_same_weights(
-    tmp_path: Path, cut: int, schedule_name: str, averaged: bool
+def test_a_training_resumed_before_at_and_after_an_unfreezing_ends_with_the_same_weights(
+    uninterrupted: tuple[Schedule, SemanticTask, Path], cut: int
 ) -> None:
-    plan = Plan(GRADUAL.rules, warmup=2, restart_schedule=schedule_name == "poly", phase_lr=(1.0, 0.5))
-    options = {"monitor": "fixed", "patience": 1} if schedule_name == "plateau" else {}
-    made = {"plan": plan, "schedule_name": schedule_name, "schedule_options": options}
-
-    def callbacks() -> list[pl.Callback]:
-        return [Scores(0.5, 0.4, 0.6, 0.5), ApplyTuningPlan(), *([EMA(0.9)] if averaged else []), Saves(tmp_path)]
-
-    whole = tiny_task(**made)
-    tiny_trainer(*callbacks(), max_epochs=4).fit(whole, datamodule=tiny_data())
-    resumed, trainable = tiny_task(seed=0, **made), Trainable()
-    tiny_trainer(*callbacks(), trainable, max_epochs=4).fit(
-        resumed, datamodule=tiny_data(), ckpt_path=tmp_path / f"{cut}.ckpt", weights_only=True
+    schedule, whole, folder = uninterrupted
+    resumed, trainable = unfreezing_task(schedule), Trainable()
+    tiny_trainer(*unfreezing_callbacks(schedule), trainable, max_epochs=4).fit(
+        resumed, datamodule=tiny_data(), ckpt_path=folder / f"{cut}.ckpt", weights_only=True
     )
     assert len(trainable.seen) == 3 - cut
     assert equal(weights(whole), weights(resumed))
@@ -167,15 +181,15 @@ def test_a_training_resumed_before_at_and_after_a_unfreeze_ends_with_the_same_we
 
 def test_the_plan_moves_on_when_the_score_plateaus(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    task, trainable = tiny_task(plan=STALLED), Trainable()
+    task, trainable = tiny_task(plan=PLATEAU), Trainable()
     scores = Scores(0.1, 0.3, 0.2, 0.3, 0.1, 0.1)
     tiny_trainer(scores, ApplyTuningPlan(), trainable, max_epochs=6).fit(task, datamodule=tiny_data())
     assert [count > 0 for count in trainable.seen] == [False, False, False, False, True, True]
     assert task.timeline.plateaus == (4,)
-    assert "fixed has not improved for 2 validations: the plan moves on" in caplog.text
+    assert "fixed has not improved for 2 validations: next step of the plan" in caplog.text
 
 
-def test_a_score_that_plateaus_before_anything_waits_for_it_moves_nothing_on() -> None:
+def test_a_plateau_before_the_plan_waits_for_one_has_no_effect() -> None:
     rules = (Rule("backbone", train=[[3, None]], stagger="plateau"), Rule("."))
     task, trainable = tiny_task(plan=Plan(rules, plateau=PlateauCriterion("fixed", patience=1))), Trainable()
     tiny_trainer(Scores(*[0.1] * 12), ApplyTuningPlan(), trainable, max_epochs=12).fit(task, datamodule=tiny_data())
@@ -184,51 +198,58 @@ def test_a_score_that_plateaus_before_anything_waits_for_it_moves_nothing_on() -
     assert trainable.seen[3] == trainable.seen[4] < trainable.seen[5] == trainable.seen[6] < trainable.seen[7]
 
 
-@pytest.mark.parametrize("cut", [1, 2, 3, 4])
-def test_a_resumed_training_remembers_its_plateaus_and_how_long_it_has_waited(tmp_path: Path, cut: int) -> None:
-    def callbacks() -> list[pl.Callback]:
-        return [Scores(0.1, 0.3, 0.2, 0.3, 0.1, 0.1), ApplyTuningPlan(), Saves(tmp_path)]
+RESTORING = Plan(PLATEAU.rules, plateau=PlateauCriterion("fixed", patience=2, restore_best=True))
 
-    plan = Plan(STALLED.rules, plateau=PlateauCriterion("fixed", patience=2, restore_best=True))
-    whole = tiny_task(plan=plan)
-    tiny_trainer(*callbacks(), max_epochs=6).fit(whole, datamodule=tiny_data())
-    resumed = tiny_task(plan=plan)
-    tiny_trainer(*callbacks(), max_epochs=6).fit(
-        resumed, datamodule=tiny_data(), ckpt_path=tmp_path / f"{cut}.ckpt", weights_only=True
+
+class FifthEpoch(pl.Callback):
+    """Keeps the weights with which the fifth epoch starts."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.current_epoch == 4 and batch_idx == 0:
+            self.weights = weights(pl_module)
+
+
+@pytest.fixture(scope="module")
+def restoring(tmp_path_factory: pytest.TempPathFactory) -> tuple[SemanticTask, FifthEpoch, Path]:
+    """A training of six epochs that plateaus in the fourth: the task, its fifth epoch, its checkpoints."""
+    task, fifth, folder = tiny_task(plan=RESTORING), FifthEpoch(), tmp_path_factory.mktemp("restoring")
+    scores = Scores(0.1, 0.3, 0.2, 0.3, 0.1, 0.1)
+    tiny_trainer(scores, ApplyTuningPlan(), Saves(folder), fifth, max_epochs=6).fit(task, datamodule=tiny_data())
+    return task, fifth, folder
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 4])
+def test_a_resumed_training_keeps_its_plateaus_and_its_patience(
+    restoring: tuple[SemanticTask, FifthEpoch, Path], cut: int
+) -> None:
+    whole, _, folder = restoring
+    resumed = tiny_task(plan=RESTORING)
+    tiny_trainer(Scores(0.1, 0.3, 0.2, 0.3, 0.1, 0.1), ApplyTuningPlan(), max_epochs=6).fit(
+        resumed, datamodule=tiny_data(), ckpt_path=folder / f"{cut}.ckpt", weights_only=True
     )
     assert resumed.timeline.plateaus == (4,)
     assert equal(weights(whole), weights(resumed))
 
 
-def test_the_next_phase_begins_with_the_best_weights_if_asked(tmp_path: Path) -> None:
-    class First(pl.Callback):
-        """Keeps the weights that the fifth epoch begins with."""
-
-        def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-            if trainer.current_epoch == 4 and batch_idx == 0:
-                self.weights = weights(pl_module)
-
-    first = First()
-    plan = Plan(STALLED.rules, plateau=PlateauCriterion("fixed", patience=2, restore_best=True))
-    scores = Scores(0.1, 0.3, 0.2, 0.3, 0.1, 0.1)
-    tiny_trainer(scores, ApplyTuningPlan(), Saves(tmp_path), first, max_epochs=6).fit(
-        tiny_task(plan=plan), datamodule=tiny_data()
-    )
-    best = torch.load(tmp_path / "1.ckpt", weights_only=True)["state_dict"]
-    third = torch.load(tmp_path / "2.ckpt", weights_only=True)["state_dict"]
-    assert equal(first.weights, {name.removeprefix("model."): tensor for name, tensor in best.items()})
-    assert not equal(first.weights, {name.removeprefix("model."): tensor for name, tensor in third.items()})
+def test_the_next_phase_starts_from_the_best_weights_with_restore_best(
+    restoring: tuple[SemanticTask, FifthEpoch, Path],
+) -> None:
+    _, fifth, folder = restoring
+    best = torch.load(folder / "1.ckpt", weights_only=True)["state_dict"]
+    third = torch.load(folder / "2.ckpt", weights_only=True)["state_dict"]
+    assert equal(fifth.weights, {name.removeprefix("model."): tensor for name, tensor in best.items()})
+    assert not equal(fifth.weights, {name.removeprefix("model."): tensor for name, tensor in third.items()})
 
 
-def test_a_plateau_of_a_score_that_nobody_logs_is_an_error() -> None:
-    plan = Plan(STALLED.rules, plateau=PlateauCriterion("val/los", patience=2))
+def test_a_plateau_of_a_score_that_is_not_logged_is_an_error() -> None:
+    plan = Plan(PLATEAU.rules, plateau=PlateauCriterion("val/los", patience=2))
     with pytest.raises(ValueError, match=r"tuning.plateau.monitor='val/los' is not logged. Did you mean val/loss"):
         tiny_trainer(IoU(table=False), ApplyTuningPlan(), max_epochs=4).fit(
             tiny_task(plan=plan), datamodule=tiny_data()
         )
 
 
-def test_the_rates_of_every_step_are_on_record() -> None:
+def test_the_rates_of_every_step_are_recorded() -> None:
     tuning = ApplyTuningPlan()
     task = tiny_task(plan=GRADUAL, lr=1e-3, schedule_name="constant", warmup=0)
     tiny_trainer(tuning, max_epochs=4).fit(task, datamodule=tiny_data())
@@ -240,9 +261,9 @@ def test_the_rates_of_every_step_are_on_record() -> None:
     assert tuning.record.boundaries == [1.0, 2.0, 3.0]
 
 
-def test_a_phase_that_a_plateau_begins_has_its_own_rates_from_the_first_step() -> None:
+def test_a_phase_that_starts_at_a_plateau_has_its_own_rates_from_the_first_step() -> None:
     plan = Plan(
-        STALLED.rules, restart_schedule=True, phase_lr=(1.0, 0.5), plateau=PlateauCriterion("fixed", patience=2)
+        PLATEAU.rules, restart_schedule=True, phase_lr=(1.0, 0.5), plateau=PlateauCriterion("fixed", patience=2)
     )
     tuning, task = ApplyTuningPlan(), tiny_task(plan=plan, lr=1e-3, schedule_name="poly", warmup=0)
     scores = Scores(0.1, 0.3, 0.2, 0.3, 0.1, 0.1)
@@ -253,7 +274,7 @@ def test_a_phase_that_a_plateau_begins_has_its_own_rates_from_the_first_step() -
     assert rates[8:] == pytest.approx([0.5e-3 * (1 - step / 4) ** 0.9 for step in range(4)])
 
 
-def test_a_plateau_lowers_the_rate_of_the_very_next_step() -> None:
+def test_a_plateau_lowers_the_rate_of_the_next_step() -> None:
     options = {"monitor": "fixed", "patience": 1, "factor": 0.1}
     made = {"schedule_name": "plateau", "warmup": 0, "schedule_options": options, "lr": 1e-3}
     tuning = ApplyTuningPlan()
@@ -262,7 +283,7 @@ def test_a_plateau_lowers_the_rate_of_the_very_next_step() -> None:
     assert [row[-1] for row in tuning.record.rates] == pytest.approx([1e-3] * 4 + [1e-4] * 4)
 
 
-def test_a_resumed_training_does_not_record_unfreezes_that_were_before(
+def test_a_resumed_training_does_not_record_earlier_unfreezings_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tiny_trainer(ApplyTuningPlan(), Saves(tmp_path), max_epochs=4).fit(tiny_task(plan=GRADUAL), datamodule=tiny_data())
@@ -274,10 +295,10 @@ def test_a_resumed_training_does_not_record_unfreezes_that_were_before(
     )
     assert tuning.record is not None
     assert tuning.record.boundaries == [1.0, 2.0, 3.0]
-    assert "as the checkpoint had it, unfroze backbone[4], backbone[3]" in caplog.text
+    assert "as in the checkpoint, unfroze backbone[4], backbone[3]" in caplog.text
 
 
-def test_several_validations_an_epoch_move_the_plan_on_once_and_keep_the_best(tmp_path: Path) -> None:
+def test_several_validations_an_epoch_count_as_one_plateau_and_keep_the_best(tmp_path: Path) -> None:
     class Counted(Scores):
         """Logs the next score at each validation."""
 
@@ -304,8 +325,8 @@ def test_several_validations_an_epoch_move_the_plan_on_once_and_keep_the_best(tm
     assert equal(keeps.began, kept[1])
 
 
-def test_a_second_training_with_the_same_callback_begins_anew() -> None:
-    plan = Plan(STALLED.rules, plateau=PlateauCriterion("fixed", patience=1, restore_best=True))
+def test_a_second_training_with_the_same_callback_starts_from_scratch() -> None:
+    plan = Plan(PLATEAU.rules, plateau=PlateauCriterion("fixed", patience=1, restore_best=True))
     tuning, task = ApplyTuningPlan(), tiny_task(plan=plan)
     tiny_trainer(Scores(0.5, 0.1, 0.1), tuning, max_epochs=3).fit(task, datamodule=tiny_data())
     assert task.timeline.plateaus == (2,)
@@ -315,15 +336,15 @@ def test_a_second_training_with_the_same_callback_begins_anew() -> None:
     assert trainable.seen == [0, 0, 0]
 
 
-def test_plateaus_that_never_came_are_told_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_plateau_that_was_not_reached_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     tiny_trainer(Scores(0.1, 0.2, 0.3, 0.4), ApplyTuningPlan(), max_epochs=4).fit(
-        tiny_task(plan=STALLED), datamodule=tiny_data()
+        tiny_task(plan=PLATEAU), datamodule=tiny_data()
     )
-    assert "the plan waited for 1 plateaus of fixed, and 0 came" in caplog.text
+    assert "the plan waits for 1 plateaus of fixed, but the score had 0" in caplog.text
 
 
 @pytest.mark.parametrize("cut", [0, 1])
-def test_a_training_that_is_made_longer_goes_on_at_the_rates_of_the_longer_one(tmp_path: Path, cut: int) -> None:
+def test_a_training_that_is_extended_has_the_rates_of_the_longer_one(tmp_path: Path, cut: int) -> None:
     class Rates(pl.Callback):
         def __init__(self) -> None:
             self.seen: dict[int, float] = {}
@@ -344,7 +365,7 @@ def test_a_training_that_is_made_longer_goes_on_at_the_rates_of_the_longer_one(t
     assert resumed == {step: whole[step] for step in range(2 * cut + 2, 8)}
 
 
-def test_a_training_that_is_cut_short_follows_its_schedule_to_the_end() -> None:
+def test_a_training_with_max_steps_follows_its_schedule_to_the_end() -> None:
     tuning = ApplyTuningPlan()
     task = tiny_task(lr=1e-3, schedule_name="poly", warmup=0)
     tiny_trainer(tuning, max_epochs=10, max_steps=5).fit(task, datamodule=tiny_data())
@@ -352,7 +373,7 @@ def test_a_training_that_is_cut_short_follows_its_schedule_to_the_end() -> None:
     assert [row[-1] for row in tuning.record.rates] == pytest.approx([1e-3 * (1 - s / 5) ** 0.9 for s in range(5)])
 
 
-def test_a_training_that_is_cut_short_before_a_unfreeze_is_refused() -> None:
+def test_a_training_that_ends_before_an_unfreezing_is_rejected() -> None:
     with pytest.raises(PlanError, match="after 5 epochs, but the training has only 3"):
         tiny_trainer(ApplyTuningPlan(), max_epochs=10, max_steps=6).fit(
             tiny_task(plan=Plan((Rule("backbone", train=[[5, None]]), Rule(".")))), datamodule=tiny_data()

@@ -45,6 +45,34 @@ def trained(
     return task
 
 
+class OneWeight(pl.LightningModule):
+    """The smallest module that trains; two steps an epoch, as for `trained`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        return self.weight * 0
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val/loss", 1.0)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def scored(
+    folder: Path, saver: Checkpoint, *callbacks: pl.Callback, epochs: int, plugin: Any = None, resume: bool = False
+) -> None:
+    """Train a module of one weight, for tests of the order of checkpoints; resume from `last.ckpt` if asked to."""
+    options = {"max_epochs": epochs, "default_root_dir": folder, "plugins": plugin and plugin()}
+    trainer = tiny_trainer(*callbacks, saver, enable_checkpointing=True, **options)
+    loader = torch.utils.data.DataLoader(range(4), batch_size=2)
+    path = folder / "checkpoints" / "last.ckpt" if resume else None
+    trainer.fit(OneWeight(), loader, loader, ckpt_path=path, weights_only=True if resume else None)
+
+
 def read(folder: Path, name: str) -> dict[str, Any]:
     return torch.load(folder / "checkpoints" / name, weights_only=True)
 
@@ -77,11 +105,11 @@ def test_best_is_the_best_epoch_and_last_the_last(
 
 
 def test_an_equal_score_later_does_not_replace_the_best(tmp_path: Path) -> None:
-    trained(tmp_path, Checkpoint("val/score"), Scores(0.5, 0.5, 0.5), epochs=3)
+    scored(tmp_path, Checkpoint("val/score"), Scores(0.5, 0.5, 0.5), epochs=3)
     assert read(tmp_path, "best.ckpt")["epoch"] == 0
 
 
-def test_a_checkpoint_holds_plain_data_and_all_that_a_resume_needs(tmp_path: Path) -> None:
+def test_a_checkpoint_holds_plain_data_and_everything_that_a_resume_needs(tmp_path: Path) -> None:
     trained(tmp_path, Checkpoint(), EarlyStopping())
     for name in ("best.ckpt", "last.ckpt"):
         content = read(tmp_path, name)
@@ -109,18 +137,18 @@ def test_a_frozen_backbone_is_in_the_checkpoint_too(tmp_path: Path) -> None:
 def test_the_last_n_and_the_best_k_are_kept_in_order(plugin: Any, tmp_path: Path) -> None:
     scores = (0.3, 0.5, 0.1, 0.4, 0.2)
     saver = Checkpoint("val/score", keep_last=3, keep_best=2)
-    trained(tmp_path, saver, Scores(*scores), epochs=5, plugin=plugin)
+    scored(tmp_path, saver, Scores(*scores), epochs=5, plugin=plugin)
     assert names(tmp_path) == ["best.ckpt", "best_2.ckpt", "last.ckpt", "last_2.ckpt", "last_3.ckpt"]
     kept = {name: read(tmp_path, name)["epoch"] for name in names(tmp_path)}
     assert kept == {"best.ckpt": 1, "best_2.ckpt": 3, "last.ckpt": 4, "last_2.ckpt": 3, "last_3.ckpt": 2}
 
 
 class Killed(Exception):
-    """What ends a training in these tests."""
+    """Ends a training in these tests."""
 
 
 @pytest.mark.parametrize("links", range(5))
-def test_the_best_are_in_order_again_whichever_names_were_given_when_it_was_killed(
+def test_the_best_are_in_order_again_after_a_kill_between_any_two_links(
     links: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed in the fourth epoch, which is the best: before its n-th name, of the best or of the last."""
@@ -139,38 +167,38 @@ def test_the_best_are_in_order_again_whichever_names_were_given_when_it_was_kill
     with monkeypatch.context() as patched:
         patched.setattr(rotation, "link", dies)
         with pytest.raises(Killed):
-            trained(tmp_path, Checkpoint("val/score", **options), Scores(*scores), Epoch(), epochs=5)
+            scored(tmp_path, Checkpoint("val/score", **options), Scores(*scores), Epoch(), epochs=5)
     saver = Checkpoint("val/score", **options)
-    trained(tmp_path, saver, Scores(*scores), epochs=5, resume="last.ckpt")
+    scored(tmp_path, saver, Scores(*scores), epochs=5, resume=True)
     assert [entry["step"] for entry in saver.best] == [8, 2, 4]
     kept = [read(tmp_path, name)["global_step"] for name in ("best.ckpt", "best_2.ckpt", "best_3.ckpt")]
     assert kept == [8, 2, 4]
 
 
-def test_a_best_whose_file_is_gone_is_none_of_the_best(tmp_path: Path) -> None:
-    trained(tmp_path, Checkpoint("val/score"), Scores(0.9, 0.1), epochs=2)
+def test_a_best_checkpoint_whose_file_is_missing_is_forgotten(tmp_path: Path) -> None:
+    scored(tmp_path, Checkpoint("val/score"), Scores(0.9, 0.1), epochs=2)
     (tmp_path / "checkpoints" / "best.ckpt").unlink()
     saver = Checkpoint("val/score")
-    trained(tmp_path, saver, Scores(0.9, 0.1, 0.2, 0.1), epochs=4, resume="last.ckpt")
+    scored(tmp_path, saver, Scores(0.9, 0.1, 0.2, 0.1), epochs=4, resume=True)
     assert [entry["step"] for entry in saver.best] == [6]
     assert read(tmp_path, "best.ckpt")["global_step"] == 6
 
 
 @pytest.mark.parametrize(("monitor", "mode"), [("val/loss", "min"), ("val/score", "min")])
-def test_scores_of_another_kind_are_not_compared(
+def test_scores_of_another_monitor_or_mode_are_not_compared(
     monitor: str, mode: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    trained(tmp_path, Checkpoint("val/score", keep_best=2), Scores(0.01, 0.02), epochs=2)
+    scored(tmp_path, Checkpoint("val/score", keep_best=2), Scores(0.01, 0.02), epochs=2)
     saver = Checkpoint(monitor, mode, keep_best=2)
-    trained(tmp_path, saver, Scores(0.01, 0.02, 0.5), epochs=3, resume="last.ckpt")
+    scored(tmp_path, saver, Scores(0.01, 0.02, 0.5), epochs=3, resume=True)
     (entry,) = saver.best
     assert entry["step"] == 6
     assert read(tmp_path, "best.ckpt")["global_step"] == 6
     assert f"checkpoint.monitor={monitor} checkpoint.mode={mode} instead of val/score and max" in caplog.text
 
 
-def test_steps_are_saved_inside_an_epoch_and_its_last_one_with_the_epoch(tmp_path: Path) -> None:
+def test_steps_are_saved_inside_an_epoch_and_the_last_one_with_the_epoch(tmp_path: Path) -> None:
     saved: list[int] = []
 
     class Notes(Checkpoint):
@@ -198,11 +226,11 @@ def test_the_clock_makes_checkpoints_too(tmp_path: Path, monkeypatch: pytest.Mon
     "options",
     [{"mode": "best"}, {"every_n_steps": 0}, {"every_n_minutes": -1.0}, {"keep_last": 0}, {"keep_best": 0}],
 )
-def test_settings_that_make_no_sense_are_refused_by_name(options: dict[str, Any]) -> None:
+def test_invalid_settings_are_rejected_by_name(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         Checkpoint(**options)
 
 
-def test_a_score_that_nobody_logs_is_named_with_those_that_are_logged(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"val/score.*val/iou"):
+def test_a_monitor_that_is_not_logged_is_rejected_with_the_logged_names(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"val/score.*not logged.*val/iou"):
         trained(tmp_path, Checkpoint("val/score"))

@@ -1,4 +1,4 @@
-"""Trainings in which one step goes wrong, against ones in which that step is undone by other means."""
+"""Trainings with a bad step, against trainings in which that step is undone by other means."""
 
 import copy
 import math
@@ -16,21 +16,21 @@ from finetune.data import TrainSampler
 from finetune.data.module import SegmentationData
 from finetune.engine.fsdp import local_shard
 from finetune.tasks import SemanticTask
+from tests.engine.ranks import run_ranks
 from tests.synthetic import SyntheticDataset
 from tests.tasks.tiny_run import tiny_data, tiny_model, tiny_trainer
-from tests.tasks.two_processes import run_two_ranks
 
 BROKEN = "decoder.p4.skip_conv.weight"
 IMAGES, BATCH = 16, 4
 
 
 class Breaks(SemanticTask):
-    """Goes wrong in a batch; keeps the weights and statistics from before each step."""
+    """A task with bad batches; it keeps the weights and statistics from before each step."""
 
-    kind = "constant"
+    mistake = "constant"
     at: tuple[int, ...] = ()  # batches, of all epochs
 
-    def goes_wrong(self, batch_idx: int) -> bool:
+    def is_bad(self, batch_idx: int) -> bool:
         return self.current_epoch * self.trainer.num_training_batches + batch_idx in self.at
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -39,9 +39,9 @@ class Breaks(SemanticTask):
             self.before = copy.deepcopy(self.model.state_dict())
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
-        if not self.goes_wrong(batch_idx):
+        if not self.is_bad(batch_idx):
             return super().training_step(batch, batch_idx)
-        if self.kind == "input":  # spoils the statistics of every batch norm
+        if self.mistake == "input":  # spoils the statistics of every batch norm
             normalize = self.model.normalize
             self.model.normalize = lambda image: normalize(image) * math.inf
             loss = super().training_step(batch, batch_idx)
@@ -55,17 +55,17 @@ class Breaks(SemanticTask):
             "gradient": (local_shard(weight) * 0).sqrt().sum(),  # zero, with a slope that is infinite
             "huge": weight.sum() * 1e30,  # finite, but its square is not
         }
-        return loss + change[self.kind]
+        return loss + change[self.mistake]
 
 
 class Undone(Breaks):
-    """Takes all steps but those that go wrong, which it undoes by writing everything back."""
+    """A task that undoes bad steps by loading the weights from before them."""
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, closure: Any = None) -> None:
         since = range(
             batch_idx // self.trainer.accumulate_grad_batches * self.trainer.accumulate_grad_batches, batch_idx + 1
         )
-        if any(map(self.goes_wrong, since)):
+        if any(map(self.is_bad, since)):
             closure()
             optimizer.zero_grad()
             self.model.load_state_dict(self.before)
@@ -73,9 +73,9 @@ class Undone(Breaks):
             super().optimizer_step(epoch, batch_idx, optimizer, closure)
 
 
-def breaking_task(kind: str, at: tuple[int, ...], task: type[Breaks] = Breaks) -> Breaks:
+def breaking_task(mistake: str, at: tuple[int, ...], task: type[Breaks] = Breaks) -> Breaks:
     made = task(tiny_model(), lr=3e-3)
-    made.kind, made.at = kind, at
+    made.mistake, made.at = mistake, at
     return made
 
 
@@ -87,23 +87,23 @@ def fit(
     return trainer
 
 
-def stopped(kind: str, at: tuple[int, ...], skip: int = 0, **options: Any) -> tuple[str, Breaks]:
-    """The message with which a training ends."""
-    task = breaking_task(kind, at)
+def stopped(mistake: str, at: tuple[int, ...], skip: int = 0, **options: Any) -> tuple[str, Breaks]:
+    """Return the error message of a training, and its task."""
+    task = breaking_task(mistake, at)
     with pytest.raises(NonFiniteError) as error:
         fit(task, NonFiniteGuard(skip), **options)
     return str(error.value), task
 
 
 def images(epoch: int, batch: int) -> str:
-    """Names of a batch, in order."""
+    """Return the image names of a batch, in order."""
     sampler = TrainSampler(IMAGES, seed=0)
     sampler.set_epoch(epoch)
     return ", ".join(f"train_{key.index:05d}" for key in list(sampler)[batch * BATCH : (batch + 1) * BATCH])
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two states are equal to the last bit."""
+    """Return whether two states are bit-identical."""
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
     if isinstance(one, list):
@@ -111,65 +111,65 @@ def same(one: Any, other: Any) -> bool:
     return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
 
 
-@pytest.mark.parametrize("kind", ["constant", "factor", "input", "gradient"])
-def test_it_stops_at_the_step_and_has_changed_nothing(kind: str) -> None:
-    _, task = stopped(kind, at=(2,))
+@pytest.mark.parametrize("mistake", ["constant", "factor", "input", "gradient"])
+def test_it_stops_at_the_bad_step_and_changes_nothing(mistake: str) -> None:
+    _, task = stopped(mistake, at=(2,))
     assert task.trainer.global_step == 2
     assert same(task.model.state_dict(), task.before)
 
 
-def test_a_loss_is_told_with_the_step_the_images_and_what_to_do() -> None:
-    said, _ = stopped("factor", at=(6,), max_epochs=2)
-    assert said.startswith(
+def test_a_bad_loss_is_reported_with_step_images_and_next_moves() -> None:
+    message, _ = stopped("factor", at=(6,), max_epochs=2)
+    assert message.startswith(
         f"epoch 2, step 7: the loss is inf. Its images: {images(1, 2)}. The step has changed no weight"
     )
-    assert "lower optimizer.lr (the rate is 0.00" in said
-    assert "set trainer.gradient_clip_val=1.0" in said
-    assert "callbacks.non_finite.max_skipped_steps=3" in said
-    assert "precision" not in said
+    assert "lower optimizer.lr (the rate is 0.00" in message
+    assert "set trainer.gradient_clip_val=1.0" in message
+    assert "callbacks.non_finite.max_skipped_steps=3" in message
+    assert "precision" not in message
 
 
 def test_the_next_moves_depend_on_the_settings() -> None:
-    said, _ = stopped("factor", at=(0,), gradient_clip_val=0.5, precision="bf16-mixed")
-    assert "lower trainer.gradient_clip_val=0.5" in said
-    assert "set trainer.precision=32-true instead of bf16-mixed" in said
+    message, _ = stopped("factor", at=(0,), gradient_clip_val=0.5, precision="bf16-mixed")
+    assert "lower trainer.gradient_clip_val=0.5" in message
+    assert "set trainer.precision=32-true instead of bf16-mixed" in message
 
 
-def test_a_gradient_is_told_with_its_layer_and_those_that_are_fine() -> None:
-    said, task = stopped("gradient", at=(1,))
+def test_a_bad_gradient_is_reported_with_its_layer_and_the_finite_ones() -> None:
+    message, task = stopped("gradient", at=(1,))
     parameters = sum(p.requires_grad for p in task.model.parameters())
-    assert f"but 1 of {parameters} parameters got a gradient that is not finite: {BROKEN} (in decoder; " in said
-    assert "finite in backbone[0], backbone[1]," in said
-    assert "head)" in said
-    assert images(0, 1) in said
-    loss = float(said.split("the loss is ")[1].split(",")[0])
+    assert f"but 1 of {parameters} parameters got a gradient that is not finite: {BROKEN} (in decoder; " in message
+    assert "finite in backbone[0], backbone[1]," in message
+    assert "head)" in message
+    assert images(0, 1) in message
+    loss = float(message.split("the loss is ")[1].split(",")[0])
     assert 0 < loss < 10
 
 
-def test_images_without_names_are_told_by_their_index() -> None:
+def test_images_without_names_are_reported_by_index() -> None:
     class Nameless(SyntheticDataset):
         def __init__(self) -> None:
             super().__init__(IMAGES, 32)
             del self.names
 
     data = SegmentationData(Nameless(), SyntheticDataset(2, 32, split="val"), batch_size=2)
-    said, _ = stopped("factor", at=(0,), data=data)
+    message, _ = stopped("factor", at=(0,), data=data)
     first, second = (key.index for key in list(TrainSampler(IMAGES, seed=0))[:2])
-    assert f"Its images: index {first}, index {second}." in said
+    assert f"Its images: index {first}, index {second}." in message
 
 
 def test_of_many_images_only_some_are_named() -> None:
-    said, _ = stopped("factor", at=(0,), data=tiny_data(24, batch_size=24))
-    assert said.split("Its images: ")[1].count("train_") == 20
-    assert " and 4 more." in said
+    message, _ = stopped("factor", at=(0,), data=tiny_data(24, batch_size=24))
+    assert message.split("Its images: ")[1].count("train_") == 20
+    assert " and 4 more." in message
 
 
-@pytest.mark.parametrize("kind", ["constant", "input", "gradient"])
+@pytest.mark.parametrize("mistake", ["constant", "input", "gradient"])
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_a_skipped_step_leaves_the_weights_of_a_training_in_which_it_is_undone(kind: str, accumulate: int) -> None:
+def test_a_skipped_step_equals_an_undone_step(mistake: str, accumulate: int) -> None:
     at = (2, 6)
     options: dict[str, Any] = {"max_epochs": 2, "accumulate_grad_batches": accumulate, "gradient_clip_val": 1.0}
-    skipping, undone = breaking_task(kind, at), breaking_task(kind, at, Undone)
+    skipping, undone = breaking_task(mistake, at), breaking_task(mistake, at, Undone)
     ours, theirs = fit(skipping, NonFiniteGuard(max_skipped_steps=1), **options), fit(undone, **options)
     assert ours.global_step == theirs.global_step == 8 // accumulate
     assert same(skipping.model.state_dict(), undone.model.state_dict())
@@ -180,32 +180,32 @@ def test_a_skipped_step_leaves_the_weights_of_a_training_in_which_it_is_undone(k
 
 
 def test_of_accumulated_batches_only_the_bad_one_is_named() -> None:
-    said, task = stopped("constant", at=(2,), accumulate_grad_batches=2)
-    assert f"epoch 1, step 2: the loss is inf. Its images: {images(0, 2)}." in said
+    message, task = stopped("constant", at=(2,), accumulate_grad_batches=2)
+    assert f"epoch 1, step 2: the loss is inf. Its images: {images(0, 2)}." in message
     assert same(task.model.state_dict(), task.before)
     both, _ = stopped("gradient", at=(2,), accumulate_grad_batches=2)
     assert f"{images(0, 2)}, {images(0, 3)}" in both
 
 
-def test_a_skipped_step_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
-    monkeypatch.setattr(non_finite_guard.logger, "warning", told.append)
+def test_a_skipped_step_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(non_finite_guard.logger, "warning", warnings.append)
     monkeypatch.setattr(rank_zero_only, "rank", 0)  # whatever the tests before have left
     fit(breaking_task("constant", at=(1,)), NonFiniteGuard(max_skipped_steps=2))
-    (said,) = told
-    assert images(0, 1) in said
-    assert "The step is left out, 1 of at most 2 in a row." in said
+    (message,) = warnings
+    assert images(0, 1) in message
+    assert "The step is skipped, 1 of at most 2 in a row." in message
 
 
-def test_more_in_a_row_than_allowed_stop_it() -> None:
-    said, task = stopped("constant", at=(1, 2, 3), skip=2)
-    assert "step 4" in said
-    assert "skip=3" not in said
+def test_more_bad_steps_in_a_row_than_allowed_stop_it() -> None:
+    message, task = stopped("constant", at=(1, 2, 3), skip=2)
+    assert "step 4" in message
+    assert "max_skipped_steps=3" not in message
     assert same(task.model.state_dict(), task.before)
     fit(breaking_task("constant", at=(0, 1, 3)), NonFiniteGuard(max_skipped_steps=2))  # a good one between them
 
 
-def test_a_resumed_training_goes_on_counting(tmp_path: Path) -> None:
+def test_a_resumed_training_continues_to_count(tmp_path: Path) -> None:
     def made() -> Breaks:
         return breaking_task("constant", at=(2, 3, 4))
 
@@ -217,7 +217,7 @@ def test_a_resumed_training_goes_on_counting(tmp_path: Path) -> None:
     assert guard.state_dict() == {}  # the last step was good
 
 
-def test_a_batch_in_which_all_is_ignored_is_fine() -> None:
+def test_a_batch_of_ignored_pixels_only_is_not_bad() -> None:
     class Ignored(SyntheticDataset):
         def __getitem__(self, key: Any) -> Any:
             sample = super().__getitem__(key)
@@ -227,7 +227,7 @@ def test_a_batch_in_which_all_is_ignored_is_fine() -> None:
     assert fit(breaking_task("constant", at=()), NonFiniteGuard(), data=data).global_step == 2
 
 
-def test_large_gradients_are_no_infinite_ones() -> None:
+def test_a_norm_that_overflows_is_not_bad() -> None:
     assert fit(breaking_task("huge", at=(3,)), NonFiniteGuard()).global_step == 4
 
 
@@ -238,45 +238,48 @@ def test_infinite_scaled_gradients_are_left_to_the_scaler(scale: float) -> None:
 
     task = breaking_task("constant", at=())
     start = copy.deepcopy(task.model.state_dict())
-    trainer = fit(task, NonFiniteGuard(), plugins=plugin())
+    data = tiny_data(4, batch_size=2)  # float16 is slow on a CPU
+    trainer = fit(task, NonFiniteGuard(), data=data, plugins=plugin())
     assert (trainer.precision_plugin.scaler.get_scale() < scale) == (scale > 1e20)
     moved = [name for name, p in task.model.named_parameters() if not torch.equal(p, start[name])]
     assert bool(moved) == (scale < 1e20)
-    for kind in ("constant", "input"):
-        said, task = stopped(kind, at=(1,), plugins=plugin())
-        assert "step 2: the loss is " in said
+    for mistake in ("constant", "input"):
+        message, task = stopped(mistake, at=(1,), data=data, plugins=plugin())
+        assert "step 2: the loss is " in message
         assert same(task.model.state_dict(), task.before)
     skipping = breaking_task("constant", at=(1,))
-    trainer = fit(skipping, NonFiniteGuard(max_skipped_steps=1), plugins=plugin())
+    trainer = fit(skipping, NonFiniteGuard(max_skipped_steps=1), data=data, plugins=plugin())
     assert all(value.isfinite().all() for value in skipping.model.state_dict().values())
 
 
 @pytest.mark.parametrize("skip", [-1, 1.5, True, "2"])
-def test_a_skip_that_is_no_count_is_refused(skip: Any) -> None:
+def test_a_number_of_skipped_steps_that_is_no_count_is_rejected(skip: Any) -> None:
     with pytest.raises(ValueError, match=rf"max_skipped_steps={skip}; expected a whole number"):
         NonFiniteGuard(skip)
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    return run_two_ranks("tests.callbacks.guarded_ranks", tmp_path_factory.mktemp("guarded"))
+def ranks() -> list[dict[str, Any]]:
+    from tests.callbacks.guarded_ranks import run_cases  # which imports this module
+
+    return run_ranks(run_cases, 2)
 
 
 @pytest.mark.parametrize("case", ["ddp/constant/0", "ddp/gradient/0", "ddp/input/0", "fsdp2/constant/0"])
-def test_two_ranks_stop_together_when_one_goes_wrong(ranks: list[dict[str, Any]], case: str) -> None:
+def test_two_ranks_stop_together_if_one_has_a_bad_step(ranks: list[dict[str, Any]], case: str) -> None:
     first, second = (rank[case] for rank in ranks)
-    assert first["said"] == second["said"] != ""
+    assert first["message"] == second["message"] != ""
     assert first["moved"] == second["moved"] == [True]
     keys = list(TrainSampler(12, seed=0, rank=1, world_size=2))[2:4]  # of the second rank alone
-    assert ("Its images: " + ", ".join(f"train_{key.index:05d}" for key in keys) in first["said"]) == (
+    assert ("Its images: " + ", ".join(f"train_{key.index:05d}" for key in keys) in first["message"]) == (
         "gradient" not in case
     )
 
 
 @pytest.mark.parametrize("case", ["ddp/constant/1", "fsdp2/gradient/1"])
-def test_two_ranks_skip_together_when_one_goes_wrong(ranks: list[dict[str, Any]], case: str) -> None:
+def test_two_ranks_skip_together_if_one_has_a_bad_step(ranks: list[dict[str, Any]], case: str) -> None:
     first, second = (rank[case] for rank in ranks)
-    assert (first["said"], second["said"]) == ("", "")
+    assert (first["message"], second["message"]) == ("", "")
     assert first["moved"] == second["moved"] == [True, False, True]
     for name, tensor in first["state"].items():
         assert torch.equal(tensor, second["state"][name]), name

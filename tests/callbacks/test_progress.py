@@ -1,4 +1,4 @@
-"""What a training shows on a terminal and elsewhere."""
+"""The progress of a training on a terminal and in the log."""
 
 import logging
 import re
@@ -19,7 +19,7 @@ LINE = re.compile(
 
 
 class Terminal(StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -48,7 +48,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == "finetune.callbacks.progress"]
 
 
-def test_without_a_terminal_each_epoch_is_one_plain_line(
+def test_without_a_terminal_each_epoch_is_one_line(
     caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -76,7 +76,7 @@ def test_the_last_line_has_no_time_left(caplog: pytest.LogCaptureFixture) -> Non
     assert not lines(caplog)[0].endswith(" s")
 
 
-def test_on_a_terminal_a_bar_moves_and_is_closed(
+def test_on_a_terminal_a_bar_is_shown_and_closed(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -92,7 +92,7 @@ def test_on_a_terminal_a_bar_moves_and_is_closed(
     assert progress._bar is None
 
 
-def test_the_bar_is_closed_when_the_training_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bar_is_closed_when_the_training_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", Terminal())
 
     class Breaks(pl.Callback):
@@ -105,9 +105,7 @@ def test_the_bar_is_closed_when_the_training_breaks(monkeypatch: pytest.MonkeyPa
     assert progress._bar is None
 
 
-def test_a_rank_that_is_not_the_first_says_nothing(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_ranks_show_and_log_nothing(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     caplog.set_level(logging.INFO)
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)

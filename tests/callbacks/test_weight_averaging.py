@@ -1,4 +1,4 @@
-"""Short trainings whose averaged weights are scored, saved, and gone on with to the bit."""
+"""Short trainings whose averaged weights are validated, saved, and resumed exactly."""
 
 import copy
 import logging
@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
@@ -29,7 +30,7 @@ def same(one: State, other: State) -> bool:
 
 
 class Notes(pl.Callback):
-    """The raw weights before the first step and after each, those of each validation, and those of the end."""
+    """Records the raw weights before the first step and after each one, those of each validation, and the last ones."""
 
     def __init__(self) -> None:
         self.raw: list[State] = []
@@ -59,7 +60,7 @@ def trained(
     task: SemanticTask | None = None,
     **options: Any,
 ) -> SemanticTask:
-    """A task after a training of four steps an epoch; with a folder, its checkpoints are there."""
+    """Train four steps an epoch and return the task; checkpoints are saved if there is a folder."""
     task = task or tiny_task()
     if folder is not None:
         callbacks = (*callbacks, IoU(table=False), Checkpoint())
@@ -74,7 +75,7 @@ def read(folder: Path, name: str = "last.ckpt") -> dict[str, Any]:
     return torch.load(folder / "checkpoints" / name, weights_only=True)
 
 
-def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == "finetune.callbacks.weight_averaging"]
 
 
@@ -83,7 +84,7 @@ def parameters(task: pl.LightningModule, state: State) -> State:
 
 
 @pytest.mark.parametrize("accumulated", [1, 2])
-def test_the_exponential_average_is_that_of_a_loop_over_optimizer_steps(accumulated: int) -> None:
+def test_the_exponential_average_equals_a_loop_over_optimizer_steps(accumulated: int) -> None:
     notes = Notes()
     task = trained(EMA(decay=0.5), notes, max_epochs=3, accumulate_grad_batches=accumulated)
     assert len(notes.raw) - 1 == 12 // accumulated
@@ -126,9 +127,7 @@ def test_buffers_of_an_exponential_average_are_the_raw_ones() -> None:
 
 
 @pytest.mark.parametrize("averaging", [EMA(), SWA(start=0)])
-def test_what_is_scored_is_averaged_and_is_what_is_saved_and_left_in_the_model(
-    averaging: Averaging, tmp_path: Path
-) -> None:
+def test_the_average_is_validated_and_saved_and_left_in_the_model(averaging: Averaging, tmp_path: Path) -> None:
     notes = Notes()
     task = trained(averaging, notes, folder=tmp_path)
     last, best = read(tmp_path), read(tmp_path, "best.ckpt")
@@ -181,7 +180,7 @@ def test_averages_in_float32_are_stored_once(tmp_path: Path) -> None:
     assert all(value.data_ptr() == saved["state_dict"][name].data_ptr() for name, value in average.items())
 
 
-def test_a_model_in_bfloat16_is_averaged_in_float32_and_scored_in_its_own_type(tmp_path: Path) -> None:
+def test_a_model_in_bfloat16_is_averaged_in_float32_and_validated_in_bfloat16(tmp_path: Path) -> None:
     notes = Notes()
     trained(EMA(), notes, folder=tmp_path, max_epochs=1, precision="bf16-true")
     saved = read(tmp_path)
@@ -193,7 +192,7 @@ def test_a_model_in_bfloat16_is_averaged_in_float32_and_scored_in_its_own_type(t
 
 
 @pytest.mark.parametrize("start", [1, 0.5])
-def test_before_the_start_the_raw_weights_are_scored_and_saved(start: float, tmp_path: Path) -> None:
+def test_before_the_start_the_raw_weights_are_validated_and_saved(start: float, tmp_path: Path) -> None:
     notes, path = Notes(), tmp_path / "early.ckpt"
     trained(EMA(start=start), notes, SavesAfter(path, 4))
     assert same(notes.validated[0], notes.raw[4])
@@ -209,7 +208,7 @@ def test_before_the_start_the_raw_weights_are_scored_and_saved(start: float, tmp
 
 
 class Stops(pl.Callback):
-    """Ends the training after a number of epochs, as if it had been cut off."""
+    """Ends the training after a number of epochs, as if it had been interrupted."""
 
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
@@ -219,7 +218,13 @@ class Stops(pl.Callback):
 
 
 @pytest.mark.parametrize(
-    ("make", "start"), [(EMA, 0), (EMA, 2), (SWA, 0.4), (SWA, 0.75)], ids=["EMA-0", "EMA-2", "SWA-0.4", "SWA-0.75"]
+    ("make", "start"),
+    [
+        (EMA, 0),
+        (SWA, 0.4),
+        pytest.param(EMA, 2, marks=pytest.mark.slow),
+        pytest.param(SWA, 0.75, marks=pytest.mark.slow),
+    ],
 )
 def test_a_resumed_training_ends_like_an_uninterrupted_one(make: Any, start: float, tmp_path: Path) -> None:
     whole = trained(make(start=start), folder=tmp_path / "whole", max_epochs=3)
@@ -256,13 +261,13 @@ def test_a_checkpoint_with_averages_is_not_resumed_without_any(tmp_path: Path) -
         trained(None, resume=tmp_path / "checkpoints" / "last.ckpt")
 
 
-def test_a_checkpoint_without_averages_is_where_they_begin(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_average_starts_from_a_checkpoint_without_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "finetune.callbacks.weight_averaging")
     trained(None, Stops(1), folder=tmp_path)
     notes, averaging = Notes(), EMA()
-    notes.raw = [{}] * 4  # the steps behind
+    notes.raw = [{}] * 4  # the steps before
     task = trained(averaging, notes, resume=tmp_path / "checkpoints" / "last.ckpt")
-    assert said(caplog)[0] == "EMA: nothing to go on with, the average begins with the weights of step 4"
+    assert messages(caplog)[0] == "EMA: the checkpoint has no average; it starts from the weights of step 4"
     assert averaging.average.updates == 4
     assert len(notes.raw) == 9
     name = "model.head.0.weight"
@@ -273,7 +278,7 @@ def test_a_checkpoint_without_averages_is_where_they_begin(tmp_path: Path, caplo
     torch.testing.assert_close(task.state_dict()[name], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_validation_or_test_of_its_own_reads_the_averaged_weights_and_touches_nothing(tmp_path: Path) -> None:
+def test_a_separate_validation_or_test_uses_the_averaged_weights_and_changes_nothing(tmp_path: Path) -> None:
     notes, averaging = Notes(), EMA()
     task = trained(averaging, notes, folder=tmp_path)
     saved, data = read(tmp_path)["state_dict"], tiny_data(val=1)
@@ -289,8 +294,33 @@ def test_a_validation_or_test_of_its_own_reads_the_averaged_weights_and_touches_
     assert same(snapshot(task), notes.raw[0])
 
 
+class SavesInValidation(pl.Callback):
+    """Saves a checkpoint inside each validation, and records the raw weights before it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.raw: State = {}
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+        self.raw = snapshot(pl_module)
+
+    def on_validation_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        trainer.save_checkpoint(self.path, weights_only=False)
+
+
+def test_a_checkpoint_from_inside_a_validation_has_the_raw_weights_unlike_lightnings(tmp_path: Path) -> None:
+    ours, lightnings = SavesInValidation(tmp_path / "ours.ckpt"), SavesInValidation(tmp_path / "lightning.ckpt")
+    trained(EMA(), ours, max_epochs=1)
+    raw = torch.load(ours.path, weights_only=True)["averaging"]["raw"]
+    assert all(torch.equal(value, ours.raw[name]) for name, value in raw.items())
+    trained(None, EMAWeightAveraging(use_buffers=False, decay=0.5), lightnings, max_epochs=1)
+    saved = torch.load(lightnings.path, weights_only=True)
+    assert same(saved["state_dict"], lightnings.raw)  # swapped
+    assert not same(saved["current_model_state"], lightnings.raw)
+
+
 class Unfreezes(pl.Callback):
-    """Trains the decoder only from the second epoch on."""
+    """Freezes the decoder until the second epoch."""
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         pl_module.model.decoder.requires_grad_(False)
@@ -299,7 +329,7 @@ class Unfreezes(pl.Callback):
         pl_module.model.decoder.requires_grad_(trainer.current_epoch > 0)
 
 
-def test_parameters_that_unfreeze_in_the_middle_are_averaged_right() -> None:
+def test_parameters_that_unfreeze_later_are_averaged_from_then_on() -> None:
     notes, averaging = Notes(), EMA()
     kept: list[int] = []
 
@@ -326,13 +356,13 @@ def norm_buffers(state: State) -> State:
 
 
 @pytest.mark.parametrize("options", [{}, {"limit_val_batches": 0}], ids=["validated", "not validated"])
-def test_batch_norms_of_the_equal_average_have_statistics_of_its_own(options: dict[str, Any]) -> None:
+def test_the_equal_average_has_batch_norm_statistics_of_its_own(options: dict[str, Any]) -> None:
     notes = Notes()
     task = trained(SWA(), notes, **options)
     expected = copy.deepcopy(task.model)
     loader = tiny_data(train=16).train_dataloader()
     images = [expected.normalize(batch["image"]) for batch in loader]
-    update_bn(images, expected)  # its dropout is behind all batch norms of this network
+    update_bn(images, expected)  # the dropout of this network is after all batch norms
     assert len(images) == 4
     torch.testing.assert_close(task.model.state_dict(), expected.state_dict(), rtol=1e-4, atol=1e-5)
     raw = norm_buffers(notes.raw[-1])
@@ -342,7 +372,7 @@ def test_batch_norms_of_the_equal_average_have_statistics_of_its_own(options: di
     )
 
 
-def test_frozen_batch_norms_keep_their_statistics_and_cost_no_pass() -> None:
+def test_frozen_batch_norms_keep_their_statistics_without_a_pass_over_the_data() -> None:
     task = tiny_task(plan=FROZEN)
     before = norm_buffers(snapshot(task))
     data = tiny_data(train=16, val=1)
@@ -366,7 +396,7 @@ def test_statistics_are_gathered_once_for_each_average_and_run_no_extra_epoch() 
     assert (task.trainer.current_epoch, task.trainer.global_step) == (3, 12)
 
 
-def test_a_training_without_data_module_is_told_what_the_statistics_need() -> None:
+def test_statistics_need_a_data_module() -> None:
     data = tiny_data(val=1)
     loaders = {"train_dataloaders": data.train_dataloader(), "val_dataloaders": data.val_dataloader()}
     with pytest.raises(TypeError, match=r"Call fit\(task, datamodule=\.\.\.\)"):
@@ -378,34 +408,34 @@ def test_a_training_that_ends_before_the_start_says_so(caplog: pytest.LogCapture
     caplog.set_level(logging.INFO, "finetune.callbacks.weight_averaging")
     notes = Notes()
     task = trained(SWA(start=1), Stops(1), notes)
-    assert said(caplog) == ["SWA: the training ended before start=1, the weights are the raw ones"]
+    assert messages(caplog) == ["SWA: the training ended before start=1, so the weights are raw"]
     assert same(snapshot(task), notes.raw[-1])
 
 
 @pytest.mark.parametrize("start", [1.0, 2.5, -1, -0.1, float("nan")])
-def test_a_start_that_is_neither_epoch_nor_share_is_refused(start: float) -> None:
+def test_a_start_that_is_neither_epoch_nor_fraction_is_rejected(start: float) -> None:
     with pytest.raises(ValueError, match="expected an epoch as a whole number from 0"):
         SWA(start=start)
 
 
 @pytest.mark.parametrize("decay", [1.0, -0.1, float("nan")])
-def test_a_decay_outside_of_0_to_1_is_refused(decay: float) -> None:
+def test_a_decay_outside_of_0_to_1_is_rejected(decay: float) -> None:
     with pytest.raises(ValueError, match="expected 0 or more and below 1"):
         EMA(decay=decay)
 
 
-def test_a_start_behind_the_end_is_refused() -> None:
+def test_a_start_after_the_end_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"SWA starts at epoch 2, counted from 0, but the training has 2 epochs"):
         trained(SWA(start=2))
 
 
-def test_two_averages_at_once_are_refused() -> None:
-    with pytest.raises(ValueError, match="EMA and SWA would average the same weights"):
+def test_two_averages_at_once_are_rejected() -> None:
+    with pytest.raises(ValueError, match="EMA and SWA would both average the weights"):
         trained(EMA(), SWA())
 
 
 class WritesState(pl.Callback):
-    """Writes what each process holds in the end."""
+    """Saves the final weights of each rank."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -1,12 +1,6 @@
-"""Evaluates and trains as 1, 2, 3 and 4 ranks, and keeps what each sees: `python -m tests.engine.many_ranks FOLDER`.
-
-Run once for all tests that ask for its `results()`. It imports what is slow to import, and forks every rank from there.
-"""
+"""Evaluations and trainings on 1, 2, 3 and 4 ranks, which run once for all tests that call `results()`."""
 
 import os
-import socket
-import subprocess
-import sys
 import tempfile
 from functools import cache
 from itertools import product
@@ -23,23 +17,23 @@ from finetune.callbacks import ApplyTuningPlan, Checkpoint, EarlyStopping, IoU
 from finetune.data import Augment, SampleKey
 from finetune.data.dataset import Sample
 from finetune.data.module import SegmentationData, collate_by_size
-from finetune.engine.ddp import average_statistics
 from finetune.metrics.confusion import iou, mean
 from finetune.tasks import SemanticTask
 from finetune.tasks.semantic import Batch
+from tests.engine.ranks import run_ranks
 from tests.synthetic import SyntheticDataset
 from tests.tasks.tiny_run import Sizes, tiny_model, tiny_trainer
 
 WORLD_SIZES = (1, 2, 3, 4)
 LENGTHS = (1, 2, 3, 5, 8, 9)
 BATCH_SIZES = (1, 2, 4)
-USUAL = (1, 3, 8)  # lengths that are enough to show what Lightning does by itself
-EPOCHS = 8  # at most: early stopping ends the training before
+USUAL = (1, 3, 8)  # lengths that are enough to show Lightning's default
+EPOCHS = 8  # at most; early stopping ends the training earlier
 Result = dict[str, Any]
 
 
 class Mixed(Sizes):
-    """Validation pictures with ignored strips of several widths; the fourth has nothing else, and none has a star."""
+    """Validation images with ignored strips of several widths; the fourth is all ignored, and none has a star."""
 
     def __init__(self, count: int) -> None:
         super().__init__(count, split="val")
@@ -52,15 +46,15 @@ class Mixed(Sizes):
         return {**sample, "mask": mask}
 
 
-def fixed_task(kind: type[SemanticTask] = SemanticTask) -> SemanticTask:
-    """Random weights that never predict a star; in float64, so that other images in a batch change no digit."""
-    task = kind(tiny_model(seed=1), lr=0.003, schedule_name="constant", warmup=0).double()
+def fixed_task(task_class: type[SemanticTask] = SemanticTask) -> SemanticTask:
+    """Build a task that never predicts a star; in float64, so that other images in a batch change no digit."""
+    task = task_class(tiny_model(seed=1), lr=0.003, schedule_name="constant", warmup=0).double()
     nn.init.constant_(task.model.head[0].bias[-1:], -100)
     return task
 
 
 def evaluated(trainer: pl.Trainer, counter: IoU, task: SemanticTask, **loaders: Any) -> Result:
-    """What this rank logs in a validation, its confusion matrix, and how many numbers each reduction had."""
+    """Validate; return what this rank logs, its confusion matrix, and how many numbers each reduction had."""
     distributed = torch.distributed
     with (
         patch.object(distributed, "all_reduce", wraps=distributed.all_reduce) as reduce,
@@ -77,7 +71,7 @@ def logged(trainer: pl.Trainer) -> dict[str, Tensor]:
 
 
 def evaluations(options: dict[str, Any]) -> dict[tuple[int, int], Result]:
-    """The fixed model on sets of all lengths, in batches of all sizes."""
+    """Evaluate the fixed model on sets of all lengths, in batches of all sizes."""
     counter, task = IoU(table=False), fixed_task()
     trainer = tiny_trainer(counter, **options)
     found = {}
@@ -88,7 +82,7 @@ def evaluations(options: dict[str, Any]) -> dict[tuple[int, int], Result]:
 
 
 class BatchScores(SemanticTask):
-    """Logs means of what every batch has by itself, as is usual."""
+    """Logs means over the batches, as is usual."""
 
     def validation_step(self, batch: list[Batch], batch_idx: int) -> None:
         before = self.confusion.matrix
@@ -105,7 +99,7 @@ def in_float32(options: dict[str, Any]) -> Result:
 
 
 def usual(options: dict[str, Any]) -> dict[int, Result]:
-    """What Lightning does by itself: it pads with repeats, and averages over batches and ranks."""
+    """Evaluate as Lightning does by default: it pads with repeated images, and averages over batches and ranks."""
     counter, task = IoU(table=False), fixed_task(BatchScores)
     trainer = tiny_trainer(counter, **{**options, "use_distributed_sampler": True})
     found = {}
@@ -116,14 +110,14 @@ def usual(options: dict[str, Any]) -> dict[int, Result]:
 
 
 def unpadded(options: dict[str, Any]) -> Result:
-    """The usual scores without the padding: 5 images, one a batch, so that no rank is without."""
+    """Compute the usual scores without padding: 5 images in batches of one, so that each rank has a batch."""
     counter = IoU(table=False)
     data = SegmentationData(SyntheticDataset(4, 32), Sizes(5, split="val"), batch_size=1)
     return evaluated(tiny_trainer(counter, **options), counter, fixed_task(BatchScores), datamodule=data)
 
 
 class Notes(pl.Callback):
-    """Keeps of each validation what this rank knows then."""
+    """Records what this rank knows after each validation."""
 
     def __init__(self, counter: IoU) -> None:
         self.counter = counter
@@ -143,70 +137,28 @@ class Notes(pl.Callback):
 
 
 def training(options: dict[str, Any], folder: Path) -> Result:
-    """A training with batch norm that stops early, on ranks whose validation images differ."""
+    """Train with batch norm until early stopping, on ranks whose validation images differ."""
     counter, stopping, checkpoint = IoU(table=False), EarlyStopping(patience=1), Checkpoint()
     notes = Notes(counter)
     options = {**options, "precision": "64-true", "max_epochs": EPOCHS, "enable_checkpointing": True}
     trainer = tiny_trainer(ApplyTuningPlan(), counter, stopping, notes, checkpoint, **options, default_root_dir=folder)
-    pictures = SyntheticDataset(16, 40, transform=Augment(32))
-    trainer.fit(fixed_task(), datamodule=SegmentationData(pictures, Mixed(5), batch_size=2))
+    images = SyntheticDataset(16, 40, transform=Augment(32))
+    trainer.fit(fixed_task(), datamodule=SegmentationData(images, Mixed(5), batch_size=2))
     decided = {"stopping": stopping.state_dict(), "epochs": trainer.current_epoch, "best": checkpoint.best}
     return {"seen": notes.seen, "last": logged(trainer), "decided": decided}
 
 
-def averaged(trainer: pl.Trainer, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Statistics of each rank's own, before and after they were averaged."""
-    norm = nn.BatchNorm1d(999, dtype=dtype)
-    generator = torch.Generator().manual_seed(trainer.global_rank)
-    nn.init.normal_(norm.running_mean, generator=generator)
-    nn.init.uniform_(norm.running_var, generator=generator)
-    own = torch.cat([norm.running_mean, norm.running_var])
-    average_statistics(trainer, [norm])
-    return {"own": own, "averaged": torch.cat([norm.running_mean, norm.running_var])}
-
-
-def run_rank(rank: int, world_size: int, port: int, folder: Path) -> None:
-    """Do everything as one rank, with the variables that torchrun sets."""
-    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size}
-    os.environ.update({name: str(number) for name, number in {**numbers, "GROUP_RANK": 0, "MASTER_PORT": port}.items()})
-    os.environ.update({"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "test"})
-    options: dict[str, Any] = {"devices": world_size, "strategy": "ddp"} if world_size > 1 else {}
+def run_all(folder: Path) -> Result:
+    """Evaluate and train in every way as one rank, and return what it sees."""
+    size = int(os.environ["WORLD_SIZE"])
+    options: dict[str, Any] = {"devices": size, "strategy": "ddp"} if size > 1 else {}
     kept: Result = {"evaluations": evaluations(options), "in_float32": in_float32(options)}
     kept |= {"usual": usual(options), "unpadded": unpadded(options)}
-    kept["training"] = training(options, folder / f"run_{world_size}")
-    trainer = tiny_trainer(**options)
-    kept["averaged"] = [averaged(trainer, dtype) for dtype in (torch.float32, torch.float64)]
-    torch.save(kept, folder / f"rank_{rank}_of_{world_size}.pt")
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    return {**kept, "training": training(options, folder / f"run_{size}")}
 
 
 @cache
 def results() -> dict[int, list[Result]]:
-    """What each rank of each world size kept."""
+    """Return the results of each rank for each number of ranks."""
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.engine.many_ranks", folder],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            cwd=Path(__file__).parents[2],
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return {
-            size: [torch.load(Path(folder) / f"rank_{rank}_of_{size}.pt", weights_only=True) for rank in range(size)]
-            for size in WORLD_SIZES
-        }
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    for size in WORLD_SIZES:
-        torch.multiprocessing.start_processes(
-            run_rank, args=(size, free_port(), Path(sys.argv[1])), nprocs=size, start_method="fork"
-        )
+        return {size: run_ranks(run_all, size, Path(folder)) for size in WORLD_SIZES}

@@ -1,10 +1,6 @@
-"""Trains sharded models as one of two ranks, and keeps what each ends with: `... sharded_ranks FOLDER JOB JOB ...`.
-
-Started twice by `test_sharding.py`, with the variables that torchrun sets. A job is a preset or one of `JOBS`.
-"""
+"""Trainings of sharded models on two ranks, for `test_fsdp.py`."""
 
 import os
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,8 +20,8 @@ from finetune.engine.fsdp_strategy import FullySharded
 from finetune.losses import SegmentationLoss
 from finetune.models import Segmenter
 from finetune.tasks import SemanticTask
+from tests.engine import ddp_ranks
 from tests.synthetic import SyntheticDataset
-from tests.tasks import two_ranks
 from tests.tasks.tiny_run import tiny_trainer
 
 GRADUAL = ("tuning=gradual", "optimizer=adamw", "optimizer.lr=0.001", "schedule=cosine")
@@ -35,7 +31,7 @@ CLIPPED = {"gradient_clip_val": 0.5, "accumulate_grad_batches": 2}
 
 
 def task(*words: str, backbone: str = "test_convnext.r160_in1k", seed: int = 0) -> SemanticTask:
-    """In float64, so that rounding hides no mistake; by hand, as Lightning's strategy refuses 64-true."""
+    """Build a task in float64, so that rounding hides no mistake; Lightning's strategy does not take 64-true."""
     config = to_plain_dict(compose(*words))
     torch.manual_seed(seed)
     small = {"pyramid_channels": 32, "segmentation_channels": 64, "dropout": 0.0}  # each rank drops its own
@@ -44,18 +40,18 @@ def task(*words: str, backbone: str = "test_convnext.r160_in1k", seed: int = 0) 
 
 
 def fit(made: SemanticTask, ranks: int, *callbacks: pl.Callback, **options: Any) -> dict[str, torch.Tensor]:
-    """The whole weights after a training, by this rank and the others if there are any."""
-    data, resume = options.pop("data", two_ranks.data(ranks)), options.pop("resume", None)
+    """Return the full weights after a training on so many ranks."""
+    data, resume = options.pop("data", ddp_ranks.data(ranks)), options.pop("resume", None)
     options |= {"devices": ranks, "strategy": FullySharded()} if ranks > 1 else {}
     trainer = tiny_trainer(
-        ApplyTuningPlan(), IoU(table=False), *callbacks, **{"max_epochs": two_ranks.EPOCHS, **options}
+        ApplyTuningPlan(), IoU(table=False), *callbacks, **{"max_epochs": ddp_ranks.EPOCHS, **options}
     )
     trainer.fit(made, datamodule=data, ckpt_path=resume, weights_only=True)
     return {name: tensor.clone() for name, tensor in full_model(made.model).state_dict().items()}
 
 
 class Moved(pl.Callback):
-    """Notes in each epoch which parameters train, and of which this rank's share changes."""
+    """Records in each epoch which parameters train, and of which this rank's shard changes."""
 
     def __init__(self) -> None:
         self.seen: list[dict[str, list[str]]] = []
@@ -71,8 +67,8 @@ class Moved(pl.Callback):
 
 
 def preset(name: str) -> dict[str, Any]:
-    """What a preset ends with, what moved when, and how many elements this rank holds of how many."""
-    made, moved = two_ranks.task(name).double(), Moved()
+    """Train a preset; return its weights, what changed in each epoch, and the elements of this rank and of all."""
+    made, moved = ddp_ranks.task(ddp_ranks.settings(name)).double(), Moved()
     state = fit(made, 2, moved)
     tunable = [parameter for name, parameter in made.model.named_parameters() if name in made.places]
     held = [sum(local_shard(p).numel() for p in tunable), sum(p.numel() for p in tunable)]
@@ -84,7 +80,7 @@ def limited(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def uneven(folder: Path) -> dict[str, torch.Tensor]:
-    """The second rank has no image to validate, the first one draws alone, and both validate within epochs too."""
+    """Train where rank 1 has no validation image, rank 0 predicts alone, and both also validate inside epochs."""
     data = SegmentationData(SyntheticDataset(8, 32, 0), SyntheticDataset(1, 32, 0, "val"), batch_size=2)
     saving = {"enable_checkpointing": True, "default_root_dir": folder / "uneven"}
     return fit(task(*GRADUAL), 2, Preview(1), Checkpoint(), data=data, val_check_interval=0.5, **saving)
@@ -98,7 +94,7 @@ class Stop(pl.Callback):
 
 
 def stopped(folder: Path, ranks: int) -> Path:
-    """The checkpoint of a training that was stopped."""
+    """Return the checkpoint of a training that was stopped."""
     home = folder / f"stopped_{ranks}"
     fit(task(*GRADUAL), ranks, Stop(), Checkpoint(), enable_checkpointing=True, default_root_dir=home)
     return home / "checkpoints" / "last.ckpt"
@@ -109,11 +105,11 @@ def resumed(folder: Path) -> dict[str, torch.Tensor]:
 
 
 class Cut(Exception):
-    """What ends a training inside an epoch."""
+    """Ends a training inside an epoch."""
 
 
 class CutOff(pl.Callback):
-    """Ends a training in its second epoch, behind two of its four batches, as an error would."""
+    """Ends a training in its second epoch, after two of its four batches, as an error would."""
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         if trainer.fit_loop.total_batch_idx == 6:
@@ -121,21 +117,21 @@ class CutOff(pl.Callback):
 
 
 def fit_inside(home: Path, workers: int, *callbacks: pl.Callback, **options: Any) -> dict[str, torch.Tensor]:
-    """The weights after a training that saves every step, of images that are drawn anew in every epoch."""
-    pictures = SyntheticDataset(17, 40, 0, transform=Augment(32, rotation=10))
-    data = SegmentationData(pictures, SyntheticDataset(3, 32, 0, "val"), batch_size=2, num_workers=workers)
+    """Return the weights after a training that saves every step, with other augmentations in each epoch."""
+    images = SyntheticDataset(17, 40, 0, transform=Augment(32, rotation=10))
+    data = SegmentationData(images, SyntheticDataset(3, 32, 0, "val"), batch_size=2, num_workers=workers)
     saving = {"enable_checkpointing": True, "plugins": CheckpointFiles(), "default_root_dir": home, "max_epochs": 3}
     return fit(task(*GRADUAL), 2, *callbacks, Checkpoint(every_n_steps=1), data=data, **saving, **options)
 
 
 def inside(folder: Path) -> dict[str, Any]:
-    """A training that is cut off inside an epoch and goes on, without and with loading workers."""
+    """Resume a training that was cut off inside an epoch, without and with loading workers."""
     ends: dict[str, Any] = {"whole": fit_inside(folder / "inside_whole", 0)}
     for workers in (0, 2):
         home = folder / f"inside_{workers}"
         with suppress(Cut):
             fit_inside(home, workers, CutOff())
-        distributed.barrier()  # the first rank's last file is there when its training has ended
+        distributed.barrier()  # rank 0 has written the last file once its training has ended
         last = home / "checkpoints" / "last.ckpt"
         place = torch.load(last, weights_only=True)["SegmentationData"]
         ends[f"{workers} workers"] = {"place": place, "end": fit_inside(home, workers, resume=last)}
@@ -143,14 +139,14 @@ def inside(folder: Path) -> dict[str, Any]:
 
 
 class Begun(pl.Callback):
-    """Keeps the weights that a training begins with."""
+    """Keeps the weights with which a training starts."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.state = {name: tensor.clone() for name, tensor in full_model(pl_module.model).state_dict().items()}
 
 
 def apart(folder: Path) -> dict[str, Any]:
-    """Ranks that bring different weights, and whose batch norms see different images."""
+    """Train ranks that start with different weights, and whose batch norms see different images."""
     begun = Begun()
     made = task("tuning=head_then_full", backbone="test_resnet.r160_in1k", seed=int(os.environ["RANK"]))
     return {"end": fit(made, 2, begun), "begin": begun.state}
@@ -159,8 +155,6 @@ def apart(folder: Path) -> dict[str, Any]:
 JOBS = {"limited": limited, "uneven": uneven, "resumed": resumed, "inside": inside, "apart": apart}
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    home, *jobs = sys.argv[1:]
-    results = {job: JOBS[job](Path(home)) if job in JOBS else preset(job) for job in jobs}
-    torch.save(results, Path(home) / f"rank_{os.environ['RANK']}.pt")
+def run_jobs(folder: Path, *jobs: str) -> dict[str, Any]:
+    """Run jobs, each of which is a preset or one of `JOBS`, and return their results by name."""
+    return {job: JOBS[job](folder) if job in JOBS else preset(job) for job in jobs}

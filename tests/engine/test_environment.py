@@ -1,4 +1,4 @@
-"""What is noted of the machine and the versions, against what the system says itself."""
+"""The recorded versions and devices, against what the system reports."""
 
 import subprocess
 from pathlib import Path
@@ -11,7 +11,7 @@ from finetune.runs.prepare import INEXACT
 from tests.tasks.tiny_run import tiny_data, tiny_task, tiny_trainer
 
 
-def test_a_checkpoint_notes_them_and_nothing_has_changed_for_who_goes_on_at_once(tmp_path: Path) -> None:
+def test_a_checkpoint_records_them_unchanged(tmp_path: Path) -> None:
     trainer = tiny_trainer()
     before = numerics_environment(trainer)
     trainer.fit(tiny_task(), datamodule=tiny_data())
@@ -24,7 +24,7 @@ def test_a_checkpoint_notes_them_and_nothing_has_changed_for_who_goes_on_at_once
     assert set(INEXACT) == set(before) - {"finetune"}
 
 
-def test_ranks_that_are_to_be_launched_will_have_so_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_threads_of_ranks_are_known_before_they_are_launched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)), raising=False)
@@ -37,5 +37,5 @@ def test_the_processor_has_a_name() -> None:
     name = device_name(torch.device("cpu"))
     assert name
     if Path("/proc/cpuinfo").is_file():
-        told = subprocess.run(["lscpu"], capture_output=True, text=True).stdout
-        assert name in told or "Model name" not in told
+        reported = subprocess.run(["lscpu"], capture_output=True, text=True).stdout
+        assert name in reported or "Model name" not in reported

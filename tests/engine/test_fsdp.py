@@ -1,4 +1,4 @@
-"""Sharded training (FSDP2) of two ranks against one process that shards nothing."""
+"""Sharded training (FSDP2) on two ranks against an unsharded training in one process."""
 
 from pathlib import Path
 from typing import Any
@@ -17,21 +17,26 @@ from finetune.config.errors import ConfigError
 from finetune.engine.fsdp import full_model, shard, sharding_units
 from finetune.engine.fsdp_strategy import FullySharded
 from tests.end_to_end.test_distributed import written_matrix
-from tests.engine.sharded_ranks import CLIPPED, GRADUAL, LIMITED, fit, task
+from tests.engine import ddp_ranks
+from tests.engine.ranks import run_ranks
+from tests.engine.sharded_ranks import CLIPPED, GRADUAL, LIMITED, fit, run_jobs, task
 from tests.samples import COMMAND, TINY, shell
-from tests.tasks import two_ranks
 from tests.tasks.tiny_run import tiny_model, tiny_trainer
-from tests.tasks.two_processes import run_two_ranks
 
-PRESETS = ("full", "head_then_full", "gradual", "freeze_again")
-WORKER = "tests.engine.sharded_ranks"
-SLOW = ("lora", "limited", "resumed", "inside", "apart")
+PRESETS = [
+    "gradual",
+    "freeze_again",
+    pytest.param("full", marks=pytest.mark.slow),
+    pytest.param("head_then_full", marks=pytest.mark.slow),
+]
+FAST = ("gradual", "freeze_again", "uneven")
+SLOW = ("full", "head_then_full", "lora", "limited", "resumed", "inside", "apart")
 Results = list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    return run_two_ranks(WORKER, tmp_path_factory.mktemp("sharded"), *PRESETS, "uneven")
+    return run_ranks(run_jobs, 2, tmp_path_factory.mktemp("sharded"), *FAST)
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +46,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def more_ranks(home: Path) -> Results:
-    return run_two_ranks(WORKER, home, *SLOW)
+    return run_ranks(run_jobs, 2, home, *SLOW)
 
 
 def check_preset(ranks: Results, preset: str) -> None:
-    made = two_ranks.task(preset).double()
+    made = ddp_ranks.task(ddp_ranks.settings(preset)).double()
     start = {name: tensor.clone() for name, tensor in made.model.state_dict().items()}
     alone = fit(made, 1)
     frozen = {name for name, tensor in alone.items() if torch.equal(tensor, start[name])}
@@ -58,34 +63,40 @@ def check_preset(ranks: Results, preset: str) -> None:
             assert torch.equal(tensor, start[name]) == (name in frozen), name
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_sharded_ranks_end_with_the_weights_of_one_process(ranks: Results, preset: str) -> None:
-    check_preset(ranks, preset)
+@pytest.fixture
+def preset_ranks(request: pytest.FixtureRequest, preset: str) -> Results:
+    results: Results = request.getfixturevalue("ranks" if preset in FAST else "more_ranks")
+    return results
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_in_each_epoch_exactly_what_trains_moves(ranks: Results, preset: str) -> None:
-    first, second = (rank[preset]["moved"] for rank in ranks)
-    assert len(first) == two_ranks.EPOCHS
+def test_sharded_ranks_end_with_the_weights_of_one_process(preset_ranks: Results, preset: str) -> None:
+    check_preset(preset_ranks, preset)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_in_each_epoch_exactly_the_trainable_parameters_change(preset_ranks: Results, preset: str) -> None:
+    first, second = (rank[preset]["moved"] for rank in preset_ranks)
+    assert len(first) == ddp_ranks.EPOCHS
     for one, other in zip(first, second, strict=True):
-        assert len(one["trains"]) > 20
-        assert set(one["trains"]) == {*one["moved"], *other["moved"]}
-    phases = [len(epoch["trains"]) for epoch in first]
+        assert len(one["train"]) > 20
+        assert set(one["train"]) == {*one["moved"], *other["moved"]}
+    phases = [len(epoch["train"]) for epoch in first]
     assert len(set(phases)) == {"full": 1, "head_then_full": 2, "gradual": 3, "freeze_again": 2}[preset]
 
 
-def test_ranks_train_on_after_a_validation_that_one_of_them_had_no_image_for(ranks: Results) -> None:
+def test_ranks_train_on_after_a_validation_without_images_on_one_of_them(ranks: Results) -> None:
     first, second = (rank["uneven"] for rank in ranks)
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
 @pytest.mark.slow
-def test_frozen_and_trained_parameters_may_share_a_layer(more_ranks: Results) -> None:
+def test_a_layer_may_have_frozen_and_trainable_parameters(more_ranks: Results) -> None:
     check_preset(more_ranks, "lora")
 
 
 @pytest.mark.slow
-def test_clipping_accumulation_and_penalties_are_those_of_one_process(more_ranks: Results) -> None:
+def test_clipping_accumulation_and_penalties_equal_those_of_one_process(more_ranks: Results) -> None:
     alone = fit(task(*LIMITED), 1, **CLIPPED)
     without = [fit(task(*LIMITED, f"tuning.{penalty}=0.0"), 1, **CLIPPED) for penalty in ("l1", "l2_sp")]
     without.append(fit(task(*LIMITED), 1, accumulate_grad_batches=2))
@@ -95,7 +106,7 @@ def test_clipping_accumulation_and_penalties_are_those_of_one_process(more_ranks
 
 
 @pytest.mark.slow
-def test_a_checkpoint_goes_on_sharded_or_not_as_if_never_stopped(home: Path, more_ranks: Results) -> None:
+def test_a_checkpoint_is_resumed_exactly_whether_sharded_or_not(home: Path, more_ranks: Results) -> None:
     alone = fit(task(*GRADUAL), 1)
     path = home / "stopped_2" / "checkpoints" / "last.ckpt"
     assert torch.load(path, weights_only=True)["epoch"] == 1
@@ -107,8 +118,8 @@ def test_a_checkpoint_goes_on_sharded_or_not_as_if_never_stopped(home: Path, mor
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-def test_cut_off_inside_an_epoch_it_goes_on_to_the_same_weights_bit_for_bit(workers: int, more_ranks: Results) -> None:
-    """This strategy restores a training after its loader has been made, which then has to begin elsewhere."""
+def test_a_training_cut_off_inside_an_epoch_is_resumed_bit_for_bit(workers: int, more_ranks: Results) -> None:
+    """The loader exists already when this strategy restores a checkpoint, and has to start at another batch."""
     for rank in more_ranks:
         whole, resumed = rank["inside"]["whole"], rank["inside"][f"{workers} workers"]
         assert (resumed["place"]["epoch"], resumed["place"]["batches"]) == (1, 2)  # all that was trained was saved
@@ -116,7 +127,7 @@ def test_cut_off_inside_an_epoch_it_goes_on_to_the_same_weights_bit_for_bit(work
 
 
 @pytest.mark.slow
-def test_ranks_begin_with_the_weights_of_the_first_and_end_with_one_batch_norm(more_ranks: Results) -> None:
+def test_ranks_start_from_the_weights_of_rank_zero_and_end_with_equal_batch_norms(more_ranks: Results) -> None:
     start = task("tuning=full", backbone="test_resnet.r160_in1k").model.state_dict()
     first, second = (rank["apart"] for rank in more_ranks)
     assert sum("running" in name for name in first["end"]) > 10
@@ -127,7 +138,7 @@ def test_ranks_begin_with_the_weights_of_the_first_and_end_with_one_batch_norm(m
 
 
 @pytest.mark.slow
-def test_the_command_leaves_a_model_with_the_scores_that_it_reports(tmp_path: Path) -> None:
+def test_the_saved_model_has_the_reported_scores(tmp_path: Path) -> None:
     words = ("trainer.strategy=fsdp2", "trainer.devices=2", "tuning=gradual", "data=synthetic", "data.size=32")
     done = shell(COMMAND, "train", *TINY, *words, "data.count=12", "trainer.max_epochs=2", "output=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -141,11 +152,11 @@ def test_the_command_leaves_a_model_with_the_scores_that_it_reports(tmp_path: Pa
         assert torch.equal(tensor, best[f"model.{name}"]), name
 
 
-def test_units_are_stages_or_blocks_that_timm_runs_as_modules() -> None:
+def test_units_are_stages_or_blocks_that_timm_calls_as_modules() -> None:
     model = tiny_model(backbone="test_efficientnet.r160_in1k")
     names = {module: name for name, module in model.named_modules()}
     units = [names[unit] for unit in sharding_units(model)]
-    assert "backbone.model.blocks" not in units  # timm goes through it by hand
+    assert "backbone.model.blocks" not in units  # timm iterates over it without calling it
     assert "backbone.model.blocks.3" in units
     assert "decoder" in units
     finer = [names[unit] for unit in sharding_units(model, largest=10_000)]
@@ -157,7 +168,7 @@ def test_units_are_stages_or_blocks_that_timm_runs_as_modules() -> None:
 def test_parameters_that_cannot_be_sharded_are_named() -> None:
     model = tiny_model()
     model.head.gain = nn.Parameter(torch.tensor(1.0))
-    with pytest.raises(ValueError, match=r"1 parameters have no dimension .*: head\.gain"):
+    with pytest.raises(ValueError, match=r"1 parameters are scalars.*: head\.gain"):
         shard(model, None)  # type: ignore[arg-type]  # never reached
     shared = tiny_model()
     shared.head.again = shared.head[0].weight
@@ -165,7 +176,7 @@ def test_parameters_that_cannot_be_sharded_are_named() -> None:
         shard(shared, None)  # type: ignore[arg-type]
 
 
-def test_settings_that_do_not_suit_sharding_are_refused_together() -> None:
+def test_settings_that_do_not_suit_sharding_are_rejected_together() -> None:
     words = ["trainer.precision=16-mixed", "optimizer.name=muon", "tuning.plateau.restore_best=true"]
     also = ["average=ema", "+trainer.sync_batchnorm=true"]
     with pytest.raises(ConfigError) as refused:
@@ -176,7 +187,7 @@ def test_settings_that_do_not_suit_sharding_are_refused_together() -> None:
     check(config("trainer.strategy=fsdp2", "trainer.precision=bf16-mixed", "tuning=lora"))
 
 
-def test_the_word_fsdp2_is_ours_and_all_others_are_lightnings(tmp_path: Path) -> None:
+def test_fsdp2_is_our_strategy_and_all_other_names_are_lightnings(tmp_path: Path) -> None:
     made = build_trainer(config("trainer.strategy=fsdp2", "trainer.devices=2"), tmp_path)
     assert isinstance(made.strategy, FullySharded)
     assert made.world_size == 2
@@ -190,15 +201,15 @@ def config(*words: str) -> dict[str, Any]:
     )
 
 
-def test_a_task_is_not_sharded_by_lightnings_own_strategy() -> None:
+def test_lightnings_own_strategy_is_rejected() -> None:
     class Mesh(pl.Callback):
         def setup(self, build_trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
             pl_module._device_mesh = {"data_parallel": None}
 
     with pytest.raises(TypeError, match=r"not sharded by SingleDeviceStrategy; use .*FullySharded\(\)"):
-        tiny_trainer(Mesh()).fit(task("tuning=full"), datamodule=two_ranks.data(1))
+        tiny_trainer(Mesh()).fit(task("tuning=full"), datamodule=ddp_ranks.data(1))
 
 
-def test_a_model_with_all_its_weights_is_left_as_it_is() -> None:
+def test_the_full_model_of_an_unsharded_model_is_itself() -> None:
     model = tiny_model()
     assert full_model(model) is model

@@ -1,4 +1,4 @@
-"""Ranks that were started here and do not end by themselves."""
+"""Ranks that this process has started and that do not end by themselves."""
 
 import subprocess
 import sys
@@ -7,30 +7,30 @@ import time
 import pytest
 from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
 
+from finetune.engine import launcher
 from finetune.engine.launcher import end_ranks, stop_launcher_monitor
-from finetune.tasks import launched
 from tests.tasks.tiny_run import tiny_trainer
 
-DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(100)"
+IGNORING = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(100)"
 
 
-def test_they_are_ended_by_force_where_they_do_not_hear(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launched, "GRACE", 0.2)
+def test_ranks_that_ignore_sigterm_are_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "GRACE", 0.2)
     trainer = tiny_trainer(devices=2, strategy="ddp")
-    scripts = (DEAF, "import time; print(flush=True); time.sleep(100)")
+    scripts = (IGNORING, "import time; print(flush=True); time.sleep(100)")
     processes = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) for script in scripts]
     for process in processes:
         assert process.stdout is not None
-        process.stdout.readline()  # it listens from here on
+        process.stdout.readline()  # it ignores SIGTERM from here on
     trainer.strategy.launcher.procs = list(processes)
     begun = time.monotonic()
     end_ranks(trainer)
     assert [process.returncode for process in processes] == [-9, -15]
     assert time.monotonic() - begun < 20
-    end_ranks(trainer)  # which finds nothing to do
+    end_ranks(trainer)  # does nothing the second time
 
 
-def test_lightnings_observer_no_longer_ends_all_when_one_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_monitor_of_lightning_no_longer_kills_all_when_one_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer, killed = tiny_trainer(devices=2, strategy="ddp"), []
     failed = subprocess.Popen([sys.executable, "-c", "raise SystemExit(143)"])
     failed.wait()
@@ -38,10 +38,10 @@ def test_lightnings_observer_no_longer_ends_all_when_one_has_ended(monkeypatch: 
     observer = _ChildProcessObserver(1, trainer.strategy.launcher.procs)
     monkeypatch.setattr(observer, "_terminate_all", lambda: killed.append(1))
     stop_launcher_monitor(trainer)
-    assert observer._run()  # it is through
+    assert observer._run()  # it has ended
     assert killed == []
     assert trainer.strategy.launcher.procs == [failed]
 
 
-def test_one_process_alone_has_none() -> None:
+def test_a_single_process_has_nothing_to_end() -> None:
     end_ranks(tiny_trainer())

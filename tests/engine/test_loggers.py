@@ -1,4 +1,4 @@
-"""What loggers are told, and what their services show of a training that was killed and went on."""
+"""Settings of loggers, and what their services show of a training that was killed and resumed."""
 
 import csv
 import json
@@ -26,7 +26,7 @@ MLFLOW = {"_target_": "finetune.engine.loggers.MLflow", "experiment_name": "pets
 Points = list[tuple[int, float]]
 
 
-def test_a_run_of_wandb_is_known_again_by_its_id() -> None:
+def test_a_wandb_run_is_found_again_by_its_id() -> None:
     first, second = (with_run_ids({"wandb": WANDB})["wandb"] for _ in range(2))
     assert first["resume"] == "allow"
     assert first["id"] != second["id"]
@@ -34,23 +34,23 @@ def test_a_run_of_wandb_is_known_again_by_its_id() -> None:
     assert "id" not in WANDB
 
 
-def test_a_run_of_mlflow_is_known_again_by_its_key() -> None:
+def test_an_mlflow_run_is_found_again_by_its_key() -> None:
     first, second = (with_run_ids({"mlflow": MLFLOW})["mlflow"] for _ in range(2))
     assert first["key"] != second["key"]
     assert with_run_ids({"mlflow": first})["mlflow"] == first
     assert with_run_ids({"t": TENSORBOARD}) == {"t": TENSORBOARD}
 
 
-def test_a_logger_that_was_taken_away_is_passed_over() -> None:
+def test_a_removed_logger_is_skipped() -> None:
     assert with_run_ids({"wandb": None}) == for_resumed_run({"wandb": None}, 3) == {}
 
 
-def test_tensorboard_hides_what_was_logged_behind_the_checkpoint() -> None:
+def test_tensorboard_hides_steps_after_the_checkpoint() -> None:
     assert for_resumed_run({"t": TENSORBOARD, "w": WANDB}, 7) == {"t": {**TENSORBOARD, "purge_step": 7}, "w": WANDB}
 
 
 class FakeClient:
-    """As much of `mlflow.MlflowClient` as the logger uses; all clients of one address share what they know."""
+    """The part of `mlflow.MlflowClient` that the logger uses; all clients of one address share their runs."""
 
     stores: dict[str, dict[str, Any]] = {}
 
@@ -65,9 +65,7 @@ class FakeClient:
 
     def search_runs(self, experiments: list[str], wanted: str) -> list[Any]:
         return [
-            run
-            for run in self.runs.values()
-            if f"tags.`finetune.commands.train` = '{run.data.tags['finetune.commands.train']}'" == wanted
+            run for run in self.runs.values() if f"tags.`finetune.run` = '{run.data.tags['finetune.run']}'" == wanted
         ]
 
     def create_run(self, experiment: str, tags: dict[str, str], run_name: str) -> Any:
@@ -103,7 +101,7 @@ def fake_module(name: str, **content: Any) -> ModuleType:
 
 @pytest.fixture(params=["fake", "real"])
 def mlflow(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """MLflow as it is, where it is installed; and what stands for it."""
+    """A fake MLflow, and the real one if it is installed."""
     if request.param == "real":
         pytest.importorskip("alembic", reason="the real MLflow: pip install 'finetune-seg[mlflow]'")
         yield pytest.importorskip("mlflow", reason="the real MLflow: pip install 'finetune-seg[mlflow]'")
@@ -119,21 +117,19 @@ def mlflow(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
 
 
 def stored(module: Any, folder: Path, key: str) -> Any:
-    """The one run of a tag, and a function that gives a metric's points."""
+    """Return the one run with a tag, and a function that returns the points of a metric."""
     client = module.MlflowClient(f"sqlite:///{folder.resolve()}/mlflow.db")
     experiment = client.get_experiment_by_name("pets")
-    (run,) = client.search_runs(
-        [experiment.experiment_id if experiment else "pets"], f"tags.`finetune.commands.train` = '{key}'"
-    )
+    (run,) = client.search_runs([experiment.experiment_id if experiment else "pets"], f"tags.`finetune.run` = '{key}'")
     return run, lambda name: [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, name)]
 
 
-def test_mlflow_goes_on_in_the_same_run_and_takes_no_step_twice(mlflow: Any, tmp_path: Path) -> None:
+def test_mlflow_continues_the_same_run_and_logs_no_step_twice(mlflow: Any, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     first = MLflow("pets", str(folder), key="a")
     first.log_metrics({"val/loss": 3.0, "epoch": 0}, 1)
     first.log_metrics({"train/loss": 4.0, "epoch": 0}, 1)
-    first.log_metrics({"val/loss": 2.0, "epoch": 1}, 3)  # and is killed
+    first.log_metrics({"val/loss": 2.0, "epoch": 1}, 3)  # then it is killed
     assert stored(mlflow, folder, "a")[0].info.status == "RUNNING"
     second = MLflow("pets", str(folder), key="a")
     second.log_metrics({"val/loss": 2.5, "epoch": 1}, 3)
@@ -148,31 +144,31 @@ def test_mlflow_goes_on_in_the_same_run_and_takes_no_step_twice(mlflow: Any, tmp
     assert points("epoch") == [(1, 0), (3, 1), (5, 2)]
 
 
-def test_a_run_of_mlflow_that_failed_runs_again(mlflow: Any, tmp_path: Path) -> None:
-    for status, said in (("failed", "FAILED"), ("success", "FINISHED")):
+def test_a_failed_mlflow_run_is_set_to_running_again(mlflow: Any, tmp_path: Path) -> None:
+    for status, shown in (("failed", "FAILED"), ("success", "FINISHED")):
         logger = MLflow("pets", str(tmp_path), key="a")
         logger.log_hyperparams({"lr": 0.1})
         assert stored(mlflow, tmp_path, "a")[0].info.status == "RUNNING"
         logger.finalize(status)
-        assert stored(mlflow, tmp_path, "a")[0].info.status == said
+        assert stored(mlflow, tmp_path, "a")[0].info.status == shown
     assert stored(mlflow, tmp_path, "a")[0].data.params == {"lr": "0.1"}
 
 
-def test_mlflow_is_told_names_that_it_takes_and_counts_where_no_step_is_given(mlflow: Any, tmp_path: Path) -> None:
+def test_mlflow_gets_valid_names_and_counted_steps(mlflow: Any, tmp_path: Path) -> None:
     logger = MLflow("pets", str(tmp_path), key="a")
     for value in (0.5, float("nan")):
         logger.log_metrics({"val/iou/grün (nass)": value})
     assert [step for step, _ in stored(mlflow, tmp_path, "a")[1]("val/iou/grün _nass_")] == [0, 1]
 
 
-def test_mlflow_writes_nothing_before_there_is_something_to_log(mlflow: Any, tmp_path: Path) -> None:
+def test_mlflow_writes_nothing_before_the_first_value(mlflow: Any, tmp_path: Path) -> None:
     logger = MLflow("pets", str(tmp_path / "run"))
     logger.finalize("failed")
     assert (logger.name, len(logger.version)) == ("pets", 8)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_only_the_first_rank_talks_to_mlflow(mlflow: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_rank_zero_logs_to_mlflow(mlflow: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rank_zero_only, "rank", 1)
     logger = MLflow("pets", str(tmp_path / "run"))
     logger.log_metrics({"val/loss": 1.0}, 1)
@@ -181,17 +177,19 @@ def test_only_the_first_rank_talks_to_mlflow(mlflow: Any, tmp_path: Path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_mlflow_needs_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_of_mlflow_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "finetune.engine.loggers.find_spec", lambda name: None if name == "alembic" else ModuleSpec(name, None)
     )
-    with pytest.raises(ModuleNotFoundError, match=r"no alembic here: pip install 'finetune-seg\[mlflow\]'"):
+    with pytest.raises(
+        ModuleNotFoundError, match=r"logger=mlflow needs alembic, not installed: pip install 'finetune-seg\[mlflow\]'"
+    ):
         MLflow("pets", str(tmp_path))
     assert MLflow("pets", str(tmp_path), "http://localhost:5000").tracking_uri == "http://localhost:5000"
 
 
 class Kill(pl.Callback):
-    """Ends the process in its second epoch: when a step begins, or when the epoch was scored and is not saved yet."""
+    """Kills the process in its second epoch: when a step starts, or after the validation before the epoch is saved."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -211,7 +209,7 @@ def finetune(*words: str, cwd: Path) -> int:
 
 
 def killed_and_resumed(folder: Path, logger: str, number: int) -> Path:
-    """A run of three epochs that was killed in its second one, and went on in another process."""
+    """Return a run of three epochs that was killed in its second one and resumed in another process."""
     stop = ("+callbacks.stop._target_=tests.engine.test_loggers.Kill", f"+callbacks.stop.number={int(number)}")
     words = (*DRAWN, "trainer.max_epochs=3", "checkpoint.every_n_steps=1", "callbacks.preview=null")
     assert finetune("train", *words, f"logger={logger}", f"output={folder}", *stop, cwd=folder.parent) in (-9, 143)
@@ -221,7 +219,7 @@ def killed_and_resumed(folder: Path, logger: str, number: int) -> Path:
 
 
 def rows(folder: Path, name: str) -> Points:
-    """What `metrics.csv` has, which is that of an uninterrupted run; loggers count steps from 0."""
+    """Return the points in `metrics.csv`, which are those of an uninterrupted run; loggers count steps from 0."""
     with (folder / "metrics.csv").open(newline="") as file:
         return [(int(row["step"]) - 1, pytest.approx(float(row[name]), rel=1e-5)) for row in csv.DictReader(file)]
 
@@ -252,14 +250,14 @@ def test_mlflow_shows_a_killed_run_as_one(number: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_wandb_is_told_of_a_stopped_run_as_one(tmp_path: Path) -> None:
+def test_wandb_gets_a_stopped_run_as_one(tmp_path: Path) -> None:
     records = pytest.importorskip("wandb.proto.wandb_internal_pb2", reason="pip install 'finetune-seg[wandb]'")
     folder = killed_and_resumed(tmp_path / "run", "wandb", signal.SIGTERM)
-    told = [list(wandb_records(path, records.Record)) for path in sorted(folder.glob("wandb/*run-*/*.wandb"))]
-    names = [{record.run.run_id for record in part if record.WhichOneof("record_type") == "run"} for part in told]
+    runs = [list(wandb_records(path, records.Record)) for path in sorted(folder.glob("wandb/*run-*/*.wandb"))]
+    names = [{record.run.run_id for record in part if record.WhichOneof("record_type") == "run"} for part in runs]
     assert len(names) == 2
     assert names[0] == names[1]
-    histories = [record.history for part in told for record in part if record.WhichOneof("record_type") == "history"]
+    histories = [record.history for part in runs for record in part if record.WhichOneof("record_type") == "history"]
     points = [
         {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in h.item} for h in histories
     ]
@@ -269,7 +267,7 @@ def test_wandb_is_told_of_a_stopped_run_as_one(tmp_path: Path) -> None:
 
 
 def wandb_records(path: Path, record: Any) -> Iterator[Any]:
-    """What is in a file that W&B has written offline: a log of LevelDB's kind, in blocks of 32 KiB."""
+    """Read the records of an offline W&B file: a log in the format of LevelDB, in blocks of 32 KiB."""
     data, at, content = path.read_bytes(), 7, b""
     while at + 7 <= len(data):
         if (rest := 32768 - at % 32768) < 7:
@@ -278,6 +276,6 @@ def wandb_records(path: Path, record: Any) -> Iterator[Any]:
         size, kind = struct.unpack_from("<HB", data, at + 4)
         content += data[at + 7 : at + 7 + size]
         at += 7 + size
-        if kind in (1, 4):  # whole, or its last part
+        if kind in (1, 4):  # the whole record, or its last part
             yield record.FromString(content)
             content = b""

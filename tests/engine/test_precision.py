@@ -15,7 +15,7 @@ from tests.samples import DRAWN
 
 
 class Layers(pl.LightningModule):
-    """A pointwise convolution, a depthwise one, and the types of what they return."""
+    """A pointwise and a depthwise convolution, which return the types of their results."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ def test_depthwise_convolutions_compute_in_float32_and_all_others_in_bfloat16() 
     assert 0 < (result - layers.depthwise.bias.view(-1, 1, 1) - expected).abs().max() < 0.1
 
 
-def test_autocast_goes_on_behind_a_depthwise_convolution_that_failed() -> None:
+def test_autocast_is_on_again_after_a_depthwise_convolution_that_failed() -> None:
     layers, precision = Layers(), CPUMixedPrecision()
     precision.convert_module(layers)
     with precision.forward_context():
@@ -50,7 +50,7 @@ def test_autocast_goes_on_behind_a_depthwise_convolution_that_failed() -> None:
         assert torch.is_autocast_enabled("cpu")
 
 
-def test_without_autocast_and_behind_the_training_nothing_is_changed() -> None:
+def test_without_autocast_and_after_the_training_nothing_is_changed() -> None:
     layers, precision = Layers(), CPUMixedPrecision()
     precision.convert_module(precision.convert_module(layers))  # once for the training, once for the test
     double = layers.double()(torch.randn(1, 4, 9, 9).double())
@@ -68,7 +68,7 @@ def test_without_autocast_and_behind_the_training_nothing_is_changed() -> None:
         (("trainer.precision=bf16-true",), False),
     ],
 )
-def test_the_trainer_takes_it_for_mixed_precision_on_a_cpu(tmp_path: Path, words: tuple[str, ...], ours: bool) -> None:
+def test_the_trainer_uses_it_for_mixed_precision_on_a_cpu(tmp_path: Path, words: tuple[str, ...], ours: bool) -> None:
     made = build_trainer(to_plain_dict(compose(*DRAWN, *words, f"output={tmp_path}")), tmp_path)
     assert made.precision == words[0].partition("=")[2]
     assert isinstance(made.precision_plugin, CPUMixedPrecision) == ours

@@ -1,6 +1,7 @@
-"""Processes that torchrun or srun starts go on with the run that the first of them has chosen."""
+"""Ranks that torchrun or srun starts agree on the run that they resume, and only rank 0 logs."""
 
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -10,32 +11,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from lightning.pytorch.utilities import rank_zero_only
 
 from finetune.checkpoints.checkpoint_io import write
+from finetune.engine.rank_zero import rank_zero_logger
+from tests.engine import resuming_ranks
+from tests.engine.ranks import run_ranks
 from tests.samples import clean_environment
 
-# what a rank finds; it comes so many seconds late, as on a busy node
-FIND = """
-import fcntl, json, os, sys, time
-from pathlib import Path
-from finetune.config.errors import ConfigError
-from finetune.engine.rank_zero import is_first_process
-from finetune.runs.resume import find_resume_point
-
-wanted, folder, *late = sys.argv[1:]
-time.sleep(float(late[not is_first_process()]))
-try:
-    found = find_resume_point({"resume": wanted, "name": "mine", "output": f"{folder}/new"}, [])
-    told = None if found is None else str(found.checkpoint)
-except ConfigError as error:
-    found, told = None, str(error)
-if found and is_first_process():  # it would train in the folder before the others come
-    log = (found.folder / "train.log").open("a")
-    fcntl.lockf(log, fcntl.LOCK_EX)
-Path(f"{folder}/{1 - is_first_process()}.json").write_text(json.dumps(told))
-while found and not Path(f"{folder}/1.json").exists():
-    time.sleep(0.1)
-"""
 HOLD = """
 import fcntl, sys
 log = open(sys.argv[1], "a")
@@ -47,7 +30,7 @@ STATE = {"made_by": {}, "model_config": {}, "SegmentationData": {}, "loops": {},
 
 
 def run_of(folder: Path) -> Path:
-    """What is left of a run that was not finished."""
+    """Write what an unfinished run leaves."""
     write(STATE, folder / "checkpoints" / "last.ckpt")
     (folder / "config.yaml").write_text(yaml.safe_dump({"name": "mine", "output": str(folder)}))
     (folder / "train.log").touch()
@@ -66,41 +49,37 @@ def busy(tmp_path: Path) -> Iterator[Path]:
         job.communicate()
 
 
-def found(launcher: str, folder: Path, wanted: str = "auto", late: tuple[float, float] = (0, 0)) -> list[str | None]:
-    """What each of two processes finds."""
-    script = folder / "find.py"
-    script.write_text(FIND)
-    words = [str(script), wanted, str(folder), *map(str, late)]
+def find_under_torchrun(folder: Path, late: int, *requests: str) -> list[list[str | None]]:
+    """Return the answers of each of two ranks."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    if launcher == "torchrun":
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"]
-        commands = [([*torchrun, *words], {})]
-    else:
-        alike = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "job", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2"}
-        alike |= {"SLURM_NTASKS_PER_NODE": "2", "SLURM_NODEID": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        ranks = [{**alike, "SLURM_PROCID": rank, "SLURM_LOCALID": rank} for rank in ("0", "1")]
-        commands = [([sys.executable, *words], rank) for rank in ranks]
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"]
+    command += ["-m", "tests.engine.resuming_ranks", str(folder), str(late), *requests]
     environment = clean_environment(PYTHONPATH=str(Path(__file__).parents[2]))
     outside = {name: value for name, value in environment.items() if not name.startswith(("SLURM_", "MASTER_"))}
-    jobs = [subprocess.Popen(command, env={**outside, **more}, cwd=folder) for command, more in commands]
-    assert [job.wait(180) for job in jobs] == [0] * len(jobs)
+    subprocess.run(command, env=outside, cwd=folder, timeout=300, check=True)
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
 
 
-def test_a_rank_that_comes_early_does_not_go_on_with_a_run_of_another_job(busy: Path) -> None:
-    assert found("srun", busy.parent, late=(3, 0)) == [None, None]
+def test_an_early_rank_does_not_resume_the_run_of_another_job(busy: Path) -> None:
+    assert run_ranks(resuming_ranks.find_under_slurm, 2, busy.parent, 0, "auto") == [[None], [None]]
 
 
-def test_ranks_go_on_with_the_same_run_though_the_first_trains_when_the_other_comes(busy: Path) -> None:
+def test_ranks_fail_together_and_resume_one_run_although_rank_zero_trains_already(busy: Path) -> None:
     other = run_of(busy.parent / "other")
     os.utime(other / "checkpoints" / "last.ckpt", (0, 0))  # long ago
-    assert found("torchrun", busy.parent, late=(0, 3)) == [str(other / "checkpoints" / "last.ckpt")] * 2
+    first, second = find_under_torchrun(busy.parent, 1, "absent", "auto")
+    assert first[0] == "resume=absent: there is no such folder or file. Name a run folder, a checkpoint, or auto."
+    assert first[0] in str(second[0])
+    assert first[1] == second[1] == str(other / "checkpoints" / "last.ckpt")
 
 
-def test_what_is_wrong_is_wrong_on_all_ranks(tmp_path: Path) -> None:
-    one, other = found("torchrun", tmp_path, wanted="absent")
-    assert one == "resume=absent: there is no such folder or file. Name a run folder, a checkpoint, or auto."
-    assert other is not None
-    assert one in other
+def test_only_rank_zero_logs(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    caplog.set_level(logging.INFO)
+    logger = rank_zero_logger("finetune.test")
+    assert rank_zero_logger("finetune.test").filters == logger.filters != []  # it is not added twice
+    for rank in (1, 0):
+        monkeypatch.setattr(rank_zero_only, "rank", rank)
+        logger.info(f"rank {rank}")
+    assert caplog.messages == ["rank 0"]

@@ -1,4 +1,4 @@
-"""Synchronized batch norms: the activations of timm's stay, and the model's own norms come back."""
+"""Synchronized batch norms keep the activations of timm norms, and can be reverted."""
 
 import copy
 from pathlib import Path
@@ -23,14 +23,14 @@ def model() -> Segmenter:
 
 
 @torch.no_grad()
-def test_activations_stay_where_lightnings_own_would_drop_them(model: Segmenter) -> None:
+def test_activations_are_kept_unlike_with_lightnings_plugin(model: Segmenter) -> None:
     before = model(IMAGES)
     torch.testing.assert_close(SyncBatchNorm().apply(copy.deepcopy(model))(IMAGES), before)
     assert not torch.allclose(TorchSyncBatchNorm().apply(copy.deepcopy(model))(IMAGES), before, rtol=0.1)
 
 
 @torch.no_grad()
-def test_every_norm_is_synchronized_with_its_own_tensors(model: Segmenter) -> None:
+def test_every_norm_is_synchronized_and_keeps_its_tensors(model: Segmenter) -> None:
     norms = sum(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
     tensors = {name: id(tensor) for name, tensor in model.named_parameters()}
     synchronized = SyncBatchNorm().apply(model)
@@ -39,7 +39,7 @@ def test_every_norm_is_synchronized_with_its_own_tensors(model: Segmenter) -> No
 
 
 @torch.no_grad()
-def test_the_models_own_norms_come_back_with_what_was_learned(model: Segmenter) -> None:
+def test_the_original_norms_are_restored_with_the_trained_tensors(model: Segmenter) -> None:
     kinds = [type(module) for module in model.modules()]
     sync = SyncBatchNorm()
     synchronized = sync.apply(model)
@@ -54,7 +54,7 @@ def test_the_models_own_norms_come_back_with_what_was_learned(model: Segmenter) 
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
-def test_the_trainer_synchronizes_with_ours(tmp_path: Path, precision: str) -> None:
+def test_the_trainer_uses_our_plugin(tmp_path: Path, precision: str) -> None:
     words = ("+trainer.sync_batchnorm=true", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp")
     made = build_trainer(to_plain_dict(compose(*words, f"trainer.precision={precision}")), tmp_path)
     assert isinstance(made.strategy._layer_sync, SyncBatchNorm)

@@ -159,7 +159,7 @@ def test_a_run_that_is_trained_for_longer_does_not_freeze_what_it_had_unfrozen(t
     finetune.train(f"resume={run.folder}", "trainer.max_epochs=7")
     changes = [line for line in (run.folder / "train.log").read_text().splitlines() if re.search(r"epoch \d+: ", line)]
     assert "unfroze" in changes[0]
-    assert "as the checkpoint had it" in changes[-1]
+    assert "as in the checkpoint" in changes[-1]
     assert not [line for line in changes if re.search(r"\bfroze\b", line)]
 
 

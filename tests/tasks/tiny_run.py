@@ -1,4 +1,4 @@
-"""A training of a second: a tiny network on a few synthetic images, on the CPU."""
+"""A training of less than a second: a tiny network on a few synthetic images, on the CPU."""
 
 from typing import Any
 
@@ -35,8 +35,8 @@ def tiny_task(seed: int = 0, **options: Any) -> SemanticTask:
 
 
 def tiny_data(train: int = 8, val: int = 7, batch_size: int = 4, seed: int = 0) -> SegmentationData:
-    pictures = SyntheticDataset(train, 40, seed, transform=Augment(32, rotation=10))
-    return SegmentationData(pictures, Sizes(val, seed=seed, split="val"), batch_size=batch_size, seed=seed)
+    images = SyntheticDataset(train, 40, seed, transform=Augment(32, rotation=10))
+    return SegmentationData(images, Sizes(val, seed=seed, split="val"), batch_size=batch_size, seed=seed)
 
 
 def tiny_trainer(*callbacks: pl.Callback, **options: Any) -> pl.Trainer:

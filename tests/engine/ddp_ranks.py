@@ -1,11 +1,8 @@
-"""Trains every preset as one of two ranks, and keeps what each ends with: `python -m tests.tasks.two_ranks FOLDER`.
+"""Trainings on two ranks, for `test_ddp.py`."""
 
-Started twice by `test_ranks.py`, with the variables that torchrun sets.
-"""
-
-import sys
-from collections.abc import Callable
-from pathlib import Path
+import os
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import lightning.pytorch as pl
@@ -19,6 +16,7 @@ from finetune.config.compose import compose, to_plain_dict
 from finetune.data import CLASS_NAMES, SampleKey
 from finetune.data.dataset import Sample
 from finetune.data.module import SegmentationData
+from finetune.engine.ddp import average_statistics
 from finetune.losses import SegmentationLoss
 from finetune.models import Segmenter
 from finetune.tasks import SemanticTask
@@ -42,22 +40,24 @@ PRESETS = {
 }
 
 
+@cache
 def settings(preset: str) -> dict[str, Any]:
-    words = PRESETS[preset] or (f"tuning={preset}",)
-    return to_plain_dict(compose(*words, "optimizer=sgd", "optimizer.lr=0.01", "schedule=cosine"))
+    """Compose the config of a preset."""
+    overrides = PRESETS[preset] or (f"tuning={preset}",)
+    return to_plain_dict(compose(*overrides, "optimizer=sgd", "optimizer.lr=0.01", "schedule=cosine"))
 
 
 LOSSES: dict[str, dict[str, float]] = {
     "cross_entropy": {"label_smoothing": 0.1},
     "dice": {},
     "focal": {},
-    "mask": {},
+    "sigmoid_focal_dice": {},
     "ce_dice": {"label_smoothing": 0.1},
 }
 
 
 class Uneven(SyntheticDataset):
-    """Pictures of which unequal parts do not count, and of one nothing."""
+    """Images with ignored parts of different sizes; the fourth is ignored as a whole."""
 
     def __getitem__(self, key: int | SampleKey) -> Sample:
         sample = super().__getitem__(key)
@@ -66,9 +66,8 @@ class Uneven(SyntheticDataset):
         return {**sample, "mask": mask}
 
 
-def task(preset: str, backbone: str = "test_convnext.r160_in1k", loss: str = "ce_dice") -> SemanticTask:
-    """Without batch norm, which sees the images of a rank alone, and without dropout, which each rank draws itself."""
-    config = settings(preset)
+def task(config: Mapping[str, Any], backbone: str = "test_convnext.r160_in1k", loss: str = "ce_dice") -> SemanticTask:
+    """Build a task without batch norm, which sees one rank's images, and without dropout, which differs by rank."""
     torch.manual_seed(0)
     small = {"pyramid_channels": 32, "segmentation_channels": 64, "dropout": 0.0}
     model = Segmenter(backbone, "fpn", CLASS_NAMES, weights="none", head_options=small, lora=config["tuning"]["lora"])
@@ -77,12 +76,12 @@ def task(preset: str, backbone: str = "test_convnext.r160_in1k", loss: str = "ce
 
 
 def data(ranks: int) -> SegmentationData:
-    """Batches that hold the same images over all ranks together."""
+    """Build data whose batches hold the same images over all ranks together."""
     return SegmentationData(Uneven(8, 32, 0), SyntheticDataset(3, 32, 0, "val"), batch_size=4 // ranks)
 
 
 class Reduced(pl.Callback):
-    """Notes in each epoch how many bytes DDP reduces, and how many the trainable parameters have."""
+    """Records in each epoch how many bytes DDP reduces, and how many the trainable parameters have."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[int, int]] = []
@@ -95,36 +94,36 @@ class Reduced(pl.Callback):
 
 
 class Statistics(pl.Callback):
-    """Keeps what the first batch norm meets on this rank in each step, and all statistics at every validation."""
+    """Records the batch statistics of the first batch norm in each step, and all statistics at every validation."""
 
     def __init__(self) -> None:
         self.met: list[torch.Tensor] = []
         self.validated: list[dict[str, torch.Tensor]] = []
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        pl_module.model.get_submodule(FIRST_NORM).register_forward_pre_hook(self._meet)
+        pl_module.model.get_submodule(FIRST_NORM).register_forward_pre_hook(self._record)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         buffers = pl_module.model.named_buffers()
         self.validated.append({name: buffer.clone() for name, buffer in buffers if "running" in name})
 
-    def _meet(self, norm: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+    def _record(self, norm: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
         if norm.training:
             values = inputs[0].detach().movedim(1, 0).flatten(1)
             self.met.append(torch.stack([values.mean(1), values.var(1)]))
 
 
-def fit(made: SemanticTask, ranks: int, *callbacks: pl.Callback) -> dict[str, torch.Tensor]:
+def fit(made: SemanticTask, ranks: int, *callbacks: pl.Callback, max_epochs: int = EPOCHS) -> dict[str, torch.Tensor]:
     options: dict[str, Any] = {"devices": ranks, "strategy": "ddp"} if ranks > 1 else {}
-    options["precision"] = "64-true"  # or rounding would hide small mistakes: half a batch is summed in another order
-    tiny_trainer(ApplyTuningPlan(), IoU(table=False), *callbacks, max_epochs=EPOCHS, **options).fit(
+    options["precision"] = "64-true"  # half a batch is summed in another order, and rounding would hide small mistakes
+    tiny_trainer(ApplyTuningPlan(), IoU(table=False), *callbacks, max_epochs=max_epochs, **options).fit(
         made, datamodule=data(ranks)
     )
     return {name: tensor.clone() for name, tensor in made.model.state_dict().items()}
 
 
 def without_wrapping(action: Callable[[], Any], check: bool) -> Any:
-    """The mistake of freezing before DDP wraps the model and unfreezing later."""
+    """Unfreeze without wrapping again, which DDP does not notice; return the error message if it is detected."""
     kept = tuning_callback.wrap_again, tuning_callback.check_ranks_agree
     tuning_callback.wrap_again = lambda trainer: None
     if not check:
@@ -137,23 +136,45 @@ def without_wrapping(action: Callable[[], Any], check: bool) -> Any:
         tuning_callback.wrap_again, tuning_callback.check_ranks_agree = kept
 
 
-def main(folder: Path, rank: int) -> None:
-    torch.set_num_threads(1)
-    kept: dict[str, Any] = {}
-    for preset in PRESETS:
+def train_presets(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Train with the config of every preset, and return what each ends with."""
+    kept = {}
+    for preset, config in configs.items():
         reduced = Reduced()
-        kept[preset] = {"state": fit(task(preset), 2, reduced), "reduced": reduced.seen}
+        kept[preset] = {"state": fit(task(config), 2, reduced), "reduced": reduced.seen}
+    return kept
+
+
+def train_losses(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Train one epoch with every loss, and return the weights."""
+    return {loss: fit(task(config, loss=loss), 2, max_epochs=1) for loss in LOSSES}
+
+
+def train_batch_norm(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Train a model with batch norm, and return its statistics on this rank."""
     statistics = Statistics()
-    fit(task("head_then_full", "test_resnet.r160_in1k"), 2, statistics)
-    kept["batch_norm"] = {"met": statistics.met, "validated": statistics.validated}
-    for loss in LOSSES:
-        kept[loss] = fit(task("full", loss=loss), 2)
-    kept["diverged"] = without_wrapping(lambda: fit(task("gradual"), 2), check=False)
-    kept["noticed"] = without_wrapping(lambda: fit(task("gradual"), 2), check=True)
-    torch.save(kept, folder / f"rank_{rank}.pt")
+    fit(task(config, "test_resnet.r160_in1k"), 2, statistics)
+    return {"met": statistics.met, "validated": statistics.validated}
 
 
-if __name__ == "__main__":
-    import os
+def unfreeze_without_wrapping(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the weights of this rank after the mistake, and the message if it is checked for."""
+    return {
+        "diverged": without_wrapping(lambda: fit(task(config), 2), check=False),
+        "noticed": without_wrapping(lambda: fit(task(config), 2), check=True),
+    }
 
-    main(Path(sys.argv[1]), int(os.environ["RANK"]))
+
+def averaged_statistics() -> list[dict[str, torch.Tensor]]:
+    """Return different statistics on each rank before and after averaging, in float32 and float64."""
+    torch.distributed.init_process_group("gloo")
+    trainer, results = tiny_trainer(devices=int(os.environ["WORLD_SIZE"]), strategy="ddp"), []
+    for dtype in (torch.float32, torch.float64):
+        norm = torch.nn.BatchNorm1d(999, dtype=dtype)
+        generator = torch.Generator().manual_seed(trainer.global_rank)
+        torch.nn.init.normal_(norm.running_mean, generator=generator)
+        torch.nn.init.uniform_(norm.running_var, generator=generator)
+        own = torch.cat([norm.running_mean, norm.running_var])
+        average_statistics(trainer, [norm])
+        results.append({"own": own, "averaged": torch.cat([norm.running_mean, norm.running_var])})
+    return results
