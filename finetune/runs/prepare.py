@@ -152,7 +152,8 @@ def note_data(folder: Path, records: Sequence[Record], before: ResumePoint | Non
     by_record = fingerprints(records)
     if before is None:
         write_splits(folder / "splits.csv", records)
-        write_fingerprints(path, by_record)
+        if by_record:
+            write_fingerprints(path, by_record)
     elif path.is_file() and (difference := changes(read_fingerprints(path), by_record)):
         logger.warning(f"the data has changed since the run was started: {difference}. It resumes with the new data.")
 

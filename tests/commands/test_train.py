@@ -127,9 +127,9 @@ def test_the_split_is_written(run: TrainResult) -> None:
     assert sorted(row["split"] for row in found) == ["test"] * 2 + ["train"] * 8 + ["val"] * 2
 
 
-def test_synthetic_images_have_no_split_to_write(drawn: TrainResult) -> None:
-    assert (drawn.folder / "config.yaml").exists()
-    assert not (drawn.folder / "splits.csv").exists()
+def test_synthetic_images_leave_their_split_but_no_fingerprints(drawn: TrainResult) -> None:
+    assert "train_00000,train\n" in (drawn.folder / "splits.csv").read_text()
+    assert not (drawn.folder / "fingerprints.csv").exists()
 
 
 def test_the_scores_are_those_of_the_written_matrix(run: TrainResult) -> None:
