@@ -114,7 +114,7 @@ def _find_lr(config: Mapping[str, Any], data: DatasetBundle, picture: Path | Non
 
     def loss_of_batch(batch: Mapping[str, Tensor]) -> Tensor:
         with torch.autocast(where, half or torch.bfloat16, enabled=half is not None):
-            loss, auxiliary = task.losses(batch["image"].to(where), batch["mask"].to(where))
+            loss, auxiliary = task.losses({key: values.to(where) for key, values in batch.items()})
         return loss + auxiliary + task.penalty()
 
     _clip(optimizer, config["trainer"])

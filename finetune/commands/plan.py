@@ -24,7 +24,7 @@ from finetune.models.classes import class_names
 from finetune.profiling.cost import Cost, MeasuredCost, estimate, measure
 from finetune.reports.tuning import phase_lines, write_timeline
 from finetune.runs.console import configure_logging
-from finetune.tasks import SemanticTask
+from finetune.tasks import TuningTask
 from finetune.tuning.freeze import apply_trainability
 from finetune.tuning.group_schedule import GroupLRSchedule
 from finetune.tuning.plan_feasibility import check_timing, evenly_spaced_plateaus
@@ -127,7 +127,7 @@ def _classes(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _costs(
-    config: Mapping[str, Any], task: SemanticTask, phases: list[Phase]
+    config: Mapping[str, Any], task: TuningTask, phases: list[Phase]
 ) -> tuple[dict[frozenset[str], Cost], dict[frozenset[str], MeasuredCost]]:
     """Estimated and, if asked for, measured cost of a step, by what trains; the first is of everything."""
     batch, half, slots = batch_shape(config), autocast_dtype(config), _optimizer_slots(config["optimizer"])
@@ -138,7 +138,7 @@ def _costs(
     return costs, {names: _measured(config, task, names) for names in dict.fromkeys(sets[1:])}
 
 
-def _measured(config: Mapping[str, Any], task: SemanticTask, names: frozenset[str]) -> MeasuredCost:
+def _measured(config: Mapping[str, Any], task: TuningTask, names: frozenset[str]) -> MeasuredCost:
     apply_trainability(task.model, names)
     return measure(noise_step(config, task, batch_shape(config)), device_type(config))
 

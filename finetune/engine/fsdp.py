@@ -3,7 +3,7 @@
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from timm.optim import get_optimizer_info
@@ -15,9 +15,10 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
-from finetune.models import Segmenter
+from finetune.models import TunableModel
 from finetune.models.backbone import PROBE
 
+M = TypeVar("M", bound=TunableModel)
 LARGEST = 2**23  # parameters that are gathered together, where the network has modules of that size: 32 MiB in float32
 SMALLEST = 0.01  # share of the model below which a module is not worth a collective of its own
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-true")  # that Lightning's strategy takes
@@ -25,7 +26,7 @@ PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-true")  # that Lightning
 WHOLE_ONLY = {"Adafactor", "Adahessian", "AdamP", "Kron", "Mars", "Muon", "NvNovoGrad", "SGDP"}
 
 
-def shard(model: Segmenter, mesh: DeviceMesh) -> None:
+def shard(model: TunableModel, mesh: DeviceMesh) -> None:
     """Give each device of the mesh its share of every parameter; all begin with the weights of the first rank.
 
     The modules stay, their parameters become new ones (`DTensor`). Those that the logits do not depend on are left
@@ -70,7 +71,7 @@ def _check(model: nn.Module) -> None:
             )
 
 
-def sharding_units(model: Segmenter, largest: int = LARGEST) -> list[nn.Module]:
+def sharding_units(model: TunableModel, largest: int = LARGEST) -> list[nn.Module]:
     """Modules whose parameters are gathered when they run and released after it, inner ones before outer ones.
 
     Those are the stages of the backbone and the decoder, or their blocks where they are large. The root takes the
@@ -94,17 +95,18 @@ def sharding_units(model: Segmenter, largest: int = LARGEST) -> list[nn.Module]:
             if module in called:
                 yield module
 
-    return list(find([*model.backbone.model.children(), model.decoder]))
+    return list(find(model.sharding_candidates()))
 
 
 @torch.no_grad()
-def _called(model: Segmenter) -> set[nn.Module]:
+def _called(model: TunableModel) -> set[nn.Module]:
     called: set[nn.Module] = set()
     modes = {module: module.training for module in model.modules()}
     hooks = [module.register_forward_pre_hook(lambda module, _: called.add(module)) for module in modes]
     model.eval()
     try:
-        picture = torch.zeros(1, model.backbone.in_channels, *PROBE, dtype=torch.uint8, device=model.mean.device)
+        device = next(model.parameters()).device
+        picture = torch.zeros(1, model.backbone.in_channels, *PROBE, dtype=torch.uint8, device=device)
         model(model.normalize(picture))
     finally:
         for hook in hooks:
@@ -172,13 +174,12 @@ def _matches(value: Any, parameter: Tensor) -> bool:
     return isinstance(value, Tensor) and value.shape == parameter.shape
 
 
-def full_model(model: Segmenter) -> Segmenter:
+def full_model(model: M) -> M:
     """The model itself, or a plain copy with all weights, on the CPU, if it is sharded. Called by all ranks."""
     if not is_sharded(model):
         return model
     state = {name: gather_full(tensor).cpu() for name, tensor in model.state_dict().items()}
-    copy = Segmenter.from_config(model.config()).to(model.mean.dtype)
-    copy.backbone.model.pretrained_cfg = model.backbone.pretrained_cfg  # license and interpolation of the weights
+    copy = model.empty_copy()
     copy.load_state_dict(state)
     return copy
 

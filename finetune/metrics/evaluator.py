@@ -1,6 +1,6 @@
 """The interface of an evaluator: the scores of one evaluation, from counts that add up exactly."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -18,6 +18,9 @@ class Evaluator(Protocol):
 
     A score is NaN where it is 0/0, such as the IoU of a class that is neither true nor predicted.
     """
+
+    def __init__(self, class_names: Sequence[str], ignore_index: int = 255) -> None:
+        """Take the names of the classes and the label of the pixels to leave out."""
 
     def reset(self) -> None:
         """Set all counts to zero."""
@@ -51,3 +54,12 @@ def summary(scores: Mapping[str, float]) -> dict[str, float]:
     {'iou': 0.5}
     """
     return {name: value for name, value in scores.items() if "/" not in name}
+
+
+def headline(scores: Mapping[str, float]) -> list[str]:
+    """Return the names of the scores to show first: `iou` and the accuracy, or the first score where there is no IoU.
+
+    >>> headline({"dice": 0.7, "iou": 0.5, "pixel_accuracy": 0.9}), headline({"ap": 0.5, "ap50": 0.6})
+    (['iou', 'pixel_accuracy'], ['ap'])
+    """
+    return [name for name in ("iou", "pixel_accuracy", "accuracy") if name in scores] or list(scores)[:1]

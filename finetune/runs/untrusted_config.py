@@ -75,6 +75,8 @@ def _objection(place: KeyPath, value: Any, output: Path) -> str | None:
     if name == "_target_":
         own = len(place) == 3 and isinstance(place[1], str) and str(value) in OFFERED.get(group, ())
         return None if own else "the code behind it would be run; it is no callback or logger of this toolkit's."
+    if place == ("loss", "target") and value is not None:
+        return "the code behind it would be run."
     if isinstance(name, str) and re.fullmatch(r"_\w*_", name):
         return "it changes how the code behind a _target_ is run."
     if name in RECEIVERS and value not in (None, ""):

@@ -82,9 +82,12 @@ def test_a_batch_of_ignored_pixels_costs_zero_with_zero_gradient(kind, logits: T
 
 
 def test_autocast_does_not_reach_the_loss(logits: Tensor) -> None:
-    target = torch.zeros(2, 4, 5, dtype=torch.uint8)
+    class Square(nn.Module):
+        def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+            return logits.flatten() @ logits.flatten()  # in half precision under autocast
+
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        value = ForeignLoss(Brier)(logits.bfloat16(), target)
+        value = ForeignLoss(Square)(logits.bfloat16(), torch.zeros(2, 4, 5, dtype=torch.uint8))
     assert value.dtype == torch.float32
 
 

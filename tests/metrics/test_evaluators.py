@@ -149,6 +149,8 @@ def test_stray_values_and_shapes_are_refused() -> None:
     masks = torch.zeros(1, 2, 3, 3, dtype=torch.uint8)
     with pytest.raises(ValueError, match=r"value 3 in the masks of the target; expected 0 and 1, and 255 to ignore"):
         outcomes(masks, masks + 3)
+    with pytest.raises(ValueError, match="value 156 in the masks of the target"):
+        outcomes(masks, masks + 156, ignore_index=-100)
     with pytest.raises(ValueError, match="value 2 in the masks of the prediction"):
         outcomes(masks + 2, masks)
     with pytest.raises(ValueError, match=r"Give masks of one shape \(B, K, H, W\)"):

@@ -19,7 +19,7 @@ from finetune.config.compose import compose, to_plain_dict
 from finetune.data import CLASS_NAMES, SampleKey, SyntheticDataset
 from finetune.data.dataset import Sample
 from finetune.data.module import SegmentationData
-from finetune.losses import SegmentationLoss
+from finetune.losses import LOSSES
 from finetune.models import Segmenter
 from finetune.tasks import SemanticTask
 from tests.tasks.tiny_run import tiny_trainer
@@ -46,11 +46,11 @@ def settings(preset: str) -> dict[str, Any]:
     return to_plain_dict(compose(*words, "optimizer=sgd", "optimizer.lr=0.01", "schedule=cosine"))
 
 
-LOSSES: dict[str, dict[str, float]] = {
+LOSS_OPTIONS: dict[str, dict[str, float]] = {
     "cross_entropy": {"label_smoothing": 0.1},
     "dice": {},
     "focal": {},
-    "mask": {},
+    "sigmoid_focal_dice": {},
     "ce_dice": {"label_smoothing": 0.1},
 }
 
@@ -72,7 +72,7 @@ def task(preset: str, backbone: str = "test_convnext.r160_in1k", loss: str = "ce
     small = {"pyramid_channels": 32, "segmentation_channels": 64, "dropout": 0.0}
     model = Segmenter(backbone, "fpn", CLASS_NAMES, weights="none", head_options=small, lora=config["tuning"]["lora"])
     weights = torch.linspace(0.5, 2, len(CLASS_NAMES))
-    return assemble_task(config, model, SegmentationLoss(loss, class_weights=weights, **LOSSES[loss]), 255)
+    return assemble_task(config, model, LOSSES[loss](class_weights=weights, **LOSS_OPTIONS[loss]), 255)
 
 
 def data(ranks: int) -> SegmentationData:
@@ -145,7 +145,7 @@ def main(folder: Path, rank: int) -> None:
     statistics = Statistics()
     fit(task("head_then_full", "test_resnet.r160_in1k"), 2, statistics)
     kept["batch_norm"] = {"met": statistics.met, "validated": statistics.validated}
-    for loss in LOSSES:
+    for loss in LOSS_OPTIONS:
         kept[loss] = fit(task("full", loss=loss), 2)
     kept["diverged"] = without_wrapping(lambda: fit(task("gradual"), 2), check=False)
     kept["noticed"] = without_wrapping(lambda: fit(task("gradual"), 2), check=True)

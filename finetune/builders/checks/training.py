@@ -19,16 +19,16 @@ from finetune.builders.checks.value_types import type_errors
 from finetune.builders.data import DatasetBundle, training_data
 from finetune.builders.devices import device_count
 from finetune.builders.dummy_step import layer_without_variance
+from finetune.builders.loss import build_loss, check_class_weights, find_loss
 from finetune.builders.model import auxiliary_options
-from finetune.builders.task import build_loss
+from finetune.builders.task import find_task, restore_output, task_settings
 from finetune.config.compose import packaged_options
 from finetune.config.errors import ConfigError, Mistakes
 from finetune.config.options import Config, drop_name, validate_options
 from finetune.data.decode import MODES
 from finetune.data.statistics import class_weights
 from finetune.io.messages import suggest
-from finetune.losses import SegmentationLoss
-from finetune.metrics.confusion import scores
+from finetune.losses import LOSSES
 from finetune.models.feature_levels import COARSEST
 from finetune.models.heads import HEADS, AuxiliaryHead, PyramidSpec, check_output_stride, head_spec
 from finetune.models.normalization import check_statistics
@@ -50,6 +50,8 @@ def check(config: Config) -> DatasetBundle:
     found: DatasetBundle | None = mistakes.attempt(lambda: training_data(config))
     if found is not None:
         mistakes.attempt(lambda: check_monitors(config, found.classes))
+        mistakes.attempt(lambda: check_targets(config, found))
+        mistakes.attempt(lambda: check_numbers_per_class(config, found.classes))
         mistakes.attempt(lambda: check_batches(config, found))
     mistakes.raise_any()
     assert found is not None
@@ -74,6 +76,7 @@ def check_settings(config: Config, mistakes: Mistakes) -> None:
     mistakes.attempt(lambda: check_auxiliary(config))
     mistakes.attempt(lambda: check_auxiliary_weight(config))
     mistakes.attempt(lambda: check_loss(config["loss"]))
+    mistakes.attempt(lambda: check_task(config))
     mistakes.attempt(lambda: check_tuning(config["tuning"], config["schedule"]))
     mistakes.attempt(lambda: check_average(config["tuning"]["plateau"], config["callbacks"]))
     mistakes.attempt(lambda: check_optimizer(config["optimizer"]))
@@ -157,22 +160,51 @@ def check_auxiliary(config: Config) -> None:
 
 
 def check_auxiliary_weight(config: Config) -> None:
-    """Raise where the weight of what is learned from besides was changed, and there is nothing."""
-    head, usual = config["head"], SegmentationLoss().auxiliary_weight
-    kind = HEADS.get(head["name"])  # an unknown one is told of elsewhere
-    learns_besides = kind is None or (kind.auxiliary and head.get("deep_supervision", True))
+    """Raise if the weight of auxiliary outputs was changed, and the model has none."""
+    head, usual = config["head"], packaged_options("loss")["ce_dice"]["auxiliary_weight"]
+    spec = HEADS.get(head["name"])  # an unknown head is reported by another check
+    has_auxiliary = spec is None or (spec.auxiliary and head.get("deep_supervision", True))
     given = config["loss"].get("auxiliary_weight", usual)
-    if given != usual and not learns_besides and auxiliary_options(config) is None:
+    if given != usual and not has_auxiliary and auxiliary_options(config) is None:
         raise ConfigError(
-            f"loss.auxiliary_weight={given} has no effect: nothing but the logits is learned from. Say auxiliary=fcn, "
-            f"or take head=ocr, or head=unet with head.deep_supervision=true."
+            f"loss.auxiliary_weight={given} has no effect: the model has no auxiliary outputs. Set auxiliary=fcn, "
+            f"or head=ocr, or head=unet with head.deep_supervision=true."
         )
 
 
 def check_loss(settings: Config) -> None:
-    """Raise unless the loss, its options and the rule for its class weights are known."""
+    """Raise unless the loss, its options and its class weights make sense, whatever the classes are."""
     build_loss(settings, 255, None)
-    class_weights(torch.ones(2, dtype=torch.int64), settings["class_weights"])
+    weights = settings.get("class_weights", "none")
+    if isinstance(weights, str):
+        class_weights(torch.ones(2, dtype=torch.int64), weights)
+    else:
+        check_class_weights(weights)
+
+
+def check_task(config: Config) -> None:
+    """Raise unless the task and its options are known, and the loss fits it."""
+    settings = task_settings(config)
+    task, loss = find_task(settings), find_loss(config["loss"])
+    if not task.accepts(loss):
+        fitting = [name for name, other in LOSSES.items() if task.accepts(other)]
+        raise ConfigError(
+            f"loss={config['loss']['name']} does not fit task={settings['name']}. Choose from: {', '.join(fitting)}."
+        )
+
+
+def check_targets(config: Config, data: DatasetBundle) -> None:
+    """Raise unless the data has masks as the task needs them."""
+    task = find_task(task_settings(config))
+    task.check_target(data.datasets["train"][0]["mask"], data.classes, data.ignore_index)
+
+
+def check_numbers_per_class(config: Config, classes: Sequence[str]) -> None:
+    """Raise unless the task's options, such as thresholds, and weights given by hand fit the classes."""
+    restore_output(task_settings(config), classes)
+    weights = config["loss"].get("class_weights", "none")
+    if not isinstance(weights, str):
+        check_class_weights(weights, classes)
 
 
 def check_batches(config: Config, data: DatasetBundle) -> None:
@@ -198,14 +230,21 @@ def check_batches(config: Config, data: DatasetBundle) -> None:
 
 
 def check_monitors(config: Config, classes: Sequence[str]) -> None:
-    """Raise where a callback, the plan or the schedule monitors what nobody logs."""
-    values = [f"val/{name}" for name in ("loss", *scores(torch.eye(2, dtype=torch.int64)))]
-    values += [f"val/iou/{name}" for name in classes]  # train/loss is known only after the validation
+    """Raise if a callback, the plan or the schedule monitors a value that a validation does not log."""
+    evaluator = find_task(task_settings(config)).evaluator_type(classes)
+    values = [f"val/{name}" for name in ("loss", *evaluator.compute(evaluator.counts()))]  # train/loss comes later
     monitors = {f"callbacks.{name}.monitor": config["callbacks"].get(name) for name in ("early_stopping", "checkpoint")}
-    monitors |= {"tuning.plateau.monitor": config["tuning"]["plateau"], "schedule.monitor": config["schedule"]}
+    monitors |= {"tuning.plateau.monitor": _used_plateau(config["tuning"]), "schedule.monitor": config["schedule"]}
     for key, settings in monitors.items():
         monitor = (settings or {}).get("monitor")
         if monitor is not None and monitor not in values:
-            raise ConfigError(f"{key}='{monitor}' is not there at a validation. {suggest(monitor, values)}")
+            raise ConfigError(f"{key}='{monitor}' is not logged by a validation. {suggest(monitor, values)}")
         if monitor == "val/loss" and settings["mode"] == "max" and not key.startswith("callbacks."):
-            raise ConfigError(f"{key}=val/loss with mode=max: a higher loss is no better. Set {key[:-7]}mode=min.")
+            raise ConfigError(f"{key}=val/loss with mode=max: a higher loss is not better. Set {key[:-7]}mode=min.")
+
+
+def _used_plateau(settings: Config) -> Config:
+    """Return the plateau settings, unless they are the defaults and no rule waits for a plateau."""
+    plateau: Config = settings["plateau"]
+    is_default = plateau == packaged_options("tuning")["full"]["plateau"]
+    return {} if is_default and "plateau" not in str([settings["rules"], settings["unfreeze_at"]]) else plateau

@@ -6,10 +6,11 @@ from typing import Any
 from finetune.config.compose import packaged_options
 from finetune.config.options import Config
 
-GROUPS = ("backbone", "head", "auxiliary", "loss", "optimizer", "augment", "schedule", "tuning", "data")
+GROUPS = ("task", "backbone", "head", "auxiliary", "loss", "optimizer", "augment", "schedule", "tuning", "data")
 # settings that take more kinds than their answers in conf/ show; those who read them check them
 FREE = {
     *("augment.crop", "backbone.weights", "data.size", "head.norm"),
+    *("loss.class_weights", "task.thresholds"),
     *("tuning.unfreeze_at", "tuning.unfreeze_stagger", "tuning.warmup"),
 }
 SEARCHED = {"data.batch_size", "optimizer.lr"}  # before the kinds are looked at
