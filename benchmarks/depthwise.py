@@ -13,7 +13,7 @@ from lightning.pytorch.plugins import MixedPrecision
 
 from finetune import Segmenter
 from finetune.engine.precision import CPUMixedPrecision
-from finetune.losses import SegmentationLoss
+from finetune.losses import CEDice
 
 BACKBONES = ("tf_efficientnet_lite0", "mobilenetv3_large_100", "convnext_atto", "resnet18")
 
@@ -22,7 +22,7 @@ def step(model: Segmenter, precision: MixedPrecision) -> Callable[[], float]:
     """A function that makes a step on four images of 160 x 160 and returns its seconds."""
     images = torch.randint(0, 256, (4, 3, 160, 160), dtype=torch.uint8)
     masks = torch.randint(0, 11, (4, 160, 160), dtype=torch.uint8)
-    criterion = SegmentationLoss(ignore_index=255)
+    criterion = CEDice(ignore_index=255)
 
     def timed() -> float:
         precision.convert_module(model)

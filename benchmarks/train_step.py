@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from finetune.callbacks import ApplyTuningPlan, Checkpoint, EarlyStopping, IoU, MetricsCSV, Progress
-from finetune.losses import SegmentationLoss
+from finetune.losses import CEDice
 from finetune.models import Segmenter
 from finetune.tasks import SemanticTask
 from finetune.tuning.plan import Plan, Rule
@@ -76,7 +76,7 @@ def plain(
     model = model.to(device).to(memory_format=torch.channels_last).train()
     if frozen:
         model.backbone.requires_grad_(False).eval()
-    loss = SegmentationLoss()
+    loss = CEDice()
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.01)
     pace = torch.optim.lr_scheduler.PolynomialLR(optimizer, len(batches), 0.9)

@@ -2,9 +2,11 @@
 
 import importlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from finetune.config.errors import ConfigError
+
+T = TypeVar("T")
 
 
 def check_target(entry: Any, kind: type[Any], key: str) -> None:
@@ -21,16 +23,31 @@ def check_target(entry: Any, kind: type[Any], key: str) -> None:
     target = entry.get("_target_") if isinstance(entry, Mapping) else None
     if not isinstance(target, str) or not target:
         raise ConfigError(f"{key}={entry}: expected settings that include _target_, the name of a class.")
+    find_class(target, kind, f"{key}._target_")
+
+
+def find_class(target: str, kind: type[T], key: str) -> type[T]:
+    """Return the class of a dotted name. It imports modules but calls nothing.
+
+    Args:
+        target: dotted name, such as `torch.nn.CrossEntropyLoss`.
+        kind: required base class.
+        key: key of the setting, such as `loss.target`, for messages.
+
+    Raises:
+        ConfigError: the class does not exist or is not a subclass.
+    """
     expected = f"a subclass of {kind.__module__}.{kind.__qualname__}"
     try:
         value = _find(target)
     except Exception as error:  # importing a module may raise anything
         raise ConfigError(
-            f"{key}._target_={target}: expected {expected}, but it cannot be imported: {error or type(error).__name__}"
+            f"{key}={target}: expected {expected}, but it cannot be imported: {error or type(error).__name__}"
         ) from error
     if not isinstance(value, type) or not issubclass(value, kind):
         given = "another class" if isinstance(value, type) else f"a {type(value).__name__}"
-        raise ConfigError(f"{key}._target_={target} is {given}; expected {expected}.")
+        raise ConfigError(f"{key}={target} is {given}; expected {expected}.")
+    return value
 
 
 def _find(target: str) -> Any:

@@ -1,4 +1,4 @@
-"""Names and numbers of a config become a model, its task and its data; `trainers` has what trains them."""
+"""Build the task of a config: the model with its loss, plan, optimizer and schedule."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,30 +6,27 @@ from typing import Any
 import torch
 from timm.optim import create_optimizer_v2
 
-from finetune.builders.data import DatasetBundle, loss_weights
+from finetune.builders.data import DatasetBundle
+from finetune.builders.loss import build_class_weights, build_loss
 from finetune.builders.model import build_model
 from finetune.builders.training_length import min_plateau_epochs
 from finetune.config.errors import ConfigError
 from finetune.config.options import Config, drop_name, validate_options
-from finetune.losses import SegmentationLoss
+from finetune.inference import Output
+from finetune.io.messages import suggest
+from finetune.losses import Loss
 from finetune.models import Segmenter
-from finetune.tasks import SemanticTask
+from finetune.tasks import TASKS, SemanticTask, TuningTask
 from finetune.tuning.plan import Plan, PlateauCriterion, Rule
 from finetune.tuning.plan_feasibility import check_timing
 from finetune.tuning.timing import Timeline
 
 
-def build_loss(settings: Config, ignore_index: int, weights: torch.Tensor | None) -> SegmentationLoss:
-    """The loss, with a weight for each class or none."""
-    options = validate_options("loss", SegmentationLoss, settings, skip=("ignore_index",))
-    return SegmentationLoss(**{**options, "ignore_index": ignore_index, "class_weights": weights})
-
-
 def build_plan(settings: Config) -> Plan:
-    """The tuning plan.
+    """Build the tuning plan.
 
     Raises:
-        ConfigError: settings of another kind than the plan's.
+        ConfigError: settings of another type than the plan's.
     """
     rules, phase_lr, plateau = settings["rules"], settings["phase_lr"], settings["plateau"]
     if not isinstance(rules, list) or not all(isinstance(r, dict) and isinstance(r.get("match"), str) for r in rules):
@@ -48,45 +45,96 @@ def build_plan(settings: Config) -> Plan:
     )
 
 
-def build_task(config: Config, network: Segmenter, data: DatasetBundle) -> SemanticTask:
-    """The model with its loss, plan, optimizer and schedule."""
-    weights = loss_weights(config["loss"]["class_weights"], data)
-    built = assemble_task(config, network, build_loss(config["loss"], data.ignore_index, weights), data.ignore_index)
+def build_task(config: Config, network: Segmenter, data: DatasetBundle) -> TuningTask:
+    """Build the task of a training: the model with its loss, plan, optimizer and schedule.
+
+    Raises:
+        ConfigError: settings that do not fit each other or the data.
+    """
+    weights = build_class_weights(config["loss"], data)
+    loss = build_loss(config["loss"], data.ignore_index, weights)
+    task = assemble_task(config, network, loss, data.ignore_index)
     check_timing(
-        built.assigned, Timeline(config["trainer"]["max_epochs"]), min_plateau_epochs(config, data.sizes()["train"])
+        task.assigned, Timeline(config["trainer"]["max_epochs"]), min_plateau_epochs(config, data.sizes()["train"])
     )
-    return built
+    return task
 
 
 def build_optimizer(groups: list[dict[str, Any]], settings: Config) -> torch.optim.Optimizer:
-    """The optimizer of parameter groups that bring their own learning rates."""
-    made: torch.optim.Optimizer = create_optimizer_v2(groups, settings["name"], settings["lr"], **settings["options"])
-    return made
-
-
-def assemble_task(config: Config, network: Segmenter, criterion: SegmentationLoss, ignore_index: int) -> SemanticTask:
-    """The model with a loss, and with its plan, optimizer and schedule."""
-    settings, schedule, tuning = config["optimizer"], config["schedule"], config["tuning"]
-    return SemanticTask(
-        network,
-        criterion,
-        ignore_index,
-        plan=build_plan(tuning),
-        optimizer=settings["name"],
-        lr=settings["lr"],
-        weight_decay=settings["weight_decay"],
-        optimizer_options=settings["options"],
-        schedule_name=schedule["name"],
-        warmup=schedule["warmup"],
-        schedule_options=drop_name(schedule, "warmup"),
-        l1=tuning["l1"],
-        l2_sp=tuning["l2_sp"],
-        seed=config["seed"],
+    """Build the optimizer of parameter groups that have their own learning rates."""
+    optimizer: torch.optim.Optimizer = create_optimizer_v2(
+        groups, settings["name"], settings["lr"], **settings["options"]
     )
+    return optimizer
 
 
-def task_without_weights(config: Config, classes: Sequence[str]) -> SemanticTask:
-    """The task of a training without its data and its weights: what trains when, and at what cost, needs neither."""
+def task_settings(config: Config) -> dict[str, Any]:
+    """Return the task's settings; runs of earlier versions have none, and are semantic.
+
+    >>> task_settings({})
+    {'name': 'semantic'}
+    """
+    return dict(config.get("task") or {"name": SemanticTask.name})
+
+
+def find_task(settings: Config) -> type[TuningTask]:
+    """Return the class of a task.
+
+    Raises:
+        ConfigError: an unknown name, or options that the task does not have.
+    """
+    if settings["name"] not in TASKS:
+        raise ConfigError(f"unknown task.name '{settings['name']}'. {suggest(str(settings['name']), TASKS)}")
+    task_type = TASKS[settings["name"]]
+    validate_options(f"task={settings['name']}", task_type, drop_name(settings), skip=GIVEN)
+    return task_type
+
+
+GIVEN = ("model", "loss", "ignore_index", "options")  # arguments of a task that are not in conf/task
+
+
+def restore_task(settings: Config, network: Segmenter, ignore_index: int) -> TuningTask:
+    """Build the task of a saved model, to evaluate it.
+
+    Args:
+        settings: as the task's `config()` gives them.
+        network: the model.
+        ignore_index: label of the pixels to leave out.
+    """
+    options: dict[str, Any] = {**drop_name(settings), "ignore_index": ignore_index}
+    return find_task(settings)(network, **options)
+
+
+def restore_output(settings: Config, class_names: Sequence[str]) -> Output:
+    """Build the output of a saved model, to predict with it; see `restore_task`."""
+    return find_task(settings).output_type(class_names, **drop_name(settings))
+
+
+def assemble_task(config: Config, network: Segmenter, loss: Loss, ignore_index: int) -> TuningTask:
+    """Build the task of a model and a loss, with plan, optimizer and schedule."""
+    settings, schedule, tuning = config["optimizer"], config["schedule"], config["tuning"]
+    task = task_settings(config)
+    options: dict[str, Any] = {
+        "loss": loss,
+        "ignore_index": ignore_index,
+        **drop_name(task),
+        "plan": build_plan(tuning),
+        "optimizer": settings["name"],
+        "lr": settings["lr"],
+        "weight_decay": settings["weight_decay"],
+        "optimizer_options": settings["options"],
+        "schedule_name": schedule["name"],
+        "warmup": schedule["warmup"],
+        "schedule_options": drop_name(schedule, "warmup"),
+        "l1": tuning["l1"],
+        "l2_sp": tuning["l2_sp"],
+        "seed": config["seed"],
+    }
+    return find_task(task)(network, **options)
+
+
+def task_without_weights(config: Config, classes: Sequence[str]) -> TuningTask:
+    """Build the task of a training without its data and pretrained weights, to see what trains and what it costs."""
     ignore_index = config["data"].get("ignore_index", 255)
     network = build_model(config, classes, weighted=False)
     return assemble_task(config, network, build_loss(config["loss"], ignore_index, None), ignore_index)

@@ -1,20 +1,20 @@
-"""Draws the same few validation images after every validation: image, truth, prediction, error."""
+"""Draws the same few validation images after every validation: image, target, prediction, error."""
 
 from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
-from finetune.plots import palette, preview
-from finetune.tasks import SemanticTask
+from finetune.tasks import PixelTask
 
 
 class Preview(pl.Callback):
     """Writes `plots/preview/epoch_001.png` and so on.
 
     Args:
-        images: how many, spread evenly over the validation set.
+        images: number of images, spread evenly over the validation set.
     """
 
     def __init__(self, images: int = 4) -> None:
@@ -22,22 +22,21 @@ class Preview(pl.Callback):
 
     @rank_zero_only
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Predict and draw; on the first rank only, without anything that waits for the others."""
-        if trainer.state.fn != "fit" or not isinstance(pl_module, SemanticTask):
+        """Predict and draw, on rank 0 only, without anything that waits for other ranks."""
+        if trainer.state.fn != "fit" or not isinstance(pl_module, PixelTask):
             return
         dataset = trainer.datamodule.val  # type: ignore[attr-defined]  # set by fit, missing in the class
         count = min(self.images, len(dataset))
         samples = [dataset[i * len(dataset) // count] for i in range(count)]
-        rows = [(sample["image"], sample["mask"], self._predict(pl_module, sample["image"])) for sample in samples]
-        names = pl_module.model.class_names
-        picture = preview(rows, names, palette(len(names)), pl_module.ignore_index)
+        rows = [_predict(pl_module, sample["image"], sample["mask"]) for sample in samples]
+        page = pl_module.output.preview(rows, pl_module.ignore_index)
         path = Path(trainer.default_root_dir) / "plots" / "preview" / f"epoch_{trainer.current_epoch + 1:03d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path)
+        page.save(path)
 
-    @staticmethod
-    @torch.inference_mode()
-    def _predict(task: SemanticTask, image: torch.Tensor) -> torch.Tensor:
-        batch = image[None].to(task.device)
-        logits: torch.Tensor = task.model(task.model.normalize(batch))
-        return logits.argmax(dim=1)[0].to("cpu", torch.uint8)
+
+@torch.inference_mode()
+def _predict(task: PixelTask, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return image, target and prediction."""
+    logits: Tensor = task.model(task.model.normalize(image[None].to(task.device)))
+    return image, task.target({"mask": mask[None]})[0], task.output.decode(logits)[0].cpu()

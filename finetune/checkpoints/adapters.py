@@ -5,6 +5,8 @@ import json
 import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -13,27 +15,34 @@ from torch import Tensor
 from finetune.io.atomic_write import write_together
 from finetune.io.messages import shortlist
 from finetune.io.safe_files import inside, read_json, read_tensors
-from finetune.models import Segmenter
+from finetune.models import Segmenter, TunableModel
 from finetune.models.lora import ADAPTER, adapted_layers
 from finetune.models.memory_limit import SizeLimit
 
 FILE = "adapters.safetensors"
+SEMANTIC: Mapping[str, Any] = MappingProxyType({"name": "semantic"})  # the task of models that name none
 LARGEST = 2**31  # numbers in a model with adapters, whose size no file here limits; timm's largest pyramid has 10**9
 
 
-def save_adapters(folder: Path, model: Segmenter, trained: Collection[str] = ()) -> None:
+def save_adapters(
+    folder: Path,
+    model: TunableModel,
+    trained: Collection[str] = (),
+    task: Mapping[str, Any] = SEMANTIC,
+) -> None:
     """Write `adapters.safetensors`, which includes decoder, head and statistics, and the `config.json` to use it.
 
     Args:
         folder: created if missing.
         model: a model whose backbone has adapters.
         trained: full names of trained parameters; those of the backbone are saved too.
+        task: plain data, from the task's `config()`.
     """
     state = {name: t.detach().cpu().contiguous() for name, t in adapter_state(model, trained).items()}
     pretrained, weights = sorted(pretrained_parameters(model) - set(trained)), model.backbone.weights
     weights = str(Path(weights).resolve()) if Path(weights).is_file() else weights
     facts = {"weights": weights, "pretrained": pretrained, "checksum": _checksum(model, pretrained)}
-    text = json.dumps({"model": model.config(), **facts}, indent=2) + "\n"
+    text = json.dumps({"model": model.config(), "task": dict(task), **facts}, indent=2) + "\n"
     writers: dict[str, Callable[[Path], object]] = {
         FILE: lambda part: save_file(state, part, metadata={"format": "pt"}),
         "config.json": lambda part: part.write_text(text),
@@ -66,14 +75,14 @@ def load_adapters(folder: Path) -> Segmenter:
     return model.eval()
 
 
-def _checksum(model: Segmenter, names: Collection[str]) -> str:
+def _checksum(model: TunableModel, names: Collection[str]) -> str:
     digest, parameters = hashlib.sha256(), dict(model.named_parameters())
     for name in names:
         digest.update(parameters[name].detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
-def adapter_state(model: "Segmenter", trained: Collection[str] = ()) -> dict[str, Tensor]:
+def adapter_state(model: TunableModel, trained: Collection[str] = ()) -> dict[str, Tensor]:
     """Return the state of a model without the pretrained parameters of its backbone.
 
     It has the adapters with their scales, the decoder, the head, and all buffers, because batch norm statistics change
@@ -121,6 +130,6 @@ def load_adapter_state(model: "Segmenter", state: Mapping[str, Tensor]) -> None:
     model.load_state_dict(state, strict=False)
 
 
-def pretrained_parameters(model: "Segmenter") -> set[str]:
+def pretrained_parameters(model: TunableModel) -> set[str]:
     """Return the names of the backbone's parameters that its pretrained weights contain."""
     return {f"backbone.{name}" for name, _ in model.backbone.named_parameters() if not re.search(ADAPTER, name)}

@@ -10,11 +10,11 @@ from typing import Any
 from safetensors.torch import save_file
 
 from finetune.checkpoints.adapters import FILE as ADAPTERS
-from finetune.checkpoints.adapters import load_adapters
+from finetune.checkpoints.adapters import SEMANTIC, load_adapters
 from finetune.checkpoints.rotation import next_intact_checkpoint
 from finetune.io.atomic_write import write_together
 from finetune.io.safe_files import FileError, check_plain, inside, read_json, read_tensors, read_whole
-from finetune.models import Segmenter
+from finetune.models import Segmenter, TunableModel
 from finetune.models.memory_limit import SizeLimit
 
 FORMAT = 1
@@ -33,15 +33,23 @@ class SavedModel:
     Attributes:
         model: in eval mode, on the CPU.
         data: facts about the training data, such as `ignore_index`; empty for a training checkpoint.
+        task: name and options of the task, which say how the outputs are read.
         scores: name -> value on the test or validation split; empty for a training checkpoint.
     """
 
     model: Segmenter
     data: dict[str, Any]
+    task: dict[str, Any]
     scores: dict[str, float] = field(default_factory=dict)
 
 
-def save_model(folder: Path, model: Segmenter, data: Mapping[str, Any], scores: Mapping[str, float]) -> None:
+def save_model(
+    folder: Path,
+    model: TunableModel,
+    data: Mapping[str, Any],
+    scores: Mapping[str, float],
+    task: Mapping[str, Any] = SEMANTIC,
+) -> None:
     """Write a model folder; the old files stay until all new ones are on the disk.
 
     Args:
@@ -49,6 +57,7 @@ def save_model(folder: Path, model: Segmenter, data: Mapping[str, Any], scores: 
         model: the model to save, with its config.
         data: plain facts about the training data, such as `ignore_index`.
         scores: name -> value, for the model card.
+        task: plain data, from the task's `config()`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -56,13 +65,14 @@ def save_model(folder: Path, model: Segmenter, data: Mapping[str, Any], scores: 
         "format": FORMAT,
         "made_by": f"{DISTRIBUTION} {version(DISTRIBUTION)}",
         "model": model.config(),
+        "task": dict(task),
         "data": dict(data),
         "scores": {name: round(value, 6) for name, value in scores.items()},
     }
     writers: dict[str, Callable[[Path], object]] = {
         "model.safetensors": lambda part: save_file(state, part, metadata={"format": "pt"}),
         "config.json": lambda part: part.write_text(json.dumps(config, indent=2) + "\n"),
-        "README.md": lambda part: part.write_text(_card(model, scores)),
+        "README.md": lambda part: part.write_text(_card(model, scores, task)),
     }
     write_together(folder, writers)
 
@@ -88,7 +98,8 @@ def load_model(path: Path) -> SavedModel:
 def _load(path: Path) -> SavedModel:
     folder = path / "model" if (path / "model" / "config.json").is_file() else path
     if (folder / ADAPTERS).is_file():
-        return SavedModel(_load_adapters(inside(folder, path)), {})
+        model = _load_adapters(inside(folder, path))
+        return SavedModel(model, {}, _task(read_json(inside(folder / "config.json", path)), folder / "config.json"))
     if (folder / "config.json").is_file():
         return _load_folder(folder, path)
     if path.is_dir() and (path / "checkpoints" / "best.ckpt").is_file():
@@ -120,10 +131,9 @@ def _load_folder(folder: Path, root: Path) -> SavedModel:
         raise ModelError(f"'{folder}' has format {config['format']}; this version reads format {FORMAT}.")
     if not isinstance(config["data"], dict):
         raise ModelError(f"'{folder / 'config.json'}' has data={config['data']!r}; expected a group of settings.")
-    scores = config.get("scores")
-    return SavedModel(
-        _build(config["model"], state, weights), config["data"], scores if isinstance(scores, dict) else {}
-    )
+    task, scores = _task(config, folder / "config.json"), config.get("scores")
+    model = _build(config["model"], state, weights)
+    return SavedModel(model, config["data"], task, scores if isinstance(scores, dict) else {})
 
 
 def _load_checkpoint(path: Path) -> SavedModel:
@@ -139,7 +149,15 @@ def _load_checkpoint(path: Path) -> SavedModel:
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise ModelError(f"'{path}' has a 'state_dict' that is no mapping of names to tensors.")
     state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    return SavedModel(_build(config, state, path), {})
+    return SavedModel(_build(config, state, path), {}, _task(content, path))
+
+
+def _task(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    task = content.get("task", SEMANTIC)
+    if not isinstance(task, Mapping) or not isinstance(task.get("name"), str):
+        raise ModelError(f"'{path}' has task={str(task)[:100]}; expected a group of settings with a name.")
+    check_plain(dict(task), path, "task")
+    return dict(task)
 
 
 def _build(config: Mapping[str, Any], state: Mapping[str, Any], path: Path) -> Segmenter:
@@ -160,14 +178,17 @@ def empty_model(config: Mapping[str, Any], path: Path) -> Segmenter:
     return model
 
 
-def _card(model: Segmenter, scores: Mapping[str, float]) -> str:
+def _card(model: TunableModel, scores: Mapping[str, float], task: Mapping[str, Any]) -> str:
     config = model.config()
     lines = [f"- {name}: {value:.4f}" for name, value in scores.items()]
+    options = "".join(f", {key}: {value}" for key, value in task.items() if key != "name")
     return "\n".join(
         [
             f"# {config['backbone']} with a {config['head']} head",
             "",
-            f"Segments images into {model.classes} classes: {', '.join(model.class_names)}.",
+            f"Segments images into {len(model.class_names)} classes: {', '.join(model.class_names)}.",
+            "",
+            f"Task: {task['name']}{options}.",
             "",
             "## Use",
             "```python",

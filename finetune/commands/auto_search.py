@@ -123,7 +123,7 @@ def _find_lr(config: Mapping[str, Any], data: DatasetBundle, figure: Path | None
 
     def loss_of_batch(batch: Mapping[str, Tensor]) -> Tensor:
         with torch.autocast(device, dtype or torch.bfloat16, enabled=dtype is not None):
-            loss, auxiliary = task.losses(batch["image"].to(device), batch["mask"].to(device))
+            loss, auxiliary = task.losses({key: values.to(device) for key, values in batch.items()})
         return loss + auxiliary + task.penalty()
 
     _clip(optimizer, config["trainer"])

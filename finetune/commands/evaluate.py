@@ -11,18 +11,20 @@ from omegaconf import DictConfig
 
 from finetune.builders.devices import resolve_precision
 from finetune.builders.evaluation_data import evaluation_data
+from finetune.builders.task import restore_task
 from finetune.builders.trainer import build_trainer, find_callback
 from finetune.callbacks import IoU
 from finetune.checkpoints.saved_model import load_model
 from finetune.config.compose import load_config, required
 from finetune.config.errors import usage
 from finetune.data.module import SegmentationData
+from finetune.metrics.evaluator import headline
 from finetune.reports.evaluation import write_evaluation
 from finetune.runs.console import configure_logging
 from finetune.runs.folder import check_new, free_folder, run_folder
 from finetune.runs.saved_config import read_config
 from finetune.runs.signals import raise_on_signal, shut_down_ranks_on_exit
-from finetune.tasks import SemanticTask
+from finetune.tasks import TuningTask
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +36,12 @@ class EvaluationResult:
     Attributes:
         folder: tables and pictures.
         scores: name -> value.
-        matrix: counts (K, K), int64; rows are the truth.
+        matrix: pixel counts (K, K), int64, rows are the truth; None for a task without a confusion matrix.
     """
 
     folder: Path
     scores: dict[str, float]
-    matrix: torch.Tensor
+    matrix: torch.Tensor | None
 
 
 @raise_on_signal()
@@ -68,24 +70,29 @@ def evaluate(*words: str | DictConfig) -> EvaluationResult:
         dataset = data.datasets[split]
         batch_size = 4 if config["data"]["batch_size"] is None else config["data"]["batch_size"]
         loaders = SegmentationData(dataset, dataset, dataset, batch_size)
+        task = restore_task(saved.task, saved.model, data.ignore_index)
+        task.check_target(dataset[0]["mask"], data.classes, data.ignore_index)
     with shut_down_ranks_on_exit(trainer):
-        matrix = confusion_matrix_of(
-            trainer, SemanticTask(saved.model, ignore_index=data.ignore_index), loaders, "test"
-        )
-    scores = write_evaluation(folder, matrix, data.classes)
-    logger.info(f"{split}/iou {scores['iou']:.4f} over {data.sizes()[split]:,} images; tables and pictures in {folder}")
-    return EvaluationResult(folder, scores, matrix)
+        counts = evaluate_split(trainer, task, loaders, "test")
+    scores = write_evaluation(folder, task.evaluator, counts)
+    name = headline(scores)[0]
+    logger.info(
+        f"{split}/{name} {scores[name]:.4f} over {data.sizes()[split]:,} images; tables and figures in {folder}"
+    )
+    return EvaluationResult(folder, scores, task.evaluator.confusion_matrix(counts))
 
 
 IOU = {"iou": {"_target_": "finetune.callbacks.IoU"}}
 
 
-def confusion_matrix_of(trainer: pl.Trainer, task: SemanticTask, loaders: SegmentationData, split: str) -> torch.Tensor:
-    """The confusion matrix (K, K) of a model on the `test` or `val` loader, summed over all ranks."""
+def evaluate_split(
+    trainer: pl.Trainer, task: TuningTask, loaders: SegmentationData, split: str
+) -> dict[str, torch.Tensor]:
+    """Evaluate on the `test` or `val` loader, and return the evaluator's counts summed over all ranks."""
     with warnings.catch_warnings():
         # our shards never overlap, which is what this warning is about
         warnings.filterwarnings("ignore", ".*it is recommended to use `Trainer\\(devices=1.*")
         run = trainer.test if split == "test" else trainer.validate
         run(task, datamodule=loaders, verbose=False)
-    counter = find_callback(trainer, IoU)
-    return task.epoch_matrix().cpu() if counter is None or counter.matrix is None else counter.matrix
+    scores = find_callback(trainer, IoU)
+    return task.sum_counts() if scores is None or scores.counts is None else scores.counts

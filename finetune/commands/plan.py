@@ -25,7 +25,7 @@ from finetune.models.classes import class_names
 from finetune.profiling.cost import Cost, MeasuredCost, estimate, measure
 from finetune.reports.tuning import phase_lines, write_timeline
 from finetune.runs.console import configure_logging
-from finetune.tasks import SemanticTask
+from finetune.tasks import TuningTask
 from finetune.tuning.freeze import apply_trainability
 from finetune.tuning.group_schedule import GroupLRSchedule
 from finetune.tuning.plan_feasibility import check_timing, evenly_spaced_plateaus
@@ -85,7 +85,7 @@ def plan(*overrides: str | DictConfig) -> PlanResult:
     return PlanResult(tuple(phases), tuple(costs[phase.trainable] for phase in phases), measurements, figure)
 
 
-def _schedule(config: Mapping[str, Any], task: SemanticTask, images: int) -> tuple[GroupLRSchedule, Timeline]:
+def _schedule(config: Mapping[str, Any], task: TuningTask, images: int) -> tuple[GroupLRSchedule, Timeline]:
     """Return the learning rates and the timeline of a training on so many images, with plateaus assumed evenly."""
     steps, total = step_counts(config, images)
     task.timeline = Timeline(math.ceil(total / steps))
@@ -129,7 +129,7 @@ def _classes(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _costs(
-    config: Mapping[str, Any], task: SemanticTask, phases: list[Phase]
+    config: Mapping[str, Any], task: TuningTask, phases: list[Phase]
 ) -> tuple[dict[frozenset[str], Cost], dict[frozenset[str], MeasuredCost]]:
     """Return the estimated and, if asked for, the measured cost of a step, by the set of trainable parameters.
 
@@ -143,7 +143,7 @@ def _costs(
     return costs, {names: _measure(config, task, names) for names in dict.fromkeys(sets[1:])}
 
 
-def _measure(config: Mapping[str, Any], task: SemanticTask, names: frozenset[str]) -> MeasuredCost:
+def _measure(config: Mapping[str, Any], task: TuningTask, names: frozenset[str]) -> MeasuredCost:
     apply_trainability(task.model, names)
     return measure(noise_step(config, task, batch_shape(config)), device_type(config))
 

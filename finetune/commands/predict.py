@@ -5,6 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from finetune.builders.task import restore_output
 from finetune.checkpoints.saved_model import load_model
 from finetune.config.compose import load_config, required
 from finetune.config.errors import usage
@@ -29,7 +30,7 @@ def predict(*overrides: str | DictConfig) -> list[Path]:
     run, source, output = (Path(required(config, key)) for key in ("run", "input", "output"))
     with usage():
         check_new(output)
-        predictor = Predictor(load_model(run).model, config["device"])
+        predictor = load(run, config["device"])
         names = predictor.validate_inputs(source)
     written = predictor.save_predictions(names, output, config["overlays"])
     overlays = f", overlays in {output / 'overlays'}" if config["overlays"] else ""
@@ -44,4 +45,5 @@ def load(path: str | Path, device: str | None = None) -> Predictor:
         path: such as `run.best` or `outputs/pets/2026-01-31_12-00-00`.
         device: `cpu`, `cuda`, ...; None takes a GPU if there is one.
     """
-    return Predictor(load_model(Path(path)).model, device)
+    saved = load_model(Path(path))
+    return Predictor(saved.model, device, restore_output(saved.task, saved.model.class_names))

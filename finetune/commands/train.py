@@ -21,13 +21,14 @@ from finetune.checkpoints.adapters import save_adapters
 from finetune.checkpoints.checkpoint_io import wait
 from finetune.checkpoints.saved_model import save_model
 from finetune.commands.auto_search import resolve_auto, save_lr_figure, with_placeholders
-from finetune.commands.evaluate import confusion_matrix_of
+from finetune.commands.evaluate import evaluate_split
 from finetune.config.errors import usage
 from finetune.config.nested import select
 from finetune.data.module import SegmentationData
 from finetune.engine.fsdp import full_model, load_weights
 from finetune.engine.rank_zero import is_first_process
 from finetune.io.safe_files import read_whole
+from finetune.metrics.evaluator import headline
 from finetune.reports.evaluation import write_curves, write_evaluation
 from finetune.reports.tuning import write_timeline
 from finetune.runs.console import configure_logging
@@ -37,7 +38,7 @@ from finetune.runs.prepare import describe_resumption, initial_model, note_data,
 from finetune.runs.resume import ResumePoint, resume_hints
 from finetune.runs.signals import raise_on_signal, shut_down_ranks_on_exit
 from finetune.runs.slurm import requeue
-from finetune.tasks import SemanticTask
+from finetune.tasks import TuningTask
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +123,7 @@ def _train(config: dict[str, Any], point: ResumePoint | None) -> TrainResult:
 def _fit(
     config: Mapping[str, Any],
     data: DatasetBundle,
-    task: SemanticTask,
+    task: TuningTask,
     trainer: pl.Trainer,
     loaders: SegmentationData,
     point: ResumePoint | None,
@@ -132,21 +133,21 @@ def _fit(
     logger.info(data.describe())
     checkpoint = point.checkpoint if point is not None else None
     trainer.fit(task, datamodule=loaders, ckpt_path=checkpoint, weights_only=True)
-    best, monitored = _best(trainer, folder)
+    best, monitored = _best(trainer, folder, config["checkpoint"]["monitor"])
     load_weights(task, read_whole(best)["state_dict"])
     split = "test" if loaders.test is not None else "val"
-    matrix = confusion_matrix_of(trainer, task, loaders, split)
+    counts = evaluate_split(trainer, task, loaders, split)
     scores: dict[str, float] = {}
     model = full_model(task.model)
     if trainer.is_global_zero:
-        scores = write_evaluation(folder / "evaluation" / split, matrix, data.classes)
+        scores = write_evaluation(folder / "evaluation" / split, task.evaluator, counts)
         named = {f"{split}/{name}": value for name, value in scores.items()}
         facts = {"ignore_index": data.ignore_index, "mask_values": config["data"].get("mask_values")}
         if model.has_lora:
             if model.backbone.weights != "none":  # random ones cannot be had again to put adapters beside
-                save_adapters(folder / "adapters", model, task.trainable_at_any_time())
+                save_adapters(folder / "adapters", model, task.trainable_at_any_time(), task.config())
             model.merge_adapters()
-        save_model(folder / "model", model, facts, named)
+        save_model(folder / "model", model, facts, named, task.config())
         write_curves(folder)
         _write_timeline(trainer, folder)
         for line in fast_dev_run_lines(trainer) or closing_lines(config, folder, named, monitored):
@@ -160,14 +161,14 @@ def _write_timeline(trainer: pl.Trainer, folder: Path) -> None:
         write_timeline(callback.record, folder / "plots" / "tuning.png")
 
 
-def _best(trainer: pl.Trainer, folder: Path) -> tuple[Path, float]:
+def _best(trainer: pl.Trainer, folder: Path, monitor: str) -> tuple[Path, float]:
     """Return the best checkpoint and its score; without one, the last is the best, and is saved if it is missing."""
     wait(trainer)
     saver = find_callback(trainer, Checkpoint)
     if saver is not None and saver.best_path is not None:
         best, score = saver.best_path, saver.best[0]["score"]
     else:
-        best, score = folder / "checkpoints" / "last.ckpt", float(trainer.callback_metrics.get("val/iou", "nan"))
+        best, score = folder / "checkpoints" / "last.ckpt", float(trainer.callback_metrics.get(monitor, "nan"))
         if not trainer.strategy.broadcast(saver is not None and best.is_file()):
             trainer.save_checkpoint(best, weights_only=False)
             wait(trainer)
@@ -185,17 +186,19 @@ def fast_dev_run_lines(trainer: pl.Trainer) -> list[str]:
 
 def closing_lines(config: Mapping[str, Any], folder: Path, scores: Mapping[str, float], best: float) -> list[str]:
     """Return the last lines of a training: its scores, where to look, what to type next."""
-    key = next((name for name in scores if name.endswith("/iou")), "")
+    split = next(iter(scores)).split("/")[0]
+    first, *others = headline({name.partition("/")[2]: value for name, value in scores.items()})
+    shown = [f"{split}/{first} {scores[f'{split}/{first}']:.4f}"]
+    shown += [f"{name.replace('_', ' ')} {scores[f'{split}/{name}']:.4f}" for name in others]
     previews = sorted((folder / "plots" / "preview").glob("*.png"))
     figures = [
         *previews[-1:],
         folder / "plots" / "iou.png",
-        folder / "evaluation" / key.split("/")[0] / "confusion.png",
+        folder / "evaluation" / split / "confusion.png",
     ]
     return [
         "",
-        f"best validation score {best:.4f}; with those weights {key} {scores[key]:.4f}, "
-        f"pixel accuracy {scores[key.replace('iou', 'pixel_accuracy')]:.4f}",
+        f"best validation score {best:.4f}; with those weights {', '.join(shown)}",
         f"run folder   {folder}",
         *(f"figure       {path}" for path in figures if path.is_file()),
         "",

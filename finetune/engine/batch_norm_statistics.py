@@ -10,12 +10,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from finetune.data.sampler import TrainSampler
 from finetune.engine.ddp import average_statistics
-from finetune.models import Segmenter
+from finetune.models import TunableModel
 from finetune.tuning.weight_averaging import fresh_statistics
 
 
 @torch.no_grad()
-def gather_statistics(trainer: pl.Trainer, model: Segmenter, norms: Collection[_BatchNorm]) -> None:
+def gather_statistics(trainer: pl.Trainer, model: TunableModel, norms: Collection[_BatchNorm]) -> None:
     """Replace the statistics of batch norms by means over the training images of the first epoch. Collective.
 
     The images are always the same, so the statistics depend on the weights only.

@@ -3,7 +3,7 @@
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from timm.optim import get_optimizer_info
@@ -15,19 +15,19 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
-from finetune.models import Segmenter
+from finetune.models import TunableModel
 from finetune.models.backbone import PROBE
 
-LARGEST_UNIT = (
-    2**23
-)  # parameters that are gathered together, if the network has modules of that size; 32 MiB in float32
+M = TypeVar("M", bound=TunableModel)
+# parameters that are gathered together, if the network has modules of that size; 32 MiB in float32
+LARGEST_UNIT = 2**23
 SMALLEST_UNIT = 0.01  # fraction of the model's parameters below which a module is not worth a collective of its own
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-true")  # supported by Lightning's strategy
 # their steps fail on shards, except Muon's, which give other weights; Adahessian and Kron are not tested
 UNSHARDED_ONLY = {"Adafactor", "Adahessian", "AdamP", "Kron", "Mars", "Muon", "NvNovoGrad", "SGDP"}
 
 
-def shard(model: Segmenter, mesh: DeviceMesh) -> None:
+def shard(model: TunableModel, mesh: DeviceMesh) -> None:
     """Shard every parameter over the devices of a mesh, starting from rank 0's weights. Collective.
 
     The modules stay the same, but their parameters are replaced by new ones (`DTensor`). Parameters that the logits do
@@ -73,7 +73,7 @@ def _check_shardable(model: nn.Module) -> None:
             )
 
 
-def sharding_units(model: Segmenter, largest: int = LARGEST_UNIT) -> list[nn.Module]:
+def sharding_units(model: TunableModel, largest: int = LARGEST_UNIT) -> list[nn.Module]:
     """Return the modules whose parameters are gathered before they run and released afterwards, inner ones first.
 
     Units are the decoder and the stages of the backbone, or the blocks of large stages. The root module gathers all
@@ -96,17 +96,18 @@ def sharding_units(model: Segmenter, largest: int = LARGEST_UNIT) -> list[nn.Mod
             if module in called:
                 yield module
 
-    return list(find([*model.backbone.model.children(), model.decoder]))
+    return list(find(model.sharding_candidates()))
 
 
 @torch.no_grad()
-def _called_modules(model: Segmenter) -> set[nn.Module]:
+def _called_modules(model: TunableModel) -> set[nn.Module]:
     called: set[nn.Module] = set()
     modes = {module: module.training for module in model.modules()}
     hooks = [module.register_forward_pre_hook(lambda module, _: called.add(module)) for module in modes]
     model.eval()
     try:
-        dummy = torch.zeros(1, model.backbone.in_channels, *PROBE, dtype=torch.uint8, device=model.mean.device)
+        device = next(model.parameters()).device
+        dummy = torch.zeros(1, model.backbone.in_channels, *PROBE, dtype=torch.uint8, device=device)
         model(model.normalize(dummy))
     finally:
         for hook in hooks:
@@ -174,13 +175,12 @@ def _matches(value: Any, parameter: Tensor) -> bool:
     return isinstance(value, Tensor) and value.shape == parameter.shape
 
 
-def full_model(model: Segmenter) -> Segmenter:
+def full_model(model: M) -> M:
     """Return the model itself, or an unsharded copy on the CPU if it is sharded. Collective."""
     if not is_sharded(model):
         return model
     state = {name: gather_full(tensor).cpu() for name, tensor in model.state_dict().items()}
-    copy = Segmenter.from_config(model.config()).to(model.mean.dtype)
-    copy.backbone.model.pretrained_cfg = model.backbone.pretrained_cfg  # license and interpolation of the weights
+    copy = model.empty_copy()
     copy.load_state_dict(state)
     return copy
 

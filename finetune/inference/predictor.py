@@ -1,7 +1,7 @@
-"""Predicts masks for a file, a folder or a glob of images, at each image's own size."""
+"""Predictions for a file, a folder or a glob of images, at each image's own size."""
 
 import glob
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,77 +14,81 @@ from torch import Tensor
 from finetune.data.decode import read_image
 from finetune.data.files import IMAGE_SUFFIXES
 from finetune.data.records import DataError
+from finetune.inference.class_indices import ClassIndices
+from finetune.inference.output import Output, Prediction
 from finetune.models import Segmenter
-from finetune.plots import overlay, palette
-
-Mask = NDArray[np.uint8]
 
 
 class Predictor:
-    """A model with all it needs to predict from files.
+    """A model that predicts from files.
 
     Args:
         model: the network.
         device: where it runs; None takes a GPU if there is one.
+        output: how logits become predictions; None for one class per pixel.
     """
 
-    def __init__(self, model: Segmenter, device: str | torch.device | None = None) -> None:
+    def __init__(
+        self, model: Segmenter, device: str | torch.device | None = None, output: Output | None = None
+    ) -> None:
         try:
             self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         except RuntimeError as error:
-            raise ValueError(f"device='{device}' is no device; expected cpu, cuda, cuda:0, mps, ...") from error
+            raise ValueError(f"device='{device}' is not a device; expected cpu, cuda, cuda:0, mps, ...") from error
         self.model = model.eval().to(self.device).to(memory_format=torch.channels_last)
+        self.output = output or ClassIndices(model.class_names)
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes, by index."""
+        """Return the names of the classes, by index."""
         return self.model.class_names
 
     @torch.inference_mode()
     def predict_image(self, image: Tensor) -> Tensor:
-        """Class indices (H, W), uint8, of an image (C, H, W), uint8."""
-        batch = self.model.normalize(image[None].to(self.device))
-        logits: Tensor = self.model(batch)
-        return logits.argmax(dim=1)[0].to("cpu", torch.uint8)
+        """Return the prediction for an image (C, H, W), uint8, on the CPU.
 
-    def predict(self, source: str | Path) -> dict[Path, Mask]:
-        """Masks (H, W), uint8, of a file, of all images below a folder, or of a glob, by image path.
+        Returns:
+            uint8; class indices (H, W), or masks (K, H, W) of 0 and 1 for a multi-label model.
+        """
+        logits: Tensor = self.model(self.model.normalize(image[None].to(self.device)))
+        return self.output.decode(logits)[0].cpu()
+
+    def predict(self, source: str | Path) -> dict[Path, Prediction]:
+        """Return the predictions for a file, all images below a folder, or a glob, by image path.
 
         Raises:
-            DataError: nothing there, or files that are no whole images (all of them named).
+            DataError: no image there, or files that cannot be read, all of them named.
         """
         return {path: self.predict_image(image).numpy() for path, image in self._images(find_images(source))}
 
     def save_predictions(self, names: Mapping[Path, Path], output: Path, overlays: bool = False) -> list[Path]:
-        """Write masks as class-index PNGs with a palette to `output/masks`, and `output/overlays` if wanted.
+        """Write predictions as PNGs to `output/masks`, and `output/overlays` if wanted; return the masks' paths.
 
         Args:
-            names: image -> name of its mask, as `readable` gives them.
-            output: made if need be.
-            overlays: whether to draw the masks over the images too.
+            names: image -> name of its PNG, from `validate_inputs`.
+            output: folder, created if needed.
+            overlays: whether to draw the predictions over the images too.
         """
-        colors = palette(len(self.class_names))
-        written = []
+        written: list[Path] = []
         for path, image in self._images(names):
-            mask = self.predict_image(image).numpy()
-            target = output / "masks" / names[path]
-            save_mask(mask, colors, target)
+            prediction = self.predict_image(image).numpy()
+            written += self.output.save(prediction, output / "masks" / names[path])
             if overlays:
-                picture = overlay(_rgb(image), mask, colors)
-                _save(Image.fromarray(picture), output / "overlays" / names[path])
-            written.append(target)
+                target = output / "overlays" / names[path]
+                target.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(self.output.overlay(_rgb(image), prediction)).save(target)
         return written
 
     def validate_inputs(self, source: str | Path) -> dict[Path, Path]:
-        """Images that a file, folder or glob names, and the names of their masks; every file is decoded once.
+        """Decode every image once, and return the images with the names of their PNGs.
 
-        Masks keep the images' places below the folder that `source` names.
+        The PNGs keep the images' places below the folder that `source` names.
 
         Raises:
-            DataError: nothing there, files that are no whole images, or two that would get the same name.
+            DataError: no image there, files that cannot be read, or two images whose files would have one name.
         """
         paths = find_images(source)
-        names = output_names(paths, Path(source))
+        names = output_names(paths, Path(source), self.output.files)
         self._check(paths)
         return names
 
@@ -93,7 +97,7 @@ class Predictor:
         return ((path, read_image(path, channels)) for path in paths)
 
     def _check(self, paths: Sequence[Path]) -> None:
-        """Decode everything once, so that a bad file is found before anything is written."""
+        """Decode every image once, so that a bad file is found before anything is written."""
         channels = self.model.backbone.in_channels
 
         def problem(path: Path) -> str | None:
@@ -104,7 +108,7 @@ class Predictor:
             return None
 
         with ThreadPoolExecutor() as pool:
-            problems = [found for found in pool.map(problem, paths) if found]
+            problems = [text for text in pool.map(problem, paths) if text]
         if problems:
             more = f"\n... and {len(problems) - 10} more" if len(problems) > 10 else ""
             raise DataError(
@@ -113,7 +117,7 @@ class Predictor:
 
 
 def find_images(source: str | Path) -> list[Path]:
-    """Image files that a file, folder or glob names, sorted.
+    """Return the image files that a file, folder or glob names, sorted.
 
     Raises:
         DataError: there is none.
@@ -124,41 +128,37 @@ def find_images(source: str | Path) -> list[Path]:
     found = path.rglob("*") if path.is_dir() else (Path(match) for match in glob.glob(str(source), recursive=True))
     images = sorted(p for p in found if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file() and p.name[0] != ".")
     if not images:
-        kind = "folder holds no image" if path.is_dir() else "is no file or folder, and no image matches it as a glob"
-        raise DataError(f"input='{source}' {kind}. Expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}.")
+        reason = "folder has no image" if path.is_dir() else "is no file or folder, and no image matches it as a glob"
+        raise DataError(f"input='{source}' {reason}. Expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}.")
     return images
 
 
-def output_names(paths: Sequence[Path], source: Path) -> dict[Path, Path]:
-    """Where each image's PNG goes, below the output folder.
+def output_names(
+    paths: Sequence[Path], source: Path, files: Callable[[Path], list[Path]] = lambda name: [name]
+) -> dict[Path, Path]:
+    """Return the name of each image's PNG, below the output folder.
+
+    Args:
+        paths: of the images.
+        source: that they were found by.
+        files: the files that are written for a name.
 
     Raises:
-        DataError: two images would get the same name.
+        DataError: two images would get a file of the same name.
     """
     names = {
         path: (path.relative_to(source) if source.is_dir() else Path(path.name)).with_suffix(".png") for path in paths
     }
     first: dict[Path, Path] = {}
     for path, name in names.items():
-        if name in first:
-            raise DataError(f"'{first[name]}' and '{path}' would both be written as '{name}'. Rename one of them.")
-        first[name] = path
+        for file in files(name):
+            if file in first:
+                raise DataError(f"'{first[file]}' and '{path}' would both be written as '{file}'. Rename one of them.")
+            first[file] = path
     return names
 
 
-def save_mask(mask: Mask, colors: Sequence[tuple[int, int, int]], path: Path) -> None:
-    """Write class indices (H, W), uint8, as an 8-bit PNG whose palette shows the classes' colors."""
-    picture = Image.fromarray(mask)
-    picture.putpalette([channel for color in colors for channel in color])
-    _save(picture, path)
-
-
-def _save(picture: Image.Image, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path)
-
-
 def _rgb(image: Tensor) -> NDArray[np.uint8]:
-    """(C, H, W) as (H, W, 3); other channel counts are shown by their first."""
-    shown = image[:3] if image.shape[0] >= 3 else image[:1].expand(3, -1, -1)
-    return shown.permute(1, 2, 0).numpy()
+    """Return (C, H, W) as (H, W, 3), made of the first three channels, or of the first if there are fewer."""
+    channels = image[:3] if image.shape[0] >= 3 else image[:1].expand(3, -1, -1)
+    return channels.permute(1, 2, 0).numpy()

@@ -1,11 +1,11 @@
-"""Losses for semantic segmentation, as pure functions on logits.
+"""Losses of class indices, as pure functions on logits.
 
-Every function takes logits (B, K, H, W) and a target (B, H, W) of class indices in any integer type. Pixels that
-carry `ignore_index` add nothing to the value and receive a gradient of exactly zero; a batch in which every pixel is
-ignored costs 0, not NaN. Nothing here waits for the GPU: no branch looks at a value of a tensor.
+Every function takes logits (B, K, H, W) and a target (B, H, W) of class indices in any integer type. Pixels labeled
+`ignore_index` add nothing to the value and receive a gradient of exactly zero. A batch in which every pixel is ignored
+costs 0, not NaN. Nothing here waits for the GPU: no branch depends on a tensor's value.
 
-All of them are fractions of sums over pixels, and the sums go through `reduce`: where it adds up those of all devices,
-the loss is that of the whole batch, however many devices share it.
+Each loss is a fraction of sums over pixels, and the sums go through `reduce`. When `reduce` adds up the sums of all
+devices, the loss is that of the global batch, on any number of devices.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ Reduce = Callable[[Tensor], Tensor]
 
 
 def no_reduction(sums: Tensor) -> Tensor:
-    """The sums as they are: those of a batch that no other device has a part of."""
+    """Return the sums unchanged, for a batch that one device holds alone."""
     return sums
 
 
@@ -31,17 +31,17 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     reduce: Reduce = no_reduction,
 ) -> Tensor:
-    """Mean cross-entropy over the pixels that count, each weighted by its class.
+    """Return the mean cross-entropy over the pixels that count, each weighted by its class.
 
     Equal to `torch.nn.functional.cross_entropy`, except that an all-ignored batch costs 0 here and NaN there.
 
     Args:
         logits: scores (B, K, H, W), float.
         target: class indices (B, H, W), any integer type.
-        ignore_index: label of the pixels that do not count.
+        ignore_index: label of the pixels to leave out.
         weight: class weights (K,), same float type as the logits.
-        label_smoothing: share of the target spread evenly over all classes, 0..1.
-        reduce: adds up sums over all devices.
+        label_smoothing: fraction of the target spread evenly over all classes, 0..1.
+        reduce: adds up the sums of all devices.
     """
     return _cross_entropy(F.log_softmax(logits, dim=1), target, ignore_index, weight, label_smoothing, reduce)
 
@@ -54,19 +54,19 @@ def dice(
     smooth: float = 0.0,
     reduce: Reduce = no_reduction,
 ) -> Tensor:
-    """One minus soft Dice, taken per class over the whole batch, then averaged over the classes in the target.
+    """Return one minus soft Dice, computed per class over the whole batch and averaged over the classes in the target.
 
-    Classes that the target lacks are left out of the mean, where smp counts them as a loss of 0: smp's value is
-    this one times (classes present / K).
+    Classes that the target lacks are left out of the mean. smp counts them as a loss of 0, so its value is this one
+    times (classes present / K).
 
     Args:
         logits: scores (B, K, H, W), float.
         target: class indices (B, H, W), any integer type.
-        ignore_index: label of the pixels that do not count.
-        weight: class weights (K,) of the mean over classes.
-        smooth: added to both sides of the fraction, in pixels; softens the loss of very small classes
+        ignore_index: label of the pixels to leave out.
+        weight: class weights (K,) of the mean over classes, same float type as the logits.
+        smooth: added to numerator and denominator, in pixels; softens the loss of very small classes
             (smp's `smooth` is half of this one).
-        reduce: adds up sums over all devices.
+        reduce: adds up the sums of all devices.
 
     Source: Milletari et al. 2016, https://arxiv.org/abs/1606.04797 (with a plain, not squared, denominator)
     """
@@ -82,7 +82,7 @@ def ce_dice(
     dice_weight: float = 1.0,
     reduce: Reduce = no_reduction,
 ) -> Tensor:
-    """Cross-entropy plus `dice_weight` times Dice, for little more than one of them: they share the softmax."""
+    """Return cross-entropy plus `dice_weight` times Dice; both share one softmax."""
     log_p = F.log_softmax(logits, dim=1)
     entropy = _cross_entropy(log_p, target, ignore_index, weight, label_smoothing, reduce)
     return entropy + dice_weight * _dice(log_p.exp(), target, ignore_index, weight, reduce)
@@ -96,18 +96,18 @@ def focal(
     weight: Tensor | None = None,
     reduce: Reduce = no_reduction,
 ) -> Tensor:
-    """Cross-entropy with each pixel scaled by (1 - p)^gamma, p the softmax probability of its true class.
+    """Return cross-entropy with each pixel scaled by (1 - p)^gamma, p the softmax probability of its true class.
 
-    The softmax form of the paper's loss; smp and torchvision sum K sigmoid losses instead. With `gamma=0` this is
-    `cross_entropy`, with the same mean over pixels, weighted by class.
+    This is the softmax form of the paper's loss; smp and torchvision sum K sigmoid losses instead. With `gamma=0` it
+    equals `cross_entropy`.
 
     Args:
         logits: scores (B, K, H, W), float.
         target: class indices (B, H, W), any integer type.
-        ignore_index: label of the pixels that do not count.
-        gamma: how strongly easy pixels are turned down.
+        ignore_index: label of the pixels to leave out.
+        gamma: how strongly easy pixels are down-weighted.
         weight: class weights (K,), same float type as the logits; the paper's alpha.
-        reduce: adds up sums over all devices.
+        reduce: adds up the sums of all devices.
 
     Source: Lin et al. 2017, https://arxiv.org/abs/1708.02002
     """
@@ -117,7 +117,7 @@ def focal(
     log_p_true = -F.nll_loss(log_p, target, ignore_index=ignore_index, reduction="none")
     # the clamp keeps the gradient of x^gamma finite at p = 1 when gamma < 1
     miss = (-torch.expm1(log_p_true)).clamp_min(TINY)
-    return _mean((miss**gamma * loss).sum(), _pixel_weight(target, ignore_index, weight, loss.dtype), reduce)
+    return weighted_mean((miss**gamma * loss).sum(), _pixel_weight(target, ignore_index, weight, loss.dtype), reduce)
 
 
 def sigmoid_focal_dice(
@@ -130,20 +130,20 @@ def sigmoid_focal_dice(
     gamma: float = 2.0,
     reduce: Reduce = no_reduction,
 ) -> Tensor:
-    """Every class's mask by itself: `focal_weight` times sigmoid focal loss, plus `dice_weight` times Dice of sigmoids.
+    """Return `focal_weight` times sigmoid focal loss plus `dice_weight` times Dice of sigmoids, each class a mask.
 
-    What MaskFormer asks of its masks, without its matching: here the mask of a class is known. Focal loss is the mean
-    over pixels and classes, with an alpha of 0.25 as there; Dice that over the classes in the target.
+    This is MaskFormer's mask loss without the matching, because the mask of each class is known. The focal loss is the
+    mean over pixels and classes, with MaskFormer's alpha of 0.25; Dice is the mean over the classes in the target.
 
     Args:
         logits: scores (B, K, H, W), float.
         target: class indices (B, H, W), any integer type.
-        ignore_index: label of the pixels that do not count.
+        ignore_index: label of the pixels to leave out.
         weight: class weights (K,), same float type as the logits.
-        focal_weight: of the focal loss.
-        dice_weight: of Dice.
-        gamma: how strongly easy pixels are turned down.
-        reduce: adds up sums over all devices.
+        focal_weight: weight of the focal loss.
+        dice_weight: weight of Dice.
+        gamma: how strongly easy pixels are down-weighted.
+        reduce: adds up the sums of all devices.
 
     Source: Cheng et al. 2021, https://arxiv.org/abs/2107.06278
     """
@@ -156,7 +156,7 @@ def sigmoid_focal_dice(
     entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
     by_class = ((0.75 - 0.5 * truth) * miss**gamma * entropy * valid.unsqueeze(1)).sum((0, 2, 3))
     share = torch.ones_like(by_class) if weight is None else weight
-    focused = _mean((by_class * share).sum(), share.sum() * valid.sum().to(share.dtype), reduce)
+    focused = weighted_mean((by_class * share).sum(), share.sum() * valid.sum().to(share.dtype), reduce)
     return focal_weight * focused + dice_weight * _dice(p, target, ignore_index, weight, reduce)
 
 
@@ -169,18 +169,19 @@ def _cross_entropy(
         every_class = -log_p.sum(1) if weight is None else -torch.einsum("bkhw,k->bhw", log_p, weight)
         spread = (every_class * (target != ignore_index)).sum() / log_p.shape[1]
         total = (1 - label_smoothing) * total + label_smoothing * spread
-    return _mean(total, _pixel_weight(target, ignore_index, weight, log_p.dtype), reduce)
+    return weighted_mean(total, _pixel_weight(target, ignore_index, weight, log_p.dtype), reduce)
 
 
 def _pixel_weight(target: Tensor, ignore_index: int, weight: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """Sum of the class weights over the pixels that count."""
+    """Return the sum of the class weights over the pixels that count."""
     valid = target != ignore_index
     if weight is None:
         return valid.sum().to(dtype)
     return (weight[target.masked_fill(~valid, 0)] * valid).sum()
 
 
-def _mean(total: Tensor, weight: Tensor, reduce: Reduce) -> Tensor:
+def weighted_mean(total: Tensor, weight: Tensor, reduce: Reduce) -> Tensor:
+    """Return total / weight after `reduce`, both scalars; 0 where both are 0."""
     total, weight = reduce(torch.stack([total, weight])).unbind()
     return total / weight.clamp_min(TINY)
 
@@ -190,7 +191,7 @@ def _dice(
 ) -> Tensor:
     target = target.long()
     valid = target != ignore_index
-    label = target.masked_fill(~valid, 0)  # any class will do: its probability is zeroed next
+    label = target.masked_fill(~valid, 0)  # any class: its probability is set to zero next
     p = p * valid.unsqueeze(1)
     p_true = p.gather(1, label.unsqueeze(1)).squeeze(1)
 
@@ -204,7 +205,7 @@ def _dice(
 
 
 def _sum_per_class(values: Tensor, label: Tensor, classes: int) -> Tensor:
-    """Sum of values (B, H, W) by label, (K,); four times faster than a one-hot mask."""
+    """Sum values (B, H, W) by label into (K,); four times faster than a one-hot mask."""
     # rows first: one float32 running sum over millions of pixels would lose digits, and GPU atomics would queue
     batch, height, _ = values.shape
     rows = values.new_zeros(batch, height, classes).scatter_add(2, label, values)

@@ -1,1 +1,1 @@
-"""Scores of a segmentation, all of them read off counts that can be added up."""
+"""Scores of a segmentation, all computed from integer counts that can be added up."""

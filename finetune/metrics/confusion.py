@@ -1,10 +1,10 @@
-"""The confusion matrix of a segmentation, with every score that is one line on it.
+"""The confusion matrix of a segmentation, and the scores that are one line of arithmetic on it.
 
 A matrix holds pixel counts (K, K), int64: rows are the truth, columns the prediction. Counts add up exactly over
-batches and over processes, so scores taken from the sum do not depend on how the images were dealt out.
+batches and ranks, so scores of the sum do not depend on how the images were distributed.
 
-Scores are float64 (K,), and NaN marks a class for which the score is 0/0: `mean` leaves it out. A class that was
-never true but was predicted has IoU 0, not NaN: a model must not gain by inventing classes.
+Scores are float64 (K,). NaN marks a class whose score is 0/0; `mean` leaves it out. A class that was never true but
+was predicted has IoU 0, not NaN: a model must not gain by inventing classes.
 """
 
 import torch
@@ -12,13 +12,13 @@ from torch import Tensor
 
 
 def confusion_matrix(prediction: Tensor, target: Tensor, classes: int, ignore_index: int = 255) -> Tensor:
-    """Pixel counts (K, K), int64: rows truth, columns prediction; ignored pixels are left out.
+    """Return pixel counts (K, K), int64: rows truth, columns prediction; ignored pixels are left out.
 
     Args:
         prediction: class indices, any shape and integer type.
         target: class indices or `ignore_index`, same shape, any integer type.
         classes: K.
-        ignore_index: label of the pixels that do not count.
+        ignore_index: label of the pixels to leave out.
 
     Raises:
         ValueError: the shapes differ, or a label lies outside 0..K-1 and is not `ignore_index`.
@@ -33,82 +33,59 @@ def confusion_matrix(prediction: Tensor, target: Tensor, classes: int, ignore_in
             f"Give class indices of one shape: logits.argmax(1) for a target (B, H, W)."
         )
     if target.dtype == torch.uint8:
-        target = target.int()  # as bytes, -100 == 156
+        target = target.int()  # as uint8, -100 == 156
     ignored = target == ignore_index
     truth = target.masked_fill(ignored, 0)
     _check_range(truth, classes, f"the target, where only {ignore_index} is ignored")
     _check_range(prediction, classes, "the prediction")
 
     # one number per pair of labels, in int32 for speed; ignored pixels get a number of their own, because
-    # taking them out first costs ten times as much
+    # removing them first costs ten times as much
     cells = truth.int().mul_(classes).add_(prediction.int()).masked_fill_(ignored, classes**2)
     counts = torch.bincount(cells.flatten(), minlength=classes**2 + 1)
     return counts[:-1].view(classes, classes)
 
 
 def iou(matrix: Tensor) -> Tensor:
-    """Intersection over union per class; NaN where the class is neither true nor predicted."""
+    """Return intersection over union per class; NaN where the class is neither true nor predicted."""
     return _ratio(matrix.diagonal(), matrix.sum(0) + matrix.sum(1) - matrix.diagonal())
 
 
 def dice(matrix: Tensor) -> Tensor:
-    """2 |A and B| / (|A| + |B|) per class; NaN where the class is neither true nor predicted."""
+    """Return 2 |A and B| / (|A| + |B|) per class; NaN where the class is neither true nor predicted."""
     return _ratio(2 * matrix.diagonal(), matrix.sum(0) + matrix.sum(1))
 
 
 def f1(matrix: Tensor) -> Tensor:
-    """Harmonic mean of precision and recall per class: over pixels this is `dice`, under its other name."""
+    """Return the harmonic mean of precision and recall per class; over pixels it equals `dice`."""
     return dice(matrix)
 
 
 def precision(matrix: Tensor) -> Tensor:
-    """Share of the pixels predicted as a class that are of it; NaN where it is never predicted."""
+    """Return the fraction of the pixels predicted as a class that belong to it; NaN where it is never predicted."""
     return _ratio(matrix.diagonal(), matrix.sum(0))
 
 
 def recall(matrix: Tensor) -> Tensor:
-    """Share of the pixels of a class that were found; NaN where the truth has none."""
+    """Return the fraction of the pixels of a class that were predicted as it; NaN where the truth has none."""
     return _ratio(matrix.diagonal(), matrix.sum(1))
 
 
 def pixel_accuracy(matrix: Tensor) -> Tensor:
-    """Share of all pixels that are right, scalar; NaN when nothing was counted."""
+    """Return the fraction of all pixels that are right, scalar; NaN when nothing was counted."""
     return _ratio(matrix.diagonal().sum(), matrix.sum())
 
 
 def mean(values: Tensor) -> Tensor:
-    """Mean over the classes that have a value, scalar; NaN when none has."""
+    """Return the mean over the classes that have a value, scalar; NaN when none has."""
     return values.nanmean()
 
 
 def scores(matrix: Tensor) -> dict[str, float]:
-    """Every score as a plain number: the mean over classes present, and the accuracy over all pixels."""
+    """Return each score as a number: the mean over the classes that have a value, and the accuracy over all pixels."""
     per_class = {"iou": iou, "dice": dice, "precision": precision, "recall": recall, "f1": f1}
     means = {name: mean(score(matrix)).item() for name, score in per_class.items()}
     return {**means, "pixel_accuracy": pixel_accuracy(matrix).item()}
-
-
-class ConfusionMatrix:
-    """Adds up batches into one matrix; it lives on the device of the first batch.
-
-    Args:
-        classes: K.
-        ignore_index: label of the pixels that do not count.
-    """
-
-    def __init__(self, classes: int, ignore_index: int = 255) -> None:
-        self.classes = classes
-        self.ignore_index = ignore_index
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget everything counted so far."""
-        self.matrix = torch.zeros(self.classes, self.classes, dtype=torch.int64)
-
-    def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Count one batch of class indices, as `confusion_matrix` does."""
-        counts = confusion_matrix(prediction, target, self.classes, self.ignore_index)
-        self.matrix = self.matrix.to(counts.device) + counts
 
 
 def _check_range(labels: Tensor, classes: int, where: str) -> None:

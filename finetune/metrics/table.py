@@ -1,42 +1,28 @@
-"""Scores of every class as rows and as text."""
+"""Scores of all classes as text."""
 
 from collections.abc import Mapping, Sequence
 
-from torch import Tensor
-
-from finetune.metrics.confusion import dice, iou, mean, pixel_accuracy, precision, recall
-
-COLUMNS = ("iou", "dice", "precision", "recall")
+from finetune.metrics.evaluator import Row
 
 
-def class_rows(matrix: Tensor, names: Sequence[str]) -> list[dict[str, str | float]]:
-    """One row a class: its name, its share of the true pixels, and its scores; NaN where the class is absent.
+def class_table(rows: Sequence[Row], means: Mapping[str, float]) -> str:
+    """Return rows as text, the worst class first, absent classes last, and the means below.
 
     Args:
-        matrix: counts (K, K), int64; rows are the truth.
-        names: of the K classes.
+        rows: `class`, `pixel_share`, and the scores of a class, the first of which sorts the rows.
+        means: the mean of each score, and of `pixel_share` where that makes sense.
     """
-    share = matrix.sum(dim=1).double() / matrix.sum().clamp(min=1)
-    columns = {"pixel_share": share, "iou": iou(matrix), "dice": dice(matrix)}
-    columns |= {"precision": precision(matrix), "recall": recall(matrix)}
-    return [{"class": name, **{key: float(v[i]) for key, v in columns.items()}} for i, name in enumerate(names)]
-
-
-def class_table(matrix: Tensor, names: Sequence[str]) -> str:
-    """The rows as text, worst class first, absent ones last, and the means below."""
-    rows = class_rows(matrix, names)
-    rows.sort(key=lambda row: (row["iou"] != row["iou"], row["iou"]))  # NaN differs from itself
-    width = max(5, *(len(name) for name in names))
-    lines = [f"{'class':<{width}}  {'pixels':>7}  " + "  ".join(f"{name:>9}" for name in COLUMNS)]
-    lines += [_line(str(row["class"]), width, row) for row in rows]
-    averaged = {"iou": iou, "dice": dice, "precision": precision, "recall": recall}
-    means = {"pixel_share": 1.0} | {key: float(mean(score(matrix))) for key, score in averaged.items()}
-    lines += [_line("mean", width, means)]
-    lines += [f"pixel accuracy {float(pixel_accuracy(matrix)):.4f}"]
+    columns = [key for key in rows[0] if key not in ("class", "pixel_share")]
+    ordered = sorted(rows, key=lambda row: (row[columns[0]] != row[columns[0]], row[columns[0]]))  # NaN != NaN
+    width = max(5, *(len(str(row["class"])) for row in rows))
+    lines = [f"{'class':<{width}}  {'pixels':>7}  " + "  ".join(f"{name:>9}" for name in columns)]
+    lines += [_line(str(row["class"]), width, row, columns) for row in ordered]
+    lines += [_line("mean", width, means, columns)]
     return "\n".join(lines)
 
 
-def _line(name: str, width: int, row: Mapping[str, str | float]) -> str:
-    values = [float(row[key]) for key in COLUMNS]
+def _line(name: str, width: int, scores: Mapping[str, str | float], columns: Sequence[str]) -> str:
+    share = f"{float(scores['pixel_share']):7.2%}" if "pixel_share" in scores else " " * 7
+    values = [float(scores[key]) for key in columns]
     cells = ("   absent" if value != value else f"{value:9.4f}" for value in values)
-    return f"{name:<{width}}  {float(row['pixel_share']):7.2%}  " + "  ".join(cells)
+    return f"{name:<{width}}  {share}  " + "  ".join(cells)

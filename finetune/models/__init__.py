@@ -3,6 +3,7 @@
 from finetune.models.backbone import Backbone
 from finetune.models.heads import HEADS
 from finetune.models.segmenter import Segmenter
+from finetune.models.tunable_model import TunableModel
 from finetune.models.weights import WeightsError
 
-__all__ = ["HEADS", "Backbone", "Segmenter", "WeightsError"]
+__all__ = ["HEADS", "Backbone", "Segmenter", "TunableModel", "WeightsError"]

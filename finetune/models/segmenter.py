@@ -25,9 +25,10 @@ from finetune.models.lora import add_lora, merge_lora
 from finetune.models.neck import PyramidNeck
 from finetune.models.normalization import check_statistics
 from finetune.models.sliding_window import average_windows, check_window
+from finetune.models.tunable_model import TunableModel
 
 
-class Segmenter(nn.Module):
+class Segmenter(TunableModel):
     """A segmentation model that returns class scores for every pixel.
 
     Tuning plans refer to its parts by name: `backbone`, `neck`, `decoder`, `head`, `auxiliary`.
@@ -256,6 +257,16 @@ class Segmenter(nn.Module):
             fine: one group per block instead of one per stage.
         """
         return [[f"backbone.{name}" for name in group] for group in self.backbone.layer_groups(fine)]
+
+    def sharding_candidates(self) -> list[nn.Module]:
+        """Return the backbone's modules and the decoder."""
+        return [*self.backbone.model.children(), self.decoder]
+
+    def empty_copy(self) -> "Segmenter":
+        """Return a model of the same config and type, with random weights, on the CPU."""
+        copy = Segmenter.from_config(self.config()).to(self.mean.dtype)
+        copy.backbone.model.pretrained_cfg = self.backbone.pretrained_cfg  # license and interpolation of the weights
+        return copy
 
     def config(self) -> dict[str, Any]:
         """Return plain data from which `from_config` builds the same model, without its weights."""

@@ -8,39 +8,50 @@ from pathlib import Path
 
 from torch import Tensor
 
-from finetune.metrics.confusion import iou, scores
-from finetune.metrics.table import class_rows
+from finetune.metrics.evaluator import Counts, Evaluator, Row, summary
 from finetune.plots import class_bars_figure, confusion_figure, curves_figure
 
 
-def write_evaluation(folder: Path, matrix: Tensor, names: Sequence[str]) -> dict[str, float]:
-    """Write `scores.json`, `classes.csv`, `confusion.csv`, `confusion.png` and `classes.png`.
+def write_evaluation(folder: Path, evaluator: Evaluator, counts: Counts) -> dict[str, float]:
+    """Write the files of an evaluation, and return the scores of the whole set.
+
+    Every evaluation has `scores.json` and `classes.csv`. `classes.png` needs an IoU per class, and `confusion.csv` and
+    `confusion.png` a confusion matrix.
 
     Args:
-        folder: output folder, created if it does not exist.
-        matrix: confusion matrix (K, K), int64; rows are the true classes.
-        names: names of the K classes.
-
-    Returns:
-        The scores, by name.
+        folder: created if needed.
+        evaluator: of the task.
+        counts: summed over all ranks.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    values = scores(matrix)
-    without_nan = {name: None if math.isnan(value) else value for name, value in values.items()}
-    (folder / "scores.json").write_text(json.dumps(without_nan, indent=2) + "\n")
-    rows = class_rows(matrix, names)
-    with (folder / "classes.csv").open("w", newline="") as file:
+    scores = summary(evaluator.compute(counts))
+    plain = {name: None if math.isnan(value) else value for name, value in scores.items()}
+    (folder / "scores.json").write_text(json.dumps(plain, indent=2) + "\n")
+    rows = evaluator.class_rows(counts)
+    _write_rows(folder / "classes.csv", rows)
+    names = [str(row["class"]) for row in rows]
+    if "iou" in rows[0]:
+        iou, share = ([float(row[key]) for row in rows] for key in ("iou", "pixel_share"))
+        class_bars_figure(iou, share, names, folder / "classes.png")
+    matrix = evaluator.confusion_matrix(counts)
+    if matrix is not None:
+        _write_matrix(folder / "confusion.csv", matrix, names)
+        confusion_figure(matrix, names, folder / "confusion.png")
+    return scores
+
+
+def _write_rows(path: Path, rows: Sequence[Row]) -> None:
+    with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
-        writer.writerows({k: "" if v != v else v for k, v in row.items()} for row in rows)
-    with (folder / "confusion.csv").open("w", newline="") as file:
+        writer.writerows({k: "" if v != v else v for k, v in row.items()} for row in rows)  # NaN != NaN
+
+
+def _write_matrix(path: Path, matrix: Tensor, names: Sequence[str]) -> None:
+    with path.open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["truth \\ prediction", *names])
         table.writerows([name, *row] for name, row in zip(names, matrix.tolist(), strict=True))
-    confusion_figure(matrix, names, folder / "confusion.png")
-    pixel_fraction = matrix.sum(dim=1).double() / matrix.sum().clamp(min=1)
-    class_bars_figure(iou(matrix), pixel_fraction, names, folder / "classes.png")
-    return values
 
 
 def write_curves(run: Path) -> None:

@@ -80,6 +80,8 @@ def _objection(key: KeyPath, value: Any, output: Path) -> str | None:
     if name == "_target_":
         is_offered = len(key) == 3 and isinstance(key[1], str) and str(value) in OFFERED.get(group, ())
         return None if is_offered else "its code would run; it is no callback or logger of this toolkit or Lightning."
+    if key == ("loss", "target") and value is not None:
+        return "its code would run."
     if isinstance(name, str) and re.fullmatch(r"_\w*_", name):
         return "it changes how the code of a _target_ is run."
     if name in RECEIVERS and value not in (None, ""):

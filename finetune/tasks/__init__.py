@@ -1,7 +1,11 @@
-"""Ways of learning, each a LightningModule."""
+"""The tasks, each a LightningModule, and the table of their names."""
 
 from finetune.tasks.base import TuningTask
+from finetune.tasks.multilabel import MultilabelTask
+from finetune.tasks.pixel_task import PixelTask
 from finetune.tasks.require import require_task
 from finetune.tasks.semantic import SemanticTask
 
-__all__ = ["SemanticTask", "TuningTask", "require_task"]
+TASKS: dict[str, type[TuningTask]] = {task.name: task for task in (SemanticTask, MultilabelTask)}
+
+__all__ = ["TASKS", "MultilabelTask", "PixelTask", "SemanticTask", "TuningTask", "require_task"]

@@ -1,4 +1,4 @@
-"""What every way of learning shares: the tuning plan, the optimizer's groups, the schedule, seeded steps."""
+"""The base of tasks that tune a model: the tuning plan, optimizer groups, schedule, seeded steps."""
 
 import math
 import sys
@@ -19,8 +19,11 @@ from finetune.engine.fsdp import gather_full, local_shard, shard, shard_like
 from finetune.engine.fsdp_strategy import FullySharded
 from finetune.engine.lightning_private import attached_trainer, is_accumulating, resume_by_epochs
 from finetune.engine.loop_state import cut_short, rewind_into_epoch
+from finetune.inference.output import Output
 from finetune.losses.weight_penalties import l1, l2_sp
-from finetune.models import Segmenter
+from finetune.metrics.evaluator import Evaluator
+from finetune.models import TunableModel
+from finetune.tasks.scored_task import ScoredTask
 from finetune.tuning.describe import describe
 from finetune.tuning.freeze import apply_trainability, check_norms
 from finetune.tuning.group_schedule import GroupLRSchedule
@@ -33,35 +36,38 @@ from finetune.tuning.timing import Timeline, phase_starts, trainable, waits_for_
 from finetune.tuning.weight_averaging import check_resumable
 
 
-class TuningTask(pl.LightningModule):
-    """A model that is tuned by a plan.
+class TuningTask(ScoredTask):
+    """A task that tunes its model by a plan.
 
     Args:
-        model: what is trained.
+        model: the network.
+        evaluator: counts predictions and computes scores.
+        output: turns the model's outputs into predictions.
         plan: which parameters train, when, and how fast.
         optimizer: a name that timm knows.
         lr: peak learning rate, before the rules' scales.
         weight_decay: for kernels and matrices.
         optimizer_options: further arguments of the optimizer.
         schedule_name: a name in `SCHEDULES`.
-        warmup: optimizer steps, or a share of all steps when below 1.
+        warmup: optimizer steps, or a fraction of all steps if below 1.
         schedule_options: further arguments of the schedule.
-        l1: weight of the sum of all kernels' absolute values, as a penalty.
-        l2_sp: weight of half the squared distance of the backbone from its pretrained weights, as a penalty.
+        l1: weight of the L1 penalty: the sum of the absolute values of all kernels.
+        l2_sp: weight of the L2-SP penalty: half the squared distance of the backbone from its pretrained weights.
         seed: of everything random in a step, such as dropout.
 
     Attributes:
-        places: of all parameters that can train, by name.
-        assigned: the rule that takes each of them.
-        groups: of the optimizer.
-        timeline: how long the training is, and when its score plateaued.
-        course: of the learning rates; there once the optimizer is.
-        local_loss_sums: what this rank had a part of the last loss, which is that of all ranks.
+        places: position in the model of each parameter that can train, by name.
+        assigned: the rule that each of them matches.
+        groups: parameter groups of the optimizer.
+        timeline: length of the training, and when its score plateaued.
+        course: learning rates over the training; None until the optimizer exists.
     """
 
     def __init__(
         self,
-        model: Segmenter,
+        model: TunableModel,
+        evaluator: Evaluator,
+        output: Output,
         plan: Plan | None = None,
         optimizer: str = "adamw",
         lr: float = 1e-3,
@@ -74,7 +80,7 @@ class TuningTask(pl.LightningModule):
         l2_sp: float = 0.0,
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(evaluator, output)
         # kernels in this order run up to a quarter faster on CPU, and on GPU under mixed precision
         self.model = model.to(memory_format=torch.channels_last)
         self.plan = plan or Plan()
@@ -95,61 +101,60 @@ class TuningTask(pl.LightningModule):
         backbone = {name: p for name, p in self._tunable.items() if name.startswith("backbone.")}
         self._start = {name: p.detach().clone() for name, p in backbone.items()} if l2_sp else {}
         self._schedule_state: dict[str, Any] = {}
-        self.local_loss_sums: list[Tensor] = []
 
     def trainable(self) -> set[str]:
-        """Names of the parameters that train in the current epoch."""
+        """Return the names of the parameters that train in the current epoch."""
         return trainable(self.assigned, self.current_epoch, self.timeline)
 
     def trainable_at_any_time(self) -> set[str]:
-        """Names of the parameters that train at some time."""
+        """Return the names of the parameters that train at some time."""
         return {name for name, assignment in self.assigned.items() if not assignment.rule.never_trains}
 
     def plan_is_pending(self) -> bool:
-        """Whether something is still to be unfrozen or frozen in a later epoch."""
+        """Return whether a later epoch unfreezes or freezes something."""
         starts = phase_starts(self.assigned.values(), self.timeline)
         last = self.timeline.epochs
         return starts[-1] > self.current_epoch or waits_for_plateau(self.assigned.values(), last, self.timeline)
 
     def apply_plan(self) -> bool:
-        """Make parameters and modules train or rest as the plan says; whether a parameter was frozen or unfrozen."""
+        """Freeze and unfreeze parameters and modules as planned; return whether any parameter changed."""
         return apply_trainability(self.model, self.trainable(), self.norms())
 
     def norms(self) -> dict[str, str]:
-        """What the batch norms around parameters do where it is not what these do."""
+        """Return the mode of the batch norms around parameters, by parameter name, where it is not `train`."""
         return {name: a.rule.norms for name, a in self.assigned.items() if a.rule.norms != "train"}
 
     def describe_plan(self) -> list[str]:
-        """Lines that say which rule took what, and when it trains."""
+        """Return lines with the parameters of each rule, and when they train."""
         return describe(self.assigned, self.places, self.timeline)
 
     def configure_model(self) -> None:
-        """Shard the model, if the strategy is one that shards; once, however often Lightning calls.
+        """Shard the model if the strategy shards; once, however often Lightning calls.
 
         Raises:
-            TypeError: a strategy of Lightning's that would shard in another way.
+            TypeError: a strategy of Lightning that shards in another way.
         """
         if self.device_mesh is None:
             return
         if not isinstance(self.trainer.strategy, FullySharded):
             given = type(self.trainer.strategy).__name__
             raise TypeError(
-                f"this task is not sharded by {given}; use finetune.engine.fsdp_strategy.FullySharded() instead."
+                f"{given} cannot shard this task; use finetune.engine.fsdp_strategy.FullySharded() instead."
             )
         shard(self.model, self.device_mesh["data_parallel"])
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Groups that stay as they are through all phases; one step-wise schedule keeps their ratios."""
+        """Build the optimizer, with groups that never change, and one schedule for all of them."""
         self.timeline = replace(self.timeline, epochs=training_epochs(self.trainer))
         steps = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
         assignments = [group.assignment for group in self.groups]
         if not self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # missing in the class
             pace = min_epochs_per_plateau(self.plan.plateau.patience, validations(self.trainer))
-            check_timing(self.assigned, replace(self.timeline, plateaus=()), pace)  # max_steps may have made it shorter
+            check_timing(self.assigned, replace(self.timeline, plateaus=()), pace)  # max_steps may have shortened it
         total = int(self.trainer.estimated_stepping_batches)
         self.course = GroupLRSchedule(self.plan, assignments, self.schedule, self.timeline.epochs, steps, total)
         self._restore_schedule()
-        # sharding makes new parameters
+        # sharding replaces parameters
         self._tunable = {name: p for name, p in self.model.named_parameters() if name in self._tunable}
         groups = optimizer_groups(self.groups, self._tunable)
         optimizer = create_optimizer_v2(groups, self.optimizer_name, lr=self.lr, **self.optimizer_options)
@@ -164,7 +169,7 @@ class TuningTask(pl.LightningModule):
         return self.course.multiplier(assignment, step, self.timeline)
 
     def refresh_rates(self) -> None:
-        """Set the learning rates of the next step anew: the scheduler did before the validation decided anything."""
+        """Set the learning rates of the next step again: the scheduler set them before the validation ended."""
         for config in self.trainer.lr_scheduler_configs:
             scheduler = config.scheduler
             assert isinstance(scheduler, LambdaLR)
@@ -173,13 +178,13 @@ class TuningTask(pl.LightningModule):
                 group["lr"] = base * factor(scheduler.last_epoch)
 
     def record_plateau(self) -> None:
-        """Note that the score has stopped improving in this epoch; the plan moves on with the next."""
+        """Record that the score stopped improving in this epoch; the plan advances with the next."""
         self.timeline = replace(self.timeline, plateaus=(*self.timeline.plateaus, self.current_epoch + 1))
 
     def penalty(self) -> Tensor | float:
-        """What the plan's penalties add to the loss: L1 of the kernels, distance from the pretrained backbone.
+        """Return the penalties on the trainable parameters: L1 and L2-SP.
 
-        Of a sharded model every rank adds what its own shares contribute, which is what it needs for its gradients.
+        With a sharded model each rank returns the penalty of its own shards, which is what its gradients need.
         """
         total: Tensor | float = 0.0
         moving = {name: local_shard(p) for name, p in self._tunable.items() if p.requires_grad}
@@ -191,13 +196,20 @@ class TuningTask(pl.LightningModule):
             total = total + weight * l2_sp({name: p for name, p in moving.items() if name in start}, start)
         return total
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seed the step by its position, so that it does not depend on the steps before it."""
+        torch.manual_seed(step_seed(self.seed, self.current_epoch, batch_idx, self.global_rank))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return the loss of the global batch, with penalties."""
+        return super().training_step(batch, batch_idx) + self.penalty()
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what the model is built from and by what, and what the plan cannot know from the step alone."""
+        """Add the config of the model, the environment, and the tuning state that does not follow from the step."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["model_config"] = self.model.config()
         checkpoint["made_by"] = numerics_environment(self.trainer)
-        checkpoint["exact"] = not is_accumulating(
-            self.trainer
-        )  # whether a training can go on from it as if uninterrupted
+        checkpoint["exact"] = not is_accumulating(self.trainer)  # whether a resumed run equals an uninterrupted one
         if cut_short(self.trainer):
             checkpoint["loops"]["fit_loop"] = rewind_into_epoch(checkpoint["loops"]["fit_loop"], self.trainer)
         curve = self.course.curve if self.course is not None else None
@@ -209,7 +221,8 @@ class TuningTask(pl.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on from there; whatever trained trains again at the next `apply_plan`."""
+        """Restore the tuning state; the next `apply_plan` freezes and unfreezes parameters."""
+        super().on_load_checkpoint(checkpoint)
         trainer = attached_trainer(self)
         if trainer is not None and trainer.state.fn == "fit":
             resume_by_epochs(trainer)
@@ -225,26 +238,22 @@ class TuningTask(pl.LightningModule):
         if self._schedule_state and self.course is not None and isinstance(self.course.curve, Plateau):
             self.course.curve.load_state_dict(self._schedule_state)
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed the step by its place, so that a step does not depend on those before it."""
-        torch.manual_seed(step_seed(self.seed, self.current_epoch, batch_idx, self.global_rank))
-
 
 def training_epochs(trainer: pl.Trainer) -> int:
-    """Epochs that a training has, the last one perhaps cut short by the trainer's `max_steps`."""
+    """Return the number of epochs of a training; the trainer's `max_steps` may cut the last one short."""
     total = trainer.estimated_stepping_batches  # loads the batches, so that they can be counted
     return max(1, math.ceil(total / math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)))
 
 
 def validations(trainer: pl.Trainer) -> float:
-    """How many an epoch has; less than 1 where not every epoch has one."""
+    """Return the number of validations per epoch; below 1 if not every epoch has one."""
     batches = int(trainer.num_training_batches)
-    between = trainer.val_check_batch if isinstance(trainer.val_check_batch, int) else batches  # or by the clock
+    between = trainer.val_check_batch if isinstance(trainer.val_check_batch, int) else batches  # or by time
     return (batches // between or batches / between) / (trainer.check_val_every_n_epoch or 1)
 
 
 def step_seed(seed: int, epoch: int, batch: int, rank: int) -> int:
-    """A seed for one training step, different for each argument.
+    """Return a seed for one training step, different for each combination of arguments.
 
     >>> len({step_seed(s, e, b, r) for s in range(3) for e in range(3) for b in range(3) for r in range(3)})
     81

@@ -82,8 +82,8 @@ def test_a_test_logs_the_same_names_under_test() -> None:
 def test_a_second_validation_does_not_count_the_first_again() -> None:
     task, iou = tiny_task(), IoU(table=False)
     trainer = tiny_trainer(iou)
-    first = trainer.validate(task, datamodule=tiny_data(), verbose=False)[0], iou.matrix
-    second = trainer.validate(task, datamodule=tiny_data(), verbose=False)[0], iou.matrix
+    first = trainer.validate(task, datamodule=tiny_data(), verbose=False)[0], iou.counts["confusion"]
+    second = trainer.validate(task, datamodule=tiny_data(), verbose=False)[0], iou.counts["confusion"]
     np.testing.assert_equal(second[0], first[0])
     assert torch.equal(second[1], first[1])
     assert first[1].dtype == torch.int64
@@ -107,5 +107,5 @@ def test_the_table_is_printed_if_wanted(table: bool, expected: bool, capsys: pyt
 
 
 def test_a_module_that_counts_nothing_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"needs a SemanticTask, which counts; got LightningModule"):
+    with pytest.raises(TypeError, match=r"needs a TuningTask, for its evaluator; got LightningModule"):
         IoU().on_validation_epoch_end(tiny_trainer(), pl.LightningModule())

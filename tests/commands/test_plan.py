@@ -154,8 +154,8 @@ def test_phases_that_wait_for_a_plateau_are_said_to_be_assumed(
         (("tuning=frozen", "tuning.rules=[{match: .}]"), "tuning.unfreeze_at=never has no effect"),
         (("tuning.unfreeze_at=soon",), "'soon' is not a valid start or stop"),
         (("tuning.l2_sp=-1",), "tuning.l2_sp=-1: expected a number of 0 or more"),
-        (("tuning.plateau.monitor=val/iuo",), "tuning.plateau.monitor='val/iuo' is not there at a validation"),
-        (("tuning.plateau.monitor=val/loss",), "a higher loss is no better. Set tuning.plateau.mode=min"),
+        (("tuning.plateau.monitor=val/iuo",), "tuning.plateau.monitor='val/iuo' is not logged by a validation"),
+        (("tuning.plateau.monitor=val/loss",), "a higher loss is not better. Set tuning.plateau.mode=min"),
         (("schedule=plateau", "schedule.monitor=train/loss"), "schedule.monitor='train/loss' is not there"),
         (
             ("tuning=gradual", "tuning.restart_schedule=true", "schedule.warmup=9"),

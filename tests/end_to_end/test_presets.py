@@ -8,7 +8,7 @@ import torch
 
 from finetune.builders.task import assemble_task
 from finetune.config.compose import compose, to_plain_dict
-from finetune.losses import SegmentationLoss
+from finetune.losses import CEDice
 from finetune.models import Segmenter
 from finetune.models.lora import ADAPTER
 from finetune.tasks import SemanticTask
@@ -64,7 +64,7 @@ def rest(family: str) -> int:
 
 def task(family: str, *words: str) -> SemanticTask:
     config = to_plain_dict(compose(*words))
-    made = assemble_task(config, network(family, bool(config["tuning"]["lora"])), SegmentationLoss(), 255)
+    made = assemble_task(config, network(family, bool(config["tuning"]["lora"])), CEDice(), 255)
     check_timing(made.assigned, Timeline(EPOCHS))
     return made
 

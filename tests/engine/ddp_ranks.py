@@ -17,7 +17,7 @@ from finetune.data import CLASS_NAMES, SampleKey
 from finetune.data.dataset import Sample
 from finetune.data.module import SegmentationData
 from finetune.engine.ddp import average_statistics
-from finetune.losses import SegmentationLoss
+from finetune.losses import LOSSES
 from finetune.models import Segmenter
 from finetune.tasks import SemanticTask
 from tests.synthetic import SyntheticDataset
@@ -47,7 +47,7 @@ def settings(preset: str) -> dict[str, Any]:
     return to_plain_dict(compose(*overrides, "optimizer=sgd", "optimizer.lr=0.01", "schedule=cosine"))
 
 
-LOSSES: dict[str, dict[str, float]] = {
+LOSS_OPTIONS: dict[str, dict[str, float]] = {
     "cross_entropy": {"label_smoothing": 0.1},
     "dice": {},
     "focal": {},
@@ -72,7 +72,7 @@ def task(config: Mapping[str, Any], backbone: str = "test_convnext.r160_in1k", l
     small = {"pyramid_channels": 32, "segmentation_channels": 64, "dropout": 0.0}
     model = Segmenter(backbone, "fpn", CLASS_NAMES, weights="none", head_options=small, lora=config["tuning"]["lora"])
     weights = torch.linspace(0.5, 2, len(CLASS_NAMES))
-    return assemble_task(config, model, SegmentationLoss(loss, class_weights=weights, **LOSSES[loss]), 255)
+    return assemble_task(config, model, LOSSES[loss](class_weights=weights, **LOSS_OPTIONS[loss]), 255)
 
 
 def data(ranks: int) -> SegmentationData:
@@ -147,7 +147,7 @@ def train_presets(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 def train_losses(config: Mapping[str, Any]) -> dict[str, Any]:
     """Train one epoch with every loss, and return the weights."""
-    return {loss: fit(task(config, loss=loss), 2, max_epochs=1) for loss in LOSSES}
+    return {loss: fit(task(config, loss=loss), 2, max_epochs=1) for loss in LOSS_OPTIONS}
 
 
 def train_batch_norm(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def evaluated(trainer: pl.Trainer, counter: IoU, task: SemanticTask, **loaders: 
         trainer.validate(task, **loaders, verbose=False)
     assert not gather.called
     reduced = [call.args[0].numel() for call in reduce.call_args_list]
-    return {"logged": logged(trainer), "matrix": counter.matrix, "reduced": reduced}
+    return {"logged": logged(trainer), "matrix": counter.counts["confusion"], "reduced": reduced}
 
 
 def logged(trainer: pl.Trainer) -> dict[str, Tensor]:
@@ -85,10 +85,10 @@ class BatchScores(SemanticTask):
     """Logs means over the batches, as is usual."""
 
     def validation_step(self, batch: list[Batch], batch_idx: int) -> None:
-        before = self.confusion.matrix
+        before = self.evaluator.matrix
         super().validation_step(batch, batch_idx)
         images = sum(len(group["mask"]) for group in batch)
-        scores = {"val/batch_iou": mean(iou(self.confusion.matrix - before)), "val/one": torch.tensor(1.0)}
+        scores = {"val/batch_iou": mean(iou(self.evaluator.matrix - before)), "val/one": torch.tensor(1.0)}
         self.log_dict(scores, batch_size=images, sync_dist=True)
 
 
@@ -128,8 +128,8 @@ class Notes(pl.Callback):
         self.seen.append(
             {
                 "logged": logged(trainer),
-                "matrix": self.counter.matrix,
-                "own": pl_module.confusion.matrix.clone(),
+                "matrix": self.counter.counts["confusion"],
+                "own": pl_module.evaluator.matrix.clone(),
                 "stops": trainer.should_stop,
                 "state": {name: tensor.clone() for name, tensor in state.items()},
             }

@@ -17,7 +17,7 @@ from finetune.data import CLASS_NAMES, Augment
 from finetune.data.module import SegmentationData
 from finetune.engine.fsdp import full_model, local_shard
 from finetune.engine.fsdp_strategy import FullySharded
-from finetune.losses import SegmentationLoss
+from finetune.losses import CrossEntropy
 from finetune.models import Segmenter
 from finetune.tasks import SemanticTask
 from tests.engine import ddp_ranks
@@ -36,7 +36,7 @@ def task(*words: str, backbone: str = "test_convnext.r160_in1k", seed: int = 0) 
     torch.manual_seed(seed)
     small = {"pyramid_channels": 32, "segmentation_channels": 64, "dropout": 0.0}  # each rank drops its own
     model = Segmenter(backbone, "fpn", CLASS_NAMES, weights="none", head_options=small)
-    return assemble_task(config, model, SegmentationLoss("cross_entropy"), 255).double()
+    return assemble_task(config, model, CrossEntropy(), 255).double()
 
 
 def fit(made: SemanticTask, ranks: int, *callbacks: pl.Callback, **options: Any) -> dict[str, torch.Tensor]:

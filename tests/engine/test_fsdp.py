@@ -206,7 +206,7 @@ def test_lightnings_own_strategy_is_rejected() -> None:
         def setup(self, build_trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
             pl_module._device_mesh = {"data_parallel": None}
 
-    with pytest.raises(TypeError, match=r"not sharded by SingleDeviceStrategy; use .*FullySharded\(\)"):
+    with pytest.raises(TypeError, match=r"SingleDeviceStrategy cannot shard this task; use .*FullySharded\(\)"):
         tiny_trainer(Mesh()).fit(task("tuning=full"), datamodule=ddp_ranks.data(1))
 
 

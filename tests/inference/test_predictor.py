@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 
 from finetune.data.records import DataError
-from finetune.inference import Predictor
-from finetune.inference.predictor import find_images, output_names, save_mask
+from finetune.inference import ClassIndices, ClassMasks, Predictor
+from finetune.inference.predictor import find_images, output_names
 from finetune.models import Segmenter
 from finetune.plots import overlay, palette
+from finetune.plots.label_sets import label_sets
 
 Draw = Callable[..., Path]
 SMALL = {"pyramid_channels": 32, "segmentation_channels": 64}
@@ -188,7 +189,7 @@ def test_a_dotted_name_keeps_its_dots() -> None:
 
 def test_an_empty_folder_says_what_was_expected(predictor: Predictor, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"empty' folder holds no image. Expected files ending in .*\.png"):
+    with pytest.raises(DataError, match=r"empty' folder has no image. Expected files ending in .*\.png"):
         predictor.predict(tmp_path / "empty")
 
 
@@ -206,7 +207,7 @@ def test_a_folder_with_glob_characters_in_its_name_is_a_folder(draw: Draw, tmp_p
 
 def test_masks_of_the_most_classes_keep_every_index(tmp_path: Path) -> None:
     mask = np.arange(255, dtype=np.uint8).reshape(15, 17)
-    save_mask(mask, palette(255), tmp_path / "new" / "mask.png")
+    ClassIndices([f"class {index}" for index in range(255)]).save(mask, tmp_path / "new" / "mask.png")
     assert (np.asarray(Image.open(tmp_path / "new" / "mask.png")) == mask).all()
 
 
@@ -220,3 +221,35 @@ def test_predicting_leaves_the_model_in_eval_mode_and_its_weights_alone(predicto
 
 def test_class_names_are_the_models(predictor: Predictor) -> None:
     assert predictor.class_names == ("sky", "sea", "land", "ice")
+
+
+def test_files_of_classes_are_told_apart_by_names_that_a_file_may_have() -> None:
+    output = ClassMasks(["sky", "road/path", "road path", "Sky"])
+    names = [path.name for path in output.files(Path("day/a.png"))]
+    assert names == ["a_sky.png", "a_road-path.png", "a_road-path-2.png", "a_Sky-3.png"]
+
+
+def test_two_images_whose_classes_share_a_file_collide() -> None:
+    output = ClassMasks(["b", "a_b"])
+    paths = [Path("x.jpg"), Path("x_a.jpg")]
+    with pytest.raises(DataError, match=r"'x.jpg' and 'x_a.jpg' would both be written as 'x_a_b.png'"):
+        output_names(paths, Path("*.jpg"), output.files)
+
+
+def test_pixels_without_a_class_keep_the_color_of_the_image() -> None:
+    image = np.full((2, 3, 3), 200, dtype=np.uint8)
+    masks = np.zeros((2, 2, 3), dtype=np.uint8)
+    masks[1, 0, 1] = 1
+    drawn = ClassMasks(["sky", "sea"]).overlay(image, masks)
+    assert ((drawn != image).any(axis=-1) == masks[1]).all()
+
+
+def test_sets_of_more_classes_than_a_number_has_bits() -> None:
+    masks = np.random.default_rng(0).integers(0, 2, (100, 6, 7), dtype=np.uint8)
+    masks[:, 0, :2] = 0
+    (labels,), names, colors = label_sets([masks], [str(k) for k in range(100)])
+    assert labels[0, :2].tolist() == [0, 0]
+    for row, column in np.ndindex(6, 7):
+        members = np.flatnonzero(masks[:, row, column])
+        assert names[labels[row, column]] == (" + ".join(map(str, members)) or "none")
+    assert len(names) == len(colors) == labels.max() + 1

@@ -1,5 +1,8 @@
 """Losses against torch, smp and a NumPy loop."""
 
+import inspect
+from typing import Any
+
 import numpy as np
 import pytest
 import segmentation_models_pytorch as smp
@@ -8,9 +11,23 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
-from finetune.losses import LOSSES, SegmentationLoss, ce_dice, cross_entropy, dice, focal, sigmoid_focal_dice
+from finetune.losses import (
+    LOSSES,
+    PixelLoss,
+    bce,
+    bce_dice,
+    ce_dice,
+    cross_entropy,
+    dice,
+    focal,
+    mask_dice,
+    sigmoid_focal,
+    sigmoid_focal_dice,
+)
 
 CLASSES = 4
+OURS = [name for name, kind in LOSSES.items() if issubclass(kind, PixelLoss)]
+OF_INDICES = [name for name in OURS if LOSSES[name].target_formats == ("indices",)]
 WEIGHTS = torch.tensor([0.5, 1.0, 3.0, 2.0], dtype=torch.float64)
 
 
@@ -25,6 +42,27 @@ def target() -> Tensor:
     labels = torch.randint(0, CLASSES, (2, 6, 5), generator=torch.Generator().manual_seed(1))
     labels[:, 2] = 255
     return labels
+
+
+@pytest.fixture
+def masks() -> Tensor:
+    """Masks (2, 4, 6, 5) of every class, with a row ignored for all classes and another for one."""
+    generator = torch.Generator().manual_seed(2)
+    values = torch.randint(0, 2, (2, CLASSES, 6, 5), generator=generator)
+    values[:, :, 2] = 255
+    values[:, 1, 4] = 255
+    return values
+
+
+def build(name: str, **options: Any) -> PixelLoss:
+    """A loss with those of the options that it has."""
+    known = inspect.signature(LOSSES[name]).parameters
+    return LOSSES[name](**{key: value for key, value in options.items() if key in known})
+
+
+def pick(name: str, target: Tensor, masks: Tensor) -> Tensor:
+    """The target that the loss takes."""
+    return target if name in OF_INDICES else masks
 
 
 def one_image(logits: Tensor, target: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -112,42 +150,98 @@ def test_the_dice_part_of_masks_is_smps_of_sigmoids(logits: Tensor, target: Tens
     torch.testing.assert_close(ours, 2 * theirs)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("weight", [None, WEIGHTS])
+def test_bce_is_torchs_over_the_pixels_that_count(logits: Tensor, masks: Tensor, weight: Tensor | None) -> None:
+    valid = masks != 255
+    pixels = F.binary_cross_entropy_with_logits(logits, masks.where(valid, 0).double(), reduction="none")
+    shares = valid * (1 if weight is None else weight.view(1, -1, 1, 1))
+    expected = np.average(pixels.numpy(), weights=shares.numpy())
+    assert bce(logits, masks, weight=weight).item() == pytest.approx(expected)
+
+
+def test_dice_of_masks_is_smps_when_every_class_is_there(logits: Tensor, masks: Tensor) -> None:
+    theirs = smp.losses.DiceLoss("multilabel", from_logits=True, ignore_index=255, eps=0)
+    torch.testing.assert_close(mask_dice(logits, masks), theirs(logits, masks.double()))
+
+
+def test_dice_of_masks_leaves_out_classes_without_a_pixel(logits: Tensor, masks: Tensor) -> None:
+    expected = mask_dice(logits[:, :3], masks[:, :3], weight=WEIGHTS[:3])
+    masks[:, 3] = 0
+    torch.testing.assert_close(mask_dice(logits, masks, weight=WEIGHTS), expected)
+
+
+def test_bce_dice_is_the_sum_of_its_parts(logits: Tensor, masks: Tensor) -> None:
+    parts = bce(logits, masks, weight=WEIGHTS) + 0.7 * mask_dice(logits, masks, weight=WEIGHTS)
+    torch.testing.assert_close(bce_dice(logits, masks, weight=WEIGHTS, dice_weight=0.7), parts)
+
+
+def test_sigmoid_focal_is_torchvisions_over_the_pixels_that_count(logits: Tensor, masks: Tensor) -> None:
+    valid = masks != 255
+    expected = sigmoid_focal_loss(logits[valid], masks[valid].double(), alpha=0.3, gamma=1.5).mean()
+    torch.testing.assert_close(sigmoid_focal(logits, masks, gamma=1.5, alpha=0.3), expected)
+
+
+def test_sigmoid_focal_without_focus_is_half_of_bce(logits: Tensor, masks: Tensor) -> None:
+    expected = bce(logits, masks, weight=WEIGHTS) / 2
+    torch.testing.assert_close(sigmoid_focal(logits, masks, gamma=0.0, alpha=0.5, weight=WEIGHTS), expected)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_two_shards_whose_sums_are_added_cost_what_the_whole_batch_does(name, logits, target, masks) -> None:
+    loss, labels = build(name, class_weights=WEIGHTS), pick(name, target, masks)
+    shards = list(zip(logits.split(1), labels.split(1), strict=True))
+    sums: list[list[Tensor]] = [[], []]
+    for number, shard in enumerate(shards):
+        loss(*shard, reduce=lambda own, number=number: sums[number].append(own) or own)
+    assert sums[0]
+    totals = [sum(parts) for parts in zip(*sums, strict=True)]
+    for shard in shards:
+        reduced = iter(totals)
+        assert float(loss(*shard, reduce=lambda own, reduced=reduced: next(reduced))) == pytest.approx(
+            float(loss(logits, labels))
+        )
+
+
+@pytest.mark.parametrize("name", OURS)
 def test_gradients_are_those_of_finite_differences(name: str) -> None:
     generator = torch.Generator().manual_seed(2)
     scores = torch.randn(2, 3, 2, 3, dtype=torch.float64, generator=generator, requires_grad=True)
     labels = torch.tensor([[[0, 1, 2], [255, 1, 0]], [[255, 255, 2], [1, 1, 0]]])
-    weight = WEIGHTS[:3]
-    assert torch.autograd.gradcheck(lambda x: LOSSES[name](x, labels, 255, weight=weight), (scores,))
+    binary = torch.stack([labels.where(labels == 255, (labels == k).long()) for k in range(3)], dim=1)
+    loss = build(name, class_weights=WEIGHTS[:3])
+    assert torch.autograd.gradcheck(lambda x: loss(x, pick(name, labels, binary)), (scores,))
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_ignored_pixels_receive_no_gradient_and_all_others_do(name: str, logits: Tensor, target: Tensor) -> None:
+@pytest.mark.parametrize("name", OURS)
+def test_ignored_pixels_receive_no_gradient_and_all_others_do(name, logits, target, masks) -> None:
     logits.requires_grad_()
-    SegmentationLoss(name)(logits, target).backward()
-    pixels = logits.grad.abs().sum(1)
-    assert (pixels[target == 255] == 0).all()
-    assert (pixels[target != 255] > 0).all()
+    labels = pick(name, target, masks)
+    build(name)(logits, labels).backward()
+    pixels = logits.grad.abs().sum(1) if labels.ndim == 3 else logits.grad.abs()
+    assert (pixels[labels == 255] == 0).all()
+    assert (pixels[labels != 255] > 0).all()
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", OURS)
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
-def test_a_batch_of_ignored_pixels_costs_zero_with_zero_gradient(name, weights, logits, target) -> None:
+def test_a_batch_of_ignored_pixels_costs_zero_with_zero_gradient(name, weights, logits, target, masks) -> None:
     logits.requires_grad_()
-    loss = SegmentationLoss(name, class_weights=weights, label_smoothing=0.1)(logits, torch.full_like(target, 255))
+    labels = torch.full_like(pick(name, target, masks), 255)
+    loss = build(name, class_weights=weights, label_smoothing=0.1)(logits, labels)
     loss.backward()
     assert loss.item() == 0
     assert loss.dtype == torch.float64  # that of the logits
     assert (logits.grad == 0).all()
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", OURS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_under_autocast_costs_what_float32_does(name: str, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
     half = (30 * torch.randn(2, CLASSES, 300, 300, generator=generator)).to(dtype).requires_grad_()
-    labels = torch.randint(0, CLASSES, (2, 300, 300), generator=generator)  # 180,000 pixels overflow fp16 sums
-    loss = SegmentationLoss(name, class_weights=WEIGHTS, label_smoothing=0.1)
+    indices = torch.randint(0, CLASSES, (2, 300, 300), generator=generator)  # 180,000 pixels overflow fp16 sums
+    labels = pick(name, indices, F.one_hot(indices, CLASSES).movedim(-1, 1))
+    loss = build(name, class_weights=WEIGHTS, label_smoothing=0.1)
     with torch.autocast("cpu", dtype=dtype):
         value = loss(half, labels)
     value.backward()
@@ -156,19 +250,20 @@ def test_half_precision_under_autocast_costs_what_float32_does(name: str, dtype:
     assert half.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", OURS)
 @pytest.mark.parametrize("ignore_index", [255, -100, 9])
-def test_label_types_and_ignored_labels_make_no_difference(name, ignore_index, logits, target) -> None:
-    expected = SegmentationLoss(name)(logits, target)
-    relabelled = target.masked_fill(target == 255, ignore_index)
-    assert SegmentationLoss(name, ignore_index)(logits, relabelled) == expected
-    assert SegmentationLoss(name)(logits, target.to(torch.uint8)) == expected
+def test_label_types_and_ignored_labels_make_no_difference(name, ignore_index, logits, target, masks) -> None:
+    labels = pick(name, target, masks)
+    expected = build(name)(logits, labels)
+    relabelled = labels.masked_fill(labels == 255, ignore_index)
+    assert build(name, ignore_index=ignore_index)(logits, relabelled) == expected
+    assert build(name)(logits, labels.to(torch.uint8)) == expected
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_channels_last_logits_cost_the_same(name: str, logits: Tensor, target: Tensor) -> None:
-    channels_last = logits.contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(SegmentationLoss(name)(channels_last, target), SegmentationLoss(name)(logits, target))
+@pytest.mark.parametrize("name", OURS)
+def test_channels_last_logits_cost_the_same(name: str, logits: Tensor, target: Tensor, masks: Tensor) -> None:
+    channels_last, labels = logits.contiguous(memory_format=torch.channels_last), pick(name, target, masks)
+    torch.testing.assert_close(build(name)(channels_last, labels), build(name)(logits, labels))
 
 
 def test_dice_keeps_its_digits_on_a_large_batch() -> None:
@@ -178,41 +273,59 @@ def test_dice_keeps_its_digits_on_a_large_batch() -> None:
     assert dice(logits, target).item() == pytest.approx(dice(logits.double(), target).item(), rel=1e-6)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", OURS)
 def test_certain_and_right_costs_nothing_and_stays_finite(name: str) -> None:
     target = torch.tensor([[[0, 1], [1, 0]]])
-    logits = ((F.one_hot(target, 2).movedim(-1, 1) - 0.5) * 400.0).requires_grad_()
-    loss = SegmentationLoss(name, gamma=0.5)(logits, target)
+    masks = F.one_hot(target, 2).movedim(-1, 1)
+    logits = ((masks - 0.5) * 400.0).requires_grad_()
+    loss = build(name, gamma=0.5)(logits, pick(name, target, masks))
     loss.backward()
     assert loss.item() == pytest.approx(0, abs=1e-6)
     assert logits.grad.isfinite().all()
 
 
 def test_class_weights_follow_the_module_and_stay_out_of_checkpoints() -> None:
-    loss = SegmentationLoss(class_weights=WEIGHTS)
+    loss = build("ce_dice", class_weights=WEIGHTS)
     assert "class_weights" in dict(loss.named_buffers())
     assert loss.class_weights.dtype == torch.float32
     assert loss.state_dict() == {}
 
 
-def test_an_unknown_name_is_answered_with_the_nearest() -> None:
-    with pytest.raises(ValueError, match=r"unknown loss .ce_dise.. Did you mean ce_dice"):
-        SegmentationLoss("ce_dise")
-
-
-def test_wrong_shapes_are_told_apart(logits: Tensor, target: Tensor) -> None:
-    with pytest.raises(ValueError, match=r"target has shape \(2, 1, 6, 5\).*need \(2, 6, 5\)"):
-        SegmentationLoss()(logits, target.unsqueeze(1))
+def test_wrong_shapes_are_refused(logits: Tensor, target: Tensor, masks: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"target has shape \(2, 1, 6, 5\).*CEDice.*needs \(2, 6, 5\)"):
+        build("ce_dice")(logits, target.unsqueeze(1))
+    with pytest.raises(
+        ValueError, match=r"target has shape \(2, 6, 5\).*BCE.*needs \(2, 4, 6, 5\): one mask per class"
+    ):
+        build("bce")(logits, target)
     with pytest.raises(ValueError, match="3 class weights, but the logits have 4 classes"):
-        SegmentationLoss(class_weights=torch.ones(3))(logits, target)
+        build("bce", class_weights=torch.ones(3))(logits, masks)
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_a_label_beyond_the_classes_is_not_swallowed(name: str, logits: Tensor, target: Tensor) -> None:
+@pytest.mark.parametrize("name", OF_INDICES)
+def test_a_label_beyond_the_classes_is_an_error(name: str, logits: Tensor, target: Tensor) -> None:
     with pytest.raises((IndexError, RuntimeError), match="out of bounds"):
-        SegmentationLoss(name)(logits, target.masked_fill(target == 0, CLASSES))
+        build(name)(logits, target.masked_fill(target == 0, CLASSES))
 
 
-def test_a_negative_weight_of_auxiliary_outputs_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"auxiliary_weight=-1: expected 0 or more"):
-        SegmentationLoss(auxiliary_weight=-1)
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("ce_dice", "auxiliary_weight", -1),
+        ("ce_dice", "dice_weight", -1),
+        ("cross_entropy", "label_smoothing", 1.0),
+        ("focal", "gamma", float("nan")),
+        ("sigmoid_focal_dice", "focal_weight", -0.5),
+        ("bce_dice", "dice_weight", -1),
+        ("sigmoid_focal", "alpha", 1.5),
+    ],
+)
+def test_an_option_out_of_its_range_is_refused(name: str, option: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"{option}={value}: expected"):
+        build(name, **{option: value})
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_loss_has_no_options_of_other_losses(name: str) -> None:
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        LOSSES[name](option_of_another_loss=1)

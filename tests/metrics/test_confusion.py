@@ -15,7 +15,7 @@ from torchmetrics.classification import (
 )
 
 from finetune.metrics import confusion
-from finetune.metrics.confusion import ConfusionMatrix, confusion_matrix, mean, scores
+from finetune.metrics.confusion import confusion_matrix, mean, scores
 
 CLASSES = 5
 
@@ -106,16 +106,6 @@ def test_more_classes_than_a_byte_holds() -> None:
     assert torch.equal(confusion_matrix(labels, labels, 1000, ignore_index=-1), torch.eye(1000, dtype=torch.int64))
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 4, 6])
-def test_the_batch_size_changes_nothing(labels, matrix, batch_size) -> None:
-    total = ConfusionMatrix(CLASSES)
-    for prediction, target in zip(*(tensor.split(batch_size) for tensor in labels), strict=True):
-        total.update(prediction, target)
-    assert torch.equal(total.matrix, matrix)
-    total.reset()
-    assert total.matrix.tolist() == [[0] * CLASSES] * CLASSES
-
-
 def test_an_invented_class_scores_zero_and_an_absent_one_is_left_out() -> None:
     matrix = confusion_matrix(torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 0, 0]), classes=3)
     assert confusion.iou(matrix).nan_to_num(-1).tolist() == [3 / 4, 0, -1]
@@ -134,7 +124,7 @@ def test_scores_are_plain_numbers_and_nan_when_nothing_was_counted(matrix: Tenso
     names = {"iou", "dice", "precision", "recall", "f1", "pixel_accuracy"}
     assert scores(matrix).keys() == names
     assert all(type(value) is float and 0 < value < 1 for value in scores(matrix).values())
-    assert all(math.isnan(value) for value in scores(ConfusionMatrix(3).matrix).values())
+    assert all(math.isnan(value) for value in scores(torch.zeros(3, 3, dtype=torch.int64)).values())
 
 
 def test_an_ignored_batch_counts_nothing() -> None:

@@ -8,11 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
+from finetune.metrics.multilabel import MultilabelEvaluator
+from finetune.metrics.semantic import SemanticEvaluator
 from finetune.reports.evaluation import write_curves, write_evaluation
 
 NAMES = ("sky", "sea", "land")
 # the third class is absent from both truth and prediction
 MATRIX = torch.tensor([[6, 2, 0], [1, 3, 0], [0, 0, 0]])
+SEMANTIC, COUNTS = SemanticEvaluator(NAMES), {"confusion": MATRIX}
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -21,7 +24,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def test_scores_equal_those_worked_out_by_hand(tmp_path: Path) -> None:
-    scores = write_evaluation(tmp_path / "new" / "test", MATRIX, NAMES)
+    scores = write_evaluation(tmp_path / "new" / "test", SEMANTIC, COUNTS)
     expected = {
         "iou": (6 / 9 + 3 / 6) / 2,
         "dice": (12 / 15 + 6 / 9) / 2,
@@ -35,7 +38,7 @@ def test_scores_equal_those_worked_out_by_hand(tmp_path: Path) -> None:
 
 
 def test_every_class_has_a_row_and_the_scores_of_an_absent_class_are_empty(tmp_path: Path) -> None:
-    write_evaluation(tmp_path, MATRIX, NAMES)
+    write_evaluation(tmp_path, SEMANTIC, COUNTS)
     rows = read_csv(tmp_path / "classes.csv")
     assert [row["class"] for row in rows] == list(NAMES)
     assert [float(row["pixel_share"]) for row in rows] == pytest.approx([8 / 12, 4 / 12, 0])
@@ -45,7 +48,7 @@ def test_every_class_has_a_row_and_the_scores_of_an_absent_class_are_empty(tmp_p
 
 
 def test_the_confusion_matrix_is_written_with_true_classes_in_rows(tmp_path: Path) -> None:
-    write_evaluation(tmp_path, MATRIX, NAMES)
+    write_evaluation(tmp_path, SEMANTIC, COUNTS)
     rows = read_csv(tmp_path / "confusion.csv")
     assert list(rows[0].values()) == ["sky", "6", "2", "0"]
     assert [[int(row[name]) for name in NAMES] for row in rows] == MATRIX.tolist()
@@ -53,19 +56,19 @@ def test_the_confusion_matrix_is_written_with_true_classes_in_rows(tmp_path: Pat
 
 def test_class_names_may_contain_commas_and_quotes(tmp_path: Path) -> None:
     names = ("sky, blue", 'the "sea"', "land")
-    write_evaluation(tmp_path, MATRIX, names)
+    write_evaluation(tmp_path, SemanticEvaluator(names), COUNTS)
     assert [row["class"] for row in read_csv(tmp_path / "classes.csv")] == list(names)
 
 
 def test_scores_of_an_empty_matrix_are_null_in_json(tmp_path: Path) -> None:
-    write_evaluation(tmp_path, torch.zeros(3, 3, dtype=torch.int64), NAMES)
+    write_evaluation(tmp_path, SEMANTIC, {"confusion": torch.zeros(3, 3, dtype=torch.int64)})
     text = (tmp_path / "scores.json").read_text()
     assert "NaN" not in text
     assert set(json.loads(text).values()) == {None}
 
 
 def test_the_figures_can_be_opened_and_no_other_file_is_written(tmp_path: Path) -> None:
-    write_evaluation(tmp_path, MATRIX, NAMES)
+    write_evaluation(tmp_path, SEMANTIC, COUNTS)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "classes.csv",
         "classes.png",
@@ -75,6 +78,15 @@ def test_the_figures_can_be_opened_and_no_other_file_is_written(tmp_path: Path) 
     ]
     for name in ("classes.png", "confusion.png"):
         assert min(Image.open(tmp_path / name).size) > 100
+
+
+def test_an_evaluation_without_a_confusion_matrix_has_no_files_of_one(tmp_path: Path) -> None:
+    counts = {"outcomes": torch.tensor([[6, 2, 1, 3], [0, 0, 0, 12], [4, 0, 4, 4]])}
+    scores = write_evaluation(tmp_path, MultilabelEvaluator(NAMES), counts)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["classes.csv", "classes.png", "scores.json"]
+    assert json.loads((tmp_path / "scores.json").read_text()) == pytest.approx(scores)
+    assert scores["iou"] == pytest.approx((6 / 9 + 4 / 8) / 2)
+    assert [row["iou"] for row in read_csv(tmp_path / "classes.csv")] == [str(6 / 9), "", "0.5"]
 
 
 def test_curves_are_drawn_from_a_table_with_gaps(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from finetune.data import CLASS_NAMES
-from finetune.losses import SegmentationLoss
+from finetune.losses import CEDice
 from finetune.models import Segmenter
-from finetune.tasks.semantic import LossMean
+from finetune.tasks.loss_mean import LossMean
 from tests.engine.many_ranks import BATCH_SIZES, EPOCHS, LENGTHS, USUAL, WORLD_SIZES, Mixed, fixed_task, results
 
 CASES = list(product(LENGTHS, BATCH_SIZES))
@@ -54,7 +54,7 @@ def predicted(model: Segmenter, count: int) -> list[tuple[np.ndarray, np.ndarray
         sample = Mixed(count)[index]
         with torch.no_grad():
             logits = model.eval()(model.normalize(sample["image"][None]))
-        loss = float(SegmentationLoss()(logits, sample["mask"][None]))
+        loss = float(CEDice()(logits, sample["mask"][None]))
         found.append((sample["mask"].numpy(), logits[0].argmax(0).numpy(), loss))
     return found
 

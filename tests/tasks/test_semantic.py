@@ -12,10 +12,10 @@ from finetune.callbacks import ApplyTuningPlan, IoU
 from finetune.data import CLASS_NAMES, SampleKey
 from finetune.data.dataset import Sample
 from finetune.data.module import SegmentationData
-from finetune.losses import SegmentationLoss
+from finetune.losses import LOSSES, CEDice, CrossEntropy
 from finetune.models import Segmenter
 from finetune.tasks import SemanticTask
-from finetune.tasks.semantic import LossMean
+from finetune.tasks.loss_mean import LossMean
 from finetune.tuning.plan import Plan, PlanError, Rule
 from finetune.tuning.schedules import schedule
 from tests.synthetic import SyntheticDataset
@@ -42,7 +42,7 @@ def validated(batch_size: int, ignore_index: int = 255) -> tuple[dict[str, float
     iou = IoU(table=False)
     task = tiny_task(ignore_index=ignore_index)
     logged = tiny_trainer(iou).validate(task, datamodule=tiny_data(batch_size=batch_size), verbose=False)[0]
-    return logged, iou.matrix
+    return logged, iou.counts["confusion"]
 
 
 @pytest.mark.parametrize("batch_size", [2, 4, 7])
@@ -54,7 +54,7 @@ def test_validation_does_not_depend_on_the_batch_size(batch_size: int) -> None:
 
 
 def test_validation_loss_and_matrix_are_those_of_a_loop_over_single_images() -> None:
-    task, loss = tiny_task(), SegmentationLoss()
+    task, loss = tiny_task(), CEDice()
     losses, matrix = [], np.zeros((5, 5), dtype=np.int64)
     for index in range(7):
         sample = Sizes(7, split="val")[index]
@@ -194,7 +194,7 @@ class Ignored(SyntheticDataset):
 @pytest.mark.parametrize("loss", ["cross_entropy", "dice", "ce_dice", "focal"])
 def test_a_batch_of_ignored_pixels_only_trains_without_nan(loss: str) -> None:
     data = SegmentationData(Ignored(4, 32), SyntheticDataset(2, 32, split="val"), batch_size=2)
-    task = trained(data, task={"loss": SegmentationLoss(loss), "weight_decay": 0.0})
+    task = trained(data, task={"loss": LOSSES[loss](), "weight_decay": 0.0})
     assert all(parameter.isfinite().all() for parameter in task.parameters())
     assert task.train_loss == 0.0
     assert task.trainer.callback_metrics["val/loss"].isfinite()
@@ -281,9 +281,10 @@ def test_training_learns() -> None:
 )
 def test_what_a_head_learns_from_besides_counts_by_its_weight(head: str, options: dict[str, Any], outputs: int) -> None:
     model = Segmenter("test_resnet.r160_in1k", head, 3, weights="none", head_options=options)
-    task = SemanticTask(model.eval(), SegmentationLoss("cross_entropy", auxiliary_weight=0.3))
+    task = SemanticTask(model.eval(), CrossEntropy(auxiliary_weight=0.3))
     images, masks = torch.randint(0, 256, (2, 3, 40, 56), dtype=torch.uint8), torch.randint(0, 3, (2, 40, 56))
-    loss, auxiliary = task.losses(images, masks)
+    batch = {"image": images, "mask": masks}
+    loss, auxiliary = task.losses(batch)
     logits, *others = model(model.normalize(images), auxiliary=True)
     assert torch.equal(logits, model(model.normalize(images)))
     assert len(others) == outputs
@@ -291,6 +292,6 @@ def test_what_a_head_learns_from_besides_counts_by_its_weight(head: str, options
     expected = sum(0.3 * torch.nn.functional.cross_entropy(scores, masks) for scores in others)
     assert float(auxiliary) == pytest.approx(float(expected))
     model.train()
-    sum(task.losses(images, masks)).backward()
+    sum(task.losses(batch)).backward()
     without = {name for name, parameter in model.named_parameters() if parameter.grad is None}
     assert without == model.unused_parameters()

@@ -8,14 +8,16 @@ from typing import Any
 from finetune.builders.data import COMMON_SETTINGS, source_class, transform_constructor
 from finetune.builders.model import auxiliary_options
 from finetune.builders.settings import BackboneSettings, Choice, DataSettings, OptimizerSettings, TuningSettings
+from finetune.builders.task import GIVEN, task_settings
 from finetune.callbacks import Checkpoint
 from finetune.config.errors import ConfigError
 from finetune.config.nested import remove
 from finetune.config.options import Config
 from finetune.config.settings import Settings
-from finetune.losses import SegmentationLoss
+from finetune.losses import LOSSES
 from finetune.models.heads import HEADS, AuxiliaryHead
 from finetune.models.lora import add_lora
+from finetune.tasks import TASKS
 from finetune.tuning.plan import PlateauCriterion
 from finetune.tuning.schedules import SCHEDULES
 
@@ -56,7 +58,10 @@ def _all_settings(config: Config) -> Iterator[Settings]:
         yield Settings("auxiliary", options, AuxiliaryHead, ("pyramid", "classes"))
     if config["schedule"].get("name") in SCHEDULES:
         yield Settings("schedule", _without_name(config["schedule"]), SCHEDULES[config["schedule"]["name"]], ("total",))
-    yield Settings("loss", {**config["loss"], "class_weights": None}, SegmentationLoss, ("ignore_index",))
+    if config["loss"].get("name") in LOSSES:
+        yield Settings("loss", _loss_options(config["loss"]), LOSSES[config["loss"]["name"]], ("ignore_index",))
+    if (task := task_settings(config)).get("name") in TASKS:
+        yield Settings("task", _without_name(task), TASKS[task["name"]], GIVEN)
     yield from _augment_settings(config["augment"])
 
 
@@ -74,6 +79,12 @@ def _augment_settings(settings: Config) -> Iterator[Settings]:
     with suppress(ConfigError):
         options = {key: value for key, value in settings.items() if key != "_target_"}
         yield Settings("augment", options, transform_constructor(settings), ("ignore_index",))
+
+
+def _loss_options(settings: Config) -> Config:
+    """Return the options of a loss; a rule for class weights stands for the weights that are computed from the data."""
+    weights = settings.get("class_weights")
+    return {**_without_name(settings), **({"class_weights": None} if isinstance(weights, str) else {})}
 
 
 def _group(settings: Any) -> Config:

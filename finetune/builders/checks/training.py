@@ -20,11 +20,12 @@ from finetune.builders.checks.trainer import (
     check_trainer,
 )
 from finetune.builders.checks.tuning import check_average, check_tuning
-from finetune.builders.data import DatasetBundle, check_class_indices, source_class, training_data
+from finetune.builders.data import DatasetBundle, source_class, training_data
 from finetune.builders.devices import device_count
 from finetune.builders.dummy_step import layer_without_variance
+from finetune.builders.loss import build_loss, check_class_weights, find_loss
 from finetune.builders.model import auxiliary_options
-from finetune.builders.task import build_loss
+from finetune.builders.task import find_task, restore_output, task_settings
 from finetune.config.compose import packaged_options
 from finetune.config.errors import ConfigError, mistakes_of, raise_mistakes
 from finetune.config.nested import select
@@ -32,8 +33,7 @@ from finetune.config.options import Config, drop_name
 from finetune.data.decode import MODES
 from finetune.data.statistics import class_weights
 from finetune.io.messages import suggest
-from finetune.losses import SegmentationLoss
-from finetune.metrics.confusion import scores
+from finetune.losses import LOSSES
 from finetune.models.feature_levels import COARSEST
 from finetune.models.heads import HEADS, AuxiliaryHead, PyramidSpec, check_output_stride, head_spec
 from finetune.models.normalization import check_statistics
@@ -54,7 +54,7 @@ def check(config: Config) -> DatasetBundle:
     data = None
     try:
         data = training_data(config)
-        mistakes += mistakes_of((check_monitors, check_batches, check_targets), config, data)
+        mistakes += mistakes_of(DATA_CHECKS, config, data)
     except (ValueError, TypeError) as error:
         mistakes.append(str(error))
     raise_mistakes(mistakes)
@@ -144,8 +144,8 @@ def check_auxiliary(config: Config) -> None:
 
 
 def check_auxiliary_weight(config: Config) -> None:
-    """Raise a ConfigError if the weight of auxiliary outputs was changed, and there are none."""
-    head, default = config["head"], SegmentationLoss().auxiliary_weight
+    """Raise a ConfigError if the weight of auxiliary outputs was changed, and the model has none."""
+    head, default = config["head"], packaged_options("loss")["ce_dice"]["auxiliary_weight"]
     spec = HEADS.get(head["name"])  # an unknown one is reported by check_head
     has_outputs = spec is None or (spec.auxiliary and head.get("deep_supervision", True))
     weight = config["loss"].get("auxiliary_weight", default)
@@ -157,9 +157,24 @@ def check_auxiliary_weight(config: Config) -> None:
 
 
 def check_loss(config: Config) -> None:
-    """Raise a ConfigError unless the loss, its options and the rule for its class weights are known."""
+    """Raise a ConfigError unless the loss, its options and its class weights make sense for any classes."""
     build_loss(config["loss"], 255, None)
-    class_weights(torch.ones(2, dtype=torch.int64), config["loss"]["class_weights"])
+    weights = config["loss"].get("class_weights", "none")
+    if isinstance(weights, str):
+        class_weights(torch.ones(2, dtype=torch.int64), weights)
+    else:
+        check_class_weights(weights)
+
+
+def check_task(config: Config) -> None:
+    """Raise a ConfigError unless the task and its options are known, and the loss fits it."""
+    settings = task_settings(config)
+    task, loss = find_task(settings), find_loss(config["loss"])
+    if not task.accepts(loss):
+        fitting = [name for name, other in LOSSES.items() if task.accepts(other)]
+        raise ConfigError(
+            f"loss={config['loss']['name']} does not fit task={settings['name']}. Choose from: {', '.join(fitting)}."
+        )
 
 
 SETTING_CHECKS: tuple[Callable[[Config], None], ...] = (
@@ -170,6 +185,7 @@ SETTING_CHECKS: tuple[Callable[[Config], None], ...] = (
     check_auxiliary,
     check_auxiliary_weight,
     check_loss,
+    check_task,
     check_tuning,
     check_average,
     check_optimizer,
@@ -202,8 +218,17 @@ def check_batches(config: Config, data: DatasetBundle) -> None:
 
 
 def check_targets(config: Config, data: DatasetBundle) -> None:
-    """Raise a DataError if the targets do not fit the task."""
-    check_class_indices(data)
+    """Raise a ValueError unless the masks are as the task needs them."""
+    task = find_task(task_settings(config))
+    task.check_target(data.datasets["train"][0]["mask"], data.classes, data.ignore_index)
+
+
+def check_numbers_per_class(config: Config, data: DatasetBundle) -> None:
+    """Raise a ConfigError unless the task's options, such as thresholds, and class weights fit the classes."""
+    restore_output(task_settings(config), data.classes)
+    weights = config["loss"].get("class_weights", "none")
+    if not isinstance(weights, str):
+        check_class_weights(weights, data.classes)
 
 
 def check_monitors(config: Config, data: DatasetBundle) -> None:
@@ -211,20 +236,35 @@ def check_monitors(config: Config, data: DatasetBundle) -> None:
     check_monitored(config, data.classes)
 
 
+DATA_CHECKS: tuple[Callable[[Config, DatasetBundle], None], ...] = (
+    check_monitors,
+    check_targets,
+    check_numbers_per_class,
+    check_batches,
+)
+
+
 def check_monitored(config: Config, classes: tuple[str, ...]) -> None:
     """Raise a ConfigError if a monitor names no value that a validation of these classes logs."""
-    values = [f"val/{name}" for name in ("loss", *scores(torch.eye(2, dtype=torch.int64)))]
-    values += [f"val/iou/{name}" for name in classes]  # train/loss is known only after the validation
+    evaluator = find_task(task_settings(config)).evaluator_type(classes)
+    values = [f"val/{name}" for name in ("loss", *evaluator.compute(evaluator.counts()))]  # train/loss comes later
     for key, settings in _monitors(config).items():
         monitor = settings.get("monitor")
         if monitor is not None and monitor not in values:
-            raise ConfigError(f"{key}='{monitor}' is not logged at a validation. {suggest(monitor, values)}")
+            raise ConfigError(f"{key}='{monitor}' is not logged by a validation. {suggest(monitor, values)}")
         if monitor == "val/loss" and settings["mode"] == "max" and not key.startswith("callbacks."):
-            raise ConfigError(f"{key}=val/loss with mode=max: a higher loss is no better. Set {key[:-7]}mode=min.")
+            raise ConfigError(f"{key}=val/loss with mode=max: a higher loss is not better. Set {key[:-7]}mode=min.")
 
 
 def _monitors(config: Config) -> dict[str, Mapping[str, Any]]:
     """Return the settings that hold a monitor, by the monitor's key."""
     groups = {f"callbacks.{name}": config["callbacks"].get(name) for name in ("early_stopping", "checkpoint")}
-    groups |= {"tuning.plateau": config["tuning"]["plateau"], "schedule": config["schedule"]}
+    groups |= {"tuning.plateau": _used_plateau(config["tuning"]), "schedule": config["schedule"]}
     return {f"{group}.monitor": settings or {} for group, settings in groups.items()}
+
+
+def _used_plateau(settings: Config) -> Config:
+    """Return the plateau settings, unless they are the defaults and no rule waits for a plateau."""
+    plateau: Config = settings["plateau"]
+    is_default = plateau == packaged_options("tuning")["full"]["plateau"]
+    return {} if is_default and "plateau" not in str([settings["rules"], settings["unfreeze_at"]]) else plateau

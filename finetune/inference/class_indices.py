@@ -1,0 +1,52 @@
+"""Predictions with exactly one class per pixel."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from finetune.inference.output import Pixels, Prediction, Row
+from finetune.plots import overlay, palette, preview
+
+
+class ClassIndices:
+    """Class indices (H, W): the class with the highest logit; see `Output`.
+
+    Args:
+        class_names: of the K classes.
+    """
+
+    def __init__(self, class_names: Sequence[str]) -> None:
+        self.class_names = tuple(class_names)
+        self.colors = palette(len(self.class_names))
+
+    def options(self) -> dict[str, Any]:
+        """Return no options."""
+        return {}
+
+    def decode(self, logits: Tensor) -> Tensor:
+        """Return class indices (B, H, W), uint8, of logits (B, K, H, W)."""
+        return logits.argmax(dim=1).to(torch.uint8)
+
+    def files(self, path: Path) -> list[Path]:
+        """Return the one file of an image."""
+        return [path]
+
+    def save(self, prediction: Prediction, path: Path) -> list[Path]:
+        """Write class indices (H, W) as an 8-bit PNG whose palette shows the classes' colors."""
+        mask = Image.fromarray(prediction)
+        mask.putpalette([channel for color in self.colors for channel in color])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mask.save(path)
+        return [path]
+
+    def overlay(self, image: Pixels, prediction: Prediction) -> Pixels:
+        """Return the image (H, W, 3) with the classes' colors over it."""
+        return overlay(image, prediction, self.colors)
+
+    def preview(self, rows: Sequence[Row], ignore_index: int) -> Image.Image:
+        """Return a page of images with their targets and predictions (H, W)."""
+        return preview(rows, self.class_names, self.colors, ignore_index)

@@ -1,0 +1,48 @@
+"""The interface of an output: how logits become predictions, and how predictions are written and shown."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+Prediction = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
+Row = tuple[Tensor, Tensor, Tensor]
+
+
+class Output(Protocol):
+    """How the outputs of a model are read. The constructor takes the class names, then options by name."""
+
+    def __init__(self, class_names: Sequence[str]) -> None:
+        """Take the names of the classes."""
+
+    def options(self) -> dict[str, Any]:
+        """Return the constructor's options as plain data, for `model/config.json`."""
+
+    def decode(self, logits: Tensor) -> Tensor:
+        """Return the predictions, uint8, of logits (B, K, H, W); the first dimension is the image."""
+
+    def files(self, path: Path) -> list[Path]:
+        """Return the files that `save` writes for an image.
+
+        Args:
+            path: a PNG file, named after the image.
+        """
+
+    def save(self, prediction: Prediction, path: Path) -> list[Path]:
+        """Write the prediction of one image, and return its files, as `files` gives them."""
+
+    def overlay(self, image: Pixels, prediction: Prediction) -> Pixels:
+        """Return the image (H, W, 3) with the prediction's colors over it."""
+
+    def preview(self, rows: Sequence[Row], ignore_index: int) -> Image.Image:
+        """Return a page of images with their targets and predictions.
+
+        Args:
+            rows: image (C, H, W), uint8, target and prediction each.
+            ignore_index: label of the pixels to leave out.
+        """

@@ -1,0 +1,84 @@
+"""Tasks that classify every pixel: the model gives logits, and a loss compares them with masks."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from finetune.inference.output import Output
+from finetune.losses import Loss, Reduce, TargetFormat, no_reduction
+from finetune.models import Segmenter
+from finetune.tasks.base import TuningTask
+
+Batch = dict[str, Tensor]
+
+
+class PixelTask(TuningTask):
+    """A task with a loss of logits (B, K, H, W).
+
+    Subclasses name the `target_format` that their loss must accept, and how targets look.
+
+    Args:
+        model: the network.
+        loss: accepts the target format.
+        ignore_index: label of the pixels to leave out.
+        output: turns logits into predictions.
+        options: further arguments of `TuningTask`.
+    """
+
+    target_format: ClassVar[TargetFormat]
+    model: Segmenter
+
+    def __init__(self, model: Segmenter, loss: Loss, ignore_index: int, output: Output, **options: Any) -> None:
+        super().__init__(model, self.evaluator_type(model.class_names, ignore_index), output, **options)
+        if not self.accepts(type(loss)):
+            raise ValueError(
+                f"{type(loss).__name__} takes targets as {' or '.join(loss.target_formats)}, but {type(self).__name__} "
+                f"has {self.target_format}. Give another loss."
+            )
+        self.loss = loss
+        self.ignore_index = ignore_index
+
+    @classmethod
+    def accepts(cls, loss: type[Loss]) -> bool:
+        """Return whether a loss fits the task."""
+        return cls.target_format in loss.target_formats
+
+    @classmethod
+    def check_target(cls, target: Tensor, class_names: Sequence[str], ignore_index: int) -> None:
+        """Raise ValueError if a target of the data set, without batch dimension, does not fit the task."""
+        raise NotImplementedError(f"{cls.__name__} has no check_target.")
+
+    def target(self, batch: Batch) -> Tensor:
+        """Return the batch's target as the loss takes it."""
+        return batch["mask"]
+
+    def losses(self, batch: Batch, reduce: Reduce = no_reduction) -> tuple[Tensor, Tensor]:
+        """Return the main loss and the weighted auxiliary loss (0 for heads without auxiliary outputs).
+
+        Args:
+            batch: `image` (B, C, H, W), uint8, and `mask`, of an integer type.
+            reduce: adds up the sums of all devices.
+        """
+        target = self.target(batch)
+        logits, *others = self.model(self.model.normalize(batch["image"]), auxiliary=True)
+        auxiliary = [self.loss.auxiliary_weight * self.loss(scores, target, reduce) for scores in others]
+        return self.loss(logits, target, reduce), sum(auxiliary, logits.new_zeros(()))
+
+    def count_images(self, batch: Batch) -> Tensor:
+        """Return the number of images with a pixel that is not ignored."""
+        return (batch["mask"] != self.ignore_index).flatten(1).any(dim=1).sum()
+
+    def evaluate(self, batch: list[Batch]) -> None:
+        """Count a batch, whose images come in groups of equal size."""
+        for group in batch:
+            # without autocast: half precision would round differently in each batch, and scores with it
+            with torch.autocast(self.device.type, enabled=False):
+                logits = self.model(self.model.normalize(group["image"]))
+            target = self.target(group)
+            self.evaluator.update(self.output.decode(logits), target)
+            for image in range(len(logits)):  # one image at a time, so that the loss does not depend on the batch
+                own = {key: values[image : image + 1] for key, values in group.items()}
+                loss = self.loss(logits[image : image + 1], target[image : image + 1])
+                self.eval_loss.add(loss, self.count_images(own))

@@ -1,0 +1,173 @@
+"""The interface of a task, and the hooks that average its losses and count its scores over an epoch."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from finetune.engine.ddp import sum_over_ranks
+from finetune.engine.loop_state import ends_epoch
+from finetune.inference.output import Output
+from finetune.losses import Loss, Reduce, no_reduction
+from finetune.metrics.evaluator import Evaluator
+from finetune.tasks.loss_mean import LossMean
+
+
+class ScoredTask(pl.LightningModule):
+    """A LightningModule with an evaluator.
+
+    A task is a subclass with a `name`, its `evaluator_type` and `output_type`, and the methods that raise
+    NotImplementedError here. Its constructor takes `model`, `loss` (None for the default) and `ignore_index`, then
+    options of its own, which `conf/task/<name>.yaml` sets and `output_type` takes, then those of `TuningTask`.
+    `TASKS[name]` makes it known to the command line.
+
+    Args:
+        evaluator: counts predictions and computes scores.
+        output: turns the model's outputs into predictions.
+
+    Attributes:
+        train_loss: mean over the images of the epoch up to its last batch or latest validation, of all ranks.
+        eval_loss: mean over the images of the evaluation so far, of this rank.
+        local_loss_sums: this rank's part of the sums of the last loss.
+    """
+
+    name: ClassVar[str]
+    evaluator_type: ClassVar[type[Evaluator]]
+    output_type: ClassVar[type[Output]]
+
+    def __init__(self, evaluator: Evaluator, output: Output) -> None:
+        super().__init__()
+        self.evaluator = evaluator
+        self.output = output
+        self.train_loss: Tensor | None = None
+        self.eval_loss = LossMean()
+        self.local_loss_sums: list[Tensor] = []
+        self._train_loss = LossMean()
+
+    @classmethod
+    def accepts(cls, loss: type[Loss]) -> bool:
+        """Return whether a loss fits the task."""
+        raise NotImplementedError(f"{cls.__name__} has no accepts(loss).")
+
+    @classmethod
+    def check_target(cls, target: Tensor, class_names: Sequence[str], ignore_index: int) -> None:
+        """Raise ValueError if a target of the data set, without batch dimension, does not fit the task."""
+        raise NotImplementedError(f"{cls.__name__} has no check_target.")
+
+    def losses(self, batch: Any, reduce: Reduce = no_reduction) -> tuple[Tensor, Tensor]:
+        """Return the main loss and the weighted auxiliary loss of a training batch, both scalar.
+
+        Args:
+            batch: of the data module's training loader, on the task's device.
+            reduce: adds up the sums of all devices.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no losses(batch, reduce).")
+
+    def count_images(self, batch: Any) -> Tensor:
+        """Return the number of images of a training batch that add something to its loss."""
+        raise NotImplementedError(f"{type(self).__name__} has no count_images(batch).")
+
+    def evaluate(self, batch: Any) -> None:
+        """Add a batch of the validation or test loader to `evaluator` and `eval_loss`."""
+        raise NotImplementedError(f"{type(self).__name__} has no evaluate(batch).")
+
+    def dummy_batch(self, shape: tuple[int, int, int, int]) -> Any:
+        """Return a random training batch of images (B, C, H, W), on the task's device."""
+        raise NotImplementedError(f"{type(self).__name__} has no dummy_batch(shape).")
+
+    def config(self) -> dict[str, Any]:
+        """Return the task's name and the options of its output as plain data, for saved models."""
+        return {"name": self.name, **self.output.options()}
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return the loss of the global batch."""
+        self.local_loss_sums = []
+        loss, auxiliary = self.losses(batch, self._sum_over_ranks)
+        # a step that is skipped, because its loss is not finite, does not change the epoch's mean
+        self._train_loss.add(loss.detach().nan_to_num(0, 0, 0), self.count_images(batch) * loss.isfinite())
+        return loss + auxiliary
+
+    def _sum_over_ranks(self, sums: Tensor) -> Tensor:
+        self.local_loss_sums.append(sums.detach())
+        return sum_over_ranks(self.trainer, sums) if self._trainer is not None else sums
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Count a batch."""
+        self.evaluate(batch)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Count a batch."""
+        self.evaluate(batch)
+
+    def sum_counts(self) -> dict[str, Tensor]:
+        """Return the evaluator's counts summed over all ranks, on the CPU.
+
+        Collective: every rank calls it once per evaluation.
+        """
+        counts = self.evaluator.counts()
+        flat = torch.cat([tensor.flatten() for tensor in counts.values()]).to(self.device)  # reduced in place
+        total: Tensor = self.trainer.strategy.reduce(flat, reduce_op="sum")
+        parts = torch.split(total.cpu(), [tensor.numel() for tensor in counts.values()])
+        return {name: part.view_as(tensor) for (name, tensor), part in zip(counts.items(), parts, strict=True)}
+
+    def on_train_epoch_start(self) -> None:
+        """Start the mean of the epoch's loss."""
+        self._train_loss = LossMean()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Compute the epoch's loss after its last batch."""
+        if ends_epoch(self.trainer):
+            self.train_loss = self._mean_over_ranks(self._train_loss)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's loss, the mean over all images of all ranks."""
+        if self.train_loss is not None:
+            self.log("train/loss", self.train_loss)
+
+    def on_validation_start(self) -> None:
+        """Compute the loss so far, so that a validation inside the epoch can report it."""
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            self.train_loss = self._mean_over_ranks(self._train_loss)
+
+    def on_validation_epoch_start(self) -> None:
+        """Reset counts and loss."""
+        self._reset()
+
+    def on_test_epoch_start(self) -> None:
+        """Reset counts and loss."""
+        self._reset()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the loss, the mean over all images of all ranks."""
+        self.log("val/loss", self._mean_over_ranks(self.eval_loss))
+
+    def on_test_epoch_end(self) -> None:
+        """Log the loss, the mean over all images of all ranks."""
+        self.log("test/loss", self._mean_over_ranks(self.eval_loss))
+
+    def _reset(self) -> None:
+        self.evaluator.reset()
+        self.eval_loss = LossMean()
+
+    def _mean_over_ranks(self, mean: LossMean) -> Tensor:
+        total: Tensor = self.trainer.strategy.reduce(mean.state(self.device), reduce_op="sum")
+        return (total[0] / total[1].clamp(min=1)).float()  # 0 where no image counts, as for a batch
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the config of the task and the loss of the epoch so far."""
+        checkpoint["task"] = self.config()
+        # per rank: a sum in another order would round differently
+        sums = self.all_gather(self._train_loss.state(self.device))
+        assert isinstance(sums, Tensor)
+        checkpoint["train_loss"] = {"sums": sums.view(-1, 2).cpu(), "epoch": self.train_loss}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the loss of the epoch."""
+        if state := checkpoint.get("train_loss"):
+            self.train_loss, sums = state["epoch"], state["sums"]
+            ranks = self._trainer.world_size if self._trainer is not None else 1
+            if len(sums) != ranks:  # another number of devices than before: rank 0 continues from the total
+                sums = torch.cat([sums.sum(dim=0, keepdim=True), torch.zeros(ranks - 1, 2, dtype=sums.dtype)])
+            self._train_loss = LossMean(*sums[self.global_rank].to(self.device))

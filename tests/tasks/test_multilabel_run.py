@@ -1,0 +1,155 @@
+"""A multi-label run from the command line to its predictions, and the losses and weights that a config may name."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import finetune
+from finetune.builders.checks.training import check
+from finetune.builders.dummy_step import noise_step
+from finetune.builders.task import task_without_weights
+from finetune.commands.train import TrainResult
+from finetune.config.compose import load_config
+from finetune.data import CLASS_NAMES, SyntheticDataset
+from finetune.runs.untrusted_config import check_stranger
+from tests.samples import DRAWN, save
+
+WORDS = (*DRAWN, "task=multilabel", "task.thresholds=[0.2,0.5,0.5,0.5,0.9]", "auxiliary=fcn")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    """One epoch on synthetic images."""
+    return finetune.train(*WORDS, f"output={tmp_path_factory.mktemp('home') / 'run'}")
+
+
+def test_the_run_has_scores_per_class_and_no_confusion_matrix(run: TrainResult) -> None:
+    assert run.scores.keys() == {"iou", "dice", "precision", "recall", "f1", "accuracy"}
+    folder = run.folder / "evaluation" / "test"
+    assert sorted(path.name for path in folder.iterdir()) == ["classes.csv", "classes.png", "scores.json"]
+    with (folder / "classes.csv").open(newline="") as file:
+        assert [row["class"] for row in csv.DictReader(file)] == list(CLASS_NAMES)
+    assert len(list((run.folder / "plots" / "preview").iterdir())) == 1
+
+
+def test_the_model_knows_its_task_and_thresholds(run: TrainResult) -> None:
+    config = json.loads((run.folder / "model" / "config.json").read_text())
+    assert config["task"] == {"name": "multilabel", "thresholds": [0.2, 0.5, 0.5, 0.5, 0.9]}
+    card = (run.folder / "model" / "README.md").read_text()
+    assert "Task: multilabel, thresholds: [0.2, 0.5, 0.5, 0.5, 0.9]." in card
+    for path in (run.folder, run.best):
+        assert finetune.load(path).output.options() == {"thresholds": [0.2, 0.5, 0.5, 0.5, 0.9]}
+
+
+def test_another_evaluation_gives_the_same_scores(run: TrainResult) -> None:
+    result = finetune.evaluate(f"run={run.folder}")
+    assert result.scores == pytest.approx(run.scores, nan_ok=True)
+    assert result.matrix is None
+
+
+def test_predictions_are_one_file_per_class(run: TrainResult, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
+    photo = save(tmp_path / "photos" / "day" / "a.png", pixels)
+    (masks,) = finetune.load(run.folder).predict(photo).values()
+    assert (masks.shape, masks.dtype) == ((5, 37, 53), np.uint8)
+    model = finetune.load(run.folder).model
+    with torch.no_grad():
+        p = model(model.normalize(torch.from_numpy(pixels).movedim(-1, 0)[None]))[0].sigmoid().numpy()
+    expected = p > np.array([0.2, 0.5, 0.5, 0.5, 0.9]).reshape(-1, 1, 1)
+    assert (masks == expected).mean() > 0.999
+    assert 0 < masks.mean() < 1
+
+    written = finetune.predict(f"run={run.folder}", f"input={photo.parent.parent}", f"output={tmp_path / 'out'}")
+    assert written == [tmp_path / "out" / "masks" / "day" / f"a_{name}.png" for name in CLASS_NAMES]
+    for path, mask in zip(written, masks, strict=True):
+        assert (np.asarray(Image.open(path)) == 255 * mask).all()
+    overlay = np.asarray(Image.open(tmp_path / "out" / "overlays" / "day" / "a.png"))
+    assert (overlay == pixels).all(axis=-1).tolist() == (~masks.any(axis=0)).tolist() or masks.any(axis=0).all()
+
+
+def mistakes(*words: str) -> str:
+    """The mistakes that the check of a training finds."""
+    with pytest.raises(ValueError) as error:  # noqa: PT011  # the callers look at the message
+        check(load_config([*DRAWN, *words], "train"))
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("loss=bce",), "loss=bce does not fit task=semantic. Choose from: cross_entropy, dice, ce_dice, focal, "),
+        (("task=multilabel", "loss=ce_dice"), "does not fit task=multilabel. Choose from: bce, bce_dice, "),
+        (("loss=dice", "+loss.gamma=3"), "loss=dice has unknown options: 'gamma'"),
+        (("loss=dice", "loss.name=dise"), "unknown loss.name 'dise'. Did you mean dice"),
+        (("loss.class_weights=[1,20]",), "2 weights for 5 classes (background, disc"),
+        (("loss.class_weights=[1,-1,1,1,1]",), "expected none, the name of a rule, or a list"),
+        (("loss.class_weights=[0,0,0,0,0]",), "expected none, the name of a rule, or a list"),
+        (("loss.class_weights=inverse",), "class weight rule 'inverse' is unknown"),
+        (("loss.class_weights=3",), "expected none, the name of a rule, or a list"),
+        (("task.name=semantics",), "unknown task.name 'semantics'. Did you mean semantic"),
+        (("+task.thresholds=0.5",), "task=semantic has unknown options: 'thresholds'"),
+        (("task=multilabel", "task.thresholds=2"), "thresholds=2: expected a number from 0 to 1"),
+        (("task=multilabel", "task.thresholds=[0.5,0.5]"), "2 thresholds for 5 classes"),
+        (("task=multilabel", "data.ignore_index=0"), "ignore_index=0: masks use 0 and 1"),
+        (("loss=foreign",), "loss.target=None: expected a class derived from torch.nn.modules.module.Module"),
+        (("loss=foreign", "loss.target=torch.nn.Losses"), "loss.target=torch.nn.Losses: expected a class"),
+        (("loss=foreign", "loss.target=os.system"), "loss.target=os.system: that is a builtin_function_or_method"),
+        (
+            ("loss=foreign", "loss.target=torch.nn.CrossEntropyLoss", "+loss.options.mode=x"),
+            "CrossEntropyLoss does not take options={'mode': 'x'}",
+        ),
+        (
+            ("task=multilabel", "callbacks.early_stopping.monitor=val/pixel_accuracy"),
+            "'val/pixel_accuracy' is not logged by a validation. Did you mean val/accuracy",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(words: tuple[str, ...], message: str) -> None:
+    assert message in mistakes(*words)
+
+
+def test_masks_per_class_need_the_multilabel_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    item = SyntheticDataset.__getitem__
+
+    def as_masks(self: SyntheticDataset, key: Any) -> Any:
+        sample = item(self, key)
+        return {**sample, "mask": torch.stack([sample["mask"] == k for k in range(5)]).to(torch.uint8)}
+
+    monkeypatch.setattr(SyntheticDataset, "__getitem__", as_masks)
+    assert "Set task=multilabel for one mask per class" in mistakes("loss.class_weights=none")
+    check(load_config([*DRAWN, "task=multilabel"], "train"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("loss.class_weights=[1,20,1,1,0.5]",),
+        ("loss=foreign", "loss.target=segmentation_models_pytorch.losses.DiceLoss", "+loss.options.mode=multiclass"),
+        ("task=multilabel", "loss=bce", "loss.class_weights=[1,20,1,1,1]"),
+        ("task=multilabel", "loss=foreign", "loss.target=torch.nn.BCEWithLogitsLoss", "loss.drop_ignored=true"),
+    ],
+)
+def test_weights_by_hand_and_losses_of_other_packages_train(words: tuple[str, ...], folder: Path) -> None:
+    assert finetune.train(*DRAWN, *words, "+trainer.fast_dev_run=true").scores["iou"] >= 0
+
+
+def test_a_step_on_random_data_trains_on_masks() -> None:
+    config = load_config([*DRAWN, "task=multilabel"], "train")
+    task = task_without_weights(config, ["sky", "sea"])
+    before = {name: parameter.clone() for name, parameter in task.model.head.named_parameters()}
+    noise_step(config, task, (2, 3, 32, 32))()
+    assert task.dummy_batch((2, 3, 32, 32))["mask"].shape == (2, 2, 32, 32)
+    assert not any(torch.equal(parameter, before[name]) for name, parameter in task.model.head.named_parameters())
+
+
+def test_a_strangers_loss_is_not_imported() -> None:
+    config = load_config([*DRAWN, "output=run", "loss=foreign", "loss.target=os.system"], "train")
+    with pytest.raises(ValueError, match=r"loss.target=os.system: the code behind it would be run"):
+        check_stranger(config)
+    check_stranger(config, {"loss.target"})
