@@ -183,15 +183,6 @@ def _classes_hint(records: Sequence[Record], ignore_index: int, channels: int) -
     )
 
 
-def check_class_indices(data: DatasetBundle) -> None:
-    """Raise DataError if a pixel may belong to several classes, which a task with one class per pixel cannot learn."""
-    if data.multilabel:
-        raise DataError(
-            "the masks have one channel per class, but this task gives each pixel exactly one class. Use masks that "
-            "hold class indices."
-        )
-
-
 def build_transform(settings: Config, ignore_index: int) -> Transform:
     """Build the transform that `augment._target_` names.
 

@@ -36,5 +36,5 @@ def mistakes_of(checks: Iterable[Callable[..., Any]], *arguments: Any) -> list[s
 
 def raise_mistakes(messages: Iterable[str]) -> None:
     """Raise one ConfigError with all messages, if there are any."""
-    if text := "\n".join(messages):
+    if text := "\n".join(dict.fromkeys(messages)):  # two checks may find the same
         raise ConfigError(text)

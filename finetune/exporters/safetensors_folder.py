@@ -15,7 +15,7 @@ class SafetensorsFolder:
     def write(self, saved: SavedModel, folder: Path) -> list[Path]:
         """Write weights, config and card, with adapters merged into the weights."""
         saved.model.merge_adapters()
-        save_model(folder, saved.model, saved.data, saved.scores)
+        save_model(folder, saved.model, saved.data, saved.scores, saved.task)
         return sorted(folder.iterdir())
 
     def expected(self, saved: SavedModel, images: Tensor) -> dict[str, Tensor]:

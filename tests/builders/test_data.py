@@ -187,7 +187,7 @@ def test_masks_with_a_channel_per_class_become_batches_and_are_refused_by_the_se
     batch = next(iter(build_datamodule(settings, data).train_dataloader()))
     assert batch["mask"].shape == (4, 2, 32, 32)
     assert loss_weights("inverse_sqrt", data) is not None
-    with pytest.raises(ConfigError, match="one channel per class, but this task gives each pixel exactly one class"):
+    with pytest.raises(ConfigError, match="task=semantic needs class indices"):
         check(settings)
 
 

@@ -24,7 +24,7 @@ def fine_tuned(head: str = "linear", **options: Any) -> SavedModel:
         for tensor in model.state_dict().values():
             if tensor.is_floating_point():
                 tensor.add_(torch.rand_like(tensor) / 100)
-    return SavedModel(model, {"ignore_index": 255}, {"test/iou": 0.5})
+    return SavedModel(model, {"ignore_index": 255}, {"name": "semantic"}, {"test/iou": 0.5})
 
 
 @pytest.mark.parametrize("name", sorted(EXPORTERS))
@@ -70,7 +70,7 @@ class HalvedLogits:
 
 def test_a_format_from_outside_works_by_an_entry_in_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved = fine_tuned()
-    save_model(tmp_path / "model", saved.model, saved.data, saved.scores)
+    save_model(tmp_path / "model", saved.model, saved.data, saved.scores, saved.task)
     monkeypatch.setitem(EXPORTERS, "halved", HalvedLogits)
     with pytest.raises(ExportError, match="differ from the model's by up to"):
         finetune.export(f"run={tmp_path}", "format=halved", f"output={tmp_path / 'halved'}")
@@ -82,7 +82,7 @@ def test_a_format_from_outside_works_by_an_entry_in_the_table(tmp_path: Path, mo
 
 def test_the_command_writes_below_the_run_and_keeps_the_scores(tmp_path: Path) -> None:
     saved = fine_tuned()
-    save_model(tmp_path / "model", saved.model, saved.data, saved.scores)
+    save_model(tmp_path / "model", saved.model, saved.data, saved.scores, saved.task)
     (tmp_path / "config.yaml").touch()
     (tmp_path / "env.json").touch()
     first = finetune.export(f"run={tmp_path}")
