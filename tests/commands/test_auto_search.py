@@ -33,7 +33,7 @@ def found_rate(run: TrainResult) -> float:
 def test_the_learning_rate_found_is_logged_and_stored(searched: TrainResult) -> None:
     rate = found_rate(searched)
     assert 1e-5 < rate < 1
-    assert f"learning rate found: {rate:.1e} (valley" in (searched.folder / "train.log").read_text()
+    assert f"optimizer.lr=auto: {rate} was found" in (searched.folder / "train.log").read_text()
     assert (searched.folder / "plots" / "lr_finder.png").stat().st_size > 5_000
 
 
@@ -43,8 +43,11 @@ def test_the_search_does_not_affect_the_training_that_follows(folder: Path, sear
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
-def test_find_lr_in_python_draws_its_curve(folder: Path) -> None:
+def test_find_lr_in_python_logs_the_suggestions_and_draws_the_curve(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     finding = finetune.find_lr(*EASY, figure="curve.png")
+    assert f"learning rate found: {finding.suggestion:.1e} (valley" in capsys.readouterr().out
     assert len(finding.rates) > 50
     assert set(finding.suggestions) == {"valley", "steepest", "minimum"}
     assert listing(folder).keys() == {"curve.png"}

@@ -87,7 +87,7 @@ def test_the_splits_add_up_to_all_images(run: Path) -> None:
 
 
 def test_an_unknown_split_is_refused(run: Path) -> None:
-    with pytest.raises(ConfigError, match="split='tets' is not there; the data has test, val, train, all"):
+    with pytest.raises(ConfigError, match=r"split.*'?tets'?.* the data has test, val, train, all"):
         finetune.evaluate(f"run={run}", "split=tets")
 
 
@@ -134,7 +134,7 @@ def test_classes_that_the_model_does_not_have_are_refused(
     before = listing(run)
     assert exit_code("evaluate", f"run={run}", f"data.root={photos}", f"data.classes={declared}") == 2
     output = capsys.readouterr().err
-    assert "the model knows 3 classes (ground, wall, sky)" in output
+    assert "3 classes (ground, wall, sky)" in output
     assert f"declares {2 if declared == '2' else 4}" in output
     assert listing(run) == before
 

@@ -324,8 +324,8 @@ FOUR_PLATEAUS = "trainer.max_epochs=9"  # each takes two epochs to detect
     [
         ("tuning=frozen", "tuning.norms=adapt"),
         ("tuning=head_then_full", "schedule=one_cycle"),
-        ("tuning=partial", "tuning.last=1", "schedule=plateau"),
-        ("tuning=gradual", "tuning.warmup=2", "tuning.norms=eval"),
+        pytest.param(("tuning=partial", "tuning.last=1", "schedule=plateau"), marks=pytest.mark.slow),
+        pytest.param(("tuning=gradual", "tuning.warmup=2", "tuning.norms=eval"), marks=pytest.mark.slow),
         (
             "tuning=gradual",
             "tuning.unfreeze_at=0",
@@ -334,8 +334,8 @@ FOUR_PLATEAUS = "trainer.max_epochs=9"  # each takes two epochs to detect
             FOUR_PLATEAUS,
         ),
         ("tuning=discriminative", "tuning.l2_sp=0.1", "tuning.l1=1e-6"),
-        ("tuning=layer_decay", "tuning.unfreeze_at=1"),
-        ("tuning=norm_only", "schedule=warmup_stable_decay"),
+        pytest.param(("tuning=layer_decay", "tuning.unfreeze_at=1"), marks=pytest.mark.slow),
+        pytest.param(("tuning=norm_only", "schedule=warmup_stable_decay"), marks=pytest.mark.slow),
     ],
     ids=lambda overrides: overrides[0].partition("=")[2],
 )

@@ -15,21 +15,13 @@ from finetune.tasks import SemanticTask
 from finetune.tuning.plan_feasibility import check_timing
 from finetune.tuning.timing import Timeline, phase_starts, trainable
 
+MORE_FAMILIES = (
+    *("densenet121", "vgg11_bn", "regnetx_002", "mobilenetv2_050", "mobilenetv3_small_050", "hrnet_w18_small"),
+    *("rexnet_100", "ghostnet_050", "cspresnet50", "repvgg_a0", "nf_resnet26"),
+)
 FAMILIES = [
-    "resnet18",
-    "densenet121",
-    "vgg11_bn",
-    "regnetx_002",
-    "convnext_atto",
-    "tf_efficientnet_lite0",
-    "mobilenetv2_050",
-    "mobilenetv3_small_050",
-    "hrnet_w18_small",
-    "rexnet_100",
-    "ghostnet_050",
-    "cspresnet50",
-    "repvgg_a0",
-    "nf_resnet26",
+    *("resnet18", "convnext_atto", "tf_efficientnet_lite0"),
+    *(pytest.param(family, marks=pytest.mark.slow) for family in MORE_FAMILIES),
 ]
 EPOCHS = 20
 
