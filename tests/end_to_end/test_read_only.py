@@ -71,7 +71,7 @@ def test_checkpoints_before_a_folder_turned_read_only_stay_intact(tmp_path: Path
     run, last = tmp_path / "run", tmp_path / "run" / "checkpoints" / "last.ckpt"
     assert "[Errno 30] Read-only file system: 'run/" in done.stderr  # the first file that is written
     assert "Traceback" not in done.stderr
-    assert f"disk: the file system can only be read for '{run}" in done.stderr
+    assert f"disk: the file system is read-only for '{run}" in done.stderr
     assert "saved: run/checkpoints/last.ckpt, 1 whole epochs" in done.stderr
     assert "resume: finetune train resume=run" in done.stderr
     assert find_corruption(last) is None
@@ -80,7 +80,7 @@ def test_checkpoints_before_a_folder_turned_read_only_stay_intact(tmp_path: Path
         refused = command(*overrides, "+callbacks.late=null", first=LOCK.format("run"), cwd=tmp_path)
         assert refused.returncode == 2, refused.stderr
         assert f"'{run}' cannot be written to" in refused.stderr
-        assert "Copy the run to where you may write, and resume that." in refused.stderr
+        assert "Copy the run to a folder you may write to, and resume that." in refused.stderr
     assert listing(run) == before
     copy = tmp_path / "copy"
     assert shell("cp", "-r", "run", "copy", cwd=tmp_path).returncode == 0

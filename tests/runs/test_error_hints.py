@@ -61,7 +61,7 @@ def test_a_crop_is_suggested_for_images_without_one() -> None:
     del without["data"]["size"]
     lines = error_hints(CUDA, without)
     assert lines[0].startswith("tried: 4 images of their own size, on one device")
-    assert "try: augment.crop=320, which cuts training images" in lines
+    assert "try: augment.crop=320, which crops training images" in lines
 
 
 def test_out_of_main_memory_shows_the_available_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,14 +126,14 @@ def test_a_full_disk_shows_its_free_space(tmp_path: Path, monkeypatch: pytest.Mo
     path = tmp_path / "run" / "metrics.csv"
     error = OSError(errno.ENOSPC, "No space left on device", str(path))
     assert error_hints(error, config()) == [
-        f"disk: no room is left for '{path}'",
+        f"disk: no space is left for '{path}'",
         f"disk: 2.0 MB of 50.0 GB free in '{tmp_path}'",
-        "try: remove what you no longer need there, or output=FOLDER on another disk",
+        "try: remove files you no longer need there, or output=FOLDER on another disk",
     ]
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(50e9, 0, 40e9))
-    assert "it may be the number of files that is used up" in error_hints(error, config())[1]
+    assert "the number of files may be used up" in error_hints(error, config())[1]
     quota = error_hints(OSError(errno.EDQUOT, "Disk quota exceeded"), config(f"output={tmp_path}"))
-    assert quota[0] == f"disk: your quota is used up for '{tmp_path}'"
+    assert quota[0] == f"disk: the quota is used up for '{tmp_path}'"
     assert "number of files" not in quota[1]
 
 
@@ -145,7 +145,7 @@ def test_a_full_disk_is_recognized_as_the_cause_of_an_error_of_torch(tmp_path: P
             raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598")
 
     error = error_of(close_unwritten_file)
-    assert error_hints(error, config(f"output={tmp_path}"))[0] == f"disk: no room is left for '{tmp_path}'"
+    assert error_hints(error, config(f"output={tmp_path}"))[0] == f"disk: no space is left for '{tmp_path}'"
 
 
 @pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs a device that is always full")
@@ -154,11 +154,11 @@ def test_a_checkpoint_on_a_full_disk_is_recognized(tmp_path: Path) -> None:
     error = error_of(lambda: write({"weights": torch.zeros(1000000)}, tmp_path / "next.ckpt"))
     assert isinstance(error, OSError)
     assert error.errno is None  # torch has swallowed it
-    assert error_hints(error, config(f"output={tmp_path}"))[0] == f"disk: no room is left for '{tmp_path}'"
+    assert error_hints(error, config(f"output={tmp_path}"))[0] == f"disk: no space is left for '{tmp_path}'"
 
 
 @pytest.mark.parametrize(
-    ("number", "message"), [(errno.EROFS, "can only be read"), (errno.EACCES, "have no permission")]
+    ("number", "message"), [(errno.EROFS, "is read-only"), (errno.EACCES, "permission is denied")]
 )
 def test_a_folder_without_write_permission_is_named(number: int, message: str, tmp_path: Path) -> None:
     lines = error_hints(OSError(number, "no", str(tmp_path / "run")), config(f"output={tmp_path}/run/1"))

@@ -64,7 +64,7 @@ def test_a_corrupt_run_does_not_hide_the_others(content: str, tmp_path: Path) ->
 @pytest.mark.parametrize("facts", ["", "[]", '{"resumed": 7}'])
 def test_a_run_with_a_corrupt_env_json_can_be_resumed_and_finished(facts: str, tmp_path: Path) -> None:
     folder = run_of(tmp_path / "run", facts)
-    open_run_folder(folder, {"seed": 0, "name": "mine"}, again=True)
+    open_run_folder(folder, {"seed": 0, "name": "mine"}, resumed=True)
     close_log(folder)
     mark_finished(folder)
     assert is_finished(folder)

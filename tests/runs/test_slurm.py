@@ -84,7 +84,7 @@ def test_a_missing_scontrol_and_an_invalid_job_number_are_reported(
     requests: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "1; rm x")
-    assert "no number of a job" in requeue(INTERRUPTED)[0]
+    assert "is not a job number" in requeue(INTERRUPTED)[0]
     monkeypatch.setenv("SLURM_JOB_ID", "123")
     monkeypatch.setenv("PATH", "/nowhere")
     assert "could not be requeued" in requeue(INTERRUPTED)[0]
