@@ -104,8 +104,9 @@ def describe(hint: Any) -> str:
         return " or ".join(map(str, arguments))
     kind = origin or hint
     if kind in (list, tuple, Sequence):
-        element = {int: " of whole numbers", float: " of numbers", str: " of names", Mapping: " of groups of settings"}
-        return f"a list{element.get(get_origin(arguments[0]) or arguments[0], '') if arguments else ''}"
+        groups = " of groups of settings"
+        plural = {int: " of whole numbers", float: " of numbers", str: " of names", dict: groups, Mapping: groups}
+        return f"a list{plural.get(get_origin(arguments[0]) or arguments[0], '') if arguments else ''}"
     if kind in (dict, Mapping):
         return "a group of settings"
     return NAMES.get(hint, getattr(hint, "__name__", str(hint)))

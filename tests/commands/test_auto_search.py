@@ -62,13 +62,13 @@ def test_with_enough_memory_the_batch_size_is_the_number_of_images(folder: Path)
 def test_the_batch_size_found_leaves_some_memory_free(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def step(config: object, task: object, shape: tuple[int, ...]) -> object:
         def run() -> None:
-            if shape[0] > 100:
+            if shape[0] > 20:
                 raise MemoryError("out of memory")
 
         return run
 
     monkeypatch.setattr("finetune.commands.auto_search.noise_step", step)
-    assert finetune.find_batch_size(*OVERRIDES, "data.count=400") == 90
+    assert finetune.find_batch_size(*OVERRIDES, "data.count=60") == 18
 
 
 def test_the_search_trains_all_parameters_that_ever_train(folder: Path) -> None:

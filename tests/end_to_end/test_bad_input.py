@@ -239,7 +239,7 @@ def test_all_mistakes_are_reported_at_once(refused: Refuses) -> None:
         ("trainer.accelerator=abacus", "abacus"),
         ("trainer.devices=0", "devices=0"),
         ("trainer.accumulate_grad_batches=0", "trainer.accumulate_grad_batches=0: expected a whole number of 1"),
-        ("+trainer={sync_batchnorm: true, devices: 2}", "torch synchronizes batch norms on GPUs alone"),
+        ("+trainer={sync_batchnorm: true, devices: 2}", "torch synchronizes batch norms on GPUs only"),
         ("trainer.gradient_clip_algorithm=foo", "trainer.gradient_clip_algorithm=foo: choose norm or value"),
         ("+optimizer.options.bta=3", "bta"),
         ("+backbone.options.depht=3", "depht"),
