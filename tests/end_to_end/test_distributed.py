@@ -9,18 +9,17 @@ import pytest
 import torch
 
 import finetune
+from tests import forked
 from tests.samples import COMMAND, TINY, shell
 
 DISTRIBUTED = ("trainer.devices=2", "trainer.strategy=ddp", "trainer.max_epochs=2", "data=synthetic", "data.size=32")
 
 
-def train(folder: Path, *command: str) -> tuple[Path, str]:
-    """Train, and return the run folder and the output."""
-    done = shell(*command, *TINY, *DISTRIBUTED, cwd=folder)
-    assert done.returncode == 0, done.stderr
+def run_in(folder: Path) -> Path:
+    """Return the only run folder, and check that nothing else was written."""
     assert [path.name for path in folder.iterdir()] == ["outputs"]
     (run,) = (folder / "outputs").glob("*/*")
-    return run, done.stdout + done.stderr
+    return run
 
 
 def written_matrix(run: Path) -> torch.Tensor:
@@ -42,15 +41,22 @@ def check(run: Path, output: str, images: int) -> None:
 
 
 def test_two_ranks_write_one_run_with_the_scores_of_one(tmp_path: Path) -> None:
-    run, output = train(tmp_path, COMMAND, "train", "data.count=12")  # 3 test images: two and one
-    check(run, output, images=3)
+    folder = tmp_path / "work"
+    folder.mkdir()
+    command = forked.start("train", *TINY, *DISTRIBUTED, "data.count=12", cwd=folder, logs=tmp_path)
+    code, errors = command.wait()
+    assert code == 0, errors
+    output = command.stdout.read_text() + errors
+    check(run_in(folder), output, images=3)  # two on one rank, and one on the other
     assert "sync_dist" not in output
 
 
 @pytest.mark.slow
 def test_the_module_starts_its_second_rank_too(tmp_path: Path) -> None:
-    run, output = train(tmp_path, sys.executable, "-m", "finetune", "data.count=4")  # 1 test image: one and none
-    check(run, output, images=1)
+    command = (sys.executable, "-m", "finetune", *TINY, *DISTRIBUTED, "data.count=4")
+    done = shell(*command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    check(run_in(tmp_path), done.stdout + done.stderr, images=1)  # on one rank, and none on the other
 
 
 @pytest.mark.slow

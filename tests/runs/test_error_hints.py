@@ -157,9 +157,7 @@ def test_a_checkpoint_on_a_full_disk_is_recognized(tmp_path: Path) -> None:
     assert error_hints(error, config(f"output={tmp_path}"))[0] == f"disk: no space is left for '{tmp_path}'"
 
 
-@pytest.mark.parametrize(
-    ("number", "message"), [(errno.EROFS, "is read-only"), (errno.EACCES, "permission is denied")]
-)
+@pytest.mark.parametrize(("number", "message"), [(errno.EROFS, "is read-only"), (errno.EACCES, "permission is denied")])
 def test_a_folder_without_write_permission_is_named(number: int, message: str, tmp_path: Path) -> None:
     lines = error_hints(OSError(number, "no", str(tmp_path / "run")), config(f"output={tmp_path}/run/1"))
     assert message in lines[0]
