@@ -72,8 +72,8 @@ def weights(name: str) -> str:
 def check(name: str, known: dict[tuple[Any, ...], dict[str, str]]) -> tuple[dict[str, str], dict[str, str]]:
     """Return the error of each head, empty if it works; and the columns that describe the backbone."""
     found: dict[str, str] = {}
-    for stride in sorted({kind.output_stride for kind in HEADS.values()}):
-        heads = [head for head, kind in HEADS.items() if kind.output_stride == stride]
+    for stride in sorted({spec.output_stride for spec in HEADS.values()}):
+        heads = [head for head, spec in HEADS.items() if spec.output_stride == stride]
         backbone, outcome = check_heads(name, stride, heads, known)  # the last is the undilated one
         found |= outcome
     return {head: found[head] for head in HEADS}, describe(backbone)
@@ -167,10 +167,10 @@ def first_runs(backbone: Backbone) -> dict[str, int]:
 
 def check_head(head: str, neck: PyramidNeck, backbone: Backbone) -> str:
     """Return why a head does not work with a pyramid, or an empty text."""
-    kind = HEADS[head]
+    spec = HEADS[head]
     try:
-        pools = backbone.pools if kind.takes_pools else ()
-        decoder, classifier = kind.build(PyramidSpec(neck.channels, neck.strides, pools), 3)
+        pools = backbone.pools if spec.takes_pools else ()
+        decoder, classifier = spec.build(PyramidSpec(neck.channels, neck.strides, pools), 3)
         with torch.no_grad():
             backbone._read = read_pools if pools else read_maps
             images = torch.randn(2, 3, *SIZE)
@@ -219,9 +219,9 @@ def main() -> None:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             writer.writeheader()
             writer.writerows(sorted(rows, key=lambda row: row["name"]))
-    pools = {head for head, kind in HEADS.items() if kind.takes_pools}
-    whole = sum(set(row["without"].split()) <= pools for row in rows)
-    print(f"{whole} of {len(rows)} under every head that needs no pooling indices")
+    pools = {head for head, spec in HEADS.items() if spec.takes_pools}
+    complete = sum(set(row["without"].split()) <= pools for row in rows)
+    print(f"{complete} of {len(rows)} under every head that needs no pooling indices")
 
 
 if __name__ == "__main__":

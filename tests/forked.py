@@ -65,7 +65,7 @@ def _run(arguments: tuple[str, ...], cwd: Path, outputs: tuple[Path, Path], envi
     os.environ.update(environment)
     for stream, path in zip((1, 2), outputs, strict=True):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
-    # a shell that runs the tests in the background has told its children to ignore Ctrl-C
+    # a shell that runs the tests in the background makes its child processes ignore Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
     tempfile.tempdir = None  # the server may have looked at its own environment
     torch.set_num_threads(1)
