@@ -1,4 +1,4 @@
-"""Forward and backward of our models over those of segmentation_models_pytorch, and the time it takes to build one.
+"""Compare forward, backward and building of our models with segmentation_models_pytorch and timm.
 
 python benchmarks/against_smp.py [--rounds 7] [--steps 3] [--threads 1]
 """
@@ -33,16 +33,16 @@ SIZE, BATCH, CLASSES = 224, 4, 11
 
 
 def step_time(model: nn.Module, images: torch.Tensor, steps: int) -> float:
-    """Seconds of a forward and a backward pass."""
-    began = time.perf_counter()
+    """Return the seconds of a forward and a backward pass."""
+    start = time.perf_counter()
     for _ in range(steps):
         model.zero_grad(set_to_none=True)
         model(images).square().mean().backward()
-    return (time.perf_counter() - began) / steps
+    return (time.perf_counter() - start) / steps
 
 
 def compare(backbone: str, head: str, architecture: str, rounds: int, steps: int) -> list[float]:
-    """Ratios of the time of ours to that of smp's, with the two taking turns."""
+    """Return the ratios of our time to the time of smp, measured in turns."""
     options = {"img_size": SIZE} if "swin" in backbone else {}
     ours = Segmenter(backbone, head, CLASSES, weights="none")
     theirs = getattr(smp, architecture)(f"tu-{backbone}", encoder_weights=None, classes=CLASSES, **options)
@@ -52,24 +52,24 @@ def compare(backbone: str, head: str, architecture: str, rounds: int, steps: int
     ratios = []
     for turn in range(rounds):
         order = (ours, theirs) if turn % 2 == 0 else (theirs, ours)
-        taken = {id(model): step_time(model, images, steps) for model in order}
-        ratios.append(taken[id(ours)] / taken[id(theirs)])
+        seconds = {id(model): step_time(model, images, steps) for model in order}
+        ratios.append(seconds[id(ours)] / seconds[id(theirs)])
     return ratios
 
 
 def build_time(build: Callable[[], object], rounds: int) -> float:
-    """Seconds of this process's processors to build a model, the least of some tries."""
-    taken = []
+    """Return the CPU seconds to build a model, the minimum of several rounds."""
+    seconds = []
     for _ in range(rounds):
         gc.collect()
-        began = time.process_time()
+        start = time.process_time()
         build()
-        taken.append(time.process_time() - began)
-    return min(taken)
+        seconds.append(time.process_time() - start)
+    return min(seconds)
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=3)

@@ -1,9 +1,9 @@
-"""Every timm model under every head: builds them, runs them forward and backward, and writes down what came of it.
+"""Try every timm model with every head: build them, run them forward and backward, and write the results to a table.
 
-Each head gets the backbone at the output stride that the head is made for. It sees of a backbone its pyramid alone, so
-each is tried once for each pyramid that there is. Every backbone also loads its own weights, at the settings that a
-training begins with. Models too large for the memory are tried without numbers, on torch's meta device. The table may
-be stopped and started; what is in it already is not tried again.
+A head gets the backbone at the output stride that the head is made for. It reads only the feature pyramid of a
+backbone, so it is tried once for each distinct pyramid. Every backbone also loads its own weights, at the settings
+that a training starts with. Models that are too large for the memory are tried on torch's meta device, without
+values. The script may be interrupted; models that are in the table are not tried again.
 
 python benchmarks/coverage.py TABLE [--names 'convnext*' 'resnet*'] [--largest 60]
 """
@@ -31,18 +31,18 @@ from finetune.models.neck import PyramidNeck
 
 COLUMNS = ("name", "family", "parameters", "strides", "sizes", "stages", "blocks", "without", "why", "weights", "tried")
 SIZE = (64, 96)  # pixels
-CROP = 320  # pixels, of the training's crops
-TRIED = "heads dilated weights"  # what a row speaks of: earlier ones of heads on undilated backbones alone
-NUMBERS = {"gemma4_vit"}  # families that look at values, and so cannot do without them
+CROP = 320  # crop size of a training, pixels
+TRIED = "heads dilated weights"  # what a row covers; earlier rows cover only heads on undilated backbones
+NUMBERS = {"gemma4_vit"}  # families whose forward pass depends on values, so that the meta device does not work
 
 
 def tried(name: str, largest: int, known: dict[tuple[Any, ...], dict[str, str]]) -> dict[str, str]:
-    """A row of the table.
+    """Return a row of the table.
 
     Args:
         name: a timm model name.
-        largest: parameters of models that are tried with numbers.
-        known: what came of the heads on each pyramid, added to.
+        largest: largest number of parameters of a model that is tried with values.
+        known: results of the heads for each pyramid; extended.
     """
     row = dict.fromkeys(COLUMNS, "") | {"name": name, "family": family(name), "weights": weights(name)}
     try:
@@ -53,7 +53,7 @@ def tried(name: str, largest: int, known: dict[tuple[Any, ...], dict[str, str]])
             heads, described = check(name, known)
             check_weights(name)
         row |= described | {"tried": TRIED}
-    except Exception as error:  # of any kind: it is what the table is to tell
+    except Exception as error:  # of any type: the table reports it
         return row | {"without": " ".join(HEADS), "why": f"{type(error).__name__}: {error}".replace("\n", " ")[:300]}
     failed = {head: why for head, why in heads.items() if why}
     reasons = [f"{head}: {why}" for head, why in failed.items() if not HEADS[head].takes_pools]  # few backbones have
@@ -61,7 +61,7 @@ def tried(name: str, largest: int, known: dict[tuple[Any, ...], dict[str, str]])
 
 
 def weights(name: str) -> str:
-    """Tag, size in pixels and license of all pretrained weights that timm knows, its default first."""
+    """Return tag, size in pixels and license of all pretrained weights of timm, its default first."""
     configs = timm.models.get_arch_pretrained_cfgs(name)
     default = timm.get_pretrained_cfg(name)
     found = [(full.partition(".")[2], config) for full, config in configs.items() if config.has_weights]
@@ -70,10 +70,10 @@ def weights(name: str) -> str:
 
 
 def check(name: str, known: dict[tuple[Any, ...], dict[str, str]]) -> tuple[dict[str, str], dict[str, str]]:
-    """What came of each head, empty where it works; and the columns that describe the backbone."""
+    """Return the error of each head, empty if it works; and the columns that describe the backbone."""
     found: dict[str, str] = {}
-    for stride in sorted({kind.output_stride for kind in HEADS.values()}):
-        heads = [head for head, kind in HEADS.items() if kind.output_stride == stride]
+    for stride in sorted({spec.output_stride for spec in HEADS.values()}):
+        heads = [head for head, spec in HEADS.items() if spec.output_stride == stride]
         backbone, outcome = check_heads(name, stride, heads, known)  # the last is the undilated one
         found |= outcome
     return {head: found[head] for head in HEADS}, describe(backbone)
@@ -82,7 +82,7 @@ def check(name: str, known: dict[tuple[Any, ...], dict[str, str]]) -> tuple[dict
 def check_heads(
     name: str, stride: int, heads: Sequence[str], known: dict[tuple[Any, ...], dict[str, str]]
 ) -> tuple[Backbone, dict[str, str]]:
-    """The backbone at an output stride, and what came of heads that are made for it."""
+    """Return the backbone at an output stride, and the errors of the heads that are made for this stride."""
     backbone = Backbone(name, "none", output_stride=stride)
     neck = PyramidNeck(3, backbone.levels, output_stride=stride)
     images = torch.randn(2, 3, *SIZE)
@@ -94,7 +94,7 @@ def check_heads(
 
 
 def check_weights(name: str) -> None:
-    """Raise unless a backbone takes its own weights, all of them, at the settings that a training begins with."""
+    """Raise ValueError unless a backbone loads all of its own weights at the settings that a training starts with."""
     state = timm.create_model(name).state_dict()
     given = {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": dict(state)}}
     settings = {"name": name, "weights": "own", "image_size": None}
@@ -109,7 +109,7 @@ def check_weights(name: str) -> None:
 
 
 def describe(backbone: Backbone) -> dict[str, str]:
-    """The columns that describe a backbone; its layer groups are checked on the way."""
+    """Check the layer groups of a backbone, and return the columns that describe it."""
     groups = [backbone.layer_groups(fine) for fine in (False, True)]
     check_groups(backbone, groups)
     only = backbone.input_size.only
@@ -122,7 +122,7 @@ def describe(backbone: Backbone) -> dict[str, str]:
 
 
 def check_gradients(backbone: Backbone, pyramid: list[torch.Tensor]) -> None:
-    """Raise unless exactly the parameters that are called unused get no gradient."""
+    """Raise ValueError unless exactly the unused parameters get no gradient."""
     unused = backbone.unused_parameters()
     sum(level.square().sum() for level in pyramid[1:]).backward()
     without = {key for key, parameter in backbone.named_parameters() if parameter.grad is None}
@@ -131,7 +131,7 @@ def check_gradients(backbone: Backbone, pyramid: list[torch.Tensor]) -> None:
 
 
 def check_groups(backbone: Backbone, groups: list[list[list[str]]]) -> None:
-    """Raise unless each used parameter is in one group, and groups come in the order in which the model runs."""
+    """Raise ValueError unless each used parameter is in one group and the groups are in forward order."""
     unused = backbone.unused_parameters()
     used = sorted(key for key, _ in backbone.named_parameters() if key not in unused)
     runs = first_runs(backbone)
@@ -148,7 +148,7 @@ def check_groups(backbone: Backbone, groups: list[list[list[str]]]) -> None:
 
 @torch.no_grad()
 def first_runs(backbone: Backbone) -> dict[str, int]:
-    """When the module of each parameter first ran, in a picture of the whole backbone."""
+    """Return the rank in which the module of each parameter first ran in a forward pass."""
     runs: dict[str, int] = {}
     hooks = []
     for prefix, module in backbone.named_modules():
@@ -166,11 +166,11 @@ def first_runs(backbone: Backbone) -> dict[str, int]:
 
 
 def check_head(head: str, neck: PyramidNeck, backbone: Backbone) -> str:
-    """Why a head does not work on such a pyramid, or an empty text."""
-    kind = HEADS[head]
+    """Return why a head does not work with a pyramid, or an empty text."""
+    spec = HEADS[head]
     try:
-        pools = backbone.pools if kind.takes_pools else ()
-        decoder, classifier = kind.build(PyramidSpec(neck.channels, neck.strides, pools), 3)
+        pools = backbone.pools if spec.takes_pools else ()
+        decoder, classifier = spec.build(PyramidSpec(neck.channels, neck.strides, pools), 3)
         with torch.no_grad():
             backbone._read = read_pools if pools else read_maps
             images = torch.randn(2, 3, *SIZE)
@@ -178,13 +178,13 @@ def check_head(head: str, neck: PyramidNeck, backbone: Backbone) -> str:
                 level.detach() if isinstance(level, torch.Tensor) else level for level in neck(images, backbone(images))
             ]
         run(decoder, classifier, maps)
-    except Exception as error:  # of any kind: it is what the table is to tell
+    except Exception as error:  # of any type: the table reports it
         return f"{type(error).__name__}: {error}".replace("\n", " ")[:200]
     return ""
 
 
 def run(decoder: nn.Module, classifier: nn.Module, maps: list[Any]) -> None:
-    """Forward and backward; raises where the logits are not as large as the image or a parameter has no gradient."""
+    """Run forward and backward; raise ValueError if the logits have the wrong size or a gradient is missing."""
     decoded, more = (
         decoder.forward_with_auxiliary(maps) if isinstance(decoder, HasAuxiliaryOutputs) else (decoder(maps), [])
     )
@@ -197,14 +197,16 @@ def run(decoder: nn.Module, classifier: nn.Module, maps: list[Any]) -> None:
 
 
 def main() -> None:
-    """Try, and write."""
+    """Try the models and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", type=Path)
     parser.add_argument("--names", default=["*"], nargs="+")
-    parser.add_argument("--largest", type=int, default=60, help="millions of parameters that are tried with numbers")
+    parser.add_argument(
+        "--largest", type=int, default=60, help="millions of parameters of the largest model that is tried with values"
+    )
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
-    logging.disable(logging.WARNING)  # timm tells of every table that it resamples
+    logging.disable(logging.WARNING)  # timm logs every position embedding that it resamples
     rows = list(csv.DictReader(options.table.open())) if options.table.exists() else []
     done, known = {row["name"] for row in rows}, {}
     for name in timm.list_models(options.names):
@@ -217,9 +219,9 @@ def main() -> None:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             writer.writeheader()
             writer.writerows(sorted(rows, key=lambda row: row["name"]))
-    pools = {head for head, kind in HEADS.items() if kind.takes_pools}
-    whole = sum(set(row["without"].split()) <= pools for row in rows)
-    print(f"{whole} of {len(rows)} under every head that needs no pooling indices")
+    pools = {head for head, spec in HEADS.items() if spec.takes_pools}
+    complete = sum(set(row["without"].split()) <= pools for row in rows)
+    print(f"{complete} of {len(rows)} under every head that needs no pooling indices")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Writes docs/backbones.md out of the table that `coverage.py` makes: a line for each family, and every exception.
+"""Write docs/backbones.md from the table of `coverage.py`: one line per family, and every exception.
 
-python benchmarks/coverage_page.py finetune/backbones.csv docs/backbones.md
+python benchmarks/coverage_page.py finetune/catalog/backbones.csv docs/backbones.md
 """
 
 import argparse
@@ -15,7 +15,7 @@ import timm
 from finetune.models import HEADS
 
 POOLING = {head for head, kind in HEADS.items() if kind.takes_pools}
-MOST = 3  # different strides or sizes that a cell has room for
+MOST = 3  # different strides or sizes in a cell
 PAGE = """# Backbones
 
 Models of timm {timm}, built without weights and run forward and backward on two images of 64 x 96 pixels; those of more
@@ -55,12 +55,12 @@ Row = dict[str, str]
 
 
 def takes_every_head(row: Row) -> bool:
-    """Whether no head is missing but those that need pooling indices."""
+    """Return whether every head works that needs no pooling indices."""
     return set(row["without"].split()) <= POOLING
 
 
 def family_line(name: str, members: Sequence[Row]) -> str:
-    """A line of the table of families."""
+    """Return a line of the table of families."""
     built = [row for row in members if row["strides"]]
     cells = (
         f"`{name}`",
@@ -73,7 +73,7 @@ def family_line(name: str, members: Sequence[Row]) -> str:
 
 
 def usual(values: Iterable[str]) -> str:
-    """The most usual values, and how many others there are.
+    """Return the most frequent values, and the number of the others.
 
     >>> usual(["a", "b", "b", "c", "d", "e"])
     'b; a; c; 2 more'
@@ -84,7 +84,7 @@ def usual(values: Iterable[str]) -> str:
 
 
 def span(numbers: Sequence[int]) -> str:
-    """Least to most.
+    """Return the smallest and the largest number as a text.
 
     >>> span([5, 3, 4]), span([2, 2]), span([])
     ('3 to 5', '2', '')
@@ -94,7 +94,7 @@ def span(numbers: Sequence[int]) -> str:
 
 
 def exceptions(rows: Sequence[Row]) -> str:
-    """Backbones that some head does not take, grouped by the reason."""
+    """Return the backbones that do not work with some head, grouped by the reason."""
     failing = sorted((row for row in rows if not takes_every_head(row)), key=lambda row: row["why"])
     lines = []
     for why, members in groupby(failing, key=lambda row: row["why"]):
@@ -104,7 +104,7 @@ def exceptions(rows: Sequence[Row]) -> str:
 
 
 def page(rows: Sequence[Row]) -> str:
-    """The document."""
+    """Return the page."""
     families = groupby(sorted(rows, key=lambda row: (row["family"], row["name"])), key=lambda row: row["family"])
     return PAGE.format(
         timm=timm.__version__,
@@ -120,7 +120,7 @@ def page(rows: Sequence[Row]) -> str:
 
 
 def main() -> None:
-    """Read, and write."""
+    """Read the table and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", type=Path)
     parser.add_argument("page", type=Path)

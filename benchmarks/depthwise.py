@@ -1,4 +1,4 @@
-"""A training step in bf16-mixed on a CPU, with depthwise convolutions in float32 and as Lightning would compute them.
+"""Time a bf16-mixed training step on a CPU with depthwise convolutions in float32, and in bfloat16 as in Lightning.
 
 python benchmarks/depthwise.py [--threads 1] [--rounds 7] [--backbones tf_efficientnet_lite0 ...]
 """
@@ -19,18 +19,18 @@ BACKBONES = ("tf_efficientnet_lite0", "mobilenetv3_large_100", "convnext_atto", 
 
 
 def step(model: Segmenter, precision: MixedPrecision) -> Callable[[], float]:
-    """A function that makes a step on four images of 160 x 160 and returns its seconds."""
+    """Return a function that runs a step on four images of 160 x 160 pixels and returns its seconds."""
     images = torch.randint(0, 256, (4, 3, 160, 160), dtype=torch.uint8)
     masks = torch.randint(0, 11, (4, 160, 160), dtype=torch.uint8)
     criterion = CEDice(ignore_index=255)
 
     def timed() -> float:
         precision.convert_module(model)
-        begin = time.perf_counter()
+        start = time.perf_counter()
         with precision.forward_context():
             loss = criterion(model(model.normalize(images)), masks)
         loss.backward()
-        seconds = time.perf_counter() - begin
+        seconds = time.perf_counter() - start
         precision.teardown()
         return seconds
 
@@ -38,7 +38,7 @@ def step(model: Segmenter, precision: MixedPrecision) -> Callable[[], float]:
 
 
 def main() -> None:
-    """Measure, alternating."""
+    """Measure both in turns."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)

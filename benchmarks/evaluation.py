@@ -1,9 +1,9 @@
-"""Whether an evaluation's time and memory grow with the number of images: 8 times as many, in turns.
+"""Measure how the time and memory of an evaluation grow with the number of images: 8 times as many, in turns.
 
-A validation as in a run: our data loader, task and scores, through Lightning's Trainer, on pictures of two sizes that
-were drawn before. Each is made in a process of its own, behind a short one that warms up, because memory that was freed
-stays with a process. Prints milliseconds per image, the memory on top of what was held after the warm-up (on Linux, to
-some megabytes), and how much of it each further image costs.
+A validation as in a run: our data loader, task and scores with Lightning's Trainer, on prepared synthetic images of two
+sizes. Each evaluation has its own process and follows a short warm-up, because a process keeps memory that was freed.
+Prints milliseconds per image, the memory in addition to that after the warm-up (on Linux, to some megabytes), and the
+memory of each further image.
 
     python benchmarks/evaluation.py [--images 64] [--factor 8] [--rounds 5] [--size 96] [--batch 8] [--threads 2]
 """
@@ -26,35 +26,35 @@ from finetune.data.dataset import Sample
 from finetune.data.module import SegmentationData
 from finetune.data.synthetic import draw
 from finetune.models import Segmenter
+from finetune.profiling import memory
 from finetune.tasks import SemanticTask
-from finetune.tuning import memory
 
-DRAWN = 16
+PREPARED = 16
 
 
 class Repeated(Dataset[Sample]):
-    """The same few pictures again and again, of two sizes, so that reading costs nothing."""
+    """A few images of two sizes, repeated, so that reading costs nothing."""
 
     def __init__(self, count: int, size: int) -> None:
         self.count = count
-        self.pictures = [draw((size, size - 16 * (index % 2)), index=index) for index in range(DRAWN)]
+        self.samples = [draw((size, size - 16 * (index % 2)), index=index) for index in range(PREPARED)]
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> Sample:
-        image, mask = self.pictures[index % DRAWN]
+        image, mask = self.samples[index % PREPARED]
         return {"image": image, "mask": mask, "index": index}
 
 
 def measure(images: int, backbone: str, size: int, batch: int, threads: int) -> tuple[float, float]:
-    """Seconds of an evaluation, and bytes on top of what was held before; NaN where the system does not tell."""
+    """Return the seconds and the additional bytes of an evaluation; NaN if the system does not report memory."""
     torch.set_num_threads(threads)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     task = SemanticTask(Segmenter(backbone, classes=CLASS_NAMES, weights="none"))
     for count in (2 * batch, images):
-        pictures = Repeated(count, size)
-        data = SegmentationData(pictures, pictures, batch_size=batch)
+        dataset = Repeated(count, size)
+        data = SegmentationData(dataset, dataset, batch_size=batch)
         gc.collect()
         held = memory.resident() if memory.reset_peak() else None
         began = time.perf_counter()
@@ -65,7 +65,7 @@ def measure(images: int, backbone: str, size: int, batch: int, threads: int) -> 
 
 
 def trainer() -> pl.Trainer:
-    """A trainer that counts and logs, and writes nothing."""
+    """Return a trainer that counts and logs, but writes no files."""
     quiet: dict[str, Any] = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
     return pl.Trainer(
         accelerator="cpu",
@@ -77,7 +77,7 @@ def trainer() -> pl.Trainer:
 
 
 def main() -> None:
-    """Measure."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     numbers = {"images": 64, "factor": 8, "rounds": 5, "size": 96, "batch": 8, "threads": 2}
     for name, default in numbers.items():

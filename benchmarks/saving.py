@@ -1,6 +1,6 @@
-"""What checkpoints cost a training: how long it waits for them, and how much the thread that writes them works.
+"""Measure the cost of checkpoints: how long a training waits for them, and the work of the thread that writes them.
 
-The quickstart's model on its synthetic images, with the settings that ship: a checkpoint after every epoch.
+The quickstart's model on its synthetic images, with default settings: a checkpoint after each epoch.
 
     python benchmarks/saving.py [--epochs 3] [--count 200]
 """
@@ -14,11 +14,11 @@ from typing import Any
 
 import finetune
 from finetune.callbacks import Checkpoint
-from finetune.checkpoints import checkpoint_io as storage
+from finetune.checkpoints import checkpoint_io
 
 
 class Clock:
-    """Adds up how long calls of a function take, by the wall and by the processor."""
+    """Sums the wall-clock time and the CPU time of all calls of a function."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
@@ -26,7 +26,7 @@ class Clock:
         self.calls = 0
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
-        """Call it."""
+        """Call the function and add its time."""
         wall, work = time.perf_counter(), time.thread_time()
         try:
             return self.function(*arguments, **named)
@@ -37,14 +37,14 @@ class Clock:
 
 
 def main() -> None:
-    """Train, and print what saving took of it."""
+    """Train, and print the cost of saving."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--count", type=int, default=200)
     options = parser.parse_args()
-    saving, writing = Clock(Checkpoint.save), Clock(storage.write)
+    saving, writing = Clock(Checkpoint.save), Clock(checkpoint_io.write)
     Checkpoint.save = lambda self, *rest, **named: saving(self, *rest, **named)  # type: ignore[method-assign]
-    storage.write = writing
+    checkpoint_io.write = writing
     with tempfile.TemporaryDirectory() as folder:
         run = finetune.train(
             *("experiment=quickstart", f"data.count={options.count}", f"trainer.max_epochs={options.epochs}"),
@@ -55,7 +55,8 @@ def main() -> None:
             seconds = sum(float(row["seconds"]) for row in csv.DictReader(file))
     print(f"{saving.calls} checkpoints of {size / 1e6:.0f} MB in {seconds:.1f} s of {options.epochs} epochs")
     print(f"the training waited {saving.wall:.3f} s: {saving.wall / seconds:.2%}")
-    print(f"writing took {writing.wall:.3f} s beside it, {writing.work:.3f} s of a core: {writing.work / seconds:.2%}")
+    share = writing.work / seconds
+    print(f"writing took {writing.wall:.3f} s in another thread, {writing.work:.3f} s of a core: {share:.2%}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Our training step against a plain PyTorch loop on the same model and batch, alternating, in one process.
+"""Compare our training step with a plain PyTorch loop on the same model and batch, in turns, in one process.
 
-Both do forward, loss, backward, gradient clipping, optimizer and schedule; ours goes through Lightning's Trainer with
-every callback and hook that a run has. Prints milliseconds a step, the memory that steps take on top of what was held
-before (on Linux, to some megabytes), and the ratio. With --frozen the backbone is frozen: by our plan, and by hand.
+Both do forward, loss, backward, gradient clipping, optimizer and schedule; ours runs in Lightning's Trainer with every
+callback and hook of a run. Prints milliseconds per step, the additional memory of the steps (on Linux, to some
+megabytes), and the ratio. With --frozen the backbone is frozen in both: by our tuning plan, and by hand.
 
     python benchmarks/train_step.py [--frozen] [--threads 2] [--steps 12] [--rounds 5] [--size 320] [--batch 4]
 """
@@ -33,7 +33,7 @@ Batch = dict[str, Tensor]
 
 
 class Timer(pl.Callback):
-    """Time from the start of the first step to the end of the last."""
+    """Measures the time from the start of the first step to the end of the last."""
 
     def __init__(self, wait: Callable[[], None]) -> None:
         self.wait = wait
@@ -42,16 +42,16 @@ class Timer(pl.Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start."""
         self.wait()
-        self._began = time.perf_counter()
+        self._start = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop."""
         self.wait()
-        self.seconds = time.perf_counter() - self._began
+        self.seconds = time.perf_counter() - self._start
 
 
 def ours(model: Segmenter, batches: list[Batch], wait: Callable[[], None], frozen: bool) -> float:
-    """Seconds that our task takes for the batches."""
+    """Return the seconds of our task for the batches."""
     timer = Timer(wait)
     with tempfile.TemporaryDirectory() as folder:
         callbacks = [timer, ApplyTuningPlan(), IoU(), EarlyStopping(), Checkpoint(), MetricsCSV(), Progress()]
@@ -72,16 +72,16 @@ def ours(model: Segmenter, batches: list[Batch], wait: Callable[[], None], froze
 def plain(
     model: Segmenter, batches: list[Batch], wait: Callable[[], None], device: torch.device, frozen: bool
 ) -> float:
-    """Seconds that a loop by hand takes for the batches."""
+    """Return the seconds of a plain loop for the batches."""
     model = model.to(device).to(memory_format=torch.channels_last).train()
     if frozen:
         model.backbone.requires_grad_(False).eval()
     loss = CEDice()
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.01)
-    pace = torch.optim.lr_scheduler.PolynomialLR(optimizer, len(batches), 0.9)
+    schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, len(batches), 0.9)
     wait()
-    began = time.perf_counter()
+    start = time.perf_counter()
     for batch in batches:
         images, masks = batch["image"].to(device), batch["mask"].to(device)
         value = loss(model(model.normalize(images)), masks)
@@ -89,31 +89,31 @@ def plain(
         value.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        pace.step()
+        schedule.step()
     wait()
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def reset_peak() -> float:
-    """Bytes that the process holds now; its peak is counted anew from here."""
+    """Reset the peak memory of the process, and return its bytes in use."""
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")
     return resident("VmRSS")
 
 
 def peak() -> float:
-    """Most bytes held since then."""
+    """Return the peak memory since the last reset, bytes."""
     return resident("VmHWM")
 
 
 def resident(field: str) -> float:
-    """A field of the process's status, bytes."""
+    """Return a field of the status of the process, bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024.0 * int(next(line for line in lines if line.startswith(f"{field}:")).split()[1])
 
 
 def main() -> None:
-    """Measure."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (("threads", 2), ("steps", 12), ("rounds", 5), ("size", 320), ("batch", 4), ("classes", 11)):
         parser.add_argument(f"--{name}", type=int, default=default)

@@ -1,5 +1,6 @@
-"""One thread a test process: the models are tiny, and more threads only wait for each other."""
+"""One thread per test process: the models are tiny, and more threads only wait for each other."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,3 +14,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def without_figures() -> Iterator[None]:
+    """Empty files instead of figures, which take two thirds of a tiny training; for modules that test other things."""
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("evaluation.confusion_figure", "evaluation.class_bars_figure", "tuning.timeline_figure"):
+            patched.setattr(f"finetune.reports.{name}", lambda *arguments: Path(arguments[-1]).touch())
+        patched.setattr("finetune.reports.evaluation.curves_figure", lambda rows, folder: None)
+        yield

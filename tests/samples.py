@@ -1,4 +1,4 @@
-"""Small data sets, drawn for one test, and the words of a training that takes a second."""
+"""Tiny data sets, and the overrides of a training that takes half a second."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ MODEL = (
     "head.segmentation_channels=64",
 )
 TINY = (*MODEL, "augment.crop=32", "data.batch_size=4", "trainer.max_epochs=1", "trainer.accelerator=cpu")
-DRAWN = (*TINY, "data=synthetic", "data.count=8", "data.size=32")
+SYNTHETIC = (*TINY, "data=synthetic", "data.count=8", "data.size=32")
 COMMAND = str(Path(sys.executable).with_name("finetune"))
 
 
@@ -32,14 +32,14 @@ def draw_folder(
     size: tuple[int, int] = (32, 40),
     seed: int = 0,
 ) -> Path:
-    """Write `root/images/NAME.png` and `root/masks/NAME.png`: a bright stripe for each label, noise over all of it.
+    """Write `root/images/NAME.png` and `root/masks/NAME.png`: a bright stripe for each label, and noise everywhere.
 
     Args:
-        root: made if need be.
-        names: of the pictures; `train/a` puts one into a sub-folder.
-        values: labels in the masks, left to right in stripes; all of them in each mask.
+        root: folder to write to; created if missing.
+        names: file names of the images, without `.png`; `train/a` writes one into a subfolder.
+        values: labels in the masks, left to right in stripes; each mask has all of them.
         size: height and width, pixels.
-        seed: of the noise.
+        seed: seed of the noise.
     """
     random = np.random.default_rng(seed)
     height, width = size
@@ -54,22 +54,22 @@ def draw_folder(
 
 
 def save(path: Path, pixels: np.ndarray) -> Path:
-    """Write pixels (H, W) or (H, W, 3), uint8, whatever the folder."""
+    """Write pixels (H, W) or (H, W, 3), uint8, as an image; create its folder if missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.ascontiguousarray(pixels)).save(path)
     return path
 
 
 def on_folder(root: Path) -> tuple[str, ...]:
-    """Words of a tiny training on a drawn folder of three classes."""
+    """Return the overrides of a tiny training on a folder of `draw_folder` with its three classes."""
     return (*TINY, f"data.root={root}", "data.classes=[ground,wall,sky]")
 
 
-def exit_code(*words: str) -> int:
-    """The exit code of `finetune WORDS`, run in this process."""
+def exit_code(*arguments: str) -> int:
+    """Run `finetune ARGUMENTS` in this process and return its exit code."""
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     try:
-        main(words)
+        main(arguments)
     except SystemExit as error:
         return 0 if error.code is None else int(error.code)
     finally:
@@ -79,21 +79,22 @@ def exit_code(*words: str) -> int:
     return 0
 
 
-def shell(*words: str, cwd: Path, timeout: float = 180, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A command in a process of its own."""
+def shell(*arguments: str, cwd: Path, timeout: float = 180, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in a process of its own and wait for it."""
     return subprocess.run(
-        words, cwd=cwd, env=clean_environment(**environment), capture_output=True, text=True, timeout=timeout
+        arguments, cwd=cwd, env=clean_environment(**environment), capture_output=True, text=True, timeout=timeout
     )
 
 
-def clean_environment(**also: str) -> dict[str, str]:
-    """The environment without what training in this process has left there."""
+def clean_environment(**additional: str) -> dict[str, str]:
+    """Return the environment without the variables that a training in this process has set."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PL_", "HYDRA_", "COMP_"))}
-    return {**kept, "OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **also}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {**kept, "OMP_NUM_THREADS": "1", "PATH": path, **additional}
 
 
 def listing(folder: Path) -> dict[str, int]:
-    """Everything below a folder: path -> time of the last change in nanoseconds, 0 for folders."""
+    """Return everything below a folder: path -> time of the last change in nanoseconds, 0 for folders."""
     return {
         str(path.relative_to(folder)): 0 if path.is_dir() else path.stat().st_mtime_ns for path in folder.rglob("*")
     }

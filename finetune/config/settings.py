@@ -92,8 +92,10 @@ def _elements_fit(values: list[Any], kind: Any, arguments: tuple[Any, ...]) -> b
 def describe(hint: Any) -> str:
     """Return an annotated type in words.
 
-    >>> describe(int | None), describe(Sequence[float]), describe(Literal["stages", "blocks"])
-    ('a whole number or null', 'a list of numbers', 'stages or blocks')
+    >>> describe(int | None), describe(Sequence[float]), describe(Sequence[Mapping[str, Any]])
+    ('a whole number or null', 'a list of numbers', 'a list of groups of settings')
+    >>> describe(Literal["stages", "blocks"])
+    'stages or blocks'
     """
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
@@ -102,8 +104,9 @@ def describe(hint: Any) -> str:
         return " or ".join(map(str, arguments))
     kind = origin or hint
     if kind in (list, tuple, Sequence):
-        element = {int: " of whole numbers", float: " of numbers", str: " of names"}
-        return f"a list{element.get(arguments[0], '') if arguments else ''}"
+        groups = " of groups of settings"
+        plural = {int: " of whole numbers", float: " of numbers", str: " of names", dict: groups, Mapping: groups}
+        return f"a list{plural.get(get_origin(arguments[0]) or arguments[0], '') if arguments else ''}"
     if kind in (dict, Mapping):
         return "a group of settings"
     return NAMES.get(hint, getattr(hint, "__name__", str(hint)))

@@ -18,7 +18,7 @@ from finetune.data import SOURCES, Augment, ClassMaskFiles, DataError, Record
 from finetune.data.adapters import AlbumentationsTransform
 from tests.samples import TINY, draw_folder, save
 
-DRAWN = ("data=synthetic", "data.count=4", "data.size=32", "augment.crop=32")
+SYNTHETIC = ("data=synthetic", "data.count=4", "data.size=32", "augment.crop=32")
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def test_every_transform_option_builds_a_transform(name: str) -> None:
 
 
 def test_a_transform_of_ones_own_is_named_by_target() -> None:
-    settings = {**config(*DRAWN), "augment": {"_target_": f"{__name__}.Darker", "factor": 4}}
+    settings = {**config(*SYNTHETIC), "augment": {"_target_": f"{__name__}.Darker", "factor": 4}}
     data = check(settings)
     before = data.records[0].image.read()
     assert torch.equal(data.datasets["train"][0]["image"], before // 4)

@@ -12,7 +12,7 @@ from finetune.checkpoints.adapters import load_adapters
 from finetune.checkpoints.saved_model import ModelError, load_model
 from finetune.commands.train import TrainResult
 from finetune.models import Segmenter
-from tests.samples import DRAWN
+from tests.samples import SYNTHETIC
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(home: Path) -> TrainResult:
     overrides = ("tuning=lora", "tuning.lora.rank=2", f"backbone.weights={home / 'pretrained.safetensors'}")
-    return finetune.train(*DRAWN, *overrides, "optimizer.lr=1e-2", f"output={home / 'run'}")
+    return finetune.train(*SYNTHETIC, *overrides, "optimizer.lr=1e-2", f"output={home / 'run'}")
 
 
 def test_a_run_saves_a_merged_model(run: TrainResult, home: Path) -> None:

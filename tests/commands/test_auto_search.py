@@ -1,92 +1,119 @@
-"""`auto` in the words of a training."""
+"""Searches of the learning rate and the batch size: `auto` in the overrides of a training, and in Python."""
 
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from torch import nn
 
 import finetune
 from finetune.builders.checks.training import check
 from finetune.builders.data import DatasetBundle
-from finetune.commands.auto_search import AUTO, with_placeholders
+from finetune.commands.auto_search import SEARCHED, with_placeholders
+from finetune.commands.train import TrainResult
 from finetune.config.compose import load_config
-from tests.samples import DRAWN, MODEL, exit_code, listing
+from finetune.tuning import lr_finder
+from tests.samples import MODEL, SYNTHETIC, exit_code, listing
 
-WORDS = (*MODEL, "data=synthetic", "data.count=8", "data.size=32", "augment.crop=32", "trainer.accelerator=cpu")
-EASY = (*WORDS, "tuning=discriminative", "trainer.max_epochs=1", "data.count=32")
+pytestmark = pytest.mark.usefixtures("without_figures")
 
-
-def test_a_learning_rate_is_found_and_written_down(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = finetune.train(*EASY, "optimizer.lr=auto", "output=run")
-    kept = yaml.safe_load((run.folder / "config.yaml").read_text())["optimizer"]["lr"]
-    assert 1e-5 < kept < 1
-    assert f"learning rate found: {kept:.1e} (valley" in capsys.readouterr().out
-    assert (run.folder / "plots" / "lr_finder.png").stat().st_size > 5_000
+OVERRIDES = (*MODEL, "data=synthetic", "data.count=8", "data.size=32", "augment.crop=32", "trainer.accelerator=cpu")
+EASY = (*OVERRIDES, "tuning=discriminative", "trainer.max_epochs=1", "data.count=16", "data.batch_size=2")
 
 
-def test_the_search_leaves_no_trace_in_the_training_that_follows(folder: Path) -> None:
-    searched = finetune.train(*EASY, "optimizer.lr=auto", "output=searched")
-    rate = yaml.safe_load((searched.folder / "config.yaml").read_text())["optimizer"]["lr"]
-    given = finetune.train(*EASY, f"optimizer.lr={rate}", "output=given")
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    """A training with the learning rate that it has searched."""
+    return finetune.train(*EASY, "optimizer.lr=auto", f"output={tmp_path_factory.mktemp('searched')}")
+
+
+def found_rate(run: TrainResult) -> float:
+    return yaml.safe_load((run.folder / "config.yaml").read_text())["optimizer"]["lr"]
+
+
+def test_the_learning_rate_found_is_logged_and_stored(searched: TrainResult) -> None:
+    rate = found_rate(searched)
+    assert 1e-5 < rate < 1
+    assert f"optimizer.lr=auto: {rate} was found" in (searched.folder / "train.log").read_text()
+    assert (searched.folder / "plots" / "lr_finder.png").stat().st_size > 5_000
+
+
+def test_the_search_does_not_affect_the_training_that_follows(folder: Path, searched: TrainResult) -> None:
+    given = finetune.train(*EASY, f"optimizer.lr={found_rate(searched)}", "output=given")
     first, second = (torch.load(run.best, weights_only=True)["state_dict"] for run in (searched, given))
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
-def test_the_python_function_finds_the_same_and_draws_its_curve(folder: Path) -> None:
+def test_find_lr_in_python_logs_the_suggestions_and_draws_the_curve(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     finding = finetune.find_lr(*EASY, figure="curve.png")
+    assert f"learning rate found: {finding.suggestion:.1e} (valley" in capsys.readouterr().out
     assert len(finding.rates) > 50
     assert set(finding.suggestions) == {"valley", "steepest", "minimum"}
     assert listing(folder).keys() == {"curve.png"}
 
 
-def test_the_largest_batch_is_all_there_is_where_memory_is_plenty(folder: Path) -> None:
-    assert finetune.find_batch_size(*WORDS) == 8
-    run = finetune.train(*DRAWN, "data.batch_size=auto", "output=run")
+def test_with_enough_memory_the_batch_size_is_the_number_of_images(folder: Path) -> None:
+    assert finetune.find_batch_size(*OVERRIDES) == 8
+    run = finetune.train(*SYNTHETIC, "data.batch_size=auto", "output=run")
     assert yaml.safe_load((run.folder / "config.yaml").read_text())["data"]["batch_size"] == 8
 
 
-def test_a_batch_that_does_not_fit_is_left_some_room(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_batch_size_found_leaves_some_memory_free(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def step(config: object, task: object, shape: tuple[int, ...]) -> object:
         def run() -> None:
-            if shape[0] > 100:
+            if shape[0] > 20:
                 raise MemoryError("out of memory")
 
         return run
 
     monkeypatch.setattr("finetune.commands.auto_search.noise_step", step)
-    assert finetune.find_batch_size(*WORDS, "data.count=400") == 90
+    assert finetune.find_batch_size(*OVERRIDES, "data.count=60") == 18
 
 
-def test_a_rate_is_searched_with_all_that_ever_trains(folder: Path) -> None:
-    later, at_once = (finetune.find_lr(*EASY, "trainer.max_epochs=4", f"tuning.unfreeze_at={at}") for at in (0.5, 0))
-    assert later.losses == at_once.losses
+def test_the_search_trains_all_parameters_that_ever_train(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainable: list[set[str]] = []
+
+    def record(model: nn.Module, *_: object, **__: object) -> None:
+        trainable.append({name for name, parameter in model.named_parameters() if parameter.requires_grad})
+        raise StopIteration
+
+    monkeypatch.setattr(lr_finder, "find_lr", record)
+    for start in (0.5, 0):
+        with pytest.raises(StopIteration):
+            finetune.find_lr(*EASY, "trainer.max_epochs=4", f"tuning.unfreeze_at={start}")
+    later, at_once = trainable
+    assert later == at_once
+    assert any(name.startswith("backbone.") for name in later)
 
 
-def test_numbers_stand_in_for_auto_until_it_is_found() -> None:
-    config, found = with_placeholders(load_config((*DRAWN, "data.batch_size=auto"), "train"))
-    assert found == {"data"}
-    assert config["data"]["batch_size"] == AUTO["data"][1]
+def test_placeholders_replace_auto_until_a_value_is_found() -> None:
+    config, searched = with_placeholders(load_config((*SYNTHETIC, "data.batch_size=auto"), "train"))
+    assert searched == ["data.batch_size"]
+    assert config["data"]["batch_size"] == SEARCHED["data.batch_size"]
     assert isinstance(check(config), DatasetBundle)
 
 
-@pytest.mark.parametrize("word", ["data.batch_size=auto", "optimizer.lr=auto"])
-def test_a_search_on_several_devices_is_refused(folder: Path, word: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_code("train", *DRAWN, word, "trainer.devices=2") == 2
-    assert f"{word} searches on one device, but trainer.devices=2" in capsys.readouterr().err
+@pytest.mark.parametrize("override", ["data.batch_size=auto", "optimizer.lr=auto"])
+def test_a_search_on_several_devices_is_refused(
+    folder: Path, override: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code("train", *SYNTHETIC, override, "trainer.devices=2") == 2
+    assert f"{override} is searched on one device, but trainer.devices=2" in capsys.readouterr().err
     assert not listing(folder)
 
 
-def test_another_word_than_auto_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_code("train", *DRAWN, "data.batch_size=atuo", "optimizer.lr=automatic") == 2
-    said = capsys.readouterr().err
-    assert "data.batch_size=atuo: expected a whole number or auto" in said
+def test_a_misspelled_auto_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("train", *SYNTHETIC, "data.batch_size=atuo", "optimizer.lr=automatic") == 2
+    assert "data.batch_size=atuo: expected a whole number or auto" in capsys.readouterr().err
     assert not listing(folder)
 
 
-def test_a_schedule_that_the_found_batch_size_leaves_too_few_steps_is_refused(
+def test_a_warmup_longer_than_the_training_at_the_batch_size_found_is_refused(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert exit_code("train", *DRAWN, "data.batch_size=auto", "schedule.warmup=3") == 2
+    assert exit_code("train", *SYNTHETIC, "data.batch_size=auto", "schedule.warmup=3") == 2
     assert "a warmup of 3 steps does not fit into 1 steps of training" in capsys.readouterr().err
     assert not listing(folder)

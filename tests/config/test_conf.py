@@ -1,4 +1,4 @@
-"""Every file under conf/ composes, is counted, and names things that exist."""
+"""Every file in conf/ composes, passes the checks, and names classes that exist."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -54,30 +54,30 @@ NEEDED = {
 
 @cache
 def composed(file: Path) -> DictConfig:
-    """The config with this file in it, and else with as little as possible."""
+    """Return a config with this file, and with defaults otherwise."""
     group, name = str(file.parent), file.stem
     if group == ".":
         return compose(command=name)
     if name == "from_run":
         return compose(f"{group}={name}", command="evaluate")
-    data = ["data=synthetic", "data.count=4"] if file in OPTIONS else []
-    return compose(f"{group}={name}", *data, *NEEDED.get(str(file), ()))
+    synthetic = ["data=synthetic", "data.count=4"] if file in OPTIONS else []
+    return compose(f"{group}={name}", *synthetic, *NEEDED.get(str(file), ()))
 
 
-# hydra/ is part of every command and not of what is composed; the help in test_cli shows it
+# hydra/ is not part of a composed config; the help in test_cli shows it
 @pytest.mark.parametrize("file", [file for file in FILES if file.parent.name != "hydra"], ids=str)
 def test_every_file_composes(file: Path) -> None:
     config = composed(file)
     to_plain_dict(config)
     group = "callbacks" if str(file.parent) == "average" else str(file.parent)  # averages are callbacks
-    place = config if group in (".", "experiment") else config[group]
-    got = OmegaConf.to_container(place)
-    assert isinstance(got, dict)
+    section = config if group in (".", "experiment") else config[group]
+    values = OmegaConf.to_container(section)
+    assert isinstance(values, dict)
     for key, value in content(file).items():
-        if isinstance(value, dict) and key in got:
-            assert {k: got[key][k] for k in value} == value, key
+        if isinstance(value, dict) and key in values:
+            assert {k: values[key][k] for k in value} == value, key
         elif key != "defaults" and str(file) not in ("backbone/timm.yaml", "loss/foreign.yaml"):
-            assert got[key] == value, key
+            assert values[key] == value, key
 
 
 @pytest.mark.parametrize("file", OPTIONS, ids=str)

@@ -1,4 +1,4 @@
-"""A SLURM of one node on this machine for the length of a test; it writes into one folder and nowhere else."""
+"""A SLURM cluster of one node on this machine, for the time of a test; it writes into one folder only."""
 
 import getpass
 import os
@@ -12,15 +12,15 @@ from pathlib import Path
 
 from tests.samples import clean_environment
 
-NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel")
-UNDER_WAY = ("PENDING", "RUNNING", "COMPLETING", "REQUEUED")  # states of a job
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel")
+NOT_ENDED = ("PENDING", "RUNNING", "COMPLETING", "REQUEUED")  # states of a job
 
 
 class Slurm:
-    """Asks the daemons that were started.
+    """The commands of a cluster that runs.
 
     Attributes:
-        folder: of the daemons' files, and where jobs run.
+        folder: folder of the daemons' files, and working folder of the jobs.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -28,50 +28,52 @@ class Slurm:
         outside = {name: value for name, value in clean_environment().items() if not name.startswith("SLURM_")}
         here = {"SLURM_CONF": str(folder / "slurm.conf"), "PYTHONPATH": str(Path(__file__).parents[2])}
         self.environment = {**outside, **here}
-        self.environment["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"  # where an ordinary user does not look
+        self.environment["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"  # not in the PATH of an ordinary user
 
-    def ask(self, *words: str) -> str:
-        """What a command of SLURM prints."""
-        done = subprocess.run(words, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, f"{words}: {done.stderr}"
+    def ask(self, *command: str) -> str:
+        """Run a SLURM command and return its output."""
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr}"
         return done.stdout.strip()
 
     def submit(self, script: str, *options: str) -> str:
-        """The number of a job that runs a script; it appends what it prints to `NUMBER.log`."""
+        """Submit a job that runs a script and appends its output to `NUMBER.log`; return its number."""
         path = self.folder / "job.sh"
         path.write_text(f"#!/bin/sh\n{script}\n")
-        also = ("--requeue", "--open-mode=append", "--output=%j.log", "--nodes=1")
-        return self.ask("sbatch", "--parsable", *also, *options, str(path))
+        defaults = ("--requeue", "--open-mode=append", "--output=%j.log", "--nodes=1")
+        return self.ask("sbatch", "--parsable", *defaults, *options, str(path))
 
     def facts(self, job: str) -> dict[str, str]:
-        """What the controller knows of a job."""
-        return dict(word.split("=", 1) for word in self.ask("scontrol", "show", "job", job).split() if "=" in word)
+        """Return the fields of `scontrol show job`."""
+        return dict(field.split("=", 1) for field in self.ask("scontrol", "show", "job", job).split() if "=" in field)
 
     def start_again(self, job: str) -> None:
-        """Let a job that was given back begin now, not in two minutes as SLURM would."""
+        """Start a requeued job now, not in two minutes as SLURM would."""
         wait_for(lambda: self.facts(job)["JobState"] == "PENDING", f"job {job} in the queue")
-        time.sleep(3)  # in the second in which it was ended, its node would not take it
+        time.sleep(3)  # its node does not accept it in the second in which it ended
         self.ask("scontrol", "update", f"jobid={job}", "starttime=now")
 
     def log(self, job: str) -> str:
-        """What a job has printed so far."""
+        """Return the output of a job so far."""
         path = self.folder / f"{job}.log"
         return path.read_text() if path.exists() else ""
 
     def end(self, job: str) -> str:
-        """The state that a job ends with."""
-        wait_for(lambda: self.facts(job)["JobState"] not in UNDER_WAY, f"the end of job {job}")
+        """Wait for the end of a job and return its state."""
+        wait_for(lambda: self.facts(job)["JobState"] not in NOT_ENDED, f"the end of job {job}")
         return self.facts(job)["JobState"]
 
     def clear(self) -> None:
-        """End the jobs that a failed test has left."""
+        """Cancel the jobs that a failed test has left."""
         for job in self.ask("squeue", "--noheader", "--format=%i").split():
             self.ask("scancel", job)
         wait_for(lambda: not self.ask("squeue", "--noheader"), "the end of all jobs")
 
 
 def wait_for(condition: Callable[[], bool], what: str, seconds: float = 300) -> None:
-    """Return as soon as a condition holds."""
+    """Wait until a condition holds."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"waited {seconds} s for {what}"
@@ -79,18 +81,18 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = 300) -> 
 
 
 def missing() -> str:
-    """Commands that are not installed."""
-    return ", ".join(name for name in NEEDED if shutil.which(name, path=Slurm(Path()).environment["PATH"]) is None)
+    """Return the programs that are not installed."""
+    return ", ".join(name for name in PROGRAMS if shutil.which(name, path=Slurm(Path()).environment["PATH"]) is None)
 
 
 @contextmanager
 def slurm(folder: Path) -> Iterator[Slurm]:
-    """The daemons, as long as the context lasts.
+    """Run the daemons while the context lasts.
 
     Raises:
-        RuntimeError: they cannot be started here.
+        RuntimeError: the daemons cannot be started here.
     """
-    found, host = Slurm(folder), socket.gethostname().split(".")[0]
+    cluster, host = Slurm(folder), socket.gethostname().split(".")[0]
     _write_files(folder, host)
     munge = [f"--{name}-file={folder / name}" for name in ("key", "log", "pid", "seed")]
     with ExitStack() as stack:
@@ -99,22 +101,22 @@ def slurm(folder: Path) -> Iterator[Slurm]:
             ["slurmctld", "-D", "-i"],
             ["slurmd", "-D", "-N", host],
         ):
-            stack.enter_context(_running(command, found))
+            stack.enter_context(_running(command, cluster))
         try:
-            wait_for(lambda: _is_idle(found), "the node", 60)
+            wait_for(lambda: _is_idle(cluster), "the node", 60)
         except AssertionError as error:
             logs = "".join(path.read_text()[-1000:] for path in folder.glob("*d.log"))
             raise RuntimeError(f"{error}: {logs}") from error
-        stack.callback(found.clear)
-        yield found
+        stack.callback(cluster.clear)
+        yield cluster
 
 
 @contextmanager
-def _running(command: list[str], of: Slurm) -> Iterator[None]:
-    """A daemon that is ended by its own number."""
-    with (of.folder / f"{command[0]}.log").open("w") as log:
-        daemon = subprocess.Popen(command, cwd=of.folder, env=of.environment, stdout=log, stderr=log)
-    time.sleep(0.5)  # the next one asks for it
+def _running(command: list[str], cluster: Slurm) -> Iterator[None]:
+    """Run a daemon while the context lasts."""
+    with (cluster.folder / f"{command[0]}.log").open("w") as log:
+        daemon = subprocess.Popen(command, cwd=cluster.folder, env=cluster.environment, stdout=log, stderr=log)
+    time.sleep(0.5)  # the next daemon connects to it
     try:
         yield
     finally:
@@ -126,9 +128,9 @@ def _running(command: list[str], of: Slurm) -> Iterator[None]:
             daemon.wait()
 
 
-def _is_idle(found: Slurm) -> bool:
-    asked = subprocess.run(["sinfo", "-h", "-o", "%T"], env=found.environment, capture_output=True, text=True)
-    return asked.stdout.strip() == "idle"
+def _is_idle(cluster: Slurm) -> bool:
+    done = subprocess.run(["sinfo", "-h", "-o", "%T"], env=cluster.environment, capture_output=True, text=True)
+    return done.stdout.strip() == "idle"
 
 
 def _write_files(folder: Path, host: str) -> None:

@@ -1,4 +1,4 @@
-"""A few kills of `python -m tests.end_to_end.torture`, which makes as many as one likes."""
+"""A few kills of the many that `python -m tests.end_to_end.torture` makes."""
 
 from pathlib import Path
 
@@ -16,9 +16,9 @@ from tests.end_to_end.torture import torture
         pytest.param(2, 2, 6, marks=pytest.mark.slow),
     ],
 )
-def test_a_training_that_is_killed_again_and_again_ends_as_one_in_peace(
+def test_a_training_killed_many_times_ends_as_an_uninterrupted_one(
     ranks: int, workers: int, kills: int, tmp_path: Path
 ) -> None:
-    found = list(torture(tmp_path, kills, ranks, workers, seed=0))
-    assert sum(len(places.split(", ")) for places, _ in found if places) == kills
-    assert [equal for _, equal in found] == [True] * len(found)
+    trainings = list(torture(tmp_path, kills, ranks, workers, seed=0))
+    assert sum(len(places.split(", ")) for places, _ in trainings) == kills
+    assert [equal for _, equal in trainings] == [True] * len(trainings)

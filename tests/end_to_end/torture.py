@@ -1,4 +1,4 @@
-"""Kills a small training again and again, lets it go on, and compares its end with that of one in peace.
+"""Kill a small training many times, resume it each time, and compare its end with an uninterrupted training.
 
 python -m tests.end_to_end.torture FOLDER [--kills 100] [--ranks 1 2] [--workers 0 2] [--seed 0]
 """
@@ -22,11 +22,12 @@ from safetensors.torch import load_file
 
 from finetune.checkpoints import rotation
 from finetune.io import atomic_write
+from tests import forked
 from tests.samples import MODEL, clean_environment
 
-# augmentation, dropout, an average of the weights, two unfreezes, a checkpoint after every step; as many of the best
-# are kept as there are validations, so that nothing later hides what a kill has left
-WORDS = (
+# augmentation, dropout, an average of the weights, two unfreezes, a checkpoint after every step; the best checkpoint of
+# each validation is kept, so that no later one hides the damage of a kill
+OVERRIDES = (
     *MODEL,
     *("augment=strong", "augment.crop=32", "data=synthetic", "data.count=16", "data.size=32", "head.dropout=0.2"),
     *("tuning=gradual", "tuning.unfreeze_at=1", "average=ema", "trainer.max_epochs=4", "trainer.accelerator=cpu"),
@@ -38,17 +39,18 @@ KILLED = -signal.SIGKILL
 
 
 def kill() -> None:
-    """End this process and all that it has started, at once."""
+    """End this process and its child processes at once."""
     os.killpg(0, signal.SIGKILL)
 
 
 class Kill(pl.Callback):
-    """Ends the training at the n-th time that it comes to a place.
+    """Kills the training when it reaches a place for the n-th time.
 
     Args:
-        place: before a step, in a validation, at any time, before a file is synced, in the middle of a file that
-            is then half there, or before one of the names that are given to a new checkpoint and to those before it.
-        count: of the times; tenths of a second for `time`.
+        place: `step`, before a training step; `validation`, after a validation batch; `time`, at any moment; `write`,
+            before a checkpoint is synced; `half`, in the middle of a file; `publish`, before a new or an older
+            checkpoint gets its name.
+        count: number of the visit; tenths of a second for `time`.
     """
 
     def __init__(self, place: str, count: int) -> None:
@@ -61,15 +63,15 @@ class Kill(pl.Callback):
         elif self.place in ("write", "half"):
             self._sync, atomic_write.sync_file = atomic_write.sync_file, self._in_write
         elif self.place == "publish":
-            rotation.link = self._before(rotation.link)
+            rotation.link = self._kill_before(rotation.link)
 
     def on_train_batch_start(self, *_: Any) -> None:
-        self._pass("step")
+        self._visit("step")
 
     def on_validation_batch_end(self, *_: Any) -> None:
-        self._pass("validation")
+        self._visit("validation")
 
-    def _pass(self, place: str) -> None:
+    def _visit(self, place: str) -> None:
         self.left -= self.place == place
         if self.place == place and not self.left:
             kill()
@@ -77,28 +79,33 @@ class Kill(pl.Callback):
     def _in_write(self, path: Path) -> None:
         if self.place == "half" and self.left == 1:
             os.truncate(path, path.stat().st_size // 2)
-        self._pass(self.place)
+        self._visit(self.place)
         self._sync(path)
 
-    def _before(self, link: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
+    def _kill_before(self, link: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
         def linked(source: Path, target: Path) -> None:
-            self._pass("publish")
+            self._visit("publish")
             link(source, target)
 
         return linked
 
 
-def train(folder: Path, ranks: int, workers: int, *words: str) -> int:
-    """Begin a training, or go on with it; its exit code."""
+def train(folder: Path, ranks: int, workers: int, *overrides: str) -> int:
+    """Start or resume a training, and return its exit code."""
     devices = (f"trainer.devices={ranks}", f"data.batch_size={4 // ranks}", f"data.num_workers={workers}")
     strategy = ("trainer.strategy=ddp",) if ranks > 1 else ()
-    temporary = folder.parent / "tmp"  # where loading processes that are killed leave what they would have removed
+    command = ("train", *OVERRIDES, *devices, *strategy, *overrides, f"output={folder}", "resume=auto")
+    temporary = folder.parent / "tmp"  # where killed loading processes leave the files that they would have removed
     temporary.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "finetune", "train", *WORDS, *devices, *strategy, *words]
-    with (folder.parent / f"{folder.name}.log").open("a") as log:
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2]), "TMPDIR": str(temporary)}
+    logs = folder.parent / f"{folder.name}_logs"
+    logs.mkdir(exist_ok=True)
+    if ranks == 1:
+        return forked.start(*command, cwd=folder.parent, logs=logs, **environment).wait(900)[0]
+    with (logs / "stdout").open("a") as log:  # the further rank needs a command line to start with
         return subprocess.run(
-            [*command, f"output={folder}", "resume=auto"],
-            env=clean_environment(PYTHONPATH=str(Path(__file__).parents[2]), TMPDIR=str(temporary)),
+            [sys.executable, "-m", "finetune", *command],
+            env=clean_environment(**environment),
             start_new_session=True,
             stdout=log,
             stderr=log,
@@ -107,51 +114,55 @@ def train(folder: Path, ranks: int, workers: int, *words: str) -> int:
 
 
 def result(folder: Path) -> tuple[list[dict[str, str]], dict[str, torch.Tensor]]:
-    """The rows of `metrics.csv` but for their time; what is in the model, the last checkpoint and the best ones."""
+    """Return the rows of `metrics.csv` without their times, and the tensors of the model and of all checkpoints."""
     with (folder / "metrics.csv").open(newline="") as file:
         rows = [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
-    found: dict[str, torch.Tensor] = dict(load_file(folder / "model" / "model.safetensors"))
+    tensors: dict[str, torch.Tensor] = dict(load_file(folder / "model" / "model.safetensors"))
     for path in (folder / "checkpoints" / "last.ckpt", *(folder / "checkpoints").glob("best*.ckpt")):
         content = torch.load(path, weights_only=True)
-        found |= {f"{path.name} {name}": tensor for name, tensor in content["state_dict"].items()}
+        tensors |= {f"{path.name} {name}": tensor for name, tensor in content["state_dict"].items()}
         best = content["callbacks"]["Checkpoint"]["best"]
-        found[f"{path.name} best"] = torch.tensor([entry["step"] for entry in best])
-    return rows, found
+        tensors[f"{path.name} best"] = torch.tensor([entry["step"] for entry in best])
+    return rows, tensors
 
 
 def same(one: Path, other: Path) -> bool:
-    """Whether two trainings ended alike, bit for bit."""
+    """Return whether two trainings ended with equal metrics and tensors, bit for bit."""
     (rows, tensors), (other_rows, other_tensors) = result(one), result(other)
     alike = tensors.keys() == other_tensors.keys() and all(torch.equal(t, other_tensors[n]) for n, t in tensors.items())
     return alike and rows == other_rows
 
 
 def torture(folder: Path, kills: int, ranks: int, workers: int, seed: int) -> Iterator[tuple[str, bool]]:
-    """Where each training was killed, and whether it ended as the one in peace; one is killed until it is through."""
+    """Kill trainings, each until it finishes, and compare them with an uninterrupted one.
+
+    Yields:
+        The places where a training was killed, and whether it ended with the same result.
+    """
     chance = random.Random(f"{seed} {ranks} {workers}")
-    peace = folder / f"peace_{ranks}_{workers}"
-    assert train(peace, ranks, workers) == 0, f"see {peace}.log"
+    uninterrupted = folder / f"uninterrupted_{ranks}_{workers}"
+    assert train(uninterrupted, ranks, workers) == 0, f"see {uninterrupted}_logs"
     done = number = 0
     while done < kills:
         run, places = folder / f"run_{ranks}_{workers}_{number}", []
         code = KILLED
         while code == KILLED and done < kills:
             place, count = chance.choice(PLACES), chance.randint(1, 6)
-            words = ("+callbacks.kill._target_=tests.end_to_end.torture.Kill", f"+callbacks.kill.place={place}")
-            code = train(run, ranks, workers, *words, f"+callbacks.kill.count={count}")
+            callback = ("+callbacks.kill._target_=tests.end_to_end.torture.Kill", f"+callbacks.kill.place={place}")
+            code = train(run, ranks, workers, *callback, f"+callbacks.kill.count={count}")
             if code == KILLED:
                 places.append(f"{place} {count}")
                 done += 1
         if code == KILLED:
             code = train(run, ranks, workers, "+callbacks.kill=null")
         if places:
-            yield ", ".join(places), code == 0 and same(run, peace)
+            yield ", ".join(places), code == 0 and same(run, uninterrupted)
         shutil.rmtree(run)
         number += 1
 
 
 def main() -> int:
-    """Torture every combination; 1 if one of the trainings ended otherwise."""
+    """Kill trainings with every number of ranks and workers; return 1 if one ended with another result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kills", type=int, default=100)
@@ -169,7 +180,7 @@ def main() -> int:
             print(
                 f"{ranks} ranks, {workers} workers, killed at {places}: {'equal' if equal else 'NOT EQUAL'}", flush=True
             )
-    print(f"{failed} trainings ended otherwise" if failed else "all ended as if they had never been killed")
+    print(f"{failed} trainings ended with another result" if failed else "all ended as if they had never been killed")
     return int(failed > 0)
 
 

@@ -18,7 +18,7 @@ import pytest
 from lightning.pytorch.utilities import rank_zero_only
 
 from finetune.engine.loggers import MLflow, for_resumed_run, with_run_ids
-from tests.samples import DRAWN, clean_environment
+from tests.samples import SYNTHETIC, clean_environment
 
 TENSORBOARD = {"_target_": "lightning.pytorch.loggers.TensorBoardLogger", "save_dir": "runs"}
 WANDB = {"_target_": "lightning.pytorch.loggers.WandbLogger", "project": "pets"}
@@ -211,7 +211,7 @@ def finetune(*words: str, cwd: Path) -> int:
 def killed_and_resumed(folder: Path, logger: str, number: int) -> Path:
     """Return a run of three epochs that was killed in its second one and resumed in another process."""
     stop = ("+callbacks.stop._target_=tests.engine.test_loggers.Kill", f"+callbacks.stop.number={int(number)}")
-    words = (*DRAWN, "trainer.max_epochs=3", "checkpoint.every_n_steps=1", "callbacks.preview=null")
+    words = (*SYNTHETIC, "trainer.max_epochs=3", "checkpoint.every_n_steps=1", "callbacks.preview=null")
     assert finetune("train", *words, f"logger={logger}", f"output={folder}", *stop, cwd=folder.parent) in (-9, 143)
     assert finetune("train", f"resume={folder}", "+callbacks.stop=null", cwd=folder.parent) == 0
     assert {path.name for path in folder.parent.iterdir()} == {folder.name}

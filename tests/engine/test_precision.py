@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from finetune.builders.trainer import build_trainer
 from finetune.config.compose import compose, to_plain_dict
 from finetune.engine.precision import CPUMixedPrecision
-from tests.samples import DRAWN
+from tests.samples import SYNTHETIC
 
 
 class Layers(pl.LightningModule):
@@ -69,6 +69,6 @@ def test_without_autocast_and_after_the_training_nothing_is_changed() -> None:
     ],
 )
 def test_the_trainer_uses_it_for_mixed_precision_on_a_cpu(tmp_path: Path, words: tuple[str, ...], ours: bool) -> None:
-    made = build_trainer(to_plain_dict(compose(*DRAWN, *words, f"output={tmp_path}")), tmp_path)
+    made = build_trainer(to_plain_dict(compose(*SYNTHETIC, *words, f"output={tmp_path}")), tmp_path)
     assert made.precision == words[0].partition("=")[2]
     assert isinstance(made.precision_plugin, CPUMixedPrecision) == ours

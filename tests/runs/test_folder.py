@@ -1,4 +1,4 @@
-"""What a run folder knows of its run, also when its files are damaged."""
+"""Run folders: their state, also if their files are corrupt."""
 
 import json
 import logging
@@ -15,12 +15,12 @@ from finetune.runs.resume import newest_unfinished_run
 
 
 @pytest.fixture(autouse=True)
-def _heard(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logging.getLogger("finetune"), "propagate", True)  # a training in this process ends that
+def _logs_propagate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger("finetune"), "propagate", True)  # a training in this process turns it off
 
 
 def run_of(folder: Path, facts: str | None = None) -> Path:
-    """What is left of a run that was not finished."""
+    """Write the folder of an unfinished run."""
     write({}, folder / "checkpoints" / "last.ckpt")
     (folder / "config.yaml").write_text(yaml.safe_dump({"name": "mine", "output": str(folder)}))
     if facts is not None:
@@ -28,7 +28,7 @@ def run_of(folder: Path, facts: str | None = None) -> Path:
     return folder
 
 
-DAMAGED = {
+CORRUPT = {
     "empty": "",
     "half": '{"command": ["fine',
     "list": "[]",
@@ -41,37 +41,37 @@ DAMAGED = {
 }
 
 
-@pytest.mark.parametrize("kind", DAMAGED)
-def test_a_run_whose_facts_are_damaged_is_not_finished_and_is_named(
-    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("content", CORRUPT)
+def test_a_run_with_a_corrupt_env_json_is_unfinished_and_named_once(
+    content: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = run_of(tmp_path / "run")
-    (folder / "env.json").write_bytes(DAMAGED[kind].encode("utf-8", "surrogateescape"))
+    (folder / "env.json").write_bytes(CORRUPT[content].encode("utf-8", "surrogateescape"))
     assert not is_finished(folder)
     assert not is_finished(folder)
     assert caplog.text.count(f"{folder / 'env.json'}'") == 1
     assert newest_unfinished_run([folder], "mine") == folder
 
 
-@pytest.mark.parametrize("kind", DAMAGED)
-def test_one_damaged_neighbor_does_not_stop_all(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", CORRUPT)
+def test_a_corrupt_run_does_not_hide_the_others(content: str, tmp_path: Path) -> None:
     folder, other = run_of(tmp_path / "run"), run_of(tmp_path / "other")
     (other / "config.yaml").write_text(yaml.safe_dump({"name": "another", "output": str(other)}))
-    (other / "env.json").write_bytes(DAMAGED[kind].encode("utf-8", "surrogateescape"))
+    (other / "env.json").write_bytes(CORRUPT[content].encode("utf-8", "surrogateescape"))
     assert newest_unfinished_run([other, folder], "mine") == folder
 
 
 @pytest.mark.parametrize("facts", ["", "[]", '{"resumed": 7}'])
-def test_a_run_whose_facts_are_damaged_goes_on_and_is_finished(facts: str, tmp_path: Path) -> None:
+def test_a_run_with_a_corrupt_env_json_can_be_resumed_and_finished(facts: str, tmp_path: Path) -> None:
     folder = run_of(tmp_path / "run", facts)
-    open_run_folder(folder, {"seed": 0, "name": "mine"}, again=True)
+    open_run_folder(folder, {"seed": 0, "name": "mine"}, resumed=True)
     close_log(folder)
     mark_finished(folder)
     assert is_finished(folder)
     assert len(read_json(folder / "env.json")["resumed"]) == 1
 
 
-def test_the_facts_stay_short_enough_to_be_read_however_often_a_run_goes_on(tmp_path: Path) -> None:
+def test_env_json_stays_readable_however_often_a_run_is_resumed(tmp_path: Path) -> None:
     resumed = [{"at": str(number), "command": ["x" * 5000]} for number in range(100)]
     write_environment(tmp_path, {"seed": 0, "resumed": resumed, "finished": "now"})
     assert (tmp_path / "env.json").stat().st_size <= LONGEST_TEXT
@@ -79,10 +79,10 @@ def test_the_facts_stay_short_enough_to_be_read_however_often_a_run_goes_on(tmp_
     assert is_finished(tmp_path)
 
 
-def test_memory_is_not_filled_by_the_facts_of_a_neighbor(tmp_path: Path) -> None:
+def test_a_huge_env_json_of_another_run_does_not_fill_the_memory(tmp_path: Path) -> None:
     folder = run_of(tmp_path / "run", "{}")
     with (folder / "env.json").open("r+b") as file:
-        file.truncate(2**33)  # zeros that are nowhere on the disk
+        file.truncate(2**33)  # a sparse file takes no space on the disk
     before = resident() if reset_peak() else None
     assert not is_finished(folder)
     assert before is None or (peak() or 0) - before < 100 * 2**20

@@ -18,9 +18,9 @@ from finetune.commands.train import TrainResult
 from finetune.config.compose import load_config
 from finetune.data import CLASS_NAMES, SyntheticDataset
 from finetune.runs.untrusted_config import check_stranger
-from tests.samples import DRAWN, save
+from tests.samples import SYNTHETIC, save
 
-WORDS = (*DRAWN, "task=multilabel", "task.thresholds=[0.2,0.5,0.5,0.5,0.9]", "auxiliary=fcn")
+WORDS = (*SYNTHETIC, "task=multilabel", "task.thresholds=[0.2,0.5,0.5,0.5,0.9]", "auxiliary=fcn")
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_predictions_are_one_file_per_class(run: TrainResult, tmp_path: Path) ->
 def mistakes(*words: str) -> str:
     """The mistakes that the check of a training finds."""
     with pytest.raises(ValueError) as error:  # noqa: PT011  # the callers look at the message
-        check(load_config([*DRAWN, *words], "train"))
+        check(load_config([*SYNTHETIC, *words], "train"))
     return str(error.value)
 
 
@@ -123,7 +123,7 @@ def test_masks_per_class_need_the_multilabel_task(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(SyntheticDataset, "__getitem__", as_masks)
     assert "Set task=multilabel for one mask per class" in mistakes("loss.class_weights=none")
-    check(load_config([*DRAWN, "task=multilabel"], "train"))
+    check(load_config([*SYNTHETIC, "task=multilabel"], "train"))
 
 
 @pytest.mark.parametrize(
@@ -136,11 +136,11 @@ def test_masks_per_class_need_the_multilabel_task(monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_weights_by_hand_and_losses_of_other_packages_train(words: tuple[str, ...], folder: Path) -> None:
-    assert finetune.train(*DRAWN, *words, "+trainer.fast_dev_run=true").scores["iou"] >= 0
+    assert finetune.train(*SYNTHETIC, *words, "+trainer.fast_dev_run=true").scores["iou"] >= 0
 
 
 def test_a_step_on_random_data_trains_on_masks() -> None:
-    config = load_config([*DRAWN, "task=multilabel"], "train")
+    config = load_config([*SYNTHETIC, "task=multilabel"], "train")
     task = task_without_weights(config, ["sky", "sea"])
     before = {name: parameter.clone() for name, parameter in task.model.head.named_parameters()}
     noise_step(config, task, (2, 3, 32, 32))()
@@ -149,7 +149,7 @@ def test_a_step_on_random_data_trains_on_masks() -> None:
 
 
 def test_a_strangers_loss_is_not_imported() -> None:
-    config = load_config([*DRAWN, "output=run", "loss=foreign", "loss.target=os.system"], "train")
+    config = load_config([*SYNTHETIC, "output=run", "loss=foreign", "loss.target=os.system"], "train")
     with pytest.raises(ValueError, match=r"loss.target=os.system: the code behind it would be run"):
         check_stranger(config)
     check_stranger(config, {"loss.target"})

@@ -16,7 +16,7 @@ from finetune.losses import LOSSES, Reduce, no_reduction
 from finetune.metrics.evaluator import Row
 from finetune.models import Segmenter
 from finetune.tasks import TASKS, TuningTask
-from tests.samples import DRAWN
+from tests.samples import SYNTHETIC
 
 
 class HitRate:
@@ -121,7 +121,7 @@ WORDS += ("+loss.scale=2.0", "checkpoint.monitor=val/hit_rate", "~callbacks.earl
 
 
 def test_a_task_and_a_loss_of_ones_own_train_score_and_predict(toys: None, folder: Path) -> None:
-    run = finetune.train(*DRAWN, *WORDS, "output=run")
+    run = finetune.train(*SYNTHETIC, *WORDS, "output=run")
     assert run.scores.keys() == {"hit_rate", "images"}
     assert run.scores["images"] == 2
     evaluation = folder / "run" / "evaluation" / "test"
@@ -133,7 +133,7 @@ def test_a_task_and_a_loss_of_ones_own_train_score_and_predict(toys: None, folde
 
 def test_a_loss_that_does_not_fit_the_task_is_refused_with_those_that_do(toys: None, folder: Path) -> None:
     with pytest.raises(ValueError, match=r"loss=ce_dice does not fit task=toy. Choose from: toy\."):
-        finetune.train(*DRAWN, "task.name=toy", "output=run")
+        finetune.train(*SYNTHETIC, "task.name=toy", "output=run")
     assert not (folder / "run").exists()
 
 

@@ -7,7 +7,7 @@ from finetune.builders.checks.training import check
 from finetune.config.compose import compose, to_plain_dict
 from finetune.config.errors import ConfigError
 
-DRAWN = ("data=synthetic", "backbone.weights=none")
+SYNTHETIC = ("data=synthetic", "backbone.weights=none")
 
 
 @pytest.mark.parametrize(
@@ -34,12 +34,12 @@ DRAWN = ("data=synthetic", "backbone.weights=none")
 )
 def test_a_setting_of_another_kind_is_refused_with_the_kind_it_should_have(word: str, message: str) -> None:
     with pytest.raises(ConfigError) as error:
-        check(to_plain_dict(compose(*DRAWN, word)))
+        check(to_plain_dict(compose(*SYNTHETIC, word)))
     assert str(error.value).startswith(message)
 
 
 def test_all_of_them_are_told_of_at_once() -> None:
-    config = to_plain_dict(compose(*DRAWN, "head.center=[1]", "loss.gamma=x", "loss=focal", "augment.flip=yes"))
+    config = to_plain_dict(compose(*SYNTHETIC, "head.center=[1]", "loss.gamma=x", "loss=focal", "augment.flip=yes"))
     assert [line.partition("=")[0] for line in type_errors(config)] == ["head.center", "loss.gamma", "augment.flip"]
 
 
@@ -54,4 +54,4 @@ def test_all_of_them_are_told_of_at_once() -> None:
     ],
 )
 def test_what_a_setting_takes_besides_is_left_alone(words: tuple[str, ...]) -> None:
-    assert type_errors(to_plain_dict(compose(*DRAWN, *words))) == []
+    assert type_errors(to_plain_dict(compose(*SYNTHETIC, *words))) == []
