@@ -12,10 +12,10 @@ class DataError(ValueError):
     """Data that cannot be used as it is; the message says what to change."""
 
 
-def listed(title: str, problems: Sequence[str], limit: int = 20) -> DataError:
+def error_listing(title: str, problems: Sequence[str], limit: int = 20) -> DataError:
     """Return an error with a line for each problem, or for the first ones of many.
 
-    >>> print(listed("the table cannot be used", ["line 2 is empty", "line 5 is empty"], limit=1))
+    >>> print(error_listing("the table cannot be used", ["line 2 is empty", "line 5 is empty"], limit=1))
     the table cannot be used:
     - line 2 is empty
     - and 1 more problems

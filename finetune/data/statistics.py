@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from finetune.data.records import DataError, Record, listed
+from finetune.data.records import DataError, Record, error_listing
 from finetune.io.messages import shortlist
 
 MAX_NAMED = 3  # records in one line
@@ -95,7 +95,7 @@ def inspect(
         *_channel_problems(channelwise, classes, ignore_index),
     ]
     if problems:
-        raise listed(f"{len(readings):,} images checked, {len(problems):,} problems", problems)
+        raise error_listing(f"{len(readings):,} images checked, {len(problems):,} problems", problems)
     splits: defaultdict[str, list[_Reading]] = defaultdict(list)
     for reading in readings:
         splits[reading.record.split].append(reading)

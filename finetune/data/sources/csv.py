@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from finetune.data.files import ClassMaskFiles, ImageFile, MaskFile
 from finetune.data.options import check_ignore_index, named_classes
-from finetune.data.records import DataError, Record, Target, listed
+from finetune.data.records import DataError, Record, Target, error_listing
 from finetune.data.splits import SPLIT_NAMES
 from finetune.io.messages import shortlist
 
@@ -80,7 +80,7 @@ class CsvSource:
         if table.classes and self.ignore_index < 2:
             raise DataError(f"data.ignore_index={self.ignore_index}: masks of a class hold 0 and 1. Set it to 255.")
         if problems := list(_row_problems(table, self.path.parent)):
-            raise listed(f"'{self.path}' cannot be used as it is", problems)
+            raise error_listing(f"'{self.path}' cannot be used as it is", problems)
         return [self._record(row.cells) for row in table.rows]
 
     @cached_property

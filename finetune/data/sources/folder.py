@@ -6,7 +6,7 @@ from pathlib import Path
 
 from finetune.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, ImageFile, MaskFile
 from finetune.data.options import check_ignore_index, named_classes
-from finetune.data.records import DataError, Record, listed
+from finetune.data.records import DataError, Record, error_listing
 from finetune.data.splits import SPLIT_NAMES
 from finetune.io.messages import shortlist
 
@@ -60,7 +60,7 @@ class FolderSource:
             records += paired
             problems += mistakes
         if problems:
-            raise listed(f"'{self.root}' cannot be used as it is", problems)
+            raise error_listing(f"'{self.root}' cannot be used as it is", problems)
         return records
 
     def _pair(self, image_folder: Path, mask_folder: Path, split: str) -> tuple[list[Record], list[str]]:
