@@ -9,7 +9,7 @@ import torch
 from finetune.engine.ddp import check_ranks_agree
 from tests.engine.many_ranks import results
 from tests.tasks.two_processes import run_two_ranks
-from tests.tasks.two_ranks import EPOCHS, FIRST_NORM, LOSSES, PRESETS, fit, task
+from tests.tasks.two_ranks import EPOCHS, FIRST_NORM, LOSS_OPTIONS, PRESETS, fit, task
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_only_the_gradients_of_what_trains_are_reduced(ranks: list[dict[str, Any
     assert changes == {"head_then_full": 2, "gradual": 3, "gradual_layer_decay": 3, "freeze_again": 2}.get(preset, 1)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", LOSS_OPTIONS)
 def test_two_ranks_learn_from_the_loss_of_the_whole_batch(ranks: list[dict[str, Any]], loss: str) -> None:
     alone = fit(task("full", loss=loss), 1)
     for name, tensor in ranks[0][loss].items():

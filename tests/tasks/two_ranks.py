@@ -21,7 +21,7 @@ from finetune.data.dataset import Sample
 from finetune.data.module import SegmentationData
 from finetune.losses import LOSSES
 from finetune.models import Segmenter
-from finetune.tasks import SemanticTask
+from finetune.tasks import SemanticTask, TuningTask
 from tests.tasks.tiny_run import tiny_trainer
 
 EPOCHS = 4
@@ -52,6 +52,9 @@ LOSS_OPTIONS: dict[str, dict[str, float]] = {
     "focal": {},
     "sigmoid_focal_dice": {},
     "ce_dice": {"label_smoothing": 0.1},
+    "bce": {},
+    "bce_dice": {},
+    "sigmoid_focal": {},
 }
 
 
@@ -65,9 +68,11 @@ class Uneven(SyntheticDataset):
         return {**sample, "mask": mask}
 
 
-def task(preset: str, backbone: str = "test_convnext.r160_in1k", loss: str = "ce_dice") -> SemanticTask:
+def task(preset: str, backbone: str = "test_convnext.r160_in1k", loss: str = "ce_dice") -> TuningTask:
     """Without batch norm, which sees the images of a rank alone, and without dropout, which each rank draws itself."""
     config = settings(preset)
+    if not SemanticTask.accepts(LOSSES[loss]):
+        config["task"] = {"name": "multilabel"}
     torch.manual_seed(0)
     small = {"pyramid_channels": 32, "segmentation_channels": 64, "dropout": 0.0}
     model = Segmenter(backbone, "fpn", CLASS_NAMES, weights="none", head_options=small, lora=config["tuning"]["lora"])
@@ -113,7 +118,7 @@ class Statistics(pl.Callback):
             self.met.append(torch.stack([values.mean(1), values.var(1)]))
 
 
-def fit(made: SemanticTask, ranks: int, *callbacks: pl.Callback) -> dict[str, torch.Tensor]:
+def fit(made: TuningTask, ranks: int, *callbacks: pl.Callback) -> dict[str, torch.Tensor]:
     options: dict[str, Any] = {"devices": ranks, "strategy": "ddp"} if ranks > 1 else {}
     options["precision"] = "64-true"  # or rounding would hide small mistakes: half a batch is summed in another order
     tiny_trainer(ApplyTuningPlan(), IoU(table=False), *callbacks, max_epochs=EPOCHS, **options).fit(
