@@ -9,7 +9,7 @@ import torch
 
 from finetune.engine.ddp import check_ranks_agree
 from tests.engine import ddp_ranks
-from tests.engine.ddp_ranks import EPOCHS, FIRST_NORM, LOSSES, PRESETS, fit, settings, task
+from tests.engine.ddp_ranks import EPOCHS, FIRST_NORM, LOSS_OPTIONS, PRESETS, fit, settings, task
 from tests.engine.ranks import run_ranks
 
 # adapters, one unfreezing, several of them, and freezing again; the other presets are like one of these
@@ -62,7 +62,7 @@ def trained_losses() -> Results:
     return run_ranks(ddp_ranks.train_losses, 2, settings("full"))
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", LOSS_OPTIONS)
 def test_two_ranks_learn_from_the_loss_of_the_whole_batch(loss: str) -> None:
     alone = fit(task(settings("full"), loss=loss), 1, max_epochs=1)
     for name, tensor in trained_losses()[0][loss].items():
