@@ -61,7 +61,7 @@ class MetricsCSV(pl.Callback):
             write_rows(Path(trainer.default_root_dir) / "metrics.csv", self._rows)
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows, and what belongs to the one that comes next."""
+        """Return the rows so far, and the values of the next one."""
         return {"rows": self._rows, "scores": self._scores, "seconds": time.perf_counter() - self._began}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -160,7 +160,7 @@ def unfreezing_callbacks(schedule: Schedule) -> list[pl.Callback]:
 def uninterrupted(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Schedule, SemanticTask, Path]:
-    """A training of four epochs: its schedule, the trained task, and the folder of its checkpoints."""
+    """Return a training of four epochs: its schedule, the trained task, and the folder of its checkpoints."""
     task, folder = unfreezing_task(request.param), tmp_path_factory.mktemp("uninterrupted")
     tiny_trainer(*unfreezing_callbacks(request.param), Saves(folder), max_epochs=4).fit(task, datamodule=tiny_data())
     return request.param, task, folder
@@ -211,7 +211,7 @@ class FifthEpoch(pl.Callback):
 
 @pytest.fixture(scope="module")
 def restoring(tmp_path_factory: pytest.TempPathFactory) -> tuple[SemanticTask, FifthEpoch, Path]:
-    """A training of six epochs that plateaus in the fourth: the task, its fifth epoch, its checkpoints."""
+    """Return a training of six epochs that plateaus in the fourth: the task, its fifth epoch, its checkpoints."""
     task, fifth, folder = tiny_task(plan=RESTORING), FifthEpoch(), tmp_path_factory.mktemp("restoring")
     scores = Scores(0.1, 0.3, 0.2, 0.3, 0.1, 0.1)
     tiny_trainer(scores, ApplyTuningPlan(), Saves(folder), fifth, max_epochs=6).fit(task, datamodule=tiny_data())

@@ -13,14 +13,14 @@ NAMES = {"iou", "dice", "precision", "recall", "f1", "pixel_accuracy"}
 
 
 def prepared() -> pl.LightningModule:
-    """A task that has learnt a little, so that its predictions have more than one class."""
+    """Return a task that has learnt a little, so that its predictions have more than one class."""
     task = tiny_task(lr=1e-2, schedule_name="constant", warmup=0)
     tiny_trainer(ApplyTuningPlan(), max_epochs=12, limit_val_batches=0).fit(task, datamodule=tiny_data(batch_size=8))
     return task
 
 
 def by_hand(task: pl.LightningModule) -> dict[str, float]:
-    """The scores from sets of pixels, image by image, without a confusion matrix."""
+    """Return the scores from sets of pixels, image by image, without a confusion matrix."""
     found = {name: {"both": 0, "true": 0, "said": 0} for name in CLASS_NAMES}
     right = total = 0
     task.model.eval()

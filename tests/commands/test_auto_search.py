@@ -24,7 +24,7 @@ EASY = (*OVERRIDES, "tuning=discriminative", "trainer.max_epochs=1", "data.count
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
-    """A training with the learning rate that it has searched."""
+    """Return a training with the learning rate that it has searched."""
     return finetune.train(*EASY, "optimizer.lr=auto", f"output={tmp_path_factory.mktemp('searched')}")
 
 

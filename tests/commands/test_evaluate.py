@@ -27,14 +27,14 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
-    """A run on them: 10 to train, 3 to validate, 3 to test."""
+    """Return a run on them: 10 to train, 3 to validate, 3 to test."""
     overrides = ("data.val=0.2", "data.test=0.2", "optimizer.lr=1e-2", "trainer.max_epochs=3")
     return finetune.train(*on_folder(photos), *overrides, f"output={tmp_path_factory.mktemp('run')}")
 
 
 @pytest.fixture
 def run(trained: TrainResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the run: its scores must depend neither on its folder nor on the working folder."""
+    """Return a copy of the run: its scores must depend neither on its folder nor on the working folder."""
     monkeypatch.chdir(tmp_path)
     return Path(shutil.copytree(trained.folder, tmp_path / "moved"))
 

@@ -23,13 +23,13 @@ def _without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def planned(tmp_path_factory: pytest.TempPathFactory) -> PlanResult:
-    """The plan of a training that unfreezes stages one by one."""
+    """Return the plan of a training that unfreezes stages one by one."""
     return finetune.plan(*OVERRIDES, *GRADUAL, f"plan.figure={tmp_path_factory.mktemp('plan') / 'plan.png'}")
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
-    """The training with the same overrides."""
+    """Return the training with the same overrides."""
     return finetune.train(*OVERRIDES, *GRADUAL, f"output={tmp_path_factory.mktemp('run')}")
 
 

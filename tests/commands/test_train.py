@@ -32,7 +32,7 @@ def _without_evaluation_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working folder with images and masks."""
+    """Return a working folder with images and masks."""
     home = tmp_path_factory.mktemp("home")
     draw_folder(home / "photos")
     return home

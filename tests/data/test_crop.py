@@ -10,13 +10,13 @@ from finetune.data.crop import CropTransform
 
 
 def blobs(height: int = 48, width: int = 64) -> Tensor:
-    """A smooth image, so that small differences of position stay small differences of value."""
+    """Return a smooth image, so that small differences of position stay small differences of value."""
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     return torch.stack([127 + 120 * torch.sin(x / 6), 127 + 120 * torch.cos(y / 5), 2.0 * (x + y)]).byte()
 
 
 def halves(height: int = 48, width: int = 64) -> tuple[Tensor, Tensor]:
-    """A image of dark and bright blocks, and a mask that says which is which."""
+    """Return an image of dark and bright blocks, and a mask that says which is which."""
     mask = torch.zeros(height, width, dtype=torch.uint8)
     mask[8:30, 10:40] = 1
     mask[34:44, 30:60] = 1

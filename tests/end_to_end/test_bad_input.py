@@ -47,14 +47,14 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with three classes."""
+    """Return a run with three classes."""
     folder = tmp_path_factory.mktemp("trained")
     return finetune.train(*on_folder(draw_folder(folder / "photos")), f"output={folder / 'run'}").folder
 
 
 @pytest.fixture
 def watched_run(trained: Path, refused: Refuses) -> Iterator[Path]:
-    """The same run, which must stay unchanged."""
+    """Return the same run, which must stay unchanged."""
     before = listing(trained.parent)
     yield trained
     assert listing(trained.parent) == before

@@ -21,7 +21,7 @@ BY_TIME = ("checkpoint.every_n_steps=null", "checkpoint.every_n_minutes=60")
 
 @pytest.fixture
 def saved(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The steps after which a checkpoint is saved."""
+    """Return the steps after which a checkpoint is saved."""
     steps: list[int] = []
     save = Checkpoint.save
 

@@ -32,7 +32,7 @@ MB = 2**20
 
 @pytest.fixture
 def canary(tmp_path: Path) -> Path:
-    """The file that a payload creates."""
+    """Return the file that a payload creates."""
     return tmp_path / "canary"
 
 
@@ -207,7 +207,7 @@ def test_an_archive_in_which_python_and_torch_find_different_files_is_refused(tm
 
 @pytest.fixture(params=["zip", "legacy"])
 def template(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A file of each format, whose pickle is replaced by a hostile one."""
+    """Return a file of each format, whose pickle is replaced by a hostile one."""
     return hostile.write({"x": torch.zeros(1)} if request.param == "zip" else {}, tmp_path / "original", request.param)
 
 

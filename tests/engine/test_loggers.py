@@ -101,7 +101,7 @@ def fake_module(name: str, **content: Any) -> ModuleType:
 
 @pytest.fixture(params=["fake", "real"])
 def mlflow(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A fake MLflow, and the real one if it is installed."""
+    """Return a fake MLflow, and the real one if it is installed."""
     if request.param == "real":
         pytest.importorskip("alembic", reason="the real MLflow: pip install 'finetune-seg[mlflow]'")
         yield pytest.importorskip("mlflow", reason="the real MLflow: pip install 'finetune-seg[mlflow]'")

@@ -39,7 +39,7 @@ def run_of(folder: Path) -> Path:
 
 @pytest.fixture
 def busy(tmp_path: Path) -> Iterator[Path]:
-    """A run that another job trains."""
+    """Return a run that another job trains."""
     folder = run_of(tmp_path / "busy")
     command = [sys.executable, "-c", HOLD, str(folder / "train.log")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as job:

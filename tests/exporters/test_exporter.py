@@ -17,7 +17,7 @@ LORA = {"rank": 2, "alpha": 4, "targets": None}
 
 
 def fine_tuned(head: str = "linear", **options: Any) -> SavedModel:
-    """A small model whose weights and statistics are unlike any pretrained ones."""
+    """Return a small model whose weights and statistics are unlike any pretrained ones."""
     torch.manual_seed(0)
     model = finetune.Segmenter("test_resnet", head, 3, weights="none", **options).eval()
     with torch.no_grad():

@@ -45,12 +45,12 @@ def below(folder: Path) -> list[str]:
 
 
 def write(predictor: Predictor, source: Path | str, output: Path, overlays: bool = False) -> list[Path]:
-    """What the command does: look at every file first, then predict."""
+    """Do what the command does: look at every file first, then predict."""
     return predictor.save_predictions(predictor.validate_inputs(source), output, overlays)
 
 
 def expected_mask(predictor: Predictor, path: Path) -> np.ndarray:
-    """The model's answer without any of the predictor's reading and writing."""
+    """Return the model's answer without any of the predictor's reading and writing."""
     pixels = np.asarray(Image.open(path).convert("RGB")).astype(np.float32) / 255
     mean, std = predictor.model.backbone.normalization()
     image = torch.from_numpy((pixels - np.float32(mean)) / np.float32(std)).permute(2, 0, 1)[None]

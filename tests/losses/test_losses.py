@@ -55,13 +55,13 @@ def masks() -> Tensor:
 
 
 def build(name: str, **options: Any) -> PixelLoss:
-    """A loss with those of the options that it has."""
+    """Return a loss with those of the options that it has."""
     known = inspect.signature(LOSSES[name]).parameters
     return LOSSES[name](**{key: value for key, value in options.items() if key in known})
 
 
 def pick(name: str, target: Tensor, masks: Tensor) -> Tensor:
-    """The target that the loss takes."""
+    """Return the target that the loss takes."""
     return target if name in OF_INDICES else masks
 
 

@@ -45,7 +45,7 @@ CASES: list[tuple[Callable[..., Evaluator], Callable[[], Batch]]] = [
 
 
 def counted(evaluator: Evaluator, batch: Batch, images: int = 6) -> dict[str, Tensor]:
-    """The counts after a batch at a time."""
+    """Return the counts after a batch at a time."""
     evaluator.reset()
     for prediction, target in zip(*(tensor.split(images) for tensor in batch), strict=True):
         evaluator.update(prediction, target)

@@ -26,7 +26,7 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def load(tmp_path: Path) -> Callable[..., Backbone]:
-    """A function that builds a backbone with the weights of a file that contains the state dict."""
+    """Return a function that builds a backbone with the weights of a file that contains the state dict."""
 
     def from_file(name: str, state: State, **options: Any) -> Backbone:
         torch.save(state, tmp_path / "mine.pth")

@@ -34,19 +34,19 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that ended after step 3; tests that change it take a copy."""
+    """Return a run that ended after step 3; tests that change it take a copy."""
     return interrupt(tmp_path_factory.mktemp("runs") / "interrupted")
 
 
 @pytest.fixture
 def run_to_resume(interrupted: Path, tmp_path: Path) -> Path:
-    """A copy of the interrupted run."""
+    """Return a copy of the interrupted run."""
     return copy(interrupted, tmp_path / "run")
 
 
 @pytest.fixture
 def finished(uninterrupted: TrainResult, tmp_path: Path) -> Path:
-    """A copy of the uninterrupted run."""
+    """Return a copy of the uninterrupted run."""
     return copy(uninterrupted.folder, tmp_path / "run")
 
 

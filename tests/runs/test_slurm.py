@@ -26,7 +26,7 @@ def _handlers() -> Iterator[None]:
 
 @pytest.fixture
 def requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file in which the script records its arguments."""
+    """Return the file in which the script records its arguments."""
     script = tmp_path / "scontrol"
     script.write_text(f'#!/bin/sh\necho "$@" > {tmp_path / "requests"}\n')
     script.chmod(0o755)

@@ -95,7 +95,7 @@ def test_an_entry_without_a_target_is_refused(entry: Any) -> None:
 
 
 def own_config(*overrides: str) -> dict[str, Any]:
-    """The config of an ordinary run."""
+    """Return the config of an ordinary run."""
     return copy.deepcopy(composed(overrides))
 
 
@@ -132,7 +132,7 @@ def test_the_config_of_an_ordinary_run_is_accepted(overrides: tuple[str, ...]) -
 
 
 def planted(place: str, value: Any) -> dict[str, Any]:
-    """An ordinary config with one more setting."""
+    """Return an ordinary config with one more setting."""
     config = own_config("logger=tensorboard")
     *groups, name = place.split(".")
     inner = config
@@ -297,7 +297,7 @@ def test_only_classes_of_this_toolkit_and_of_lightning_are_offered() -> None:
 
 
 def written(folder: Path, text: str | dict[str, Any]) -> Path:
-    """A run folder with a config."""
+    """Return a run folder with a config."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(text if isinstance(text, str) else yaml.safe_dump(text))
     return folder

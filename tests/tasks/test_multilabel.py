@@ -66,7 +66,7 @@ def data(**options: Any) -> SegmentationData:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[MultilabelTask, dict[str, float], Path]:
-    """A task after a short training, what it logged, and the folder with its previews."""
+    """Return a task after a short training, what it logged, and the folder with its previews."""
     folder = tmp_path_factory.mktemp("run")
     tuned = task()
     trainer = tiny_trainer(ApplyTuningPlan(), IoU(), Preview(2), max_epochs=3, default_root_dir=folder)

@@ -74,7 +74,7 @@ def test_predictions_are_one_file_per_class(run: TrainResult, tmp_path: Path) ->
 
 
 def mistakes(*words: str) -> str:
-    """The mistakes that the check of a training finds."""
+    """Return the mistakes that the check of a training finds."""
     with pytest.raises(ValueError) as error:  # noqa: PT011  # the callers look at the message
         check(load_config([*SYNTHETIC, *words], "train"))
     return str(error.value)

@@ -111,7 +111,7 @@ class ToyTask(TuningTask):
 
 @pytest.fixture
 def toys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The toy task and loss, by name."""
+    """Return the toy task and loss, by name."""
     monkeypatch.setitem(TASKS, "toy", ToyTask)
     monkeypatch.setitem(LOSSES, "toy", ToyLoss)
 

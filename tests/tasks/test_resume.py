@@ -102,7 +102,7 @@ def fit(
 
 
 def left(folder: Path) -> dict[str, Any]:
-    """What a training ends with: all that is in its last and best checkpoint, and its rows but for their time."""
+    """Return the last and best checkpoint of a training, and its rows without their time."""
     with (folder / "metrics.csv").open(newline="") as file:
         rows = [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
     kept = {name: torch.load(folder / "checkpoints" / name, weights_only=True) for name in ("last.ckpt", "best.ckpt")}

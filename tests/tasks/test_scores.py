@@ -25,12 +25,12 @@ Ranks = dict[int, list[Result]]
 
 @pytest.fixture(scope="module")
 def ranks() -> Ranks:
-    """What each rank of each world size kept."""
+    """Return what each rank of each world size kept."""
     return results()
 
 
 def digits(result: Result) -> dict[str, Any]:
-    """The matrix, and everything that was logged, to the last bit; NaN is equal to NaN."""
+    """Return the matrix, and everything that was logged, to the last bit; NaN is equal to NaN."""
     return {"matrix": result["matrix"].tolist(), **logged_digits(result["logged"])}
 
 
@@ -72,7 +72,7 @@ def numpy_matrix(predictions: list[tuple[np.ndarray, np.ndarray, float]]) -> np.
 
 
 def numpy_scores(matrix: np.ndarray) -> dict[str, float]:
-    """The scores by their definitions, class by class."""
+    """Return the scores by their definitions, class by class."""
     per_class: dict[str, list[float]] = {name: [] for name in ("iou", "dice", "precision", "recall")}
     for label, hits in enumerate(matrix.diagonal()):
         true, claimed = matrix[label].sum(), matrix[:, label].sum()

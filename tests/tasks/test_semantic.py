@@ -23,7 +23,7 @@ from tests.tasks.tiny_run import FROZEN, Sizes, tiny_data, tiny_model, tiny_task
 
 
 def trained(data: SegmentationData | None = None, *callbacks: pl.Callback, **options: Any) -> SemanticTask:
-    """A task after a short training; options of the trainer, and of the task under `task`."""
+    """Return a task after a short training; options of the trainer, and of the task under `task`."""
     task = tiny_task(**options.pop("task", {}))
     tiny_trainer(ApplyTuningPlan(), *callbacks, **options).fit(task, datamodule=data or tiny_data())
     return task
@@ -38,7 +38,7 @@ def moved(module: nn.Module, before: dict[str, Tensor]) -> set[str]:
 
 
 def validated(batch_size: int, ignore_index: int = 255) -> tuple[dict[str, float], Tensor]:
-    """What a validation logs, and its confusion matrix."""
+    """Return what a validation logs, and its confusion matrix."""
     iou = IoU(table=False)
     task = tiny_task(ignore_index=ignore_index)
     logged = tiny_trainer(iou).validate(task, datamodule=tiny_data(batch_size=batch_size), verbose=False)[0]
