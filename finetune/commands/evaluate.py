@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from finetune.builders.devices import resolve_precision
 from finetune.builders.evaluation_data import evaluation_data
+from finetune.builders.settings import DataSettings
 from finetune.builders.task import restore_task
 from finetune.builders.trainer import build_trainer, find_callback
 from finetune.callbacks import IoU
@@ -18,6 +19,7 @@ from finetune.checkpoints.saved_model import load_model
 from finetune.config.compose import load_config, required
 from finetune.config.errors import usage
 from finetune.data.module import SegmentationData
+from finetune.io.messages import html_table
 from finetune.metrics.evaluator import headline
 from finetune.reports.evaluation import write_evaluation
 from finetune.runs.console import configure_logging
@@ -34,8 +36,8 @@ class EvaluationResult:
     """Scores of a model on a data set.
 
     Attributes:
-        folder: tables and pictures.
-        scores: name -> value.
+        folder: tables and figures.
+        scores: name -> value; the first is the headline.
         matrix: pixel counts (K, K), int64, rows are the truth; None for a task without a confusion matrix.
     """
 
@@ -43,18 +45,26 @@ class EvaluationResult:
     scores: dict[str, float]
     matrix: torch.Tensor | None
 
+    @property
+    def score(self) -> float:
+        """The headline, such as `iou`: the objective of a sweep."""
+        return self.scores[headline(self.scores)[0]]
+
+    def _repr_html_(self) -> str:
+        return html_table([("score", "value"), *((name, f"{value:.4f}") for name, value in self.scores.items())])
+
 
 @raise_on_signal()
-def evaluate(*words: str | DictConfig) -> EvaluationResult:
+def evaluate(*overrides: str | DictConfig) -> EvaluationResult:
     """Score a run on its own data, or on any other.
 
     Args:
-        words: the words of `finetune evaluate`, such as `run=DIR data.root=photos`; or one composed config.
+        overrides: of `finetune evaluate`, such as `run=DIR data.root=photos`; or one composed config.
 
     Raises:
-        ConfigError: no model there, or data that does not suit it.
+        ConfigError: there is no model, or the data does not fit it.
     """
-    config = load_config(words, "evaluate")
+    config = load_config(overrides, "evaluate")
     configure_logging()
     path = Path(required(config, "run"))
     with usage():
@@ -65,10 +75,10 @@ def evaluate(*words: str | DictConfig) -> EvaluationResult:
         trained, own_splits = (read_config(run), run / "splits.csv") if run is not None else (None, None)
         data, split = evaluation_data(config, saved, trained, own_splits)
         folder = Path(config["output"]) if config["output"] else free_folder((run or Path()) / "evaluation" / split)
-        config["trainer"]["precision"] = resolve_precision(config["trainer"])
-        trainer = build_trainer({**config, "callbacks": IOU, "logger": {}}, folder)
-        dataset = data.datasets[split]
-        batch_size = 4 if config["data"]["batch_size"] is None else config["data"]["batch_size"]
+        settings = {**config["trainer"], "precision": resolve_precision(config["trainer"])}
+        trainer = build_trainer({**config, "trainer": settings, "callbacks": IOU, "logger": {}}, folder)
+        dataset, loading = data.datasets[split], DataSettings()
+        batch_size = loading.batch_size if config["data"]["batch_size"] is None else config["data"]["batch_size"]
         loaders = SegmentationData(dataset, dataset, dataset, batch_size)
         task = restore_task(saved.task, saved.model, data.ignore_index)
         task.check_target(dataset[0]["mask"], data.classes, data.ignore_index)

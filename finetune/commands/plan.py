@@ -21,6 +21,7 @@ from finetune.commands.auto_search import with_placeholders
 from finetune.config.compose import load_config
 from finetune.config.errors import ConfigError, mistakes_of, raise_mistakes, usage
 from finetune.config.settings import SEARCHED, Settings
+from finetune.io.messages import html_table
 from finetune.models.classes import class_names
 from finetune.profiling.cost import Cost, MeasuredCost, estimate, measure
 from finetune.reports.tuning import phase_lines, write_timeline
@@ -51,6 +52,14 @@ class PlanResult:
     costs: tuple[Cost, ...]
     measured: tuple[MeasuredCost, ...]
     figure: Path
+
+    def _repr_html_(self) -> str:
+        header = ("phase", "epochs", "parameters that train", "GFLOP per step")
+        rows = [
+            (str(number), f"{phase.first + 1} to {phase.stop}", f"{phase.trained:,}", f"{cost.flops / 1e9:.1f}")
+            for number, (phase, cost) in enumerate(zip(self.phases, self.costs, strict=True), start=1)
+        ]
+        return html_table([header, *rows])
 
 
 def plan(*overrides: str | DictConfig) -> PlanResult:

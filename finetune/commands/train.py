@@ -27,6 +27,7 @@ from finetune.config.nested import select
 from finetune.data.module import SegmentationData
 from finetune.engine.fsdp import full_model, load_weights
 from finetune.engine.rank_zero import is_first_process
+from finetune.io.messages import html_table
 from finetune.io.safe_files import read_whole
 from finetune.metrics.evaluator import headline
 from finetune.reports.evaluation import write_curves, write_evaluation
@@ -58,6 +59,10 @@ class TrainResult:
     best: Path
     score: float
     scores: dict[str, float]
+
+    def _repr_html_(self) -> str:
+        rows = [("run folder", str(self.folder)), ("best validation score", f"{self.score:.4f}")]
+        return html_table([*rows, *((name, f"{value:.4f}") for name, value in self.scores.items())])
 
 
 @raise_on_signal()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from html import escape
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
@@ -40,6 +41,16 @@ def format_bytes(count: int) -> str:
     ('1.5 MB', '25.6 GB')
     """
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def html_table(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as an HTML table, for notebooks.
+
+    >>> html_table([("a", "<b>")])
+    '<table><tr><td>a</td><td>&lt;b&gt;</td></tr></table>'
+    """
+    cells = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows)
+    return f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
 
 
 def format_table(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
