@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
 
-quickstart: $(VENV)/quickstart ## install, fine-tune on drawn images, show what came out (minutes, no data needed)
+quickstart: $(VENV)/quickstart ## install, fine-tune on synthetic images, show what came out (minutes, no data needed)
 	$(BIN)/finetune train experiment=quickstart
 
 test: $(VENV)/dev ## install the tools too and run the whole test suite

@@ -4,7 +4,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from finetune.tasks import TuningTask
+from finetune.tasks import TuningTask, require_task
 
 
 class IoU(pl.Callback):
@@ -42,17 +42,11 @@ class IoU(pl.Callback):
         self._print(pl_module)
 
     def _log(self, pl_module: pl.LightningModule, stage: str) -> None:
-        task = _task(pl_module)
+        task = require_task(pl_module, TuningTask, self)
         self.counts = task.sum_counts()
         task.log_dict({f"{stage}/{name}": value for name, value in task.evaluator.compute(self.counts).items()})
 
     @rank_zero_only
     def _print(self, pl_module: pl.LightningModule) -> None:
         if self.table and self.counts is not None:
-            print(_task(pl_module).evaluator.table(self.counts))
-
-
-def _task(pl_module: pl.LightningModule) -> TuningTask:
-    if not isinstance(pl_module, TuningTask):
-        raise TypeError(f"the IoU callback needs a TuningTask, for its evaluator; got {type(pl_module).__name__}.")
-    return pl_module
+            print(require_task(pl_module, TuningTask, self).evaluator.table(self.counts))

@@ -59,10 +59,10 @@ def explain(error: Exception, command: str, overrides: Sequence[str] = ()) -> st
 def _no_such_setting(error: Exception, key: str, command: str, overrides: Sequence[str]) -> str:
     inner = re.search(r"full_key: (\S+)", str(error.__cause__))
     if inner and inner[1] != key and inner[1].startswith(f"{key}."):  # a group given as a whole
-        return f"{key} has no setting '{inner[1]}'. To add it all the same: +{inner[1]}=..."
+        return f"{key} has no setting '{inner[1]}'. To add it anyway: +{inner[1]}=..."
     chosen = [text for text in overrides if text.partition("=")[0] in groups()]
     hint = re.search(r"To append to your config use (\S+)", str(error))
-    append = f" To add it all the same: {hint[1]}" if hint else ""
+    append = f" To add it anyway: {hint[1]}" if hint else ""
     return f"there is no setting '{key}'. {suggest(key, _keys(command, chosen))}{append}"
 
 

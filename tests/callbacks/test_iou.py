@@ -107,5 +107,5 @@ def test_the_table_is_printed_if_wanted(table: bool, expected: bool, capsys: pyt
 
 
 def test_a_module_that_counts_nothing_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"needs a TuningTask, for its evaluator; got LightningModule"):
+    with pytest.raises(TypeError, match=r"IoU needs a TuningTask, but the Trainer got a LightningModule"):
         IoU().on_validation_epoch_end(tiny_trainer(), pl.LightningModule())
