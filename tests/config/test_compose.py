@@ -235,6 +235,6 @@ def test_a_value_without_a_meaning_is_refused(override: str) -> None:
 
 
 def test_a_new_key_of_a_group_shows_how_to_add_it() -> None:
-    with pytest.raises(ConfigError, match=r"To add it all the same: \+backbone\.options\.drop_path_rate=\.\.\."):
+    with pytest.raises(ConfigError, match=r"To add it anyway: \+backbone\.options\.drop_path_rate=\.\.\."):
         compose("backbone.options={drop_path_rate: 0.1}")
     assert compose("+backbone.options.drop_path_rate=0.1").backbone.options == {"drop_path_rate": 0.1}
