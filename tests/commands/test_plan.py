@@ -162,7 +162,7 @@ def test_the_output_says_that_phases_after_a_plateau_are_assumed(
         (("tuning=lora", "tuning.l2_sp=0.1"), "tuning.l2_sp=0.1 pulls the backbone to its pretrained weights; with"),
         (
             ("+optimizer.momentum=0.5",),
-            "there is no setting optimizer.momentum. Choose from: name, lr, weight_decay, options",
+            "To pass it on as it is: +optimizer.options.momentum=...",
         ),
         (("+optimizer.options.weight_decay=0.3",), "optimizer.options.weight_decay has no effect"),
         (("tuning=frozen", "tuning.rules=[{match: .}]"), "tuning.unfreeze_at=never has no effect"),
