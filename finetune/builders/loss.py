@@ -32,7 +32,7 @@ def build_loss(settings: Config, ignore_index: int, class_weights: torch.Tensor 
     if "class_weights" in options:
         options["class_weights"] = class_weights
     if "target" in options:  # a loss of another package, by its dotted name
-        options["target"] = find_class(str(options["target"]), nn.Module, "loss.target")
+        options["target"] = find_class(options["target"], nn.Module, "loss.target")
     return loss_type(**options)
 
 

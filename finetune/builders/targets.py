@@ -26,11 +26,11 @@ def check_target(entry: Any, kind: type[Any], key: str) -> None:
     find_class(target, kind, f"{key}._target_")
 
 
-def find_class(target: str, kind: type[T], key: str) -> type[T]:
+def find_class(target: str | None, kind: type[T], key: str) -> type[T]:
     """Return the class of a dotted name. It imports modules but calls nothing.
 
     Args:
-        target: dotted name, such as `torch.nn.CrossEntropyLoss`.
+        target: dotted name, such as `torch.nn.CrossEntropyLoss`; None if the user gave none, which is an error.
         kind: required base class.
         key: key of the setting, such as `loss.target`, for messages.
 
@@ -38,6 +38,8 @@ def find_class(target: str, kind: type[T], key: str) -> type[T]:
         ConfigError: the class does not exist or is not a subclass.
     """
     expected = f"a subclass of {kind.__module__}.{kind.__qualname__}"
+    if target is None:
+        raise ConfigError(f"{key} is not set: expected the dotted name of {expected}.")
     try:
         value = _find(target)
     except Exception as error:  # importing a module may raise anything

@@ -41,13 +41,14 @@ class Settings:
         """Return dotted key -> message for each setting that the constructor does not have."""
         names = [name for name in inspect.signature(self.constructor).parameters if name not in self.skip]
         return {
-            f"{self.group}.{name}": f"there is no setting {self.group}.{name}. {suggest(name, names)}{self._pass_on(name, names)}"
+            f"{self.group}.{name}": f"there is no setting {self.group}.{name}. {self._help(name, names)}"
             for name in self.values
             if name not in names
         }
 
-    def _pass_on(self, name: str, names: Sequence[str]) -> str:
-        return f" To pass it on as it is: +{self.group}.options.{name}=..." if "options" in names else ""
+    def _help(self, name: str, names: Sequence[str]) -> str:
+        pass_on = f" To pass it on as it is: +{self.group}.options.{name}=..." if "options" in names else ""
+        return suggest(name, names) + pass_on
 
     def type_errors(self) -> list[str]:
         """Return a line for each setting that has another type than the constructor's annotation."""

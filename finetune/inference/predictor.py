@@ -128,7 +128,7 @@ def find_images(source: str | Path) -> list[Path]:
     found = path.rglob("*") if path.is_dir() else (Path(match) for match in glob.glob(str(source), recursive=True))
     images = sorted(p for p in found if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file() and p.name[0] != ".")
     if not images:
-        reason = "folder has no image" if path.is_dir() else "is no file or folder, and no image matches it as a glob"
+        reason = "has no image in it" if path.is_dir() else "is no file or folder, and no image matches it as a glob"
         raise DataError(f"input='{source}' {reason}. Expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}.")
     return images
 

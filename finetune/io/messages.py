@@ -17,10 +17,9 @@ def suggest(name: str, known: Iterable[str]) -> str:
     """
     names = list(known)
     same_end = [other for other in names if "." in other and other.rpartition(".")[2] == name.rpartition(".")[2]]
-    near = same_end[:3] or get_close_matches(name, names, n=3)
-    return (
-        f"Did you mean {' or '.join(near)}?" if near else f"Choose from: {shortlist(names, 25) or '(there are none)'}."
-    )
+    if near := same_end[:3] or get_close_matches(name, names, n=3):
+        return f"Did you mean {' or '.join(near)}?"
+    return f"Choose from: {shortlist(names, 25)}." if names else "There are none."
 
 
 def shortlist(items: Iterable[object], limit: int = 10) -> str:

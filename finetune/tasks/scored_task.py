@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from finetune.engine.ddp import sum_over_ranks
+from finetune.engine.lightning_private import attached_trainer
 from finetune.engine.loop_state import ends_epoch
 from finetune.inference.output import Output
 from finetune.losses import Loss, Reduce, no_reduction
@@ -91,7 +92,8 @@ class ScoredTask(pl.LightningModule):
 
     def _sum_over_ranks(self, sums: Tensor) -> Tensor:
         self.local_loss_sums.append(sums.detach())
-        return sum_over_ranks(self.trainer, sums) if self._trainer is not None else sums
+        trainer = attached_trainer(self)
+        return sums if trainer is None else sum_over_ranks(trainer, sums)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Count a batch."""
@@ -167,7 +169,8 @@ class ScoredTask(pl.LightningModule):
         """Restore the loss of the epoch."""
         if state := checkpoint.get("train_loss"):
             self.train_loss, sums = state["epoch"], state["sums"]
-            ranks = self._trainer.world_size if self._trainer is not None else 1
+            trainer = attached_trainer(self)
+            ranks = 1 if trainer is None else trainer.world_size
             if len(sums) != ranks:  # another number of devices than before: rank 0 continues from the total
                 sums = torch.cat([sums.sum(dim=0, keepdim=True), torch.zeros(ranks - 1, 2, dtype=sums.dtype)])
             self._train_loss = LossMean(*sums[self.global_rank].to(self.device))

@@ -19,7 +19,7 @@ from tests.samples import MODEL, SYNTHETIC, exit_code, listing
 pytestmark = pytest.mark.usefixtures("without_figures")
 
 OVERRIDES = (*MODEL, "data=synthetic", "data.count=8", "data.size=32", "augment.crop=32", "trainer.accelerator=cpu")
-EASY = (*OVERRIDES, "tuning=discriminative", "trainer.max_epochs=1", "data.count=16", "data.batch_size=2")
+EASY = (*OVERRIDES, "tuning=discriminative", "trainer.max_epochs=1", "data.count=24", "data.batch_size=4")
 
 
 @pytest.fixture(scope="module")

@@ -178,7 +178,7 @@ def test_classes_that_are_not_set(refused: Refuses, tmp_path: Path) -> None:
     assert "0, 3, 9" in message
 
 
-@pytest.mark.parametrize(("classes", "named"), [("1", "Background"), ("[wall,wall]", "wall"), ("sky", "sky")])
+@pytest.mark.parametrize(("classes", "named"), [("1", "background"), ("[wall,wall]", "wall"), ("sky", "sky")])
 def test_invalid_classes(refused: Refuses, tmp_path: Path, classes: str, named: str) -> None:
     root = draw_folder(tmp_path / "photos", values=(0, 1))
     message = refused("train", *TINY, f"data.root={root}", f"data.classes={classes}")
@@ -385,7 +385,7 @@ def test_predict_with_a_missing_input(refused: Refuses, watched_run: Path) -> No
 
 def test_predict_for_a_folder_without_images(refused: Refuses, watched_run: Path, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
-    assert "holds no image" in refused("predict", f"run={watched_run}", "input=photos", "output=masks")
+    assert "has no image in it" in refused("predict", f"run={watched_run}", "input=photos", "output=masks")
 
 
 def test_predict_with_broken_images_names_them_all(refused: Refuses, watched_run: Path, tmp_path: Path) -> None:

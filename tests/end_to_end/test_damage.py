@@ -143,8 +143,8 @@ def test_a_flipped_bit_never_becomes_a_model(tmp_path: Path) -> None:
 
 
 def test_a_training_fails_if_its_best_checkpoint_becomes_corrupt(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def corrupted(trainer: pl.Trainer, run: Path) -> tuple[Path, float]:
-        best, score = original(trainer, run)
+    def corrupted(trainer: pl.Trainer, run: Path, monitor: str) -> tuple[Path, float]:
+        best, score = original(trainer, run, monitor)
         content = bytearray(best.read_bytes())
         content[len(content) // 2] ^= 1
         best.write_bytes(content)

@@ -118,10 +118,16 @@ def test_the_error_for_an_unknown_output_stride_lists_the_possible_ones(given: A
         Segmenter(TINY, "fpn", 2, weights="none", output_stride=given)
 
 
+def check_ocr(output_stride: int | None, **options: Any) -> None:
+    check_head(
+        {"head": {"name": "ocr", **options}, "backbone": {"output_stride": output_stride}, "data": {"batch_size": 2}}
+    )
+
+
 def test_a_missing_map_is_found_before_weights_are_read() -> None:
-    check_head({"name": "ocr"}, 2, {"output_stride": None})
+    check_ocr(output_stride=None)
     with pytest.raises(
         ValueError, match=r"head\.strides=16: .* maps have strides 2, 4, 8\. Set head\.strides to one of"
     ):
-        check_head({"name": "ocr"}, 2, {"output_stride": 8})
-    check_head({"name": "ocr", "strides": [4, 8]}, 2, {"output_stride": 8})
+        check_ocr(output_stride=8)
+    check_ocr(output_stride=8, strides=[4, 8])

@@ -3,7 +3,6 @@
 import csv
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,17 +15,18 @@ from finetune.builders.dummy_step import noise_step
 from finetune.builders.task import task_without_weights
 from finetune.commands.train import TrainResult
 from finetune.config.compose import load_config
-from finetune.data import CLASS_NAMES, SyntheticDataset
-from finetune.runs.untrusted_config import check_stranger
+from finetune.data import CLASS_NAMES
+from finetune.data.sources.synthetic import DrawnMask
+from finetune.runs.untrusted_config import check_untrusted_config
 from tests.samples import SYNTHETIC, save
 
-WORDS = (*SYNTHETIC, "task=multilabel", "task.thresholds=[0.2,0.5,0.5,0.5,0.9]", "auxiliary=fcn")
+OVERRIDES = (*SYNTHETIC, "task=multilabel", "task.thresholds=[0.2,0.5,0.5,0.5,0.9]", "auxiliary=fcn")
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
     """One epoch on synthetic images."""
-    return finetune.train(*WORDS, f"output={tmp_path_factory.mktemp('home') / 'run'}")
+    return finetune.train(*OVERRIDES, f"output={tmp_path_factory.mktemp('home') / 'run'}")
 
 
 def test_the_run_has_scores_per_class_and_no_confusion_matrix(run: TrainResult) -> None:
@@ -73,19 +73,22 @@ def test_predictions_are_one_file_per_class(run: TrainResult, tmp_path: Path) ->
     assert (overlay == pixels).all(axis=-1).tolist() == (~masks.any(axis=0)).tolist() or masks.any(axis=0).all()
 
 
-def mistakes(*words: str) -> str:
+def mistakes(*overrides: str) -> str:
     """Return the mistakes that the check of a training finds."""
     with pytest.raises(ValueError) as error:  # noqa: PT011  # the callers look at the message
-        check(load_config([*SYNTHETIC, *words], "train"))
+        check(load_config([*SYNTHETIC, *overrides], "train"))
     return str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("overrides", "message"),
     [
         (("loss=bce",), "loss=bce does not fit task=semantic. Choose from: cross_entropy, dice, ce_dice, focal, "),
         (("task=multilabel", "loss=ce_dice"), "does not fit task=multilabel. Choose from: bce, bce_dice, "),
-        (("loss=dice", "+loss.gamma=3"), "loss=dice has unknown options: 'gamma'"),
+        (
+            ("loss=dice", "+loss.gamma=3"),
+            "there is no setting loss.gamma. Choose from: class_weights, auxiliary_weight.",
+        ),
         (("loss=dice", "loss.name=dise"), "unknown loss.name 'dise'. Did you mean dice"),
         (("loss.class_weights=[1,20]",), "2 weights for 5 classes (background, disc"),
         (("loss.class_weights=[1,-1,1,1,1]",), "expected none, the name of a rule, or a list"),
@@ -93,13 +96,16 @@ def mistakes(*words: str) -> str:
         (("loss.class_weights=inverse",), "class weight rule 'inverse' is unknown"),
         (("loss.class_weights=3",), "expected none, the name of a rule, or a list"),
         (("task.name=semantics",), "unknown task.name 'semantics'. Did you mean semantic"),
-        (("+task.thresholds=0.5",), "task=semantic has unknown options: 'thresholds'"),
+        (("+task.thresholds=0.5",), "there is no setting task.thresholds. There are none."),
         (("task=multilabel", "task.thresholds=2"), "thresholds=2: expected a number from 0 to 1"),
         (("task=multilabel", "task.thresholds=[0.5,0.5]"), "2 thresholds for 5 classes"),
         (("task=multilabel", "data.ignore_index=0"), "ignore_index=0: masks use 0 and 1"),
-        (("loss=foreign",), "loss.target=None: expected a class derived from torch.nn.modules.module.Module"),
-        (("loss=foreign", "loss.target=torch.nn.Losses"), "loss.target=torch.nn.Losses: expected a class"),
-        (("loss=foreign", "loss.target=os.system"), "loss.target=os.system: that is a builtin_function_or_method"),
+        (
+            ("loss=foreign",),
+            "loss.target is not set: expected the dotted name of a subclass of torch.nn.modules.module.Module",
+        ),
+        (("loss=foreign", "loss.target=torch.nn.Losses"), "loss.target=torch.nn.Losses: expected a subclass"),
+        (("loss=foreign", "loss.target=os.system"), "loss.target=os.system is a builtin_function_or_method"),
         (
             ("loss=foreign", "loss.target=torch.nn.CrossEntropyLoss", "+loss.options.mode=x"),
             "CrossEntropyLoss does not take options={'mode': 'x'}",
@@ -110,24 +116,23 @@ def mistakes(*words: str) -> str:
         ),
     ],
 )
-def test_settings_that_do_not_fit_are_refused(words: tuple[str, ...], message: str) -> None:
-    assert message in mistakes(*words)
+def test_settings_that_do_not_fit_are_refused(overrides: tuple[str, ...], message: str) -> None:
+    assert message in mistakes(*overrides)
 
 
 def test_masks_per_class_need_the_multilabel_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    item = SyntheticDataset.__getitem__
+    read = DrawnMask.read
 
-    def as_masks(self: SyntheticDataset, key: Any) -> Any:
-        sample = item(self, key)
-        return {**sample, "mask": torch.stack([sample["mask"] == k for k in range(5)]).to(torch.uint8)}
+    def as_masks(self: DrawnMask) -> torch.Tensor:
+        return torch.stack([read(self) == k for k in range(5)]).to(torch.uint8)
 
-    monkeypatch.setattr(SyntheticDataset, "__getitem__", as_masks)
+    monkeypatch.setattr(DrawnMask, "read", as_masks)
     assert "Set task=multilabel for one mask per class" in mistakes("loss.class_weights=none")
     check(load_config([*SYNTHETIC, "task=multilabel"], "train"))
 
 
 @pytest.mark.parametrize(
-    "words",
+    "overrides",
     [
         ("loss.class_weights=[1,20,1,1,0.5]",),
         ("loss=foreign", "loss.target=segmentation_models_pytorch.losses.DiceLoss", "+loss.options.mode=multiclass"),
@@ -135,8 +140,8 @@ def test_masks_per_class_need_the_multilabel_task(monkeypatch: pytest.MonkeyPatc
         ("task=multilabel", "loss=foreign", "loss.target=torch.nn.BCEWithLogitsLoss", "loss.drop_ignored=true"),
     ],
 )
-def test_weights_by_hand_and_losses_of_other_packages_train(words: tuple[str, ...], folder: Path) -> None:
-    assert finetune.train(*SYNTHETIC, *words, "+trainer.fast_dev_run=true").scores["iou"] >= 0
+def test_weights_by_hand_and_losses_of_other_packages_train(overrides: tuple[str, ...], folder: Path) -> None:
+    assert finetune.train(*SYNTHETIC, *overrides, "+trainer.fast_dev_run=true").scores["iou"] >= 0
 
 
 def test_a_step_on_random_data_trains_on_masks() -> None:
@@ -148,8 +153,8 @@ def test_a_step_on_random_data_trains_on_masks() -> None:
     assert not any(torch.equal(parameter, before[name]) for name, parameter in task.model.head.named_parameters())
 
 
-def test_a_strangers_loss_is_not_imported() -> None:
+def test_the_loss_of_an_untrusted_config_is_not_imported() -> None:
     config = load_config([*SYNTHETIC, "output=run", "loss=foreign", "loss.target=os.system"], "train")
-    with pytest.raises(ValueError, match=r"loss.target=os.system: the code behind it would be run"):
-        check_stranger(config)
-    check_stranger(config, {"loss.target"})
+    with pytest.raises(ValueError, match=r"loss.target=os.system: its code would run"):
+        check_untrusted_config(config)
+    check_untrusted_config(config, {"loss.target"})

@@ -229,7 +229,7 @@ def test_there_are_12_schedules_and_each_has_a_warmup() -> None:
         ({"name": "poly", "total": 9, "powr": 2.0}, "no option 'powr'. Did you mean power?"),
         (
             {"name": "constant", "total": 9, "min_lr_ratio": 0.1},
-            "no option 'min_lr_ratio'. Choose from: (there are none)",
+            "no option 'min_lr_ratio'. There are none",
         ),
         ({"name": "plateau", "total": 9, "patients": 3}, "no option 'patients'. Did you mean patience?"),
         ({"name": "poly", "total": 9, "warmup": 10}, "warmup of 10 steps does not fit into 9 steps"),

@@ -54,7 +54,7 @@ def test_an_invalid_option_is_named_by_the_head_and_by_the_check_of_a_config(
     with pytest.raises(ValueError, match=rf"head\.{message}"):
         HEADS[head].build(pyramid_for(head), 3, **options)
     with pytest.raises((ValueError, ConfigError), match=message):
-        check_head({"name": head, **options}, 2, {})
+        check_head({"head": {"name": head, **options}, "backbone": {}, "data": {"batch_size": 2}})
 
 
 def test_every_head_has_an_invalid_option() -> None:
@@ -63,4 +63,4 @@ def test_every_head_has_an_invalid_option() -> None:
 
 @pytest.mark.parametrize("head", HEADS)
 def test_every_head_passes_the_check_of_a_config(head: str) -> None:
-    check_head({"name": head}, 2, {})
+    check_head({"head": {"name": head}, "backbone": {}, "data": {"batch_size": 2}})
