@@ -182,7 +182,7 @@ def _best(trainer: pl.Trainer, folder: Path, monitor: str) -> tuple[Path, float]
 
 
 def fast_dev_run_lines(trainer: pl.Trainer) -> list[str]:
-    """Return the last lines of a training that only tried everything; none for any other training."""
+    """Return the last line of a training with `fast_dev_run`; none for any other training."""
     count = trainer.fast_dev_run  # type: ignore[attr-defined]  # missing in the class
     batches = "one batch was" if count == 1 else f"{count} batches were"
     line = f"trainer.fast_dev_run={str(count).lower()}: {batches} trained on, validated and tested; no files were kept"

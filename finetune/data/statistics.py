@@ -56,7 +56,7 @@ class _Reading:
 
     @property
     def target(self) -> str:
-        """Text for messages."""
+        """Name of the target in messages; empty if there is none."""
         return self.record.target.description if self.record.target is not None else ""
 
 

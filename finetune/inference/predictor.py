@@ -120,7 +120,7 @@ def find_images(source: str | Path) -> list[Path]:
     """Return the image files that a file, folder or glob names, sorted.
 
     Raises:
-        DataError: there is none.
+        DataError: there is no image.
     """
     path = Path(source)
     if path.is_file():

@@ -151,9 +151,12 @@ def test_the_output_says_that_phases_after_a_plateau_are_assumed(
         (("tuning=full", "+tuning.unfreez_at=0.3"), "no setting tuning.unfreez_at. Did you mean unfreeze_at"),
         (
             ("tuning=full", "tuning.warmup=100"),
-            "tuning.warmup=100 has no effect: what trains never changes. For the start",
+            "tuning.warmup=100 has no effect: the same parameters train throughout. For the start",
         ),
-        (("tuning=full", "tuning.phase_lr=[1.0,0.5]"), "tuning.phase_lr=[1.0, 0.5] has no effect: what trains never"),
+        (
+            ("tuning=full", "tuning.phase_lr=[1.0,0.5]"),
+            "tuning.phase_lr=[1.0, 0.5] has no effect: the same parameters train",
+        ),
         (("tuning=full", "tuning.restart_schedule=true"), "tuning.restart_schedule=True has no effect"),
         (
             ("tuning=gradual", "tuning.plateau.patience=5"),

@@ -60,8 +60,8 @@ def _check_phases(settings: Config, plan: Plan) -> None:
         if settings[key] != defaults[key] and not has_phases:
             other = " For the start of the training there is schedule.warmup." if key == "warmup" else ""
             raise ConfigError(
-                f"tuning.{key}={settings[key]} has no effect: what trains never changes.{other} Unfreeze something "
-                f"later, for example with tuning.unfreeze_at=0.3, or leave it out."
+                f"tuning.{key}={settings[key]} has no effect: the same parameters train throughout.{other} "
+                f"Unfreeze something later, for example with tuning.unfreeze_at=0.3, or leave it out."
             )
     changed = [key for key, value in settings["plateau"].items() if value != defaults["plateau"].get(key)]
     if changed and not has_plateaus:
