@@ -189,7 +189,7 @@ def test_a_dotted_name_keeps_its_dots() -> None:
 
 def test_an_empty_folder_says_what_was_expected(predictor: Predictor, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"empty' folder has no image. Expected files ending in .*\.png"):
+    with pytest.raises(DataError, match=r"empty' has no image in it. Expected files ending in .*\.png"):
         predictor.predict(tmp_path / "empty")
 
 
