@@ -151,10 +151,7 @@ def sigmoid_focal_dice(
     label = target.long().masked_fill(~valid, 0).unsqueeze(1)
     truth = torch.zeros_like(logits).scatter_(1, label, 1.0)
     p = logits.sigmoid()
-    # the clamp keeps the gradient of x^gamma finite at 0 when gamma < 1
-    miss = (p - truth).abs().clamp_min(TINY)
-    entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-    by_class = ((0.75 - 0.5 * truth) * miss**gamma * entropy * valid.unsqueeze(1)).sum((0, 2, 3))
+    by_class = (focal_terms(logits, p, truth, gamma, alpha=0.25) * valid.unsqueeze(1)).sum((0, 2, 3))
     share = torch.ones_like(by_class) if weight is None else weight
     focused = weighted_mean((by_class * share).sum(), share.sum() * valid.sum().to(share.dtype), reduce)
     return focal_weight * focused + dice_weight * _dice(p, target, ignore_index, weight, reduce)
@@ -186,6 +183,32 @@ def weighted_mean(total: Tensor, weight: Tensor, reduce: Reduce) -> Tensor:
     return total / weight.clamp_min(TINY)
 
 
+def focal_terms(logits: Tensor, p: Tensor, truth: Tensor, gamma: float, alpha: float) -> Tensor:
+    """Return the sigmoid focal loss of each pixel and class.
+
+    Args:
+        logits: scores (B, K, H, W), float.
+        p: their sigmoid.
+        truth: masks (B, K, H, W) of 0 and 1, in the logits' type.
+        gamma: how strongly easy pixels are down-weighted.
+        alpha: weight of the pixels of a class, 0..1; all others have 1 - alpha.
+    """
+    # the clamp keeps the gradient of x^gamma finite at 0 when gamma < 1
+    miss = (p - truth).abs().clamp_min(TINY)
+    entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    return (1 - alpha + (2 * alpha - 1) * truth) * miss**gamma * entropy
+
+
+def mean_dice(
+    overlap: Tensor, predicted: Tensor, size: Tensor, weight: Tensor | None, reduce: Reduce, smooth: float = 0.0
+) -> Tensor:
+    """Return one minus Dice, averaged over the classes of positive size; all sums are per class (K,)."""
+    overlap, predicted, size = reduce(torch.stack([overlap, predicted, size])).unbind()
+    score = (2 * overlap + smooth) / (predicted + size + smooth).clamp_min(TINY)
+    share = (size > 0).to(score.dtype) if weight is None else (size > 0) * weight
+    return ((1 - score) * share).sum() / share.sum().clamp_min(TINY)
+
+
 def _dice(
     p: Tensor, target: Tensor, ignore_index: int, weight: Tensor | None, reduce: Reduce, smooth: float = 0.0
 ) -> Tensor:
@@ -197,11 +220,7 @@ def _dice(
 
     overlap = _sum_per_class(p_true, label, p.shape[1])
     size = _sum_per_class(valid.to(p.dtype), label, p.shape[1])
-    overlap, predicted, size = reduce(torch.stack([overlap, p.sum((0, 2, 3)), size])).unbind()
-    score = (2 * overlap + smooth) / (predicted + size + smooth).clamp_min(TINY)
-
-    share = (size > 0).to(p.dtype) if weight is None else (size > 0) * weight
-    return ((1 - score) * share).sum() / share.sum().clamp_min(TINY)
+    return mean_dice(overlap, p.sum((0, 2, 3)), size, weight, reduce, smooth)
 
 
 def _sum_per_class(values: Tensor, label: Tensor, classes: int) -> Tensor:

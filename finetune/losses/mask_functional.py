@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from finetune.losses.functional import TINY, Reduce, no_reduction, weighted_mean
+from finetune.losses.functional import Reduce, focal_terms, mean_dice, no_reduction, weighted_mean
 
 
 def bce(
@@ -55,11 +55,7 @@ def mask_dice(
     """
     valid, truth = _split(target, ignore_index, logits.dtype)
     p = logits.sigmoid() * valid
-    sums = [_sum_by_class(part) for part in (p * truth, p, truth)]
-    overlap, predicted, size = reduce(torch.stack(sums)).unbind()
-    score = 2 * overlap / (predicted + size).clamp_min(TINY)
-    share = (size > 0).to(p.dtype) if weight is None else (size > 0) * weight
-    return ((1 - score) * share).sum() / share.sum().clamp_min(TINY)
+    return mean_dice(_sum_by_class(p * truth), _sum_by_class(p), _sum_by_class(truth), weight, reduce)
 
 
 def bce_dice(
@@ -98,11 +94,8 @@ def sigmoid_focal(
     Source: Lin et al. 2017, https://arxiv.org/abs/1708.02002
     """
     valid, truth = _split(target, ignore_index, logits.dtype)
-    # the clamp keeps the gradient of x^gamma finite at 0 when gamma < 1
-    miss = (logits.sigmoid() - truth).abs().clamp_min(TINY)
-    balance = 1 - alpha + (2 * alpha - 1) * truth
-    entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-    return _mean_over_classes(balance * miss**gamma * entropy * valid, valid, weight, reduce)
+    terms = focal_terms(logits, logits.sigmoid(), truth, gamma, alpha)
+    return _mean_over_classes(terms * valid, valid, weight, reduce)
 
 
 def _split(target: Tensor, ignore_index: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
