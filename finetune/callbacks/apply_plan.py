@@ -40,14 +40,14 @@ class ApplyTuningPlan(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Freeze before DDP wraps the model; DDP must not register parameters that get no gradient."""
         if stage == "fit":
-            task = self._task(pl_module)
+            task = require_task(pl_module, self)
             task.timeline = Timeline()  # the task or callback may have been used in an earlier training
             self._best, self._restores_best, self._restored = {}, False, {}
             self._apply(task)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log what each rule matched."""
-        task = self._task(pl_module)
+        task = require_task(pl_module, self)
         plateau = task.plan.plateau
         self._detector = PlateauDetector(plateau.patience, plateau.mode, plateau.min_delta)
         self.record = LRHistory(task.groups)
@@ -63,13 +63,13 @@ class ApplyTuningPlan(pl.Callback):
             self.record.load_state_dict(self._restored["record"])
             self._best, self._restores_best = self._restored["best"], self._restored["due"]
         keep_buffers(trainer)
-        task = self._task(pl_module)
+        task = require_task(pl_module, self)
         self._advance(trainer, task, resumed=bool(self._restored))
         task.refresh_rates()  # the rates in the checkpoint may be those of a shorter training
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Freeze and unfreeze what is due, and undo any `train()` on frozen layers."""
-        task = self._task(pl_module)
+        task = require_task(pl_module, self)
         self._restore_best(task)
         self._advance(trainer, task)
         check_ranks_agree(trainer, task.model)
@@ -78,7 +78,7 @@ class ApplyTuningPlan(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
         """Record the learning rates of the step."""
-        task = self._task(pl_module)
+        task = require_task(pl_module, self)
         if self.record is not None and task.course is not None:
             rates = [group["lr"] for group in optimizer.param_groups]
             self.record.add(trainer.global_step / task.course.steps, rates, self._trainable)
@@ -93,14 +93,14 @@ class ApplyTuningPlan(pl.Callback):
         """Apply the plan again, since validations may be inside an epoch, and check whether the score has plateaued."""
         if trainer.state.fn != "fit":
             return
-        task = self._task(pl_module)
+        task = require_task(pl_module, self)
         self._apply(task)
         if not trainer.sanity_checking:
             self._follow_score(trainer, task)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Check that the ranks agree, and warn of plateaus that the plan waited for in vain."""
-        task = self._task(pl_module)
+        task = require_task(pl_module, self)
         check_ranks_agree(trainer, task.model)
         awaited, reached = plateaus_awaited(task.assigned.values()), len(task.timeline.plateaus)
         is_waiting = waits_for_plateau(task.assigned.values(), trainer.current_epoch, task.timeline)
@@ -120,9 +120,6 @@ class ApplyTuningPlan(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state until the training starts."""
         self._restored = state_dict if state_dict.get("detector") else {}
-
-    def _task(self, pl_module: pl.LightningModule) -> TuningTask:
-        return require_task(pl_module, TuningTask, self)
 
     def _advance(self, trainer: pl.Trainer, task: TuningTask, resumed: bool = False) -> None:
         """Apply the plan to this epoch; if that changes what trains, wrap the model again and log the change."""

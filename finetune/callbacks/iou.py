@@ -4,7 +4,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from finetune.tasks import TuningTask, require_task
+from finetune.tasks import require_task
 
 
 class IoU(pl.Callback):
@@ -42,11 +42,11 @@ class IoU(pl.Callback):
         self._print(pl_module)
 
     def _log(self, pl_module: pl.LightningModule, stage: str) -> None:
-        task = require_task(pl_module, TuningTask, self)
+        task = require_task(pl_module, self)
         self.counts = task.sum_counts()
         task.log_dict({f"{stage}/{name}": value for name, value in task.evaluator.compute(self.counts).items()})
 
     @rank_zero_only
     def _print(self, pl_module: pl.LightningModule) -> None:
         if self.table and self.counts is not None:
-            print(require_task(pl_module, TuningTask, self).evaluator.table(self.counts))
+            print(require_task(pl_module, self).evaluator.table(self.counts))

@@ -61,7 +61,7 @@ class NonFiniteGuard(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find the batch norms, which the strategy may have replaced before."""
-        buffers = statistics(batch_norms(self._task(pl_module).model)).values()
+        buffers = statistics(batch_norms(require_task(pl_module, self).model)).values()
         by_dtype = {buffer.dtype: [other for other in buffers if other.dtype == buffer.dtype] for buffer in buffers}
         # because a GPU copies many tensors with one kernel only if they have one dtype
         self._statistics = [(group, [torch.empty_like(buffer) for buffer in group]) for group in by_dtype.values()]
@@ -83,7 +83,7 @@ class NonFiniteGuard(pl.Callback):
         without further communication, and without waiting for the device here.
         """
         self._losses.append(loss.detach().clone())
-        self._sums.append(self._task(pl_module).local_loss_sums)
+        self._sums.append(require_task(pl_module, self).local_loss_sums)
         loss.mul_(loss.detach() * 0 + 1)
 
     def on_before_optimizer_step(
@@ -94,7 +94,7 @@ class NonFiniteGuard(pl.Callback):
         if math.isfinite(_norm([p.grad for p in parameters])):
             self._skipped = 0
             return
-        message = self._describe_problem(trainer, self._task(pl_module))
+        message = self._describe_problem(trainer, require_task(pl_module, self))
         if message is None:
             return
         for now, before in self._statistics:
@@ -114,9 +114,6 @@ class NonFiniteGuard(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the count."""
         self._skipped = state_dict.get("skipped", 0)
-
-    def _task(self, pl_module: pl.LightningModule) -> TuningTask:
-        return require_task(pl_module, TuningTask, self)
 
     def _describe_problem(self, trainer: pl.Trainer, task: TuningTask) -> str | None:
         """Return what is not finite in the step, and for which images; None if nothing is. Collective."""

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from finetune.engine.batch_norm_statistics import gather_statistics
 from finetune.engine.rank_zero import rank_zero_logger
-from finetune.tasks import TuningTask, require_task
+from finetune.tasks import require_task
 from finetune.tuning.weight_averaging import (
     WeightAverage,
     batch_norms,
@@ -252,7 +252,7 @@ class SWA(Averaging):
             self._statistics |= _copies(self._adapting)
         super()._load_average(trainer, pl_module)
         if is_stale:
-            task = require_task(pl_module, TuningTask, self)
+            task = require_task(pl_module, self)
             gather_statistics(trainer, task.model, list(self._adapting.values()))
             self._statistics |= _copies(self._adapting)
             self._gathered_at = self.average.updates

@@ -1,5 +1,6 @@
 """The base of the package's own losses: class weights, precision, checks of shapes."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ from finetune.losses.functional import Reduce, no_reduction
 from finetune.losses.loss import TargetFormat
 
 
-class PixelLoss(nn.Module):
+class PixelLoss(nn.Module, ABC):
     """A loss in float32 or wider, whatever autocast does. Subclasses implement `compute`.
 
     Args:
@@ -38,6 +39,7 @@ class PixelLoss(nn.Module):
         weights = None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", None if weights is None else weights.detach().clone(), persistent=False)
 
+    @abstractmethod
     def compute(self, logits: Tensor, target: Tensor, weight: Tensor | None, reduce: Reduce) -> Tensor:
         """Return the scalar loss.
 
@@ -47,7 +49,6 @@ class PixelLoss(nn.Module):
             weight: class weights (K,) in the logits' type.
             reduce: adds up the sums of all devices.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no compute(logits, target, weight, reduce).")
 
     def forward(self, logits: Tensor, target: Tensor, reduce: Reduce = no_reduction) -> Tensor:
         """Return the scalar loss; see `Loss`. It is float32, or float64 for logits of that type."""

@@ -1,6 +1,5 @@
 """Tasks that classify every pixel: the model gives logits, and a loss compares them with masks."""
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -44,11 +43,6 @@ class PixelTask(TuningTask):
     def accepts(cls, loss: type[Loss]) -> bool:
         """Return whether a loss fits the task."""
         return cls.target_format in loss.target_formats
-
-    @classmethod
-    def check_target(cls, target: Tensor, class_names: Sequence[str], ignore_index: int) -> None:
-        """Raise ValueError if a target of the data set, without batch dimension, does not fit the task."""
-        raise NotImplementedError(f"{cls.__name__} has no check_target.")
 
     def target(self, batch: Batch) -> Tensor:
         """Return the batch's target as the loss takes it."""

@@ -1,5 +1,6 @@
 """The interface of a task, and the hooks that average its losses and count its scores over an epoch."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -16,11 +17,11 @@ from finetune.metrics.evaluator import Evaluator
 from finetune.tasks.loss_mean import LossMean
 
 
-class ScoredTask(pl.LightningModule):
+class ScoredTask(pl.LightningModule, ABC):
     """A LightningModule with an evaluator.
 
-    A task is a subclass with a `name`, its `evaluator_type` and `output_type`, and the methods that raise
-    NotImplementedError here. Its constructor takes `model`, `loss` (None for the default) and `ignore_index`, then
+    A task is a subclass with a `name`, its `evaluator_type` and `output_type`, and the abstract
+    methods. Its constructor takes `model`, `loss` (None for the default) and `ignore_index`, then
     options of its own, which `conf/task/<name>.yaml` sets and `output_type` takes, then those of `TuningTask`.
     `TASKS[name]` makes it known to the command line.
 
@@ -48,15 +49,16 @@ class ScoredTask(pl.LightningModule):
         self._train_loss = LossMean()
 
     @classmethod
+    @abstractmethod
     def accepts(cls, loss: type[Loss]) -> bool:
         """Return whether a loss fits the task."""
-        raise NotImplementedError(f"{cls.__name__} has no accepts(loss).")
 
     @classmethod
+    @abstractmethod
     def check_target(cls, target: Tensor, class_names: Sequence[str], ignore_index: int) -> None:
         """Raise ValueError if a target of the data set, without batch dimension, does not fit the task."""
-        raise NotImplementedError(f"{cls.__name__} has no check_target.")
 
+    @abstractmethod
     def losses(self, batch: Any, reduce: Reduce = no_reduction) -> tuple[Tensor, Tensor]:
         """Return the main loss and the weighted auxiliary loss of a training batch, both scalar.
 
@@ -64,19 +66,18 @@ class ScoredTask(pl.LightningModule):
             batch: of the data module's training loader, on the task's device.
             reduce: adds up the sums of all devices.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no losses(batch, reduce).")
 
+    @abstractmethod
     def count_images(self, batch: Any) -> Tensor:
         """Return the number of images of a training batch that add something to its loss."""
-        raise NotImplementedError(f"{type(self).__name__} has no count_images(batch).")
 
+    @abstractmethod
     def evaluate(self, batch: Any) -> None:
         """Add a batch of the validation or test loader to `evaluator` and `eval_loss`."""
-        raise NotImplementedError(f"{type(self).__name__} has no evaluate(batch).")
 
+    @abstractmethod
     def dummy_batch(self, shape: tuple[int, int, int, int]) -> Any:
         """Return a random training batch of images (B, C, H, W), on the task's device."""
-        raise NotImplementedError(f"{type(self).__name__} has no dummy_batch(shape).")
 
     def config(self) -> dict[str, Any]:
         """Return the task's name and the options of its output as plain data, for saved models."""
