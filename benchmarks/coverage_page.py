@@ -21,8 +21,8 @@ PAGE = """# Backbones
 Models of timm {timm}, built without weights and run forward and backward on two images of 64 x 96 pixels; those of more
 than 60 million parameters on torch's meta device, where shapes and gradients are followed without numbers. A head sees
 of a backbone its pyramid alone, so that each is tried once on each pyramid that there is, made by itself and not inside
-of a whole model. Nothing is trained here, and no pretrained weights are read. `make coverage` writes this page and the
-table behind it anew; `finetune list backbones` shows the table.
+of a whole model. Nothing is trained here, and no pretrained weights are read. `make coverage` rewrites this page and
+its table; `finetune list backbones` shows the table.
 
 **{whole:,} of {count:,} backbones give pyramids that every head takes** but {pooling}, which needs the indices of a
 backbone's own max-poolings; {pooled} take that one, too. {further:,} of them, small ones of {families} families, were

@@ -28,12 +28,12 @@ class MetricsCSV(pl.Callback):
         self._restored: dict[str, Any] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Begin anew with each training."""
+        """Start with an empty table in each training."""
         if stage == "fit":
             self._rows, self._scores, self._restored = [], {}, {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Go on behind the rows of a checkpoint; a training that goes on inside an epoch sees no epoch start."""
+        """Continue after the rows of a checkpoint. No epoch start follows if the training resumes inside an epoch."""
         if self._restored:
             self._rows, self._scores = list(self._restored["rows"]), dict(self._restored["scores"])
         self._began = time.perf_counter() - self._restored.get("seconds", 0.0)
@@ -43,7 +43,7 @@ class MetricsCSV(pl.Callback):
         self._began, self._scores = time.perf_counter(), {}
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note the scores that the epoch has of its own."""
+        """Record the scores of the epoch."""
         if trainer.state.fn == "fit":
             logged = trainer.callback_metrics
             self._scores = {name: float(value) for name, value in logged.items() if name.startswith("val/")}

@@ -40,7 +40,7 @@ class TunableModel(nn.Module, ABC):
 
     @abstractmethod
     def no_weight_decay(self) -> set[str]:
-        """Return the names of parameters that are exempt from weight decay besides norms and biases."""
+        """Return the names of parameters that are exempt from weight decay, in addition to norms and biases."""
 
     @abstractmethod
     def sharding_candidates(self) -> list[nn.Module]:

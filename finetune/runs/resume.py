@@ -234,5 +234,5 @@ def _resume_hints_for(path: Path, content: Mapping[str, Any], folder: Path) -> l
     return [
         f"saved: {path}, {epochs} whole epochs, step {step:,}",
         f"resume: finetune train resume={folder}",
-        f"or start anew with these weights and other settings: init_from={path}",
+        f"start a new run with these weights: init_from={path}",
     ]

@@ -19,7 +19,7 @@ def raise_on_signal() -> Iterator[None]:
     """Raise `TrainingInterrupted` at once on a signal before or after the training, when everything is saved.
 
     During the training, `GracefulShutdown` handles signals. Lightning leaves SIGUSR1 alone when a handler is installed;
-    otherwise it would requeue a SLURM job while the command still runs, even one that would start anew.
+    otherwise it would requeue a SLURM job while the command still runs, even one that would start from scratch.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

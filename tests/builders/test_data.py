@@ -166,21 +166,21 @@ def test_a_table_trains_and_its_scores_can_be_computed_again(tmp_path: Path, mon
 
 def test_data_without_a_split_that_training_needs_is_refused(tmp_path: Path) -> None:
     root = draw_folder(tmp_path / "photos")
-    words = table(root, "image,mask,split", "images/photo_00.png,masks/photo_00.png,train")
+    overrides = table(root, "image,mask,split", "images/photo_00.png,masks/photo_00.png,train")
     with pytest.raises(DataError, match="none of the 1 images is in the val split"):
-        training_data(load_config([*words, "data.classes=3"], "train"))
+        training_data(load_config([*overrides, "data.classes=3"], "train"))
 
 
 def test_masks_with_a_channel_per_class_become_batches_and_are_refused_by_the_semantic_task(tmp_path: Path) -> None:
     root = draw_folder(tmp_path / "photos")
     save(root / "cat.png", torch.ones(32, 40).byte().numpy())
     rows = [f"images/photo_{i:02d}.png,cat.png,{'val' if i < 3 else 'train'}" for i in range(9)]
-    words = table(
+    overrides = table(
         root,
         "image,mask:cat,mask:dog,split",
         *(row.replace(",val", ",,val").replace(",train", ",,train") for row in rows),
     )
-    settings = load_config(words, "train")
+    settings = load_config(overrides, "train")
     data = training_data(settings)
     assert data.classes == ("cat", "dog")
     assert isinstance(data.records[0].target, ClassMaskFiles)

@@ -21,30 +21,30 @@ def prepared() -> pl.LightningModule:
 
 def by_hand(task: pl.LightningModule) -> dict[str, float]:
     """Return the scores from sets of pixels, image by image, without a confusion matrix."""
-    found = {name: {"both": 0, "true": 0, "said": 0} for name in CLASS_NAMES}
+    found = {name: {"both": 0, "true": 0, "predicted": 0} for name in CLASS_NAMES}
     right = total = 0
     task.model.eval()
     for index in range(7):
         sample = Sizes(7, split="val")[index]
         with torch.no_grad():
-            said = task.model(task.model.normalize(sample["image"][None]))[0].argmax(0).numpy()
+            predicted = task.model(task.model.normalize(sample["image"][None]))[0].argmax(0).numpy()
         true = sample["mask"].numpy()
-        right, total = right + int((said == true).sum()), total + true.size
+        right, total = right + int((predicted == true).sum()), total + true.size
         for label, counts in enumerate(found.values()):
-            counts["both"] += int(((said == label) & (true == label)).sum())
+            counts["both"] += int(((predicted == label) & (true == label)).sum())
             counts["true"] += int((true == label).sum())
-            counts["said"] += int((said == label).sum())
+            counts["predicted"] += int((predicted == label).sum())
 
     def mean(values: list[float]) -> float:
         return float(np.nanmean(values))
 
-    each = {name: ratio(c["both"], c["true"] + c["said"] - c["both"]) for name, c in found.items()}
-    dice = mean([ratio(2 * c["both"], c["true"] + c["said"]) for c in found.values()])
+    each = {name: ratio(c["both"], c["true"] + c["predicted"] - c["both"]) for name, c in found.items()}
+    dice = mean([ratio(2 * c["both"], c["true"] + c["predicted"]) for c in found.values()])
     return {
         "iou": mean(list(each.values())),
         "dice": dice,
         "f1": dice,
-        "precision": mean([ratio(c["both"], c["said"]) for c in found.values()]),
+        "precision": mean([ratio(c["both"], c["predicted"]) for c in found.values()]),
         "recall": mean([ratio(c["both"], c["true"]) for c in found.values()]),
         "pixel_accuracy": right / total,
         **{f"iou/{name}": value for name, value in each.items()},
@@ -95,7 +95,7 @@ def test_the_scores_of_an_epoch_are_there_for_those_who_monitor_them() -> None:
     assert {"val/iou", "val/iou/disc", "val/loss", "train/loss"} <= set(trainer.callback_metrics)
 
 
-def test_the_table_stays_away_while_a_training_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_table_is_printed_during_a_training(capsys: pytest.CaptureFixture[str]) -> None:
     tiny_trainer(ApplyTuningPlan(), IoU()).fit(tiny_task(), datamodule=tiny_data())
     assert "pixel accuracy" not in capsys.readouterr().out
 

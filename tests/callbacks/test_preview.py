@@ -1,4 +1,4 @@
-"""The page of pictures that every validation leaves."""
+"""The page of images that every validation leaves."""
 
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ def test_each_epoch_leaves_one_page(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("images", "shown"), [(1, [0]), (2, [0, 3]), (50, [0, 1, 2, 3, 4, 5, 6])])
-def test_the_page_shows_pictures_spread_over_the_set_with_the_models_own_predictions(
+def test_the_page_shows_images_spread_over_the_set_with_the_models_predictions(
     images: int, shown: list[int], tmp_path: Path
 ) -> None:
     task = fit(tmp_path, images)

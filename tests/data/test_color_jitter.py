@@ -5,7 +5,7 @@ import torch
 
 from finetune.data.color_jitter import ColorJitter
 
-PICTURE = torch.rand(3, 7, 9, generator=torch.Generator().manual_seed(0)) * 255
+IMAGE = torch.rand(3, 7, 9, generator=torch.Generator().manual_seed(0)) * 255
 
 
 def gray(image: torch.Tensor) -> torch.Tensor:
@@ -13,20 +13,20 @@ def gray(image: torch.Tensor) -> torch.Tensor:
 
 
 def test_nothing_changes_nothing():
-    assert torch.equal(ColorJitter()(PICTURE), PICTURE)
+    assert torch.equal(ColorJitter()(IMAGE), IMAGE)
 
 
 def test_each_part_is_its_textbook_formula():
-    assert torch.allclose(ColorJitter(brightness=1.3)(PICTURE), 1.3 * PICTURE)
-    mean = gray(PICTURE).mean()
-    assert torch.allclose(ColorJitter(contrast=0.6)(PICTURE), 0.6 * PICTURE + 0.4 * mean, atol=1e-2)
-    own = gray(PICTURE)
-    assert torch.allclose(ColorJitter(saturation=0.3)(PICTURE), 0.3 * PICTURE + 0.7 * own, atol=1e-2)
+    assert torch.allclose(ColorJitter(brightness=1.3)(IMAGE), 1.3 * IMAGE)
+    mean = gray(IMAGE).mean()
+    assert torch.allclose(ColorJitter(contrast=0.6)(IMAGE), 0.6 * IMAGE + 0.4 * mean, atol=1e-2)
+    own = gray(IMAGE)
+    assert torch.allclose(ColorJitter(saturation=0.3)(IMAGE), 0.3 * IMAGE + 0.7 * own, atol=1e-2)
 
 
 def test_all_together_are_the_parts_one_after_the_other():
-    whole = ColorJitter(0.8, 1.2, 0.7, 0.1)(PICTURE)
-    steps = PICTURE
+    whole = ColorJitter(0.8, 1.2, 0.7, 0.1)(IMAGE)
+    steps = IMAGE
     for step in (
         ColorJitter(brightness=0.8),
         ColorJitter(contrast=1.2),
@@ -39,8 +39,8 @@ def test_all_together_are_the_parts_one_after_the_other():
 
 def test_hue_keeps_gray_and_comes_back_after_a_full_circle():
     third = ColorJitter(hue=1 / 3)
-    assert torch.allclose(gray(third(PICTURE)), gray(PICTURE), atol=0.05)
-    assert torch.allclose(third(third(third(PICTURE))), PICTURE, atol=0.1)
+    assert torch.allclose(gray(third(IMAGE)), gray(IMAGE), atol=0.05)
+    assert torch.allclose(third(third(third(IMAGE))), IMAGE, atol=0.1)
 
 
 @pytest.mark.parametrize("hue", [0.1, -0.1])

@@ -151,7 +151,7 @@ def test_mask_values_that_no_file_has_are_refused(write, values):
         read_mask(write("m.png", 0), values)
 
 
-def test_a_mask_of_many_strange_values_is_told_shortly(tmp_path):
+def test_a_mask_with_many_unknown_values_gets_a_short_message(tmp_path):
     Image.fromarray(np.arange(60_000, dtype=np.uint16).reshape(200, 300)).save(tmp_path / "m.png")
     with pytest.raises(DataError, match="and 59,988 more") as error:
         read_mask(tmp_path / "m.png", [0])

@@ -17,7 +17,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "it starts with nothing; expected the header image,split,fingerprint"),
         ("image,split\na,val\n", r"starts with \['image', 'split'\]; expected"),
@@ -26,13 +26,13 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         ("image,split,fingerprint\n\0\udcff", "can't decode byte"),
     ],
 )
-def test_a_damaged_file_is_named_with_the_way_out(text: str, said: str, tmp_path: Path) -> None:
+def test_a_damaged_file_is_named_with_the_way_out(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "f.csv").write_bytes(text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(DataError, match=rf"f\.csv'.*{said}.*Delete the file to skip the check"):
+    with pytest.raises(DataError, match=rf"f\.csv'.*{message}.*Delete the file to skip the check"):
         read_fingerprints(tmp_path / "f.csv")
 
 
-def test_a_changed_mask_a_lost_and_a_new_image_are_told_apart(tmp_path: Path) -> None:
+def test_changed_masks_missing_images_and_new_images_are_distinguished(tmp_path: Path) -> None:
     root = draw_folder(tmp_path / "photos", ("a", "b", "c"))
     before = fingerprints(FolderSource(root).records())
     assert changes(before, fingerprints(FolderSource(root).records())) == ""

@@ -126,7 +126,7 @@ def test_lightning_gets_the_samples_of_each_epoch_whatever_the_workers(workers):
 
 
 @pytest.mark.parametrize(("steps", "place"), [(-1, (3, 0)), (4, (2, 0)), (5, (2, 1))])
-def test_when_a_training_has_ended_its_place_in_the_data_is_behind_the_last_batch(steps, place):
+def test_the_position_in_the_data_after_a_training_is_after_the_last_batch(steps, place):
     module = data(6, batch_size=3)
     quick_trainer(max_epochs=3, max_steps=steps).fit(Recorder(), module)
     state = module.state_dict()

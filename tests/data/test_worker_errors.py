@@ -343,15 +343,15 @@ tiny_trainer().fit(tiny_task(), datamodule=data)
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("how", "message"),
     [
         ("dies", "was ended by SIGKILL while it read synthetic image 'train_00005'"),
         ("raises", "DataError: plain"),
         ("leaves", "left"),
     ],
 )
-def test_the_process_ends_however_its_workers_end(how: str, said: str) -> None:
+def test_the_process_ends_however_its_workers_end(how: str, message: str) -> None:
     command = [sys.executable, "-c", ENDS, how]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
-    assert said in done.stderr.strip().splitlines()[-1], done.stderr
+    assert message in done.stderr.strip().splitlines()[-1], done.stderr

@@ -30,9 +30,9 @@ LIMITED = ("tuning=head_then_full", "tuning.l1=0.01", "tuning.l2_sp=10", "optimi
 CLIPPED = {"gradient_clip_val": 0.5, "accumulate_grad_batches": 2}
 
 
-def task(*words: str, backbone: str = "test_convnext.r160_in1k", seed: int = 0) -> SemanticTask:
+def task(*overrides: str, backbone: str = "test_convnext.r160_in1k", seed: int = 0) -> SemanticTask:
     """Build a task in float64, so that rounding hides no mistake; Lightning's strategy does not take 64-true."""
-    config = to_plain_dict(compose(*words))
+    config = to_plain_dict(compose(*overrides))
     torch.manual_seed(seed)
     small = {"pyramid_channels": 32, "segmentation_channels": 64, "dropout": 0.0}  # each rank drops its own
     model = Segmenter(backbone, "fpn", CLASS_NAMES, weights="none", head_options=small)

@@ -139,8 +139,10 @@ def test_ranks_start_from_the_weights_of_rank_zero_and_end_with_equal_batch_norm
 
 @pytest.mark.slow
 def test_the_saved_model_has_the_reported_scores(tmp_path: Path) -> None:
-    words = ("trainer.strategy=fsdp2", "trainer.devices=2", "tuning=gradual", "data=synthetic", "data.size=32")
-    done = shell(COMMAND, "train", *TINY, *words, "data.count=12", "trainer.max_epochs=2", "output=run", cwd=tmp_path)
+    overrides = ("trainer.strategy=fsdp2", "trainer.devices=2", "tuning=gradual", "data=synthetic", "data.size=32")
+    done = shell(
+        COMMAND, "train", *TINY, *overrides, "data.count=12", "trainer.max_epochs=2", "output=run", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert "view tensor" not in done.stderr
     run = tmp_path / "run"
@@ -177,11 +179,11 @@ def test_parameters_that_cannot_be_sharded_are_named() -> None:
 
 
 def test_settings_that_do_not_suit_sharding_are_rejected_together() -> None:
-    words = ["trainer.precision=16-mixed", "optimizer.name=muon", "tuning.plateau.restore_best=true"]
+    overrides = ["trainer.precision=16-mixed", "optimizer.name=muon", "tuning.plateau.restore_best=true"]
     also = ["average=ema", "+trainer.sync_batchnorm=true"]
     with pytest.raises(ConfigError) as refused:
-        check(config("trainer.strategy=fsdp2", *words, *also))
-    for part in (*words, "average=none", "trainer.sync_batchnorm=true"):
+        check(config("trainer.strategy=fsdp2", *overrides, *also))
+    for part in (*overrides, "average=none", "trainer.sync_batchnorm=true"):
         assert part in str(refused.value)
     assert str(refused.value).count("nor with") == 4
     check(config("trainer.strategy=fsdp2", "trainer.precision=bf16-mixed", "tuning=lora"))
@@ -195,9 +197,9 @@ def test_fsdp2_is_our_strategy_and_all_other_names_are_lightnings(tmp_path: Path
         build_trainer(config("trainer.strategy=fsdp3"), tmp_path)
 
 
-def config(*words: str) -> dict[str, Any]:
+def config(*overrides: str) -> dict[str, Any]:
     return to_plain_dict(
-        compose(*TINY, "data=synthetic", "data.size=32", "data.count=8", "trainer.precision=32-true", *words)
+        compose(*TINY, "data=synthetic", "data.size=32", "data.count=8", "trainer.precision=32-true", *overrides)
     )
 
 

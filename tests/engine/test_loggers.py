@@ -203,16 +203,18 @@ class Kill(pl.Callback):
             os.kill(os.getpid(), self.number)
 
 
-def finetune(*words: str, cwd: Path) -> int:
+def finetune(*overrides: str, cwd: Path) -> int:
     environment = clean_environment(WANDB_MODE="offline", PYTHONPATH=str(Path(__file__).parents[2]))
-    return subprocess.run([sys.executable, "-m", "finetune", *words], cwd=cwd, env=environment, timeout=600).returncode
+    return subprocess.run(
+        [sys.executable, "-m", "finetune", *overrides], cwd=cwd, env=environment, timeout=600
+    ).returncode
 
 
 def killed_and_resumed(folder: Path, logger: str, number: int) -> Path:
     """Return a run of three epochs that was killed in its second one and resumed in another process."""
     stop = ("+callbacks.stop._target_=tests.engine.test_loggers.Kill", f"+callbacks.stop.number={int(number)}")
-    words = (*SYNTHETIC, "trainer.max_epochs=3", "checkpoint.every_n_steps=1", "callbacks.preview=null")
-    assert finetune("train", *words, f"logger={logger}", f"output={folder}", *stop, cwd=folder.parent) in (-9, 143)
+    overrides = (*SYNTHETIC, "trainer.max_epochs=3", "checkpoint.every_n_steps=1", "callbacks.preview=null")
+    assert finetune("train", *overrides, f"logger={logger}", f"output={folder}", *stop, cwd=folder.parent) in (-9, 143)
     assert finetune("train", f"resume={folder}", "+callbacks.stop=null", cwd=folder.parent) == 0
     assert {path.name for path in folder.parent.iterdir()} == {folder.name}
     return folder

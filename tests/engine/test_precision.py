@@ -61,14 +61,16 @@ def test_without_autocast_and_after_the_training_nothing_is_changed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "ours"),
+    ("overrides", "ours"),
     [
         (("trainer.precision=bf16-mixed",), True),
         (("trainer.precision=32-true",), False),
         (("trainer.precision=bf16-true",), False),
     ],
 )
-def test_the_trainer_uses_it_for_mixed_precision_on_a_cpu(tmp_path: Path, words: tuple[str, ...], ours: bool) -> None:
-    made = build_trainer(to_plain_dict(compose(*SYNTHETIC, *words, f"output={tmp_path}")), tmp_path)
-    assert made.precision == words[0].partition("=")[2]
+def test_the_trainer_uses_it_for_mixed_precision_on_a_cpu(
+    tmp_path: Path, overrides: tuple[str, ...], ours: bool
+) -> None:
+    made = build_trainer(to_plain_dict(compose(*SYNTHETIC, *overrides, f"output={tmp_path}")), tmp_path)
+    assert made.precision == overrides[0].partition("=")[2]
     assert isinstance(made.precision_plugin, CPUMixedPrecision) == ours

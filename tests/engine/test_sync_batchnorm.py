@@ -55,6 +55,6 @@ def test_the_original_norms_are_restored_with_the_trained_tensors(model: Segment
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
 def test_the_trainer_uses_our_plugin(tmp_path: Path, precision: str) -> None:
-    words = ("+trainer.sync_batchnorm=true", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp")
-    made = build_trainer(to_plain_dict(compose(*words, f"trainer.precision={precision}")), tmp_path)
+    overrides = ("+trainer.sync_batchnorm=true", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp")
+    made = build_trainer(to_plain_dict(compose(*overrides, f"trainer.precision={precision}")), tmp_path)
     assert isinstance(made.strategy._layer_sync, SyncBatchNorm)

@@ -1,4 +1,4 @@
-"""Masks on disk against what the model says of each picture."""
+"""Masks on disk against the model's predictions of each image."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +28,7 @@ def predictor() -> Predictor:
 
 @pytest.fixture
 def draw(tmp_path: Path) -> Draw:
-    """Write a picture of noise below tmp_path."""
+    """Write an image of noise below tmp_path."""
 
     def save(name: str, height: int = 37, width: int = 53, mode: str = "RGB", seed: int = 0) -> Path:
         path = tmp_path / name
@@ -77,7 +77,7 @@ def test_a_folder_is_searched_in_depth_and_in_order(predictor: Predictor, draw: 
     draw("in/deep/er/a.JPG", 20, 40)
     draw("in/a.png", 33, 34)
     draw("in/.hidden.png")
-    (tmp_path / "in" / "notes.txt").write_text("no picture")
+    (tmp_path / "in" / "notes.txt").write_text("no image")
     masks = predictor.predict(tmp_path / "in")
     assert [str(path.relative_to(tmp_path)) for path in masks] == ["in/a.png", "in/b.png", "in/deep/er/a.JPG"]
     assert [mask.shape for mask in masks.values()] == [(33, 34), (40, 20), (20, 40)]
@@ -96,13 +96,13 @@ def test_masks_are_palette_files_of_class_indices(predictor: Predictor, draw: Dr
     assert written == [tmp_path / "out" / "masks" / name for name in ("a.png", "deep/b.png")]
     assert below(tmp_path / "out") == ["masks/a.png", "masks/deep/b.png"]
     for source, path in zip(sources, written, strict=True):
-        picture = Image.open(path)
-        assert picture.mode == "P"
-        assert picture.size == Image.open(source).size
-        indices = np.asarray(picture)
+        mask = Image.open(path)
+        assert mask.mode == "P"
+        assert mask.size == Image.open(source).size
+        indices = np.asarray(mask)
         assert indices.max() < 4
         assert agree(indices, expected_mask(predictor, source))
-        colors = np.asarray(picture.convert("RGB"))
+        colors = np.asarray(mask.convert("RGB"))
         assert (colors == np.array(palette(4), dtype=np.uint8)[indices]).all()
 
 
@@ -118,7 +118,7 @@ def test_overlays_lie_beside_the_masks(predictor: Predictor, draw: Draw, tmp_pat
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1"])
-def test_pictures_of_other_modes_are_read_too(mode: str, predictor: Predictor, draw: Draw) -> None:
+def test_images_of_other_modes_are_read(mode: str, predictor: Predictor, draw: Draw) -> None:
     path = draw("photo.png", mode=mode)
     (mask,) = predictor.predict(path).values()
     assert agree(mask, expected_mask(predictor, path))
@@ -149,7 +149,7 @@ def test_one_truncated_file_is_named_and_nothing_is_written(
     draw("in/a_whole.png")
     broken = draw(f"in/b_broken.{ending}", 200, 200)
     broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 2])
-    (tmp_path / "in" / "c_text.png").write_text("no picture")
+    (tmp_path / "in" / "c_text.png").write_text("no image")
     with pytest.raises(DataError, match=r"2 of 3 files cannot be read") as error:
         write(predictor, tmp_path / "in", tmp_path / "out", overlays=True)
     assert f"b_broken.{ending}" in str(error.value)
@@ -223,7 +223,7 @@ def test_class_names_are_the_models(predictor: Predictor) -> None:
     assert predictor.class_names == ("sky", "sea", "land", "ice")
 
 
-def test_files_of_classes_are_told_apart_by_names_that_a_file_may_have() -> None:
+def test_files_of_classes_have_distinct_valid_names() -> None:
     output = ClassMasks(["sky", "road/path", "road path", "Sky"])
     names = [path.name for path in output.files(Path("day/a.png"))]
     assert names == ["a_sky.png", "a_road-path.png", "a_road-path-2.png", "a_Sky-3.png"]

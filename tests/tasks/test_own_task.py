@@ -116,12 +116,12 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(LOSSES, "toy", ToyLoss)
 
 
-WORDS = ("task.name=toy", "loss=cross_entropy", "loss.name=toy", "~loss.label_smoothing", "~loss.class_weights")
-WORDS += ("+loss.scale=2.0", "checkpoint.monitor=val/hit_rate", "~callbacks.early_stopping")
+OVERRIDES = ("task.name=toy", "loss=cross_entropy", "loss.name=toy", "~loss.label_smoothing", "~loss.class_weights")
+OVERRIDES += ("+loss.scale=2.0", "checkpoint.monitor=val/hit_rate", "~callbacks.early_stopping")
 
 
 def test_a_task_and_a_loss_of_ones_own_train_score_and_predict(toys: None, folder: Path) -> None:
-    run = finetune.train(*SYNTHETIC, *WORDS, "output=run")
+    run = finetune.train(*SYNTHETIC, *OVERRIDES, "output=run")
     assert run.scores.keys() == {"hit_rate", "images"}
     assert run.scores["images"] == 2
     evaluation = folder / "run" / "evaluation" / "test"

@@ -65,8 +65,8 @@ class Signalled(pl.Callback):
 
 
 def data(workers: int = 0) -> SegmentationData:
-    pictures = SyntheticDataset(4 * STEPS + 1, 40, 0, transform=Augment(32, rotation=10))
-    return SegmentationData(pictures, Sizes(5, seed=0, split="val"), batch_size=4, num_workers=workers)
+    dataset = SyntheticDataset(4 * STEPS + 1, 40, 0, transform=Augment(32, rotation=10))
+    return SegmentationData(dataset, Sizes(5, seed=0, split="val"), batch_size=4, num_workers=workers)
 
 
 def fit(
@@ -158,7 +158,7 @@ HOOKS = (*HOOKS, "on_validation_end", "on_train_epoch_end", "on_train_epoch_star
 @pytest.mark.parametrize(
     ("hook", "count"), often(*((h, 2) for h in HOOKS), slow=[(h, n) for h in HOOKS for n in (1, 3)])
 )
-def test_told_to_stop_anywhere_it_ends_as_if_it_had_never_stopped(
+def test_a_training_stopped_anywhere_and_resumed_equals_an_uninterrupted_one(
     hook: str, count: int, tmp_path: Path, whole: dict[str, Any]
 ) -> None:
     assert fit(tmp_path, Signalled(hook, count)) is None
@@ -166,7 +166,7 @@ def test_told_to_stop_anywhere_it_ends_as_if_it_had_never_stopped(
     assert differences(left(tmp_path), whole) == []
 
 
-def test_with_workers_and_the_mean_of_weights_it_goes_on_exactly_too(tmp_path: Path) -> None:
+def test_resuming_is_exact_with_workers_and_averaged_weights(tmp_path: Path) -> None:
     for name, cuts in {"whole": (), "cut": (6, 9)}.items():
         for batch in cuts:
             fit(
@@ -176,7 +176,7 @@ def test_with_workers_and_the_mean_of_weights_it_goes_on_exactly_too(tmp_path: P
     assert differences(left(tmp_path / "cut"), left(tmp_path / "whole")) == []
 
 
-def test_with_accumulated_gradients_and_validations_inside_an_epoch_it_goes_on_exactly(tmp_path: Path) -> None:
+def test_resuming_is_exact_with_accumulated_gradients_and_validations_inside_an_epoch(tmp_path: Path) -> None:
     options: dict[str, Any] = {"accumulate_grad_batches": 2, "val_check_interval": 3}
     for name, cuts in {"whole": (), "cut": (2, 3, 7, 11)}.items():
         for batch in cuts:
@@ -186,7 +186,7 @@ def test_with_accumulated_gradients_and_validations_inside_an_epoch_it_goes_on_e
 
 
 @pytest.mark.parametrize("batch", often(4, 8, 9, slow=(1, 2, 3, 5, 6, 7)))
-def test_with_a_number_of_steps_it_goes_on_exactly_too(batch: int, tmp_path: Path) -> None:
+def test_resuming_is_exact_with_max_steps(batch: int, tmp_path: Path) -> None:
     """Ten steps, which end inside the third epoch."""
     for name in ("whole", "cut"):
         if name == "cut":
@@ -197,7 +197,7 @@ def test_with_a_number_of_steps_it_goes_on_exactly_too(batch: int, tmp_path: Pat
 
 
 @pytest.mark.parametrize("hook", ["on_validation_start", "on_validation_batch_start", "on_train_batch_end"])
-def test_told_to_stop_behind_the_last_of_its_steps_it_finishes_what_comes_behind_it(hook: str, tmp_path: Path) -> None:
+def test_a_training_stopped_after_its_last_step_is_finished_when_resumed(hook: str, tmp_path: Path) -> None:
     """Eight steps, which end with the second epoch."""
     first = {"on_validation_start": 2, "on_validation_batch_start": 3, "on_train_batch_end": 8}[hook]
     assert fit(tmp_path / "whole", max_steps=8) is not None
@@ -218,7 +218,7 @@ LONGER: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", LONGER)
-def test_a_training_that_ended_inside_an_epoch_goes_on_for_longer_as_if_it_had_not(case: str, tmp_path: Path) -> None:
+def test_a_training_that_ended_inside_an_epoch_can_be_extended_exactly(case: str, tmp_path: Path) -> None:
     shorter, longer = LONGER[case]
     options: dict[str, Any] = {"average": None, "schedule": "constant"}  # what does not depend on the length
     assert fit(tmp_path / "whole", **options, **longer) is not None
@@ -234,7 +234,7 @@ def test_a_training_that_ended_inside_an_epoch_goes_on_for_longer_as_if_it_had_n
 
 
 @pytest.mark.parametrize("case", LONGER)
-def test_one_that_is_cut_off_as_it_ends_inside_an_epoch_writes_its_last_row_all_the_same(
+def test_a_training_killed_as_it_ends_inside_an_epoch_writes_its_last_row_when_resumed(
     case: str, tmp_path: Path
 ) -> None:
     """Cut off when all is saved but what comes at the end of the epoch."""
@@ -270,7 +270,7 @@ def test_without_the_place_in_the_data_the_same_comparison_fails(
     assert differences(left(tmp_path), whole) != []
 
 
-def test_lightnings_own_checkpoints_do_not_go_on_exactly(tmp_path: Path) -> None:
+def test_lightnings_own_checkpoints_do_not_resume_exactly(tmp_path: Path) -> None:
     """What is saved behind the last batch of an epoch: Lightning leaves its validation out."""
     seen: dict[str, int] = {}
 

@@ -48,7 +48,7 @@ def test_every_rank_of_every_world_size_logs_the_same_digits(ranks: Ranks, lengt
 
 
 def predicted(model: Segmenter, count: int) -> list[tuple[np.ndarray, np.ndarray, float]]:
-    """Truth, prediction and loss of every picture by itself; no loss where no pixel counts."""
+    """Truth, prediction and loss of every image by itself; no loss where no pixel counts."""
     found = []
     for index in range(count):
         sample = Mixed(count)[index]

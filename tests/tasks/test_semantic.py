@@ -184,7 +184,7 @@ def test_learning_rates_follow_the_schedule_in_a_constant_ratio(name: str, warmu
 
 
 class Ignored(SyntheticDataset):
-    """Pictures without a single pixel that counts."""
+    """Images without a single pixel that counts."""
 
     def __getitem__(self, key: int | SampleKey) -> Sample:
         sample = super().__getitem__(key)
@@ -264,9 +264,9 @@ def test_a_test_is_scored_like_a_validation() -> None:
 def test_training_learns() -> None:
     torch.manual_seed(0)
     task = SemanticTask(tiny_model(), lr=1e-2, schedule_name="constant", warmup=0)
-    pictures = SyntheticDataset(4, 32)
+    dataset = SyntheticDataset(4, 32)
     losses = Losses()
-    data = SegmentationData(pictures, pictures, batch_size=4)
+    data = SegmentationData(dataset, dataset, batch_size=4)
     tiny_trainer(ApplyTuningPlan(), losses, max_epochs=15, limit_val_batches=0).fit(task, datamodule=data)
     assert losses.values[-1] < 0.6 * losses.values[0]
 
@@ -279,7 +279,7 @@ def test_training_learns() -> None:
         ("unet", {"decoder_channels": [16, 16, 8, 8, 8]}, 0),
     ],
 )
-def test_what_a_head_learns_from_besides_counts_by_its_weight(head: str, options: dict[str, Any], outputs: int) -> None:
+def test_auxiliary_losses_of_a_head_are_weighted(head: str, options: dict[str, Any], outputs: int) -> None:
     model = Segmenter("test_resnet.r160_in1k", head, 3, weights="none", head_options=options)
     task = SemanticTask(model.eval(), CrossEntropy(auxiliary_weight=0.3))
     images, masks = torch.randint(0, 256, (2, 3, 40, 56), dtype=torch.uint8), torch.randint(0, 3, (2, 40, 56))

@@ -11,7 +11,7 @@ SYNTHETIC = ("data=synthetic", "backbone.weights=none")
 
 
 @pytest.mark.parametrize(
-    ("word", "message"),
+    ("given", "message"),
     [
         ("backbone.name=[a,b]", "backbone.name=['a', 'b']: expected text or null."),
         ("backbone.in_channels=true", "backbone.in_channels=True: expected a whole number."),
@@ -32,19 +32,19 @@ SYNTHETIC = ("data=synthetic", "backbone.weights=none")
         ("data.count=[8,2]", "data.count=[8, 2]: expected a whole number."),
     ],
 )
-def test_a_setting_of_another_kind_is_refused_with_the_kind_it_should_have(word: str, message: str) -> None:
+def test_a_setting_of_the_wrong_type_is_refused_with_the_expected_type(given: str, message: str) -> None:
     with pytest.raises(ConfigError) as error:
-        check(to_plain_dict(compose(*SYNTHETIC, word)))
+        check(to_plain_dict(compose(*SYNTHETIC, given)))
     assert str(error.value).startswith(message)
 
 
-def test_all_of_them_are_told_of_at_once() -> None:
+def test_all_unknown_settings_are_reported_at_once() -> None:
     config = to_plain_dict(compose(*SYNTHETIC, "head.center=[1]", "loss.gamma=x", "loss=focal", "augment.flip=yes"))
     assert [line.partition("=")[0] for line in type_errors(config)] == ["head.center", "loss.gamma", "augment.flip"]
 
 
 @pytest.mark.parametrize(
-    "words",
+    "overrides",
     [
         ("optimizer.lr=1", "loss.label_smoothing=0"),
         ("augment.crop=[64,96]", "data.size=[64,96]"),
@@ -53,5 +53,5 @@ def test_all_of_them_are_told_of_at_once() -> None:
         ("head.decoder_channels=[64,32,32,16,16]", "head.norm={type: batchnorm, momentum: 0.01}"),
     ],
 )
-def test_what_a_setting_takes_besides_is_left_alone(words: tuple[str, ...]) -> None:
-    assert type_errors(to_plain_dict(compose(*SYNTHETIC, *words))) == []
+def test_special_values_of_a_setting_are_accepted(overrides: tuple[str, ...]) -> None:
+    assert type_errors(to_plain_dict(compose(*SYNTHETIC, *overrides))) == []

@@ -115,7 +115,7 @@ def test_inputs_and_global_random_numbers_are_left_alone():
     assert mask.max() < len(CLASS_NAMES)
 
 
-def test_it_can_be_sent_to_workers_that_are_started_anew():
+def test_it_can_be_sent_to_spawned_workers():
     transform = AlbumentationsTransform(GEOMETRY, 32)
     assert torch.equal(apply(pickle.loads(pickle.dumps(transform)))[0], apply(transform)[0])
 
