@@ -34,12 +34,13 @@ def shortlist(items: Iterable[object], limit: int = 10) -> str:
 
 
 def format_bytes(count: int) -> str:
-    """Return a number of bytes in MB or GB.
+    """Return a number of bytes in kB, MB or GB.
 
-    >>> format_bytes(1_500_000), format_bytes(25_600_000_000)
-    ('1.5 MB', '25.6 GB')
+    >>> format_bytes(700), format_bytes(1_500_000), format_bytes(25_600_000_000)
+    ('0.7 kB', '1.5 MB', '25.6 GB')
     """
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+    unit, size = ("GB", 1e9) if count >= 1e9 else ("MB", 1e6) if count >= 1e5 else ("kB", 1e3)
+    return f"{count / size:.1f} {unit}"
 
 
 def html_table(rows: Sequence[Sequence[str]]) -> str:

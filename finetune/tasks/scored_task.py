@@ -20,10 +20,9 @@ from finetune.tasks.loss_mean import LossMean
 class ScoredTask(pl.LightningModule, ABC):
     """A LightningModule with an evaluator.
 
-    A task is a subclass with a `name`, its `evaluator_type` and `output_type`, and the abstract
-    methods. Its constructor takes `model`, `loss` (None for the default) and `ignore_index`, then
-    options of its own, which `conf/task/<name>.yaml` sets and `output_type` takes, then those of `TuningTask`.
-    `TASKS[name]` makes it known to the command line.
+    A task is a subclass with a `name`, an `evaluator_type`, an `output_type` and the abstract methods. Its constructor
+    takes `model`, `loss` (None for the default) and `ignore_index`; then the options in `conf/task/<name>.yaml`, which
+    `output_type` takes too; then those of `TuningTask`. `TASKS[name]` makes it known to the command line.
 
     Args:
         evaluator: counts predictions and computes scores.

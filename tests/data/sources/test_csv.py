@@ -171,3 +171,9 @@ def test_settings_without_a_meaning_for_class_columns_are_refused(table):
     root = table("image,mask:cat", "a.png,")
     assert "data.mask_values has no effect" in message(root, mask_values=[0, 255])
     assert "data.ignore_index=1: masks of a class hold 0 and 1" in message(root, ignore_index=1)
+
+
+def test_a_single_class_column_is_refused_with_the_columns_to_use(table):
+    root = table("image,mask:cat", "a.png,cat.png")
+    with pytest.raises(DataError, match=r"one class, 'cat'; .*column mask instead of mask:cat, .*=\[background,cat\]"):
+        assert CsvSource(root).class_names
