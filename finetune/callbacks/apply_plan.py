@@ -48,8 +48,7 @@ class ApplyTuningPlan(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log what each rule matched."""
         task = require_task(pl_module, self)
-        plateau = task.plan.plateau
-        self._detector = PlateauDetector(plateau.patience, plateau.mode, plateau.min_delta)
+        self._detector = task.plan.plateau.detector()
         self.record = LRHistory(task.groups)
         for line in task.describe_plan():
             logger.info(line)

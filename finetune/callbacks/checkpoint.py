@@ -15,6 +15,7 @@ from finetune.engine.lightning_private import is_accumulating
 from finetune.engine.loop_state import can_save, ends_epoch
 from finetune.engine.rank_zero import rank_zero_logger
 from finetune.io.atomic_write import PART
+from finetune.metrics.monitor import monitor_mode
 
 logger = rank_zero_logger(__name__)
 
@@ -31,7 +32,7 @@ class Checkpoint(LightningCheckpoint):
 
     Args:
         monitor: value that is logged at each validation, such as `val/iou`.
-        mode: `max` or `min`.
+        mode: `auto`, `max` or `min`; see `monitor_mode`.
         every_n_steps: optimizer steps between two checkpoints inside an epoch; None for none.
         every_n_minutes: minutes between two checkpoints inside an epoch; None for none.
         keep_last: number of newest checkpoints to keep; `last_2.ckpt` is a spare for a corrupt `last.ckpt`.
@@ -45,14 +46,12 @@ class Checkpoint(LightningCheckpoint):
     def __init__(
         self,
         monitor: str = "val/iou",
-        mode: str = "max",
+        mode: str = "auto",
         every_n_steps: int | None = None,
         every_n_minutes: float | None = None,
         keep_last: int = 2,
         keep_best: int = 1,
     ) -> None:
-        if mode not in ("max", "min"):
-            raise ValueError(f"Checkpoint has mode='{mode}'; expected max or min.")
         for name, value in {"every_n_steps": every_n_steps, "every_n_minutes": every_n_minutes}.items():
             if value is not None and value <= 0:
                 raise ValueError(f"Checkpoint has {name}={value}; expected a number above 0, or null for none.")
@@ -60,7 +59,7 @@ class Checkpoint(LightningCheckpoint):
             if count < 1:
                 raise ValueError(f"Checkpoint has {name}={count}; expected 1 or more.")
         self.monitor = monitor
-        self.mode = mode
+        self.mode = monitor_mode(monitor, mode)
         self.every_n_steps = every_n_steps
         self.every_n_minutes = every_n_minutes
         self.keep_last = keep_last

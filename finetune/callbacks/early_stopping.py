@@ -9,6 +9,7 @@ from torch import Tensor
 
 from finetune.engine.rank_zero import rank_zero_logger
 from finetune.io.messages import suggest
+from finetune.metrics.monitor import monitor_mode
 from finetune.tasks import TuningTask
 
 logger = rank_zero_logger(__name__)
@@ -23,15 +24,18 @@ class EarlyStopping(LightningEarlyStopping):
     Args:
         monitor: logged value, such as `val/iou`.
         patience: validations without improvement before the training stops.
-        mode: `max` or `min`.
+        mode: `auto`, `max` or `min`; see `monitor_mode`.
         min_delta: smallest change that counts as an improvement.
 
     Raises:
         ValueError: the monitor is not logged; raised at the first validation.
     """
 
-    def __init__(self, monitor: str = "val/iou", patience: int = 10, mode: str = "max", min_delta: float = 0.0) -> None:
-        super().__init__(monitor, min_delta=min_delta, patience=patience, mode=mode, check_on_train_epoch_end=False)
+    def __init__(
+        self, monitor: str = "val/iou", patience: int = 10, mode: str = "auto", min_delta: float = 0.0
+    ) -> None:
+        direction = monitor_mode(monitor, mode)
+        super().__init__(monitor, min_delta, patience, mode=direction, check_on_train_epoch_end=False)
         self._plan_is_pending = False
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

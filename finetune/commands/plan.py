@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from finetune.builders.checks.training import check_monitored, check_without_data
+from finetune.builders.checks.monitors import check_monitored
+from finetune.builders.checks.training import check_without_data
 from finetune.builders.data import build_source, missing_options, source_options, split_records
 from finetune.builders.devices import autocast_dtype, device_type
 from finetune.builders.dummy_step import batch_shape, noise_step

@@ -7,14 +7,13 @@ def class_names(classes: int | Sequence[str]) -> tuple[str, ...]:
     """Return the names of the classes; numbered ones if only their number is known.
 
     Raises:
-        ValueError: if there are fewer than 2 or more than 255 (masks are 8-bit, with one value to ignore), or a name
-            repeats.
+        ValueError: if there are none or more than 255 (masks are 8-bit, with one value to ignore), or a name repeats.
     """
     if isinstance(classes, str):
         raise ValueError(f"classes='{classes}': expected a number of classes, or a list of names such as [sky,road].")
     count = classes if isinstance(classes, int) else len(classes)
-    if not 2 <= count <= 255:
-        raise ValueError(f"{count} classes: expected 2 to 255. The background counts as a class.")
+    if not 1 <= count <= 255:
+        raise ValueError(f"{count} classes: expected 1 to 255.")
     names = tuple(f"class_{i}" for i in range(classes)) if isinstance(classes, int) else tuple(map(str, classes))
     if len(set(names)) < len(names):
         raise ValueError(f"class names repeat: {', '.join(names)}. Give each class its own name.")

@@ -10,7 +10,7 @@ from finetune.inference import ClassMasks
 from finetune.losses import BCEDice, Loss, TargetFormat
 from finetune.metrics.multilabel import MultilabelEvaluator
 from finetune.models import Segmenter
-from finetune.tasks.pixel_task import Batch, PixelTask
+from finetune.tasks.pixel_task import Batch, PixelTask, check_several
 
 
 class MultilabelTask(PixelTask):
@@ -56,6 +56,8 @@ class MultilabelTask(PixelTask):
                 f"the data has masks of shape {tuple(target.shape)}, but task=multilabel with {len(class_names)} "
                 f"classes needs ({len(class_names)}, H, W), or class indices (H, W). Check data.classes."
             )
+        if target.ndim == 2:
+            check_several(class_names)
 
     def target(self, batch: Batch) -> Tensor:
         """Return the batch's masks (B, K, H, W)."""

@@ -1,5 +1,6 @@
 """Tasks that classify every pixel: the model gives logits, and a loss compares them with masks."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -76,3 +77,13 @@ class PixelTask(TuningTask):
                 own = {key: values[image : image + 1] for key, values in group.items()}
                 loss = self.loss(logits[image : image + 1], target[image : image + 1])
                 self.eval_loss.add(loss, self.count_images(own))
+
+
+def check_several(class_names: Sequence[str]) -> None:
+    """Raise ValueError if there is one class only, which every pixel would have."""
+    if len(class_names) < 2:
+        raise ValueError(
+            f"class indices of a single class, '{class_names[0]}': every pixel would have it. The background counts as "
+            f"a class: data.classes=[background,{class_names[0]}]. One class without background is task=multilabel "
+            f"with a table that has a column mask:{class_names[0]}."
+        )

@@ -10,7 +10,7 @@ from finetune.inference import ClassIndices
 from finetune.losses import CEDice, Loss, TargetFormat
 from finetune.metrics.semantic import SemanticEvaluator
 from finetune.models import Segmenter
-from finetune.tasks.pixel_task import Batch, PixelTask
+from finetune.tasks.pixel_task import Batch, PixelTask, check_several
 
 
 class SemanticTask(PixelTask):
@@ -20,10 +20,13 @@ class SemanticTask(PixelTask):
     devices; and for any batch size, up to the rounding that the other images of a batch cause.
 
     Args:
-        model: the network.
+        model: the network, of two classes or more.
         loss: of class indices; None for cross-entropy plus Dice.
         ignore_index: label of the pixels to leave out.
         options: further arguments of `TuningTask`.
+
+    Raises:
+        ValueError: a single class.
     """
 
     name: ClassVar[str] = "semantic"
@@ -32,17 +35,19 @@ class SemanticTask(PixelTask):
     output_type = ClassIndices
 
     def __init__(self, model: Segmenter, loss: Loss | None = None, ignore_index: int = 255, **options: Any) -> None:
+        check_several(model.class_names)
         loss = loss or CEDice(ignore_index=ignore_index)
         super().__init__(model, loss, ignore_index, ClassIndices(model.class_names), **options)
 
     @classmethod
     def check_target(cls, target: Tensor, class_names: Sequence[str], ignore_index: int) -> None:
-        """Raise ValueError if the target is not class indices (H, W)."""
+        """Raise ValueError if the target is not class indices (H, W) of several classes."""
         if target.ndim != 2:
             raise ValueError(
                 f"the data has masks of shape {tuple(target.shape)}, but task=semantic needs class indices (H, W). "
                 f"Set task=multilabel for one mask per class."
             )
+        check_several(class_names)
 
     def dummy_batch(self, shape: tuple[int, int, int, int]) -> Batch:
         """Return random images of a shape (B, C, H, W) with random class indices, on the task's device."""

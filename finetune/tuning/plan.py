@@ -4,7 +4,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from finetune.io.messages import shortlist
+from finetune.metrics.monitor import monitor_mode
 from finetune.tuning.parameter_info import ParameterInfo, PlanError, Selector
+from finetune.tuning.plateau_detector import PlateauDetector
 
 # start or stop of a span: an epoch (int), a fraction of the training (0..1), "plateau" or "plateau:2" (the score
 # has stopped improving for the first or second time), "never", or None for the end of the training
@@ -118,25 +120,33 @@ class PlateauCriterion:
 
     Attributes:
         monitor: name of a logged score.
-        mode: `max` if a higher score is better, `min` if a lower one is.
+        mode: `auto`, `max` or `min`; see `monitor_mode`.
         patience: number of validations without improvement that make a plateau.
         min_delta: smallest difference that counts as an improvement.
         restore_best: whether to continue after a plateau with the best weights since the previous one.
     """
 
     monitor: str = "val/iou"
-    mode: str = "max"
+    mode: str = "auto"
     patience: int = 3
     min_delta: float = 0.0
     restore_best: bool = False
 
     def __post_init__(self) -> None:
-        if self.mode not in ("max", "min"):
-            raise PlanError(f"tuning.plateau.mode={self.mode}: choose 'max' or 'min'.")
+        if self.mode not in ("auto", "max", "min"):
+            raise PlanError(f"tuning.plateau.mode={self.mode}: choose auto, max or min.")
         if isinstance(self.patience, bool) or not isinstance(self.patience, int) or self.patience < 1:
             raise PlanError(f"tuning.plateau.patience={self.patience}: expected 1 validation or more.")
         if not (isinstance(self.min_delta, int | float) and self.min_delta >= 0):
             raise PlanError(f"tuning.plateau.min_delta={self.min_delta}: expected 0 or more.")
+
+    def detector(self) -> PlateauDetector:
+        """Return a new detector of such plateaus.
+
+        Raises:
+            ValueError: a direction that contradicts the score; see `monitor_mode`.
+        """
+        return PlateauDetector(self.patience, monitor_mode(self.monitor, self.mode), self.min_delta)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from inspect import signature
 from typing import Any
 
 from finetune.io.messages import suggest
+from finetune.metrics.monitor import monitor_mode
 from finetune.tuning import lr_curves as curves
 from finetune.tuning.lr_curves import Length, Schedule, check_number
 from finetune.tuning.plateau_detector import PlateauDetector
@@ -23,7 +24,7 @@ class Plateau:
         total: steps of the training.
         warmup: length of the warmup, in steps or as a fraction of `total`.
         monitor: name of the logged score.
-        mode: `max` if a higher score is better, `min` if a lower one is.
+        mode: `auto`, `max` or `min`; see `monitor_mode`.
         factor: factor of each reduction.
         patience: number of consecutive validations without improvement before a reduction.
         min_delta: a score is an improvement if it is better than the best one by more than this.
@@ -40,7 +41,7 @@ class Plateau:
         total: int,
         warmup: Length = 0,
         monitor: str = "val/iou",
-        mode: str = "max",
+        mode: str = "auto",
         factor: float = 0.1,
         patience: int = 5,
         min_delta: float = 0.0,
@@ -54,7 +55,7 @@ class Plateau:
         self.factor = factor
         self.cooldown = cooldown
         self.min_lr_ratio = min_lr_ratio
-        self.detector = PlateauDetector(patience, mode, min_delta)
+        self.detector = PlateauDetector(patience, monitor_mode(monitor, mode), min_delta)
         self.reductions: list[int] = []
         self._cooldown_left = 0
         self._ramp = curves.constant(total, warmup)

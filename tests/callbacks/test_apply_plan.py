@@ -74,7 +74,7 @@ def test_the_plan_is_applied_again_after_a_validation_inside_an_epoch() -> None:
 
 GRADUAL = Plan((Rule("backbone", train=[[1, None]], stagger=2), Rule(".")))
 PLATEAU = Plan(
-    (Rule("backbone", train=[["plateau", None]]), Rule(".")), plateau=PlateauCriterion(monitor="fixed", patience=2)
+    (Rule("backbone", train=[["plateau", None]]), Rule(".")), plateau=PlateauCriterion("fixed", "max", patience=2)
 )
 
 
@@ -148,7 +148,7 @@ Schedule = tuple[str, bool]  # its name, and whether weights are averaged
 
 def unfreezing_task(schedule: Schedule) -> SemanticTask:
     plan = Plan(GRADUAL.rules, warmup=2, restart_schedule=schedule[0] == "poly", phase_lr=(1.0, 0.5))
-    options = {"monitor": "fixed", "patience": 1} if schedule[0] == "plateau" else {}
+    options = {"monitor": "fixed", "mode": "max", "patience": 1} if schedule[0] == "plateau" else {}
     return tiny_task(plan=plan, schedule_name=schedule[0], schedule_options=options)
 
 
@@ -191,14 +191,14 @@ def test_the_plan_moves_on_when_the_score_plateaus(caplog: pytest.LogCaptureFixt
 
 def test_a_plateau_before_the_plan_waits_for_one_has_no_effect() -> None:
     rules = (Rule("backbone", train=[[3, None]], stagger="plateau"), Rule("."))
-    task, trainable = tiny_task(plan=Plan(rules, plateau=PlateauCriterion("fixed", patience=1))), Trainable()
+    task, trainable = tiny_task(plan=Plan(rules, plateau=PlateauCriterion("fixed", "max", patience=1))), Trainable()
     tiny_trainer(Scores(*[0.1] * 12), ApplyTuningPlan(), trainable, max_epochs=12).fit(task, datamodule=tiny_data())
     assert task.timeline.plateaus == (5, 7, 9, 11)
     assert trainable.seen[:3] == [0, 0, 0]
     assert trainable.seen[3] == trainable.seen[4] < trainable.seen[5] == trainable.seen[6] < trainable.seen[7]
 
 
-RESTORING = Plan(PLATEAU.rules, plateau=PlateauCriterion("fixed", patience=2, restore_best=True))
+RESTORING = Plan(PLATEAU.rules, plateau=PlateauCriterion("fixed", "max", patience=2, restore_best=True))
 
 
 class FifthEpoch(pl.Callback):
@@ -242,7 +242,7 @@ def test_the_next_phase_starts_from_the_best_weights_with_restore_best(
 
 
 def test_a_plateau_of_a_score_that_is_not_logged_is_an_error() -> None:
-    plan = Plan(PLATEAU.rules, plateau=PlateauCriterion("val/los", patience=2))
+    plan = Plan(PLATEAU.rules, plateau=PlateauCriterion("val/los", "max", patience=2))
     with pytest.raises(ValueError, match=r"tuning.plateau.monitor='val/los' is not logged. Did you mean val/loss"):
         tiny_trainer(IoU(table=False), ApplyTuningPlan(), max_epochs=4).fit(
             tiny_task(plan=plan), datamodule=tiny_data()
@@ -263,7 +263,7 @@ def test_the_rates_of_every_step_are_recorded() -> None:
 
 def test_a_phase_that_starts_at_a_plateau_has_its_own_rates_from_the_first_step() -> None:
     plan = Plan(
-        PLATEAU.rules, restart_schedule=True, phase_lr=(1.0, 0.5), plateau=PlateauCriterion("fixed", patience=2)
+        PLATEAU.rules, restart_schedule=True, phase_lr=(1.0, 0.5), plateau=PlateauCriterion("fixed", "max", patience=2)
     )
     tuning, task = ApplyTuningPlan(), tiny_task(plan=plan, lr=1e-3, schedule_name="poly", warmup=0)
     scores = Scores(0.1, 0.3, 0.2, 0.3, 0.1, 0.1)
@@ -275,7 +275,7 @@ def test_a_phase_that_starts_at_a_plateau_has_its_own_rates_from_the_first_step(
 
 
 def test_a_plateau_lowers_the_rate_of_the_next_step() -> None:
-    options = {"monitor": "fixed", "patience": 1, "factor": 0.1}
+    options = {"monitor": "fixed", "mode": "max", "patience": 1, "factor": 0.1}
     made = {"schedule_name": "plateau", "warmup": 0, "schedule_options": options, "lr": 1e-3}
     tuning = ApplyTuningPlan()
     tiny_trainer(Scores(0.3, 0.2, 0.4, 0.5), tuning, max_epochs=4).fit(tiny_task(**made), datamodule=tiny_data())
@@ -307,7 +307,7 @@ def test_several_validations_an_epoch_count_as_one_plateau_and_keep_the_best(tmp
             self.values = self.values[1:]
 
     rules = (Rule("backbone", train=[["plateau", None]], stagger="plateau"), Rule("."))
-    plan = Plan(rules, plateau=PlateauCriterion("fixed", patience=1, restore_best=True))
+    plan = Plan(rules, plateau=PlateauCriterion("fixed", "max", patience=1, restore_best=True))
     kept: list[dict[str, torch.Tensor]] = []
 
     class Keeps(pl.Callback):
@@ -326,7 +326,7 @@ def test_several_validations_an_epoch_count_as_one_plateau_and_keep_the_best(tmp
 
 
 def test_a_second_training_with_the_same_callback_starts_from_scratch() -> None:
-    plan = Plan(PLATEAU.rules, plateau=PlateauCriterion("fixed", patience=1, restore_best=True))
+    plan = Plan(PLATEAU.rules, plateau=PlateauCriterion("fixed", "max", patience=1, restore_best=True))
     tuning, task = ApplyTuningPlan(), tiny_task(plan=plan)
     tiny_trainer(Scores(0.5, 0.1, 0.1), tuning, max_epochs=3).fit(task, datamodule=tiny_data())
     assert task.timeline.plateaus == (2,)

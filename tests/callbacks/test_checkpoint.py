@@ -105,7 +105,7 @@ def test_best_is_the_best_epoch_and_last_the_last(
 
 
 def test_an_equal_score_later_does_not_replace_the_best(tmp_path: Path) -> None:
-    scored(tmp_path, Checkpoint("val/score"), Scores(0.5, 0.5, 0.5), epochs=3)
+    scored(tmp_path, Checkpoint("val/score", "max"), Scores(0.5, 0.5, 0.5), epochs=3)
     assert read(tmp_path, "best.ckpt")["epoch"] == 0
 
 
@@ -136,7 +136,7 @@ def test_a_frozen_backbone_is_in_the_checkpoint_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("plugin", [None, CheckpointFiles])
 def test_the_last_n_and_the_best_k_are_kept_in_order(plugin: Any, tmp_path: Path) -> None:
     scores = (0.3, 0.5, 0.1, 0.4, 0.2)
-    saver = Checkpoint("val/score", keep_last=3, keep_best=2)
+    saver = Checkpoint("val/score", "max", keep_last=3, keep_best=2)
     scored(tmp_path, saver, Scores(*scores), epochs=5, plugin=plugin)
     assert names(tmp_path) == ["best.ckpt", "best_2.ckpt", "last.ckpt", "last_2.ckpt", "last_3.ckpt"]
     kept = {name: read(tmp_path, name)["epoch"] for name in names(tmp_path)}
@@ -167,8 +167,8 @@ def test_the_best_are_in_order_again_after_a_kill_between_any_two_links(
     with monkeypatch.context() as patched:
         patched.setattr(rotation, "link", dies)
         with pytest.raises(Killed):
-            scored(tmp_path, Checkpoint("val/score", **options), Scores(*scores), Epoch(), epochs=5)
-    saver = Checkpoint("val/score", **options)
+            scored(tmp_path, Checkpoint("val/score", "max", **options), Scores(*scores), Epoch(), epochs=5)
+    saver = Checkpoint("val/score", "max", **options)
     scored(tmp_path, saver, Scores(*scores), epochs=5, resume=True)
     assert [entry["step"] for entry in saver.best] == [8, 2, 4]
     kept = [read(tmp_path, name)["global_step"] for name in ("best.ckpt", "best_2.ckpt", "best_3.ckpt")]
@@ -176,9 +176,9 @@ def test_the_best_are_in_order_again_after_a_kill_between_any_two_links(
 
 
 def test_a_best_checkpoint_whose_file_is_missing_is_forgotten(tmp_path: Path) -> None:
-    scored(tmp_path, Checkpoint("val/score"), Scores(0.9, 0.1), epochs=2)
+    scored(tmp_path, Checkpoint("val/score", "max"), Scores(0.9, 0.1), epochs=2)
     (tmp_path / "checkpoints" / "best.ckpt").unlink()
-    saver = Checkpoint("val/score")
+    saver = Checkpoint("val/score", "max")
     scored(tmp_path, saver, Scores(0.9, 0.1, 0.2, 0.1), epochs=4, resume=True)
     assert [entry["step"] for entry in saver.best] == [6]
     assert read(tmp_path, "best.ckpt")["global_step"] == 6
@@ -189,7 +189,7 @@ def test_scores_of_another_monitor_or_mode_are_not_compared(
     monitor: str, mode: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    scored(tmp_path, Checkpoint("val/score", keep_best=2), Scores(0.01, 0.02), epochs=2)
+    scored(tmp_path, Checkpoint("val/score", "max", keep_best=2), Scores(0.01, 0.02), epochs=2)
     saver = Checkpoint(monitor, mode, keep_best=2)
     scored(tmp_path, saver, Scores(0.01, 0.02, 0.5), epochs=3, resume=True)
     (entry,) = saver.best
@@ -233,4 +233,4 @@ def test_invalid_settings_are_rejected_by_name(options: dict[str, Any]) -> None:
 
 def test_a_monitor_that_is_not_logged_is_rejected_with_the_logged_names(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"val/score.*not logged.*val/iou"):
-        trained(tmp_path, Checkpoint("val/score"))
+        trained(tmp_path, Checkpoint("val/score", "max"))

@@ -26,7 +26,8 @@ class Scored(pl.LightningModule):
         return self.weight * 0
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self.log("val/iou", self.scores[self.current_epoch])
+        for name in ("val/iou", "val/loss"):
+            self.log(name, self.scores[self.current_epoch])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)
@@ -50,8 +51,8 @@ def epochs(scores: Sequence[float], **options: Any) -> int:
         ([0.3, 0.3, 0.3, 0.3, 0.3], {"patience": 2}, 3),  # equal is no improvement
         ([0.30, 0.32, 0.34, 0.36], {"patience": 2, "min_delta": 0.1}, 3),
         ([0.30, 0.32, 0.34, 0.36], {"patience": 2, "min_delta": 0.01}, 4),
-        ([0.3, 0.2, 0.1, 0.05], {"patience": 1, "mode": "min"}, 4),
-        ([0.1, 0.2, 0.3, 0.4], {"patience": 2, "mode": "min"}, 3),
+        ([0.3, 0.2, 0.1, 0.05], {"patience": 1, "monitor": "val/loss"}, 4),
+        ([0.1, 0.2, 0.3, 0.4], {"patience": 2, "monitor": "val/loss"}, 3),
     ],
 )
 def test_it_stops_after_as_many_epochs_without_improvement_as_its_patience(
@@ -131,7 +132,7 @@ def test_a_nan_score_stops_the_training_and_is_reported(caplog: pytest.LogCaptur
 
 @pytest.mark.parametrize(("monitor", "near"), [("val/iuo", "val/iou"), ("val/los", "val/loss"), ("iou", "val/iou")])
 def test_a_monitor_that_is_not_logged_is_rejected_with_the_nearest_name(monitor: str, near: str) -> None:
-    trainer = tiny_trainer(ApplyTuningPlan(), IoU(), EarlyStopping(monitor), max_epochs=2)
+    trainer = tiny_trainer(ApplyTuningPlan(), IoU(), EarlyStopping(monitor, mode="max"), max_epochs=2)
     with pytest.raises(ValueError, match=rf"monitors .{monitor}., which is not logged.*Did you mean .*{near}"):
         trainer.fit(tiny_task(), datamodule=tiny_data())
     assert trainer.current_epoch == 0
@@ -139,6 +140,6 @@ def test_a_monitor_that_is_not_logged_is_rejected_with_the_nearest_name(monitor:
 
 def test_a_monitor_without_a_near_name_is_rejected_with_all_logged_names() -> None:
     with pytest.raises(
-        ValueError, match=r"is not logged\. Choose from: val/iou\. Set callbacks.early_stopping.monitor"
+        ValueError, match=r"is not logged\. Choose from: val/iou, val/loss\. Set callbacks.early_stopping.monitor"
     ):
-        epochs([0.1, 0.2], monitor="qqq")
+        epochs([0.1, 0.2], monitor="qqq", mode="max")

@@ -172,7 +172,10 @@ def test_the_output_says_that_phases_after_a_plateau_are_assumed(
         (("tuning.unfreeze_at=soon",), "'soon' is no"),
         (("tuning.l2_sp=-1",), "tuning.l2_sp=-1: expected a number of 0 or more"),
         (("tuning.unfreeze_at=plateau", "tuning.plateau.monitor=val/iuo"), "tuning.plateau.monitor='val/iuo' is not"),
-        (("tuning.unfreeze_at=plateau", "tuning.plateau.monitor=val/loss"), "Set tuning.plateau.mode=min"),
+        (
+            ("tuning.unfreeze_at=plateau", "tuning.plateau.monitor=val/loss", "tuning.plateau.mode=max"),
+            "Set tuning.plateau.mode=min",
+        ),
         (("schedule=plateau", "schedule.monitor=train/loss"), "schedule.monitor='train/loss' is not"),
         (
             ("tuning=gradual", "tuning.restart_schedule=true", "schedule.warmup=9"),

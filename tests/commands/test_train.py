@@ -193,7 +193,7 @@ def test_checkpoints_hold_plain_data(run: TrainResult) -> None:
 
 def test_the_model_has_the_best_weights_not_the_last(folder: Path, home: Path) -> None:
     overrides = (*on_folder(home / "photos"), "trainer.max_epochs=3", "optimizer.lr=1e-2", "tuning=full")
-    run = finetune.train(*overrides, "checkpoint.monitor=val/loss", "checkpoint.mode=max")
+    run = finetune.train(*overrides, "checkpoint.monitor=val/loss")
     best, last = (torch.load(run.folder / "checkpoints" / f"{name}.ckpt")["state_dict"] for name in ("best", "last"))
     assert not same(best, last)  # or this test would prove nothing
     assert run.best == run.folder / "checkpoints" / "best.ckpt"

@@ -19,10 +19,9 @@ def test_class_names_are_the_given_ones_or_numbered() -> None:
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        (0, "0 classes: expected 2 to 255"),
-        (1, "1 classes: expected 2 to 255"),
-        (256, "256 classes: expected 2 to 255"),
-        (["only"], "The background counts as a class"),
+        (0, "0 classes: expected 1 to 255"),
+        ([], "0 classes: expected 1 to 255"),
+        (256, "256 classes: expected 1 to 255"),
         (["sky", "sea", "sky"], "class names repeat: sky, sea, sky"),
     ],
 )

@@ -17,8 +17,10 @@ from finetune.commands.train import TrainResult
 from finetune.config.compose import load_config
 from finetune.data import CLASS_NAMES
 from finetune.data.sources.synthetic import DrawnMask
+from finetune.models import Segmenter
 from finetune.runs.untrusted_config import check_untrusted_config
-from tests.samples import SYNTHETIC, save
+from finetune.tasks import MultilabelTask, SemanticTask
+from tests.samples import SYNTHETIC, TINY, save
 
 OVERRIDES = (*SYNTHETIC, "task=multilabel", "task.thresholds=[0.2,0.5,0.5,0.5,0.9]", "auxiliary=fcn")
 
@@ -129,6 +131,41 @@ def test_masks_per_class_need_the_multilabel_task(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(DrawnMask, "read", as_masks)
     assert "Set task=multilabel for one mask per class" in mistakes("loss.class_weights=none")
     check(load_config([*SYNTHETIC, "task=multilabel"], "train"))
+
+
+def draw_table(root: Path, column: str) -> str:
+    """Write six images with a bright half, a table with the halves' masks, and return the overrides that read them."""
+    rows = ["image," + column]
+    for index in range(6):
+        mask = np.zeros((32, 32), dtype=np.uint8)
+        mask[:, : 8 + index] = 1
+        save(root / f"{index}.png", np.repeat(mask[..., None] * 150 + 50, 3, axis=2))
+        save(root / f"{index}_mask.png", mask)
+        rows.append(f"{index}.png,{index}_mask.png")
+    (root / "labels.csv").write_text("\n".join(rows))
+    return f"data.root={root}"
+
+
+def test_a_single_class_without_background_trains_and_predicts(folder: Path) -> None:
+    root = draw_table(folder / "cracks", "mask:crack")
+    data = ("data=csv", root, "task=multilabel", "augment=none", "augment.crop=null")
+    run = finetune.train(*TINY, *data, "tuning=full", "optimizer.lr=1e-2", "trainer.max_epochs=15", "output=run")
+    assert run.scores["iou"] > 0.8
+    (mask,) = finetune.load(run.folder).predict(folder / "cracks" / "5.png").values()
+    assert mask.shape == (1, 32, 32)
+    (written,) = finetune.predict("run=run", f"input={folder / 'cracks' / '5.png'}", "output=out")
+    assert written == Path("out/masks/5_crack.png")
+
+
+def test_class_indices_of_a_single_class_are_refused(folder: Path) -> None:
+    root = draw_table(folder / "cracks", "mask:crack")
+    with pytest.raises(ValueError, match="Set task=multilabel for one mask per class"):
+        check(load_config([*TINY, "data=csv", root], "train"))
+    for task in (SemanticTask, MultilabelTask):
+        with pytest.raises(ValueError, match=r"single class, 'blob'.*data.classes=\[background,blob\]"):
+            task.check_target(torch.zeros(4, 4), ["blob"], 255)
+    with pytest.raises(ValueError, match="every pixel would have it"):
+        SemanticTask(Segmenter("test_resnet.r160_in1k", "linear", ["blob"], weights="none"))
 
 
 @pytest.mark.parametrize(

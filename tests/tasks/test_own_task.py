@@ -117,7 +117,7 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 OVERRIDES = ("task.name=toy", "loss=cross_entropy", "loss.name=toy", "~loss.label_smoothing", "~loss.class_weights")
-OVERRIDES += ("+loss.scale=2.0", "checkpoint.monitor=val/hit_rate", "~callbacks.early_stopping")
+OVERRIDES += ("+loss.scale=2.0", "checkpoint.monitor=val/hit_rate", "checkpoint.mode=max")
 
 
 def test_a_task_and_a_loss_of_ones_own_train_score_and_predict(toys: None, folder: Path) -> None:

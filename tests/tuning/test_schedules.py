@@ -265,7 +265,7 @@ def test_there_are_12_schedules_and_each_has_a_warmup() -> None:
         ),
         ({"name": "plateau", "total": 9, "factor": 1.0}, "factor is 1.0, expected a number from 0 to 0.99"),
         ({"name": "plateau", "total": 9, "patience": 0}, "patience is 0, expected a whole number"),
-        ({"name": "plateau", "total": 9, "mode": "up"}, "choose 'max'"),
+        ({"name": "plateau", "total": 9, "mode": "up"}, "choose auto, max"),
         ({"name": "plateau", "total": 9, "cooldown": -1}, "cooldown is -1, expected a whole number of 0 or more"),
     ],
 )
@@ -302,7 +302,7 @@ def scores(seed: int) -> list[float]:
 )
 def test_plateau_equals_reduce_on_plateau_in_torch(options: dict[str, Any], mode: str, seed: int) -> None:
     per_epoch = 4
-    ours = Plateau(total=60 * per_epoch, mode=mode, **options)
+    ours = Plateau(total=60 * per_epoch, monitor="val/score", mode=mode, **options)
     sgd = optimizer()
     theirs = ReduceLROnPlateau(
         sgd,

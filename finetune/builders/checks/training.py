@@ -5,12 +5,13 @@ checks build a part without memory (on the meta device) to see whether its optio
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from finetune.builders.checks.monitors import check_monitors
 from finetune.builders.checks.settings import split_unknown, type_errors
 from finetune.builders.checks.trainer import (
     check_length,
@@ -32,7 +33,6 @@ from finetune.config.nested import select
 from finetune.config.options import Config, drop_name
 from finetune.data.decode import MODES
 from finetune.data.statistics import class_weights
-from finetune.io.messages import suggest
 from finetune.losses import LOSSES
 from finetune.models.feature_levels import COARSEST
 from finetune.models.heads import HEADS, AuxiliaryHead, PyramidSpec, check_output_stride, head_spec
@@ -231,40 +231,9 @@ def check_numbers_per_class(config: Config, data: DatasetBundle) -> None:
         check_class_weights(weights, data.classes)
 
 
-def check_monitors(config: Config, data: DatasetBundle) -> None:
-    """Raise a ConfigError if a callback, the plan or the schedule monitors a value that is not logged."""
-    check_monitored(config, data.classes)
-
-
 DATA_CHECKS: tuple[Callable[[Config, DatasetBundle], None], ...] = (
     check_monitors,
     check_targets,
     check_numbers_per_class,
     check_batches,
 )
-
-
-def check_monitored(config: Config, classes: tuple[str, ...]) -> None:
-    """Raise a ConfigError if a monitor names no value that a validation of these classes logs."""
-    evaluator = find_task(task_settings(config)).evaluator_type(classes)
-    values = [f"val/{name}" for name in ("loss", *evaluator.compute(evaluator.counts()))]  # train/loss comes later
-    for key, settings in _monitors(config).items():
-        monitor = settings.get("monitor")
-        if monitor is not None and monitor not in values:
-            raise ConfigError(f"{key}='{monitor}' is not logged by a validation. {suggest(monitor, values)}")
-        if monitor == "val/loss" and settings["mode"] == "max" and not key.startswith("callbacks."):
-            raise ConfigError(f"{key}=val/loss with mode=max: a higher loss is not better. Set {key[:-7]}mode=min.")
-
-
-def _monitors(config: Config) -> dict[str, Mapping[str, Any]]:
-    """Return the settings that hold a monitor, by the monitor's key."""
-    groups = {f"callbacks.{name}": config["callbacks"].get(name) for name in ("early_stopping", "checkpoint")}
-    groups |= {"tuning.plateau": _used_plateau(config["tuning"]), "schedule": config["schedule"]}
-    return {f"{group}.monitor": settings or {} for group, settings in groups.items()}
-
-
-def _used_plateau(settings: Config) -> Config:
-    """Return the plateau settings, unless they are the defaults and no rule waits for a plateau."""
-    plateau: Config = settings["plateau"]
-    is_default = plateau == packaged_options("tuning")["full"]["plateau"]
-    return {} if is_default and "plateau" not in str([settings["rules"], settings["unfreeze_at"]]) else plateau

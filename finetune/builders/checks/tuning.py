@@ -22,7 +22,7 @@ def check_tuning(config: Config) -> None:
     settings = config["tuning"]
     plan = build_plan(settings)
     _check_used(settings, plan)
-    _check_phases(settings, plan)
+    _check_phases(settings, plan, config["checkpoint"])
     for key in ("l1", "l2_sp"):
         if not settings[key] >= 0:
             raise ConfigError(f"tuning.{key}={settings[key]}: expected a number of 0 or more.")
@@ -51,9 +51,16 @@ def _check_used(settings: Config, plan: Plan) -> None:
             )
 
 
-def _check_phases(settings: Config, plan: Plan) -> None:
-    """Raise a ConfigError if a phase or plateau setting was changed but the plan has none."""
+def _check_phases(settings: Config, plan: Plan, followed: Config) -> None:
+    """Raise a ConfigError if a phase or plateau setting was changed but the plan has none.
+
+    Args:
+        settings: of the plan.
+        plan: made of them.
+        followed: settings of which monitor and mode are the defaults of a plateau.
+    """
     defaults, rules = packaged_options("tuning")["full"], [rule for rule in plan.rules if not rule.never_trains]
+    plateau_defaults = {**defaults["plateau"], "monitor": followed["monitor"], "mode": followed["mode"]}
     has_phases = any(rule.stagger or rule.spans != ((0, None),) for rule in rules)
     has_plateaus = any(rule.stagger == "plateau" or "plateau" in str(rule.spans) for rule in rules)
     for key in ("warmup", "restart_schedule", "phase_lr"):
@@ -63,7 +70,7 @@ def _check_phases(settings: Config, plan: Plan) -> None:
                 f"tuning.{key}={settings[key]} has no effect: the same parameters train throughout.{other} "
                 f"Unfreeze something later, for example with tuning.unfreeze_at=0.3, or leave it out."
             )
-    changed = [key for key, value in settings["plateau"].items() if value != defaults["plateau"].get(key)]
+    changed = [key for key, value in settings["plateau"].items() if value != plateau_defaults.get(key)]
     if changed and not has_plateaus:
         raise ConfigError(
             f"tuning.plateau.{changed[0]}={settings['plateau'][changed[0]]} has no effect: no rule waits for one. "

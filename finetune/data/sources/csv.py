@@ -54,16 +54,11 @@ class CsvSource:
         """Names from `classes`, or else from the columns of the table.
 
         Raises:
-            DataError: the table cannot be read, has one class only, or `classes` differs from its columns.
+            DataError: the table cannot be read, or `classes` differs from its columns.
         """
         names, columns = named_classes(self.classes), self._table.classes
         if not columns:
             return names
-        if len(columns) == 1:
-            raise DataError(
-                f"'{self.path}' has one class, '{columns[0]}'; expected 2 or more. Name the column mask instead of "
-                f"{CLASS_COLUMN}{columns[0]}, set data.classes=[background,{columns[0]}], and keep task=semantic."
-            )
         if self.classes is None or self.classes == len(columns):
             return columns
         if sorted(names) != sorted(columns):

@@ -173,7 +173,7 @@ def test_settings_without_a_meaning_for_class_columns_are_refused(table):
     assert "data.ignore_index=1: masks of a class hold 0 and 1" in message(root, ignore_index=1)
 
 
-def test_a_single_class_column_is_refused_with_the_columns_to_use(table):
-    root = table("image,mask:cat", "a.png,cat.png")
-    with pytest.raises(DataError, match=r"one class, 'cat'; .*column mask instead of mask:cat, .*=\[background,cat\]"):
-        assert CsvSource(root).class_names
+def test_a_single_class_column_is_one_mask_per_image(table):
+    source = CsvSource(table("image,mask:cat", "a.png,cat.png"))
+    assert source.class_names == ("cat",)
+    assert source.records()[0].target.read().shape[0] == 1

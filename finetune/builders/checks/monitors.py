@@ -1,0 +1,52 @@
+"""Find mistakes in what a training monitors: scores that are not logged, and directions that contradict the score."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from finetune.builders.data import DatasetBundle
+from finetune.builders.task import find_task, task_settings
+from finetune.config.errors import ConfigError
+from finetune.config.options import Config
+from finetune.io.messages import suggest
+from finetune.metrics.monitor import monitor_mode
+
+
+def check_monitors(config: Config, data: DatasetBundle) -> None:
+    """Raise a ConfigError if what a callback, the plan or the schedule monitors is wrong; see `check_monitored`."""
+    check_monitored(config, data.classes)
+
+
+def check_monitored(config: Config, classes: Sequence[str]) -> None:
+    """Raise a ConfigError if a monitor is no value that a validation of these classes logs, or has the wrong mode."""
+    evaluator = find_task(task_settings(config)).evaluator_type(classes)
+    values = [f"val/{name}" for name in ("loss", *evaluator.compute(evaluator.counts()))]  # train/loss comes later
+    for group, settings in _monitors(config).items():
+        monitor = settings["monitor"]
+        if monitor not in values and not _is_foreign(settings):
+            raise ConfigError(f"{group}.monitor='{monitor}' is not logged by a validation. {suggest(monitor, values)}")
+        try:
+            monitor_mode(monitor, settings["mode"], f"{group}.mode")
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+
+def _monitors(config: Config) -> dict[str, Mapping[str, Any]]:
+    """Return the settings that hold a monitor and its mode, by group; `checkpoint` stands for all that follow it."""
+    groups = {f"callbacks.{name}": settings for name, settings in config["callbacks"].items()}
+    groups |= {"tuning.plateau": config["tuning"]["plateau"], "schedule": config["schedule"]}
+    monitors = {"checkpoint": config["checkpoint"]}
+    for group, settings in groups.items():
+        if settings and settings.get("monitor") and not _follows(settings, config["checkpoint"]):
+            # the callbacks of Lightning that monitor a score have min as their default
+            monitors[group] = {"mode": "min" if _is_foreign(settings) else "auto", **settings}
+    return monitors
+
+
+def _follows(settings: Config, followed: Config) -> bool:
+    """Return whether settings monitor the same score, in the same direction, as others."""
+    return (settings["monitor"], settings.get("mode")) == (followed["monitor"], followed["mode"])
+
+
+def _is_foreign(settings: Config) -> bool:
+    """Return whether settings are of a callback of another package, which may monitor a value that we do not know."""
+    return not str(settings.get("_target_", "finetune.")).startswith("finetune.")
