@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from finetune.builders.checks.settings import data_settings
 from finetune.builders.data import (
     COMMON_SETTINGS,
     DatasetBundle,
@@ -15,7 +16,7 @@ from finetune.builders.data import (
 )
 from finetune.checkpoints.saved_model import SavedModel
 from finetune.config.compose import compose, to_plain_dict
-from finetune.config.errors import ConfigError
+from finetune.config.errors import ConfigError, raise_mistakes
 from finetune.config.options import Config
 from finetune.data import SOURCES, Record, assign_splits, read_splits
 
@@ -39,8 +40,12 @@ def evaluation_data(
         ConfigError: the classes are not the model's, or the split does not exist.
     """
     given = {name: value for name, value in config["data"].items() if value is not None}
-    _check_classes(given.get("classes"), saved.model.class_names)
     settings = _settings(given, trained, saved)
+    groups = [*data_settings(settings), *data_settings({"format": settings["format"], **given})]
+    raise_mistakes(line for group in groups for line in group.type_errors())
+    if given.get("batch_size") == "auto":
+        raise ConfigError("data.batch_size=auto is searched by a training. Set a number of images.")
+    _check_classes(given.get("classes"), saved.model.class_names)
     source = build_source(settings)
     records = source.records()
     splits = given.get("splits")

@@ -36,8 +36,12 @@ def min_plateau_epochs(config: Config, images: int) -> int:
 
 
 def _batches(config: Config, images: int) -> int:
-    """Return the batches of an epoch on each device."""
-    settings = config["trainer"]
-    limit = settings.get("limit_train_batches", 1.0)
-    batches = max(1, images // device_count(settings) // config["data"]["batch_size"])
+    """Return the batches of an epoch on each device, within `trainer.limit_train_batches`."""
+    limit, batches = config["trainer"].get("limit_train_batches", 1.0), batches_per_device(config, images)
     return min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
+
+
+def batches_per_device(config: Config, images: int) -> int:
+    """Return the batches of an epoch on each device; images that do not fill one are left out."""
+    batch_size = max(1, config["data"]["batch_size"])  # a smaller one is reported elsewhere
+    return max(1, int(images // device_count(config["trainer"]) // batch_size))

@@ -1,17 +1,22 @@
 """Logs the scores of every validation and test, from counts that are summed over all devices."""
 
+import math
+
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from finetune.engine.rank_zero import rank_zero_logger
 from finetune.tasks import require_task
+
+logger = rank_zero_logger(__name__)
 
 
 class IoU(pl.Callback):
     """Logs all scores of the task's evaluator, such as `val/iou` and `val/iou/<class>`; `test/...` in a test.
 
-    Every rank logs the same values. A table of all classes is printed after a test, and after a validation outside of
-    a training.
+    Every rank logs the same values. If outputs of the model are NaN or infinite, all scores are NaN, with a warning. A
+    table of all classes is printed after a test, and after a validation outside of a training.
 
     Attributes:
         counts: the evaluator's latest counts, summed over all ranks, on the CPU; None before the first evaluation.
@@ -44,9 +49,16 @@ class IoU(pl.Callback):
     def _log(self, pl_module: pl.LightningModule, stage: str) -> None:
         task = require_task(pl_module, self)
         self.counts = task.sum_counts()
-        task.log_dict({f"{stage}/{name}": value for name, value in task.evaluator.compute(self.counts).items()})
+        scores = task.evaluator.compute(self.counts)
+        if task.non_finite_images:  # a score of such outputs is one of nothing: never the best, never an improvement
+            scores = dict.fromkeys(scores, math.nan)
+            logger.warning(
+                f"the model's outputs are NaN or infinite for {task.non_finite_images:,} {stage} images; scores are NaN"
+            )
+        task.log_dict({f"{stage}/{name}": value for name, value in scores.items()})
 
     @rank_zero_only
     def _print(self, pl_module: pl.LightningModule) -> None:
-        if self.table and self.counts is not None:
-            print(require_task(pl_module, self).evaluator.table(self.counts))
+        task = require_task(pl_module, self)
+        if self.table and self.counts is not None and not task.non_finite_images:
+            print(task.evaluator.table(self.counts))

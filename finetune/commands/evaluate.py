@@ -19,6 +19,7 @@ from finetune.checkpoints.saved_model import load_model
 from finetune.config.compose import load_config, required
 from finetune.config.errors import usage
 from finetune.data.module import SegmentationData
+from finetune.inference.finite import NonFiniteOutputError
 from finetune.io.messages import html_table
 from finetune.metrics.evaluator import headline
 from finetune.reports.evaluation import write_evaluation
@@ -77,9 +78,9 @@ def evaluate(*overrides: str | DictConfig) -> EvaluationResult:
         folder = Path(config["output"]) if config["output"] else free_folder((run or Path()) / "evaluation" / split)
         settings = {**config["trainer"], "precision": resolve_precision(config["trainer"])}
         trainer = build_trainer({**config, "trainer": settings, "callbacks": IOU, "logger": {}}, folder)
-        dataset, loading = data.datasets[split], DataSettings()
-        batch_size = loading.batch_size if config["data"]["batch_size"] is None else config["data"]["batch_size"]
-        loaders = SegmentationData(dataset, dataset, dataset, batch_size)
+        dataset, defaults, given = data.datasets[split], DataSettings(), config["data"]
+        batch_size = defaults.batch_size if given["batch_size"] is None else given["batch_size"]
+        loaders = SegmentationData(dataset, dataset, dataset, batch_size, given["num_workers"] or 0)
         task = restore_task(saved.task, saved.model, data.ignore_index)
         task.check_target(dataset[0]["mask"], data.classes, data.ignore_index)
     with shut_down_ranks_on_exit(trainer):
@@ -98,11 +99,21 @@ IOU = {"iou": {"_target_": "finetune.callbacks.IoU"}}
 def evaluate_split(
     trainer: pl.Trainer, task: TuningTask, loaders: SegmentationData, split: str
 ) -> dict[str, torch.Tensor]:
-    """Evaluate on the `test` or `val` loader, and return the evaluator's counts summed over all ranks."""
+    """Evaluate on the `test` or `val` loader, and return the evaluator's counts summed over all ranks.
+
+    Raises:
+        NonFiniteOutputError: outputs of the model are NaN or infinite, so there is nothing to score.
+    """
     with warnings.catch_warnings():
         # our shards never overlap, which is what this warning is about
         warnings.filterwarnings("ignore", ".*it is recommended to use `Trainer\\(devices=1.*")
         run = trainer.test if split == "test" else trainer.validate
         run(task, datamodule=loaders, verbose=False)
-    scores = find_callback(trainer, IoU)
-    return task.sum_counts() if scores is None or scores.counts is None else scores.counts
+    callback = find_callback(trainer, IoU)
+    counts = task.sum_counts() if callback is None or callback.counts is None else callback.counts
+    if task.non_finite_images:
+        raise NonFiniteOutputError(
+            f"the model's outputs are NaN or infinite for {task.non_finite_images:,} {split} images, so there are no "
+            f"scores. Its training diverged: train with a lower optimizer.lr, or with trainer.gradient_clip_val=1.0."
+        )
+    return counts

@@ -24,6 +24,7 @@ from finetune.commands.auto_search import resolve_auto, save_lr_figure, with_pla
 from finetune.commands.evaluate import evaluate_split
 from finetune.config.errors import usage
 from finetune.config.nested import select
+from finetune.config.overrides import typed
 from finetune.data.module import SegmentationData
 from finetune.engine.fsdp import full_model, load_weights
 from finetune.engine.rank_zero import is_first_process
@@ -208,8 +209,8 @@ def closing_lines(config: Mapping[str, Any], folder: Path, scores: Mapping[str, 
         *(f"figure       {path}" for path in figures if path.is_file()),
         "",
         "next:",
-        f"  finetune predict run={folder} input=PHOTOS output=masks",
-        f"  finetune evaluate run={folder} data.root=OTHER_FOLDER"
+        f"  finetune predict {typed('run', folder)} input=PHOTOS output=masks",
+        f"  finetune evaluate {typed('run', folder)} data.root=OTHER_FOLDER"
         if config["data"].get("root")
         else "  finetune train data.root=FOLDER data.classes=[background,thing]   # FOLDER has images/ and masks/",
     ]

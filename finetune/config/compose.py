@@ -12,9 +12,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from finetune.config.composition import compose_with_hydra
-from finetune.config.errors import ConfigError
+from finetune.config.errors import ConfigError, raise_mistakes
 from finetune.config.explain import check_group_choices, explain
 from finetune.config.folder import config_folder
+from finetune.config.nested import select
+from finetune.config.overrides import readable
+from finetune.config.unread import check_read
+
+# settings that name a file, a folder or a run; Hydra reads some names as numbers, such as 2024 and nan
+TEXTS = ("name", "output", "run", "input", "resume", "init_from", "data.root", "data.splits")
 
 
 def compose(*overrides: str, command: str = "train") -> DictConfig:
@@ -30,6 +36,7 @@ def compose(*overrides: str, command: str = "train") -> DictConfig:
     >>> compose("backbone=resnet50", "seed=3").backbone.name
     'resnet50.a1_in1k'
     """
+    overrides = tuple(map(readable, overrides))
     check_group_choices(overrides)
     try:
         return compose_with_hydra(command, overrides)
@@ -86,17 +93,31 @@ def load_config(overrides: Sequence[str | DictConfig], command: str) -> dict[str
 
 
 def as_composed(overrides: Sequence[str | DictConfig], command: str) -> DictConfig:
-    """Return the config as Hydra composes it, from overrides or from one composed config."""
-    if len(overrides) == 1 and isinstance(overrides[0], DictConfig):
-        return overrides[0]
-    return compose(*map(str, overrides), command=command)
+    """Return the config as Hydra composes it, from overrides or from one composed config.
+
+    Raises:
+        ConfigError: an override that does not fit, or that nothing reads.
+    """
+    is_composed = len(overrides) == 1 and isinstance(overrides[0], DictConfig)
+    config = overrides[0] if is_composed else compose(*map(str, overrides), command=command)
+    assert isinstance(config, DictConfig)
+    check_read(config, command)
+    return config
 
 
 def to_run_config(config: DictConfig) -> dict[str, Any]:
-    """Return the config as plain data, with the data folder made absolute: a run is used from other folders later."""
+    """Return the config as plain data, with the paths of the data made absolute: a run is used from other folders.
+
+    Raises:
+        ConfigError: a path that is a number.
+    """
     values = to_plain_dict(config)
-    if (values.get("data") or {}).get("root"):
-        values["data"]["root"] = str(Path(values["data"]["root"]).expanduser().resolve())
+    numbers = {key: value for key in TEXTS if isinstance(value := select(values, key), int | float)}
+    raise_mistakes(f"{key}={value} is not text. Quote it: '{key}=\"{value}\"'" for key, value in numbers.items())
+    data = values.get("data") or {}
+    for key in ("root", "splits"):
+        if isinstance(data.get(key), str) and data[key]:
+            data[key] = str(Path(data[key]).expanduser().resolve())
     return values
 
 

@@ -11,6 +11,7 @@ from finetune.config.composition import compose_with_hydra
 from finetune.config.errors import raise_mistakes
 from finetune.config.folder import groups, options
 from finetune.config.nested import walk
+from finetune.config.unread import may_be_added, meant_setting
 from finetune.io.messages import suggest
 
 
@@ -59,11 +60,12 @@ def explain(error: Exception, command: str, overrides: Sequence[str] = ()) -> st
 def _no_such_setting(error: Exception, key: str, command: str, overrides: Sequence[str]) -> str:
     inner = re.search(r"full_key: (\S+)", str(error.__cause__))
     if inner and inner[1] != key and inner[1].startswith(f"{key}."):  # a group given as a whole
-        return f"{key} has no setting '{inner[1]}'. To add it anyway: +{inner[1]}=..."
+        append = f" To add it anyway: +{inner[1]}=..." if may_be_added(inner[1]) else ""
+        return f"{key} has no setting '{inner[1]}'.{append}"
     chosen = [text for text in overrides if text.partition("=")[0] in groups()]
     hint = re.search(r"To append to your config use (\S+)", str(error))
-    append = f" To add it anyway: {hint[1]}" if hint else ""
-    return f"there is no setting '{key}'. {suggest(key, _keys(command, chosen))}{append}"
+    append = f" To add it anyway: {hint[1]}" if hint and may_be_added(key) else ""
+    return f"there is no setting '{key}'. {meant_setting(key, _keys(command, chosen))}{append}"
 
 
 def _no_such_option(group: str, name: str) -> str:

@@ -1,12 +1,16 @@
 """Hydra overrides as text: quoting, and what they name."""
 
 import re
+import shlex
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./\\@?|%+:-]+")  # characters that Hydra's grammar takes without quotes
+# calls of Hydra's grammar: a mistake in one is better explained than taken for text
+_CALL = re.compile(r"(choice|range|interval|glob|sort|shuffle|tag|extend_list|int|float|str|bool|json_str)\(")
 
 
 def override(key: str, value: Any) -> str:
@@ -16,19 +20,62 @@ def override(key: str, value: Any) -> str:
     ('seed=3', "output='x/lr=0.1, (x)'", "output='it\\'s'")
     """
     text = "null" if value is None else str(value)
-    if not isinstance(value, str) or (_PLAIN.fullmatch(text) and _reads_back(key, text)):
+    if not isinstance(value, str) or (_PLAIN.fullmatch(text) and _reads_back(key, text, text)):
         return f"{key}={text}"
+    return f"{key}={_quoted(text)}"
+
+
+def readable(text: str) -> str:
+    """Return an override that Hydra's grammar reads, by quoting a value, or elements of a list, that it does not.
+
+    An override that Hydra reads, or that no quoting helps, is returned unchanged.
+
+    >>> readable("data.root=data (1)"), readable("data.classes=[ground,Straße]"), readable("seed=1,2")
+    ("data.root='data (1)'", "data.classes=[ground,'Straße']", 'seed=1,2')
+    """
+    key, equals, value = text.partition("=")
+    if not equals or text.startswith("-") or _parse(text) is not None or _CALL.match(value):
+        return text
+    if value[:1] + value[-1:] == "[]":
+        elements = [element.strip() for element in value[1:-1].split(",")]
+        parsable = (element if _parse(f"x={element}") else _quoted(element) for element in elements)
+        quoted = f"{key}=[{','.join(parsable)}]"
+    elif value[:1] in ("[", "{", "'", '"'):
+        return text
+    else:
+        quoted = f"{key}={_quoted(value)}"
+    return text if _parse(quoted) is None else quoted
+
+
+def typed(key: str, value: Any) -> str:
+    """Return `key=value` as one types it in a shell, to be read as text.
+
+    >>> print(typed("run", "runs/a"), typed("run", "a (1)"), typed("run", "2024"))
+    run=runs/a 'run=a (1)' 'run="2024"'
+    """
+    text = str(value)
+    if _reads_back(key, readable(f"{key}={text}").partition("=")[2], text):
+        return shlex.quote(f"{key}={text}")
+    return shlex.quote(override(key, text) if '"' in text or "\\" in text else f'{key}="{text}"')
+
+
+def _quoted(text: str) -> str:
     quoted = re.sub(r"(\\*)'", r"\1\1\\'", text)  # backslashes before a quote are doubled, and the quote is escaped
     if trailing := re.search(r"\\+$", quoted):
         quoted += trailing[0]
-    return f"{key}='{quoted}'"
+    return f"'{quoted}'"
 
 
-def _reads_back(key: str, text: str) -> bool:
-    """Return whether Hydra reads the unquoted text as the same string, and not as a number or null."""
-    try:
-        (parsed,) = OverridesParser.create().parse_overrides([f"{key}={text}"])
-    except HydraException:
-        return False
-    value = parsed.value()
+def _reads_back(key: str, typed_value: str, text: str) -> bool:
+    """Return whether Hydra reads a value as the text, and not as a number, null or a sweep."""
+    parsed = _parse(f"{key}={typed_value}")
+    value = None if parsed is None else parsed.value()
     return isinstance(value, str) and value == text
+
+
+def _parse(text: str) -> Override | None:
+    """Return the override as Hydra parses it, or None if it does not."""
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException:
+        return None

@@ -58,8 +58,27 @@ class Settings:
         for name, value in self.values.items():
             key, hint = f"{self.group}.{name}", hints.get(name, Any)
             if not (fits(value, hint) or (value == "auto" and key in AUTO)):
-                errors.append(f"{key}={value}: expected {describe(hint)}{' or auto' if key in AUTO else ''}.")
+                expected = f"{describe(hint)}{' or auto' if key in AUTO else ''}"
+                errors.append(f"{key}={value}: expected {expected}.{_as_list(key, value, hint)}")
         return errors
+
+
+def _as_list(key: str, value: Any, hint: Any) -> str:
+    """Return a hint with a list that says what a mapping says, where one is expected.
+
+    >>> _as_list("data.mask_values", {0: 1, 255: 0}, Sequence[int] | None)
+    ' As a list, by class: data.mask_values=[255,0]'
+    """
+    if not isinstance(value, dict) or "a list" not in describe(hint):
+        return ""
+    indices = list(range(len(value)))
+    if sorted(map(str, value.values())) == sorted(map(str, indices)):  # thing -> class index
+        listed = sorted(value, key=lambda thing: int(value[thing]))
+    elif sorted(map(str, value)) == sorted(map(str, indices)):  # class index -> thing
+        listed = [value[index] for index in sorted(value, key=int)]
+    else:
+        return " Give a list with one entry per class, in their order."
+    return f" As a list, by class: {key}=[{','.join(map(str, listed))}]"
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -98,8 +117,8 @@ def describe(hint: Any) -> str:
 
     >>> describe(int | None), describe(Sequence[float]), describe(Sequence[Mapping[str, Any]])
     ('a whole number or null', 'a list of numbers', 'a list of groups of settings')
-    >>> describe(Literal["stages", "blocks"])
-    'stages or blocks'
+    >>> describe(Literal["stages", "blocks"]), describe(tuple[int, int])
+    ('stages or blocks', 'a list of 2 whole numbers')
     """
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
@@ -110,7 +129,9 @@ def describe(hint: Any) -> str:
     if kind in (list, tuple, Sequence):
         groups = " of groups of settings"
         plural = {int: " of whole numbers", float: " of numbers", str: " of names", dict: groups, Mapping: groups}
-        return f"a list{plural.get(get_origin(arguments[0]) or arguments[0], '') if arguments else ''}"
+        count = f"{len(arguments)} " if kind is tuple and arguments[-1] is not Ellipsis else ""
+        elements = plural.get(get_origin(arguments[0]) or arguments[0], "") if arguments else ""
+        return f"a list{elements.replace(' of ', f' of {count}', 1)}"
     if kind in (dict, Mapping):
         return "a group of settings"
     return NAMES.get(hint, getattr(hint, "__name__", str(hint)))

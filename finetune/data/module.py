@@ -58,6 +58,8 @@ class SegmentationData(pl.LightningDataModule):
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: expected 1 or more.")
+        if num_workers < 0:
+            raise ValueError(f"num_workers={num_workers}: expected 0 or more.")
         self.train = train
         self.val = val
         self.test = test

@@ -66,8 +66,8 @@ class Augment:
 
     def __init__(
         self,
-        crop: int | Sequence[int] | None = 320,
-        scale: Sequence[float] = (0.5, 2.0),
+        crop: int | tuple[int, int] | None = 320,
+        scale: tuple[float, float] = (0.5, 2.0),
         flip: float = 0.5,
         vertical_flip: float = 0.0,
         rotation: float = 0.0,
@@ -77,15 +77,18 @@ class Augment:
         saturation: float = 0.0,
         hue: float = 0.0,
         blur: float = 0.0,
-        blur_sigma: Sequence[float] = (0.1, 2.0),
+        blur_sigma: tuple[float, float] = (0.1, 2.0),
         ignore_index: int = 255,
     ) -> None:
         for name, (low, high) in {"scale": scale, "blur_sigma": blur_sigma}.items():
             if not 0 < low <= high:
                 raise ValueError(f"{name}={(low, high)}: expected two numbers above 0, the lesser one first.")
-        for name, value in {"flip": flip, "vertical_flip": vertical_flip, "blur": blur, "shift": shift}.items():
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name}={value}: expected a number from 0 to 1.")
+        fractions = {"flip": flip, "vertical_flip": vertical_flip, "blur": blur, "shift": shift}
+        fractions |= {"brightness": brightness, "contrast": contrast, "saturation": saturation}
+        for name, value in fractions.items():
+            _check_range(name, value, 1)
+        _check_range("hue", hue, 0.5)
+        _check_range("rotation", rotation, 180)
         self.crop = None if crop is None else crop_size(crop)
         self.scale = scale
         self.flip = flip
@@ -138,7 +141,12 @@ class Augment:
         return gaussian_blur(image.float(), low + width * (high - low)) if chance < self.blur else image
 
 
-def crop_size(crop: int | Sequence[int]) -> tuple[int, int]:
+def _check_range(name: str, value: float, highest: float) -> None:
+    if not 0 <= value <= highest:
+        raise ValueError(f"{name}={value}: expected a number from 0 to {highest:g}.")
+
+
+def crop_size(crop: int | tuple[int, int]) -> tuple[int, int]:
     """Return (height, width) of a crop given as such, or as one number for both.
 
     Raises:

@@ -49,6 +49,8 @@ def for_resumed_run(entries: Mapping[str, Mapping[str, Any] | None], step: int) 
 
 
 def _copied(entries: Mapping[str, Mapping[str, Any] | None]) -> Entries:
+    if wrong := {name: entry for name, entry in entries.items() if not isinstance(entry, Mapping | None)}:
+        raise ValueError(f"logger={wrong}: expected settings that include _target_, the name of a class.")
     return {name: dict(entry) for name, entry in entries.items() if entry}
 
 

@@ -15,6 +15,7 @@ from finetune.data.decode import read_image
 from finetune.data.files import IMAGE_SUFFIXES
 from finetune.data.records import DataError
 from finetune.inference.class_indices import ClassIndices
+from finetune.inference.finite import NonFiniteOutputError, count_non_finite
 from finetune.inference.output import Output, Prediction
 from finetune.models import Segmenter
 
@@ -49,8 +50,15 @@ class Predictor:
 
         Returns:
             uint8; class indices (H, W), or masks (K, H, W) of 0 and 1 for a multi-label model.
+
+        Raises:
+            NonFiniteOutputError: outputs of the model are NaN or infinite.
         """
         logits: Tensor = self.model(self.model.normalize(image[None].to(self.device)))
+        if count_non_finite(logits):
+            raise NonFiniteOutputError(
+                "the model's outputs are NaN or infinite. Its training diverged: train again with a lower optimizer.lr."
+            )
         return self.output.decode(logits)[0].cpu()
 
     def predict(self, source: str | Path) -> dict[Path, Prediction]:
@@ -59,7 +67,7 @@ class Predictor:
         Raises:
             DataError: no image there, or files that cannot be read, all of them named.
         """
-        return {path: self.predict_image(image).numpy() for path, image in self._images(find_images(source))}
+        return {path: prediction for path, _, prediction in self._predictions(find_images(source))}
 
     def save_predictions(self, names: Mapping[Path, Path], output: Path, overlays: bool = False) -> list[Path]:
         """Write predictions as PNGs to `output/masks`, and `output/overlays` if wanted; return the masks' paths.
@@ -70,8 +78,7 @@ class Predictor:
             overlays: whether to draw the predictions over the images too.
         """
         written: list[Path] = []
-        for path, image in self._images(names):
-            prediction = self.predict_image(image).numpy()
+        for path, image, prediction in self._predictions(names):
             written += self.output.save(prediction, output / "masks" / names[path])
             if overlays:
                 target = output / "overlays" / names[path]
@@ -92,9 +99,14 @@ class Predictor:
         self._check(paths)
         return names
 
-    def _images(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Tensor]]:
-        channels = self.model.backbone.in_channels
-        return ((path, read_image(path, channels)) for path in paths)
+    def _predictions(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Tensor, Prediction]]:
+        """Yield each file with its image and its prediction."""
+        for path in paths:
+            image = read_image(path, self.model.backbone.in_channels)
+            try:
+                yield path, image, self.predict_image(image).numpy()
+            except NonFiniteOutputError as error:
+                raise NonFiniteOutputError(f"{path}: {error}") from error
 
     def _check(self, paths: Sequence[Path]) -> None:
         """Decode every image once, so that a bad file is found before anything is written."""

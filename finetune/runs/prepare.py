@@ -14,7 +14,7 @@ from finetune.builders.model import build_model, build_model_from
 from finetune.checkpoints.saved_model import empty_model, load_model
 from finetune.config.compose import as_composed, to_run_config
 from finetune.config.errors import ConfigError
-from finetune.config.overrides import override
+from finetune.config.overrides import override, typed
 from finetune.data import Record, write_splits
 from finetune.data.fingerprint import changes, fingerprints, read_fingerprints, write_fingerprints
 from finetune.engine.command_line import add_for_other_ranks
@@ -80,7 +80,7 @@ def resumed_batch_size(settings: Mapping[str, Any], point: ResumePoint) -> int:
     if rest:
         raise ConfigError(
             f"the run has {point.images_in_a_step} images in a step, which {devices} devices cannot share evenly. Use "
-            f"another trainer.devices; or start a new training with its weights: init_from={point.folder}"
+            f"another trainer.devices; or start a new training with its weights: {typed('init_from', point.folder)}"
         )
     return images
 
@@ -92,7 +92,8 @@ def check_epochs(epochs: int, point: ResumePoint) -> None:
     if is_finished(point.folder) and epochs <= point.epochs:
         raise ConfigError(
             f"the run in '{point.folder}' is finished, with {point.epochs} epochs. To train it for longer: "
-            f"trainer.max_epochs={2 * point.epochs}; for a new training with its weights: init_from={point.folder}"
+            f"trainer.max_epochs={2 * point.epochs}; for a new training with its weights: "
+            f"{typed('init_from', point.folder)}"
         )
 
 
@@ -101,7 +102,8 @@ def check_steps(steps: int, point: ResumePoint) -> None:
     if is_finished(point.folder) and 0 <= steps <= point.step:
         raise ConfigError(
             f"the run in '{point.folder}' is finished, with {point.step} steps. To train it for longer: "
-            f"+trainer.max_steps={2 * point.step}; for a new training with its weights: init_from={point.folder}"
+            f"+trainer.max_steps={2 * point.step}; for a new training with its weights: "
+            f"{typed('init_from', point.folder)}"
         )
 
 

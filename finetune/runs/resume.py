@@ -11,6 +11,7 @@ from typing import Any
 from finetune.checkpoints.checkpoint_io import find_corruption
 from finetune.checkpoints.rotation import next_intact_checkpoint, numbered
 from finetune.config.errors import ConfigError
+from finetune.config.overrides import typed
 from finetune.engine.rank_zero import broadcast_from_rank_zero, is_first_process
 from finetune.io.safe_files import FileError, check_plain, read_pickle
 from finetune.runs.folder import is_finished, is_running
@@ -114,8 +115,8 @@ def _named_checkpoint(target: str) -> Path:
     if not state.get("exact", True):
         raise ConfigError(
             f"resume={target}: it was saved while gradients were accumulated, which no checkpoint holds, so a training "
-            f"would not resume exactly. Resume from the last one: resume={folder}; or start a new training with its "
-            f"weights: init_from={path}"
+            f"would not resume exactly. Resume from the last one: {typed('resume', folder)}; or start a new training "
+            f"with its weights: {typed('init_from', path)}"
         )
     return path
 
@@ -210,7 +211,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except FileError as error:
         raise ConfigError(str(error)) from error
     if not isinstance(content, dict) or not {"made_by", "model_config", "SegmentationData", "loops"} <= set(content):
-        raise ConfigError(f"'{path}' is no checkpoint of a training that can be resumed. Its weights: init_from={path}")
+        raise ConfigError(
+            f"'{path}' is no checkpoint of a training that can be resumed. Its weights: {typed('init_from', path)}"
+        )
     return content
 
 
@@ -233,6 +236,6 @@ def _resume_hints_for(path: Path, content: Mapping[str, Any], folder: Path) -> l
     epochs, step = content["SegmentationData"]["epoch"], content["global_step"]
     return [
         f"saved: {path}, {epochs} whole epochs, step {step:,}",
-        f"resume: finetune train resume={folder}",
-        f"start a new run with these weights: init_from={path}",
+        f"resume: finetune train {typed('resume', folder)}",
+        f"start a new run with these weights: {typed('init_from', path)}",
     ]

@@ -13,6 +13,7 @@ from finetune.config.compose import to_run_config
 from finetune.config.errors import ConfigError
 from finetune.config.folder import config_folder
 from finetune.config.nested import MISSING, is_under, leaves, remove, select, set_value
+from finetune.config.overrides import readable, typed
 from finetune.config.settings import AUTO
 from finetune.runs.saved_config import read_config
 from finetune.runs.untrusted_config import check_untrusted_config
@@ -68,7 +69,7 @@ def check_changeable(changes: Mapping[str, Any], old: Mapping[str, Any], folder:
         raise ConfigError(
             f"a resumed training cannot have {'; '.join(texts)}. It may change trainer.max_epochs, devices, "
             f"data.root, loggers, callbacks and checkpoint settings. To start a new training with its "
-            f"weights: init_from={folder}"
+            f"weights: {typed('init_from', folder)}"
         )
 
 
@@ -95,7 +96,7 @@ def override_strings(overrides: Sequence[str | DictConfig]) -> list[str]:
         if not HydraConfig.initialized():
             raise ConfigError("resume needs the overrides: finetune.train('resume=...', ...), not a composed config.")
         return list(HydraConfig.get().overrides.task)
-    return [str(text) for text in overrides]
+    return [readable(str(text)) for text in overrides]
 
 
 def overridden_keys(overrides: Sequence[str]) -> list[str]:

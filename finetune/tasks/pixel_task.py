@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from finetune.inference.finite import count_non_finite
 from finetune.inference.output import Output
 from finetune.losses import Loss, Reduce, TargetFormat, no_reduction
 from finetune.models import Segmenter
@@ -71,6 +72,7 @@ class PixelTask(TuningTask):
             # without autocast: half precision would round differently in each batch, and scores with it
             with torch.autocast(self.device.type, enabled=False):
                 logits = self.model(self.model.normalize(group["image"]))
+            self.non_finite = self.non_finite + count_non_finite(logits)
             target = self.target(group)
             self.evaluator.update(self.output.decode(logits), target)
             for image in range(len(logits)):  # one image at a time, so that the loss does not depend on the batch

@@ -31,6 +31,8 @@ class ScoredTask(pl.LightningModule, ABC):
     Attributes:
         train_loss: mean over the images of the epoch up to its last batch or latest validation, of all ranks.
         eval_loss: mean over the images of the evaluation so far, of this rank.
+        non_finite: images of the evaluation so far whose outputs are NaN or infinite, of this rank; int64.
+        non_finite_images: their number over all ranks, as of the latest `sum_counts`.
         local_loss_sums: this rank's part of the sums of the last loss.
     """
 
@@ -44,6 +46,8 @@ class ScoredTask(pl.LightningModule, ABC):
         self.output = output
         self.train_loss: Tensor | None = None
         self.eval_loss = LossMean()
+        self.non_finite = torch.zeros((), dtype=torch.int64)
+        self.non_finite_images = 0
         self.local_loss_sums: list[Tensor] = []
         self._train_loss = LossMean()
 
@@ -72,7 +76,7 @@ class ScoredTask(pl.LightningModule, ABC):
 
     @abstractmethod
     def evaluate(self, batch: Any) -> None:
-        """Add a batch of the validation or test loader to `evaluator` and `eval_loss`."""
+        """Add a batch of the validation or test loader to `evaluator`, `eval_loss` and `non_finite`."""
 
     @abstractmethod
     def dummy_batch(self, shape: tuple[int, int, int, int]) -> Any:
@@ -109,9 +113,11 @@ class ScoredTask(pl.LightningModule, ABC):
         Collective: every rank calls it once per evaluation.
         """
         counts = self.evaluator.counts()
-        flat = torch.cat([tensor.flatten() for tensor in counts.values()]).to(self.device)  # reduced in place
+        tensors = [*counts.values(), self.non_finite]
+        flat = torch.cat([tensor.flatten().to(self.device) for tensor in tensors])  # reduced in place
         total: Tensor = self.trainer.strategy.reduce(flat, reduce_op="sum")
-        parts = torch.split(total.cpu(), [tensor.numel() for tensor in counts.values()])
+        *parts, non_finite = torch.split(total.cpu(), [tensor.numel() for tensor in tensors])
+        self.non_finite_images = int(non_finite)
         return {name: part.view_as(tensor) for (name, tensor), part in zip(counts.items(), parts, strict=True)}
 
     def on_train_epoch_start(self) -> None:
@@ -152,6 +158,7 @@ class ScoredTask(pl.LightningModule, ABC):
     def _reset(self) -> None:
         self.evaluator.reset()
         self.eval_loss = LossMean()
+        self.non_finite = torch.zeros((), dtype=torch.int64, device=self.device)
 
     def _mean_over_ranks(self, mean: LossMean) -> Tensor:
         total: Tensor = self.trainer.strategy.reduce(mean.state(self.device), reduce_op="sum")

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 
 import finetune
 from tests import forked
-from tests.samples import COMMAND, TINY, shell
+from tests.samples import COMMAND, TINY, draw_folder, shell
 
 DISTRIBUTED = ("trainer.devices=2", "trainer.strategy=ddp", "trainer.max_epochs=2", "data=synthetic", "data.size=32")
 
@@ -76,3 +77,22 @@ def test_a_run_of_two_ranks_resumes_on_one_and_logs_that_it_is_not_exact(tmp_pat
     refused = shell(COMMAND, "train", "resume=run", "trainer.max_epochs=4", "trainer.devices=3", cwd=tmp_path)
     assert refused.returncode == 2
     assert "which 3 devices cannot share evenly" in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_run_in_folders_of_any_name_trains_resumes_and_predicts(tmp_path: Path) -> None:
+    draw_folder(tmp_path / "Bäume (1)")
+    command = (sys.executable, "-m", "finetune")
+    data = ("data.root=Bäume (1)", "data.classes=[ground,Straße #1,c=d]", "trainer.max_epochs=1")
+    ranks = ("trainer.devices=2", "trainer.strategy=ddp")
+    for overrides in (
+        (*TINY, *data, *ranks, "output=ä/lr=0.1, (x)"),
+        ("resume=ä/lr=0.1, (x)", *ranks, "trainer.max_epochs=2"),
+    ):
+        done = shell(*command, *overrides, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    (printed,) = [line for line in done.stdout.splitlines() if line.startswith("  finetune predict")]
+    words = [word.replace("PHOTOS", "Bäume (1)/images/photo_0[0-3].png") for word in shlex.split(printed)[1:]]
+    done = shell(*command, *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "masks" / "masks").iterdir())) == 4

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -95,14 +96,14 @@ def train(folder: Path, ranks: int, workers: int, *overrides: str) -> int:
     devices = (f"trainer.devices={ranks}", f"data.batch_size={4 // ranks}", f"data.num_workers={workers}")
     strategy = ("trainer.strategy=ddp",) if ranks > 1 else ()
     command = ("train", *OVERRIDES, *devices, *strategy, *overrides, f"output={folder}", "resume=auto")
-    temporary = folder.parent / "tmp"  # where killed loading processes leave the files that they would have removed
-    temporary.mkdir(exist_ok=True)
-    environment = {"PYTHONPATH": str(Path(__file__).parents[2]), "TMPDIR": str(temporary)}
     logs = folder.parent / f"{folder.name}_logs"
     logs.mkdir(exist_ok=True)
-    if ranks == 1:
-        return forked.start(*command, cwd=folder.parent, logs=logs, **environment).wait(900)[0]
-    with (logs / "stdout").open("a") as log:  # the further rank needs a command line to start with
+    # killed loading processes leave the files there that they would have removed
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary, (logs / "stdout").open("a") as log:
+        environment = {"PYTHONPATH": str(Path(__file__).parents[2]), "TMPDIR": temporary}
+        if ranks == 1:
+            return forked.start(*command, cwd=folder.parent, logs=logs, **environment).wait(900)[0]
+        # the further rank needs a command line to start with
         return subprocess.run(
             [sys.executable, "-m", "finetune", *command],
             env=clean_environment(**environment),

@@ -36,7 +36,7 @@ def _monitors(config: Config) -> dict[str, Mapping[str, Any]]:
     groups |= {"tuning.plateau": config["tuning"]["plateau"], "schedule": config["schedule"]}
     monitors = {"checkpoint": config["checkpoint"]}
     for group, settings in groups.items():
-        if settings and settings.get("monitor") and not _follows(settings, config["checkpoint"]):
+        if isinstance(settings, dict) and settings.get("monitor") and not _follows(settings, config["checkpoint"]):
             # the callbacks of Lightning that monitor a score have min as their default
             monitors[group] = {"mode": "min" if _is_foreign(settings) else "auto", **settings}
     return monitors

@@ -43,7 +43,7 @@ def _all_settings(config: Config) -> Iterator[Settings]:
     """
     for group in ("head", "loss", "schedule"):
         yield Settings(group, {"name": config[group].get("name")}, Choice)
-    yield from _data_settings(config["data"])
+    yield from data_settings(config["data"])
     yield Settings("backbone", config["backbone"], BackboneSettings)
     yield Settings("optimizer", config["optimizer"], OptimizerSettings)
     yield Settings("checkpoint", config["checkpoint"], Checkpoint)
@@ -65,7 +65,7 @@ def _all_settings(config: Config) -> Iterator[Settings]:
     yield from _augment_settings(config["augment"])
 
 
-def _data_settings(settings: Config) -> Iterator[Settings]:
+def data_settings(settings: Config) -> Iterator[Settings]:
     """Yield what all formats have in common, and the options of the source unless the format is unknown."""
     common = {key: value for key, value in settings.items() if key in COMMON_SETTINGS}
     yield Settings("data", common, DataSettings)

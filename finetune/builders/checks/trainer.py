@@ -4,10 +4,12 @@ import math
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.loggers import Logger
 from timm.optim import create_optimizer_v2, list_optimizers
 
 from finetune.builders.data import DatasetBundle
-from finetune.builders.devices import device_count, runs_on_cpu
+from finetune.builders.devices import device_count, device_type, runs_on_cpu
+from finetune.builders.targets import check_target
 from finetune.builders.training_length import step_counts
 from finetune.config.errors import ConfigError
 from finetune.config.options import Config, drop_name, validate_options
@@ -40,11 +42,22 @@ def check_optimizer(config: Config) -> None:
         if not 0 <= settings[key] < math.inf:
             raise ConfigError(f"optimizer.{key}={settings[key]}: expected a number of 0 or more.")
     try:
-        create_optimizer_v2(
-            [torch.nn.Parameter(torch.zeros(2, 2))], settings["name"], settings["lr"], **settings["options"]
-        )
-    except TypeError as error:
-        raise ConfigError(f"optimizer.options={settings['options']} do not fit {settings['name']}: {error}") from error
+        _step_once(settings, device_type(config))
+    except Exception as error:  # an optimizer may raise anything
+        options = f" with optimizer.options={settings['options']}" if settings["options"] else ""
+        raise ConfigError(
+            f"optimizer.name={settings['name']}{options} cannot train: {error or type(error).__name__}. Change the "
+            f"options, or set another optimizer."
+        ) from error
+
+
+def _step_once(settings: Config, device: str) -> None:
+    """Train two small parameters for one step, since some optimizers fail only then."""
+    parameters = [torch.nn.Parameter(torch.ones(shape, device=device)) for shape in ((2, 2), (2,))]
+    optimizer = create_optimizer_v2(parameters, settings["name"], settings["lr"], **settings["options"])
+    with torch.enable_grad():
+        torch.autograd.backward([parameter.square().sum() for parameter in parameters])
+    optimizer.step()
 
 
 def check_schedule(config: Config) -> None:
@@ -62,8 +75,19 @@ def check_trainer(config: Config) -> None:
     clip = settings.get("gradient_clip_algorithm")
     if clip not in (None, "norm", "value"):
         raise ConfigError(f"trainer.gradient_clip_algorithm={clip}: choose norm or value.")
+    threshold = settings.get("gradient_clip_val")
+    if isinstance(threshold, int | float) and threshold < 0:
+        raise ConfigError(f"trainer.gradient_clip_val={threshold}: expected a number above 0, or null for no clipping.")
     if settings.get("sync_batchnorm") and device_count(settings) > 1 and runs_on_cpu(settings):
         raise ConfigError("trainer.sync_batchnorm=true: torch synchronizes batch norms on GPUs only. Leave it out.")
+
+
+def check_callbacks(config: Config) -> None:
+    """Raise a ConfigError unless every callback and logger names its class."""
+    for group, base in (("callbacks", pl.Callback), ("logger", Logger)):
+        for name, entry in (config[group] or {}).items():
+            if entry is not None:
+                check_target(entry, base, f"{group}.{name}")
 
 
 def check_sharding(config: Config) -> None:

@@ -5,15 +5,19 @@ checks build a part without memory (on the meta device) to see whether its optio
 """
 
 import logging
+import os
+import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-from finetune.builders.checks.monitors import check_monitors
+from finetune.builders.checks.data import DATA_CHECKS
 from finetune.builders.checks.settings import split_unknown, type_errors
 from finetune.builders.checks.trainer import (
+    check_callbacks,
     check_length,
     check_optimizer,
     check_schedule,
@@ -22,11 +26,9 @@ from finetune.builders.checks.trainer import (
 )
 from finetune.builders.checks.tuning import check_average, check_tuning
 from finetune.builders.data import DatasetBundle, source_class, training_data
-from finetune.builders.devices import device_count
-from finetune.builders.dummy_step import layer_without_variance
 from finetune.builders.loss import build_loss, check_class_weights, find_loss
 from finetune.builders.model import auxiliary_options
-from finetune.builders.task import find_task, restore_output, task_settings
+from finetune.builders.task import find_task, task_settings
 from finetune.config.compose import packaged_options
 from finetune.config.errors import ConfigError, mistakes_of, raise_mistakes
 from finetune.config.nested import select
@@ -40,6 +42,7 @@ from finetune.models.normalization import check_statistics
 from finetune.models.timm_factory import check_name
 
 logger = logging.getLogger(__name__)
+SOCKET_PATH = 107  # longest path of a socket in Linux, bytes
 # feature maps that every head takes with all of its options; what a backbone has is known once it is built
 ANY_PYRAMID = PyramidSpec((3, 128, 256, 512, 512, 512), (1, 2, 4, 8, 16, 32), pools=(64, 128, 256, 512, 512), tokens=1)
 
@@ -99,6 +102,18 @@ def check_numbers(config: Config) -> None:
     if config["backbone"]["in_channels"] not in MODES:
         known = ", ".join(map(str, MODES))
         raise ConfigError(f"backbone.in_channels={config['backbone']['in_channels']}: images are read with {known}.")
+
+
+def check_workers(config: Config) -> None:
+    """Raise a ConfigError if loading processes could not pass tensors on; they would wait for ever, without a word."""
+    folder = tempfile.gettempdir()
+    # torch binds a socket there, such as pymp-01234567/listener-01234567
+    if sys.platform == "linux" and config["data"]["num_workers"] and len(os.fsencode(folder)) > SOCKET_PATH - 32:
+        raise ConfigError(
+            f"data.num_workers={config['data']['num_workers']}: the path of the temporary folder, {folder}, is too "
+            f"long for the sockets of loading processes. Set TMPDIR to a path of at most {SOCKET_PATH - 32} bytes, or "
+            f"data.num_workers=0."
+        )
 
 
 def check_data(config: Config) -> None:
@@ -179,6 +194,7 @@ def check_task(config: Config) -> None:
 
 SETTING_CHECKS: tuple[Callable[[Config], None], ...] = (
     check_numbers,
+    check_workers,
     check_data,
     check_backbone,
     check_head,
@@ -191,49 +207,6 @@ SETTING_CHECKS: tuple[Callable[[Config], None], ...] = (
     check_optimizer,
     check_schedule,
     check_trainer,
+    check_callbacks,
     check_sharding,
-)
-
-
-def check_batches(config: Config, data: DatasetBundle) -> None:
-    """Raise a ConfigError if a batch norm would see one value per channel, which has no variance."""
-    devices, images = device_count(config["trainer"]), data.sizes()["train"]
-    per_device = images // devices
-    batch = min(config["data"]["batch_size"], per_device)
-    if per_device == 0:
-        raise ConfigError(f"{images} training images are too few for {devices} devices.")
-    if batch == 1 and head_spec(config["head"]["name"]).pools_to_a_pixel and config["data"]["batch_size"] > 1:
-        raise ConfigError(
-            f"With one training image per device the batch size is 1, on which the batch norm of head="
-            f"{config['head']['name']} cannot train. Add images, use fewer devices, or another head."
-        )
-    if batch == 1 and (layer := layer_without_variance(config, data.classes)):
-        raise ConfigError(
-            f"batches of one image do not train backbone={config['backbone']['name']} with "
-            f"head={config['head']['name']}: they leave the batch norm {layer} one value a channel, which has no "
-            f"variance. Set data.batch_size=2 or more, with at least as many images a device, or another backbone."
-        )
-    if batch == 1:
-        logger.warning("batches of one image make batch-norm statistics noisy; data.batch_size=2 or more is better.")
-
-
-def check_targets(config: Config, data: DatasetBundle) -> None:
-    """Raise a ValueError unless the masks are as the task needs them."""
-    task = find_task(task_settings(config))
-    task.check_target(data.datasets["train"][0]["mask"], data.classes, data.ignore_index)
-
-
-def check_numbers_per_class(config: Config, data: DatasetBundle) -> None:
-    """Raise a ConfigError unless the task's options, such as thresholds, and class weights fit the classes."""
-    restore_output(task_settings(config), data.classes)
-    weights = config["loss"].get("class_weights", "none")
-    if not isinstance(weights, str):
-        check_class_weights(weights, data.classes)
-
-
-DATA_CHECKS: tuple[Callable[[Config, DatasetBundle], None], ...] = (
-    check_monitors,
-    check_targets,
-    check_numbers_per_class,
-    check_batches,
 )

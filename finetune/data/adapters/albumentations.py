@@ -29,7 +29,7 @@ class AlbumentationsTransform:
         ignore_index: label of the uncovered pixels.
     """
 
-    def __init__(self, pipeline: Any, crop: int | Sequence[int] | None = 320, ignore_index: int = 255) -> None:
+    def __init__(self, pipeline: Any, crop: int | tuple[int, int] | None = 320, ignore_index: int = 255) -> None:
         library = _import_albumentations()
         transforms = list(pipeline) if isinstance(pipeline, Sequence) else [pipeline]
         transforms = [_build(library, transform) for transform in transforms]

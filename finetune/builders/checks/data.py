@@ -1,0 +1,95 @@
+"""Find mistakes that show once the data is known: batches, sizes, classes, and limits of Lightning's Trainer."""
+
+import logging
+from collections.abc import Callable
+
+from finetune.builders.checks.monitors import check_monitors
+from finetune.builders.data import DatasetBundle
+from finetune.builders.devices import device_count
+from finetune.builders.dummy_step import layer_without_variance
+from finetune.builders.loss import check_class_weights
+from finetune.builders.task import find_task, restore_output, task_settings
+from finetune.builders.training_length import batches_per_device
+from finetune.config.errors import ConfigError
+from finetune.config.options import Config
+from finetune.io.messages import shortlist
+from finetune.models.heads import head_spec
+
+logger = logging.getLogger(__name__)
+
+
+def check_batches(config: Config, data: DatasetBundle) -> None:
+    """Raise a ConfigError if a batch norm would see one value per channel, which has no variance."""
+    devices, images = device_count(config["trainer"]), data.sizes()["train"]
+    per_device = images // devices
+    batch = min(config["data"]["batch_size"], per_device)
+    if per_device == 0:
+        raise ConfigError(f"{images} training images are too few for {devices} devices.")
+    if batch == 1 and head_spec(config["head"]["name"]).pools_to_a_pixel and config["data"]["batch_size"] > 1:
+        raise ConfigError(
+            f"With one training image per device the batch size is 1, on which the batch norm of head="
+            f"{config['head']['name']} cannot train. Add images, use fewer devices, or another head."
+        )
+    if batch == 1 and (layer := layer_without_variance(config, data.classes)):
+        raise ConfigError(
+            f"batches of one image do not train backbone={config['backbone']['name']} with "
+            f"head={config['head']['name']}: they leave the batch norm {layer} one value a channel, which has no "
+            f"variance. Set data.batch_size=2 or more, with at least as many images a device, or another backbone."
+        )
+    if batch == 1:
+        logger.warning("batches of one image make batch-norm statistics noisy; data.batch_size=2 or more is better.")
+
+
+def check_targets(config: Config, data: DatasetBundle) -> None:
+    """Raise a ValueError unless the masks are as the task needs them."""
+    task = find_task(task_settings(config))
+    task.check_target(data.datasets["train"][0]["mask"], data.classes, data.ignore_index)
+
+
+def check_numbers_per_class(config: Config, data: DatasetBundle) -> None:
+    """Raise a ConfigError unless the task's options, such as thresholds, and class weights fit the classes."""
+    restore_output(task_settings(config), data.classes)
+    weights = config["loss"].get("class_weights", "none")
+    if not isinstance(weights, str):
+        check_class_weights(weights, data.classes)
+
+
+def check_image_sizes(config: Config, data: DatasetBundle) -> None:
+    """Raise a ConfigError if training images of different sizes would meet in one batch."""
+    settings, sizes = config["augment"], data.statistics["train"].sizes
+    if settings["_target_"] != "finetune.data.Augment" or settings["crop"] is not None:
+        return
+    if len(sizes) > 1 and config["data"]["batch_size"] > 1:
+        named = shortlist((f"{height}x{width}" for height, width in sorted(sizes)), 4)
+        raise ConfigError(
+            f"augment.crop=null keeps the size of each image, but the training images have {len(sizes)} sizes "
+            f"(height x width): {named}. Images of a batch must have one size: set augment.crop, or data.batch_size=1."
+        )
+
+
+def check_limits(config: Config, data: DatasetBundle) -> None:
+    """Raise a ConfigError if a limit of the Trainer leaves no batch, or no validation."""
+    settings, batches = config["trainer"], batches_per_device(config, data.sizes()["train"])
+    limit = settings.get("limit_train_batches", 1.0)
+    if isinstance(limit, float) and 0 < limit < 1 and int(limit * batches) < 1:
+        raise ConfigError(
+            f"trainer.limit_train_batches={limit} of {batches} batches is none. Set {1 / batches:.2g} or more, or a "
+            f"whole number of batches."
+        )
+    interval = settings.get("val_check_interval")
+    by_epoch = settings.get("check_val_every_n_epoch", 1) is not None
+    if isinstance(interval, int) and not isinstance(interval, bool) and by_epoch and interval > batches:
+        raise ConfigError(
+            f"trainer.val_check_interval={interval}, but an epoch has {batches} batches. Set at most that, or "
+            f"trainer.check_val_every_n_epoch=null to count batches across epochs."
+        )
+
+
+DATA_CHECKS: tuple[Callable[[Config, DatasetBundle], None], ...] = (
+    check_monitors,
+    check_targets,
+    check_numbers_per_class,
+    check_batches,
+    check_image_sizes,
+    check_limits,
+)

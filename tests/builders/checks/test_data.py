@@ -1,0 +1,55 @@
+"""Mistakes that show once the data is known, before anything is written."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from finetune.builders.checks.training import check
+from finetune.config.compose import load_config
+from finetune.config.errors import ConfigError
+from tests.samples import SYNTHETIC, draw_folder, on_folder, save
+
+
+def mistake(*overrides: str) -> str:
+    with pytest.raises(ConfigError) as error:
+        check(load_config(overrides, "train"))
+    return str(error.value)
+
+
+def test_images_of_different_sizes_need_a_crop_or_batches_of_one(folder: Path) -> None:
+    draw_folder(folder)
+    for name in range(3):
+        save(folder / "images" / f"photo_0{name}.png", np.zeros((20, 30, 3), np.uint8))
+        save(folder / "masks" / f"photo_0{name}.png", np.zeros((20, 30), np.uint8))
+    without_crop = (*on_folder(folder), "augment.crop=null")
+    message = mistake(*without_crop)
+    assert "the training images have 2 sizes (height x width): 20x30, 32x40" in message
+    assert "set augment.crop, or data.batch_size=1" in message
+    check(load_config([*without_crop, "data.batch_size=1"], "train"))
+    check(load_config([*on_folder(folder), "augment.crop=16"], "train"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("+trainer.limit_train_batches=0.01", "limit_train_batches=0.01 of 2 batches is none. Set 0.5 or more"),
+        ("+trainer.val_check_interval=3", "val_check_interval=3, but an epoch has 2 batches"),
+    ],
+)
+def test_limits_that_leave_nothing_are_refused(override: str, message: str) -> None:
+    assert message in mistake(*SYNTHETIC, override)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("+trainer.limit_train_batches=0.5",),
+        ("+trainer.limit_train_batches=1",),
+        ("+trainer.val_check_interval=2",),
+        ("+trainer.val_check_interval=3", "trainer.check_val_every_n_epoch=null"),
+        ("+trainer.val_check_interval=0.5",),
+    ],
+)
+def test_limits_that_leave_something_are_accepted(overrides: tuple[str, ...]) -> None:
+    check(load_config([*SYNTHETIC, *overrides], "train"))

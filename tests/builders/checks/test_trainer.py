@@ -1,0 +1,82 @@
+"""Optimizers, numbers and loading processes that cannot train are found before anything is written."""
+
+import socket
+import sys
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+from timm.optim import list_optimizers
+
+from finetune.builders.checks.trainer import check_optimizer
+from finetune.builders.checks.training import check, check_without_data, check_workers
+from finetune.config.compose import load_config
+from finetune.config.errors import ConfigError
+from tests.samples import SYNTHETIC
+
+
+def mistake(*overrides: str) -> str:
+    with pytest.raises(ConfigError) as error:
+        check_without_data(load_config([*SYNTHETIC, *overrides], "train"))
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("optimizer.name=adahessian",), "optimizer.name=adahessian cannot train: element 0 of tensors does not"),
+        (("+optimizer.options.betas=[0.9]",), "options={'betas': [0.9]} cannot train: list index out of range"),
+        (("+optimizer.options.betaz=[0.9]",), "options={'betaz': [0.9]} cannot train"),
+        (("trainer.gradient_clip_val=-1",), "gradient_clip_val=-1: expected a number above 0, or null"),
+        (("data.mask_values={0:1,255:0}", "data=folder"), "by class: data.mask_values=[255,0]"),
+        (("data.classes={0:road,1:sky}", "data=folder"), "by class: data.classes=[road,sky]"),
+        (("data.classes={road:3,sky:4}", "data=folder"), "Give a list with one entry per class, in their order."),
+        (("augment.crop=[48]",), "augment.crop=[48]: expected a whole number or a list of 2 whole numbers or null"),
+        (("augment.crop=[1,2,3]",), "a list of 2 whole numbers"),
+        (("augment.crop=auto",), "augment.crop=auto: expected a whole number"),
+        (("augment.crop=1.5",), "augment.crop=1.5: expected a whole number"),
+        (("augment.scale=[1]",), "augment.scale=[1]: expected a list of 2 numbers"),
+        (("augment.hue=0.7",), "hue=0.7: expected a number from 0 to 0.5"),
+        (("augment.brightness=-0.1",), "brightness=-0.1: expected a number from 0 to 1"),
+        (("augment.rotation=181",), "rotation=181: expected a number from 0 to 180"),
+        (("+callbacks.mine=3",), "callbacks.mine=3: expected settings that include _target_"),
+    ],
+)
+def test_settings_that_cannot_train_are_refused(overrides: tuple[str, ...], message: str) -> None:
+    data = [text for text in SYNTHETIC if not text.startswith("data")] if "data=folder" in overrides else SYNTHETIC
+    with pytest.raises(ConfigError) as error:
+        check(load_config([*data, *overrides], "train"))
+    assert message in str(error.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="these optimizers train on a GPU")
+@pytest.mark.parametrize("name", [name for name in ("bnbadam", "fusedadam") if name in list_optimizers()])
+def test_optimizers_for_gpus_are_refused_on_a_cpu(name: str) -> None:
+    assert f"optimizer.name={name} cannot train: CUDA required" in mistake(f"optimizer.name={name}")
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "lamb", "lion", "muon", "adafactor", "nadamw", "adopt"])
+def test_common_optimizers_are_accepted(name: str) -> None:
+    check_optimizer(load_config([*SYNTHETIC, f"optimizer.name={name}"], "train"))
+
+
+def test_loading_processes_need_a_short_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config([*SYNTHETIC, "data.num_workers=1"], "train")
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: "/" + 74 * "x")
+    check_workers(config)
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: "/" + 75 * "x")
+    with pytest.raises(ConfigError, match=r"TMPDIR to a path of at most 75 bytes, or data.num_workers=0"):
+        check_workers(config)
+    check_workers({**config, "data": {**config["data"], "num_workers": 0}})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other limits")
+def test_a_socket_fits_into_the_longest_temporary_folder_only() -> None:
+    with tempfile.TemporaryDirectory() as base:
+        for length, expected in ((75, nullcontext()), (76, pytest.raises(OSError, match="too long"))):
+            folder = Path(base, "x" * (length - len(base) - 1), "pymp-01234567")
+            folder.mkdir(parents=True)
+            with socket.socket(socket.AF_UNIX) as listener, expected:
+                listener.bind(str(folder / "listener-01234567"))
