@@ -76,7 +76,7 @@ def _plugins(settings: Config) -> Config:
 
 def _instantiate(entry: Config, base: type[Any], key: str) -> Any:
     check_target(entry, base, key)
-    return instantiate(entry)
+    return instantiate(entry, _convert_="all")  # plain lists and dicts, as in Python
 
 
 def find_callback(trainer: pl.Trainer, kind: type[C]) -> C | None:

@@ -139,7 +139,7 @@ class NonFiniteGuard(pl.Callback):
     def _gather_batches(self, trainer: pl.Trainer) -> list[tuple[float, list[int], bool]]:
         """Return loss, image indices and whether their sums are finite, for the step's batches on all ranks."""
         counts, scaler = [len(images) for images in self._images], _scaler(trainer)
-        factor = trainer.accumulate_grad_batches / (scaler.get_scale() if scaler is not None else 1.0)
+        factor = len(self._losses) / (scaler.get_scale() if scaler is not None else 1.0)
         losses = trainer.strategy.all_gather(torch.stack(self._losses) * factor).flatten().tolist()
         images = trainer.strategy.all_gather(torch.cat(self._images)).view(-1, sum(counts))
         indices = (batch.tolist() for rank in images for batch in rank.split(counts))  # ranks have equal counts

@@ -1,5 +1,7 @@
 """Images and targets in files of their own."""
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +13,26 @@ from finetune.data.records import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
+
+
+def files_below(folder: Path, suffixes: Sequence[str], deep: bool = True) -> list[Path]:
+    """Return the visible files with one of the suffixes, sorted by path; links to folders are followed.
+
+    Hidden are files and folders whose name starts with a dot, such as `.ipynb_checkpoints`.
+
+    Args:
+        folder: to search.
+        suffixes: in lower case, such as `.png`.
+        deep: whether to search its sub-folders too.
+    """
+    found, entered = [], set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        folders[:] = [] if real in entered or not deep else [name for name in folders if name[0] != "."]
+        if real not in entered:  # a link may lead back
+            found += [Path(parent, name) for name in files if name[0] != "." and name.lower().endswith(tuple(suffixes))]
+        entered.add(real)
+    return sorted(path for path in found if path.is_file())
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,13 @@ class SegmentationData(pl.LightningDataModule):
         return {"images": images, "images in a step": self.batch_size * self._rank()[1]}
 
     def _move_to_position(self, sampler: TrainSampler) -> None:
-        sampler.epoch, sampler.start = self._position.epoch, self._position.batches * self.batch_size
+        # Lightning may make several loaders before the first batch; those of later epochs start with a whole epoch
+        epoch = self.trainer.current_epoch if self.trainer is not None else 0
+        position = max(self._position, DataPosition(epoch), key=lambda position: position.epoch)
+        sampler.epoch, sampler.start = position.epoch, position.batches * self.batch_size
+
+    def teardown(self, stage: str) -> None:
+        """Forget the position, so that the next training starts with the first batch."""
         self._position = DataPosition()
 
     def train_dataloader(self) -> DataLoader[Sample]:

@@ -21,6 +21,20 @@ def ends_epoch(trainer: pl.Trainer) -> bool:
     return (trainer.should_stop and can_stop_early(trainer)) or has_trained_epoch(trainer)
 
 
+def window_scale(trainer: pl.Trainer, batch_idx: int) -> float:
+    """Return the factor on a batch's loss with which a step is the mean over its batches, however few they are.
+
+    Lightning divides by `accumulate_grad_batches` also in an epoch's last step, which may have fewer batches.
+
+    Args:
+        trainer: of the training.
+        batch_idx: index of the batch in the epoch.
+    """
+    batches = trainer.accumulate_grad_batches
+    rest = int(trainer.num_training_batches) - batch_idx // batches * batches
+    return batches / min(batches, rest)
+
+
 def is_out_of_steps(trainer: pl.Trainer) -> bool:
     """Return whether the training has made all its `max_steps`."""
     return 0 <= trainer.max_steps <= trainer.global_step

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from finetune.data.decode import read_image
-from finetune.data.files import IMAGE_SUFFIXES
+from finetune.data.files import IMAGE_SUFFIXES, files_below
 from finetune.data.records import DataError
 from finetune.inference.class_indices import ClassIndices
 from finetune.inference.finite import NonFiniteOutputError, count_non_finite
@@ -137,8 +137,9 @@ def find_images(source: str | Path) -> list[Path]:
     path = Path(source)
     if path.is_file():
         return [path]
-    found = path.rglob("*") if path.is_dir() else (Path(match) for match in glob.glob(str(source), recursive=True))
-    images = sorted(p for p in found if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file() and p.name[0] != ".")
+    matches = [] if path.is_dir() else map(Path, glob.glob(str(source), recursive=True))
+    listed = sorted(p for p in matches if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file() and p.name[0] != ".")
+    images = files_below(path, IMAGE_SUFFIXES) if path.is_dir() else listed
     if not images:
         reason = "has no image in it" if path.is_dir() else "is no file or folder, and no image matches it as a glob"
         raise DataError(f"input='{source}' {reason}. Expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}.")

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from finetune.io.messages import shortlist
 from finetune.models.input_size import fixed_size, native_size
-from finetune.models.weights import State, WeightsError
+from finetune.models.state_dicts import State
+from finetune.models.weights import WeightsError
 
 ModelAndDilated = tuple[nn.Module, bool]
 Builder = Callable[..., ModelAndDilated]

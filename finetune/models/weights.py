@@ -17,12 +17,9 @@ import torch
 from torch import Tensor
 
 from finetune.io.safe_files import FileError, read_pickle, read_tensors
+from finetune.models.state_dicts import State, find_state, largest_state
 
-State = dict[str, Tensor]
 logger = logging.getLogger(__name__)
-# keys of a checkpoint that hold weights, in order of preference; averaged weights first, as in timm
-STATE_DICT_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
-WRAPPER_PREFIXES = {"module", "_orig_mod", "model", "backbone"}  # of DDP, torch.compile, and a task
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://|hf[-_]hub:|local-dir:|\\\\", re.IGNORECASE)  # a URL, a hub, a network share
 
 
@@ -74,11 +71,11 @@ def pretrained_arguments(name: str, weights: str) -> dict[str, Any]:
         )
     if weights == "pretrained":
         cached = hub_file(name)
-        state = read_file(cached) if cached else None
+        state = read_file(cached, name) if cached else None
     elif weights.startswith("package:"):
         state = read_package(name, weights.removeprefix("package:"))
     else:
-        state = read_file(Path(weights))
+        state = read_file(Path(weights), name)
     if state is None:
         return {"pretrained": True}  # timm downloads them
     return {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": state}}
@@ -131,10 +128,12 @@ def _is_reachable(address: str) -> bool:
     return True
 
 
-def read_file(path: Path) -> State:
-    """Return the state dict of a weights file, without the wrappers and name prefixes that training adds.
+def read_file(path: Path, name: str) -> State:
+    """Return a model's state dict from a weights file or a checkpoint of any layout; see `find_state`.
 
-    If there are averaged and raw weights, the averaged ones are read, as in timm.
+    Args:
+        path: file of the weights.
+        name: a timm model name.
 
     Raises:
         WeightsError: if there is no such file, it is not a weights file, or reading it would run code.
@@ -149,33 +148,19 @@ def read_file(path: Path) -> State:
             content = read_tensors(path) if path.suffix == ".safetensors" else read_pickle(path, old=True)
     except FileError as error:
         raise WeightsError(f"cannot read weights from '{path}' as plain tensors: {error.reason}") from error
-    state = _without_prefixes({str(key): value for key, value in _unwrap(content, path).items()})
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+    found = find_state(content, tensor_names(name)) or largest_state(content)
+    if found is None:
         raise WeightsError(f"'{path}' contains no state dict. Expected a mapping of parameter names to tensors.")
-    return state
+    if found.place:
+        logger.info("weights '%s': reading %s", path, found.place)
+    return found.state
 
 
-def _unwrap(content: Any, path: Path) -> Mapping[str, Any]:
-    """Return the innermost mapping under one of the known keys; an empty mapping if there is none."""
-    while isinstance(content, Mapping):
-        if not (keys := [key for key in STATE_DICT_KEYS if isinstance(content.get(key), Mapping)]):
-            return content
-        if len(keys) > 1:
-            logger.info("weights '%s': reading '%s' of %s", path, keys[0], ", ".join(keys))
-        content = content[keys[0]]
-    return {}
-
-
-def _without_prefixes(state: Mapping[str, Any]) -> State:
-    """Remove the prefixes of wrappers that all names share.
-
-    >>> _without_prefixes({"module.model.conv1.weight": 1, "module.model.fc.bias": 2, "n_averaged": 3})
-    {'conv1.weight': 1, 'fc.bias': 2, 'n_averaged': 3}
-    """
-    first = {name.partition(".")[0] for name in state if "." in name}
-    if len(first) != 1 or not first <= WRAPPER_PREFIXES:
-        return dict(state)
-    return _without_prefixes({name.removeprefix(f"{next(iter(first))}."): value for name, value in state.items()})
+def tensor_names(name: str) -> frozenset[str]:
+    """Return the names in the state dict of a timm model, without those of batch norms' counters."""
+    with torch.device("meta"):
+        names = timm.create_model(name, pretrained=False).state_dict()
+    return frozenset(key for key in names if not key.endswith("num_batches_tracked"))
 
 
 def read_package(name: str, package: str) -> State:

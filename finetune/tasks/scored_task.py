@@ -10,7 +10,7 @@ from torch import Tensor
 
 from finetune.engine.ddp import sum_over_ranks
 from finetune.engine.lightning_private import attached_trainer
-from finetune.engine.loop_state import ends_epoch
+from finetune.engine.loop_state import ends_epoch, window_scale
 from finetune.inference.output import Output
 from finetune.losses import Loss, Reduce, no_reduction
 from finetune.metrics.evaluator import Evaluator
@@ -87,12 +87,14 @@ class ScoredTask(pl.LightningModule, ABC):
         return {"name": self.name, **self.output.options()}
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Return the loss of the global batch."""
+        """Return the loss of the global batch, weighted so that a step is that of the mean over its batches."""
         self.local_loss_sums = []
         loss, auxiliary = self.losses(batch, self._sum_over_ranks)
         # a step that is skipped, because its loss is not finite, does not change the epoch's mean
         self._train_loss.add(loss.detach().nan_to_num(0, 0, 0), self.count_images(batch) * loss.isfinite())
-        return loss + auxiliary
+        trainer = attached_trainer(self)
+        scale = 1.0 if trainer is None else window_scale(trainer, batch_idx)
+        return (loss + auxiliary) * scale if scale != 1 else loss + auxiliary
 
     def _sum_over_ranks(self, sums: Tensor) -> Tensor:
         self.local_loss_sums.append(sums.detach())

@@ -1,11 +1,13 @@
 """Logged scores against a loop over predictions."""
 
+from pathlib import Path
+
 import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
 
-from finetune.callbacks import ApplyTuningPlan, IoU
+from finetune.callbacks import ApplyTuningPlan, Checkpoint, IoU
 from finetune.data import CLASS_NAMES
 from tests.tasks.tiny_run import Sizes, tiny_data, tiny_task, tiny_trainer
 
@@ -93,6 +95,31 @@ def test_the_scores_of_an_epoch_are_there_for_those_who_monitor_them() -> None:
     trainer = tiny_trainer(ApplyTuningPlan(), IoU())
     trainer.fit(tiny_task(), datamodule=tiny_data())
     assert {"val/iou", "val/iou/disc", "val/loss", "train/loss"} <= set(trainer.callback_metrics)
+
+
+class Diverge(pl.Callback):
+    """Make one weight of the head NaN for the validations from an epoch on."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch >= self.epoch:
+            next(pl_module.model.head.parameters()).data.view(-1)[0] = torch.nan
+
+
+@pytest.mark.parametrize("monitor", ["val/iou", "val/loss"])
+def test_an_epoch_whose_outputs_are_nan_is_named_and_never_the_best(
+    monitor: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    saver = Checkpoint(monitor)
+    options = {"max_epochs": 2, "enable_checkpointing": True, "default_root_dir": tmp_path}
+    trainer = tiny_trainer(ApplyTuningPlan(), IoU(), Diverge(epoch=1), saver, **options)
+    trainer.fit(tiny_task(), datamodule=tiny_data())
+    assert [entry["epoch"] for entry in saver.best] == [1]
+    assert "the model's outputs are NaN or infinite for 7 val images; scores are NaN" in caplog.text
+    assert np.isnan(float(trainer.callback_metrics["val/iou"]))
+    assert np.isnan(float(trainer.callback_metrics["val/loss"]))
 
 
 def test_no_table_is_printed_during_a_training(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,15 +3,19 @@
 import csv
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import finetune
 from finetune.commands.train import TrainResult
 from finetune.config.errors import ConfigError
 from finetune.data import read_mask
+from finetune.data.module import SegmentationData
 from tests.samples import SYNTHETIC, draw_folder, exit_code, listing, on_folder
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -187,3 +191,77 @@ def test_a_run_on_synthetic_images_is_evaluated_on_a_folder(tmp_path: Path, monk
     others = draw_folder(tmp_path / "others", values=(0, 1, 2, 3, 4))
     assert finetune.evaluate("run=run", f"data.root={others}").matrix.sum() == 12 * PIXELS
     assert exit_code("evaluate", "run=run", "data.root=nowhere") == 2
+
+
+def test_a_model_whose_outputs_are_nan_has_no_scores(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = load_file(run / "model" / "model.safetensors")
+    save_file({name: torch.full_like(tensor, torch.nan) for name, tensor in weights.items()}, run / "model.tmp")
+    (run / "model.tmp").rename(run / "model" / "model.safetensors")
+    assert exit_code("evaluate", f"run={run}") == 1
+    assert "outputs are NaN or infinite for 3 test images, so there are no scores" in capsys.readouterr().err
+    assert not (run / "evaluation" / "test_2").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.batch_size=auto", "data.batch_size=auto is searched by a training. Set a number of images."),
+        ("data.batch_size=x", "data.batch_size=x: expected a whole number or auto."),
+        ("data.batch_size=0", "batch_size=0: expected 1 or more."),
+        ("data.num_workers=-1", "num_workers=-1: expected 0 or more."),
+        ("data.classes=2.5", "data.classes=2.5: expected a whole number or a list of names or null."),
+        ("data.ignore_index=a", "data.ignore_index=a: expected a whole number."),
+    ],
+)
+def test_settings_of_the_wrong_type_are_refused(
+    run: Path, override: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code("evaluate", f"run={run}", override) == 2
+    assert capsys.readouterr().err == f"error: {message}\n"
+
+
+def test_loading_processes_are_used(run: Path, trained: TrainResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = []
+    monkeypatch.setattr(SegmentationData, "test_dataloader", _noting(used, SegmentationData.test_dataloader))
+    assert finetune.evaluate(f"run={run}", "data.num_workers=1").scores == trained.scores
+    assert used == [1]
+
+
+def _noting(used: list[int], original: Callable[[SegmentationData], Any]) -> Callable[[SegmentationData], Any]:
+    def loader(self: SegmentationData) -> Any:
+        used.append(self.num_workers)
+        return original(self)
+
+    return loader
+
+
+def test_a_run_with_a_relative_split_file_is_evaluated_and_resumed_from_another_folder(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    for path in (home, elsewhere):
+        path.mkdir()
+    monkeypatch.chdir(home)
+    names = [f"photo_{i:02d}" for i in range(16)]
+    splits = ["test"] * 5 + ["val"] * 2 + ["train"] * 9
+    lines = [f"{name},{split}" for name, split in zip(names, splits, strict=True)]
+    Path("my.csv").write_text("\n".join(["image,split", *lines]))
+    run = finetune.train(*on_folder(photos), "data.splits=my.csv", "output=run")
+    monkeypatch.chdir(elsewhere)
+    assert finetune.evaluate("run=../home/run").scores == run.scores
+    assert finetune.evaluate("run=../home/run", f"data.root={photos}", "split=all").matrix.sum() == 16 * PIXELS
+    assert finetune.train("resume=../home/run", "trainer.max_epochs=2").scores.keys() == run.scores.keys()
+
+
+def test_a_run_whose_splits_repeat_names_is_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw_folder(tmp_path / "own", [f"{split}/{i:03d}" for split in ("train", "val", "test") for i in range(4)])
+    run = finetune.train(*on_folder(tmp_path / "own"), "output=run")
+    assert finetune.evaluate("run=run").scores == run.scores
+    assert finetune.evaluate("run=run", "split=all").matrix.sum() == 12 * PIXELS
+
+
+def test_all_splits_of_synthetic_images_are_evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    finetune.train(*SYNTHETIC, "output=run")
+    assert finetune.evaluate("run=run", "split=all").matrix.sum() == 12 * 32 * 32

@@ -22,7 +22,8 @@ class Sizes(SyntheticDataset):
 def data(train: int = 10, val: int = 5, rank: int = 0, world_size: int = 1, **options: object) -> SegmentationData:
     module = SegmentationData(SyntheticDataset(train, 32), Sizes(val, split="val"), **options)
     connector = SimpleNamespace(use_distributed_sampler=False)
-    module.trainer = SimpleNamespace(global_rank=rank, world_size=world_size, _accelerator_connector=connector)
+    options = {"global_rank": rank, "world_size": world_size, "current_epoch": 0}
+    module.trainer = SimpleNamespace(**options, _accelerator_connector=connector)
     return module
 
 

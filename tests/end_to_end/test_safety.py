@@ -9,6 +9,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -145,8 +146,8 @@ def test_a_run_folder_with_a_payload_is_refused(canary: Path, tmp_path: Path) ->
 
 READERS: dict[str, Callable[[Path], Any]] = {
     "last.ckpt": load_model,
-    "weights.pth": read_file,
-    "weights.safetensors": read_file,
+    "weights.pth": partial(read_file, name=TINY),
+    "weights.safetensors": partial(read_file, name=TINY),
     "photo.png": read_image,
     "mask.png": read_mask,
 }
@@ -168,7 +169,7 @@ def test_a_compressed_archive_is_refused(tmp_path: Path) -> None:
     path = hostile.compressed(stored, tmp_path / "bomb.pth")
     assert path.stat().st_size * 100 < torch.load(path, weights_only=True)["x"].nbytes  # torch decompresses it
     with pytest.raises(WeightsError, match=r"bomb\.pth' as plain tensors: .*: its entry '.*' is compressed"):
-        read_file(path)
+        read_file(path, TINY)
 
 
 def test_a_compressed_pickle_is_refused_without_decompressing_it(tmp_path: Path) -> None:
@@ -182,7 +183,7 @@ def test_an_archive_whose_entries_are_marked_as_folders_is_refused(tmp_path: Pat
     original = hostile.write({"x": torch.ones(1000)}, tmp_path / "original.pth")
     path = hostile.marked_as_folders(original, tmp_path / "bomb.pth")
     with pytest.raises(WeightsError, match=r"bomb\.pth' as plain tensors: .*: its entry '.*' is marked as a folder"):
-        read_file(path)
+        read_file(path, TINY)
 
 
 def test_an_archive_whose_entries_overlap_is_refused(tmp_path: Path) -> None:
@@ -190,7 +191,7 @@ def test_an_archive_whose_entries_overlap_is_refused(tmp_path: Path) -> None:
     path = hostile.overlapping(original, tmp_path / "bomb.pth", times=10)
     assert path.stat().st_size < 10_000
     with pytest.raises(WeightsError, match=r"bomb\.pth' as plain tensors: it is .*: its entries have 4\d,\d{3} bytes"):
-        read_file(path)
+        read_file(path, TINY)
 
 
 def test_an_archive_in_which_python_and_torch_find_different_files_is_refused(tmp_path: Path) -> None:
@@ -202,7 +203,7 @@ def test_an_archive_in_which_python_and_torch_find_different_files_is_refused(tm
     assert len(torch.load(path, weights_only=True)["x"]) == 4_000_000
     assert torch._C.PyTorchFileReader(str(path)).get_record_offset("data/0") < 1000  # of the compressed entries
     with pytest.raises(WeightsError, match=r"bomb\.pth' as plain tensors: .*directory"):
-        read_file(path)
+        read_file(path, TINY)
 
 
 @pytest.fixture(params=["zip", "legacy"])
@@ -216,20 +217,20 @@ def test_a_pickle_that_would_take_much_memory_or_time_is_refused(excess: str, te
     path = hostile.with_pickle(template, tmp_path / "bomb.pth", hostile.EXCESSES[excess])
     assert path.stat().st_size < 500_000
     with little_memory(), pytest.raises(WeightsError, match=r"bomb\.pth' as plain tensors: it is no plain data: readi"):
-        read_file(path)
+        read_file(path, TINY)
 
 
 def test_a_pickle_that_allocates_memory_is_refused(template: Path, tmp_path: Path) -> None:
     path = hostile.with_pickle(template, tmp_path / "bomb.pth", hostile.allocation(2_000_000_000))
     with little_memory(), pytest.raises(WeightsError, match=r"bomb\.pth' as plain tensors: .*'builtins\.bytearray'"):
-        read_file(path)
+        read_file(path, TINY)
 
 
 def test_a_tensor_beyond_its_storage_is_refused_or_takes_no_memory(template: Path, tmp_path: Path) -> None:
     content = b"\x80\x02" + hostile.beyond_storage(500_000_000) + b"."
     path = hostile.with_pickle(template, tmp_path / "bomb.pth", content)
     with little_memory(), pytest.raises(WeightsError, match=r"bomb\.pth'"):
-        read_file(path)
+        read_file(path, TINY)
 
 
 def test_a_tar_archive_of_the_oldest_torch_is_refused(tmp_path: Path) -> None:
@@ -239,7 +240,7 @@ def test_a_tar_archive_of_the_oldest_torch_is_refused(tmp_path: Path) -> None:
         archive.addfile(tarfile.TarInfo(newer.decode("utf-8", "surrogateescape")))
     assert (tmp_path / "old.pth").read_bytes().startswith(newer)
     with pytest.raises(WeightsError, match=r"old\.pth' as plain tensors: .*legacy \.tar format\.$"):
-        read_file(tmp_path / "old.pth")
+        read_file(tmp_path / "old.pth", TINY)
 
 
 def test_a_config_of_shared_lists_is_refused(tmp_path: Path) -> None:

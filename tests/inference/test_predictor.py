@@ -8,8 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from finetune.data.files import IMAGE_SUFFIXES, files_below
 from finetune.data.records import DataError
 from finetune.inference import ClassIndices, ClassMasks, Predictor
+from finetune.inference.finite import NonFiniteOutputError
 from finetune.inference.predictor import find_images, output_names
 from finetune.models import Segmenter
 from finetune.plots import overlay, palette
@@ -47,6 +49,18 @@ def below(folder: Path) -> list[str]:
 def write(predictor: Predictor, source: Path | str, output: Path, overlays: bool = False) -> list[Path]:
     """Do what the command does: look at every file first, then predict."""
     return predictor.save_predictions(predictor.validate_inputs(source), output, overlays)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_outputs_that_are_not_finite_are_no_prediction(value: float, draw: Draw, tmp_path: Path) -> None:
+    model = Segmenter("test_resnet.r160_in1k", "fpn", ["sky", "sea"], weights="none", head_options=SMALL)
+    next(model.head.parameters()).data.view(-1)[0] = value
+    photo = draw("photos/a.png")
+    with pytest.raises(NonFiniteOutputError, match=r"photos/a.png: the model's outputs are NaN or infinite"):
+        Predictor(model, device="cpu").predict(photo)
+    with pytest.raises(NonFiniteOutputError, match=r"photos/a.png: the model's outputs are NaN or infinite"):
+        write(Predictor(model, device="cpu"), photo, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def expected_mask(predictor: Predictor, path: Path) -> np.ndarray:
@@ -253,3 +267,15 @@ def test_sets_of_more_classes_than_a_number_has_bits() -> None:
         members = np.flatnonzero(masks[:, row, column])
         assert names[labels[row, column]] == (" + ".join(map(str, members)) or "none")
     assert len(names) == len(colors) == labels.max() + 1
+
+
+def test_predictions_see_the_same_files_as_a_training(draw: Draw, tmp_path: Path) -> None:
+    for name in ("photos/a.png", "photos/day/b.PNG", "photos/.ipynb_checkpoints/c.png", "photos/.d.png", "disk/e.png"):
+        draw(name)
+    (tmp_path / "photos" / "linked").symlink_to(tmp_path / "disk", target_is_directory=True)
+    (tmp_path / "disk" / "back").symlink_to(tmp_path / "photos", target_is_directory=True)  # would never end
+    (tmp_path / "photos" / "broken.png").symlink_to(tmp_path / "absent.png")
+    names = ["a.png", "day/b.PNG", "linked/e.png"]
+    assert find_images(tmp_path / "photos") == [tmp_path / "photos" / name for name in names]
+    assert files_below(tmp_path / "photos", IMAGE_SUFFIXES) == find_images(tmp_path / "photos")
+    assert files_below(tmp_path / "photos", IMAGE_SUFFIXES, deep=False) == [tmp_path / "photos" / "a.png"]

@@ -182,8 +182,8 @@ def test_the_key_of_the_weights_in_a_checkpoint_is_logged(
     logged: list[str] = []
     monkeypatch.setattr(weights_file.logger, "info", lambda text, *values: logged.append(text % values))
     torch.save(averaged(state), tmp_path / "last.pth")
-    read_file(tmp_path / "last.pth")
-    assert logged == [f"weights '{tmp_path / 'last.pth'}': reading 'state_dict_ema' of state_dict_ema, state_dict"]
+    read_file(tmp_path / "last.pth", TINY)
+    assert logged == [f"weights '{tmp_path / 'last.pth'}': reading 'state_dict_ema', the names after 'module.'"]
 
 
 @pytest.mark.parametrize("form", [plain, from_ddp])
@@ -236,7 +236,7 @@ def test_an_unknown_word_does_not_mean_random_weights(word: str) -> None:
 def test_a_file_without_a_state_dict_is_an_error(content: Any, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "weights.pth")
     with pytest.raises(WeightsError, match="contains no state dict"):
-        read_file(tmp_path / "weights.pth")
+        read_file(tmp_path / "weights.pth", TINY)
 
 
 def test_a_corrupt_file_is_an_error(state: State, tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_a_corrupt_file_is_an_error(state: State, tmp_path: Path) -> None:
     intact = (tmp_path / "weights.safetensors").read_bytes()
     (tmp_path / "weights.safetensors").write_bytes(intact[: len(intact) // 2])
     with pytest.raises(WeightsError, match="cannot read weights from"):
-        read_file(tmp_path / "weights.safetensors")
+        read_file(tmp_path / "weights.safetensors", TINY)
 
 
 @pytest.mark.parametrize("damage", ["lacks a layer", "has one more", "has another shape", "is of another model"])
@@ -330,3 +330,56 @@ def test_a_model_without_pretrained_weights_is_an_error(no_network: Path) -> Non
     untrained = next(name for name in timm.list_models() if not timm.is_model_pretrained(name))
     with pytest.raises(WeightsError, match=rf"no pretrained weights for '{untrained}'.*none"):
         Backbone(untrained, "pretrained")
+
+
+def teacher(state: State) -> Any:
+    student = {f"module.backbone.{key}": torch.zeros_like(value) for key, value in state.items()}
+    own = {f"backbone.{key}": value for key, value in state.items()}
+    return {"student": student, "teacher": {**own, "head.mlp.0.weight": torch.zeros(3)}, "epoch": 3}
+
+
+def model_state(state: State) -> Any:
+    return {"epoch": 3, "model_state": state, "optimizer": {"state": {0: {"step": torch.zeros(())}}}}
+
+
+def of_smp(state: State) -> Any:
+    decoder = {f"decoder.blocks.{i}.conv1.0.weight": torch.zeros(2, 2) for i in range(9)}
+    return {**{f"encoder.{key}": value for key, value in state.items()}, **decoder}
+
+
+def deep(state: State) -> Any:
+    return {"run": {"trainer": {"net": {f"a.b.{key}": value for key, value in state.items()}}}}
+
+
+def momentum_encoder(state: State) -> Any:
+    queries = {f"module.encoder_q.{key}": value for key, value in state.items()}
+    keys = {f"module.encoder_k.{key}": torch.zeros_like(value) for key, value in state.items()}
+    return {"arch": "resnet", "state_dict": {**queries, **keys, "module.queue": torch.zeros(4)}}
+
+
+@pytest.mark.parametrize(
+    ("form", "place"),
+    [
+        (teacher, "reading 'teacher', the names after 'backbone.', without 1 other name: head.mlp.0.weight"),
+        (model_state, "reading 'model_state'"),
+        (of_smp, "reading the names after 'encoder.', without 9 other names: decoder.blocks.0.conv1.0.weight"),
+        (deep, "reading 'run.trainer.net', the names after 'a.b.'"),
+        (momentum_encoder, "reading 'state_dict', the names after 'module.encoder_q.'"),
+    ],
+)
+def test_weights_below_any_key_and_prefix_are_found_and_said(
+    form: Callable[[State], Any], place: str, state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged: list[str] = []
+    monkeypatch.setattr(weights_file.logger, "info", lambda text, *values: logged.append(text % values))
+    torch.save(form(state), tmp_path / "weights.pth")
+    assert same(Backbone(TINY, str(tmp_path / "weights.pth")), state)
+    assert len(logged) == 1
+    assert place in logged[0]
+
+
+def test_weights_of_another_model_below_a_prefix_are_an_error(tmp_path: Path) -> None:
+    other = timm.create_model("test_efficientnet", pretrained=False).state_dict()
+    torch.save({"teacher": {f"backbone.{key}": value for key, value in other.items()}}, tmp_path / "weights.pth")
+    with pytest.raises(WeightsError, match=rf"weights\.pth' do not fit {TINY}"):
+        Backbone(TINY, str(tmp_path / "weights.pth"))

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from finetune.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, ImageFile, MaskFile
+from finetune.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, ImageFile, MaskFile, files_below
 from finetune.data.options import check_ignore_index, named_classes
 from finetune.data.records import DataError, Record, error_listing
 from finetune.data.splits import SPLIT_NAMES
@@ -65,7 +65,7 @@ class FolderSource:
 
     def _pair(self, image_folder: Path, mask_folder: Path, split: str) -> tuple[list[Record], list[str]]:
         """Return the records of one split, and the mistakes in it."""
-        images, masks = _files(image_folder, IMAGE_SUFFIXES), _files(mask_folder, MASK_SUFFIXES)
+        images, masks = files_below(image_folder, IMAGE_SUFFIXES), files_below(mask_folder, MASK_SUFFIXES)
         if not images:
             return [], [f"'{image_folder}' has no images (files that end in {' '.join(IMAGE_SUFFIXES)})."]
         by_stem = {mask.stem: MaskFile(mask, self.mask_values, self.ignore_index) for mask in masks}
@@ -123,24 +123,13 @@ def _layout_problems(folders: dict[str, Path], splits: dict[str, str]) -> list[s
     if missing:
         problems.append(f"masks/ has no {shortlist(missing)}/, but images/ has. Use the same sub-folders in both.")
     for name, suffixes in (("images", IMAGE_SUFFIXES), ("masks", MASK_SUFFIXES)):
-        stray = [path.name for path in _files(folders[name], suffixes, deep=False)]
+        stray = [path.name for path in files_below(folders[name], suffixes, deep=False)]
         if stray:
             problems.append(
                 f"{len(stray):,} files lie next to the split folders in {name}/: {shortlist(stray)}. "
                 "Move them into one of the sub-folders."
             )
     return problems
-
-
-def _files(folder: Path, suffixes: tuple[str, ...], deep: bool = True) -> list[Path]:
-    """Return the visible files with one of the suffixes, sorted by path."""
-    return sorted(
-        path
-        for path in folder.glob("**/*" if deep else "*")
-        if path.suffix.lower() in suffixes
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
 
 
 def _same_stem(folder: str, files: list[Path]) -> list[str]:

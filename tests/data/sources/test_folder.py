@@ -6,6 +6,7 @@ import pytest
 from finetune.data.files import ImageFile, MaskFile
 from finetune.data.records import DataError, Record
 from finetune.data.sources.folder import FolderSource
+from tests.samples import draw_folder
 
 
 def files(root: Path, *names: str) -> None:
@@ -107,3 +108,15 @@ def test_mistakes_of_all_splits_come_together(tmp_path):
     with pytest.raises(DataError) as error:
         FolderSource(tmp_path).records()
     assert all(name in str(error.value) for name in ("a.png", "b.png", "c.png", "d.png"))
+
+
+def test_linked_folders_are_read_like_others_and_hidden_ones_are_not(tmp_path):
+    draw_folder(tmp_path / "disk", ["a", "b"])
+    draw_folder(tmp_path / "data", ["c"])
+    for name in ("images", "masks"):
+        (tmp_path / "data" / name / "day").symlink_to(tmp_path / "disk" / name, target_is_directory=True)
+        hidden = tmp_path / "data" / name / ".ipynb_checkpoints"
+        hidden.mkdir()
+        (hidden / "c.png").write_bytes((tmp_path / "data" / name / "c.png").read_bytes())
+    records = FolderSource(tmp_path / "data", classes=3).records()
+    assert [record.name for record in records] == ["a", "b", "c"]
