@@ -86,7 +86,7 @@ CALLBACKS: dict[str, dict[str, Any]] = {
     "BatchSizeFinder": {},
     "DeviceStatsMonitor": {},
     "EMAWeightAveraging": {},
-    "EarlyStopping": {"monitor": "val/iou", "mode": "max", "patience": 9},
+    "EarlyStopping": {"monitor": "val/loss", "mode": "min", "patience": 9},
     "GradientAccumulationScheduler": {"scheduling": "{1:2}"},
     "LearningRateFinder": {},
     "LearningRateMonitor": {},
@@ -140,7 +140,7 @@ def judge(overrides: tuple[str, ...], home: Path) -> str:
     except RuntimeError as error:
         if "on purpose" not in str(error):
             raise
-    own = [text for text in overrides if "callbacks.other" in text]  # a saved config may not import code by itself
+    own = [text for text in overrides if "callbacks.other" in text or "logger.csv" in text]  # as code to import
     finetune.train(f"resume={home / 'stopped'}", "+callbacks.crash=null", *own)
     (rows, tensors), (other_rows, other_tensors) = outcome(home / "whole"), outcome(home / "stopped")
     if rows != other_rows:

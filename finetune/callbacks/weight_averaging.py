@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from finetune.engine.batch_norm_statistics import gather_statistics
+from finetune.engine.loop_state import is_last_epoch
 from finetune.engine.rank_zero import rank_zero_logger
 from finetune.tasks import require_task
 from finetune.tuning.weight_averaging import (
@@ -120,12 +121,12 @@ class Averaging(pl.Callback):
             self._raw = {}
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Load the average into the model, and log what the model holds."""
+        """Load the average into the model, and log over how many steps it is."""
         if not self.average.updates:
             logger.info(f"{self.state_key}: the training ended before start={self.start}, so the weights are raw")
             return
         self._load_average(trainer, pl_module)
-        logger.info(f"{self.state_key}: the model now holds the average over {self.average.updates:,} steps")
+        logger.info(f"{self.state_key}: the average is over {self.average.updates:,} steps")
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Load the average into the model also if a resumed training had no steps left."""
@@ -243,11 +244,21 @@ class SWA(Averaging):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         self._adapting = {name: norm for name, norm in self._norms.items() if norm.training}
 
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Gather statistics for the last checkpoint, if no validation has come since the last step."""
+        if is_last_epoch(trainer) and self.average.updates and self._is_stale():
+            self._load_average(trainer, pl_module)
+            swap_weights(pl_module, self._raw)
+            self._raw = {}
+
     def _average_tensors(self) -> dict[str, Tensor]:
         return super()._average_tensors() | self._statistics
 
+    def _is_stale(self) -> bool:
+        return bool(self._adapting) and self._gathered_at != self.average.updates
+
     def _load_average(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        is_stale = bool(self._adapting) and self._gathered_at != self.average.updates
+        is_stale = self._is_stale()
         if is_stale:  # add their names first, so that the raw statistics are kept with the raw weights
             self._statistics |= _copies(self._adapting)
         super()._load_average(trainer, pl_module)

@@ -19,9 +19,10 @@ from finetune.checkpoints.saved_model import load_model
 from finetune.config.compose import load_config, required
 from finetune.config.errors import usage
 from finetune.data.module import SegmentationData
+from finetune.engine.launcher import check_launcher, end_launched_rank
 from finetune.inference.finite import NonFiniteOutputError
 from finetune.io.messages import html_table
-from finetune.metrics.evaluator import headline
+from finetune.metrics.evaluator import headline, summary
 from finetune.reports.evaluation import write_evaluation
 from finetune.runs.console import configure_logging
 from finetune.runs.folder import check_new, free_folder, run_folder
@@ -78,6 +79,7 @@ def evaluate(*overrides: str | DictConfig) -> EvaluationResult:
         folder = Path(config["output"]) if config["output"] else free_folder((run or Path()) / "evaluation" / split)
         settings = {**config["trainer"], "precision": resolve_precision(config["trainer"])}
         trainer = build_trainer({**config, "trainer": settings, "callbacks": IOU, "logger": {}}, folder)
+        check_launcher(trainer)
         dataset, defaults, given = data.datasets[split], DataSettings(), config["data"]
         batch_size = defaults.batch_size if given["batch_size"] is None else given["batch_size"]
         loaders = SegmentationData(dataset, dataset, dataset, batch_size, given["num_workers"] or 0)
@@ -85,7 +87,10 @@ def evaluate(*overrides: str | DictConfig) -> EvaluationResult:
         task.check_target(dataset[0]["mask"], data.classes, data.ignore_index)
     with shut_down_ranks_on_exit(trainer):
         counts = evaluate_split(trainer, task, loaders, "test")
-    scores = write_evaluation(folder, task.evaluator, counts)
+    end_launched_rank(trainer)
+    scores = summary(task.evaluator.compute(counts))
+    if trainer.is_global_zero:
+        write_evaluation(folder, task.evaluator, counts)
     name = headline(scores)[0]
     logger.info(
         f"{split}/{name} {scores[name]:.4f} over {data.sizes()[split]:,} images; tables and figures in {folder}"
@@ -104,12 +109,14 @@ def evaluate_split(
     Raises:
         NonFiniteOutputError: outputs of the model are NaN or infinite, so there is nothing to score.
     """
+    callback, limit = find_callback(trainer, IoU), getattr(trainer, f"limit_{split}_batches")
+    if limit != 1.0 and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # missing in the class
+        logger.warning(f"trainer.limit_{split}_batches={limit}: the scores are of that part of the {split} images")
     with warnings.catch_warnings():
         # our shards never overlap, which is what this warning is about
         warnings.filterwarnings("ignore", ".*it is recommended to use `Trainer\\(devices=1.*")
         run = trainer.test if split == "test" else trainer.validate
         run(task, datamodule=loaders, verbose=False)
-    callback = find_callback(trainer, IoU)
     counts = task.sum_counts() if callback is None or callback.counts is None else callback.counts
     if task.non_finite_images:
         raise NonFiniteOutputError(

@@ -17,6 +17,7 @@ from finetune.builders.devices import resolve_precision
 from finetune.builders.task import build_task
 from finetune.builders.trainer import build_trainer, find_callback
 from finetune.callbacks import ApplyTuningPlan, Checkpoint
+from finetune.callbacks.weight_averaging import Averaging
 from finetune.checkpoints.adapters import save_adapters
 from finetune.checkpoints.checkpoint_io import wait
 from finetune.checkpoints.saved_model import save_model
@@ -24,14 +25,14 @@ from finetune.commands.auto_search import resolve_auto, save_lr_figure, with_pla
 from finetune.commands.evaluate import evaluate_split
 from finetune.config.errors import usage
 from finetune.config.nested import select
-from finetune.config.overrides import typed
 from finetune.data.module import SegmentationData
 from finetune.engine.fsdp import full_model, load_weights
+from finetune.engine.launcher import check_launcher, end_launched_rank
 from finetune.engine.rank_zero import is_first_process
 from finetune.io.messages import html_table
 from finetune.io.safe_files import read_whole
-from finetune.metrics.evaluator import headline
 from finetune.reports.evaluation import write_curves, write_evaluation
+from finetune.reports.training import closing_lines, fast_dev_run_lines
 from finetune.reports.tuning import write_timeline
 from finetune.runs.console import configure_logging
 from finetune.runs.error_hints import error_hints
@@ -101,6 +102,7 @@ def _train(config: dict[str, Any], point: ResumePoint | None) -> TrainResult:
         model, lines = initial_model(config, data, point)
         task = build_task(config, model, data)
         trainer = build_trainer(config, folder, point.step if point else None)
+        check_launcher(trainer)
         loaders = build_datamodule(config, data)
         if is_first_process():
             open_run_folder(folder, config, point is not None)
@@ -110,7 +112,7 @@ def _train(config: dict[str, Any], point: ResumePoint | None) -> TrainResult:
             if finding is not None:
                 save_lr_figure(finding, folder / "plots" / "lr_finder.png")
         lines += [f"{key}=auto: {select(config, key)} was found" for key in searched]
-        for line in (*lines, *(describe_resumption(point, trainer) if point is not None else ())):
+        for line in (*lines, *(describe_resumption(point, trainer, config) if point is not None else ())):
             logger.info(line)
         with shut_down_ranks_on_exit(trainer):
             result = _fit(config, data, task, trainer, loaders, point)
@@ -123,6 +125,7 @@ def _train(config: dict[str, Any], point: ResumePoint | None) -> TrainResult:
     if is_first_process():
         mark_finished(folder)
     close_log(folder)
+    end_launched_rank(trainer)
     return result
 
 
@@ -140,8 +143,10 @@ def _fit(
     checkpoint = point.checkpoint if point is not None else None
     trainer.fit(task, datamodule=loaders, ckpt_path=checkpoint, weights_only=True)
     best, monitored = _best(trainer, folder, config["checkpoint"]["monitor"])
-    load_weights(task, read_whole(best)["state_dict"])
-    split = "test" if loaders.test is not None else "val"
+    content = read_whole(best)
+    load_weights(task, content["state_dict"])
+    _warn_if_not_averaged(trainer, content)
+    split = "val" if loaders.test is None or trainer.limit_test_batches == 0 else "test"
     counts = evaluate_split(trainer, task, loaders, split)
     scores: dict[str, float] = {}
     model = full_model(task.model)
@@ -167,6 +172,15 @@ def _write_timeline(trainer: pl.Trainer, folder: Path) -> None:
         write_timeline(callback.record, folder / "plots" / "tuning.png")
 
 
+def _warn_if_not_averaged(trainer: pl.Trainer, content: Mapping[str, Any]) -> None:
+    averaging = find_callback(trainer, Averaging)
+    if averaging is not None and averaging.average.updates and "averaging" not in content:
+        logger.warning(
+            "the best checkpoint, which becomes the model, is from before the average started, and has raw weights. "
+            "Set an earlier callbacks.average.start, or validate more often."
+        )
+
+
 def _best(trainer: pl.Trainer, folder: Path, monitor: str) -> tuple[Path, float]:
     """Return the best checkpoint and its score; without one, the last is the best, and is saved if it is missing."""
     wait(trainer)
@@ -180,37 +194,3 @@ def _best(trainer: pl.Trainer, folder: Path, monitor: str) -> tuple[Path, float]
             wait(trainer)
     # ranks that srun or torchrun started may each have named the folder by a time of their own
     return trainer.strategy.broadcast(best), score
-
-
-def fast_dev_run_lines(trainer: pl.Trainer) -> list[str]:
-    """Return the last line of a training with `fast_dev_run`; none for any other training."""
-    count = trainer.fast_dev_run  # type: ignore[attr-defined]  # missing in the class
-    batches = "one batch was" if count == 1 else f"{count} batches were"
-    line = f"trainer.fast_dev_run={str(count).lower()}: {batches} trained on, validated and tested; no files were kept"
-    return [line] if count else []
-
-
-def closing_lines(config: Mapping[str, Any], folder: Path, scores: Mapping[str, float], best: float) -> list[str]:
-    """Return the last lines of a training: its scores, where to look, what to type next."""
-    split = next(iter(scores)).split("/")[0]
-    first, *others = headline({name.partition("/")[2]: value for name, value in scores.items()})
-    shown = [f"{split}/{first} {scores[f'{split}/{first}']:.4f}"]
-    shown += [f"{name.replace('_', ' ')} {scores[f'{split}/{name}']:.4f}" for name in others]
-    previews = sorted((folder / "plots" / "preview").glob("*.png"))
-    figures = [
-        *previews[-1:],
-        folder / "plots" / "iou.png",
-        folder / "evaluation" / split / "confusion.png",
-    ]
-    return [
-        "",
-        f"best validation score {best:.4f}; with those weights {', '.join(shown)}",
-        f"run folder   {folder}",
-        *(f"figure       {path}" for path in figures if path.is_file()),
-        "",
-        "next:",
-        f"  finetune predict {typed('run', folder)} input=PHOTOS output=masks",
-        f"  finetune evaluate {typed('run', folder)} data.root=OTHER_FOLDER"
-        if config["data"].get("root")
-        else "  finetune train data.root=FOLDER data.classes=[background,thing]   # FOLDER has images/ and masks/",
-    ]

@@ -9,10 +9,13 @@ MISSING = object()  # stands for the value of a key that is not there
 def walk(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the dotted key and the value of every group and setting, outer ones first.
 
-    >>> list(walk({"a": {"b": 1}, "c": 2}))
-    [('a', {'b': 1}), ('a.b', 1), ('c', 2)]
+    A mapping with other keys than text is a value, and no group.
+
+    >>> list(walk({"a": {"b": 1}, "c": {0: 2}}))
+    [('a', {'b': 1}), ('a.b', 1), ('c', {0: 2})]
     """
-    for key, value in values.items() if isinstance(values, dict) else ():
+    is_group = isinstance(values, dict) and all(isinstance(key, str) for key in values)
+    for key, value in values.items() if is_group else ():
         yield f"{prefix}{key}", value
         yield from walk(value, f"{prefix}{key}.")
 
@@ -23,7 +26,7 @@ def leaves(values: Any) -> dict[str, Any]:
     >>> leaves({"a": {"b": 1, "c": {}}, "d": [2]})
     {'a.b': 1, 'a.c': {}, 'd': [2]}
     """
-    return {key: value for key, value in walk(values) if not (isinstance(value, dict) and value)}
+    return {key: value for key, value in walk(values) if not any(walk(value))}
 
 
 def select(values: Any, key: str) -> Any:

@@ -44,12 +44,13 @@ class ColorJitter:
         if not rgb or (self.saturation == 1 and self.hue == 0):
             return image.mul(gain).add_(offset)
         matrix = (gain * self._chroma()).float()
-        return torch.addmm(torch.full((3, 1), offset), matrix, image.reshape(3, -1)).view_as(image)
+        return torch.addmm(torch.full((3, 1), offset, dtype=torch.float32), matrix, image.reshape(3, -1)).view_as(image)
 
     def _chroma(self) -> Tensor:
         """Return the RGB matrix (3, 3) of saturation and hue; it keeps the gray of every pixel."""
         angle = 2 * pi * self.hue
         rotation = torch.eye(3, dtype=torch.float64)
-        rotation[1:, 1:] = self.saturation * torch.tensor([[cos(angle), sin(angle)], [-sin(angle), cos(angle)]])
+        turned = torch.tensor([[cos(angle), sin(angle)], [-sin(angle), cos(angle)]], dtype=torch.float32)
+        rotation[1:, 1:] = self.saturation * turned
         chroma: Tensor = RGB @ rotation @ YIQ
         return chroma

@@ -151,8 +151,8 @@ class CropTransform:
         (top, bottom), (left, right) = self._box
         (yy, yx, y0), (xy, xx, x0) = self._affine
         height, width = self.crop
-        y = torch.arange(height)[:, None] + 0.5
-        x = torch.arange(width) + 0.5
+        y = torch.arange(height, dtype=torch.float32)[:, None] + 0.5
+        x = torch.arange(width, dtype=torch.float32) + 0.5
         grid = torch.empty(1, height, width, 2)
         # outer sums written in place: a tenth of the time of F.affine_grid
         across, down = 2 / (right - left), 2 / (bottom - top)

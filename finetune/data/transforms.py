@@ -169,7 +169,7 @@ def gaussian_blur(image: Tensor, sigma: float) -> Tensor:
         float32 (C, H, W).
     """
     radius = max(1, round(3 * sigma))
-    taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
+    taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float32) / sigma) ** 2)
     weights = (taps / taps.sum()).tolist()
     padded = pad(image[None], (radius, radius, radius, radius), mode="replicate")[0]
     # shifted sums, one axis at a time: ten times as fast as a depthwise convolution on the CPU

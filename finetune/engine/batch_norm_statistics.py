@@ -38,7 +38,9 @@ def gather_statistics(trainer: pl.Trainer, model: TunableModel, norms: Collectio
     if isinstance(loader.sampler, TrainSampler):
         loader.sampler.epoch = loader.sampler.start = 0
     batches = trainer.num_training_batches
-    with trainer.precision_plugin.forward_context(), fresh_statistics(model, norms):
+    with fresh_statistics(model, norms):
         for batch in islice(loader, None if math.isinf(batches) else int(batches)):
-            model(model.normalize(batch["image"].to(model.mean.device)))
+            images = batch["image"].to(model.mean.device)
+            with trainer.precision_plugin.forward_context():  # not around the loader: it may set torch's default dtype
+                model(model.normalize(images))
     average_statistics(trainer, norms)  # all ranks have had equally many batches

@@ -1,10 +1,14 @@
-"""The end of ranks that this process has started."""
+"""Ranks that Lightning starts: which ways of starting them work, and how they end."""
 
 import subprocess
+import sys
 
 import lightning.pytorch as pl
+import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.strategies import ParallelStrategy
 
-from finetune.engine.lightning_private import launched_processes, stop_launcher_monitor
+from finetune.engine.lightning_private import calls_function_in_ranks, launched_processes, stop_launcher_monitor
 
 GRACE = 3.0  # seconds until a rank is killed; it may wait for another one in a collective
 
@@ -21,3 +25,32 @@ def end_ranks(trainer: pl.Trainer) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def check_launcher(trainer: pl.Trainer) -> None:
+    """Raise ValueError if ranks cannot be started in a way with which a training can be finished.
+
+    Ranks that are forked or spawned from this process train copies of its objects, whose end this process never sees.
+    """
+    if calls_function_in_ranks(trainer):
+        raise ValueError(
+            f"{trainer.world_size} devices need a process each. Interactive Python and trainer.strategy=ddp_fork, "
+            f"ddp_notebook or ddp_spawn cannot start them. Type the command in a shell, or in a notebook with ! before "
+            f"it: finetune train ... trainer.devices={trainer.world_size}"
+        )
+    if trainer.world_size > 1 and torch.distributed.is_available() and torch.distributed.is_initialized():
+        raise ValueError(
+            "this process has run on several devices before, and cannot start further ranks again. Start each such "
+            "training or evaluation with a command of its own: finetune train ..."
+        )
+
+
+def end_launched_rank(trainer: pl.Trainer) -> None:
+    """End this process if Lightning started it as a further rank: what follows in a script is for rank 0 only.
+
+    Ranks that torchrun or SLURM started go on, because there each process was asked for.
+    """
+    strategy = trainer.strategy
+    environment = strategy.cluster_environment if isinstance(strategy, ParallelStrategy) else None
+    if trainer.global_rank and isinstance(environment, LightningEnvironment):
+        sys.exit(0)

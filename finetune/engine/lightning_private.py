@@ -8,7 +8,7 @@ import subprocess
 import lightning.pytorch as pl
 from lightning.fabric.utilities.distributed import _suggested_max_num_threads
 from lightning.pytorch.strategies import ModelParallelStrategy
-from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher, _SubprocessScriptLauncher
 
 
 def attached_trainer(module: pl.LightningModule) -> pl.Trainer | None:
@@ -77,6 +77,14 @@ def launched_processes(trainer: pl.Trainer) -> list["subprocess.Popen[bytes]"]:
     """
     launcher = trainer.strategy.launcher
     return list(launcher.procs) if isinstance(launcher, _SubprocessScriptLauncher) else []
+
+
+def calls_function_in_ranks(trainer: pl.Trainer) -> bool:
+    """Return whether ranks are forked or spawned from this process to call a function.
+
+    Private because launchers have no public type.
+    """
+    return isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
 
 
 def stop_launcher_monitor(trainer: pl.Trainer) -> None:

@@ -40,6 +40,13 @@ def is_out_of_steps(trainer: pl.Trainer) -> bool:
     return 0 <= trainer.max_steps <= trainer.global_step
 
 
+def is_last_epoch(trainer: pl.Trainer) -> bool:
+    """Return whether the training ends with this epoch, at the end of an epoch."""
+    limit = trainer.max_epochs
+    is_last = limit is not None and 0 <= limit <= trainer.current_epoch + 1
+    return is_last or is_out_of_steps(trainer) or (trainer.should_stop and can_stop_early(trainer))
+
+
 def cut_short(trainer: pl.Trainer) -> bool:
     """Return whether the latest epoch has ended before its last batch."""
     epochs = trainer.fit_loop.epoch_progress.current

@@ -22,6 +22,7 @@ from finetune.engine.environment import numerics_environment
 from finetune.engine.loggers import with_run_ids
 from finetune.engine.rank_zero import is_first_process
 from finetune.models import Segmenter
+from finetune.runs.exactness import inexact_settings
 from finetune.runs.folder import check_new, is_finished
 from finetune.runs.resume import ResumePoint, find_resume_point, has_no_checkpoint
 from finetune.runs.resumed_config import override_strings, resumed_config
@@ -160,14 +161,14 @@ def note_data(folder: Path, records: Sequence[Record], before: ResumePoint | Non
         logger.warning(f"the data has changed since the run was started: {difference}. It resumes with the new data.")
 
 
-def describe_resumption(point: ResumePoint, trainer: pl.Trainer) -> list[str]:
+def describe_resumption(point: ResumePoint, trainer: pl.Trainer, config: Mapping[str, Any]) -> list[str]:
     """Return lines that say where a run resumes, and what will not be exactly as if it had never stopped."""
     before = point.state["made_by"]
     lines = [f"resuming {point.folder} after step {point.step:,}, {point.epochs} whole epochs"]
     for name, value in numerics_environment(trainer).items():
         if name in INEXACT and name in before and before[name] != value:
             lines.append(f"{name} {value} instead of {before[name]}: {INEXACT[name]}")
-    return lines
+    return [*lines, *inexact_settings(config)]
 
 
 MAY_ROUND_DIFFERENTLY = "it may round differently; the weights may not be the same to the last bit"

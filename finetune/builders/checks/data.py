@@ -76,6 +76,8 @@ def check_limits(config: Config, data: DatasetBundle) -> None:
             f"trainer.limit_train_batches={limit} of {batches} batches is none. Set {1 / batches:.2g} or more, or a "
             f"whole number of batches."
         )
+    if not any(settings.get(f"limit_{split}_batches") != 0 for split in ("val", "test") if data.sizes().get(split)):
+        raise ConfigError("trainer.limit_val_batches=0 and no test images: nothing would be scored. Leave it out.")
     interval = settings.get("val_check_interval")
     by_epoch = settings.get("check_val_every_n_epoch", 1) is not None
     if isinstance(interval, int) and not isinstance(interval, bool) and by_epoch and interval > batches:

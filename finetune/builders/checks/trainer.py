@@ -17,6 +17,8 @@ from finetune.engine.fsdp import PRECISIONS, steps_on_shares
 from finetune.io.messages import suggest
 from finetune.tuning.schedules import SCHEDULES, schedule
 
+# callbacks of Lightning that search -> the setting that does so
+SEARCHES = {"BatchSizeFinder": "data.batch_size", "LearningRateFinder": "optimizer.lr"}
 ANY_LENGTH = 10**9  # steps: the length of the training is not known before its data is
 
 
@@ -75,6 +77,11 @@ def check_trainer(config: Config) -> None:
     clip = settings.get("gradient_clip_algorithm")
     if clip not in (None, "norm", "value"):
         raise ConfigError(f"trainer.gradient_clip_algorithm={clip}: choose norm or value.")
+    if settings.get("overfit_batches") and device_count(settings) > 1:
+        raise ConfigError(
+            f"trainer.overfit_batches={settings['overfit_batches']}: all devices would train on the same images. Set "
+            f"trainer.devices=1, or trainer.limit_train_batches instead."
+        )
     threshold = settings.get("gradient_clip_val")
     if isinstance(threshold, int | float) and threshold < 0:
         raise ConfigError(f"trainer.gradient_clip_val={threshold}: expected a number above 0, or null for no clipping.")
@@ -88,6 +95,11 @@ def check_callbacks(config: Config) -> None:
         for name, entry in (config[group] or {}).items():
             if entry is not None:
                 check_target(entry, base, f"{group}.{name}")
+                if setting := SEARCHES.get(entry["_target_"].rpartition(".")[2]):
+                    raise ConfigError(
+                        f"{group}.{name}: {entry['_target_']} loads a checkpoint of its own, which ends the training. "
+                        f"Set {setting}=auto, which searches before the training."
+                    )
 
 
 def check_sharding(config: Config) -> None:
