@@ -34,11 +34,19 @@ shows the composed config, and eval "$(finetune -sc install=bash)" lets the tab 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; the process exits with 0, 1 (the run failed), 2 (config or usage), 130 (Ctrl-C), 143 (SIGTERM)."""
+    _open_closed_streams()
     try:
         _answer(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
     except BrokenPipeError:
         _exit_on_broken_pipe()
+
+
+def _open_closed_streams() -> None:
+    """Discard what is written to a closed standard stream; else the next file that is opened would take its place."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115  # until the end
 
 
 def _answer(arguments: list[str]) -> None:

@@ -19,7 +19,7 @@ from finetune.checkpoints.saved_model import load_model
 from finetune.config.compose import load_config, required
 from finetune.config.errors import usage
 from finetune.data.module import SegmentationData
-from finetune.engine.launcher import check_launcher, end_launched_rank
+from finetune.engine.launcher import check_launcher, end_launched_rank, report_killed_ranks
 from finetune.inference.finite import NonFiniteOutputError
 from finetune.io.messages import html_table
 from finetune.metrics.evaluator import headline, summary
@@ -85,7 +85,7 @@ def evaluate(*overrides: str | DictConfig) -> EvaluationResult:
         loaders = SegmentationData(dataset, dataset, dataset, batch_size, given["num_workers"] or 0)
         task = restore_task(saved.task, saved.model, data.ignore_index)
         task.check_target(dataset[0]["mask"], data.classes, data.ignore_index)
-    with shut_down_ranks_on_exit(trainer):
+    with shut_down_ranks_on_exit(trainer), report_killed_ranks(trainer, tuple):
         counts = evaluate_split(trainer, task, loaders, "test")
     end_launched_rank(trainer)
     scores = summary(task.evaluator.compute(counts))
@@ -110,7 +110,7 @@ def evaluate_split(
         NonFiniteOutputError: outputs of the model are NaN or infinite, so there is nothing to score.
     """
     callback, limit = find_callback(trainer, IoU), getattr(trainer, f"limit_{split}_batches")
-    if limit != 1.0 and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # missing in the class
+    if (isinstance(limit, int) or limit < 1) and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # missing in the class
         logger.warning(f"trainer.limit_{split}_batches={limit}: the scores are of that part of the {split} images")
     with warnings.catch_warnings():
         # our shards never overlap, which is what this warning is about

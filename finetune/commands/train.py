@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,7 +28,7 @@ from finetune.config.errors import usage
 from finetune.config.nested import select
 from finetune.data.module import SegmentationData
 from finetune.engine.fsdp import full_model, load_weights
-from finetune.engine.launcher import check_launcher, end_launched_rank
+from finetune.engine.launcher import check_launcher, end_launched_rank, report_killed_ranks
 from finetune.engine.rank_zero import is_first_process
 from finetune.io.messages import html_table
 from finetune.io.safe_files import read_whole
@@ -114,7 +115,7 @@ def _train(config: dict[str, Any], point: ResumePoint | None) -> TrainResult:
         lines += [f"{key}=auto: {select(config, key)} was found" for key in searched]
         for line in (*lines, *(describe_resumption(point, trainer, config) if point is not None else ())):
             logger.info(line)
-        with shut_down_ranks_on_exit(trainer):
+        with shut_down_ranks_on_exit(trainer), report_killed_ranks(trainer, partial(resume_hints, folder)):
             result = _fit(config, data, task, trainer, loaders, point)
     except BaseException as error:
         hints = (*error_hints(error, config), *resume_hints(folder), *requeue(error)) if is_first_process() else ()

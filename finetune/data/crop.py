@@ -153,7 +153,7 @@ class CropTransform:
         height, width = self.crop
         y = torch.arange(height, dtype=torch.float32)[:, None] + 0.5
         x = torch.arange(width, dtype=torch.float32) + 0.5
-        grid = torch.empty(1, height, width, 2)
+        grid = torch.empty(1, height, width, 2, dtype=torch.float32)
         # outer sums written in place: a tenth of the time of F.affine_grid
         across, down = 2 / (right - left), 2 / (bottom - top)
         torch.add(x * (xx * across) + ((x0 - left) * across - 1), y * (xy * across), out=grid[0, ..., 0])

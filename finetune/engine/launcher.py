@@ -1,7 +1,12 @@
 """Ranks that Lightning starts: which ways of starting them work, and how they end."""
 
+import os
+import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import lightning.pytorch as pl
 import torch
@@ -10,6 +15,7 @@ from lightning.pytorch.strategies import ParallelStrategy
 
 from finetune.engine.lightning_private import calls_function_in_ranks, launched_processes, stop_launcher_monitor
 
+CHECK_EVERY = 0.5  # seconds
 GRACE = 3.0  # seconds until a rank is killed; it may wait for another one in a collective
 
 
@@ -25,6 +31,38 @@ def end_ranks(trainer: pl.Trainer) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@contextmanager
+def report_killed_ranks(trainer: pl.Trainer, hints: Callable[[], Iterable[str]]) -> Iterator[None]:
+    """Say so if a rank that this process has started is killed, and end all ranks.
+
+    The others would wait for it in a collective, until Lightning kills them without a word.
+
+    Args:
+        trainer: of the training or evaluation.
+        hints: further lines to show, such as how to resume.
+    """
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(CHECK_EVERY):
+            for rank, process in enumerate(launched_processes(trainer), start=1):
+                if (code := process.poll()) is not None and code < 0 and not is_over.is_set():
+                    cause = " (SIGKILL; the system does that when memory runs out)" if code == -signal.SIGKILL else ""
+                    lines = [f"error: rank {rank} was killed by signal {-code}{cause}", *hints()]
+                    print("\n".join(lines), file=sys.stderr, flush=True)
+                    for other in launched_processes(trainer):
+                        other.kill()
+                    os.kill(os.getpid(), signal.SIGKILL)  # the main thread may wait in a collective for ever
+
+    thread = threading.Thread(target=watch, name="killed ranks", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
 
 
 def check_launcher(trainer: pl.Trainer) -> None:

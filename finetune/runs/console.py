@@ -1,8 +1,10 @@
 """Console output of a command: the toolkit's own messages, on rank 0 only."""
 
 import logging
+import os
 import sys
 import warnings
+from contextlib import suppress
 
 from finetune.engine.rank_zero import is_first_process
 
@@ -14,6 +16,7 @@ SUPPRESSED_WARNINGS = (
     ".*your dataloader is not resumable.*",  # our sampler is
     ".*`srun` command is available.*",  # also shown outside of a job, or in one of a single task
     ".*LeafSpec.*",  # Lightning's own use of torch
+    ".*all_gather is deprecated.*",  # likewise
 )
 
 
@@ -31,9 +34,20 @@ def configure_logging() -> None:
 
 
 class Console(logging.Handler):
-    """Handler that prints messages to the current standard output."""
+    """Handler that prints messages to the current standard output.
+
+    If that cannot be written, for example because its disk is full, a run goes on without it. A reader that has closed
+    a pipe ends the run, as for any command.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one message, with its level if it is a warning or an error."""
         label = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        print(label + record.getMessage(), file=sys.stdout, flush=True)
+        try:
+            print(label + record.getMessage(), file=sys.stdout, flush=True)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # until the end
+            with suppress(OSError):  # it may be the same file
+                print(f"warning: standard output cannot be written, and is left out: {error}", file=sys.stderr)

@@ -9,13 +9,16 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
+import finetune
 from finetune.callbacks import ApplyTuningPlan, Checkpoint, IoU
 from finetune.callbacks.weight_averaging import EMA, SWA, Averaging
 from finetune.checkpoints.saved_model import load_model
 from finetune.tasks import SemanticTask
+from tests.samples import SYNTHETIC
 from tests.tasks.tiny_run import FROZEN, tiny_data, tiny_task, tiny_trainer
 
 State = dict[str, Tensor]
@@ -451,3 +454,32 @@ def test_two_processes_end_with_the_same_averages(averaging: Averaging, tmp_path
     one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert len(one) > 40
     assert same(one, other)
+
+
+def test_without_validations_the_last_checkpoint_has_statistics_of_the_averaged_weights(folder: Path) -> None:
+    run = finetune.train(
+        *SYNTHETIC, "average=swa", "callbacks.average.start=0.5", "trainer.max_epochs=4", "+trainer.limit_val_batches=0"
+    )
+    content = torch.load(run.best, weights_only=True)
+    assert run.best.name == "last.ckpt"
+    means = [name for name in content["state_dict"] if name.endswith("running_mean")]
+    raw = content["averaging"]["raw"]
+    assert all(not torch.equal(content["state_dict"][name], raw[name]) for name in means if name in raw)
+    assert sum(name in raw for name in means) > 5
+    saved = load_file(run.folder / "model" / "model.safetensors")
+    assert all(torch.equal(saved[name.removeprefix("model.")], content["state_dict"][name]) for name in means)
+    assert finetune.evaluate(f"run={run.best}").scores == run.scores
+
+
+def test_a_best_checkpoint_from_before_the_average_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = ("average=swa", "trainer.max_epochs=3", "trainer.check_val_every_n_epoch=2")
+    run = finetune.train(*SYNTHETIC, *overrides)
+    assert "averaging" not in torch.load(run.best, weights_only=True)
+    assert "the best checkpoint, which becomes the model, is from before the average started" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_statistics_are_gathered_from_augmented_images_in_any_precision(precision: str, folder: Path) -> None:
+    color = ("augment=strong", "augment.crop=32", "augment.blur=1")
+    overrides = ("average=swa", "callbacks.average.start=0", f"trainer.precision={precision}")
+    assert finetune.train(*SYNTHETIC, *color, *overrides).scores["iou"] >= 0

@@ -19,6 +19,7 @@ from finetune.builders.data import training_data
 from finetune.builders.model import build_model
 from finetune.commands.train import TrainResult
 from finetune.config.compose import load_config
+from finetune.config.errors import ConfigError
 from tests.samples import SYNTHETIC, draw_folder, exit_code, listing, on_folder
 
 
@@ -357,3 +358,16 @@ def test_fast_dev_run_trains_one_batch_and_keeps_no_files(
     message = "trainer.fast_dev_run=true: one batch was trained on, validated and tested; no files were kept"
     assert message in output
     assert "finetune predict" not in output
+
+
+def test_without_test_batches_the_validation_is_scored_as_such(folder: Path) -> None:
+    run = finetune.train(*SYNTHETIC, "+trainer.limit_test_batches=0", "output=run")
+    assert [path.name for path in (folder / "run" / "evaluation").iterdir()] == ["val"]
+    assert run.scores["iou"] == pytest.approx(run.score)
+    with pytest.raises(ConfigError, match="nothing would be scored"):
+        finetune.train(*SYNTHETIC, "+trainer.limit_test_batches=0", "+trainer.limit_val_batches=0", "output=none")
+
+
+def test_limited_scores_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    finetune.train(*SYNTHETIC, "data.batch_size=2", "+trainer.limit_test_batches=1")
+    assert "trainer.limit_test_batches=1: the scores are of that part of the test images" in capsys.readouterr().out

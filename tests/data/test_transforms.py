@@ -157,3 +157,17 @@ def test_blur_is_torchvisions(sigma):
 def test_impossible_settings_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         Augment(**arguments)
+
+
+def test_augmentation_does_not_depend_on_the_default_type() -> None:
+    image = torch.randint(0, 256, (3, 40, 40), dtype=torch.uint8)
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        torch.set_default_dtype(dtype)
+        try:
+            transform = Augment(32, rotation=10, brightness=0.3, hue=0.1, saturation=0.2, blur=1)
+            results.append(transform(image, image[0], torch.Generator().manual_seed(0)))
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])

@@ -183,6 +183,23 @@ def test_learning_rates_follow_the_schedule_in_a_constant_ratio(name: str, warmu
     assert len({lrs[0] for lrs in rates.steps}) > 2
 
 
+@pytest.mark.parametrize("accumulated", [4, 99])
+def test_a_last_step_of_fewer_batches_is_the_mean_over_them(accumulated: int) -> None:
+    """Two batches in one step change the weights equally, whether a step may have two, four or more of them."""
+    options = {"optimizer": "momentum", "optimizer_options": {"momentum": 0}, "lr": 0.1, "weight_decay": 0.0}
+    options |= {"schedule_name": "constant", "warmup": 0}
+    tasks = [
+        trained(tiny_data(train=8, val=1), accumulate_grad_batches=batches, task=dict(options))
+        for batches in (2, accumulated)
+    ]
+    start = tiny_task(**options)
+    for (name, full), short, before in zip(
+        tasks[0].named_parameters(), tasks[1].parameters(), start.parameters(), strict=True
+    ):
+        torch.testing.assert_close(short - before, full - before, rtol=1e-4, atol=1e-7, msg=name)
+    assert any(not torch.equal(a, b) for a, b in zip(tasks[0].parameters(), start.parameters(), strict=True))
+
+
 class Ignored(SyntheticDataset):
     """Images without a single pixel that counts."""
 

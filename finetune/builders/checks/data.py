@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 
-from finetune.builders.checks.monitors import check_monitors
+from finetune.builders.checks.monitors import check_monitors, monitored
 from finetune.builders.data import DatasetBundle
 from finetune.builders.devices import device_count
 from finetune.builders.dummy_step import layer_without_variance
@@ -54,6 +54,22 @@ def check_numbers_per_class(config: Config, data: DatasetBundle) -> None:
         check_class_weights(weights, data.classes)
 
 
+def check_truth(config: Config, data: DatasetBundle) -> None:
+    """Raise a ConfigError if a split has no pixel that counts, or none of a class whose score is monitored."""
+    if empty := [split for split, statistics in data.statistics.items() if not statistics.pixels.sum()]:
+        raise ConfigError(
+            f"every pixel of the {' and '.join(empty)} masks has the label {data.ignore_index} and is ignored. Check "
+            f"data.ignore_index and data.mask_values, or put other images into the split."
+        )
+    for group, monitor in monitored(config).items():
+        name = monitor.removeprefix("val/iou/")
+        if monitor != name and not data.statistics["val"].pixels[data.classes.index(name)]:
+            raise ConfigError(
+                f"{group}.monitor={monitor}: no val image has the class '{name}', so it has no score. Monitor val/iou, "
+                f"or put images with the class into the val split."
+            )
+
+
 def check_image_sizes(config: Config, data: DatasetBundle) -> None:
     """Raise a ConfigError if training images of different sizes would meet in one batch."""
     settings, sizes = config["augment"], data.statistics["train"].sizes
@@ -92,6 +108,7 @@ DATA_CHECKS: tuple[Callable[[Config, DatasetBundle], None], ...] = (
     check_targets,
     check_numbers_per_class,
     check_batches,
+    check_truth,
     check_image_sizes,
     check_limits,
 )

@@ -30,6 +30,11 @@ def check_monitored(config: Config, classes: Sequence[str]) -> None:
             raise ConfigError(str(error)) from error
 
 
+def monitored(config: Config) -> dict[str, str]:
+    """Return the monitors of the training, by the group of their setting."""
+    return {group: settings["monitor"] for group, settings in _monitors(config).items()}
+
+
 def _monitors(config: Config) -> dict[str, Mapping[str, Any]]:
     """Return the settings that hold a monitor and its mode, by group; `checkpoint` stands for all that follow it."""
     groups = {f"callbacks.{name}": settings for name, settings in config["callbacks"].items()}

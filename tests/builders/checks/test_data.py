@@ -8,7 +8,7 @@ import pytest
 from finetune.builders.checks.training import check
 from finetune.config.compose import load_config
 from finetune.config.errors import ConfigError
-from tests.samples import SYNTHETIC, draw_folder, on_folder, save
+from tests.samples import SYNTHETIC, TINY, draw_folder, on_folder, save
 
 
 def mistake(*overrides: str) -> str:
@@ -53,3 +53,17 @@ def test_limits_that_leave_nothing_are_refused(override: str, message: str) -> N
 )
 def test_limits_that_leave_something_are_accepted(overrides: tuple[str, ...]) -> None:
     check(load_config([*SYNTHETIC, *overrides], "train"))
+
+
+def test_a_split_without_a_pixel_that_counts_is_refused(folder: Path) -> None:
+    for split, values in {"train": (0, 1), "val": (2, 2)}.items():
+        draw_folder(folder, [f"{split}/{name}" for name in "abcd"], values)
+    data = (*TINY, f"data.root={folder}", "data.classes=2", "data.ignore_index=2")
+    assert "every pixel of the val masks has the label 2 and is ignored" in mistake(*data)
+
+
+def test_the_score_of_a_class_that_no_val_image_has_cannot_be_monitored(folder: Path) -> None:
+    data = (*TINY, f"data.root={draw_folder(folder)}", "data.classes=[ground,wall,sky,moon]")
+    message = mistake(*data, "checkpoint.monitor=val/iou/moon")
+    assert "checkpoint.monitor=val/iou/moon: no val image has the class 'moon'" in message
+    check(load_config([*data, "checkpoint.monitor=val/iou/wall"], "train"))
