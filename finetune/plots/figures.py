@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from finetune.plots.text import axis_label, font_families, label_inches
+
 Values = Tensor | NDArray[Any] | Sequence[float]
 
 BLUE, ORANGE, GREEN, GRAY, LIGHT_GRAY = "#0072b2", "#d55e00", "#009e73", "#6b7280", "#eceef1"
@@ -81,8 +83,8 @@ def class_bars_figure(iou: Values, pixel_fraction: Values, class_names: Sequence
     """
     values, fractions = _array(iou), _array(pixel_fraction)
     order = np.argsort(np.nan_to_num(values, nan=-1.0), kind="stable")  # from the bottom up: absent classes first
-    labels = [class_names[k] for k in order]
-    with open_figure(path, 8.5, 1.4 + 0.26 * len(labels)) as figure:
+    labels = [axis_label(class_names[k]) for k in order]
+    with open_figure(path, 7.5 + label_inches(labels), 1.4 + 0.26 * len(labels)) as figure:
         left, right = figure.subplots(1, 2, sharey=True, gridspec_kw={"width_ratios": [3, 1]})
         _iou_bars(left, values[order], labels)
         _pixel_bars(right, fractions[order])
@@ -160,8 +162,10 @@ def _confusion_cells(
     counts: NDArray[np.int64], fractions: NDArray[np.float64], names: Sequence[str], path: Path
 ) -> None:
     classes = len(names)
-    side = 2.6 + (0.62 if classes <= MAX_ANNOTATED_CLASSES else 0.34) * max(classes, 3)
-    with open_figure(path, side + 0.6, side) as figure:
+    names = list(map(axis_label, names))
+    side = 1.6 + (0.62 if classes <= MAX_ANNOTATED_CLASSES else 0.34) * max(classes, 3)
+    label = label_inches(names)
+    with open_figure(path, side + label + 1.2, side + 0.75 * label) as figure:  # x labels at 45 degrees
         axes = figure.subplots()
         axes.set_facecolor(LIGHT_GRAY)
         cells = axes.imshow(np.ma.masked_invalid(fractions), cmap="Blues", vmin=0, vmax=1)
@@ -195,7 +199,8 @@ def _top_confusions(
     largest = np.argsort(-errors, axis=None, kind="stable")[:MAX_CONFUSIONS]
     cells = [divmod(int(index), len(counts)) for index in largest]
     cells = [cell for cell in cells if errors[cell]][::-1]
-    with open_figure(path, 8.5, 1.4 + 0.28 * max(len(cells), 4)) as figure:
+    names = list(map(axis_label, names))
+    with open_figure(path, 6.5 + 2 * label_inches(names), 1.4 + 0.28 * max(len(cells), 4)) as figure:
         axes = figure.subplots()
         percentages = np.array([errors[cell] for cell in cells]) / max(int(errors.sum()), 1) * 100
         axes.barh(range(len(cells)), percentages, color=ORANGE, height=0.72)
@@ -232,8 +237,8 @@ def open_figure(path: Path, width: float, height: float) -> Iterator[Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with rc_context(STYLE):
+    with rc_context({**STYLE, "font.family": font_families()}):
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
-        figure.savefig(path)
+        figure.savefig(path, bbox_inches="tight", pad_inches=0.1)  # as large as it must be for all text

@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from finetune.plots.colors import IGNORED, Color, Labels, Pixels, as_labels, colorize
+from finetune.plots.text import columns, font_path, shorten
 
 WRONG: Color = (214, 39, 40)
 INK: Color = (32, 36, 44)
@@ -88,7 +89,7 @@ def preview(
     page = Image.new("RGB", (inner + 2 * MARGIN, 2 * MARGIN + LINE + body + LINE * len(lines)), "white")
     draw = ImageDraw.Draw(page)
     for column, title in enumerate(titles):
-        draw.text((MARGIN + column * (width + GAP), MARGIN), title, fill=INK, font=_font(16))
+        draw.text((MARGIN + column * (width + GAP), MARGIN), title, fill=INK, font=_font(16, title))
     y = MARGIN + LINE
     for row in panels:
         _paste_in_columns(page, row, y, width)
@@ -162,10 +163,11 @@ def _swatch(color: Color) -> Pixels:
 
 
 def _wrapped(entries: Sequence[Entry], width: int) -> list[list[Entry]]:
-    """Split entries into lines that are no wider than `width` pixels, or one entry long."""
+    """Split entries into lines that are no wider than `width` pixels, and shorten names that are wider."""
     lines: list[list[Entry]] = [[]]
     used = 0.0
-    for entry in entries:
+    for name, swatch in entries:
+        entry = _fitted(name, width), swatch
         entry_width = _entry_width(entry)
         if lines[-1] and used + entry_width > width:
             lines.append([])
@@ -175,8 +177,16 @@ def _wrapped(entries: Sequence[Entry], width: int) -> list[list[Entry]]:
     return lines
 
 
+def _fitted(name: str, width: int) -> str:
+    """Return the name, shortened so that its entry is no wider than `width` pixels."""
+    fitted = shorten(name, columns(name))
+    while columns(fitted) > 1 and _entry_width((fitted, _swatch(WRONG))) > width:
+        fitted = shorten(name, columns(fitted) - 1)
+    return fitted
+
+
 def _entry_width(entry: Entry) -> float:
-    return 20 + _font(13).getlength(entry[0]) + 18
+    return 20 + _font(13, entry[0]).getlength(entry[0]) + 18
 
 
 def _draw_legend_line(page: Image.Image, draw: ImageDraw.ImageDraw, line: Sequence[Entry], y: int) -> None:
@@ -184,9 +194,11 @@ def _draw_legend_line(page: Image.Image, draw: ImageDraw.ImageDraw, line: Sequen
     for entry in line:
         name, swatch = entry
         page.paste(Image.fromarray(swatch), (round(x), y + 6))
-        draw.text((x + 20, y + 13), name, fill=INK, font=_font(13), anchor="lm")
+        draw.text((x + 20, y + 13), name, fill=INK, font=_font(13, name), anchor="lm")
         x += _entry_width(entry)
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
+def _font(size: int, text: str) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Return Pillow's own font for Latin text, and any that has the letters for other text."""
+    is_latin = all(letter < "ɐ" or letter == "…" for letter in text)
+    return ImageFont.load_default(size) if is_latin else ImageFont.truetype(font_path(text), size)

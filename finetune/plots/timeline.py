@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.plots.figures import BLUE, GRAY, GREEN, LIGHT_GRAY, ORANGE, open_figure
+from finetune.plots.text import axis_label
 
 Rates = NDArray[np.float64]
 
@@ -45,6 +46,7 @@ def timeline_figure(
     """
     rates = np.asarray(rates, dtype=np.float64)
     _check(names, epochs, rates)
+    names = list(map(axis_label, names))
     edges = _edges(epochs)
     lanes_height = (0.34 if len(names) <= MAX_WIDE_LANES else 0.2) * len(names)
     with open_figure(path, 10, 3.2 + lanes_height) as figure:

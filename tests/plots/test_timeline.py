@@ -22,7 +22,9 @@ RATES = np.array([[NAN, NAN, 1e-3], [NAN, 1e-3, 1e-3], [1e-4, 5e-4, 5e-4], [1e-5
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Collect the figures instead of writing them, to inspect their content."""
     figures: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda self, path: figures.append(self))  # writing takes most of the time
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, path, **options: figures.append(self)
+    )  # writing takes most of the time
     return figures
 
 
