@@ -20,7 +20,7 @@ from finetune.config.compose import compose, first_sweep_job
 from finetune.config.errors import ConfigError
 from finetune.config.explain import check_group_choices, explain
 from finetune.config.folder import config_folder
-from finetune.config.overrides import override, readable
+from finetune.config.overrides import quoted, readable
 from finetune.engine.command_line import command_line, hydra_command_line
 
 HELP = """finetune: fine-tune pretrained timm backbones for image segmentation
@@ -89,7 +89,7 @@ def with_keys(command: str, arguments: Sequence[str]) -> list[str]:
     """Give positional arguments the keys that the command has for them.
 
     >>> with_keys("list", ["backbones", "convnext*", "parameters=30"])
-    ['what=backbones', "name='convnext*'", 'parameters=30']
+    ["what='backbones'", "name='convnext*'", 'parameters=30']
     """
     keys = COMMANDS[command].positional
     if not keys:
@@ -98,7 +98,7 @@ def with_keys(command: str, arguments: Sequence[str]) -> list[str]:
     if len(values) > len(keys):
         extra = " ".join(values[len(keys) - 1 :])
         _exit(2, f"finetune {command} takes one {keys[-1]}, got several: {extra}. Quote a pattern: 'convnext*'.")
-    keyed = [override(key, value) for key, value in zip(keys, values, strict=False)]
+    keyed = [f"{key}={quoted(value)}" for key, value in zip(keys, values, strict=False)]
     return [*keyed, *arguments[len(values) :]]
 
 

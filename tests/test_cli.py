@@ -18,6 +18,7 @@ from tests.samples import COMMAND, SYNTHETIC, TINY, exit_code, listing, shell
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
+FULL = "warning: standard output cannot be written, and is left out: [Errno 28]"
 HEAVY = ("torch", "torchvision", "timm", "lightning", "segmentation_models_pytorch", "matplotlib", "PIL")
 ANSWER = f"""
 import contextlib, io, json, sys, time
@@ -259,3 +260,14 @@ def test_completion_works_in_bash(folder: Path) -> None:
     done = shell("bash", "-c", script, cwd=folder)
     assert "resnet18" in done.stdout.splitlines()[0], done
     assert "hydra_bash_completion finetune" in done.stdout
+
+
+@pytest.mark.parametrize(("streams", "message"), [(">&-", ""), ("<&- >&- 2>&-", ""), ("> /dev/full", FULL)])
+def test_a_training_whose_output_is_closed_or_full_finishes(streams: str, message: str, folder: Path) -> None:
+    command = f"{COMMAND} train {' '.join(SYNTHETIC)} output=run"
+    done = shell("bash", "-c", f"{command} {streams}", cwd=folder)
+    assert done.returncode == 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (folder / "run" / "model" / "model.safetensors").is_file()
+    assert "best validation score" in (folder / "run" / "train.log").read_text()

@@ -150,6 +150,7 @@ def bundle_datasets(
     channels: int,
     transform: Transform | None = None,
     seed: int = 0,
+    model_decides: bool = False,
 ) -> DatasetBundle:
     """Check and count all records, and build a dataset for each of their splits.
 
@@ -160,12 +161,15 @@ def bundle_datasets(
         channels: of the images.
         transform: of the split `train`.
         seed: of the transform.
+        model_decides: whether the classes are those of a trained model.
     """
     raw_values = settings.get("mask_values", ()) is None  # the setting exists, and nothing translates the values yet
     if not source.class_names:
         raise DataError(_classes_hint(records, source.ignore_index, channels))
     classes = class_names(source.class_names)
-    statistics = data_package.inspect(records, len(classes), source.ignore_index, channels, raw_values)
+    statistics = data_package.inspect(
+        records, len(classes), source.ignore_index, channels, raw_values, model_decides=model_decides
+    )
     datasets = {}
     for split in (*SPLITS, "all"):
         if chosen := [record for record in records if record.split == split]:

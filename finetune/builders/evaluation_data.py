@@ -55,7 +55,7 @@ def evaluation_data(
         records = assign_splits(records, read_splits(Path(splits)))
     split = _choose_split(config["split"], records)
     chosen = [replace(record, split=split) for record in records if split in ("all", record.split)]
-    data = bundle_datasets(source, chosen, settings, saved.model.backbone.in_channels)
+    data = bundle_datasets(source, chosen, settings, saved.model.backbone.in_channels, model_decides=True)
     return data, split
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ValueType
+from hydra.core.override_parser.types import IntervalSweep, ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -57,8 +57,8 @@ def first_sweep_job(overrides: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: an override that cannot be parsed.
 
-    >>> first_sweep_job(["seed=1,2", "name=a"])
-    ['seed=1', 'name=a']
+    >>> first_sweep_job(["seed=1,2", "name=a", "optimizer.lr=interval(1e-4, 1e-2)"])
+    ['seed=1', 'name=a', 'optimizer.lr=0.0001']
     """
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
@@ -66,8 +66,11 @@ def first_sweep_job(overrides: Sequence[str]) -> list[str]:
         raise ConfigError(explain(error, "train")) from error
     first = []
     for text, override in zip(overrides, parsed, strict=True):
+        value = override.value()
         if not override.is_sweep_override():
             first.append(text)
+        elif isinstance(value, IntervalSweep):  # of a sweeper such as Optuna's
+            first.append(f"{text.partition('=')[0]}={value.start}")
         elif override.value_type != ValueType.GLOB_CHOICE_SWEEP:  # Hydra finds the options that a glob matches
             first.append(f"{text.partition('=')[0]}={next(iter(override.sweep_string_iterator()))}")
     return first

@@ -22,7 +22,7 @@ def override(key: str, value: Any) -> str:
     text = "null" if value is None else str(value)
     if not isinstance(value, str) or (_PLAIN.fullmatch(text) and _reads_back(key, text, text)):
         return f"{key}={text}"
-    return f"{key}={_quoted(text)}"
+    return f"{key}={quoted(text)}"
 
 
 def readable(text: str) -> str:
@@ -38,13 +38,13 @@ def readable(text: str) -> str:
         return text
     if value[:1] + value[-1:] == "[]":
         elements = [element.strip() for element in value[1:-1].split(",")]
-        parsable = (element if _parse(f"x={element}") else _quoted(element) for element in elements)
-        quoted = f"{key}=[{','.join(parsable)}]"
+        parsable = (element if _parse(f"x={element}") else quoted(element) for element in elements)
+        candidate = f"{key}=[{','.join(parsable)}]"
     elif value[:1] in ("[", "{", "'", '"'):
         return text
     else:
-        quoted = f"{key}={_quoted(value)}"
-    return text if _parse(quoted) is None else quoted
+        candidate = f"{key}={quoted(value)}"
+    return text if _parse(candidate) is None else candidate
 
 
 def typed(key: str, value: Any) -> str:
@@ -59,11 +59,12 @@ def typed(key: str, value: Any) -> str:
     return shlex.quote(override(key, text) if '"' in text or "\\" in text else f'{key}="{text}"')
 
 
-def _quoted(text: str) -> str:
-    quoted = re.sub(r"(\\*)'", r"\1\1\\'", text)  # backslashes before a quote are doubled, and the quote is escaped
-    if trailing := re.search(r"\\+$", quoted):
-        quoted += trailing[0]
-    return f"'{quoted}'"
+def quoted(text: str) -> str:
+    """Return a value in quotes, as Hydra reads it back."""
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)  # backslashes before a quote are doubled, and the quote is escaped
+    if trailing := re.search(r"\\+$", escaped):
+        escaped += trailing[0]
+    return f"'{escaped}'"
 
 
 def _reads_back(key: str, typed_value: str, text: str) -> bool:

@@ -81,7 +81,10 @@ def read_splits(path: Path) -> dict[str, str]:
 
 def _as_splits(path: Path, rows: Iterable[Sequence[str]]) -> dict[str, str]:
     splits: dict[str, str] = {}
-    for line, row in enumerate(rows, start=2):
+    stripped = iter([cell.strip() for cell in row] for row in rows)
+    for line, row in enumerate(stripped, start=2):
+        if not any(row) and next(stripped, None) is None:  # a blank last line
+            break
         if len(row) != 2 or row[1] not in SPLITS:
             raise DataError(
                 f"'{path}' line {line} is {row[:3]}; expected image,split with split one of {', '.join(SPLITS)}."

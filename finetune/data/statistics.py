@@ -67,6 +67,7 @@ def inspect(
     channels: int = 3,
     raw_values: bool = True,
     threads: int | None = None,
+    model_decides: bool = False,
 ) -> dict[str, Statistics]:
     """Decode every image and target once, and count what they hold.
 
@@ -78,6 +79,7 @@ def inspect(
         raw_values: whether labels are the values in the files, so that `data.mask_values` may translate them; messages
             suggest it then.
         threads: decoding threads; None takes one per core, at most 8.
+        model_decides: whether the classes are those of a trained model, so that `data.classes` cannot change them.
 
     Returns:
         Split -> its statistics.
@@ -91,11 +93,13 @@ def inspect(
     channelwise = [reading for reading in readings if reading.positives is not None]
     problems = [
         *_reading_problems(indices, channelwise),
-        *_index_problems(indices, classes, ignore_index, raw_values),
+        *_index_problems(indices, classes, ignore_index, raw_values, model_decides),
         *_channel_problems(channelwise, classes, ignore_index),
     ]
     if problems:
-        raise error_listing(f"{len(readings):,} images checked, {len(problems):,} problems", problems)
+        raise error_listing(
+            f"{len(readings):,} images checked, {len(problems):,} problem{'s' * (len(problems) > 1)}", problems
+        )
     splits: defaultdict[str, list[_Reading]] = defaultdict(list)
     for reading in readings:
         splits[reading.record.split].append(reading)
@@ -181,7 +185,9 @@ def _by(size: tuple[int, ...]) -> str:
     return "x".join(map(str, size))
 
 
-def _index_problems(readings: list[_Reading], classes: int, ignore_index: int, raw_values: bool) -> list[str]:
+def _index_problems(
+    readings: list[_Reading], classes: int, ignore_index: int, raw_values: bool, model_decides: bool
+) -> list[str]:
     totals = sum((reading.values for reading in readings), torch.zeros(256, dtype=torch.int64))
     labels = totals.nonzero().flatten().tolist()
     outside = [label for label in labels if label >= classes and label != ignore_index]
@@ -193,13 +199,17 @@ def _index_problems(readings: list[_Reading], classes: int, ignore_index: int, r
             f"{' and 255 is ignored' if ignore_index in labels else ''}. "
             f"Set data.mask_values={str(labels).replace(' ', '')}."
         ]
+    moves = [f"set data.ignore_index={outside[0]}"] if len(outside) == 1 else []  # only one label can be ignored
+    moves += ["evaluate masks with the model's classes"] if model_decides else []
+    moves += [f"set data.classes={outside[-1] + 1}"] if outside and not model_decides else []
+    moves += ["list the file values of the classes in data.mask_values"] if raw_values else []
+    advice = ", or ".join(moves)
     problems = []
     for label in outside:
         masks = [reading.target for reading in readings if reading.values[label]]
         problems.append(
             f"label {label} is outside the {classes} classes (0 to {classes - 1}): {totals[label]:,} pixels in "
-            f"{len(masks):,} masks: {shortlist(masks, MAX_NAMED)}. Set data.ignore_index={label}, or "
-            f"data.classes={label + 1}{', or list the file values of the classes in data.mask_values' * raw_values}."
+            f"{len(masks):,} masks: {shortlist(masks, MAX_NAMED)}. {advice[:1].upper()}{advice[1:]}."
         )
     return problems
 

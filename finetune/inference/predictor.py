@@ -36,7 +36,11 @@ class Predictor:
             self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         except RuntimeError as error:
             raise ValueError(f"device='{device}' is not a device; expected cpu, cuda, cuda:0, mps, ...") from error
-        self.model = model.eval().to(self.device).to(memory_format=torch.channels_last)
+        try:
+            self.model = model.eval().to(self.device).to(memory_format=torch.channels_last)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(f"device={device} cannot be used: {reason} Set device=cpu, or leave it out.") from error
         self.output = output or ClassIndices(model.class_names)
 
     @property

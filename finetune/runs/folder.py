@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -41,7 +42,7 @@ RECORDED_DISTRIBUTIONS = (
 
 
 def check_new(folder: Path, key: str = "output") -> None:
-    """Raise a ConfigError if the folder is not empty.
+    """Raise a ConfigError if the folder is not empty, or cannot be made.
 
     Args:
         folder: to be written to.
@@ -51,6 +52,15 @@ def check_new(folder: Path, key: str = "output") -> None:
         raise ConfigError(
             f"{key}='{folder}' exists and is not empty; nothing is ever overwritten. Name another folder, or remove it."
         )
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:  # the only way to know: permissions do not tell of file systems such as /proc
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{key}='{folder}' cannot be made: {error.strerror}. Name another folder.") from error
+    finally:
+        for path in missing:
+            with suppress(OSError):
+                path.rmdir()
 
 
 def open_run_folder(folder: Path, config: Mapping[str, Any], resumed: bool = False) -> None:

@@ -265,3 +265,34 @@ def test_all_splits_of_synthetic_images_are_evaluated(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     finetune.train(*SYNTHETIC, "output=run")
     assert finetune.evaluate("run=run", "split=all").matrix.sum() == 12 * 32 * 32
+
+
+def test_masks_with_other_classes_are_refused_with_advice_that_an_evaluation_can_follow(
+    run: Path, tmp_path: Path
+) -> None:
+    for name, values in {"four": (0, 1, 2, 3), "five": (0, 1, 2, 3, 4)}.items():
+        draw_folder(tmp_path / name, ["a"], values)
+    with pytest.raises(
+        ConfigError, match=r"Set data.ignore_index=3, or evaluate masks with the model's classes"
+    ) as four:
+        finetune.evaluate(f"run={run}", "data.root=four")
+    with pytest.raises(ConfigError, match=r"Evaluate masks with the model's classes") as five:
+        finetune.evaluate(f"run={run}", "data.root=five")
+    assert "set data.classes" not in f"{four.value} {five.value}".lower()
+    assert "ignore_index" not in str(five.value)  # only one label can be ignored
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder in which even root cannot write")
+def test_an_output_that_cannot_be_made_is_refused_before_anything_is_done(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in (("evaluate",), ("predict", "input=photos"), ("export",)):
+        assert exit_code(*command, f"run={run}", "output=/proc/x/y") == 2
+        assert "error: output='/proc/x/y' cannot be made" in capsys.readouterr().err
+    assert exit_code("train", *SYNTHETIC, "output=/proc/x") == 2
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_refused(run: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("predict", f"run={run}", f"input={photos / 'images'}", "output=masks", "device=cuda") == 2
+    assert "error: device=cuda cannot be used: " in capsys.readouterr().err

@@ -61,6 +61,11 @@ def test_a_wrong_split_file_is_explained(tmp_path, text, message):
         read_splits(tmp_path / "splits.csv")
 
 
+def test_a_blank_last_line_and_spaces_in_a_split_file_are_left_out(tmp_path):
+    (tmp_path / "splits.csv").write_text("image,split\na, train\n b ,val\n\n")
+    assert read_splits(tmp_path / "splits.csv") == {"a": "train", "b": "val"}
+
+
 @pytest.mark.parametrize("filler", [b"\0", b"\n", b",", b"a,val\n"])
 def test_a_huge_split_file_is_refused_before_it_is_in_memory(tmp_path, filler):
     path = tmp_path / "splits.csv"
