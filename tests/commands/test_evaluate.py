@@ -195,7 +195,8 @@ def test_a_run_on_synthetic_images_is_evaluated_on_a_folder(tmp_path: Path, monk
 
 def test_a_model_whose_outputs_are_nan_has_no_scores(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights = load_file(run / "model" / "model.safetensors")
-    save_file({name: torch.full_like(tensor, torch.nan) for name, tensor in weights.items()}, run / "model.tmp")
+    nan = {name: tensor * torch.nan if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+    save_file(nan, run / "model.tmp")
     (run / "model.tmp").rename(run / "model" / "model.safetensors")
     assert exit_code("evaluate", f"run={run}") == 1
     assert "outputs are NaN or infinite for 3 test images, so there are no scores" in capsys.readouterr().err
