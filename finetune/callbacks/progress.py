@@ -1,6 +1,7 @@
 """The callback that shows the progress of a training: a bar on a terminal, and one line for each epoch."""
 
 import logging
+import math
 import sys
 import time
 from typing import Any
@@ -11,22 +12,28 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from finetune.metrics.monitor import monitor_mode
+
 logger = logging.getLogger(__name__)
 
 
 class Progress(ProgressBar):
-    """A progress bar with loss, IoU, speed and time left.
+    """A progress bar with loss, best score, speed and time left.
 
     At the end of each epoch it logs one line. On a terminal it also shows a bar below the lines. Reading the loss waits
     for the device, so the bar is refreshed only every `refresh` seconds.
 
     Args:
         refresh: seconds between two updates of the bar.
+        monitor: score of which the best so far is shown.
+        mode: `auto`, `max` or `min`; see `monitor_mode`.
     """
 
-    def __init__(self, refresh: float = 0.5) -> None:
+    def __init__(self, refresh: float = 0.5, monitor: str = "val/iou", mode: str = "auto") -> None:
         super().__init__()
         self.refresh = refresh
+        self.monitor = monitor
+        self._better = max if monitor_mode(monitor, mode) == "max" else min
         self._bar: RichProgress | None = None
         self._enabled = True
         self._images = 0
@@ -75,7 +82,7 @@ class Progress(ProgressBar):
         self._training = now - self._began
         if self._bar is not None and now - self._shown > self.refresh:
             self._shown = now
-            best = f"best iou {self._best:.3f}  " if self._best == self._best else ""
+            best = f"best {self.monitor.rpartition('/')[2]} {self._best:.3f}  " if self._best == self._best else ""
             status = f"loss {float(outputs['loss']):.3f}  {best}{self._speed():.1f} images/s"
             self._bar.update(
                 self._bar.task_ids[0],
@@ -87,8 +94,8 @@ class Progress(ProgressBar):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the line of the epoch."""
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        iou = metrics.get("val/iou", float("nan"))
-        self._best = max(self._best, iou) if self._best == self._best else iou
+        scores = [score for score in (self._best, metrics.get(self.monitor, math.nan)) if not math.isnan(score)]
+        self._best = self._better(scores, default=math.nan)
         if self._enabled:
             loss = getattr(pl_module, "train_loss", None)
             metrics |= {"train/loss": float(loss)} if loss is not None else {}
@@ -122,9 +129,11 @@ class Progress(ProgressBar):
         done = trainer.current_epoch + 1 - self._first_epoch
         now = time.perf_counter()
         left = (now - self._started) / done * ((trainer.max_epochs or 0) - trainer.current_epoch - 1)
-        shown = [("loss", "train/loss"), ("val loss", "val/loss"), ("val iou", "val/iou")]
-        values = "  ".join(f"{label} {metrics[key]:.4f}" for label, key in shown if key in metrics)
-        best = f"  best {self._best:.4f}" if self._best == self._best else ""
+        labels = {"train/loss": "loss", "val/loss": "val loss", "val/iou": "val iou"}
+        shown = labels | {self.monitor: labels.get(self.monitor, self.monitor)}
+        values = "  ".join(f"{label} {metrics[key]:.4f}" for key, label in shown.items() if key in metrics)
+        of = "" if self.monitor == "val/iou" else f" {self.monitor}"
+        best = f"  best{of} {self._best:.4f}" if self._best == self._best else ""
         return (
             f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {values}{best}  "
             f"{self._speed():.1f} images/s  {now - self._began:.0f} s  {_clock(left)} left"

@@ -123,3 +123,12 @@ def test_without_a_validation_there_is_still_a_line(caplog: pytest.LogCaptureFix
     assert len(lines(caplog)) == 3
     assert re.match(r"epoch 1/3  loss \d", lines(caplog)[0])
     assert "nan" not in lines(caplog)[0]
+
+
+def test_the_best_is_that_of_the_monitored_score(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    trainer = fit(Progress(monitor="val/loss"))
+    shown = [re.search(r"val loss (\S+)  val iou \S+  best val/loss (\S+)", line) for line in lines(caplog)]
+    losses, best = zip(*((float(match[1]), float(match[2])) for match in shown), strict=True)
+    assert list(best) == [min(losses[: n + 1]) for n in range(3)]
+    assert trainer.current_epoch == 3
