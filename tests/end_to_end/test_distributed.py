@@ -96,3 +96,45 @@ def test_a_run_in_folders_of_any_name_trains_resumes_and_predicts(tmp_path: Path
     done = shell(*command, *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "masks" / "masks").iterdir())) == 4
+
+
+SCRIPT = """
+import sys
+import finetune
+
+overrides = sys.argv[1:]
+run = finetune.train(*overrides, "trainer.devices=2", "trainer.strategy=ddp", "output=run")
+print("after", sorted(run.scores)[:1], flush=True)
+assert finetune.evaluate("run=run").scores == run.scores
+try:
+    finetune.train(*overrides, "trainer.devices=2", "trainer.strategy=ddp", "output=second")
+except ValueError as error:
+    print("second:", error, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_in_a_script_only_the_first_rank_goes_on_and_further_ranks_are_not_started_twice(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    overrides = [*TINY, "data=synthetic", "data.size=32", "data.count=12"]
+    done = shell(sys.executable, "script.py", *overrides, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("after ['dice']") == 1
+    assert done.stdout.count("second: this process has run on several devices before") == 1
+    assert sorted(path.name for path in (tmp_path / "run" / "evaluation").iterdir()) == ["test", "test_2"]
+    assert not (tmp_path / "second").exists()
+
+
+@pytest.mark.slow
+def test_an_evaluation_on_two_ranks_writes_its_files_once(tmp_path: Path) -> None:
+    command = (sys.executable, "-m", "finetune")
+    assert (
+        shell(*command, "train", *TINY, *DISTRIBUTED[2:], "data.count=12", "output=run", cwd=tmp_path).returncode == 0
+    )
+    done = shell(*command, "evaluate", "run=run", *DISTRIBUTED[:2], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("test/iou") == 1
+    files = [
+        sorted(path.name for path in (tmp_path / "run" / "evaluation" / name).iterdir()) for name in ("test", "test_2")
+    ]
+    assert files[0] == files[1]
