@@ -154,7 +154,8 @@ def _fit(
     if trainer.is_global_zero:
         scores = write_evaluation(folder / "evaluation" / split, task.evaluator, counts)
         named = {f"{split}/{name}": value for name, value in scores.items()}
-        facts = {"ignore_index": data.ignore_index, "mask_values": config["data"].get("mask_values")}
+        labels = {"ignore_index": data.ignore_index, "mask_values": None}
+        facts = {name: config["data"].get(name, default) for name, default in labels.items()}
         if model.has_lora:
             if model.backbone.weights != "none":  # random ones cannot be had again to put adapters beside
                 save_adapters(folder / "adapters", model, task.trainable_at_any_time(), task.config())

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from finetune.data.decode import read_binary_mask, read_image, read_mask, read_size
+from finetune.data.decode import MaskValues, read_binary_mask, read_image, read_mask, read_size
 from finetune.data.records import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -62,12 +62,12 @@ class MaskFile:
 
     Attributes:
         path: the file.
-        mask_values: file value of each class; None if the file holds class indices.
-        ignore_index: label of the pixels to leave out.
+        mask_values: file values of each class; None if the file holds class indices.
+        ignore_index: value of the pixels to leave out, in the file.
     """
 
     path: Path
-    mask_values: tuple[int, ...] | None = None
+    mask_values: MaskValues | None = None
     ignore_index: int = 255
 
     @property

@@ -56,7 +56,7 @@ def check_new(folder: Path, key: str = "output") -> None:
     try:  # the only way to know: permissions do not tell of file systems such as /proc
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"{key}='{folder}' cannot be made: {error.strerror}. Name another folder.") from error
+        raise ConfigError(f"'{folder}' cannot be written to: {error.strerror}. Name another {key}.") from error
     finally:
         for path in missing:
             with suppress(OSError):

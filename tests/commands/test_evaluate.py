@@ -289,7 +289,7 @@ def test_an_output_that_cannot_be_made_is_refused_before_anything_is_done(
 ) -> None:
     for command in (("evaluate",), ("predict", "input=photos"), ("export",)):
         assert exit_code(*command, f"run={run}", "output=/proc/x/y") == 2
-        assert "error: output='/proc/x/y' cannot be made" in capsys.readouterr().err
+        assert "error: '/proc/x/y' cannot be written to: " in capsys.readouterr().err
     assert exit_code("train", *SYNTHETIC, "output=/proc/x") == 2
 
 

@@ -34,12 +34,15 @@ from finetune.config.errors import ConfigError, mistakes_of, raise_mistakes
 from finetune.config.nested import select
 from finetune.config.options import Config, drop_name
 from finetune.data.decode import MODES
+from finetune.data.options import named_classes
 from finetune.data.statistics import class_weights
 from finetune.losses import LOSSES
 from finetune.models.feature_levels import COARSEST
 from finetune.models.heads import HEADS, AuxiliaryHead, PyramidSpec, check_output_stride, head_spec
 from finetune.models.normalization import check_statistics
 from finetune.models.timm_factory import check_name
+from finetune.tasks import SemanticTask
+from finetune.tasks.pixel_task import check_several
 
 logger = logging.getLogger(__name__)
 SOCKET_PATH = 107  # longest path of a socket in Linux, bytes
@@ -190,6 +193,9 @@ def check_task(config: Config) -> None:
         raise ConfigError(
             f"loss={config['loss']['name']} does not fit task={settings['name']}. Choose from: {', '.join(fitting)}."
         )
+    names = named_classes(config["data"].get("classes"))
+    if len(names) == 1 and task.name == SemanticTask.name:
+        check_several(names)
 
 
 SETTING_CHECKS: tuple[Callable[[Config], None], ...] = (

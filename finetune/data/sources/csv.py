@@ -8,8 +8,9 @@ from os.path import normpath
 from pathlib import Path
 from typing import NamedTuple
 
+from finetune.data.decode import MaskValues, ignored_label
 from finetune.data.files import ClassMaskFiles, ImageFile, MaskFile
-from finetune.data.options import check_ignore_index, named_classes
+from finetune.data.options import checked_mask_values, named_classes
 from finetune.data.records import DataError, Record, Target, error_listing
 from finetune.data.splits import SPLIT_NAMES
 from finetune.io.messages import shortlist
@@ -31,8 +32,8 @@ class CsvSource:
         table: path of the table below `root`.
         classes: number of classes, or their names in the order of their indices; None takes those of the columns
             `mask:CLASS`.
-        ignore_index: label of the pixels that loss and scores leave out.
-        mask_values: file value of each class in the column `mask`, as for `read_mask`; None for class indices.
+        ignore_index: value in the masks of the pixels that loss and scores leave out.
+        mask_values: file values of each class in the column `mask`, as for `read_mask`; None for class indices.
     """
 
     def __init__(
@@ -41,13 +42,13 @@ class CsvSource:
         table: str = "labels.csv",
         classes: int | Sequence[str] | None = None,
         ignore_index: int = 255,
-        mask_values: Sequence[int] | None = None,
+        mask_values: MaskValues | None = None,
     ) -> None:
-        check_ignore_index(ignore_index)
         self.path = Path(root) / table
         self.classes = classes
-        self.ignore_index = ignore_index
-        self.mask_values = None if mask_values is None else tuple(mask_values)
+        self.ignored_value = ignore_index
+        self.mask_values = checked_mask_values(mask_values, ignore_index, len(named_classes(classes)))
+        self.ignore_index = ignored_label(mask_values, ignore_index)
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
@@ -94,7 +95,7 @@ class CsvSource:
             masks = [cells[CLASS_COLUMN + name] for name in self.class_names]
             target = ClassMaskFiles(image, tuple(folder / mask if mask else None for mask in masks))
         else:
-            target = MaskFile(folder / cells["mask"], self.mask_values, self.ignore_index)
+            target = MaskFile(folder / cells["mask"], self.mask_values, self.ignored_value)
         return Record(cells["image"], ImageFile(image), target, SPLIT_NAMES.get(cells.get("split", ""), ""))
 
 

@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from finetune.data.decode import MaskValues, ignored_label
 from finetune.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, ImageFile, MaskFile, files_below
-from finetune.data.options import check_ignore_index, named_classes
+from finetune.data.options import checked_mask_values, named_classes
 from finetune.data.records import DataError, Record, error_listing
 from finetune.data.splits import SPLIT_NAMES
 from finetune.io.messages import shortlist
@@ -22,8 +23,8 @@ class FolderSource:
     Args:
         root: folder that holds images/ and masks/.
         classes: number of classes, or their names in the order of their indices; None if not known yet.
-        ignore_index: label of the pixels that loss and scores leave out.
-        mask_values: file value of each class, as for `read_mask`; None if the files hold class indices.
+        ignore_index: value in the masks of the pixels that loss and scores leave out.
+        mask_values: file values of each class, as for `read_mask`; None if the files hold class indices.
         mask_suffix: text after the image's stem in the mask's: `_mask` pairs `7.jpg` with `7_mask.png`.
     """
 
@@ -32,14 +33,14 @@ class FolderSource:
         root: str | Path,
         classes: int | Sequence[str] | None = None,
         ignore_index: int = 255,
-        mask_values: Sequence[int] | None = None,
+        mask_values: MaskValues | None = None,
         mask_suffix: str = "",
     ) -> None:
-        check_ignore_index(ignore_index)
         self.root = Path(root)
         self.class_names = named_classes(classes)
-        self.ignore_index = ignore_index
-        self.mask_values = None if mask_values is None else tuple(mask_values)
+        self.ignored_value = ignore_index
+        self.mask_values = checked_mask_values(mask_values, ignore_index, len(named_classes(classes)))
+        self.ignore_index = ignored_label(mask_values, ignore_index)
         self.mask_suffix = mask_suffix
 
     def records(self) -> list[Record]:
@@ -68,7 +69,7 @@ class FolderSource:
         images, masks = files_below(image_folder, IMAGE_SUFFIXES), files_below(mask_folder, MASK_SUFFIXES)
         if not images:
             return [], [f"'{image_folder}' has no images (files that end in {' '.join(IMAGE_SUFFIXES)})."]
-        by_stem = {mask.stem: MaskFile(mask, self.mask_values, self.ignore_index) for mask in masks}
+        by_stem = {mask.stem: MaskFile(mask, self.mask_values, self.ignored_value) for mask in masks}
         records = [
             Record(image.stem, ImageFile(image), by_stem.get(image.stem + self.mask_suffix), split)
             for image in sorted(images, key=lambda path: path.stem)

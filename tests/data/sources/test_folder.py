@@ -120,3 +120,25 @@ def test_linked_folders_are_read_like_others_and_hidden_ones_are_not(tmp_path):
         (hidden / "c.png").write_bytes((tmp_path / "data" / name / "c.png").read_bytes())
     records = FolderSource(tmp_path / "data", classes=3).records()
     assert [record.name for record in records] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"classes": 3, "mask_values": [0, 0, 255]}, r"has 0 more than once: which class is it"),
+        ({"classes": 3, "mask_values": [0, [1, 0], 255]}, r"has 0 more than once"),
+        ({"classes": 3, "mask_values": [0, 255]}, r"is for 2 classes, but data.classes says 3"),
+        ({"classes": ["a", "b"], "mask_values": [0, 1, 2]}, r"is for 3 classes, but data.classes says 2"),
+        ({"ignore_index": 2**24}, r"data.ignore_index=16777216: expected a value of the masks, from -32,768"),
+    ],
+)
+def test_values_that_do_not_fit_the_classes_are_refused(options, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        FolderSource(tmp_path, **options)
+
+
+def test_the_ignored_label_of_the_masks_is_not_a_class(tmp_path):
+    draw_folder(tmp_path, ["a", "b"], values=(0, 1, 2, 3))
+    source = FolderSource(tmp_path, classes=["soil", "crop", "weed"], mask_values=[1, 2, 3], ignore_index=0)
+    assert source.ignore_index == 255
+    assert sorted(source.records()[0].target.read().unique().tolist()) == [0, 1, 2, 255]
