@@ -1,6 +1,7 @@
 """Build the data of a config: its source, datasets and transform."""
 
 import inspect
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from hydra.errors import HydraException
 from hydra.utils import get_class, get_object, instantiate
 
 from finetune import data as data_package
+from finetune.builders.settings import DataSettings
 from finetune.config.errors import ConfigError
 from finetune.config.options import Config, validate_options
 from finetune.data import SOURCES, DataError, Record, SegmentationDataset, Source, Statistics, Transform
@@ -18,6 +20,8 @@ from finetune.data.module import SegmentationData
 from finetune.data.splits import SPLITS
 from finetune.io.messages import suggest
 from finetune.models.classes import class_names
+
+logger = logging.getLogger(__name__)
 
 # settings of `data` that are not options of the source
 COMMON_SETTINGS = ("format", "val", "test", "splits", "batch_size", "num_workers")
@@ -137,10 +141,21 @@ def split_records(records: Iterable[Record], settings: Config, seed: int) -> lis
     if settings.get("splits"):
         return data_package.assign_splits(records, data_package.read_splits(Path(settings["splits"])))
     if all(record.split for record in records):
-        return records
+        return with_validation(records, settings, seed)
     fractions = {name: settings[name] for name in ("val", "test") if name in settings}
     names = [record.name for record in records]
     return data_package.assign_splits(records, data_package.seeded_split(names, **fractions, seed=seed))
+
+
+def with_validation(records: Sequence[Record], settings: Config, seed: int) -> list[Record]:
+    """Return records that have a split, with val cut from train if they have none."""
+    splits = {record.split for record in records}
+    if "val" in splits or "train" not in splits:
+        return list(records)
+    records = data_package.cut_validation(records, settings.get("val", DataSettings.val), seed)
+    count = sum(record.split == "val" for record in records)
+    logger.info(f"the data has no val split: {count:,} of the train images are it, chosen by data.val and seed")
+    return records
 
 
 def bundle_datasets(

@@ -13,6 +13,7 @@ from finetune.builders.data import (
     build_source,
     bundle_datasets,
     source_class,
+    with_validation,
 )
 from finetune.checkpoints.saved_model import SavedModel
 from finetune.config.compose import compose, to_plain_dict
@@ -53,6 +54,8 @@ def evaluation_data(
         splits = own_splits if trained["data"].get("splits") or not all(record.split for record in records) else None
     if splits is not None:
         records = assign_splits(records, read_splits(Path(splits)))
+    elif trained is not None and _describes_own_images(given, trained["data"]) and all(r.split for r in records):
+        records = with_validation(records, trained["data"], trained["seed"])
     split = _choose_split(config["split"], records)
     chosen = [replace(record, split=split) for record in records if split in ("all", record.split)]
     data = bundle_datasets(source, chosen, settings, saved.model.backbone.in_channels, model_decides=True)

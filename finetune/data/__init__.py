@@ -6,7 +6,7 @@ from finetune.data.files import ClassMaskFiles, ImageFile, MaskFile
 from finetune.data.records import DataError, Image, Record, Source, Target
 from finetune.data.sampler import EvaluationSampler, TrainSampler
 from finetune.data.sources import SOURCES, CsvSource, FolderSource, SyntheticSource
-from finetune.data.splits import assign_splits, read_splits, seeded_split, write_splits
+from finetune.data.splits import assign_splits, cut_validation, read_splits, seeded_split, write_splits
 from finetune.data.statistics import Statistics, class_weights, inspect
 from finetune.data.synthetic import CLASS_NAMES
 from finetune.data.transforms import Augment, Transform
@@ -34,6 +34,7 @@ __all__ = [
     "Transform",
     "assign_splits",
     "class_weights",
+    "cut_validation",
     "inspect",
     "read_image",
     "read_mask",

@@ -11,13 +11,11 @@ from finetune.io.messages import shortlist
 from finetune.io.safe_files import FileError, read_rows
 
 SPLITS = ("train", "val", "test")
-SPLIT_NAMES = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-}  # as people write it
+SPLIT_NAMES = {  # as people write them, in any case
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 HEADER = ["image", "split"]
 
 
@@ -54,6 +52,30 @@ def seeded_split(names: Sequence[str], val: float = 0.15, test: float = 0.15, se
     return {
         name: "test" if rank < tests else "val" if rank < tests + vals else "train" for rank, name in enumerate(order)
     }
+
+
+def split_of(name: str) -> str:
+    """Return the split that a name stands for, or "" if it stands for none.
+
+    >>> split_of("Training"), split_of("valid"), split_of("site 3")
+    ('train', 'val', '')
+    """
+    return SPLIT_NAMES.get(name.strip().lower(), "")
+
+
+def cut_validation(records: Sequence[Record], val: float, seed: int) -> list[Record]:
+    """Return the records with a part of their train split as val, chosen by a hash of the names.
+
+    Args:
+        records: with splits, of which none is val.
+        val: fraction of the train split.
+        seed: another seed gives another part.
+
+    Raises:
+        DataError: there are too few images in train.
+    """
+    chosen = seeded_split([record.name for record in records if record.split == "train"], val, 0, seed)
+    return [replace(record, split=chosen[record.name]) if record.split == "train" else record for record in records]
 
 
 def write_splits(path: Path, records: Iterable[Record]) -> None:

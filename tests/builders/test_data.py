@@ -166,9 +166,28 @@ def test_a_table_trains_and_its_scores_can_be_computed_again(tmp_path: Path, mon
 
 def test_data_without_a_split_that_training_needs_is_refused(tmp_path: Path) -> None:
     root = draw_folder(tmp_path / "photos")
-    overrides = table(root, "image,mask,split", "images/photo_00.png,masks/photo_00.png,train")
-    with pytest.raises(DataError, match="none of the 1 images is in the val split"):
+    row = "images/photo_00.png,masks/photo_00.png"
+    overrides = table(root, "image,mask,split", f"{row},test")
+    with pytest.raises(DataError, match="none of the 1 images is in the train split"):
         training_data(load_config([*overrides, "data.classes=3"], "train"))
+    overrides = table(root, "image,mask,split", f"{row},train")
+    with pytest.raises(DataError, match=r"1 images cannot be split into train, val with val=0\.15"):
+        training_data(load_config([*overrides, "data.classes=3"], "train"))
+
+
+def test_a_missing_val_split_is_cut_from_train_and_stays_the_same(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split, count in (("Train", 12), ("Test", 3)):
+        draw_folder(folder / "photos", [f"{split}/{number:02d}" for number in range(count)])
+    run = finetune.train(*TINY, "data.root=photos", "data.classes=3", "output=run")
+    assert "the data has no val split: 2 of the train images are it" in capsys.readouterr().out
+    assert "10 train, 2 val and 3 test images" in (run.folder / "train.log").read_text()
+    assert finetune.evaluate("run=run").matrix.sum() == 3 * 32 * 40
+    val = finetune.evaluate("run=run", "split=val")
+    assert val.matrix.sum() == 2 * 32 * 40
+    assert val.scores["iou"] == pytest.approx(run.score)
+    assert finetune.train("resume=run", "trainer.max_epochs=2").scores.keys() == run.scores.keys()
 
 
 def test_masks_with_a_channel_per_class_become_batches_and_are_refused_by_the_semantic_task(tmp_path: Path) -> None:

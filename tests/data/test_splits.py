@@ -1,11 +1,12 @@
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from finetune.data.files import ImageFile
 from finetune.data.records import DataError, Record
-from finetune.data.splits import assign_splits, read_splits, seeded_split, write_splits
+from finetune.data.splits import assign_splits, cut_validation, read_splits, seeded_split, write_splits
 from finetune.profiling.memory import peak, reset_peak, resident
 
 IMAGE = ImageFile(Path("photo.jpg"))
@@ -89,3 +90,14 @@ def test_splits_that_do_not_fit_the_images_name_both_sides():
     assert [record.split for record in assign_splits(records, {"a": "train", "b": "val"})] == ["train", "val"]
     with pytest.raises(DataError, match="1 images are not in the splits: b; 1 names in the splits have no image: c"):
         assign_splits(records, {"a": "train", "c": "val"})
+
+
+def test_a_val_split_is_cut_from_train_and_from_nothing_else():
+    splits = ["train"] * 20 + ["test"] * 9
+    records = [Record(f"{number}", IMAGE, None, split) for number, split in enumerate(splits)]
+    cut = cut_validation(records, val=0.2, seed=0)
+    assert [record.split for record in cut].count("val") == 4
+    assert [record.split for record in cut[20:]] == ["test"] * 9
+    assert cut == cut_validation(records, val=0.2, seed=0)
+    assert cut != cut_validation(records, val=0.2, seed=1)
+    assert [replace(record, split="") for record in cut] == [replace(record, split="") for record in records]

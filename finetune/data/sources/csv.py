@@ -12,7 +12,7 @@ from finetune.data.decode import MaskValues, ignored_label
 from finetune.data.files import ClassMaskFiles, ImageFile, MaskFile
 from finetune.data.options import checked_mask_values, named_classes
 from finetune.data.records import DataError, Record, Target, error_listing
-from finetune.data.splits import SPLIT_NAMES
+from finetune.data.splits import split_of
 from finetune.io.messages import shortlist
 
 CLASS_COLUMN = "mask:"  # followed by the name of the class
@@ -96,7 +96,7 @@ class CsvSource:
             target = ClassMaskFiles(image, tuple(folder / mask if mask else None for mask in masks))
         else:
             target = MaskFile(folder / cells["mask"], self.mask_values, self.ignored_value)
-        return Record(cells["image"], ImageFile(image), target, SPLIT_NAMES.get(cells.get("split", ""), ""))
+        return Record(cells["image"], ImageFile(image), target, split_of(cells.get("split", "")))
 
 
 class Row(NamedTuple):
@@ -183,7 +183,7 @@ def _row_problems(table: Table, folder: Path) -> Iterator[str]:
         image = normpath(cells["image"])
         if cells["image"] and first_lines.setdefault(image, line) != line:
             yield f"line {line} names the image '{cells['image']}' of line {first_lines[image]} again. Keep one row."
-        if has_split and cells["split"] not in SPLIT_NAMES:
+        if has_split and not split_of(cells["split"]):
             yield f"line {line} has the split '{cells['split']}'; expected train, val or test."
         for column in ("image", *table.mask_columns):
             if problem := _path_problem(cells[column], folder, required=not column.startswith(CLASS_COLUMN)):

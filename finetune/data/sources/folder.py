@@ -8,7 +8,7 @@ from finetune.data.decode import MaskValues, ignored_label
 from finetune.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, ImageFile, MaskFile, files_below
 from finetune.data.options import checked_mask_values, named_classes
 from finetune.data.records import DataError, Record, error_listing
-from finetune.data.splits import SPLIT_NAMES
+from finetune.data.splits import SPLITS, split_of
 from finetune.io.messages import shortlist
 
 LAYOUT = "expected ROOT/images/*.jpg with ROOT/masks/*.png, either flat or with train/ val/ test/ in both"
@@ -17,8 +17,8 @@ LAYOUT = "expected ROOT/images/*.jpg with ROOT/masks/*.png, either flat or with 
 class FolderSource:
     """Images in `root/images` and masks in `root/masks`.
 
-    Both folders are flat, or both have train/ val/ and perhaps test/ sub-folders (valid/ and validation/ mean val),
-    which then are the split. Deeper folders are searched too. Hidden files are skipped.
+    Both folders are flat, or both have sub-folders that are the split: train/, and perhaps val/ and test/. Train/,
+    training/, valid/, validation/, dev/ and testing/ are known too. Deeper folders are searched; hidden ones are not.
 
     Args:
         root: folder that holds images/ and masks/.
@@ -54,10 +54,12 @@ class FolderSource:
         if missing:
             raise DataError(f"{'; '.join(missing)}: {LAYOUT}. {_contents(self.root)}")
         splits = _split_folders(folders["images"])
-        problems = _layout_problems(folders, splits)
+        of_masks = {split: name for name, split in _split_folders(folders["masks"]).items()}
+        problems = _layout_problems(folders, splits, of_masks)
         records: list[Record] = []
         for folder, split in splits.items() or [("", "")]:
-            paired, mistakes = self._pair(folders["images"] / folder, folders["masks"] / folder, split)
+            mask_folder = folders["masks"] / of_masks.get(split, folder)
+            paired, mistakes = self._pair(folders["images"] / folder, mask_folder, split)
             records += paired
             problems += mistakes
         if problems:
@@ -101,26 +103,32 @@ def _contents(root: Path) -> str:
     return f"'{root}' holds: {shortlist(entries) or 'nothing'}. Set data.root, or rename the folders."
 
 
-def _split_folders(images: Path) -> dict[str, str]:
+def _split_folders(folder: Path) -> dict[str, str]:
     """Return sub-folder -> split, in the order train, val, test; empty for a flat folder."""
-    return {name: split for name, split in SPLIT_NAMES.items() if (images / name).is_dir()}
+    names = [path.name for path in folder.iterdir() if path.is_dir() and split_of(path.name)]
+    return {name: split_of(name) for name in sorted(names, key=lambda name: (SPLITS.index(split_of(name)), name))}
 
 
-def _layout_problems(folders: dict[str, Path], splits: dict[str, str]) -> list[str]:
+def _layout_problems(folders: dict[str, Path], splits: dict[str, str], of_masks: dict[str, str]) -> list[str]:
     if not splits:
         return []
     problems = []
-    for split in ("train", "val"):
-        if split not in splits.values():
-            problems.append(
-                f"images/ has {shortlist(splits)}/ but no {split}/. Add images/{split} and masks/{split}, "
-                "or keep all images in one flat folder to have them split for you."
-            )
+    if "train" not in splits.values():
+        problems.append(
+            f"images/ has {shortlist(splits)}/ but no train/. Add images/train and masks/train, or keep all images in "
+            f"one flat folder to have them split for you."
+        )
+    others = [path.name for path in folders["images"].iterdir() if path.is_dir() and not split_of(path.name)]
+    if others := sorted(name for name in others if not name.startswith(".")):
+        problems.append(
+            f"images/ has {shortlist(others)}/ besides the split folders {shortlist(splits)}/. Move them into one of "
+            f"these, or out of images/."
+        )
     for split, count in Counter(splits.values()).items():
         if count > 1:
             names = [name for name, meaning in splits.items() if meaning == split]
             problems.append(f"images/ has {' and '.join(names)}, which all mean {split}. Keep one of them.")
-    missing = [name for name in splits if not (folders["masks"] / name).is_dir()]
+    missing = [name for name, split in splits.items() if split not in of_masks]
     if missing:
         problems.append(f"masks/ has no {shortlist(missing)}/, but images/ has. Use the same sub-folders in both.")
     for name, suffixes in (("images", IMAGE_SUFFIXES), ("masks", MASK_SUFFIXES)):

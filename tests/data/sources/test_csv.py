@@ -139,7 +139,7 @@ def test_masks_of_one_image_that_differ_in_size_are_named(table, write):
             r"line 2, column image: '\.\./a\.png' leads out of '.*write the path in",
         ),
         (["image,mask", "a.png,deep/../../m.png"], "line 2, column mask: '.*' leads out of"),
-        (["image,mask,split", "a.png,m.png,training"], "line 2 has the split 'training'; expected train, val or test"),
+        (["image,mask,split", "a.png,m.png,holdout"], "line 2 has the split 'holdout'; expected train, val or test"),
         (["image,mask,split", "a.png,m.png,train", "b.png,m.png,"], "line 3 has the split ''; expected train"),
         (
             ["image,mask", "a.png,m.png", "deep/../a.png,m.png"],

@@ -33,6 +33,27 @@ def test_split_folders_are_the_split_and_valid_means_val(tmp_path):
     assert all(image.parent.name == mask.parent.name for image, mask in (record.paths for record in records))
 
 
+@pytest.mark.parametrize(
+    ("images", "masks"),
+    [
+        (("Train", "Val", "Test"), ("Train", "Val", "Test")),
+        (("training", "validation", "testing"), ("train", "val", "test")),
+        (("TRAIN", "dev", "Testing"), ("train", "valid", "test")),
+    ],
+)
+def test_split_folders_are_known_in_any_spelling_and_never_taken_for_one_flat_folder(tmp_path, images, masks):
+    for number, (image, mask) in enumerate(zip(images, masks, strict=True)):
+        files(tmp_path, f"images/{image}/{number}.png", f"masks/{mask}/{number}.png")
+    records = FolderSource(tmp_path).records()
+    assert [(record.split, record.name) for record in records] == [("train", "0"), ("val", "1"), ("test", "2")]
+    assert all(record.target.path.parent.name == mask for record, mask in zip(records, masks, strict=True))
+
+
+def test_train_and_test_alone_are_a_split(tmp_path):
+    files(tmp_path, *(f"{kind}/{split}/x.png" for kind in ("images", "masks") for split in ("training", "testing")))
+    assert [record.split for record in FolderSource(tmp_path).records()] == ["train", "test"]
+
+
 def test_deeper_folders_are_searched(tmp_path):
     files(tmp_path, "images/site/day/x.png", "masks/site/x.png")
     assert [record.name for record in FolderSource(tmp_path).records()] == ["x"]
@@ -84,9 +105,12 @@ def test_two_images_of_one_name_are_an_error(tmp_path):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["images/train/a.png", "masks/train/a.png"], "no val/"),
         (["images/test/a.png", "masks/test/a.png"], "no train/"),
         (["images/train/a.png", "images/val/b.png", "masks/train/a.png", "masks/b.png"], "masks/ has no val/"),
+        (
+            ["images/train/a.png", "images/extra/b.png", "masks/train/a.png", "masks/extra/b.png"],
+            "images/ has extra/ besides the split folders train/",
+        ),
         (
             ["images/train/a.png", "images/val/b.png", "masks/train/a.png", "masks/val/b.png", "images/c.png"],
             "1 files lie next to the split folders in images/: c.png",
