@@ -3,7 +3,6 @@
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,11 @@ from hydra.errors import HydraException
 from hydra.utils import get_class, get_object, instantiate
 
 from finetune import data as data_package
+from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.settings import DataSettings
 from finetune.config.errors import ConfigError
 from finetune.config.options import Config, validate_options
-from finetune.data import SOURCES, DataError, Record, SegmentationDataset, Source, Statistics, Transform
+from finetune.data import SOURCES, DataError, Record, SegmentationDataset, Source, Transform
 from finetune.data.module import SegmentationData
 from finetune.data.splits import SPLITS
 from finetune.io.messages import suggest
@@ -25,40 +25,6 @@ logger = logging.getLogger(__name__)
 
 # settings of `data` that are not options of the source
 COMMON_SETTINGS = ("format", "val", "test", "splits", "batch_size", "num_workers")
-
-
-@dataclass
-class DatasetBundle:
-    """The data of a run.
-
-    Attributes:
-        classes: their names.
-        ignore_index: label of the pixels that loss and scores leave out.
-        datasets: by split.
-        records: of all splits.
-        statistics: by split.
-    """
-
-    classes: tuple[str, ...]
-    ignore_index: int
-    datasets: dict[str, SegmentationDataset]
-    records: list[Record]
-    statistics: dict[str, Statistics]
-
-    @property
-    def multilabel(self) -> bool:
-        """Whether a pixel may belong to several classes."""
-        return any(split.multilabel for split in self.statistics.values())
-
-    def sizes(self) -> dict[str, int]:
-        """Return the number of images in each split."""
-        return {split: len(dataset) for split, dataset in self.datasets.items()}
-
-    def describe(self) -> str:
-        """Return a line such as `367 train, 101 val and 233 test images, 11 classes: ...`."""
-        counts = [f"{count:,} {split}" for split, count in self.sizes().items()]
-        images = f"{', '.join(counts[:-1])} and {counts[-1]}" if len(counts) > 1 else counts[0]
-        return f"{images} images, {len(self.classes)} classes: {', '.join(self.classes)}"
 
 
 def training_data(config: Config) -> DatasetBundle:

@@ -9,12 +9,12 @@ from typing import Any
 from finetune.builders.checks.settings import data_settings
 from finetune.builders.data import (
     COMMON_SETTINGS,
-    DatasetBundle,
     build_source,
     bundle_datasets,
     source_class,
     with_validation,
 )
+from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.checkpoints.saved_model import SavedModel
 from finetune.config.compose import compose, to_plain_dict
 from finetune.config.errors import ConfigError, raise_mistakes

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from finetune.builders.data import DatasetBundle, loss_weights
+from finetune.builders.data import loss_weights
+from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.targets import find_class
 from finetune.config.errors import ConfigError
 from finetune.config.options import Config, drop_name, validate_options

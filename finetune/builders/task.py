@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from timm.optim import create_optimizer_v2
 
-from finetune.builders.data import DatasetBundle
+from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.loss import build_class_weights, build_loss
 from finetune.builders.model import build_model
 from finetune.builders.training_length import min_plateau_epochs

@@ -10,7 +10,8 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from finetune.builders.checks.training import check
-from finetune.builders.data import DatasetBundle, build_datamodule
+from finetune.builders.data import build_datamodule
+from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.devices import autocast_dtype, device_type
 from finetune.builders.dummy_step import batch_shape, noise_step
 from finetune.builders.task import build_optimizer, build_task, task_without_weights

@@ -13,7 +13,8 @@ from omegaconf import DictConfig
 
 from finetune.builders.checks.trainer import check_length
 from finetune.builders.checks.training import check
-from finetune.builders.data import DatasetBundle, build_datamodule
+from finetune.builders.data import build_datamodule
+from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.devices import resolve_precision
 from finetune.builders.task import build_task
 from finetune.builders.trainer import build_trainer, find_callback
@@ -30,7 +31,7 @@ from finetune.data.module import SegmentationData
 from finetune.engine.fsdp import full_model, load_weights
 from finetune.engine.launcher import check_launcher, end_launched_rank, report_killed_ranks
 from finetune.engine.rank_zero import is_first_process
-from finetune.io.messages import html_table
+from finetune.io.messages import html_table, shortlist
 from finetune.io.safe_files import read_whole
 from finetune.reports.evaluation import write_curves, write_evaluation
 from finetune.reports.training import closing_lines, fast_dev_run_lines
@@ -140,7 +141,13 @@ def _fit(
 ) -> TrainResult:
     folder = Path(config["output"])
     logger.info(f"{config['backbone']['name']} with a {config['head']['name']} head, {config['trainer']['precision']}")
-    logger.info(data.describe())
+    for line in (data.describe(), data.describe_classes()):
+        logger.info(line)
+    if absent := data.absent_classes():
+        logger.warning(
+            f"no training image has {shortlist(absent)}, so the model cannot learn it. Check data.classes and the "
+            f"masks."
+        )
     checkpoint = point.checkpoint if point is not None else None
     trainer.fit(task, datamodule=loaders, ckpt_path=checkpoint, weights_only=True)
     best, monitored = _best(trainer, folder, config["checkpoint"]["monitor"])

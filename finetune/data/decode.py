@@ -21,6 +21,7 @@ from finetune.io.messages import shortlist
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 ORIENTATION = 0x0112  # the EXIF tag
+SAMPLES_PER_PIXEL = 277  # the TIFF tag
 MAX_PIXELS = 178_956_970  # twice 256 MB of three bytes each, Pillow's own limit: 13,377 x 13,377
 # the formats that Pillow decodes itself: a PostScript file, whatever its suffix, would be run by another program
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000")
@@ -115,6 +116,7 @@ def _open(path: Path) -> Image.Image:
     try:
         with Image.open(path, formats=FORMATS) as image:
             _check_size(image, path)
+            _check_bands(image, path)
             image.load()  # Image.verify() lets a truncated file pass
             if image.getexif().get(ORIENTATION, 1) == 1:
                 return image
@@ -135,11 +137,24 @@ def _check_size(image: Image.Image, path: Path) -> None:
         )
 
 
+def _check_bands(image: Image.Image, path: Path) -> None:
+    """Raise DataError for a TIFF with more bands than Pillow decodes; it leaves out the others without a word."""
+    samples = getattr(image, "tag_v2", {}).get(SAMPLES_PER_PIXEL, 0)
+    if samples > len(image.getbands()):
+        raise DataError(
+            f"'{path}' has {samples} bands, of which only {len(image.getbands())} can be read. Save those that you "
+            f"need as gray, RGB or RGBA."
+        )
+
+
 def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
     # Pillow's own convert() clips at 255, which turns nearly every pixel white
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
-        raise DataError(f"image '{path}' has values up to {values.max()}. Save it with 8 or 16 bit.")
+        raise DataError(
+            f"image '{path}' has values from {values.min():,} to {values.max():,}. Shift and scale them to 0 to "
+            f"65,535, and save it with 16 bit."
+        )
     return Image.fromarray(((values + 128) // 257).astype(np.uint8))
 
 

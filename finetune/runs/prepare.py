@@ -8,7 +8,8 @@ from typing import Any
 import lightning.pytorch as pl
 from omegaconf import DictConfig
 
-from finetune.builders.data import DatasetBundle, build_source
+from finetune.builders.data import build_source
+from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.devices import device_count
 from finetune.builders.model import build_model, build_model_from
 from finetune.checkpoints.saved_model import empty_model, load_model

@@ -243,3 +243,13 @@ def test_a_transform_of_ones_own_is_named_by_target() -> None:
 def test_a_wrong_transform_is_explained(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_transform(settings, 255)
+
+
+def test_a_training_starts_with_the_share_of_every_class_and_names_absent_ones(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw_folder(folder / "photos", values=(0, 1, 1, 255))
+    finetune.train(*TINY, "data.root=photos", "data.classes=[ground,wall,moon]", "output=run")
+    lines = (folder / "run" / "train.log").read_text().splitlines()
+    assert any(line.endswith("training pixels: wall 50.0%, ground 25.0%, moon 0.0%; ignored 25.0%") for line in lines)
+    assert "warning: no training image has moon, so the model cannot learn it" in capsys.readouterr().out

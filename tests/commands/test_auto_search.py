@@ -9,7 +9,7 @@ from torch import nn
 
 import finetune
 from finetune.builders.checks.training import check
-from finetune.builders.data import DatasetBundle
+from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.commands.auto_search import SEARCHED, with_placeholders
 from finetune.commands.train import TrainResult
 from finetune.config.compose import load_config

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from finetune.data.files import ImageFile, MaskFile
@@ -93,12 +94,49 @@ def test_every_kind_of_mistake_comes_in_one_message(write, tmp_path):
     assert "label 7" in text
 
 
-def test_at_most_twenty_problems_are_listed(tmp_path, write):
-    mask = write("m.png")
-    text = message([file_record(tmp_path / f"gone{n}.png", mask) for n in range(30)], classes=2)
-    assert "30 problems" in text
-    assert "and 10 more problems" in text
-    assert text.count("\n") == 21
+def test_one_cause_in_many_files_is_one_line_with_the_first_files(tmp_path, write):
+    mask, color = write("m.png"), tmp_path / "color.png"
+    records = [file_record(tmp_path / f"gone{n}.png", mask) for n in range(30)]
+    for n in range(3):
+        colors = np.random.default_rng(n).integers(0, 255, (4, 4, 3), dtype=np.uint8)
+        Image.fromarray(colors).save(color.with_stem(f"color{n}"))
+        records.append(file_record(write(f"i{n}.png", size=(4, 4)), color.with_stem(f"color{n}")))
+    text = message(records, classes=2)
+    assert "33 images checked, 2 problems" in text
+    assert "gone0.png': FileNotFoundError" in text
+    assert "The same in 29 more: gone1.png, gone2.png, gone3.png and 26 more." in text
+    assert "is a color image (mode RGB)" in text
+    assert "The same in 2 more: color1.png, color2.png." in text
+    assert text.count("\n") == 2
+
+
+def test_soft_edges_are_recognized(write):
+    edges = np.repeat(np.array([0] * 40 + list(range(0, 250, 10)) + [255] * 40, dtype=np.uint8)[None], 8, 0)
+    text = message([record(write, name, edges, size=edges.shape) for name in "ab"], classes=2)
+    assert text.count("\n") == 1
+    assert re.search(r"hold 26 values from 0 to 255, but there are 2 classes; \d+% of the pixels have 0 and 255", text)
+    assert "soft edges from resizing or JPEG" in text
+
+
+def test_numbers_of_objects_are_recognized(write):
+    masks = [np.repeat(np.array([[0] * 9 + [n * 3 + 1, n * 3 + 2, n * 3 + 3]], dtype=np.uint8), 4, 0) for n in range(5)]
+    text = message([record(write, f"{n}", mask, size=mask.shape) for n, mask in enumerate(masks)], classes=2)
+    assert text.count("\n") == 1
+    assert "the masks hold 16 values from 0 to 15" in text
+    assert "data.mask_values=[0,[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15]]" in text
+
+
+def test_many_labels_of_another_kind_are_one_line(write):
+    mask = np.repeat(np.arange(12, dtype=np.uint8)[None], 4, 0)
+    text = message([record(write, f"{n}", mask, size=mask.shape) for n in range(12)], classes=3)
+    assert "3, 4, 5, 6, 7, 8, 9, 10, 11 are outside. Name all classes in data.classes" in text
+
+
+def test_sizes_that_are_turned_point_to_exif(write):
+    turned = [file_record(write(f"i{n}.png", 9, size=(8, 6)), write(f"m{n}.png", 0, size=(6, 8))) for n in range(2)]
+    assert "EXIF rotation that their masks do not have" in message(turned, classes=2)
+    small = [file_record(write("i.png", 9, size=(8, 6)), write("m.png", 0, size=(4, 3)))]
+    assert "resized by nearest neighbor" in message(small, classes=2)
 
 
 @dataclass(frozen=True)

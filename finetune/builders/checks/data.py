@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 
 from finetune.builders.checks.monitors import check_monitors, monitored
-from finetune.builders.data import DatasetBundle
+from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.devices import device_count
 from finetune.builders.dummy_step import layer_without_variance
 from finetune.builders.loss import check_class_weights

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from finetune.builders.data import DatasetBundle
+from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.task import find_task, task_settings
 from finetune.config.errors import ConfigError
 from finetune.config.options import Config

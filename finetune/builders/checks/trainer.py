@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.loggers import Logger
 from timm.optim import create_optimizer_v2, list_optimizers
 
-from finetune.builders.data import DatasetBundle
+from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.devices import device_count, device_type, runs_on_cpu
 from finetune.builders.targets import check_target
 from finetune.builders.training_length import step_counts

@@ -25,7 +25,8 @@ from finetune.builders.checks.trainer import (
     check_trainer,
 )
 from finetune.builders.checks.tuning import check_average, check_tuning
-from finetune.builders.data import DatasetBundle, source_class, training_data
+from finetune.builders.data import source_class, training_data
+from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.loss import build_loss, check_class_weights, find_loss
 from finetune.builders.model import auxiliary_options
 from finetune.builders.task import find_task, task_settings

@@ -26,6 +26,7 @@ class FolderSource:
         ignore_index: value in the masks of the pixels that loss and scores leave out.
         mask_values: file values of each class, as for `read_mask`; None if the files hold class indices.
         mask_suffix: text after the image's stem in the mask's: `_mask` pairs `7.jpg` with `7_mask.png`.
+        mask_prefix: text before it: `mask_` pairs `7.jpg` with `mask_7.png`.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class FolderSource:
         ignore_index: int = 255,
         mask_values: MaskValues | None = None,
         mask_suffix: str = "",
+        mask_prefix: str = "",
     ) -> None:
         self.root = Path(root)
         self.class_names = named_classes(classes)
@@ -42,6 +44,7 @@ class FolderSource:
         self.mask_values = checked_mask_values(mask_values, ignore_index, len(named_classes(classes)))
         self.ignore_index = ignored_label(mask_values, ignore_index)
         self.mask_suffix = mask_suffix
+        self.mask_prefix = mask_prefix
 
     def records(self) -> list[Record]:
         """Return the records by split, then by name.
@@ -73,11 +76,11 @@ class FolderSource:
             return [], [f"'{image_folder}' has no images (files that end in {' '.join(IMAGE_SUFFIXES)})."]
         by_stem = {mask.stem: MaskFile(mask, self.mask_values, self.ignored_value) for mask in masks}
         records = [
-            Record(image.stem, ImageFile(image), by_stem.get(image.stem + self.mask_suffix), split)
+            Record(image.stem, ImageFile(image), by_stem.get(self._mask_stem(image)), split)
             for image in sorted(images, key=lambda path: path.stem)
         ]
         without_mask = [path.name for record in records if record.target is None for path in record.paths]
-        expected_stems = {image.stem + self.mask_suffix for image in images}
+        expected_stems = {self._mask_stem(image) for image in images}
         without_image = [mask.name for mask in masks if mask.stem not in expected_stems]
         mistakes = [*_same_stem("images", images), *_same_stem("masks", masks)]
         if without_mask:
@@ -88,12 +91,33 @@ class FolderSource:
             mistakes.append(
                 f"{len(without_image):,} masks without an image in '{image_folder}': {shortlist(without_image)}."
             )
-        likely = _likely_suffix(images, masks)
-        if without_mask and likely is not None and likely != self.mask_suffix:
-            mistakes.append(
-                f"Most masks are named like their image plus '{likely}': set data.mask_suffix={likely or repr('')}."
-            )
+        if without_mask:
+            mistakes += _unread_files(mask_folder)
+            mistakes += self._other_names(images, masks)
         return records, mistakes
+
+    def _mask_stem(self, image: Path) -> str:
+        return f"{self.mask_prefix}{image.stem}{self.mask_suffix}"
+
+    def _other_names(self, images: list[Path], masks: list[Path]) -> list[str]:
+        """Return the settings by which most masks would be paired, or that each image has several masks."""
+        likely = _likely_affixes(images, masks)
+        if likely is None:
+            return []
+        (prefix, suffix), count = likely
+        if count * 2 <= len(masks[:SAMPLE]) and len(masks) >= 1.5 * len(images):
+            example = ", ".join(mask.name for mask in masks[:3])
+            return [
+                f"The images have about {len(masks) / len(images):.1f} masks each ({example}, ...), but a mask is one "
+                f"file: merge them into one, or give them as columns of a table (data=csv)."
+            ]
+        given = {"data.mask_prefix": (prefix, self.mask_prefix), "data.mask_suffix": (suffix, self.mask_suffix)}
+        moves = [f"{key}={value or repr('')}" for key, (value, now) in given.items() if value != now]
+        return (
+            [f"Most masks are named like their image: set {' '.join(moves)}."]
+            if moves and count * 2 > len(masks[:SAMPLE])
+            else []
+        )
 
 
 def _contents(root: Path) -> str:
@@ -156,14 +180,39 @@ def _same_stem(folder: str, files: list[Path]) -> list[str]:
     ]
 
 
-def _likely_suffix(images: list[Path], masks: list[Path]) -> str | None:
-    """Return the suffix that would pair more than half of the masks, or None."""
-    stems = {path.stem for path in images}
-    suffixes: Counter[str] = Counter()
-    for mask in (path.stem for path in masks):
-        prefixes = (mask[:end] for end in range(len(mask), 0, -1))
-        longest = next((prefix for prefix in prefixes if prefix in stems), None)
+SAMPLE = 500  # masks whose names are looked at for a rule
+UNREAD = {  # suffixes of annotations that are not read -> what to do with them
+    ".jpg": "JPEG changes the values of masks; save them as PNG",
+    ".jpeg": "JPEG changes the values of masks; save them as PNG",
+    ".json": "polygons are not read; draw them into PNG masks",
+    ".xml": "polygons are not read; draw them into PNG masks",
+    ".txt": "polygons are not read; draw them into PNG masks",
+    ".mat": "MATLAB files are not read; save their arrays as PNG masks",
+    ".npy": "arrays are not read; save them as PNG masks",
+}
+
+
+def _unread_files(folder: Path) -> list[str]:
+    """Return a line for each kind of annotation files that no mask is read from."""
+    files = {suffix: files_below(folder, (suffix,)) for suffix in UNREAD} if folder.is_dir() else {}
+    return [
+        f"'{folder}' has {len(paths):,} {suffix} files, such as {paths[0].name}: {UNREAD[suffix]}."
+        for suffix, paths in files.items()
+        if paths
+    ]
+
+
+def _likely_affixes(images: list[Path], masks: list[Path]) -> tuple[tuple[str, str], int] | None:
+    """Return the prefix and suffix that most masks have around the stem of an image, and how many have them.
+
+    None if less than half of the masks that were looked at hold the stem of an image.
+    """
+    stems = sorted({path.stem for path in images}, key=len, reverse=True)
+    affixes: Counter[tuple[str, str]] = Counter()
+    for mask in (path.stem for path in masks[:SAMPLE]):
+        starts = (stem for stem in stems if mask.startswith(stem))
+        longest = next(starts, None) or next((stem for stem in stems if stem in mask), None)
         if longest is not None:
-            suffixes[mask[len(longest) :]] += 1
-    likely, count = suffixes.most_common(1)[0] if suffixes else (None, 0)
-    return likely if count * 2 > len(masks) else None
+            prefix, _, suffix = mask.partition(longest)
+            affixes[prefix, suffix] += 1
+    return affixes.most_common(1)[0] if affixes.total() * 2 > len(masks[:SAMPLE]) else None

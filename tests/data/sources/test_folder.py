@@ -166,3 +166,36 @@ def test_the_ignored_label_of_the_masks_is_not_a_class(tmp_path):
     source = FolderSource(tmp_path, classes=["soil", "crop", "weed"], mask_values=[1, 2, 3], ignore_index=0)
     assert source.ignore_index == 255
     assert sorted(source.records()[0].target.read().unique().tolist()) == [0, 1, 2, 255]
+
+
+@pytest.mark.parametrize(
+    ("mask", "options", "setting"),
+    [
+        ("mask_{}.png", {"mask_prefix": "mask_"}, "set data.mask_prefix=mask_."),
+        ("gt_{}_L.png", {"mask_prefix": "gt_", "mask_suffix": "_L"}, "set data.mask_prefix=gt_ data.mask_suffix=_L."),
+        ("{}_mask.png", {"mask_suffix": "_mask"}, "set data.mask_suffix=_mask."),
+    ],
+)
+def test_a_rule_of_names_is_suggested_and_pairs(mask, options, setting, tmp_path):
+    names = [f"p{number}" for number in range(1, 12)]
+    files(tmp_path, *(f"images/{name}.png" for name in names), *(f"masks/{mask.format(name)}" for name in names))
+    with pytest.raises(DataError) as error:
+        FolderSource(tmp_path).records()
+    assert setting in str(error.value)
+    records = FolderSource(tmp_path, **options).records()
+    assert all(mask.format(record.name) == record.target.path.name for record in records)
+
+
+def test_several_masks_per_image_are_said(tmp_path):
+    names = [f"p{number}" for number in range(6)]
+    masks = [f"masks/{name}_object{n}.png" for name in names for n in range(3)]
+    files(tmp_path, *(f"images/{name}.png" for name in names), *masks)
+    with pytest.raises(DataError, match=r"about 3.0 masks each \(p0_object0.png, .*merge them into one"):
+        FolderSource(tmp_path).records()
+
+
+@pytest.mark.parametrize(("suffix", "text"), [(".jpg", "JPEG changes"), (".json", "polygons"), (".mat", "MATLAB")])
+def test_annotations_that_are_not_read_are_named(suffix, text, tmp_path):
+    files(tmp_path, *(f"images/p{n}.png" for n in range(4)), *(f"masks/p{n}{suffix}" for n in range(4)))
+    with pytest.raises(DataError, match=rf"masks' has 4 {suffix} files, such as p0{suffix}: {text}"):
+        FolderSource(tmp_path).records()

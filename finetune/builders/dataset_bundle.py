@@ -1,0 +1,54 @@
+"""The data of a run: datasets, records and statistics by split, and the lines that describe them."""
+
+from dataclasses import dataclass
+
+from finetune.data import Record, SegmentationDataset, Statistics
+from finetune.io.messages import shortlist
+
+
+@dataclass
+class DatasetBundle:
+    """The data of a run.
+
+    Attributes:
+        classes: their names.
+        ignore_index: label of the pixels that loss and scores leave out.
+        datasets: by split.
+        records: of all splits.
+        statistics: by split.
+    """
+
+    classes: tuple[str, ...]
+    ignore_index: int
+    datasets: dict[str, SegmentationDataset]
+    records: list[Record]
+    statistics: dict[str, Statistics]
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether a pixel may belong to several classes."""
+        return any(split.multilabel for split in self.statistics.values())
+
+    def sizes(self) -> dict[str, int]:
+        """Return the number of images in each split."""
+        return {split: len(dataset) for split, dataset in self.datasets.items()}
+
+    def describe(self) -> str:
+        """Return a line such as `367 train, 101 val and 233 test images, 11 classes: ...`."""
+        counts = [f"{count:,} {split}" for split, count in self.sizes().items()]
+        images = f"{', '.join(counts[:-1])} and {counts[-1]}" if len(counts) > 1 else counts[0]
+        return f"{images} images, {len(self.classes)} classes: {', '.join(self.classes)}"
+
+    def describe_classes(self) -> str:
+        """Return the fraction of the training pixels that each class has, most frequent first."""
+        statistics = self.statistics["train"]
+        pixels, ignored = statistics.pixels.double(), float(statistics.ignored)
+        total = pixels.sum() + (0 if statistics.multilabel else ignored)
+        order = pixels.argsort(descending=True, stable=True).tolist()
+        shares = shortlist((f"{self.classes[k]} {pixels[k] / total:.1%}" for k in order), 12)
+        return f"training pixels: {shares}{f'; ignored {ignored / total:.1%}' if ignored else ''}"
+
+    def absent_classes(self) -> list[str]:
+        """Return the classes that no training image has."""
+        pixels = self.statistics["train"].pixels.tolist()
+        return [name for name, count in zip(self.classes, pixels, strict=True) if not count]

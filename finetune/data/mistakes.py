@@ -1,0 +1,171 @@
+"""What is wrong with images and targets, in one line per cause, with the first files and what to do."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from finetune.data.records import Record
+from finetune.io.messages import shortlist
+
+MAX_LABELS = 3  # outside the classes, with a line each
+MAX_NAMED = 3  # records in one line
+
+
+@dataclass
+class Reading:
+    """The contents of one record.
+
+    Attributes:
+        record: the record.
+        size: height and width of the image; empty if it cannot be read.
+        target_size: height and width of the target; empty if it cannot be read.
+        values: pixels with each of the 256 values in the target, over all of its channels.
+        positives: pixels of each class, for targets with one channel per class; None for class indices.
+        problems: messages for everything that cannot be read.
+    """
+
+    record: Record
+    size: tuple[int, ...] = ()
+    target_size: tuple[int, ...] = ()
+    values: Tensor = field(default_factory=lambda: torch.zeros(256, dtype=torch.int64))
+    positives: Tensor | None = None
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def target(self) -> str:
+        """Name of the target in messages; empty if there is none."""
+        return self.record.target.description if self.record.target is not None else ""
+
+
+def reading_problems(indices: list[Reading], channelwise: list[Reading]) -> list[str]:
+    """Return what cannot be read, sizes that differ, and kinds of targets that are mixed.
+
+    Args:
+        indices: readings of class indices, and of nothing.
+        channelwise: readings of targets with one channel per class.
+    """
+    readings = [*indices, *channelwise]
+    problems = _by_cause(readings)
+    differing = [reading for reading in readings if not reading.problems and reading.target_size != reading.size]
+    if differing:
+        named = (
+            f"{r.record.image.description} is {_by(r.size)}, its {r.target} {_by(r.target_size)}" for r in differing
+        )
+        is_turned = all(reading.target_size == reading.size[::-1] for reading in differing)
+        move = (
+            "The images carry an EXIF rotation that their masks do not have: remove it, or turn the masks."
+            if is_turned
+            else "Save the masks at the size of the images, resized by nearest neighbor."
+        )
+        problems.append(
+            f"{len(differing):,} images differ in size (height x width) from their mask: "
+            f"{shortlist(named, MAX_NAMED)}. {move}"
+        )
+    readable = [reading for reading in indices if reading.target_size]
+    if readable and channelwise:
+        problems.append(
+            f"{len(channelwise):,} masks have one channel per class and {len(readable):,} hold class indices, such as "
+            f"{channelwise[0].target} and {readable[0].target}. Use one of the two for all images."
+        )
+    return problems
+
+
+def _by_cause(readings: list[Reading]) -> list[str]:
+    """Return one line for each cause, with the first files: texts that differ in the names of their files only."""
+    groups: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+    for reading in readings:
+        for text in reading.problems:
+            files = sorted(map(str, reading.record.paths), key=len, reverse=True)
+            named = next((file for file in files if file in text), reading.record.name)
+            groups[text.replace(named, "")].append((text, Path(named).name))
+    return [
+        text
+        if not others
+        else f"{text} The same in {len(others):,} more: {shortlist((n for _, n in others), MAX_NAMED)}."
+        for (text, _), *others in groups.values()
+    ]
+
+
+def _by(size: tuple[int, ...]) -> str:
+    return "x".join(map(str, size))
+
+
+def index_problems(
+    readings: list[Reading], classes: int, ignore_index: int, raw_values: bool, model_decides: bool
+) -> list[str]:
+    """Return what is wrong with the labels of class indices; the arguments are those of `inspect`."""
+    totals = sum((reading.values for reading in readings), torch.zeros(256, dtype=torch.int64))
+    labels = totals.nonzero().flatten().tolist()
+    outside = [label for label in labels if label >= classes and label != ignore_index]
+    # most tools save a two-class mask as 0 and 255; with 255 ignored, training would see class 0 only
+    black_and_white = classes == 2 and labels == [0, 255]
+    if raw_values and len(labels) == classes and (outside or black_and_white):
+        return [
+            f"the masks hold only the values {labels}, but the {classes} classes are 0 to {classes - 1}"
+            f"{' and 255 is ignored' if ignore_index in labels else ''}. "
+            f"Set data.mask_values={str(labels).replace(' ', '')}."
+        ]
+    moves = [f"set data.ignore_index={outside[0]}"] if len(outside) == 1 else []  # only one label can be ignored
+    moves += ["evaluate masks with the model's classes"] if model_decides else []
+    moves += [f"set data.classes={outside[-1] + 1}"] if outside and not model_decides else []
+    moves += ["list the file values of the classes in data.mask_values"] if raw_values else []
+    advice = ", or ".join(moves)
+    if len(outside) > MAX_LABELS:
+        return [_many_labels(readings, totals, outside, classes, ignore_index)]
+    problems = []
+    for label in outside:
+        masks = [reading.target for reading in readings if reading.values[label]]
+        problems.append(
+            f"label {label} is outside the {classes} classes (0 to {classes - 1}): {totals[label]:,} pixels in "
+            f"{len(masks):,} masks: {shortlist(masks, MAX_NAMED)}. {advice[:1].upper()}{advice[1:]}."
+        )
+    return problems
+
+
+def _many_labels(readings: list[Reading], totals: Tensor, outside: list[int], classes: int, ignore_index: int) -> str:
+    """Return what masks with many labels outside the classes probably are, and what to do."""
+    labels = totals.nonzero().flatten().tolist()
+    common = sorted(totals.argsort(descending=True)[:classes].tolist())
+    share = float(totals[common].sum() / totals.sum())
+    presence = torch.stack([reading.values > 0 for reading in readings]).sum(0)  # masks that hold each value
+    text = f"the masks hold {len(labels)} values from {labels[0]} to {labels[-1]}, but there are {classes} classes"
+    if share > 0.7 and (common[0], common[-1]) == (labels[0], labels[-1]):
+        values = " and ".join(map(str, common))
+        return (
+            f"{text}; {share:.0%} of the pixels have {values}. Others look like soft edges from resizing or JPEG: save "
+            f"the masks with hard edges, as PNG, resized by nearest neighbor."
+        )
+    if float(presence[outside].float().median()) <= max(2, len(readings) / 4):
+        merged = str([0, [label for label in labels if label not in (0, ignore_index)]]).replace(" ", "")
+        example = merged if len(merged) < 60 else "[0,[1,2,3,...]]"
+        return (
+            f"{text}; most values are in few masks, like numbers of objects. If all objects are one class, set "
+            f"data.mask_values={example}."
+        )
+    return (
+        f"{text}: {shortlist(outside, 20)} are outside. Name all classes in data.classes, or list the file values of "
+        f"the classes in data.mask_values."
+    )
+
+
+def channel_problems(readings: list[Reading], classes: int, ignore_index: int) -> list[str]:
+    """Return what is wrong with targets that have one channel per class."""
+    problems = []
+    other_count = [r.target for r in readings if r.positives is not None and len(r.positives) != classes]
+    if other_count:
+        problems.append(
+            f"{len(other_count):,} masks have another number of channels than the {classes} classes: "
+            f"{shortlist(other_count, MAX_NAMED)}."
+        )
+    totals = sum((reading.values for reading in readings), torch.zeros(256, dtype=torch.int64))
+    unknown = [value for value in totals.nonzero().flatten().tolist() if value not in (0, 1, ignore_index)]
+    for value in unknown:
+        masks = [reading.target for reading in readings if reading.values[value]]
+        problems.append(
+            f"value {value} in {len(masks):,} masks with one channel per class: {shortlist(masks, MAX_NAMED)}. "
+            f"Expected 0, 1 and data.ignore_index={ignore_index}."
+        )
+    return problems
