@@ -37,7 +37,8 @@ def min_plateau_epochs(config: Config, images: int) -> int:
 
 def _batches(config: Config, images: int) -> int:
     """Return the batches of an epoch on each device, within `trainer.limit_train_batches`."""
-    limit, batches = config["trainer"].get("limit_train_batches", 1.0), batches_per_device(config, images)
+    limit, batches = config["trainer"].get("limit_train_batches"), batches_per_device(config, images)
+    limit = 1.0 if limit is None else limit
     return min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
 
 

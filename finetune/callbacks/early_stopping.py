@@ -34,6 +34,8 @@ class EarlyStopping(LightningEarlyStopping):
     def __init__(
         self, monitor: str = "val/iou", patience: int = 10, mode: str = "auto", min_delta: float = 0.0
     ) -> None:
+        if patience < 1 or not min_delta >= 0:
+            raise ValueError(f"patience={patience}, min_delta={min_delta}: expected 1 or more, and 0 or more.")
         direction = monitor_mode(monitor, mode)
         super().__init__(monitor, min_delta, patience, mode=direction, check_on_train_epoch_end=False)
         self._plan_is_pending = False

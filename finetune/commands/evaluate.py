@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 import torch
 from omegaconf import DictConfig
 
+from finetune.builders.checks.trainer import check_evaluation_trainer
 from finetune.builders.devices import resolve_precision
 from finetune.builders.evaluation_data import evaluation_data
 from finetune.builders.settings import DataSettings
@@ -75,6 +76,7 @@ def evaluate(*overrides: str | DictConfig) -> EvaluationResult:
         saved = load_model(path)
         run = run_folder(path)
         trained, own_splits = (read_config(run), run / "splits.csv") if run is not None else (None, None)
+        check_evaluation_trainer(config["trainer"])
         data, split = evaluation_data(config, saved, trained, own_splits)
         folder = Path(config["output"]) if config["output"] else free_folder((run or Path()) / "evaluation" / split)
         settings = {**config["trainer"], "precision": resolve_precision(config["trainer"])}

@@ -119,7 +119,8 @@ def _train(config: dict[str, Any], point: ResumePoint | None) -> TrainResult:
         with shut_down_ranks_on_exit(trainer), report_killed_ranks(trainer, partial(resume_hints, folder)):
             result = _fit(config, data, task, trainer, loaders, point)
     except BaseException as error:
-        hints = (*error_hints(error, config), *resume_hints(folder), *requeue(error)) if is_first_process() else ()
+        kept = () if config["trainer"].get("fast_dev_run") else resume_hints(folder)
+        hints = (*error_hints(error, config), *kept, *requeue(error)) if is_first_process() else ()
         for line in hints:
             error.add_note(line)
         close_log(folder, error)

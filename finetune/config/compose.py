@@ -15,7 +15,7 @@ from finetune.config.composition import compose_with_hydra
 from finetune.config.errors import ConfigError, raise_mistakes
 from finetune.config.explain import check_group_choices, explain
 from finetune.config.folder import config_folder
-from finetune.config.nested import select
+from finetune.config.nested import MISSING, select
 from finetune.config.overrides import readable
 from finetune.config.unread import check_read
 
@@ -115,13 +115,33 @@ def to_run_config(config: DictConfig) -> dict[str, Any]:
         ConfigError: a path that is a number.
     """
     values = to_plain_dict(config)
-    numbers = {key: value for key in TEXTS if isinstance(value := select(values, key), int | float)}
-    raise_mistakes(f"{key}={value} is not text. Quote it: '{key}=\"{value}\"'" for key, value in numbers.items())
+    given = {key: select(values, key) for key in TEXTS}
+    raise_mistakes(
+        _not_text(key, value)
+        for key, value in given.items()
+        if not isinstance(value, str | None) and value is not MISSING
+    )
+    if values.get("output", "") is None and "name" in values:
+        raise ConfigError("output is not set. Leave it out, or name a folder.")
     data = values.get("data") or {}
     for key in ("root", "splits"):
         if isinstance(data.get(key), str) and data[key]:
-            data[key] = str(Path(data[key]).expanduser().resolve())
+            data[key] = str(_without_home(data[key]).resolve())
     return values
+
+
+def _without_home(path: str) -> Path:
+    """Return a path with the home folder for a first `~`, unless a file or folder has that name."""
+    try:
+        return Path(path) if Path(path).exists() else Path(path).expanduser()
+    except RuntimeError:  # no such user
+        return Path(path)
+
+
+def _not_text(key: str, value: Any) -> str:
+    if isinstance(value, list | dict):
+        return f"{key}={value}: expected a single text."
+    return f"{key} was read as {value}, which is no text. Quote a name like that twice: '{key}=\"2024\"'"
 
 
 def required(config: Mapping[str, Any], key: str) -> str:

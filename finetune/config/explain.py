@@ -62,6 +62,8 @@ def _no_such_setting(error: Exception, key: str, command: str, overrides: Sequen
     if inner and inner[1] != key and inner[1].startswith(f"{key}."):  # a group given as a whole
         append = f" To add it anyway: +{inner[1]}=..." if may_be_added(inner[1]) else ""
         return f"{key} has no setting '{inner[1]}'.{append}"
+    if str(error).startswith("Could not append"):
+        return f"{key} is there already: leave out the +."
     chosen = [text for text in overrides if text.partition("=")[0] in groups()]
     hint = re.search(r"To append to your config use (\S+)", str(error))
     append = f" To add it anyway: {hint[1]}" if hint and may_be_added(key) else ""

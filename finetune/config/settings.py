@@ -69,7 +69,8 @@ def _as_list(key: str, value: Any, hint: Any) -> str:
     >>> _as_list("data.mask_values", {0: 1, 255: 0}, Sequence[int] | None)
     ' As a list, by class: data.mask_values=[255,0]'
     """
-    if not isinstance(value, dict) or "a list" not in describe(hint):
+    by_class = key.rpartition(".")[2] in ("mask_values", "classes", "class_weights", "thresholds")
+    if not (by_class and isinstance(value, dict)):
         return ""
     indices = list(range(len(value)))
     if sorted(map(str, value.values())) == sorted(map(str, indices)):  # thing -> class index
@@ -78,7 +79,8 @@ def _as_list(key: str, value: Any, hint: Any) -> str:
         listed = [value[index] for index in sorted(value, key=int)]
     else:
         return " Give a list with one entry per class, in their order."
-    return f" As a list, by class: {key}=[{','.join(map(str, listed))}]"
+    as_list = f" As a list, by class: {key}=[{','.join(map(str, listed))}]"
+    return as_list if fits(listed, hint) else " Give a list with one entry per class, in their order."
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -91,7 +93,9 @@ def fits(value: Any, hint: Any) -> bool:
     """
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return any(fits(value, argument) for argument in arguments)
+        plain = [argument for argument in arguments if _is_plain(argument)]
+        is_open = value is None and len(plain) < len(arguments)  # a reader of other types says better what is missing
+        return not plain or is_open or any(fits(value, argument) for argument in plain)
     if origin is Literal:
         return value in arguments
     if hint in NAMES:
@@ -102,6 +106,11 @@ def fits(value: Any, hint: Any) -> bool:
     if kind in (dict, Mapping):
         return isinstance(value, dict)
     return True
+
+
+def _is_plain(hint: Any) -> bool:
+    """Return whether a YAML value can have an annotated type."""
+    return hint in NAMES or (get_origin(hint) or hint) in (list, tuple, Sequence, dict, Mapping, Literal, Any)
 
 
 def _elements_fit(values: list[Any], kind: Any, arguments: tuple[Any, ...]) -> bool:

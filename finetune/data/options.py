@@ -48,6 +48,8 @@ def checked_mask_values(mask_values: MaskValues | None, ignore_index: int, class
         )
     if mask_values is None:
         return None
+    if not mask_values or not all(value_groups(mask_values)):
+        raise ValueError(f"data.mask_values={list(mask_values)}: expected the file values of each class.")
     counts = Counter(value for group in value_groups(mask_values) for value in group)
     if repeated := [value for value, count in counts.items() if count > 1]:
         raise ValueError(

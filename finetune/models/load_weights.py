@@ -48,7 +48,14 @@ def load_state(build: Builder, name: str, state: State, source: str, options: Ma
         raise WeightsError(
             _misfit(name, source, given, expected, str(error).strip()) + advice(name, options)
         ) from error
-    _check(name, source, given, _shapes(built[0].state_dict()), missing, options)
+    loaded = built[0].state_dict()
+    _check(name, source, given, _shapes(loaded), missing, options)
+    kinds = {key: value.dtype for key, value in state.items() if key in loaded and loaded[key].is_floating_point()}
+    if wrong := [f"{key} {kind}" for key, kind in kinds.items() if not kind.is_floating_point]:
+        raise WeightsError(
+            f"weights '{source}' hold other numbers than real ones: {shortlist(wrong, NAMES_SHOWN)}. Save them as "
+            f"float32."
+        )
     return built
 
 

@@ -26,10 +26,9 @@ INEXACT = {
     "trainer.overfit_batches": "an epoch that is resumed starts again with its first batch",
     "EMAWeightAveraging": "a checkpoint inside an epoch has its average and its weights swapped; average=ema is exact",
     "GradientAccumulationScheduler": "an epoch that is resumed has the accumulation of the first epoch",
-    "StochasticWeightAveraging": "it does not restore all of its state; average=swa is exact",
     "WeightAveraging": "a checkpoint inside an epoch has its average and its weights swapped; average=ema is exact",
 }
-REFUSED = SEARCHES
+REFUSED = {**SEARCHES, "StochasticWeightAveraging": "average=swa"}
 EXACT = (*(f"trainer.{name}" for name in EXACT_OPTIONS), *EXACT_CALLBACKS)
 
 

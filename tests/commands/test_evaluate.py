@@ -209,6 +209,12 @@ def test_a_model_whose_outputs_are_nan_has_no_scores(run: Path, capsys: pytest.C
         ("data.batch_size=auto", "data.batch_size=auto is searched by a training. Set a number of images."),
         ("data.batch_size=x", "data.batch_size=x: expected a whole number or auto."),
         ("data.batch_size=0", "batch_size=0: expected 1 or more."),
+        ("+trainer.fast_dev_run=true", "trainer.fast_dev_run=True has no effect on an evaluation. Leave it out."),
+        ("trainer.max_epochs=7", "trainer.max_epochs=7 has no effect on an evaluation. Leave it out."),
+        (
+            "+trainer.limit_test_batches=0",
+            "trainer.limit_test_batches=0: expected a whole number of batches, 1 or more.",
+        ),
         ("data.num_workers=-1", "num_workers=-1: expected 0 or more."),
         ("data.classes=2.5", "data.classes=2.5: expected a whole number or a list of names or null."),
         ("data.ignore_index=a", "data.ignore_index=a: expected a whole number."),

@@ -65,7 +65,7 @@ def test_what_hydra_reads_or_no_quoting_helps_stays_as_it_is(text: str) -> None:
 @pytest.mark.parametrize("key", ["output", "name", "resume", "init_from", "data.root"])
 @pytest.mark.parametrize("value", ["2024", "nan", "1e3"])
 def test_a_path_that_hydra_reads_as_a_number_is_refused_with_its_quotes(key: str, value: str) -> None:
-    with pytest.raises(ConfigError, match=rf"{key}=.* is not text. Quote it: '{key}=\""):
+    with pytest.raises(ConfigError, match=rf"{key} was read as .*, which is no text. Quote .* twice: '{key}="):
         load_config([f"{key}={value}"], "train")
 
 

@@ -383,3 +383,9 @@ def test_weights_of_another_model_below_a_prefix_are_an_error(tmp_path: Path) ->
     torch.save({"teacher": {f"backbone.{key}": value for key, value in other.items()}}, tmp_path / "weights.pth")
     with pytest.raises(WeightsError, match=rf"weights\.pth' do not fit {TINY}"):
         Backbone(TINY, str(tmp_path / "weights.pth"))
+
+
+def test_weights_of_whole_numbers_are_an_error(state: State, tmp_path: Path) -> None:
+    torch.save({key: value.to(torch.int8) for key, value in state.items()}, tmp_path / "weights.pth")
+    with pytest.raises(WeightsError, match=r"hold other numbers than real ones: .*torch.int8"):
+        Backbone(TINY, str(tmp_path / "weights.pth"))

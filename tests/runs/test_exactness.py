@@ -7,6 +7,7 @@ import lightning.pytorch as pl
 import pytest
 
 import finetune
+from finetune.builders.checks.trainer import SEARCHES
 from finetune.config.compose import load_config
 from finetune.config.errors import ConfigError
 from finetune.runs.exactness import EXACT, EXACT_CALLBACKS, EXACT_OPTIONS, INEXACT, REFUSED, inexact_settings
@@ -64,11 +65,17 @@ def test_a_resumed_run_says_so(folder: Path, capsys: pytest.CaptureFixture[str])
     assert "trainer.overfit_batches: not exactly as if it had never stopped, because" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", list(REFUSED))
+@pytest.mark.parametrize("name", list(SEARCHES))
 def test_callbacks_that_search_are_refused_with_the_setting(name: str, folder: Path) -> None:
     with pytest.raises(ConfigError, match=rf"{name} loads a checkpoint of its own.*=auto, which searches before"):
         finetune.train(*SYNTHETIC, f"+callbacks.mine._target_=lightning.pytorch.callbacks.{name}")
     assert not list(folder.iterdir())
+
+
+def test_lightnings_swa_is_refused_for_our_own(folder: Path) -> None:
+    swa = "+callbacks.mine._target_=lightning.pytorch.callbacks.StochasticWeightAveraging"
+    with pytest.raises(ConfigError, match=r"adds an epoch and has rates of its own. Set average=swa"):
+        finetune.train(*SYNTHETIC, swa, "+callbacks.mine.swa_lrs=0.01")
 
 
 def test_several_devices_do_not_overfit_the_same_images(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Find mistakes that show once the data is known: batches, sizes, classes, and limits of Lightning's Trainer."""
 
 import logging
+import math
 from collections.abc import Callable
 
 from finetune.builders.checks.monitors import check_monitors, monitored
@@ -63,7 +64,7 @@ def check_truth(config: Config, data: DatasetBundle) -> None:
         )
     for group, monitor in monitored(config).items():
         name = monitor.removeprefix("val/iou/")
-        if monitor != name and not data.statistics["val"].pixels[data.classes.index(name)]:
+        if monitor != name and name in data.classes and not data.statistics["val"].pixels[data.classes.index(name)]:
             raise ConfigError(
                 f"{group}.monitor={monitor}: no val image has the class '{name}', so it has no score. Monitor val/iou, "
                 f"or put images with the class into the val split."
@@ -92,6 +93,14 @@ def check_limits(config: Config, data: DatasetBundle) -> None:
             f"trainer.limit_train_batches={limit} of {batches} batches is none. Set {1 / batches:.2g} or more, or a "
             f"whole number of batches."
         )
+    for split in ("val", "test"):
+        limit, images = settings.get(f"limit_{split}_batches"), data.sizes().get(split, 0)
+        # the fewest of all devices
+        fewest = math.ceil(images / max(1, config["data"]["batch_size"])) // device_count(settings)
+        if isinstance(limit, float) and images and 0 < limit < 1 and int(limit * fewest) < 1:
+            raise ConfigError(
+                f"trainer.limit_{split}_batches={limit} of {fewest} batches is none. Set a whole number of batches."
+            )
     if not any(settings.get(f"limit_{split}_batches") != 0 for split in ("val", "test") if data.sizes().get(split)):
         raise ConfigError("trainer.limit_val_batches=0 and no test images: nothing would be scored. Leave it out.")
     interval = settings.get("val_check_interval")

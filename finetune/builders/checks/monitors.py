@@ -27,7 +27,8 @@ def check_monitored(config: Config, classes: Sequence[str]) -> None:
         try:
             monitor_mode(monitor, settings["mode"], f"{group}.mode")
         except ValueError as error:
-            raise ConfigError(str(error)) from error
+            text = str(error).replace(", or auto.", f": +{group}.mode=...") if _is_foreign(settings) else str(error)
+            raise ConfigError(text) from error
 
 
 def monitored(config: Config) -> dict[str, str]:
@@ -41,7 +42,9 @@ def _monitors(config: Config) -> dict[str, Mapping[str, Any]]:
     groups |= {"tuning.plateau": config["tuning"]["plateau"], "schedule": config["schedule"]}
     monitors = {"checkpoint": config["checkpoint"]}
     for group, settings in groups.items():
-        if isinstance(settings, dict) and settings.get("monitor") and not _follows(settings, config["checkpoint"]):
+        if isinstance(settings, dict) and "monitor" in settings and not settings["monitor"]:
+            raise ConfigError(f"{group}.monitor is not set. Set it to a score such as val/iou, or remove {group}.")
+        if isinstance(settings, dict) and "monitor" in settings and not _follows(settings, config["checkpoint"]):
             # the callbacks of Lightning that monitor a score have min as their default
             monitors[group] = {"mode": "min" if _is_foreign(settings) else "auto", **settings}
     return monitors

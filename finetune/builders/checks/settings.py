@@ -5,11 +5,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+import lightning.pytorch as pl
+
+from finetune import callbacks as own_callbacks
 from finetune.builders.data import COMMON_SETTINGS, source_class, transform_constructor
 from finetune.builders.model import auxiliary_options
 from finetune.builders.settings import BackboneSettings, Choice, DataSettings, OptimizerSettings, TuningSettings
 from finetune.builders.task import GIVEN, task_settings
 from finetune.callbacks import Checkpoint
+from finetune.config.compose import packaged_options
 from finetune.config.errors import ConfigError
 from finetune.config.nested import remove
 from finetune.config.options import Config
@@ -20,6 +24,28 @@ from finetune.models.lora import add_lora
 from finetune.tasks import TASKS
 from finetune.tuning.plan import PlateauCriterion
 from finetune.tuning.schedules import SCHEDULES
+
+# settings without which a training cannot be built: those of these options, or the listed ones
+NEEDED: dict[str, str | tuple[str, ...]] = {
+    "backbone": "timm",
+    "data": ("format", "batch_size", "num_workers"),
+    "optimizer": "adamw",
+    "schedule": ("name", "warmup"),
+    "tuning": "full",
+    "trainer": "default",
+}
+
+
+def removed_settings(config: Config) -> list[str]:
+    """Return a line for every setting that a training needs and that is not there, because `~` removed it."""
+    lines = []
+    for group, needed in NEEDED.items():
+        names = packaged_options(group)[needed] if isinstance(needed, str) else needed
+        lines += [f"{group}.{name} is missing, but a training needs it." for name in names if name not in config[group]]
+    if "plateau" in config["tuning"]:
+        names = packaged_options("tuning")["full"]["plateau"]
+        lines += [f"tuning.plateau.{name} is missing." for name in names if name not in config["tuning"]["plateau"]]
+    return lines
 
 
 def type_errors(config: Config) -> list[str]:
@@ -47,6 +73,8 @@ def _all_settings(config: Config) -> Iterator[Settings]:
     yield Settings("backbone", config["backbone"], BackboneSettings)
     yield Settings("optimizer", config["optimizer"], OptimizerSettings)
     yield Settings("checkpoint", config["checkpoint"], Checkpoint)
+    yield Settings("trainer", config["trainer"], pl.Trainer, ("callbacks", "logger", "default_root_dir"))
+    yield from _callback_settings(config["callbacks"])
     yield Settings("tuning", config["tuning"], TuningSettings)
     yield Settings("tuning.plateau", _group(config["tuning"].get("plateau")), PlateauCriterion)
     yield Settings("tuning.lora", _group(config["tuning"].get("lora")), add_lora, ("model",))
@@ -72,6 +100,16 @@ def data_settings(settings: Config) -> Iterator[Settings]:
     with suppress(ConfigError):
         options = {key: value for key, value in settings.items() if key not in COMMON_SETTINGS}
         yield Settings("data", options, source_class(settings["format"]))
+
+
+def _callback_settings(callbacks: Config) -> Iterator[Settings]:
+    """Yield the options of the callbacks of this package; others may take anything."""
+    for name, entry in callbacks.items():
+        target = str(entry.get("_target_")) if isinstance(entry, dict) else ""
+        constructor = getattr(own_callbacks, target.rpartition(".")[2], None)
+        if target.startswith("finetune.callbacks.") and constructor is not None:
+            options = {key: value for key, value in entry.items() if key != "_target_"}
+            yield Settings(f"callbacks.{name}", options, constructor)
 
 
 def _augment_settings(settings: Config) -> Iterator[Settings]:

@@ -1,24 +1,39 @@
 """Check optimizer, schedule, Lightning's Trainer, and whether they go together."""
 
+import logging
 import math
+import os
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import Logger
-from timm.optim import create_optimizer_v2, list_optimizers
+from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 
 from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.devices import device_count, device_type, runs_on_cpu
 from finetune.builders.targets import check_target
 from finetune.builders.training_length import step_counts
-from finetune.config.errors import ConfigError
+from finetune.config.compose import packaged_options
+from finetune.config.errors import ConfigError, raise_mistakes
 from finetune.config.options import Config, drop_name, validate_options
+from finetune.config.settings import Settings
 from finetune.engine.fsdp import PRECISIONS, steps_on_shares
 from finetune.io.messages import suggest
 from finetune.tuning.schedules import SCHEDULES, schedule
 
+# options of timm's factory that make groups, which are made here
+OWN_OPTIONS = {"layer_decay", "filter_bias_and_bn", "param_group_fn"}
+# options of the Trainer that change an evaluation
+IN_EVALUATION = {
+    *("accelerator", "strategy", "devices", "num_nodes", "precision", "limit_test_batches", "deterministic"),
+    *("benchmark", "inference_mode", "profiler", "detect_anomaly", "plugins", "enable_progress_bar"),
+}
 # callbacks of Lightning that search -> the setting that does so
 SEARCHES = {"BatchSizeFinder": "data.batch_size", "LearningRateFinder": "optimizer.lr"}
+# variables of the environment in which torchrun, SLURM, MPI or LSF start processes on several nodes
+STARTERS = ("MASTER_ADDR", "SLURM_JOB_ID", "OMPI_COMM_WORLD_SIZE", "PMI_RANK", "LSB_JOBID")
+logger = logging.getLogger(__name__)
+
 ANY_LENGTH = 10**9  # steps: the length of the training is not known before its data is
 
 
@@ -43,6 +58,13 @@ def check_optimizer(config: Config) -> None:
             )
         if not 0 <= settings[key] < math.inf:
             raise ConfigError(f"optimizer.{key}={settings[key]}: expected a number of 0 or more.")
+    if unused := sorted(OWN_OPTIONS & set(settings["options"])):
+        raise ConfigError(
+            f"optimizer.options.{unused[0]} has no effect: parameters have groups already. Set tuning.layer_lr_decay "
+            f"for rates by layer; norms and biases have no weight decay."
+        )
+    if "momentum" in settings["options"] and not get_optimizer_info(settings["name"]).has_momentum:
+        raise ConfigError(f"optimizer.options.momentum has no effect on {settings['name']}. Leave it out.")
     try:
         _step_once(settings, device_type(config))
     except Exception as error:  # an optimizer may raise anything
@@ -82,11 +104,37 @@ def check_trainer(config: Config) -> None:
             f"trainer.overfit_batches={settings['overfit_batches']}: all devices would train on the same images. Set "
             f"trainer.devices=1, or trainer.limit_train_batches instead."
         )
+    if not_numbers := [key for key, value in settings.items() if isinstance(value, float) and math.isnan(value)]:
+        raise ConfigError(f"trainer.{not_numbers[0]}=nan: expected a number.")
+    for key, low in {"check_val_every_n_epoch": 1, "val_check_interval": 1e-9, "max_steps": -1, "num_nodes": 1}.items():
+        value = settings.get(key)
+        if isinstance(value, int | float) and value < low:
+            raise ConfigError(f"trainer.{key}={value}: expected {'more than 0' if low < 1 else f'{low:g} or more'}.")
+    if settings.get("num_nodes", 1) > 1 and not any(name in os.environ for name in STARTERS):
+        raise ConfigError(
+            f"trainer.num_nodes={settings['num_nodes']}: nothing has started this process on several nodes, so it "
+            f"would wait for the others for ever. Start it with torchrun or srun."
+        )
     threshold = settings.get("gradient_clip_val")
     if isinstance(threshold, int | float) and threshold < 0:
         raise ConfigError(f"trainer.gradient_clip_val={threshold}: expected a number above 0, or null for no clipping.")
     if settings.get("sync_batchnorm") and device_count(settings) > 1 and runs_on_cpu(settings):
         raise ConfigError("trainer.sync_batchnorm=true: torch synchronizes batch norms on GPUs only. Leave it out.")
+
+
+def check_evaluation_trainer(settings: Config) -> None:
+    """Raise a ConfigError if options of the Trainer have another type, no effect on an evaluation, or leave none."""
+    trainer = Settings("trainer", settings, pl.Trainer, ("callbacks", "logger", "default_root_dir"))
+    raise_mistakes([*trainer.unknown().values(), *trainer.type_errors()])
+    defaults = packaged_options("trainer")["default"]
+    raise_mistakes(
+        f"trainer.{key}={value} has no effect on an evaluation. Leave it out."
+        for key, value in settings.items()
+        if key not in IN_EVALUATION and value != defaults.get(key)
+    )
+    limit = settings.get("limit_test_batches")
+    if limit is not None and (isinstance(limit, float) or limit < 1):
+        raise ConfigError(f"trainer.limit_test_batches={limit}: expected a whole number of batches, 1 or more.")
 
 
 def check_callbacks(config: Config) -> None:
@@ -95,7 +143,17 @@ def check_callbacks(config: Config) -> None:
         for name, entry in (config[group] or {}).items():
             if entry is not None:
                 check_target(entry, base, f"{group}.{name}")
-                if setting := SEARCHES.get(entry["_target_"].rpartition(".")[2]):
+                class_name = entry["_target_"].rpartition(".")[2]
+                if class_name == "StochasticWeightAveraging":
+                    raise ConfigError(
+                        f"{group}.{name}: {entry['_target_']} adds an epoch and has rates of its own. Set average=swa."
+                    )
+                if class_name == "GradientAccumulationScheduler":
+                    logger.warning(
+                        f"{group}.{name}: the schedule of the learning rate counts steps of one batch, so it will "
+                        f"not reach its end."
+                    )
+                if setting := SEARCHES.get(class_name):
                     raise ConfigError(
                         f"{group}.{name}: {entry['_target_']} loads a checkpoint of its own, which ends the training. "
                         f"Set {setting}=auto, which searches before the training."

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from finetune.builders.checks.data import DATA_CHECKS
-from finetune.builders.checks.settings import split_unknown, type_errors
+from finetune.builders.checks.settings import removed_settings, split_unknown, type_errors
 from finetune.builders.checks.trainer import (
     check_callbacks,
     check_length,
@@ -85,6 +85,7 @@ def _check_settings(config: Config) -> tuple[Config, list[str]]:
     Raises:
         ConfigError: settings of another type, on which the other checks rely.
     """
+    raise_mistakes(removed_settings(config))
     raise_mistakes(type_errors(config))
     known, unknown = split_unknown(config)
     return known, [*unknown, *mistakes_of(SETTING_CHECKS, known)]
