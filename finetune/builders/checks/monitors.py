@@ -42,9 +42,13 @@ def _monitors(config: Config) -> dict[str, Mapping[str, Any]]:
     groups |= {"tuning.plateau": config["tuning"]["plateau"], "schedule": config["schedule"]}
     monitors = {"checkpoint": config["checkpoint"]}
     for group, settings in groups.items():
-        if isinstance(settings, dict) and "monitor" in settings and not settings["monitor"]:
+        if not isinstance(settings, dict) or "monitor" not in settings:
+            continue
+        if not settings["monitor"]:
+            if _is_foreign(settings):  # such as a ModelCheckpoint that keeps the latest
+                continue
             raise ConfigError(f"{group}.monitor is not set. Set it to a score such as val/iou, or remove {group}.")
-        if isinstance(settings, dict) and "monitor" in settings and not _follows(settings, config["checkpoint"]):
+        if not _follows(settings, config["checkpoint"]):
             # the callbacks of Lightning that monitor a score have min as their default
             monitors[group] = {"mode": "min" if _is_foreign(settings) else "auto", **settings}
     return monitors

@@ -56,6 +56,7 @@ def test_a_wrong_monitor_or_mode_is_refused_by_the_name_of_its_setting(
         ("~callbacks.early_stopping",),
         (FOREIGN,),
         (FOREIGN, "+callbacks.mine.monitor=val/loss"),
+        (FOREIGN, "+callbacks.mine.monitor=null"),
         (FOREIGN, "+callbacks.mine.monitor=lr", "+callbacks.mine.mode=min"),
     ],
 )
