@@ -262,7 +262,14 @@ def test_completion_works_in_bash(folder: Path) -> None:
     assert "hydra_bash_completion finetune" in done.stdout
 
 
-@pytest.mark.parametrize(("streams", "message"), [(">&-", ""), ("<&- >&- 2>&-", ""), ("> /dev/full", FULL)])
+@pytest.mark.parametrize(
+    ("streams", "message"),
+    [
+        pytest.param(">&-", "", marks=pytest.mark.slow),
+        ("<&- >&- 2>&-", ""),
+        pytest.param("> /dev/full", FULL, marks=pytest.mark.slow),
+    ],
+)
 def test_a_training_whose_output_is_closed_or_full_finishes(streams: str, message: str, folder: Path) -> None:
     command = f"{COMMAND} train {' '.join(SYNTHETIC)} output=run"
     done = shell("bash", "-c", f"{command} {streams}", cwd=folder)

@@ -64,7 +64,13 @@ with report_killed_ranks(trainer, lambda: ["resume: finetune train resume=x"]):
 """
 
 
-@pytest.mark.parametrize(("number", "cause"), [(9, " (SIGKILL; the system does that when memory runs out)"), (15, "")])
+@pytest.mark.parametrize(
+    ("number", "cause"),
+    [
+        (9, " (SIGKILL; the system does that when memory runs out)"),
+        pytest.param(15, "", marks=pytest.mark.slow),
+    ],
+)
 def test_a_killed_rank_is_named_with_the_way_to_resume_and_all_end(number: int, cause: str) -> None:
     command = [sys.executable, "-c", KILLED_RANK, str(number)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)

@@ -83,6 +83,7 @@ def test_several_devices_do_not_overfit_the_same_images(folder: Path) -> None:
         finetune.train(*SYNTHETIC, "+trainer.overfit_batches=1", "trainer.devices=2", "trainer.strategy=ddp")
 
 
+@pytest.mark.slow
 def test_a_training_with_reloaded_loaders_resumes_exactly_inside_an_epoch(folder: Path) -> None:
     data = (*SYNTHETIC, "data.count=24", "trainer.max_epochs=3")
     reload = ("+trainer.reload_dataloaders_every_n_epochs=1", "checkpoint.every_n_steps=1")

@@ -120,9 +120,10 @@ def _augment_settings(settings: Config) -> Iterator[Settings]:
 
 
 def _loss_options(settings: Config) -> Config:
-    """Return the options of a loss; a rule for class weights stands for the weights that are computed from the data."""
-    weights = settings.get("class_weights")
-    return {**_without_name(settings), **({"class_weights": None} if isinstance(weights, str) else {})}
+    """Return the options of a loss; class weights that are no list, such as a rule, are checked elsewhere."""
+    is_list = isinstance(settings.get("class_weights"), list)
+    options = _without_name(settings)
+    return {**options, "class_weights": None} if "class_weights" in options and not is_list else options
 
 
 def _group(settings: Any) -> Config:
