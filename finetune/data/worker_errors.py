@@ -112,6 +112,7 @@ class TrackedDataLoader(DataLoader[Sample]):
             # a worker may have died before its batch was fetched; the system reports that with a delay
             ended = wait([worker.sentinel for worker in self._workers], timeout=1) if self._workers else []
             if dead := [worker for worker in self._workers if worker.sentinel in ended]:
+                dead[0].join(1)  # its sentinel may be there before its exit code
                 raise RuntimeError(self._death_message(dead[0].pid, dead[0].exitcode)) from error
             raise
 
