@@ -17,7 +17,7 @@ test: $(VENV)/dev ## install the tools too and run the whole test suite
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not alone"
 	$(BIN)/python -m pytest -m "alone and not slow" tests
 
-slow: $(VENV)/dev ## the tests that take minutes (a quarter of an hour on two cores)
+slow: $(VENV)/dev ## the tests that take minutes (a quarter of an hour or more on two cores)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m slow
 
 torture: $(VENV)/dev ## kill small trainings 100 times and compare how they end (half an hour)
