@@ -96,6 +96,7 @@ CALLBACKS: dict[str, dict[str, Any]] = {
     "StochasticWeightAveraging": {"swa_lrs": 1e-3, "swa_epoch_start": 1},
     "TQDMProgressBar": {},
     "Timer": {"duration": "'00:01:00:00'"},
+    "WeightAveraging": {},
 }
 LOGGER = ("+logger.csv._target_=lightning.pytorch.loggers.CSVLogger", "+logger.csv.save_dir=logs")
 

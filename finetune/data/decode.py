@@ -188,7 +188,7 @@ def _move_ignored(values: npt.NDArray[np.integer], ignore_index: int, path: Path
     """Return class indices with 255 instead of an ignored value that 8 bits cannot hold."""
     if (values == 255).any():
         raise DataError(
-            f"mask '{path}' has the value 255 besides data.ignore_index={ignore_index}, and 8-bit labels have no room "
+            f"mask '{path}' has the value 255 next to data.ignore_index={ignore_index}, and 8-bit labels have no room "
             f"for both. List the file's values in data.mask_values, in the order of the classes."
         )
     return np.where(values == ignore_index, 255, values)

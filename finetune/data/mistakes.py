@@ -115,14 +115,16 @@ def index_problems(
     advice = ", or ".join(moves)
     if len(outside) > MAX_LABELS:
         return [_many_labels(readings, totals, outside, classes, ignore_index)]
-    problems = []
-    for label in outside:
-        masks = [reading.target for reading in readings if reading.values[label]]
-        problems.append(
-            f"label {label} is outside the {classes} classes (0 to {classes - 1}): {totals[label]:,} pixels in "
-            f"{len(masks):,} masks: {shortlist(masks, MAX_NAMED)}. {advice[:1].upper()}{advice[1:]}."
-        )
-    return problems
+    return [
+        f"label {label} is outside the {classes} classes (0 to {classes - 1}): {totals[label]:,} pixels in "
+        f"{_masks_with(label, readings)}. {advice[:1].upper()}{advice[1:]}."
+        for label in outside
+    ]
+
+
+def _masks_with(value: int, readings: list[Reading], kind: str = "") -> str:
+    masks = [reading.target for reading in readings if reading.values[value]]
+    return f"{len(masks):,} masks{kind}: {shortlist(masks, MAX_NAMED)}"
 
 
 def _many_labels(readings: list[Reading], totals: Tensor, outside: list[int], classes: int, ignore_index: int) -> str:
@@ -162,10 +164,8 @@ def channel_problems(readings: list[Reading], classes: int, ignore_index: int) -
         )
     totals = sum((reading.values for reading in readings), torch.zeros(256, dtype=torch.int64))
     unknown = [value for value in totals.nonzero().flatten().tolist() if value not in (0, 1, ignore_index)]
-    for value in unknown:
-        masks = [reading.target for reading in readings if reading.values[value]]
-        problems.append(
-            f"value {value} in {len(masks):,} masks with one channel per class: {shortlist(masks, MAX_NAMED)}. "
-            f"Expected 0, 1 and data.ignore_index={ignore_index}."
-        )
-    return problems
+    return problems + [
+        f"value {value} in {_masks_with(value, readings, ' with one channel per class')}. Expected 0, 1 and "
+        f"data.ignore_index={ignore_index}."
+        for value in unknown
+    ]

@@ -43,6 +43,9 @@ def report_killed_ranks(trainer: pl.Trainer, hints: Callable[[], Iterable[str]])
         trainer: of the training or evaluation.
         hints: further lines to show, such as how to resume.
     """
+    if trainer.world_size == 1:
+        yield
+        return
     is_over = threading.Event()
 
     def watch() -> None:

@@ -38,7 +38,7 @@ class Predictor:
             raise ValueError(f"device='{device}' is not a device; expected cpu, cuda, cuda:0, mps, ...") from error
         try:
             self.model = model.eval().to(self.device).to(memory_format=torch.channels_last)
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
+        except (RuntimeError, AssertionError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ValueError(f"device={device} cannot be used: {reason} Set device=cpu, or leave it out.") from error
         self.output = output or ClassIndices(model.class_names)

@@ -6,7 +6,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from finetune.builders.checks.trainer import SEARCHES
+from finetune.builders.checks.trainer import REFUSED_CALLBACKS
 from finetune.config.options import Config
 
 EXACT_OPTIONS = (
@@ -24,11 +24,11 @@ EXACT_CALLBACKS = (
 )
 INEXACT = {
     "trainer.overfit_batches": "an epoch that is resumed starts again with its first batch",
-    "EMAWeightAveraging": "a checkpoint inside an epoch has its average and its weights swapped; average=ema is exact",
+    "EMAWeightAveraging": "a comparison ended with other scores; average=ema is exact",
     "GradientAccumulationScheduler": "an epoch that is resumed has the accumulation of the first epoch",
-    "WeightAveraging": "a checkpoint inside an epoch has its average and its weights swapped; average=ema is exact",
+    "WeightAveraging": "a comparison ended with other scores; average=ema is exact",
 }
-REFUSED = {**SEARCHES, "StochasticWeightAveraging": "average=swa"}
+REFUSED = tuple(REFUSED_CALLBACKS)
 EXACT = (*(f"trainer.{name}" for name in EXACT_OPTIONS), *EXACT_CALLBACKS)
 
 

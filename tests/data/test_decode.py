@@ -188,7 +188,7 @@ def test_minus_one_can_be_ignored(tmp_path):
     with pytest.raises(DataError, match="values from -1 to 1"):
         read_mask(tmp_path / "m.tif")
     Image.fromarray(np.array([[0, 255, -1]], dtype=np.int32)).save(tmp_path / "b.tif")
-    with pytest.raises(DataError, match=r"has the value 255 besides data.ignore_index=-1"):
+    with pytest.raises(DataError, match=r"has the value 255 next to data.ignore_index=-1"):
         read_mask(tmp_path / "b.tif", ignore_index=-1)
     assert read_mask(tmp_path / "b.tif", [0, 255], ignore_index=-1).tolist() == [[0, 1, 255]]
 

@@ -15,7 +15,7 @@ from finetune.builders.targets import check_target
 from finetune.builders.training_length import step_counts
 from finetune.config.compose import packaged_options
 from finetune.config.errors import ConfigError, raise_mistakes
-from finetune.config.options import Config, drop_name, validate_options
+from finetune.config.options import Config, drop_name
 from finetune.config.settings import Settings
 from finetune.engine.fsdp import PRECISIONS, steps_on_shares
 from finetune.io.messages import suggest
@@ -28,8 +28,12 @@ IN_EVALUATION = {
     *("accelerator", "strategy", "devices", "num_nodes", "precision", "limit_test_batches", "deterministic"),
     *("benchmark", "inference_mode", "profiler", "detect_anomaly", "plugins", "enable_progress_bar"),
 }
-# callbacks of Lightning that search -> the setting that does so
-SEARCHES = {"BatchSizeFinder": "data.batch_size", "LearningRateFinder": "optimizer.lr"}
+# callbacks of Lightning that are refused -> why, and the setting that does the same
+REFUSED_CALLBACKS = {
+    "BatchSizeFinder": ("loads a checkpoint of its own", "data.batch_size=auto, which searches before the training"),
+    "LearningRateFinder": ("loads a checkpoint of its own", "optimizer.lr=auto, which searches before the training"),
+    "StochasticWeightAveraging": ("adds an epoch and has rates of its own", "average=swa"),
+}
 # variables of the environment in which torchrun, SLURM, MPI or LSF start processes on several nodes
 STARTERS = ("MASTER_ADDR", "SLURM_JOB_ID", "OMPI_COMM_WORLD_SIZE", "PMI_RANK", "LSB_JOBID")
 logger = logging.getLogger(__name__)
@@ -93,9 +97,8 @@ def check_schedule(config: Config) -> None:
 
 
 def check_trainer(config: Config) -> None:
-    """Raise a ConfigError unless Lightning's Trainer has all these arguments."""
+    """Raise a ConfigError if options of Lightning's Trainer do not go together."""
     settings = config["trainer"]
-    validate_options("trainer", pl.Trainer.__init__, settings, skip=("self", "callbacks", "logger", "default_root_dir"))
     clip = settings.get("gradient_clip_algorithm")
     if clip not in (None, "norm", "value"):
         raise ConfigError(f"trainer.gradient_clip_algorithm={clip}: choose norm or value.")
@@ -104,12 +107,20 @@ def check_trainer(config: Config) -> None:
             f"trainer.overfit_batches={settings['overfit_batches']}: all devices would train on the same images. Set "
             f"trainer.devices=1, or trainer.limit_train_batches instead."
         )
+    if settings.get("sync_batchnorm") and device_count(settings) > 1 and runs_on_cpu(settings):
+        raise ConfigError("trainer.sync_batchnorm=true: torch synchronizes batch norms on GPUs only. Leave it out.")
+
+
+def check_trainer_numbers(config: Config) -> None:
+    """Raise a ConfigError if a number of the Trainer is out of its range, or means waiting for ever."""
+    settings = config["trainer"]
     if not_numbers := [key for key, value in settings.items() if isinstance(value, float) and math.isnan(value)]:
         raise ConfigError(f"trainer.{not_numbers[0]}=nan: expected a number.")
-    for key, low in {"check_val_every_n_epoch": 1, "val_check_interval": 1e-9, "max_steps": -1, "num_nodes": 1}.items():
+    ranges = {"check_val_every_n_epoch": "1 or more", "val_check_interval": "more than 0", "num_nodes": "1 or more"}
+    for key, expected in ranges.items():
         value = settings.get(key)
-        if isinstance(value, int | float) and value < low:
-            raise ConfigError(f"trainer.{key}={value}: expected {'more than 0' if low < 1 else f'{low:g} or more'}.")
+        if isinstance(value, int | float) and value <= 0:
+            raise ConfigError(f"trainer.{key}={value}: expected {expected}.")
     if settings.get("num_nodes", 1) > 1 and not any(name in os.environ for name in STARTERS):
         raise ConfigError(
             f"trainer.num_nodes={settings['num_nodes']}: nothing has started this process on several nodes, so it "
@@ -118,8 +129,6 @@ def check_trainer(config: Config) -> None:
     threshold = settings.get("gradient_clip_val")
     if isinstance(threshold, int | float) and threshold < 0:
         raise ConfigError(f"trainer.gradient_clip_val={threshold}: expected a number above 0, or null for no clipping.")
-    if settings.get("sync_batchnorm") and device_count(settings) > 1 and runs_on_cpu(settings):
-        raise ConfigError("trainer.sync_batchnorm=true: torch synchronizes batch norms on GPUs only. Leave it out.")
 
 
 def check_evaluation_trainer(settings: Config) -> None:
@@ -138,26 +147,20 @@ def check_evaluation_trainer(settings: Config) -> None:
 
 
 def check_callbacks(config: Config) -> None:
-    """Raise a ConfigError unless every callback and logger names its class."""
+    """Raise a ConfigError unless every callback and logger names its class, and fits a training."""
     for group, base in (("callbacks", pl.Callback), ("logger", Logger)):
         for name, entry in (config[group] or {}).items():
             if entry is not None:
                 check_target(entry, base, f"{group}.{name}")
-                class_name = entry["_target_"].rpartition(".")[2]
-                if class_name == "StochasticWeightAveraging":
-                    raise ConfigError(
-                        f"{group}.{name}: {entry['_target_']} adds an epoch and has rates of its own. Set average=swa."
-                    )
-                if class_name == "GradientAccumulationScheduler":
-                    logger.warning(
-                        f"{group}.{name}: the schedule of the learning rate counts steps of one batch, so it will "
-                        f"not reach its end."
-                    )
-                if setting := SEARCHES.get(class_name):
-                    raise ConfigError(
-                        f"{group}.{name}: {entry['_target_']} loads a checkpoint of its own, which ends the training. "
-                        f"Set {setting}=auto, which searches before the training."
-                    )
+                _check_callback(f"{group}.{name}", entry["_target_"].rpartition(".")[2])
+
+
+def _check_callback(key: str, class_name: str) -> None:
+    if class_name in REFUSED_CALLBACKS:
+        reason, setting = REFUSED_CALLBACKS[class_name]
+        raise ConfigError(f"{key}: Lightning's {class_name} {reason}. Set {setting}.")
+    if class_name == "GradientAccumulationScheduler":
+        logger.warning(f"{key}: the learning-rate schedule counts a step per batch, so it will not reach its end.")
 
 
 def check_sharding(config: Config) -> None:

@@ -23,6 +23,7 @@ from finetune.builders.checks.trainer import (
     check_schedule,
     check_sharding,
     check_trainer,
+    check_trainer_numbers,
 )
 from finetune.builders.checks.tuning import check_average, check_tuning
 from finetune.builders.data import source_class, training_data
@@ -215,6 +216,7 @@ SETTING_CHECKS: tuple[Callable[[Config], None], ...] = (
     check_optimizer,
     check_schedule,
     check_trainer,
+    check_trainer_numbers,
     check_callbacks,
     check_sharding,
 )

@@ -145,7 +145,7 @@ def _layout_problems(folders: dict[str, Path], splits: dict[str, str], of_masks:
     others = [path.name for path in folders["images"].iterdir() if path.is_dir() and not split_of(path.name)]
     if others := sorted(name for name in others if not name.startswith(".")):
         problems.append(
-            f"images/ has {shortlist(others)}/ besides the split folders {shortlist(splits)}/. Move them into one of "
+            f"images/ has {shortlist(others)}/ next to the split folders {shortlist(splits)}/. Move them into one of "
             f"these, or out of images/."
         )
     for split, count in Counter(splits.values()).items():

@@ -109,7 +109,7 @@ def test_two_images_of_one_name_are_an_error(tmp_path):
         (["images/train/a.png", "images/val/b.png", "masks/train/a.png", "masks/b.png"], "masks/ has no val/"),
         (
             ["images/train/a.png", "images/extra/b.png", "masks/train/a.png", "masks/extra/b.png"],
-            "images/ has extra/ besides the split folders train/",
+            "images/ has extra/ next to the split folders train/",
         ),
         (
             ["images/train/a.png", "images/val/b.png", "masks/train/a.png", "masks/val/b.png", "images/c.png"],
