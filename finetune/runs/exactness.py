@@ -20,13 +20,12 @@ EXACT_OPTIONS = (
 )
 EXACT_CALLBACKS = (
     *("DeviceStatsMonitor", "EarlyStopping", "LearningRateMonitor", "ModelCheckpoint", "ModelSummary"),
-    *("OnExceptionCheckpoint", "TQDMProgressBar", "Timer"),
+    *("OnExceptionCheckpoint", "TQDMProgressBar", "Timer", "WeightAveraging"),
 )
 INEXACT = {
     "trainer.overfit_batches": "an epoch that is resumed starts again with its first batch",
     "EMAWeightAveraging": "a comparison ended with other scores; average=ema is exact",
     "GradientAccumulationScheduler": "an epoch that is resumed has the accumulation of the first epoch",
-    "WeightAveraging": "a comparison ended with other scores; average=ema is exact",
 }
 REFUSED = tuple(REFUSED_CALLBACKS)
 EXACT = (*(f"trainer.{name}" for name in EXACT_OPTIONS), *EXACT_CALLBACKS)
