@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from finetune.data.decode import MAX_MASK_VALUE, MIN_MASK_VALUE, MaskValues, value_groups
+from finetune.data.mask_values import MAX_MASK_VALUE, MIN_MASK_VALUE, MaskValues, value_groups
 from finetune.io.messages import shortlist
 
 

@@ -3,7 +3,8 @@ import pytest
 import torch
 from PIL import Image
 
-from finetune.data.decode import MAX_MASK_VALUE, MAX_PIXELS, MIN_MASK_VALUE, ignored_label, read_image, read_mask
+from finetune.data.decode import MAX_PIXELS, read_image, read_mask
+from finetune.data.mask_values import MAX_MASK_VALUE, MIN_MASK_VALUE, ignored_label
 from finetune.data.records import DataError
 
 

@@ -8,8 +8,8 @@ from os.path import normpath
 from pathlib import Path
 from typing import NamedTuple
 
-from finetune.data.decode import MaskValues, ignored_label
 from finetune.data.files import ClassMaskFiles, ImageFile, MaskFile
+from finetune.data.mask_values import MaskValues, ignored_label
 from finetune.data.options import checked_mask_values, named_classes
 from finetune.data.records import DataError, Record, Target, error_listing
 from finetune.data.splits import split_of

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from finetune.data.decode import MaskValues, ignored_label
 from finetune.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, ImageFile, MaskFile, files_below
+from finetune.data.mask_values import MaskValues, ignored_label
 from finetune.data.options import checked_mask_values, named_classes
 from finetune.data.records import DataError, Record, error_listing
 from finetune.data.splits import SPLITS, split_of
