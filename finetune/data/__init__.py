@@ -1,8 +1,9 @@
 """Images and targets, from their source to training samples; `finetune.data.module` makes Lightning data of them."""
 
 from finetune.data.dataset import SampleKey, SegmentationDataset
-from finetune.data.decode import read_image, read_mask
 from finetune.data.files import ClassMaskFiles, ImageFile, MaskFile
+from finetune.data.images import read_image
+from finetune.data.masks import read_mask
 from finetune.data.records import DataError, Image, Record, Source, Target
 from finetune.data.sampler import EvaluationSampler, TrainSampler
 from finetune.data.sources import SOURCES, CsvSource, FolderSource, SyntheticSource

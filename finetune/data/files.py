@@ -8,8 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from finetune.data.decode import read_binary_mask, read_image, read_mask, read_size
+from finetune.data.decode import read_size
+from finetune.data.images import read_image
 from finetune.data.mask_values import MaskValues
+from finetune.data.masks import read_binary_mask, read_mask
 from finetune.data.records import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from finetune.data.decode import read_image
 from finetune.data.files import IMAGE_SUFFIXES, files_below
+from finetune.data.images import read_image
 from finetune.data.records import DataError
 from finetune.inference.class_indices import ClassIndices
 from finetune.inference.finite import NonFiniteOutputError, count_non_finite

@@ -5,8 +5,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from finetune.data.dataset import SampleKey, SegmentationDataset, counted_generator
-from finetune.data.decode import read_image, read_mask
 from finetune.data.files import ImageFile, MaskFile
+from finetune.data.images import read_image
+from finetune.data.masks import read_mask
 from finetune.data.records import DataError, Record
 from finetune.data.sampler import TrainSampler
 from finetune.data.transforms import Augment

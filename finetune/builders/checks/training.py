@@ -35,7 +35,7 @@ from finetune.config.compose import packaged_options
 from finetune.config.errors import ConfigError, mistakes_of, raise_mistakes
 from finetune.config.nested import select
 from finetune.config.options import Config, drop_name
-from finetune.data.decode import MODES
+from finetune.data.images import MODES
 from finetune.data.options import named_classes
 from finetune.data.statistics import class_weights
 from finetune.losses import LOSSES

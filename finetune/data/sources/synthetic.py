@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image as PILImage
 from torch import Tensor
 
-from finetune.data.decode import as_tensor
+from finetune.data.images import as_tensor
 from finetune.data.options import check_ignore_index
 from finetune.data.records import Record
 from finetune.data.splits import SPLITS
