@@ -76,6 +76,8 @@ def source_options(settings: Config) -> dict[str, Any]:
 
 def missing_options(settings: Config) -> list[str]:
     """Return the options that the source needs and that are not set."""
+    if settings["format"] == "auto":
+        return ["root"] if settings.get("root") is None else []
     parameters = inspect.signature(source_class(settings["format"])).parameters.values()
     return [p.name for p in parameters if p.default is p.empty and settings.get(p.name) is None]
 

@@ -1,5 +1,6 @@
 """The data of a run: datasets, records and statistics by split, and the lines that describe them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from finetune.data import Record, SegmentationDataset, Statistics
@@ -16,6 +17,7 @@ class DatasetBundle:
         datasets: by split.
         records: of all splits.
         statistics: by split.
+        notes: what was worked out from the files.
     """
 
     classes: tuple[str, ...]
@@ -23,6 +25,7 @@ class DatasetBundle:
     datasets: dict[str, SegmentationDataset]
     records: list[Record]
     statistics: dict[str, Statistics]
+    notes: Sequence[str] = ()
 
     @property
     def multilabel(self) -> bool:
@@ -47,6 +50,15 @@ class DatasetBundle:
         order = pixels.argsort(descending=True, stable=True).tolist()
         shares = shortlist((f"{self.classes[k]} {pixels[k] / total:.1%}" for k in order), 12)
         return f"training pixels: {shares}{f'; ignored {ignored / total:.1%}' if ignored else ''}"
+
+    def describe_sizes(self) -> list[str]:
+        """Return a line if targets have another size than their images."""
+        resized = sum(split.resized for split in self.statistics.values())
+        images = sum(split.images for split in self.statistics.values())
+        text = (
+            f"{resized:,} of {images:,} masks have another size than their image, of the same shape: resized by nearest"
+        )
+        return [f"{text} neighbor"] if resized else []
 
     def absent_classes(self) -> list[str]:
         """Return the classes that no training image has."""

@@ -1,6 +1,7 @@
 """Build the data that a model is evaluated on: the run's own, or any other."""
 
 import inspect
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +16,14 @@ from finetune.builders.data import (
     with_validation,
 )
 from finetune.builders.dataset_bundle import DatasetBundle
+from finetune.builders.discovery import AUTO, discovered
 from finetune.checkpoints.saved_model import SavedModel
 from finetune.config.compose import compose, to_plain_dict
 from finetune.config.errors import ConfigError, raise_mistakes
 from finetune.config.options import Config
 from finetune.data import SOURCES, Record, assign_splits, read_splits
+
+logger = logging.getLogger(__name__)
 
 LABEL_SETTINGS = ("classes", "ignore_index", "mask_values")  # about labels; all other options are about images
 
@@ -42,6 +46,8 @@ def evaluation_data(
     """
     given = {name: value for name, value in config["data"].items() if value is not None}
     settings = _settings(given, trained, saved)
+    if settings["format"] == AUTO:
+        settings = _worked_out(settings, given, saved)
     groups = [*data_settings(settings), *data_settings({"format": settings["format"], **given})]
     raise_mistakes(line for group in groups for line in group.type_errors())
     if given.get("batch_size") == "auto":
@@ -67,7 +73,7 @@ def _settings(given: Mapping[str, Any], trained: Config | None, saved: SavedMode
     base = trained["data"] if trained is not None else _default_settings()
     if "format" in given:
         base = base if given["format"] == base["format"] else _default_settings(given["format"])
-    elif base["format"] not in SOURCES:
+    elif base["format"] not in (*SOURCES, AUTO):
         raise ConfigError(
             f"the run's data.format={base['format']} is code that may come from an untrusted source, and is imported "
             f"only if you name it yourself: data.format={base['format']}"
@@ -83,14 +89,29 @@ def _settings(given: Mapping[str, Any], trained: Config | None, saved: SavedMode
     }
 
 
+def _worked_out(settings: Mapping[str, Any], given: Mapping[str, Any], saved: SavedModel) -> dict[str, Any]:
+    """Return the settings that follow from the files, for the classes of the model."""
+    if settings.get("root") is None:
+        raise ConfigError("data.root is not set: it is the folder with images and masks to evaluate on.")
+    labels = {name: given.get(name) for name in ("ignore_index", "mask_values", "snap")}
+    if labels["ignore_index"] is None and saved.data.get("ignore_index") != 255:  # which is worked out as well
+        labels["ignore_index"] = saved.data.get("ignore_index")
+    found, lines = discovered({**settings, **labels, "classes": list(saved.model.class_names)})
+    for line in lines:
+        logger.info(line)
+    return found
+
+
 def _default_settings(format_name: str | None = None) -> dict[str, Any]:
     """Return the settings of a format as `conf/data` has them; those of `finetune train` for None."""
-    group = [] if format_name is None else [f"data={format_name if format_name in SOURCES else 'custom'}"]
+    group = [] if format_name is None else [f"data={format_name if format_name in (*SOURCES, AUTO) else 'custom'}"]
     settings: dict[str, Any] = to_plain_dict(compose(*group))["data"]
     return settings
 
 
 def _options(format_name: str) -> list[str]:
+    if format_name == AUTO:
+        return ["root", *LABEL_SETTINGS]
     return list(inspect.signature(source_class(format_name)).parameters)
 
 

@@ -69,12 +69,13 @@ def build_optimizer(groups: list[dict[str, Any]], settings: Config) -> torch.opt
 
 
 def task_settings(config: Config) -> dict[str, Any]:
-    """Return the task's settings; runs of earlier versions have none, and are semantic.
+    """Return the task's settings; without data, `auto` is semantic, as are runs of earlier versions.
 
     >>> task_settings({})
     {'name': 'semantic'}
     """
-    return dict(config.get("task") or {"name": SemanticTask.name})
+    settings = dict(config.get("task") or {})
+    return settings if settings.get("name", "auto") != "auto" else {"name": SemanticTask.name}
 
 
 def find_task(settings: Config) -> type[TuningTask]:

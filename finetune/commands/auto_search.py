@@ -56,7 +56,7 @@ def _checked(overrides: Sequence[str | DictConfig]) -> tuple[dict[str, Any], Dat
     config, _ = with_placeholders(load_config(overrides, "train"))
     configure_logging()
     with usage():
-        return config, check(config)
+        return check(config)
 
 
 def with_placeholders(config: dict[str, Any], search: bool = True) -> tuple[dict[str, Any], list[str]]:

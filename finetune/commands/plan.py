@@ -14,6 +14,7 @@ from finetune.builders.checks.monitors import check_monitored
 from finetune.builders.checks.training import check_without_data
 from finetune.builders.data import build_source, missing_options, source_options, split_records
 from finetune.builders.devices import autocast_dtype, device_type
+from finetune.builders.discovery import AUTO, work_out_data
 from finetune.builders.dummy_step import batch_shape, noise_step
 from finetune.builders.settings import PlanSettings
 from finetune.builders.task import build_optimizer, task_without_weights
@@ -75,6 +76,8 @@ def plan(*overrides: str | DictConfig) -> PlanResult:
     config, searched = with_placeholders(load_config(overrides, "plan"), search=False)
     configure_logging()
     with usage():
+        if config["data"].get("root") is not None:
+            config, _ = work_out_data(config)
         check_without_data(config)
         raise_mistakes(mistakes_of((check_monitored,), config, _classes(config)) + mistakes_of((_check_plan,), config))
         count, images = _images(config)
@@ -132,7 +135,8 @@ def _images(config: Mapping[str, Any]) -> tuple[int, str]:
 def _classes(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names of the classes; two numbered ones if neither the settings nor the data give them."""
     data = config["data"]
-    source_options(data)  # refuses unknown ones even if there is no data yet
+    if data["format"] != AUTO:
+        source_options(data)  # refuses unknown ones even if there is no data yet
     if missing_options(data):
         return class_names(data.get("classes") or 2)
     return class_names(build_source(data).class_names or 2)

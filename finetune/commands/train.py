@@ -96,7 +96,7 @@ def _train(config: dict[str, Any], point: ResumePoint | None) -> TrainResult:
     folder = Path(config["output"])
     with usage():
         config, searched = with_placeholders(config)
-        data = check(config if point is None else with_splits(config, folder))
+        config, data = check(config if point is None else with_splits(config, folder))
         config = {**config, "trainer": {**config["trainer"], "precision": resolve_precision(config["trainer"])}}
         config, finding = resolve_auto(config, data, searched)
         check_length(config, data)
@@ -142,7 +142,7 @@ def _fit(
 ) -> TrainResult:
     folder = Path(config["output"])
     logger.info(f"{config['backbone']['name']} with a {config['head']['name']} head, {config['trainer']['precision']}")
-    for line in (data.describe(), data.describe_classes()):
+    for line in (*data.notes, *data.describe_sizes(), data.describe(), data.describe_classes()):
         logger.info(line)
     if absent := data.absent_classes():
         logger.warning(

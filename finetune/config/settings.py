@@ -59,14 +59,14 @@ class Settings:
             key, hint = f"{self.group}.{name}", hints.get(name, Any)
             if not (fits(value, hint) or (value == "auto" and key in AUTO)):
                 expected = f"{describe(hint)}{' or auto' if key in AUTO else ''}"
-                errors.append(f"{key}={value}: expected {expected}.{_as_list(key, value, hint)}")
+                errors.append(f"{key}={value}: expected {expected}.{as_list(key, value, hint)}")
         return errors
 
 
-def _as_list(key: str, value: Any, hint: Any) -> str:
+def as_list(key: str, value: Any, hint: Any) -> str:
     """Return a hint with a list that says what a mapping says, where one is expected.
 
-    >>> _as_list("data.mask_values", {0: 1, 255: 0}, Sequence[int] | None)
+    >>> as_list("data.mask_values", {0: 1, 255: 0}, Sequence[int] | None)
     ' As a list, by class: data.mask_values=[255,0]'
     """
     by_class = key.rpartition(".")[2] in ("mask_values", "classes", "class_weights", "thresholds")

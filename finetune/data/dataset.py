@@ -65,18 +65,41 @@ class SegmentationDataset(Dataset[Sample]):
 def read_pair(record: Record, channels: int = 3) -> tuple[Tensor, Tensor]:
     """Decode the image (C, H, W) and the target (H, W) or (K, H, W) of a record, both uint8.
 
+    A target of another size but of the image's shape is resized by nearest neighbor.
+
     Raises:
-        DataError: one of them is missing or cannot be decoded, or their sizes differ.
+        DataError: one of them is missing or cannot be decoded, or their shapes differ.
     """
     if record.target is None:
         raise DataError(f"{record.image.description} has no mask to train or score on. Add one, or remove the image.")
     image, target = record.image.read(channels), record.target.read()
-    if image.shape[-2:] != target.shape[-2:]:
+    size, target_size = (image.shape[-2], image.shape[-1]), (target.shape[-2], target.shape[-1])
+    if size != target_size and same_shape(size, target_size):
+        return image, resize_nearest(target, size)
+    if size != target_size:
         raise DataError(
-            f"{record.image.description} is {tuple(image.shape[-2:])} and its {record.target.description} "
-            f"{tuple(target.shape[-2:])} (height, width); expected the same size. Save the mask at the image's size."
+            f"{record.image.description} is {size} and its {record.target.description} {target_size} (height, "
+            f"width); expected the same size, or at least the same shape. Save the mask at the image's size."
         )
     return image, target
+
+
+def same_shape(size: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Return whether one size is the other at another scale, apart from rounding to whole pixels.
+
+    >>> same_shape((100, 201), (50, 100)), same_shape((64, 48), (48, 64))
+    (True, False)
+    """
+    return abs(size[0] * other[1] - size[1] * other[0]) <= max(*size, *other)
+
+
+def resize_nearest(target: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return a target (..., h, w) at another size (..., H, W); each pixel has the label at its center."""
+    rows, columns = (
+        ((torch.arange(length) + 0.5) * (before / length)).long()
+        for length, before in zip(size, target.shape[-2:], strict=True)
+    )
+    return target[..., rows[:, None], columns]
 
 
 def counted_generator(*counters: int) -> torch.Generator:

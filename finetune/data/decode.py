@@ -33,15 +33,28 @@ def open_image(path: Path) -> Image.Image:
     except DataError:
         raise
     except Exception as error:  # a broken file makes Pillow's readers raise nearly anything
-        raise DataError(
-            f"cannot read '{path}': {type(error).__name__}: {error}. Replace the file or remove it."
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"cannot read '{path}': {type(error).__name__}: {error}. Replace the file or remove it.")
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """Return the height and width of an image after its EXIF orientation is applied."""
-    image = open_image(path)
-    return image.height, image.width
+    """Return the height and width of an image after its EXIF orientation is applied; its pixels are not decoded.
+
+    Raises:
+        DataError: the file is no image, or too large.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            _check_size(image, path)
+            is_turned = image.getexif().get(ORIENTATION, 1) >= 5  # by 90 degrees, perhaps mirrored
+            return (image.width, image.height) if is_turned else (image.height, image.width)
+    except DataError:
+        raise
+    except Exception as error:  # a broken file makes Pillow's readers raise nearly anything
+        raise _unreadable(path, error) from error
 
 
 def _check_size(image: Image.Image, path: Path) -> None:

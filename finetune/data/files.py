@@ -1,7 +1,7 @@
 """Images and targets in files of their own."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +10,12 @@ from torch import Tensor
 
 from finetune.data.decode import read_size
 from finetune.data.images import read_image
-from finetune.data.mask_values import MaskValues
+from finetune.data.mask_values import IgnoredValues, MaskValues
 from finetune.data.masks import read_binary_mask, read_mask
 from finetune.data.records import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
+MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".jpg", ".jpeg", ".npy", ".mat")
 
 
 def files_below(folder: Path, suffixes: Sequence[str], deep: bool = True) -> list[Path]:
@@ -66,12 +66,14 @@ class MaskFile:
     Attributes:
         path: the file.
         mask_values: file values of each class; None if the file holds class indices.
-        ignore_index: value of the pixels to leave out, in the file.
+        ignore_index: value or values of the pixels to leave out, in the file.
+        snap: whether values that are not listed become the most similar listed one nearby.
     """
 
     path: Path
     mask_values: MaskValues | None = None
-    ignore_index: int = 255
+    ignore_index: IgnoredValues = 255
+    snap: bool = False
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -85,7 +87,7 @@ class MaskFile:
 
     def read(self) -> Tensor:
         """Decode the file as uint8 (H, W)."""
-        return read_mask(self.path, self.mask_values, self.ignore_index)
+        return read_mask(self.path, self.mask_values, self.ignore_index, self.snap)
 
 
 @dataclass(frozen=True)
@@ -116,10 +118,60 @@ class ClassMaskFiles:
         Raises:
             DataError: a file cannot be decoded, or two files differ in size.
         """
-        masks = {path: read_binary_mask(path) for path in self.paths}
-        sizes = {tuple(mask.shape): path for path, mask in masks.items()}
-        if len(sizes) > 1:
-            differing = " and ".join(f"'{path}' is {height}x{width}" for (height, width), path in sizes.items())
-            raise DataError(f"masks of one image differ in size: {differing}. Save them at the size of the image.")
-        absent = torch.zeros(*(next(iter(sizes), None) or read_size(self.image_path)), dtype=torch.uint8)
+        masks = _read_equal_sizes(self.paths)
+        absent = torch.zeros(*_size(masks, self.image_path), dtype=torch.uint8)
         return torch.stack([absent if path is None else masks[path] for path in self.mask_paths])
+
+
+@dataclass(frozen=True)
+class LayeredMaskFiles:
+    """Files of objects or classes in the order in which they are drawn; what no file marks is class 0.
+
+    Attributes:
+        image_path: file of the image, which gives the size when there is no mask.
+        layers: (file, class index); every value but 0 in the file marks the class.
+    """
+
+    image_path: Path
+    layers: tuple[tuple[Path, int], ...]
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files."""
+        return tuple(path for path, _ in self.layers)
+
+    @property
+    def description(self) -> str:
+        """Text for messages."""
+        return " and ".join(f"mask '{path}'" for path in self.paths[:3]) or "empty mask"
+
+    def read(self) -> Tensor:
+        """Decode the files as uint8 (H, W).
+
+        Raises:
+            DataError: a file cannot be decoded, or two files differ in size.
+        """
+        masks = _read_equal_sizes(self.paths)
+        labels = torch.zeros(*_size(masks, self.image_path), dtype=torch.uint8)
+        for path, index in self.layers:
+            labels[masks[path] > 0] = index
+        return labels
+
+
+def _read_equal_sizes(paths: Sequence[Path]) -> dict[Path, Tensor]:
+    """Decode masks of one image as uint8 (H, W) of 0 and 1.
+
+    Raises:
+        DataError: a file cannot be decoded, or two files differ in size.
+    """
+    masks = {path: read_binary_mask(path) for path in paths}
+    sizes = {tuple(mask.shape): path for path, mask in masks.items()}
+    if len(sizes) > 1:
+        differing = " and ".join(f"'{path}' is {height}x{width}" for (height, width), path in sizes.items())
+        raise DataError(f"masks of one image differ in size: {differing}. Save them at the size of the image.")
+    return masks
+
+
+def _size(masks: Mapping[Path, Tensor], image_path: Path) -> tuple[int, int]:
+    height, width = next((tuple(mask.shape) for mask in masks.values()), None) or read_size(image_path)
+    return height, width

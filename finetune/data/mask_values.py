@@ -1,81 +1,97 @@
-"""From the values in a mask file to class indices, with one label for what is ignored."""
+"""The values that stand for classes in mask files: gray values, palette indices and colors."""
 
-from collections.abc import Sequence
-from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
+import re
+from collections.abc import Iterable, Sequence
 
 from finetune.data.records import DataError
-from finetune.io.messages import shortlist
 
+OTHERS = "*"  # all values that are not listed
 MAX_MASK_VALUE = 2**24 - 1  # largest file value that may stand for a class
 MIN_MASK_VALUE = -32_768  # smallest one, of signed 16-bit files
-MaskValues = Sequence[int | Sequence[int]]
+COLOR = re.compile(r"#[0-9a-f]{6}", re.IGNORECASE)
+
+Value = int | str  # a gray value or palette index, a color such as "#ff00ff", or OTHERS
+MaskValues = Sequence[Value | Sequence[Value]]  # by class: one value, or several
+IgnoredValues = Value | Sequence[Value]
 
 
-def ignored_label(mask_values: MaskValues | None, ignore_index: int) -> int:
+def value_groups(mask_values: MaskValues) -> list[list[Value]]:
+    """Return the file values of each class.
+
+    >>> value_groups([0, [1, 2], "#ff0000"])
+    [[0], [1, 2], ['#ff0000']]
+    """
+    return [as_values(group) for group in mask_values]
+
+
+def as_values(values: IgnoredValues) -> list[Value]:
+    """Return one value or several as a list.
+
+    >>> as_values(255), as_values([0, 255])
+    ([255], [0, 255])
+    """
+    return [values] if isinstance(values, int | str) else list(values)
+
+
+def ignored_label(mask_values: MaskValues | None, ignored: IgnoredValues) -> int:
     """Return the label of ignored pixels in decoded masks: the file's own if it is no class and fits into 8 bits.
 
     >>> ignored_label(None, 0), ignored_label([1, 2, 3], 0), ignored_label([0, 1], 9), ignored_label(None, -1)
     (0, 255, 9, 255)
+    >>> ignored_label(None, [0, 255]), ignored_label(["#000000", "#ff0000"], "#ffffff")
+    (0, 255)
     """
     classes = 0 if mask_values is None else len(mask_values)
-    return ignore_index if classes <= ignore_index <= 255 else 255
+    fitting = [value for value in as_values(ignored) if isinstance(value, int) and classes <= value <= 255]
+    return fitting[0] if fitting else 255
 
 
-def move_ignored(values: npt.NDArray[np.integer], ignore_index: int, path: Path) -> npt.NDArray[np.integer]:
-    """Return class indices with 255 instead of an ignored value that 8 bits cannot hold."""
-    if (values == 255).any():
-        raise DataError(
-            f"mask '{path}' has the value 255 next to data.ignore_index={ignore_index}, and 8-bit labels have no room "
-            f"for both. List the file's values in data.mask_values, in the order of the classes."
-        )
-    return np.where(values == ignore_index, 255, values)
+def is_color(value: Value) -> bool:
+    """Return whether a value is a color, such as `#ff00ff`."""
+    return isinstance(value, str) and COLOR.fullmatch(value) is not None
 
 
-def class_indices(
-    values: npt.NDArray[np.integer], mask_values: MaskValues, ignore_index: int, path: Path
-) -> npt.NDArray[np.uint8]:
-    """Return file values as class indices, through a lookup table."""
-    by_value = {ignore_index: ignored_label(mask_values, ignore_index)}
-    by_value |= {value: index for index, group in enumerate(value_groups(mask_values)) for value in group}
-    low, high = min(0, *by_value), max(*by_value, 65_535)
-    if low < MIN_MASK_VALUE or high > MAX_MASK_VALUE:
-        raise DataError(
-            f"data.mask_values={_plain(mask_values)}: expected values from {MIN_MASK_VALUE:,} to {MAX_MASK_VALUE:,}."
-        )
-    # long enough for the settings and for 16 bit, whatever the file holds; the last entry stands for all other values
-    table: npt.NDArray[np.int16] = np.full(high - low + 2, -1, dtype=np.int16)
-    for value, index in by_value.items():
-        table[value - low] = index
-    is_in_range = low == 0 and values.itemsize < 4
-    classes: npt.NDArray[np.int16] = table[values if is_in_range else _positions(values, low, high)]
-    if (classes < 0).any():
-        distinct, counts = np.unique(values, return_counts=True)
-        counted = zip(distinct.tolist(), counts.tolist(), strict=True)
-        unknown = shortlist(f"{v} ({n:,} px)" for v, n in counted if v not in by_value)
-        raise DataError(
-            f"mask '{path}' has values that are neither in data.mask_values={_plain(mask_values)} nor "
-            f"data.ignore_index={ignore_index}: {unknown}. Add them, or correct the mask."
-        )
-    return classes.astype(np.uint8)
+def has_colors(mask_values: MaskValues) -> bool:
+    """Return whether classes are told apart by colors instead of numbers."""
+    return any(is_color(value) for group in value_groups(mask_values) for value in group)
 
 
-def _positions(values: npt.NDArray[np.integer], low: int, high: int) -> npt.NDArray[np.int64]:
-    """Return the position of each value in a table from low to high; all others have the position after the last."""
-    inside = (values >= low) & (values <= high)
-    return np.where(inside, values.astype(np.int64) - low, high - low + 1)
+def color_name(code: int) -> str:
+    """Return a color of 24 bits, red first, as text.
 
-
-def value_groups(mask_values: MaskValues) -> list[list[int]]:
-    """Return the file values of each class.
-
-    >>> value_groups([0, [1, 2]])
-    [[0], [1, 2]]
+    >>> color_name(0x00FF10)
+    '#00ff10'
     """
-    return [[group] if isinstance(group, int) else list(group) for group in mask_values]
+    return f"#{code:06x}"
 
 
-def _plain(mask_values: MaskValues) -> list[int | list[int]]:
-    return [group[0] if len(group) == 1 else group for group in value_groups(mask_values)]
+def value_name(code: int, colored: bool) -> Value:
+    """Return a number from a mask as the setting that stands for it."""
+    return color_name(code) if colored else code
+
+
+def code(value: Value) -> int:
+    """Return the number that a value has in a mask; colors have 24 bits, red first.
+
+    >>> code(7), code("#00ff10")
+    (7, 65296)
+    """
+    return int(value[1:], 16) if isinstance(value, str) else value
+
+
+def labels_by_code(mask_values: MaskValues, ignored: IgnoredValues) -> tuple[dict[int, int], int]:
+    """Return the label of each number in a mask, and that of all other numbers; -1 if they have none.
+
+    >>> labels_by_code([0, [1, 2]], 255), labels_by_code([0, "*"], 255)
+    (({255: 255, 0: 0, 1: 1, 2: 1}, -1), ({255: 255, 0: 0}, 1))
+    """
+    label = ignored_label(mask_values, ignored)
+    groups = [(label, as_values(ignored)), *enumerate(value_groups(mask_values))]
+    others = [index for index, group in groups if OTHERS in group]
+    return {code(v): index for index, group in groups for v in group if v != OTHERS}, others[-1] if others else -1
+
+
+def check_codes(codes: Iterable[int], setting: str) -> None:
+    """Raise DataError if a number cannot be looked up, because no mask file has it."""
+    if not all(MIN_MASK_VALUE <= number <= MAX_MASK_VALUE for number in codes):
+        raise DataError(f"{setting}: expected values from {MIN_MASK_VALUE:,} to {MAX_MASK_VALUE:,}.")

@@ -8,33 +8,43 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from finetune.data.arrays import ARRAY_SUFFIXES, read_array
 from finetune.data.decode import SIXTEEN_BIT, open_image
-from finetune.data.mask_values import MaskValues, class_indices, move_ignored
+from finetune.data.mask_lookup import class_indices, move_ignored
+from finetune.data.mask_values import IgnoredValues, MaskValues, as_values, has_colors, ignored_label
 from finetune.data.records import DataError
 
 
-def read_mask(path: Path, mask_values: MaskValues | None = None, ignore_index: int = 255) -> Tensor:
+def read_mask(
+    path: Path, mask_values: MaskValues | None = None, ignore_index: IgnoredValues = 255, snap: bool = False
+) -> Tensor:
     """Decode a mask as class indices.
 
-    Palette files give their indices, 1-bit files 0 and 1, and a color file with three equal channels counts as gray.
+    Palette files give their indices, or their colors if `mask_values` has colors. 1-bit files give 0 and 1, and a color
+    file with three equal channels counts as gray.
 
     Args:
-        path: as for `read_image`.
-        mask_values: file value of class 0, class 1, ...: `[0, 255]` makes 255 class 1, and `[0, [1, 2]]` makes 1 and 2
-            class 1. None keeps the values.
-        ignore_index: value of the pixels to leave out; the file may hold it in addition to `mask_values`.
+        path: as for `read_image`, or an array in a `.npy` or `.mat` file.
+        mask_values: file value of class 0, class 1, ...: `[0, 255]` makes 255 class 1, `[0, [1, 2]]` makes 1 and 2
+            class 1, `[0, "*"]` makes all values but 0 class 1, and `["#000000", "#ff0000"]` makes red class 1. None
+            keeps the values.
+        ignore_index: value of the pixels to leave out, or several; the file may hold it in addition to `mask_values`.
+        snap: whether values that are not listed become the most similar listed one nearby, as soft edges and JPEG need.
 
     Returns:
         uint8 (H, W), with `ignored_label(mask_values, ignore_index)` for the pixels to leave out.
 
     Raises:
-        DataError: the file cannot be decoded, is a color image, or has a value above 255 or outside `mask_values`.
+        DataError: the file cannot be decoded, is a color image without colors in `mask_values`, or has a value above
+            255 or outside `mask_values`.
     """
-    values = _indices(open_image(path), path)
     if mask_values is not None:
-        return torch.from_numpy(class_indices(values, mask_values, ignore_index, path))
-    if not 0 <= ignore_index <= 255:
-        values = move_ignored(values, ignore_index, path)
+        values = mask_colors(open_image(path)) if has_colors(mask_values) else mask_numbers(path)
+        return torch.from_numpy(class_indices(values, mask_values, ignore_index, path, snap))
+    values, ignored = mask_numbers(path), [value for value in as_values(ignore_index) if isinstance(value, int)]
+    label = ignored_label(None, ignored)
+    if ignored != [label]:
+        values = move_ignored(values, ignored, label, path)
     if values.size and (values.max() > 255 or values.min() < 0):
         raise DataError(
             f"mask '{path}' has values from {values.min()} to {values.max()}; class indices are 0 to 255. "
@@ -49,10 +59,29 @@ def read_binary_mask(path: Path) -> Tensor:
     Raises:
         DataError: the file cannot be decoded, or is a color image.
     """
-    return torch.from_numpy((_indices(open_image(path), path) != 0).astype(np.uint8))
+    return torch.from_numpy((mask_numbers(path) != 0).astype(np.uint8))
 
 
-def _indices(image: Image.Image, path: Path) -> npt.NDArray[np.integer]:
+def mask_numbers(path: Path) -> npt.NDArray[np.integer]:
+    """Return the gray values or palette indices of a mask (H, W).
+
+    Raises:
+        DataError: the file cannot be decoded, or is a color image.
+    """
+    if path.suffix.lower() in ARRAY_SUFFIXES:
+        return read_array(path)
+    image = open_image(path)
+    if (values := gray_values(image)) is None:
+        raise DataError(
+            f"mask '{path}' is a color image (mode {image.mode}), but a mask holds one class index for each pixel. "
+            "Save it as a gray or palette PNG whose values are 0, 1, 2, ..., or list its colors in data.mask_values, "
+            "by class: ['#000000','#ff0000']."
+        )
+    return values
+
+
+def gray_values(image: Image.Image) -> npt.NDArray[np.integer] | None:
+    """Return the gray values or palette indices of an image (H, W); None if it has colors."""
     values = np.array(image)
     if image.mode == "1":
         return values.astype(np.uint8)
@@ -62,7 +91,11 @@ def _indices(image: Image.Image, path: Path) -> npt.NDArray[np.integer]:
         return values[..., 0]
     if image.mode in ("RGB", "RGBA") and (values[..., :1] == values[..., 1:3]).all():
         return values[..., 0]
-    raise DataError(
-        f"mask '{path}' is a color image (mode {image.mode}), but a mask holds one class index for each pixel. "
-        "Save it as a gray or palette PNG whose values are 0, 1, 2, ..."
-    )
+    return None
+
+
+def mask_colors(image: Image.Image) -> npt.NDArray[np.uint32]:
+    """Return the colors of an image as numbers of 24 bits, red first (H, W)."""
+    # Pillow keeps four bytes a pixel, so this is a copy; in numpy, shifting and adding takes ten times as long
+    pixels = np.frombuffer(image.convert("RGB").tobytes("raw", "BGRX"), "<u4") & 0xFFFFFF
+    return pixels.reshape(image.height, image.width).astype(np.uint32)

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from finetune.data.dataset import same_shape
 from finetune.data.records import Record
 from finetune.io.messages import shortlist
 
@@ -35,6 +36,12 @@ class Reading:
     problems: list[str] = field(default_factory=list)
 
     @property
+    def fits(self) -> bool:
+        """Whether the target has the size of the image, or its shape."""
+        (height, width), (target_height, target_width) = self.size, self.target_size
+        return self.size == self.target_size or same_shape((height, width), (target_height, target_width))
+
+    @property
     def target(self) -> str:
         """Name of the target in messages; empty if there is none."""
         return self.record.target.description if self.record.target is not None else ""
@@ -49,7 +56,7 @@ def reading_problems(indices: list[Reading], channelwise: list[Reading]) -> list
     """
     readings = [*indices, *channelwise]
     problems = _by_cause(readings)
-    differing = [reading for reading in readings if not reading.problems and reading.target_size != reading.size]
+    differing = [reading for reading in readings if not (reading.problems or reading.fits)]
     if differing:
         named = (
             f"{r.record.image.description} is {_by(r.size)}, its {r.target} {_by(r.target_size)}" for r in differing

@@ -1,17 +1,35 @@
-"""Options that several data sources take."""
+"""Options that several data sources take: classes, and how masks encode them."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from finetune.data.mask_values import MAX_MASK_VALUE, MIN_MASK_VALUE, MaskValues, value_groups
+from finetune.data.files import MaskFile
+from finetune.data.mask_values import (
+    COLOR,
+    MAX_MASK_VALUE,
+    MIN_MASK_VALUE,
+    OTHERS,
+    IgnoredValues,
+    MaskValues,
+    Value,
+    as_values,
+    ignored_label,
+    is_color,
+    value_groups,
+)
 from finetune.io.messages import shortlist
 
+Classes = int | Sequence[str] | Mapping[str, Any] | None  # a mapping gives the file values of each name
 
-def named_classes(classes: int | Sequence[str] | None) -> tuple[str, ...]:
+
+def named_classes(classes: Classes) -> tuple[str, ...]:
     """Return the names of the classes: numbered ones for a count, none for None.
 
-    >>> named_classes(2), named_classes(["sky", "road"]), named_classes(None)
-    (('class_0', 'class_1'), ('sky', 'road'), ())
+    >>> named_classes(2), named_classes(["sky", "road"]), named_classes({"sky": 7}), named_classes(None)
+    (('class_0', 'class_1'), ('sky', 'road'), ('sky',), ())
 
     Raises:
         ValueError: `classes` is a single text.
@@ -23,42 +41,114 @@ def named_classes(classes: int | Sequence[str] | None) -> tuple[str, ...]:
     return tuple(map(str, classes or ()))
 
 
+@dataclass(frozen=True)
+class MaskEncoding:
+    """How the values in mask files encode classes.
+
+    Attributes:
+        class_names: names of the classes; empty if not known yet.
+        mask_values: file values of each class; None if the files hold class indices.
+        ignored: file values of the pixels to leave out.
+        snap: whether other values become the most similar one nearby.
+    """
+
+    class_names: tuple[str, ...]
+    mask_values: MaskValues | None
+    ignored: IgnoredValues
+    snap: bool
+
+    @property
+    def ignore_index(self) -> int:
+        """Label of the pixels to leave out, in decoded masks."""
+        return ignored_label(self.mask_values, self.ignored)
+
+    def file(self, path: Path) -> MaskFile:
+        """Return a mask file in this encoding."""
+        return MaskFile(path, self.mask_values, self.ignored, self.snap)
+
+
+def mask_encoding(
+    classes: Classes, ignore_index: IgnoredValues = 255, mask_values: MaskValues | None = None, snap: bool = False
+) -> MaskEncoding:
+    """Check the options of a source, and return the encoding that they describe.
+
+    Args:
+        classes: as for `named_classes`; a mapping gives what `mask_values` gives, by name.
+        ignore_index: as for `read_mask`.
+        mask_values: as for `read_mask`.
+        snap: as for `read_mask`.
+
+    Raises:
+        ValueError: options that contradict each other, or values that no file can have.
+    """
+    if isinstance(classes, Mapping):
+        if mask_values is not None:
+            raise ValueError(f"data.mask_values={list(mask_values)}: data.classes gives the values too. Leave one out.")
+        mask_values = list(classes.values())
+    names = named_classes(classes)
+    checked = _checked_mask_values(mask_values, ignore_index, len(names))
+    if snap and checked is None:
+        raise ValueError("data.snap=true needs the values to snap to: list them in data.mask_values.")
+    return MaskEncoding(names, checked, ignore_index, snap)
+
+
 def check_ignore_index(ignore_index: int) -> None:
     """Raise ValueError if a uint8 mask cannot hold the label."""
     if not 0 <= ignore_index <= 255:
         raise ValueError(f"ignore_index={ignore_index}: masks are 8-bit, so expected 0 to 255. Use 255.")
 
 
-def checked_mask_values(mask_values: MaskValues | None, ignore_index: int, classes: int) -> MaskValues | None:
+def _checked_mask_values(
+    mask_values: MaskValues | None, ignored: IgnoredValues, classes: int
+) -> tuple[Value | tuple[Value, ...], ...] | None:
     """Return the file values of each class as tuples, which can be compared.
 
     Args:
         mask_values: file values of each class; None if the files hold class indices.
-        ignore_index: file value of the pixels to leave out.
+        ignored: file values of the pixels to leave out.
         classes: number of classes; 0 if it is not known yet.
 
     Raises:
         ValueError: a file value stands for two classes, or the values are not those of all classes; or no file can hold
             the ignored value.
     """
-    if not MIN_MASK_VALUE <= ignore_index <= MAX_MASK_VALUE:
-        raise ValueError(
-            f"data.ignore_index={ignore_index}: expected a value of the masks, from {MIN_MASK_VALUE:,} to "
-            f"{MAX_MASK_VALUE:,}."
-        )
+    for value in as_values(ignored):
+        _check_value("data.ignore_index", value)
     if mask_values is None:
         return None
     if not mask_values or not all(value_groups(mask_values)):
         raise ValueError(f"data.mask_values={list(mask_values)}: expected the file values of each class.")
-    counts = Counter(value for group in value_groups(mask_values) for value in group)
-    if repeated := [value for value, count in counts.items() if count > 1]:
+    values = [value for group in value_groups(mask_values) for value in group]
+    for value in values:
+        if not isinstance(value, int) or isinstance(value, bool):
+            _check_value("data.mask_values", value)
+    if len({is_color(value) for value in [*values, *as_values(ignored)] if value not in (OTHERS, 255)}) > 1:
+        raise ValueError(
+            f"data.mask_values={list(mask_values)} with data.ignore_index={ignored} mixes colors and numbers. Give all "
+            f"as colors such as '#ff00ff', or all as numbers."
+        )
+    if repeated := [value for value, count in Counter(values).items() if count > 1]:
         raise ValueError(
             f"data.mask_values={list(mask_values)} has {shortlist(repeated)} more than once: which class is it? List "
-            f"each file value once, in the order of the classes; several values of one class as [0,[1,2]]."
+            f"each file value once, in the order of the classes; several values of one class as [0,[1,2]], and a color "
+            f"as '#ff00ff'."
         )
     if classes and len(mask_values) != classes:
         raise ValueError(
             f"data.mask_values={list(mask_values)} is for {len(mask_values)} classes, but data.classes says {classes}. "
             f"List one entry per class, in the order of the classes; several values of one class as [0,[1,2]]."
         )
-    return tuple(group if isinstance(group, int) else tuple(group) for group in mask_values)
+    return tuple(group if isinstance(group, int | str) else tuple(group) for group in mask_values)
+
+
+def _check_value(setting: str, value: object) -> None:
+    if isinstance(value, str) and (value == OTHERS or COLOR.fullmatch(value)):
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(
+            f"{setting} has {value}: expected a number, a color such as '#ff00ff', or '*' for all values not listed."
+        )
+    if not MIN_MASK_VALUE <= value <= MAX_MASK_VALUE:
+        raise ValueError(
+            f"{setting}={value}: expected a value of the masks, from {MIN_MASK_VALUE:,} to {MAX_MASK_VALUE:,}."
+        )

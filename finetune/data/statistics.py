@@ -23,6 +23,7 @@ class Statistics:
         ignored: values with the ignored label; for one channel per class, counted over all channels.
         sizes: (height, width) -> number of images.
         multilabel: whether the targets have one channel per class.
+        resized: number of targets of another size than their image, but of its shape.
     """
 
     images: int
@@ -30,6 +31,7 @@ class Statistics:
     ignored: int
     sizes: dict[tuple[int, int], int]
     multilabel: bool = False
+    resized: int = 0
 
 
 def inspect(
@@ -140,4 +142,5 @@ def _statistics(readings: list[Reading], classes: int, ignore_index: int) -> Sta
     if not positives and ignore_index < classes:
         pixels[ignore_index] = 0  # an ignored label is never a class, even inside 0 to classes - 1
     sizes = Counter((reading.size[0], reading.size[1]) for reading in readings)
-    return Statistics(len(readings), pixels, int(values[ignore_index]), dict(sizes), bool(positives))
+    resized = sum(reading.size != reading.target_size for reading in readings)
+    return Statistics(len(readings), pixels, int(values[ignore_index]), dict(sizes), bool(positives), resized)

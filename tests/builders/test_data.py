@@ -122,7 +122,7 @@ def test_the_source_of_a_saved_config_is_not_imported(tmp_path: Path, monkeypatc
     ("overrides", "message"),
     [
         (("data.format=fodler",), r"unknown data\.format 'fodler'\. Did you mean folder\?"),
-        (("data=custom",), r"unknown data\.format 'None'\. Choose from: folder, csv, synthetic"),
+        (("data=custom",), r"unknown data\.format 'None'\. Choose from: folder, csv, mask_files, synthetic"),
         (("data.format=nowhere.Source",), r"data\.format=nowhere\.Source cannot be imported"),
         (("data=custom", f"data.format={__name__}.NoSource"), "expected a finetune.data.Source, but it has no method"),
         (("data=custom", f"data.format={TOY}"), r"data\.images is not set"),
@@ -131,7 +131,7 @@ def test_the_source_of_a_saved_config_is_not_imported(tmp_path: Path, monkeypatc
         (("data=synthetic", "+data.sise=4"), "there is no setting data.sise. Did you mean size"),
         (("data=synthetic", "data.format=csv"), "there is no setting data.count"),
         (("data=synthetic", "data.ignore_index=300"), r"^data\.ignore_index=300: masks are 8-bit"),
-        ((), r"data\.root is not set\. data\.format=folder needs it; .*use data=synthetic"),
+        ((), r"data\.root is not set: .*use data=synthetic"),
     ],
 )
 def test_wrong_data_settings_are_refused(overrides: tuple[str, ...], message: str) -> None:
@@ -207,7 +207,9 @@ def test_masks_with_a_channel_per_class_become_batches_and_are_refused_by_the_se
     assert batch["mask"].shape == (4, 2, 32, 32)
     assert loss_weights("inverse_sqrt", data) is not None
     with pytest.raises(ConfigError, match="task=semantic needs class indices"):
-        check(settings)
+        check({**settings, "task": {"name": "semantic"}})
+    resolved, _ = check(settings)
+    assert (resolved["task"]["name"], resolved["loss"]["name"]) == ("multilabel", "bce_dice")
 
 
 @pytest.mark.parametrize("name", packaged_options("augment"))
@@ -221,7 +223,7 @@ def test_every_transform_option_builds_a_transform(name: str) -> None:
 
 def test_a_transform_of_ones_own_is_named_by_target() -> None:
     settings = {**config(*SYNTHETIC), "augment": {"_target_": f"{__name__}.Darker", "factor": 4}}
-    data = check(settings)
+    _, data = check(settings)
     before = data.records[0].image.read()
     assert torch.equal(data.datasets["train"][0]["image"], before // 4)
     assert torch.equal(data.datasets["val"][0]["image"], data.datasets["val"].records[0].image.read())

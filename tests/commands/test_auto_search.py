@@ -93,7 +93,7 @@ def test_placeholders_replace_auto_until_a_value_is_found() -> None:
     config, searched = with_placeholders(load_config((*SYNTHETIC, "data.batch_size=auto"), "train"))
     assert searched == ["data.batch_size"]
     assert config["data"]["batch_size"] == SEARCHED["data.batch_size"]
-    assert isinstance(check(config), DatasetBundle)
+    assert isinstance(check(config)[1], DatasetBundle)
 
 
 @pytest.mark.parametrize("override", ["data.batch_size=auto", "optimizer.lr=auto"])

@@ -216,8 +216,14 @@ def test_a_model_whose_outputs_are_nan_has_no_scores(run: Path, capsys: pytest.C
             "trainer.limit_test_batches=0: expected a whole number of batches, 1 or more.",
         ),
         ("data.num_workers=-1", "num_workers=-1: expected 0 or more."),
-        ("data.classes=2.5", "data.classes=2.5: expected a whole number or a list of names or null."),
-        ("data.ignore_index=a", "data.ignore_index=a: expected a whole number."),
+        (
+            "data.classes=2.5",
+            "data.classes=2.5: expected a whole number or a list of names or a group of settings or null.",
+        ),
+        (
+            "data.ignore_index=a",
+            "data.ignore_index has a: expected a number, a color such as '#ff00ff', or '*' for all values not listed.",
+        ),
     ],
 )
 def test_settings_of_the_wrong_type_are_refused(

@@ -84,13 +84,13 @@ def test_every_kind_of_mistake_comes_in_one_message(write, tmp_path):
         record(write, "label", 7),
         file_record(tmp_path / "bad.png", write("m.png")),
         file_record(write("alone.png"), None),
-        file_record(write("s.png", 0, size=(4, 4)), write("small.png", 0, size=(5, 4))),
+        file_record(write("s.png", 0, size=(4, 4)), write("small.png", 0, size=(9, 4))),
     ]
     text = message(records, classes=3)
     assert "4 images checked, 4 problems" in text
     assert "cannot read" in text
     assert "alone.png' has no mask" in text
-    assert re.search(r"s\.png' is 4x4, its mask '.*small\.png' 5x4", text)
+    assert re.search(r"s\.png' is 4x4, its mask '.*small\.png' 9x4", text)
     assert "label 7" in text
 
 
@@ -135,7 +135,7 @@ def test_many_labels_of_another_kind_are_one_line(write):
 def test_sizes_that_are_turned_point_to_exif(write):
     turned = [file_record(write(f"i{n}.png", 9, size=(8, 6)), write(f"m{n}.png", 0, size=(6, 8))) for n in range(2)]
     assert "EXIF rotation that their masks do not have" in message(turned, classes=2)
-    small = [file_record(write("i.png", 9, size=(8, 6)), write("m.png", 0, size=(4, 3)))]
+    small = [file_record(write("i.png", 9, size=(8, 6)), write("m.png", 0, size=(2, 6)))]
     assert "resized by nearest neighbor" in message(small, classes=2)
 
 

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from finetune.builders.checks.trainer import (
 from finetune.builders.checks.tuning import check_average, check_tuning
 from finetune.builders.data import source_class, training_data
 from finetune.builders.dataset_bundle import DatasetBundle
+from finetune.builders.discovery import AUTO, resolve_task, work_out_data
 from finetune.builders.loss import build_loss, check_class_weights, find_loss
 from finetune.builders.model import auxiliary_options
 from finetune.builders.task import find_task, task_settings
@@ -35,6 +36,7 @@ from finetune.config.compose import packaged_options
 from finetune.config.errors import ConfigError, mistakes_of, raise_mistakes
 from finetune.config.nested import select
 from finetune.config.options import Config, drop_name
+from finetune.config.settings import as_list
 from finetune.data.images import MODES
 from finetune.data.options import named_classes
 from finetune.data.statistics import class_weights
@@ -52,23 +54,27 @@ SOCKET_PATH = 107  # longest path of a socket in Linux, bytes
 ANY_PYRAMID = PyramidSpec((3, 128, 256, 512, 512, 512), (1, 2, 4, 8, 16, 32), pools=(64, 128, 256, 512, 512), tokens=1)
 
 
-def check(config: Config) -> DatasetBundle:
-    """Find every mistake in a training config and return its data.
+def check(config: Config) -> tuple[dict[str, Any], DatasetBundle]:
+    """Find every mistake in a training config; return it with what follows from the files, and its data.
 
     Raises:
         ConfigError: with all mistakes found.
     """
-    config, mistakes = _check_settings(config)
+    known, mistakes = _check_settings(config)
     data = None
     try:
-        data = training_data(config)
-        mistakes += mistakes_of(DATA_CHECKS, config, data)
+        known, notes = work_out_data(known)
+        data = replace(training_data(known), notes=notes)
+        resolved = resolve_task(known, data)
+        mistakes += mistakes_of((check_task,), resolved) if resolved != known else []
+        known = resolved
+        mistakes += mistakes_of(DATA_CHECKS, known, data)
     except (ValueError, TypeError) as error:
         mistakes.append(str(error))
     raise_mistakes(mistakes)
     assert data is not None
-    check_length(config, data)
-    return data
+    check_length(known, data)
+    return known, data
 
 
 def check_without_data(config: Config) -> None:
@@ -80,7 +86,7 @@ def check_without_data(config: Config) -> None:
     raise_mistakes(_check_settings(config)[1])
 
 
-def _check_settings(config: Config) -> tuple[Config, list[str]]:
+def _check_settings(config: Config) -> tuple[dict[str, Any], list[str]]:
     """Return the config without unknown settings, and a line for each mistake in its settings.
 
     Raises:
@@ -123,8 +129,13 @@ def check_workers(config: Config) -> None:
 
 
 def check_data(config: Config) -> None:
-    """Raise a ConfigError unless `data.format` is a source."""
-    source_class(config["data"]["format"])
+    """Raise a ConfigError unless `data.format` is a source, and classes have names."""
+    classes = config["data"].get("classes")
+    if isinstance(classes, dict) and not any(isinstance(name, str) for name in classes):
+        hint = as_list("data.classes", classes, Sequence[str])
+        raise ConfigError(f"data.classes={classes}: expected names, with their values in the masks if need be.{hint}")
+    if config["data"]["format"] != AUTO:
+        source_class(config["data"]["format"])
 
 
 def check_backbone(config: Config) -> None:

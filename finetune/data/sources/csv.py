@@ -2,15 +2,16 @@
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from os.path import normpath
 from pathlib import Path
 from typing import NamedTuple
 
-from finetune.data.files import ClassMaskFiles, ImageFile, MaskFile
-from finetune.data.mask_values import MaskValues, ignored_label
-from finetune.data.options import checked_mask_values, named_classes
+from finetune.data.files import ClassMaskFiles, ImageFile
+from finetune.data.mask_values import IgnoredValues, MaskValues
+from finetune.data.options import Classes, mask_encoding, named_classes
+from finetune.data.recognition import Recognized
 from finetune.data.records import DataError, Record, Target, error_listing
 from finetune.data.splits import split_of
 from finetune.io.messages import shortlist
@@ -32,23 +33,31 @@ class CsvSource:
         table: path of the table below `root`.
         classes: number of classes, or their names in the order of their indices; None takes those of the columns
             `mask:CLASS`.
-        ignore_index: value in the masks of the pixels that loss and scores leave out.
+        ignore_index: value in the masks of the pixels that loss and scores leave out, or several.
         mask_values: file values of each class in the column `mask`, as for `read_mask`; None for class indices.
+        snap: whether values in `mask` that are not listed become the most similar listed one nearby.
     """
 
     def __init__(
         self,
         root: str | Path,
         table: str = "labels.csv",
-        classes: int | Sequence[str] | None = None,
-        ignore_index: int = 255,
+        classes: Classes = None,
+        ignore_index: IgnoredValues = 255,
         mask_values: MaskValues | None = None,
+        snap: bool = False,
     ) -> None:
         self.path = Path(root) / table
         self.classes = classes
-        self.ignored_value = ignore_index
-        self.mask_values = checked_mask_values(mask_values, ignore_index, len(named_classes(classes)))
-        self.ignore_index = ignored_label(mask_values, ignore_index)
+        self.encoding = mask_encoding(classes, ignore_index, mask_values, snap)
+        self.ignore_index = self.encoding.ignore_index
+
+    @staticmethod
+    def recognize(root: Path) -> list[Recognized]:
+        """Return the tables of images and masks in a folder, or the table itself."""
+        is_table = root.suffix.lower() == ".csv" and root.is_file()
+        paths = [root] if is_table else sorted(root.glob("*.csv")) if root.is_dir() else []
+        return [found for path in paths if (found := _recognized(path))]
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
@@ -76,7 +85,7 @@ class CsvSource:
             DataError: with the mistakes of all rows.
         """
         table = self._table
-        if table.classes and self.mask_values is not None:
+        if table.classes and self.encoding.mask_values is not None:
             raise DataError(f"data.mask_values has no effect: '{self.path}' has a mask per class. Leave it out.")
         if table.classes and self.ignore_index < 2:
             raise DataError(f"data.ignore_index={self.ignore_index}: masks of a class hold 0 and 1. Set it to 255.")
@@ -95,8 +104,22 @@ class CsvSource:
             masks = [cells[CLASS_COLUMN + name] for name in self.class_names]
             target = ClassMaskFiles(image, tuple(folder / mask if mask else None for mask in masks))
         else:
-            target = MaskFile(folder / cells["mask"], self.mask_values, self.ignored_value)
+            target = self.encoding.file(folder / cells["mask"])
         return Record(cells["image"], ImageFile(image), target, split_of(cells.get("split", "")))
+
+
+def _recognized(path: Path) -> Recognized | None:
+    try:
+        table = read_table(path)
+    except DataError:  # a table of something else
+        return None
+    settings = {"format": "csv", "root": str(path.parent), "table": path.name}
+    lines = [f"{len(table.rows):,} images and their masks in the table {path.name} (data.table)"]
+    if table.classes:
+        lines.append(f"a mask for each of the classes {shortlist(table.classes)}, which may overlap (task=multilabel)")
+    if "split" in table.columns:
+        lines.append("its column split is the split (data.splits)")
+    return Recognized(settings, tuple(lines))
 
 
 class Row(NamedTuple):

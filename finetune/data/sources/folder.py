@@ -1,50 +1,83 @@
-"""A folder with images and masks that are paired by file name."""
+"""Folders with images and masks that are paired by file name."""
 
+import logging
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from finetune.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, ImageFile, MaskFile, files_below
-from finetune.data.mask_values import MaskValues, ignored_label
-from finetune.data.options import checked_mask_values, named_classes
+from finetune.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, ImageFile, files_below
+from finetune.data.layouts import recognize_folders
+from finetune.data.mask_values import IgnoredValues, MaskValues
+from finetune.data.options import Classes, mask_encoding
+from finetune.data.pairing import Affixes, Pairs, other_rule, pair, unread_files
+from finetune.data.recognition import Recognized
 from finetune.data.records import DataError, Record, error_listing
+from finetune.data.split_lists import read_lists
 from finetune.data.splits import SPLITS, split_of
 from finetune.io.messages import shortlist
 
+logger = logging.getLogger(__name__)
+
+PLACE_OF_SPLIT = "{split}"
+PHOTO_SUFFIXES = (".jpg", ".jpeg")
 LAYOUT = "expected ROOT/images/*.jpg with ROOT/masks/*.png, either flat or with train/ val/ test/ in both"
 
 
 class FolderSource:
-    """Images in `root/images` and masks in `root/masks`.
+    """Images in one folder and masks in another, or in the same.
 
     Both folders are flat, or both have sub-folders that are the split: train/, and perhaps val/ and test/. Train/,
-    training/, valid/, validation/, dev/ and testing/ are known too. Deeper folders are searched; hidden ones are not.
+    training/, valid/, validation/, dev/ and testing/ are known too. Where the split is above the folders, their paths
+    have `{split}` in its place. Deeper folders are searched; hidden ones are not.
 
     Args:
-        root: folder that holds images/ and masks/.
-        classes: number of classes, or their names in the order of their indices; None if not known yet.
-        ignore_index: value in the masks of the pixels that loss and scores leave out.
+        root: folder that holds everything.
+        classes: number of classes, their names in the order of their indices, or a mapping from names to file values
+            such as `{road: "#ff00ff", car: [1, 2]}`; None if not known yet.
+        ignore_index: value in the masks of the pixels that loss and scores leave out, or several.
         mask_values: file values of each class, as for `read_mask`; None if the files hold class indices.
-        mask_suffix: text after the image's stem in the mask's: `_mask` pairs `7.jpg` with `7_mask.png`.
-        mask_prefix: text before it: `mask_` pairs `7.jpg` with `mask_7.png`.
+        snap: whether values that are not listed become the most similar listed one nearby (soft edges, JPEG).
+        images: folder of the images, below root.
+        masks: folder of the masks, below root. If it is that of the images, masks are the files with the prefix or
+            suffix of masks; without one, all files but JPEGs.
+        image_prefix: text before the part of the image's stem that the mask has too.
+        image_suffix: text after it: `_image` pairs `7_image.jpg` with `7.png`.
+        mask_prefix: text before that part in the mask's stem: `mask_` pairs `7.jpg` with `mask_7.png`.
+        mask_suffix: text after it: `_mask` pairs `7.jpg` with `7_mask.png`.
+        lists: folder below root with train.txt, val.txt and perhaps test.txt, which name the images of each split; no
+            other image is used. None if there are no lists.
+        skip_unpaired: whether images without a mask, and masks without an image, are left out instead of refused.
     """
 
     def __init__(
         self,
         root: str | Path,
-        classes: int | Sequence[str] | None = None,
-        ignore_index: int = 255,
+        classes: Classes = None,
+        ignore_index: IgnoredValues = 255,
         mask_values: MaskValues | None = None,
-        mask_suffix: str = "",
+        snap: bool = False,
+        images: str = "images",
+        masks: str = "masks",
+        image_prefix: str = "",
+        image_suffix: str = "",
         mask_prefix: str = "",
+        mask_suffix: str = "",
+        lists: str | None = None,
+        skip_unpaired: bool = False,
     ) -> None:
         self.root = Path(root)
-        self.class_names = named_classes(classes)
-        self.ignored_value = ignore_index
-        self.mask_values = checked_mask_values(mask_values, ignore_index, len(named_classes(classes)))
-        self.ignore_index = ignored_label(mask_values, ignore_index)
-        self.mask_suffix = mask_suffix
-        self.mask_prefix = mask_prefix
+        self.encoding = mask_encoding(classes, ignore_index, mask_values, snap)
+        self.class_names = self.encoding.class_names
+        self.ignore_index = self.encoding.ignore_index
+        self.folders = {"images": images, "masks": masks}
+        self.affixes = (Affixes(image_prefix, image_suffix), Affixes(mask_prefix, mask_suffix))
+        self.lists = lists
+        self.skip_unpaired = skip_unpaired
+
+    @staticmethod
+    def recognize(root: Path) -> list[Recognized]:
+        """Return the ways to read a folder as images with masks that are paired by name."""
+        return recognize_folders(root)
 
     def records(self) -> list[Record]:
         """Return the records by split, then by name.
@@ -52,17 +85,16 @@ class FolderSource:
         Raises:
             DataError: with every mistake found in the folder, not only the first.
         """
-        folders = {name: self.root / name for name in ("images", "masks")}
-        missing = [f"no folder '{folder}'" for folder in folders.values() if not folder.is_dir()]
+        missing = [text for pattern in self.folders.values() if (text := _missing(self.root, pattern))]
         if missing:
             raise DataError(f"{'; '.join(missing)}: {LAYOUT}. {_contents(self.root)}")
-        splits = _split_folders(folders["images"])
-        of_masks = {split: name for name, split in _split_folders(folders["masks"]).items()}
-        problems = _layout_problems(folders, splits, of_masks)
+        images, masks = (_split_folders(self.root, pattern) for pattern in self.folders.values())
+        problems = [] if self.lists else _layout_problems(self.root, self.folders, images, masks)
+        of_masks = {folder.split: folder.path for folder in masks}
         records: list[Record] = []
-        for folder, split in splits.items() or [("", "")]:
-            mask_folder = folders["masks"] / of_masks.get(split, folder)
-            paired, mistakes = self._pair(folders["images"] / folder, mask_folder, split)
+        for folder in images:
+            mask_folder = of_masks.get(folder.split, folder.path)
+            paired, mistakes = self._pair(folder.path, mask_folder, folder.split)
             records += paired
             problems += mistakes
         if problems:
@@ -71,148 +103,150 @@ class FolderSource:
 
     def _pair(self, image_folder: Path, mask_folder: Path, split: str) -> tuple[list[Record], list[str]]:
         """Return the records of one split, and the mistakes in it."""
-        images, masks = files_below(image_folder, IMAGE_SUFFIXES), files_below(mask_folder, MASK_SUFFIXES)
+        images, masks = self._files(image_folder, mask_folder)
         if not images:
             return [], [f"'{image_folder}' has no images (files that end in {' '.join(IMAGE_SUFFIXES)})."]
-        by_stem = {mask.stem: MaskFile(mask, self.mask_values, self.ignored_value) for mask in masks}
+        pairs = pair(images, masks, (image_folder, mask_folder), self.affixes)
+        splits = read_lists(self.root / self.lists) if self.lists else None
+        if splits is not None:
+            pairs, absent = _listed(pairs, splits)
+            if absent:
+                return [], [f"{len(absent):,} names in the lists have no image: {shortlist(absent)}."]
+        mistakes = [*pairs.repeated, *self._unpaired(pairs, image_folder, mask_folder)]
         records = [
-            Record(image.stem, ImageFile(image), by_stem.get(self._mask_stem(image)), split)
-            for image in sorted(images, key=lambda path: path.stem)
+            Record(
+                name,
+                ImageFile(image),
+                self.encoding.file(mask) if mask else None,
+                splits[image.stem] if splits else split,
+            )
+            for name, image, mask in pairs.pairs
+            if mask is not None or not self.skip_unpaired
         ]
-        without_mask = [path.name for record in records if record.target is None for path in record.paths]
-        expected_stems = {self._mask_stem(image) for image in images}
-        without_image = [mask.name for mask in masks if mask.stem not in expected_stems]
-        mistakes = [*_same_stem("images", images), *_same_stem("masks", masks)]
-        if without_mask:
-            mistakes.append(
-                f"{len(without_mask):,} images without a mask in '{mask_folder}': {shortlist(without_mask)}."
-            )
-        if without_image:
-            mistakes.append(
-                f"{len(without_image):,} masks without an image in '{image_folder}': {shortlist(without_image)}."
-            )
-        if without_mask:
-            mistakes += _unread_files(mask_folder)
-            mistakes += self._other_names(images, masks)
+        if mistakes and any(mask is None for _, _, mask in pairs.pairs):
+            mistakes += [*unread_files(mask_folder), *other_rule(images, masks, self.affixes)]
         return records, mistakes
 
-    def _mask_stem(self, image: Path) -> str:
-        return f"{self.mask_prefix}{image.stem}{self.mask_suffix}"
+    def _files(self, image_folder: Path, mask_folder: Path) -> tuple[list[Path], list[Path]]:
+        """Return the files of images and of masks, of which one folder may hold the other, or both."""
+        images, masks = files_below(image_folder, IMAGE_SUFFIXES), files_below(mask_folder, MASK_SUFFIXES)
+        if image_folder == mask_folder:
+            return self._told_apart(images, masks)
+        if mask_folder.is_relative_to(image_folder):
+            return [path for path in images if not path.is_relative_to(mask_folder)], masks
+        if image_folder.is_relative_to(mask_folder):
+            return images, [path for path in masks if not path.is_relative_to(image_folder)]
+        return images, masks
 
-    def _other_names(self, images: list[Path], masks: list[Path]) -> list[str]:
-        """Return the settings by which most masks would be paired, or that each image has several masks."""
-        likely = _likely_affixes(images, masks)
-        if likely is None:
-            return []
-        (prefix, suffix), count = likely
-        if count * 2 <= len(masks[:SAMPLE]) and len(masks) >= 1.5 * len(images):
-            example = ", ".join(mask.name for mask in masks[:3])
-            return [
-                f"The images have about {len(masks) / len(images):.1f} masks each ({example}, ...), but a mask is one "
-                f"file: merge them into one, or give them as columns of a table (data=csv)."
-            ]
-        given = {"data.mask_prefix": (prefix, self.mask_prefix), "data.mask_suffix": (suffix, self.mask_suffix)}
-        moves = [f"{key}={value or repr('')}" for key, (value, now) in given.items() if value != now]
-        return (
-            [f"Most masks are named like their image: set {' '.join(moves)}."]
-            if moves and count * 2 > len(masks[:SAMPLE])
-            else []
-        )
+    def _told_apart(self, images: list[Path], masks: list[Path]) -> tuple[list[Path], list[Path]]:
+        if self.affixes[0] == self.affixes[1]:
+            photos = set(files_below(images[0].parent, PHOTO_SUFFIXES, deep=False)) if images else set()
+            photos |= {path for path in images if path.suffix.lower() in PHOTO_SUFFIXES}
+            return sorted(photos), [path for path in masks if path not in photos]
+        ours, theirs = self.affixes
+        if theirs == Affixes():  # every stem has these, so those of the images decide
+            chosen = {path for path in images if ours.core(path.stem) is not None}
+            return sorted(chosen), [path for path in masks if path not in chosen]
+        chosen = {path for path in masks if theirs.core(path.stem) is not None}
+        return [path for path in images if path not in chosen], sorted(chosen)
+
+    def _unpaired(self, pairs: Pairs, image_folder: Path, mask_folder: Path) -> list[str]:
+        without_mask = [image.name for _, image, mask in pairs.pairs if mask is None]
+        texts = []
+        if without_mask:
+            texts.append(f"{len(without_mask):,} images without a mask in '{mask_folder}': {shortlist(without_mask)}.")
+        if pairs.without_image:
+            names = shortlist(path.name for path in pairs.without_image)
+            texts.append(f"{len(pairs.without_image):,} masks without an image in '{image_folder}': {names}.")
+        if not self.skip_unpaired or len(without_mask) == len(pairs.pairs):
+            return [f"{text} data.skip_unpaired=true leaves them out." if self._some(pairs) else text for text in texts]
+        for text in texts:
+            logger.warning(f"left out: {text}")
+        return []
+
+    @staticmethod
+    def _some(pairs: Pairs) -> bool:
+        return any(mask is not None for _, _, mask in pairs.pairs)
+
+
+class SplitFolder(NamedTuple):
+    """A folder of files, with the name of its split as the folder has it, and the split."""
+
+    name: str
+    split: str
+    path: Path
+
+
+def _split_folders(root: Path, pattern: str) -> list[SplitFolder]:
+    """Return the folders of a path below root: one per split, in the order train, val, test, or one without a split."""
+    before, place, after = pattern.partition(PLACE_OF_SPLIT)
+    base = root / before
+    named = [path for path in base.iterdir() if path.is_dir() and split_of(path.name)] if base.is_dir() else []
+    folders = [SplitFolder(path.name, split_of(path.name), Path(f"{path}{after}")) for path in named]
+    if not folders and not place:
+        return [SplitFolder("", "", base)]
+    return sorted(folders, key=lambda folder: (SPLITS.index(folder.split), folder.name))
+
+
+def _missing(root: Path, pattern: str) -> str:
+    """Return a text unless the folder of a path below root exists, for each split if the path has a place for it."""
+    if PLACE_OF_SPLIT not in pattern:
+        return "" if (root / pattern).is_dir() else f"no folder '{root / pattern}'"
+    folders = _split_folders(root, pattern)
+    missing = [str(folder.path) for folder in folders if not folder.path.is_dir()]
+    if not folders:
+        return f"no folder of a split in '{root / pattern.partition(PLACE_OF_SPLIT)[0]}'"
+    return f"no folder {shortlist(missing)}" if missing else ""
 
 
 def _contents(root: Path) -> str:
     if not root.is_dir():
         return f"'{root}' is not a folder; set data.root to the folder that holds images/ and masks/."
     entries = sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir() if not entry.name.startswith("."))
-    return f"'{root}' holds: {shortlist(entries) or 'nothing'}. Set data.root, or rename the folders."
+    return f"'{root}' holds: {shortlist(entries) or 'nothing'}. Set data.root, or data.images and data.masks."
 
 
-def _split_folders(folder: Path) -> dict[str, str]:
-    """Return sub-folder -> split, in the order train, val, test; empty for a flat folder."""
-    names = [path.name for path in folder.iterdir() if path.is_dir() and split_of(path.name)]
-    return {name: split_of(name) for name in sorted(names, key=lambda name: (SPLITS.index(split_of(name)), name))}
+def _listed(pairs: Pairs, splits: dict[str, str]) -> tuple[Pairs, list[str]]:
+    """Return the pairs whose images are in the lists, and the names in them that no image has."""
+    listed = [entry for entry in pairs.pairs if entry[1].stem in splits]
+    absent = sorted(splits.keys() - {image.stem for _, image, _ in listed})
+    return Pairs(listed, [], pairs.repeated), absent
 
 
-def _layout_problems(folders: dict[str, Path], splits: dict[str, str], of_masks: dict[str, str]) -> list[str]:
+def _layout_problems(
+    root: Path, patterns: dict[str, str], images: list[SplitFolder], masks: list[SplitFolder]
+) -> list[str]:
+    ours, theirs = patterns["images"], patterns["masks"]
+    splits = {folder.name: folder.split for folder in images if folder.split}
     if not splits:
         return []
     problems = []
     if "train" not in splits.values():
         problems.append(
-            f"images/ has {shortlist(splits)}/ but no train/. Add images/train and masks/train, or keep all images in "
-            f"one flat folder to have them split for you."
-        )
-    others = [path.name for path in folders["images"].iterdir() if path.is_dir() and not split_of(path.name)]
-    if others := sorted(name for name in others if not name.startswith(".")):
-        problems.append(
-            f"images/ has {shortlist(others)}/ next to the split folders {shortlist(splits)}/. Move them into one of "
-            f"these, or out of images/."
+            f"{ours}/ has {shortlist(splits)}/ but no train/. Add {ours}/train and {theirs}/train, or keep all images "
+            f"in one flat folder to have them split for you."
         )
     for split, count in Counter(splits.values()).items():
         if count > 1:
             names = [name for name, meaning in splits.items() if meaning == split]
-            problems.append(f"images/ has {' and '.join(names)}, which all mean {split}. Keep one of them.")
+            problems.append(f"{ours}/ has {' and '.join(names)}, which all mean {split}. Keep one of them.")
+    if PLACE_OF_SPLIT in ours:
+        return problems
+    others = [path.name for path in (root / ours).iterdir() if path.is_dir() and not split_of(path.name)]
+    if others := sorted(name for name in others if not name.startswith(".") and root / ours / name != root / theirs):
+        problems.append(
+            f"{ours}/ has {shortlist(others)}/ next to the split folders {shortlist(splits)}/. Move them into one of "
+            f"these, or out of {ours}/."
+        )
+    of_masks = {folder.split for folder in masks}
     missing = [name for name, split in splits.items() if split not in of_masks]
     if missing:
-        problems.append(f"masks/ has no {shortlist(missing)}/, but images/ has. Use the same sub-folders in both.")
-    for name, suffixes in (("images", IMAGE_SUFFIXES), ("masks", MASK_SUFFIXES)):
-        stray = [path.name for path in files_below(folders[name], suffixes, deep=False)]
+        problems.append(f"{theirs}/ has no {shortlist(missing)}/, but {ours}/ has. Use the same sub-folders in both.")
+    for name, suffixes in ((ours, IMAGE_SUFFIXES), (theirs, MASK_SUFFIXES)):
+        stray = [path.name for path in files_below(root / name, suffixes, deep=False)]
         if stray:
             problems.append(
                 f"{len(stray):,} files lie next to the split folders in {name}/: {shortlist(stray)}. "
                 "Move them into one of the sub-folders."
             )
     return problems
-
-
-def _same_stem(folder: str, files: list[Path]) -> list[str]:
-    first: dict[str, Path] = {}
-    clashes = []
-    for path in files:
-        if path.stem in first:
-            clashes.append(f"'{first[path.stem]}' with '{path}'")
-        first.setdefault(path.stem, path)
-    if not clashes:
-        return []
-    return [
-        f"{len(clashes):,} {folder} have the name of another one, so pairs are not clear: {shortlist(clashes)}. "
-        "Rename them."
-    ]
-
-
-SAMPLE = 500  # masks whose names are looked at for a rule
-UNREAD = {  # suffixes of annotations that are not read -> what to do with them
-    ".jpg": "JPEG changes the values of masks; save them as PNG",
-    ".jpeg": "JPEG changes the values of masks; save them as PNG",
-    ".json": "polygons are not read; draw them into PNG masks",
-    ".xml": "polygons are not read; draw them into PNG masks",
-    ".txt": "polygons are not read; draw them into PNG masks",
-    ".mat": "MATLAB files are not read; save their arrays as PNG masks",
-    ".npy": "arrays are not read; save them as PNG masks",
-}
-
-
-def _unread_files(folder: Path) -> list[str]:
-    """Return a line for each kind of annotation files that no mask is read from."""
-    files = {suffix: files_below(folder, (suffix,)) for suffix in UNREAD} if folder.is_dir() else {}
-    return [
-        f"'{folder}' has {len(paths):,} {suffix} files, such as {paths[0].name}: {UNREAD[suffix]}."
-        for suffix, paths in files.items()
-        if paths
-    ]
-
-
-def _likely_affixes(images: list[Path], masks: list[Path]) -> tuple[tuple[str, str], int] | None:
-    """Return the prefix and suffix that most masks have around the stem of an image, and how many have them.
-
-    None if less than half of the masks that were looked at hold the stem of an image.
-    """
-    stems = sorted({path.stem for path in images}, key=len, reverse=True)
-    affixes: Counter[tuple[str, str]] = Counter()
-    for mask in (path.stem for path in masks[:SAMPLE]):
-        starts = (stem for stem in stems if mask.startswith(stem))
-        longest = next(starts, None) or next((stem for stem in stems if stem in mask), None)
-        if longest is not None:
-            prefix, _, suffix = mask.partition(longest)
-            affixes[prefix, suffix] += 1
-    return affixes.most_common(1)[0] if affixes.total() * 2 > len(masks[:SAMPLE]) else None

@@ -32,7 +32,7 @@ def mistake(*overrides: str) -> str:
         (("trainer.gradient_clip_val=-1",), "gradient_clip_val=-1: expected a number above 0, or null"),
         (("data.mask_values={0:1,255:0}", "data=folder"), "by class: data.mask_values=[255,0]"),
         (("data.classes={0:road,1:sky}", "data=folder"), "by class: data.classes=[road,sky]"),
-        (("data.classes={road:3,sky:4}", "data=folder"), "Give a list with one entry per class, in their order."),
+        (("data.mask_values={road:3,sky:4}", "data=folder"), "Give a list with one entry per class, in their order."),
         (("augment.crop=[48]",), "augment.crop=[48]: expected a whole number or a list of 2 whole numbers or null"),
         (("augment.crop=[1,2,3]",), "a list of 2 whole numbers"),
         (("augment.crop=auto",), "augment.crop=auto: expected a whole number"),

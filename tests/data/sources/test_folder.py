@@ -194,7 +194,7 @@ def test_several_masks_per_image_are_said(tmp_path):
         FolderSource(tmp_path).records()
 
 
-@pytest.mark.parametrize(("suffix", "text"), [(".jpg", "JPEG changes"), (".json", "polygons"), (".mat", "MATLAB")])
+@pytest.mark.parametrize(("suffix", "text"), [(".json", "polygons"), (".xml", "polygons"), (".txt", "polygons")])
 def test_annotations_that_are_not_read_are_named(suffix, text, tmp_path):
     files(tmp_path, *(f"images/p{n}.png" for n in range(4)), *(f"masks/p{n}{suffix}" for n in range(4)))
     with pytest.raises(DataError, match=rf"masks' has 4 {suffix} files, such as p0{suffix}: {text}"):

@@ -1,0 +1,77 @@
+"""Fill in the settings of `data` and `task` that follow from the files."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from finetune.builders.checks.settings import data_settings
+from finetune.builders.data import COMMON_SETTINGS, source_class
+from finetune.builders.dataset_bundle import DatasetBundle
+from finetune.config.compose import packaged_options
+from finetune.config.errors import ConfigError, raise_mistakes
+from finetune.config.options import Config
+from finetune.data.discovery import discover
+from finetune.tasks import MultilabelTask, SemanticTask
+
+logger = logging.getLogger(__name__)
+
+AUTO = "auto"
+
+
+def work_out_data(config: Config) -> tuple[dict[str, Any], list[str]]:
+    """Return the config with the settings of `data` that follow from the files, and a line for each conclusion.
+
+    Settings that are given win. Nothing is worked out for a format that says everything itself.
+
+    Raises:
+        ConfigError: `data.root` is not set.
+        DataError: the files leave a doubt.
+    """
+    settings = config["data"]
+    if not _needs_files(settings):
+        return dict(config), []
+    if settings.get("root") is None:
+        raise ConfigError(
+            "data.root is not set: it is the folder with your images and masks. To try things without data of your "
+            "own, use data=synthetic."
+        )
+    worked_out, lines = discovered(settings)
+    if worked_out.get("multilabel") and config["task"].get("name") == SemanticTask.name:
+        worked_out["multilabel"] = False  # a later class is drawn over an earlier one
+    raise_mistakes(line for group in data_settings(worked_out) for line in group.type_errors())
+    return {**config, "data": worked_out}, lines
+
+
+def discovered(settings: Config) -> tuple[dict[str, Any], list[str]]:
+    """Return the settings of `data` with those that follow from the files below `data.root`, and the conclusions."""
+    common = {key: value for key, value in settings.items() if key in COMMON_SETTINGS}
+    given = {key: value for key, value in settings.items() if key not in common and value is not None}
+    if settings["format"] != AUTO:
+        given["format"] = settings["format"]
+    found = discover(Path(given.pop("root")), given)
+    return {**found.settings, **{key: value for key, value in common.items() if key != "format"}}, found.lines
+
+
+def _needs_files(settings: Config) -> bool:
+    if settings["format"] == AUTO:
+        return True
+    has_no_classes = "classes" in settings and settings["classes"] is None
+    return (
+        has_no_classes and settings.get("root") is not None and hasattr(source_class(settings["format"]), "recognize")
+    )
+
+
+def resolve_task(config: Config, data: DatasetBundle) -> dict[str, Any]:
+    """Return the config with the task that the masks need, if it is `auto`, and with a loss for it."""
+    if config["task"].get("name") != AUTO:
+        return dict(config)
+    name = MultilabelTask.name if data.multilabel else SemanticTask.name
+    resolved = {**config, "task": _packaged("task", name)}
+    is_default_loss = config["loss"] == _packaged("loss", "ce_dice")
+    return {**resolved, "loss": _packaged("loss", "bce_dice")} if data.multilabel and is_default_loss else resolved
+
+
+def _packaged(group: str, option: str) -> dict[str, Any]:
+    settings: Mapping[str, Any] = packaged_options(group)[option]
+    return {key: value for key, value in settings.items() if key != "defaults"}

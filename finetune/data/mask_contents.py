@@ -1,0 +1,101 @@
+"""What a mask file holds, before anything is known of its classes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from finetune.data.arrays import ARRAY_SUFFIXES, read_array
+from finetune.data.decode import open_image
+from finetune.data.masks import gray_values, mask_colors
+
+MOST_VALUES = 1024  # that are counted one by one; a photograph has more
+
+
+@dataclass(frozen=True)
+class MaskContents:
+    """The values of one mask.
+
+    Attributes:
+        size: height and width.
+        kind: whether values are gray values, palette indices or 24-bit colors.
+        pixels: pixels of each value; at most the `MOST_VALUES` most frequent ones.
+        interior: pixels of each value whose four neighbors have the same value; blends at borders have none.
+        palette: 24-bit color of each palette index in use.
+        lossy: whether the file was compressed as a photograph, which changes values.
+    """
+
+    size: tuple[int, int]
+    kind: Literal["gray", "palette", "color"]
+    pixels: Mapping[int, int]
+    interior: Mapping[int, int]
+    palette: Mapping[int, int]
+    lossy: bool = False
+
+    @property
+    def by_color(self) -> dict[int, int]:
+        """Return the color of each value."""
+        if self.kind == "palette":
+            return dict(self.palette)
+        return {value: value if self.kind == "color" else value * 0x010101 for value in self.pixels}
+
+
+def read_contents(path: Path) -> MaskContents:
+    """Decode a mask and count its values.
+
+    Raises:
+        DataError: the file cannot be decoded.
+    """
+    if path.suffix.lower() in ARRAY_SUFFIXES:
+        values = read_array(path)
+        return MaskContents(values.shape, "gray", count(values), count(interior(values)), {})
+    image = open_image(path)
+    lossy = image.format == "JPEG"
+    gray = gray_values(image)
+    pixels = mask_colors(image) if gray is None else gray
+    counts = count(pixels)
+    palette: dict[int, int] = {}
+    if image.mode in ("P", "PA"):
+        colors = np.array(image.getpalette("RGB") or [], dtype=np.uint8).reshape(-1, 3).tolist()
+        palette = {index: _packed(colors[index]) if index < len(colors) else 0 for index in counts}
+    kind: Literal["gray", "palette", "color"] = "color" if gray is None else "palette" if palette else "gray"
+    return MaskContents((image.height, image.width), kind, counts, count(interior(pixels)), palette, lossy)
+
+
+def _packed(color: list[int]) -> int:
+    red, green, blue = color
+    return red << 16 | green << 8 | blue
+
+
+def interior(values: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
+    """Return the values (N,) of the pixels whose four neighbors have the same value, row by row.
+
+    >>> interior(np.array([[1, 1, 1, 2], [1, 1, 1, 2], [1, 1, 1, 2]])).tolist()
+    [1]
+    """
+    center = values[1:-1, 1:-1]
+    same = (center == values[:-2, 1:-1]) & (center == values[2:, 1:-1])
+    same &= (center == values[1:-1, :-2]) & (center == values[1:-1, 2:])
+    inside: npt.NDArray[np.integer] = center[same]
+    return inside
+
+
+def count(values: npt.NDArray[np.integer]) -> dict[int, int]:
+    """Return the number of times that each value occurs, most frequent first, at most `MOST_VALUES` of them.
+
+    >>> count(np.array([[7, 7, 7], [0, 7, 0]]))
+    {7: 4, 0: 2}
+    """
+    flat = values.ravel()
+    if not flat.size:
+        return {}
+    # masks have long runs of one value: sorting the runs instead of the pixels is ten times as fast
+    starts = np.flatnonzero(np.concatenate(([True], flat[1:] != flat[:-1])))
+    lengths = np.diff(starts, append=flat.size)
+    distinct, which = np.unique(flat[starts], return_inverse=True)
+    totals = np.bincount(which, weights=lengths).astype(np.int64)
+    order = np.argsort(-totals, kind="stable")[:MOST_VALUES]
+    return dict(zip(distinct[order].tolist(), totals[order].tolist(), strict=True))

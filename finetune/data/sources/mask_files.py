@@ -1,0 +1,145 @@
+"""Several mask files per image: one for each class, or one for each object."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from finetune.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, ClassMaskFiles, ImageFile, LayeredMaskFiles, files_below
+from finetune.data.mask_file_layouts import recognize_mask_files
+from finetune.data.name_patterns import NamePattern
+from finetune.data.options import check_ignore_index, named_classes
+from finetune.data.recognition import Recognized
+from finetune.data.records import DataError, Record, Target, error_listing
+from finetune.io.messages import shortlist, suggest
+
+BACKGROUND = "background"
+OBJECT = "object"
+
+
+class MaskFilesSource:
+    """Images with a mask file for each of their classes, or for each object; every value but 0 is the class or object.
+
+    Args:
+        root: folder that holds everything.
+        classes: names of the classes in the order of their indices, without the background; None takes those of the
+            files, in alphabetical order. Objects are all of one class, `object` unless named here.
+        ignore_index: label of the pixels that a transform uncovers.
+        images: folder of the images below root, or `{stem}/images` if every image has a folder of its own.
+        masks: path of the masks below root, without their ending: `masks/{class}/{stem}`, `masks/{stem}_{class}`,
+            `masks/{stem}/{object}` or `{stem}/masks/{object}`.
+        multilabel: whether a pixel may have several classes. If not, index 0 is the background, and a later class is
+            drawn over an earlier one.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        classes: Sequence[str] | None = None,
+        ignore_index: int = 255,
+        images: str = "images",
+        masks: str = "masks/{class}/{stem}",
+        multilabel: bool = False,
+    ) -> None:
+        check_ignore_index(ignore_index)
+        self.root = Path(root)
+        self.classes = named_classes(classes)
+        self.ignore_index = ignore_index
+        self.images = images
+        self.pattern = NamePattern(masks)
+        self.multilabel = multilabel
+        if multilabel and self.pattern.other == "object":
+            raise ValueError("data.multilabel=true needs a mask for each class: data.masks='masks/{class}/{stem}'.")
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, with the background first unless a pixel may have several.
+
+        Raises:
+            DataError: `classes` names a class that no mask has.
+        """
+        names = self._layers
+        return names if self.multilabel else (BACKGROUND, *names)
+
+    @property
+    def _layers(self) -> tuple[str, ...]:
+        given = self.classes if self.multilabel else tuple(n for n in self.classes if n.lower() != BACKGROUND)
+        if self.pattern.other == "object":
+            return given or (OBJECT,)
+        found = sorted({name for masks in self._masks.values() for name in masks} - {BACKGROUND})
+        if unknown := [name for name in given if name not in found]:
+            raise DataError(
+                f"no mask in '{self.root}' is of the class '{unknown[0]}' (data.classes). {suggest(unknown[0], found)}"
+            )
+        return given or tuple(found)
+
+    @staticmethod
+    def recognize(root: Path) -> list[Recognized]:
+        """Return the ways to read a folder as images with several masks each."""
+        return recognize_mask_files(root)
+
+    def records(self) -> list[Record]:
+        """Return the records by name.
+
+        Raises:
+            DataError: no image or mask is there, or masks are of no image.
+        """
+        images = self._images
+        if not images:
+            raise DataError(f"no images in '{self.root / self.images}'. Set data.images to their folder.")
+        if not any(self._masks.values()):
+            raise DataError(f"no masks '{self.root / self.pattern.pattern}' for the images. Set data.masks.")
+        if self._left_over:
+            problem = f"{len(self._left_over):,} masks are of no image: {shortlist(self._left_over)}."
+            raise error_listing(f"'{self.root}' cannot be used as it is", [problem])
+        return [Record(stem, ImageFile(path), self._target(path, self._masks[stem])) for stem, path in images.items()]
+
+    def _target(self, image: Path, masks: Mapping[str, Path]) -> Target:
+        if self.multilabel:
+            return ClassMaskFiles(image, tuple(masks.get(name) for name in self._layers))
+        if self.pattern.other == "object":
+            return LayeredMaskFiles(image, tuple((path, 1) for _, path in sorted(masks.items())))
+        names = self._layers
+        return LayeredMaskFiles(image, tuple((masks[name], k) for k, name in enumerate(names, 1) if name in masks))
+
+    @cached_property
+    def _images(self) -> dict[str, Path]:
+        """Return the images by stem."""
+        before, place, after = self.images.partition("{stem}")
+        files = files_below(self.root / before.rstrip("/"), IMAGE_SUFFIXES)
+        if not place:
+            masks = self.root / self.pattern.folder
+            inside = masks != self.root and masks.is_relative_to(self.root / before)
+            return {path.stem: path for path in files if not (inside and path.is_relative_to(masks))}
+        depth = len(Path(before).parts)
+        return {
+            parts[depth]: path
+            for path in files
+            if (parts := path.relative_to(self.root).parts)
+            and len(parts) > depth + 1
+            and "/".join(parts[depth + 1 : -1]) == after.strip("/")
+        }
+
+    @cached_property
+    def _masks(self) -> dict[str, dict[str, Path]]:
+        """Return the masks by the stem of their image, then by class or object."""
+        masks: dict[str, dict[str, Path]] = defaultdict(dict)
+        for path, names in self._named_masks:
+            if names is not None:
+                masks[names[0]][names[1]] = path
+        return masks
+
+    @property
+    def _left_over(self) -> list[str]:
+        inside = self.pattern.folder != ""  # otherwise all files of the data would count
+        return [path.name for path, names in self._named_masks if inside and names is None]
+
+    @cached_property
+    def _named_masks(self) -> list[tuple[Path, tuple[str, str] | None]]:
+        images = set(self._images.values())
+        files = files_below(self.root / self.pattern.folder, MASK_SUFFIXES)
+        return [
+            (path, self.pattern.match(path.relative_to(self.root).with_suffix("").as_posix(), self._images))
+            for path in files
+            if path not in images
+        ]
