@@ -99,7 +99,7 @@ def _encoding(settings: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[di
     source_type = SOURCES.get(settings["format"])
     if source_type is None or given.get("mask_values") is not None or _gives_values(given.get("classes")):
         return {}, []
-    source = source_type(**{key: value for key, value in settings.items() if key != "format"})
+    source = source_type(**{key: value for key, value in settings.items() if key not in ("format", *ENCODING)})
     masks = _mask_files(source)
     if not masks:
         return {}, []

@@ -160,12 +160,13 @@ def _pure_values(values: Values) -> tuple[list[int], list[int]]:
         raise DataError("the masks have no pixels.")
     if len(ordered) <= FEW_VALUES and not values.lossy:
         return _of_few(ordered, values)
-    if not values.colored and _are_object_numbers(values):
-        raise DataError(_object_numbers(ordered))
+    blends = [value for value in ordered if values.interior[value] <= SOFT * values.pixels[value]]
+    if 2 * len(blends) <= len(ordered):  # areas of their own, as classes and objects have
+        if not values.colored and _are_object_numbers(values):
+            raise DataError(_object_numbers(ordered))
+        return _checked_count(ordered), []
     pure = sorted(_peaks(values))
     soft = [value for value in ordered if value not in pure]
-    if not soft:
-        return _checked_count(ordered), []
     most = max(values.pixels, key=lambda value: values.pixels[value])
     between = values.share(soft) / max(1e-9, 1 - values.share([most]))
     is_matte = not (values.colored or values.lossy) and between > MATTE
@@ -242,10 +243,8 @@ def _are_object_numbers(values: Values) -> bool:
     if several and consecutive >= 0.9 * len(several) and len({len(mask) for mask in several}) > 2:
         return True
     presence = Counter(value for mask in several for value in mask)
-    is_soft = sum(values.interior.values()) < 0.2 * values.total
     middle = sorted(presence.values())[len(presence) // 2] if presence else 0
-    pure = all(values.interior[v] > SOFT * values.pixels[v] for v in presence if values.pixels[v] > 50)
-    return not is_soft and pure and middle <= max(2, len(several) / 4)
+    return middle <= max(2, len(several) / 4)
 
 
 def _object_numbers(ordered: Sequence[int]) -> str:

@@ -131,9 +131,14 @@ def _pattern(parts: tuple[str, ...]) -> tuple[str, str]:
 
 
 def _two_folders(groups: Sequence[Group]) -> Iterator[Candidate]:
-    """Yield the pairs of folders in which most files of one are named like those of the other."""
-    for images in groups:
-        for masks in groups:
+    """Yield the pairs of folders in which most files of one are named like those of the other.
+
+    A folder that is named like images or masks is preferred to one that only looks so.
+    """
+    of_images = [group for group in groups if group.named_mask is False] or groups
+    of_masks = [group for group in groups if group.named_mask] or groups
+    for images in of_images:
+        for masks in of_masks:
             if masks is images or ("{split}" in images.pattern) != ("{split}" in masks.pattern):
                 continue
             affixes = _matching_affixes(images.files, masks.files)

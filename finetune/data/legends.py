@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ def read_legend(path: Path) -> Legend | None:
         return None
     try:
         legend = reader(path, path.read_text(encoding="utf-8-sig"))
-    except (UnicodeDecodeError, ValueError, KeyError, TypeError):  # a file about something else
+    except (ValueError, LookupError, TypeError):  # a file about something else
         return None
     return legend if legend and len(set(legend.names)) == len(legend.names) else None
 
@@ -130,10 +130,20 @@ def _entries(classes: Any) -> Iterator[tuple[str, Value]]:
         yield from ((str(name), _as_value(value)) for name, value in classes.items())
     for entry in classes if isinstance(classes, list) else ():
         keys = {key.lower(): key for key in entry}
-        name, value = (
-            next(k for k in known if k in keys) for known in (NAME_COLUMNS, (*COLOR_COLUMNS, *VALUE_COLUMNS))
-        )
+        name, value = _known_key(keys, NAME_COLUMNS), _known_key(keys, (*COLOR_COLUMNS, *VALUE_COLUMNS))
         yield str(entry[keys[name]]), _as_value(entry[keys[value]])
+
+
+def _known_key(keys: Iterable[str], known: Sequence[str]) -> str:
+    """Return the first of the known keys that is there.
+
+    Raises:
+        KeyError: none is.
+    """
+    present = [key for key in known if key in keys]
+    if not present:
+        raise KeyError(known)
+    return present[0]
 
 
 def _as_value(value: Any) -> Value:

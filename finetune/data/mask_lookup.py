@@ -12,6 +12,7 @@ from finetune.data.mask_values import (
     MaskValues,
     check_codes,
     has_colors,
+    ignored_label,
     labels_by_code,
     value_groups,
     value_name,
@@ -63,7 +64,7 @@ def class_indices(
     if others == UNKNOWN and (labels < 0).any():
         if not snap:
             raise DataError(_unlisted(values, by_code, mask_values, ignored, path))
-        labels = snap_unknown(labels, values, by_code, colored)
+        labels = snap_unknown(labels, values, by_code, colored, ignored_label(mask_values, ignored))
     return labels.astype(np.uint8)
 
 

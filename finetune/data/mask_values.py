@@ -84,9 +84,12 @@ def labels_by_code(mask_values: MaskValues, ignored: IgnoredValues) -> tuple[dic
 
     >>> labels_by_code([0, [1, 2]], 255), labels_by_code([0, "*"], 255)
     (({255: 255, 0: 0, 1: 1, 2: 1}, -1), ({255: 255, 0: 0}, 1))
+    >>> labels_by_code(["#000000", "#0000ff"], 255)
+    ({0: 0, 255: 1}, -1)
     """
     label = ignored_label(mask_values, ignored)
-    groups = [(label, as_values(ignored)), *enumerate(value_groups(mask_values))]
+    left_out = [value for value in as_values(ignored) if isinstance(value, str) or not has_colors(mask_values)]
+    groups = [(label, left_out), *enumerate(value_groups(mask_values))]
     others = [index for index, group in groups if OTHERS in group]
     return {code(v): index for index, group in groups for v in group if v != OTHERS}, others[-1] if others else -1
 

@@ -9,27 +9,32 @@ REACH = 2  # pixels: how far a soft edge lies from a pure value
 
 
 def snap_unknown(
-    labels: npt.NDArray[np.int16], values: npt.NDArray[np.integer], by_code: Mapping[int, int], colored: bool
+    labels: npt.NDArray[np.int16],
+    values: npt.NDArray[np.integer],
+    by_code: Mapping[int, int],
+    colored: bool,
+    ignored: int,
 ) -> npt.NDArray[np.int16]:
     """Return labels in which every unknown pixel has the label of the most similar value around it.
 
     A blend of two values may look like a third: the gray between black and white is a class of its own elsewhere.
-    Therefore a pixel takes the most similar of the listed values within `REACH` pixels, and the most similar of all
-    values only if none is there.
+    Therefore a pixel takes the most similar of the listed values within `REACH` pixels, and the most similar of the
+    values of all classes only if none is there.
 
     Args:
         labels: (H, W), -1 for unknown pixels.
         values: numbers or 24-bit colors in the mask (H, W).
         by_code: label of each listed number or color.
         colored: whether values are colors, compared by their distance in RGB.
+        ignored: label of the values that are no class.
     """
     rows, columns = np.nonzero(labels < 0)
     codes = np.array(list(by_code))
     listed, of_codes = _vectors(codes, colored), np.array(list(by_code.values()), dtype=np.int16)
     unknown = _vectors(values[rows, columns], colored)
-    best = _nearest(unknown, listed)
+    of_classes = of_codes != ignored
+    snapped = of_codes[of_classes][_nearest(unknown, listed[of_classes])]
     best_distance = np.full(len(rows), np.inf, dtype=np.float32)
-    snapped = of_codes[best]
     known = np.where(labels < 0, 0, _vector_index(values, codes))
     for dy in range(-REACH, REACH + 1):
         for dx in range(-REACH, REACH + 1):

@@ -113,3 +113,43 @@ def test_the_lookup_table_equals_a_dictionary(seed, tmp_path):
     by_value = {value: index for index, group in enumerate(groups) for value in np.ravel(group).tolist()}
     expected = [[by_value.get(value, ignored_label(groups, void)) for value in row] for row in pixels.tolist()]
     assert read_mask(tmp_path / "m.tif", groups, void).tolist() == expected
+
+
+def test_colors_are_classes_in_every_kind_of_color_file(write, tmp_path):
+    colors = np.array([[[0, 0, 0], [255, 0, 255], [0, 0, 255]]], np.uint8)
+    write("rgb.png", colors)
+    Image.fromarray(np.dstack([colors, np.full((1, 3), 9, np.uint8)])).save(tmp_path / "rgba.png")
+    palette = Image.fromarray(np.array([[2, 0, 1]], np.uint8), mode="P")
+    palette.putpalette([255, 0, 255, 0, 0, 255, 0, 0, 0])
+    palette.save(tmp_path / "palette.png")
+    for name in ("rgb.png", "rgba.png", "palette.png"):
+        assert read_mask(tmp_path / name, ["#000000", "#FF00FF", "#0000ff"]).tolist() == [[0, 1, 2]], name
+        assert read_mask(tmp_path / name, ["#000000", "#ff00ff"], "#0000ff").tolist() == [[0, 1, 255]], name
+    with pytest.raises(DataError, match=r"rgb\.png' has values .*: #0000ff \(1 px\)"):
+        read_mask(tmp_path / "rgb.png", ["#000000", "#ff00ff"])
+
+
+def test_gray_files_have_gray_colors(write):
+    assert read_mask(write("m.png", np.array([[0, 9]], np.uint8)), ["#090909", "#000000"]).tolist() == [[1, 0]]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_colors_that_are_looked_up_equal_a_dictionary(write, seed):
+    random = np.random.default_rng(seed)
+    colors = random.integers(0, 256, (7, 3), dtype=np.uint8)
+    mask = random.integers(0, 7, (20, 30))
+    names = ["#{:02x}{:02x}{:02x}".format(*color) for color in colors.tolist()]
+    assert np.array_equal(read_mask(write("m.png", colors[mask]), names).numpy(), mask)
+
+
+def test_all_other_values_may_be_one_class_or_ignored(write):
+    path = write("m.png", np.array([[0, 7, 200, 255]], np.uint8))
+    assert read_mask(path, [0, "*"]).tolist() == [[0, 1, 1, 255]]
+    assert read_mask(path, [0, 7], "*").tolist() == [[0, 1, 255, 255]]
+
+
+def test_several_values_may_be_ignored(write):
+    path = write("m.png", np.array([[0, 1, 2, 3, 255]], np.uint8))
+    assert read_mask(path, [1, 2], [0, 3, 255]).tolist() == [[3, 0, 1, 3, 3]]
+    assert read_mask(path, None, [3, 255]).tolist() == [[0, 1, 2, 3, 3]]
+    assert ignored_label(None, [3, 255]) == 3
