@@ -6,12 +6,18 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
+from finetune.data.change import PixelChange, SampleChange
+from finetune.data.class_crop import position_around, random_pixel, rare_class
 from finetune.data.color_jitter import ColorJitter
 from finetune.data.crop import CropTransform
+from finetune.data.operations import Box, cutout_box
+from finetune.data.warp import Warp
 
-DRAWS = 12  # random numbers per sample
+DRAWS = 12  # random numbers per sample, first those for position, flips, color and blur
+MORE_DRAWS = 18  # then those for everything else
+GRID_PARTS = 5  # rows and columns of a grid distortion
+SEEDS = 2**53  # as many as a random float64 has values
 
 
 class Transform(Protocol):
@@ -35,12 +41,14 @@ class Transform(Protocol):
 
 
 class Augment:
-    """Random scale, rotation, flips and crop in one resampling, then color in one matrix, then blur.
+    """Random geometry in one resampling, then random changes of the values, then flips.
 
     Every call draws equally many random numbers, so that switching one part on leaves the others unchanged. Geometry is
     evaluated at the size of the crop, on the part of the source that the crop shows. Image and target share it:
-    bilinear (antialiased when it shrinks) for the image, nearest for the target. Without rotation, the crop starts and
-    ends on whole source pixels, which may change the scale by a pixel in the crop's length, and scale 1 copies exactly.
+    bilinear (antialiased when it shrinks) for the image, nearest for the target. Without rotation and distortion, the
+    crop starts and ends on whole source pixels, which may change the scale by a pixel in the crop's length, and scale 1
+    copies exactly. The order is scale, rotation, crop, elastic, grid distortion, perspective; equalize, clahe, color,
+    gamma, blur, sharpen, noise, JPEG, cutout; flips.
 
     Useful strengths:
 
@@ -61,6 +69,24 @@ class Augment:
         hue: largest rotation of the hue to either side, in full circles (0 to 0.5); RGB only.
         blur: probability of a Gaussian blur.
         blur_sigma: smallest and largest sigma of the blur, pixels of the crop.
+        class_crop: probability that the crop is placed around a pixel of a class that is drawn among those in the mask,
+            inversely to the number of their pixels; the pixel is in the middle half of the crop.
+        perspective: largest shift of each corner, as a fraction of the crop's height and width (0 to 0.2).
+        elastic: largest displacement of an elastic deformation, pixels of the crop.
+        elastic_spacing: distance of the points that are displaced independently, pixels of the crop.
+        grid_distortion: g draws factors from 1 - g to 1 + g on the heights of 5 rows and the widths of 5 columns.
+        gamma: g draws an exponent on the brightness from 1 / (1 + g) to 1 + g, log-uniformly.
+        noise: largest standard deviation of Gaussian noise, as a fraction of 255.
+        sharpen: probability of sharpening.
+        sharpen_amount: smallest and largest amount of it; 1 doubles the distance to the blurred image.
+        jpeg: probability of a JPEG compression; gray and RGB only, other images stay as they are.
+        jpeg_quality: smallest and largest quality of it, 1 to 95.
+        equalize: probability of a histogram equalization, each channel for itself.
+        clahe: probability of a local histogram equalization (CLAHE), each channel for itself.
+        clahe_limit: smallest and largest limit of its contrast, in means of a histogram.
+        cutout: probability that a rectangle of the image gets its mean color.
+        cutout_area: smallest and largest fraction of the crop that the rectangle covers.
+        cutout_ignored: whether the target ignores the rectangle; False keeps the labels.
         ignore_index: label of the pixels that the image does not cover.
     """
 
@@ -78,17 +104,42 @@ class Augment:
         hue: float = 0.0,
         blur: float = 0.0,
         blur_sigma: tuple[float, float] = (0.1, 2.0),
+        class_crop: float = 0.0,
+        perspective: float = 0.0,
+        elastic: float = 0.0,
+        elastic_spacing: int = 64,
+        grid_distortion: float = 0.0,
+        gamma: float = 0.0,
+        noise: float = 0.0,
+        sharpen: float = 0.0,
+        sharpen_amount: tuple[float, float] = (0.2, 1.5),
+        jpeg: float = 0.0,
+        jpeg_quality: tuple[int, int] = (30, 90),
+        equalize: float = 0.0,
+        clahe: float = 0.0,
+        clahe_limit: tuple[float, float] = (1.5, 4.0),
+        cutout: float = 0.0,
+        cutout_area: tuple[float, float] = (0.02, 0.2),
+        cutout_ignored: bool = False,
         ignore_index: int = 255,
     ) -> None:
-        for name, (low, high) in {"scale": scale, "blur_sigma": blur_sigma}.items():
-            if not 0 < low <= high:
-                raise ValueError(f"{name}={(low, high)}: expected two numbers above 0, the lesser one first.")
-        fractions = {"flip": flip, "vertical_flip": vertical_flip, "blur": blur, "shift": shift}
-        fractions |= {"brightness": brightness, "contrast": contrast, "saturation": saturation}
-        for name, value in fractions.items():
-            _check_range(name, value, 1)
-        _check_range("hue", hue, 0.5)
-        _check_range("rotation", rotation, 180)
+        _check_pairs(scale=scale, blur_sigma=blur_sigma, sharpen_amount=sharpen_amount, clahe_limit=clahe_limit)
+        _check_pairs(jpeg_quality=jpeg_quality, cutout_area=cutout_area)
+        probabilities = {"flip": flip, "vertical_flip": vertical_flip, "blur": blur, "class_crop": class_crop}
+        probabilities |= {"sharpen": sharpen, "jpeg": jpeg, "equalize": equalize, "clahe": clahe, "cutout": cutout}
+        fractions = {"shift": shift, "brightness": brightness, "contrast": contrast, "saturation": saturation}
+        _check_ranges(1, **probabilities, **fractions, noise=noise, cutout_area=cutout_area[1])
+        _check_ranges(0.5, hue=hue)
+        _check_ranges(180, rotation=rotation)
+        _check_ranges(0.2, perspective=perspective)  # from 0.25 on, opposite corners may pass each other
+        _check_ranges(0.9, grid_distortion=grid_distortion)
+        _check_ranges(10, gamma=gamma)
+        _check_ranges(95, jpeg_quality=jpeg_quality[1])
+        if elastic_spacing < 1 or not 0 <= elastic <= elastic_spacing / 4:
+            raise ValueError(
+                f"elastic={elastic} with elastic_spacing={elastic_spacing}: expected from 0 to a quarter of the "
+                f"spacing; with more, the image would fold. Lower elastic, or raise elastic_spacing."
+            )
         self.crop = None if crop is None else crop_size(crop)
         self.scale = scale
         self.flip = flip
@@ -101,49 +152,119 @@ class Augment:
         self.hue = hue
         self.blur = blur
         self.blur_sigma = blur_sigma
+        self.class_crop = class_crop
+        self.perspective = perspective
+        self.elastic = elastic
+        self.elastic_spacing = elastic_spacing
+        self.grid_distortion = grid_distortion
+        self.gamma = gamma
+        self.noise = noise
+        self.sharpen = sharpen
+        self.sharpen_amount = sharpen_amount
+        self.jpeg = jpeg
+        self.jpeg_quality = jpeg_quality
+        self.equalize = equalize
+        self.clahe = clahe
+        self.clahe_limit = clahe_limit
+        self.cutout = cutout
+        self.cutout_area = cutout_area
+        self.cutout_ignored = cutout_ignored
         self.ignore_index = ignore_index
 
     def __call__(self, image: Tensor, target: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Augment one sample; see `Transform`."""
+        return self.draw(target, generator)(image, target, self.ignore_index)
+
+    def draw(self, target: Tensor, generator: torch.Generator) -> SampleChange:
+        """Draw the change of one sample.
+
+        Args:
+            target: uint8 (H, W) or (K, H, W).
+            generator: on the CPU.
+        """
         draws = torch.rand(DRAWS, generator=generator, dtype=torch.float64).tolist()
-        view, flips = self._view(draws[:6], (image.shape[1], image.shape[2]))
-        image = self._blur(self._color(view.image(image), draws[6:10]), draws[10:])
-        target = view.mask(target, self.ignore_index)
-        # last: on uint8 a flip is cheapest
-        return _byte(image).flip([dim - 2 for dim in flips]), target.flip([dim - 2 for dim in flips])
-
-    def _view(self, draws: Sequence[float], size: tuple[int, int]) -> tuple[CropTransform, list[int]]:
-        """Return the geometry, and which of height (0) and width (1) to flip."""
-        scale, angle, y, x, horizontal, vertical = draws
-        low, high = self.scale
-        view = CropTransform(
-            source=size,
-            crop=self.crop or size,
-            scale=exp(log(low) + scale * (log(high) - log(low))),
-            angle=_around(0, self.rotation, angle),
-            position=(_around(0.5, self.shift / 2, y), _around(0.5, self.shift / 2, x)),
+        more = torch.rand(MORE_DRAWS, generator=generator, dtype=torch.float64).tolist()
+        view = self._view(draws[:4], more[:4], target)
+        return SampleChange(
+            view,
+            self._pixels(draws[6:], more[4:13]),
+            (0,) * (draws[5] < self.vertical_flip) + (1,) * (draws[4] < self.flip),
+            self._cutout_box(more[13:], view.crop),
+            self.cutout_ignored,
         )
-        return view, [0] * (vertical < self.vertical_flip) + [1] * (horizontal < self.flip)
 
-    def _color(self, image: Tensor, draws: Sequence[float]) -> Tensor:
-        brightness, contrast, saturation, hue = draws
+    def _view(self, draws: Sequence[float], more: Sequence[float], target: Tensor) -> CropTransform:
+        height, width = target.shape[-2:]
+        factor, angle, y, x = draws
+        chance, label, pixel, warp = more
+        low, high = self.scale
+        scale = exp(log(low) + factor * (log(high) - log(low)))
+        crop = self.crop or (height, width)
+        position = _around(0.5, self.shift / 2, y), _around(0.5, self.shift / 2, x)
+        if chance < self.class_crop and (where := rare_class(target, label, self.ignore_index)) is not None:
+            axes = zip(random_pixel(where, pixel), (height, width), crop, (y, x), position, strict=True)
+            down, across = (
+                drawn if (around := position_around(index, source, scale, side, draw)) is None else around
+                for index, source, side, draw, drawn in axes
+            )
+            position = down, across
+        return CropTransform((height, width), crop, scale, _around(0, self.rotation, angle), position, self._warp(warp))
+
+    def _warp(self, draw: float) -> Warp | None:
+        if not (self.perspective or self.elastic or self.grid_distortion):
+            return None
+        seed = int(draw * SEEDS)
+        generator = torch.Generator().manual_seed(seed)
+        draws = torch.rand(9 + 2 * GRID_PARTS, generator=generator, dtype=torch.float64).tolist()
+        shifts = [_around(0, self.perspective, shift) for shift in draws[:8]]
+        grid = [_around(1, self.grid_distortion, length) for length in draws[8:-1]] if self.grid_distortion else []
+        return Warp(
+            tuple(zip(shifts[::2], shifts[1::2], strict=True)),
+            tuple(grid[:GRID_PARTS]),
+            tuple(grid[GRID_PARTS:]),
+            self.elastic * draws[-1],
+            self.elastic_spacing,
+            seed,
+        )
+
+    def _pixels(self, draws: Sequence[float], more: Sequence[float]) -> PixelChange:
+        brightness, contrast, saturation, hue, blur, sigma = draws
+        equalize, clahe, limit, gamma, noise, sharpen, amount, jpeg, quality = more
         color = ColorJitter(
             max(0.0, _around(1, self.brightness, brightness)),
             max(0.0, _around(1, self.contrast, contrast)),
             max(0.0, _around(1, self.saturation, saturation)),
             _around(0, self.hue, hue),
         )
-        return image if color == ColorJitter() else color(image.float())
+        return PixelChange(
+            equalize=equalize < self.equalize,
+            clahe=_between(self.clahe_limit, limit) if clahe < self.clahe else 0.0,
+            color=color,
+            gamma=exp(_around(0, log(1 + self.gamma), gamma)),
+            blur=_between(self.blur_sigma, sigma) if blur < self.blur else 0.0,
+            sharpen=_between(self.sharpen_amount, amount) if sharpen < self.sharpen else 0.0,
+            noise=self.noise * noise,
+            jpeg=round(_between(self.jpeg_quality, quality)) if jpeg < self.jpeg else None,
+            seed=int(noise * SEEDS),
+        )
 
-    def _blur(self, image: Tensor, draws: Sequence[float]) -> Tensor:
-        chance, width = draws
-        low, high = self.blur_sigma
-        return gaussian_blur(image.float(), low + width * (high - low)) if chance < self.blur else image
+    def _cutout_box(self, draws: Sequence[float], crop: tuple[int, int]) -> Box | None:
+        chance, area, ratio, y, x = draws
+        if chance >= self.cutout:
+            return None
+        return cutout_box(crop, _between(self.cutout_area, area), exp(_around(0, log(2), ratio)), (y, x))
 
 
-def _check_range(name: str, value: float, highest: float) -> None:
-    if not 0 <= value <= highest:
-        raise ValueError(f"{name}={value}: expected a number from 0 to {highest:g}.")
+def _check_pairs(**pairs: tuple[float, float]) -> None:
+    for name, (low, high) in pairs.items():
+        if not 0 < low <= high:
+            raise ValueError(f"{name}={(low, high)}: expected two numbers above 0, the lesser one first.")
+
+
+def _check_ranges(highest: float, **values: float) -> None:
+    for name, value in values.items():
+        if not 0 <= value <= highest:
+            raise ValueError(f"{name}={value}: expected a number from 0 to {highest:g}.")
 
 
 def crop_size(crop: int | tuple[int, int]) -> tuple[int, int]:
@@ -158,36 +279,11 @@ def crop_size(crop: int | tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-def gaussian_blur(image: Tensor, sigma: float) -> Tensor:
-    """Blur with a Gaussian cut off at three sigma; the border repeats.
-
-    Args:
-        image: float32 (C, H, W).
-        sigma: standard deviation, pixels.
-
-    Returns:
-        float32 (C, H, W).
-    """
-    radius = max(1, round(3 * sigma))
-    taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float32) / sigma) ** 2)
-    weights = (taps / taps.sum()).tolist()
-    padded = pad(image[None], (radius, radius, radius, radius), mode="replicate")[0]
-    # shifted sums, one axis at a time: ten times as fast as a depthwise convolution on the CPU
-    for dim in (1, 2):
-        size = padded.shape[dim] - 2 * radius
-        total = padded.narrow(dim, 0, size) * weights[0]
-        for start, weight in enumerate(weights[1:], start=1):
-            total.add_(padded.narrow(dim, start, size), alpha=weight)
-        padded = total
-    return padded
-
-
 def _around(center: float, reach: float, draw: float) -> float:
     """Return a draw from 0 to 1 as a number within reach of the center."""
     return center + reach * (2 * draw - 1)
 
 
-def _byte(image: Tensor) -> Tensor:
-    if image.dtype == torch.uint8:
-        return image
-    return image.round_().clamp_(0, 255).to(torch.int16).to(torch.uint8)  # by int16: five times as fast as directly
+def _between(ends: tuple[float, float], draw: float) -> float:
+    """Return a draw from 0 to 1 as a number between two others."""
+    return ends[0] + draw * (ends[1] - ends[0])

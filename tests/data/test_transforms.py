@@ -1,10 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torchvision.transforms.v2 import functional as F
 
+from finetune.data.operations import gaussian_blur
 from finetune.data.synthetic import draw
-from finetune.data.transforms import Augment, gaussian_blur
+from finetune.data.transforms import Augment
 
 IMAGE, MASK = draw((70, 90))
 STRONG = {"rotation": 10.0, "brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.05, "blur": 0.5}
@@ -96,7 +99,7 @@ def test_crop_positions_reach_both_ends_and_scale_is_log_uniform():
     lefts = [int(augment(IMAGE, ramp, draws)[1][0, 0]) for _ in range(600)]
     assert (min(lefts), max(lefts)) == (0, 50)
     assert np.mean(lefts) == pytest.approx(25, abs=2)
-    scales = [Augment(8)._view(torch.rand(6, generator=draws).tolist(), (70, 90))[0].scale for _ in range(600)]
+    scales = [Augment(8).draw(MASK, draws).view.scale for _ in range(600)]
     assert min(scales) >= 0.5
     assert max(scales) <= 2
     assert np.mean(np.log(scales)) == pytest.approx(0, abs=0.06)
@@ -171,3 +174,79 @@ def test_augmentation_does_not_depend_on_the_default_type() -> None:
             torch.set_default_dtype(torch.float32)
     assert torch.equal(results[0][0], results[1][0])
     assert torch.equal(results[0][1], results[1][1])
+
+
+RICH = {
+    **{"class_crop": 0.5, "perspective": 0.1, "elastic": 6.0, "elastic_spacing": 24, "grid_distortion": 0.3},
+    **{"gamma": 0.4, "noise": 0.05, "sharpen": 0.5, "jpeg": 0.5, "equalize": 0.3, "clahe": 0.3},
+    **{"cutout": 0.5, "cutout_area": (0.1, 0.3), "cutout_ignored": True},
+}
+
+
+@pytest.mark.parametrize("name", [name for name, value in RICH.items() if isinstance(value, float)])
+def test_each_option_changes_its_part_and_nothing_that_another_draws(name):
+    before, after = Augment(48, **STRONG), Augment(48, **STRONG, **{name: RICH[name]}, elastic_spacing=24)
+    changed = []
+    for seed in range(8):
+        old, new = (augment.draw(MASK, generator(seed)) for augment in (before, after))
+        one, other = old(IMAGE, MASK), new(IMAGE, MASK)
+        changed.append(not torch.equal(one[0], other[0]))
+        parts = {"class_crop": "position", "elastic": "warp", "perspective": "warp", "grid_distortion": "warp"}
+        if name in parts:
+            assert new.pixels == old.pixels
+            assert replace(new.view, **{parts[name]: getattr(old.view, parts[name])}) == old.view
+        else:
+            assert torch.equal(one[1], other[1])
+        assert new.flips == old.flips
+    assert any(changed)
+
+
+def test_all_options_together_draw_as_many_numbers_and_leave_the_global_generator_alone():
+    draws, rich, state = generator(), generator(), torch.get_rng_state()
+    Augment(32)(IMAGE, MASK, draws)
+    Augment(32, **STRONG, **RICH)(IMAGE, MASK, rich)
+    assert torch.equal(draws.get_state(), rich.get_state())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 6])
+def test_all_options_together_take_any_number_of_bands_and_keep_labels(channels):
+    image = torch.cat([IMAGE, IMAGE])[:channels]
+    separate = torch.stack([label == MASK for label in range(5)]).byte()
+    augment = Augment(64, scale=(0.4, 1.5), ignore_index=9, **{**STRONG, **RICH, "class_crop": 0.0})
+    for seed in range(6):
+        changed, indices = augment(image, MASK, generator(seed))
+        assert (changed.shape, changed.dtype) == ((channels, 64, 64), torch.uint8)
+        assert set(indices.unique().tolist()) <= {0, 1, 2, 3, 4, 9}
+        stacked = augment(image, separate, generator(seed))[1]
+        expected = torch.stack([(indices == label).byte().masked_fill(indices == 9, 9) for label in range(5)])
+        assert torch.equal(stacked, expected)
+
+
+def test_the_mask_of_a_cutout_is_kept_or_ignored():
+    kept, ignored = (Augment(None, scale=(1, 1), cutout=1, cutout_ignored=choice) for choice in (False, True))
+    mask = torch.ones_like(MASK)
+    for seed in range(5):
+        images, masks = zip(*(augment(IMAGE, mask, generator(seed)) for augment in (kept, ignored)), strict=True)
+        assert torch.equal(*images)
+        assert (masks[0] == 1).all()
+        assert 0.01 < (masks[1] == 255).float().mean() < 0.25
+        covered = images[1][:, masks[1] == 255]
+        assert (covered == covered[:, :1]).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"elastic": 20}, "elastic=20 with elastic_spacing=64: expected from 0 to a quarter of the spacing"),
+        ({"elastic": 0, "elastic_spacing": 0}, "elastic_spacing=0"),
+        ({"perspective": 0.3}, r"perspective=0\.3: expected a number from 0 to 0\.2"),
+        ({"jpeg_quality": (50, 100)}, "jpeg_quality=100: expected a number from 0 to 95"),
+        ({"cutout_area": (0.5, 1.5)}, r"cutout_area=1\.5"),
+        ({"noise": -0.1}, r"noise=-0\.1"),
+        ({"clahe_limit": (3, 2)}, "clahe_limit=.*lesser one first"),
+    ],
+)
+def test_impossible_settings_of_distortions_and_pixels_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Augment(**arguments)
