@@ -118,3 +118,10 @@ def test_any_size_can_be_warped(size: tuple[int, int]) -> None:
             view = CropTransform(size, (16, 12), scale, 0.0, (0.9, 0.1), warp)
             assert view.image(torch.zeros(2, *size, dtype=torch.uint8)).shape == (2, 16, 12)
             assert view.mask(torch.zeros(3, *size, dtype=torch.uint8)).shape == (3, 16, 12)
+
+
+def test_a_warp_that_misses_a_small_image_shows_nothing_of_it() -> None:
+    inwards = Warp(((0.2, 0.2), (0.2, -0.2), (-0.2, -0.2), (-0.2, 0.2)))
+    view = CropTransform((4, 4), (200, 200), 1.0, 0.0, (0.0, 0.0), inwards)
+    assert (view.mask(torch.ones(4, 4, dtype=torch.uint8)) == 255).all()
+    assert (view.image(torch.full((2, 4, 4), 7, dtype=torch.uint8)) == 7).all()
