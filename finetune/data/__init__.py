@@ -4,6 +4,7 @@ from finetune.data.dataset import SampleKey, SegmentationDataset
 from finetune.data.files import ClassMaskFiles, ImageFile, MaskFile
 from finetune.data.images import read_image
 from finetune.data.masks import read_mask
+from finetune.data.mix import Mix
 from finetune.data.records import DataError, Image, Record, Source, Target
 from finetune.data.sampler import EvaluationSampler, TrainSampler
 from finetune.data.sources import SOURCES, CsvSource, FolderSource, SyntheticSource
@@ -11,6 +12,7 @@ from finetune.data.splits import assign_splits, cut_validation, read_splits, see
 from finetune.data.statistics import Statistics, class_weights, inspect
 from finetune.data.synthetic import CLASS_NAMES
 from finetune.data.transforms import Augment, Transform
+from finetune.data.trivial import TrivialAugment
 
 __all__ = [
     "CLASS_NAMES",
@@ -24,6 +26,7 @@ __all__ = [
     "Image",
     "ImageFile",
     "MaskFile",
+    "Mix",
     "Record",
     "SampleKey",
     "SegmentationDataset",
@@ -33,6 +36,7 @@ __all__ = [
     "Target",
     "TrainSampler",
     "Transform",
+    "TrivialAugment",
     "assign_splits",
     "class_weights",
     "cut_validation",

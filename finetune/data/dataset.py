@@ -1,6 +1,7 @@
 """Records as training samples."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple, TypedDict
 
 import numpy as np
@@ -8,8 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from finetune.data.mix import Mix
 from finetune.data.records import DataError, Record
 from finetune.data.transforms import Transform
+
+MIXING = 1  # counter of the stream of random numbers for mixing
 
 
 class SampleKey(NamedTuple):
@@ -28,20 +32,26 @@ class Sample(TypedDict):
 
 
 class SegmentationDataset(Dataset[Sample]):
-    """Records that are decoded and transformed when they are asked for.
+    """Records that are decoded, transformed and mixed when they are asked for.
 
-    The transform's randomness is a pure function of (seed, epoch, index): neither the number of workers, nor the order
-    of the samples, nor a restart changes a sample. A plain index stands for epoch 0.
+    All randomness is a pure function of (seed, epoch, index): neither the number of workers, nor the order of the
+    samples, nor a restart changes a sample. A plain index stands for epoch 0.
 
     Args:
         records: images with targets, of any source.
         channels: 1 (gray), 3 (RGB) or 4 (RGBA).
         transform: called as `transform(image, target, generator)`; None returns images and targets as they are.
-        seed: of the transform.
+        seed: of the transform and the mixing.
+        mix: mixes a sample with others, which are drawn from the records and transformed; None for no mixing.
     """
 
     def __init__(
-        self, records: Sequence[Record], channels: int = 3, transform: Transform | None = None, seed: int = 0
+        self,
+        records: Sequence[Record],
+        channels: int = 3,
+        transform: Transform | None = None,
+        seed: int = 0,
+        mix: Mix | None = None,
     ) -> None:
         if not records:
             raise DataError("a dataset needs at least one record, got none. Is there a split of that name?")
@@ -49,6 +59,7 @@ class SegmentationDataset(Dataset[Sample]):
         self.channels = channels
         self.transform = transform
         self.seed = seed
+        self.mix = mix
         self.names = [record.name for record in self.records]
 
     def __len__(self) -> int:
@@ -56,10 +67,20 @@ class SegmentationDataset(Dataset[Sample]):
 
     def __getitem__(self, key: int | SampleKey) -> Sample:
         epoch, index = key if isinstance(key, SampleKey) else (0, key)
-        image, target = read_pair(self.records[index], self.channels)
-        if self.transform is not None:
-            image, target = self.transform(image, target, counted_generator(self.seed, epoch, index))
+        image, target = self._transformed(index, counted_generator(self.seed, epoch, index))
+        if self.mix is not None:
+            generator = counted_generator(self.seed, epoch, index, MIXING)
+            image, target = self.mix((image, target), partial(self._other, index, generator), generator)
         return {"image": image, "mask": target, "index": index}
+
+    def _transformed(self, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        image, target = read_pair(self.records[index], self.channels)
+        return (image, target) if self.transform is None else self.transform(image, target, generator)
+
+    def _other(self, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return a random sample, another one if there is any."""
+        step = 1 + int(torch.randint(max(1, len(self) - 1), (), generator=generator))
+        return self._transformed((index + step) % len(self), generator)
 
 
 def read_pair(record: Record, channels: int = 3) -> tuple[Tensor, Tensor]:
