@@ -1,5 +1,6 @@
-"""Transforms of other libraries; each library is imported only when its transform is built."""
+"""Transforms of other libraries; albumentations is imported only when its transform is built."""
 
 from finetune.data.adapters.albumentations import AlbumentationsTransform
+from finetune.data.adapters.torchvision import TorchvisionTransform
 
-__all__ = ["AlbumentationsTransform"]
+__all__ = ["AlbumentationsTransform", "TorchvisionTransform"]
