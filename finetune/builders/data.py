@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.settings import DataSettings
 from finetune.config.errors import ConfigError
 from finetune.config.options import Config, validate_options
-from finetune.data import SOURCES, DataError, Record, SegmentationDataset, Source, Transform
+from finetune.data import SOURCES, DataError, Mix, Record, SegmentationDataset, Source, Transform
 from finetune.data.module import SegmentationData
 from finetune.data.splits import SPLITS
 from finetune.io.messages import suggest
@@ -32,6 +32,7 @@ def training_data(config: Config) -> DatasetBundle:
     settings, seed = config["data"], config["seed"]
     source = build_source(settings)
     transform = build_transform(config["augment"], source.ignore_index)
+    mix = build_mix(config["augment"].get("mix") or {}, source.ignore_index)
     records = split_records(source.records(), settings, seed)
     for split in ("train", "val"):
         if not any(record.split == split for record in records):
@@ -39,7 +40,7 @@ def training_data(config: Config) -> DatasetBundle:
                 f"none of the {len(records):,} images is in the {split} split. Put some into it, or remove the split "
                 f"from the data to have the images split by data.val, data.test and seed."
             )
-    return bundle_datasets(source, records, settings, config["backbone"]["in_channels"], transform, seed)
+    return bundle_datasets(source, records, settings, config["backbone"]["in_channels"], transform, seed, mix=mix)
 
 
 def source_class(format_name: str) -> type[Source]:
@@ -134,6 +135,7 @@ def bundle_datasets(
     transform: Transform | None = None,
     seed: int = 0,
     model_decides: bool = False,
+    mix: Mix | None = None,
 ) -> DatasetBundle:
     """Check and count all records, and build a dataset for each of their splits.
 
@@ -145,6 +147,7 @@ def bundle_datasets(
         transform: of the split `train`.
         seed: of the transform.
         model_decides: whether the classes are those of a trained model.
+        mix: of the split `train`.
     """
     raw_values = settings.get("mask_values", ()) is None  # the setting exists, and nothing translates the values yet
     if not source.class_names:
@@ -156,7 +159,8 @@ def bundle_datasets(
     datasets = {}
     for split in (*SPLITS, "all"):
         if chosen := [record for record in records if record.split == split]:
-            datasets[split] = SegmentationDataset(chosen, channels, transform if split == "train" else None, seed)
+            changes = (transform, seed, mix) if split == "train" else (None, seed, None)
+            datasets[split] = SegmentationDataset(chosen, channels, *changes)
     return DatasetBundle(classes, source.ignore_index, datasets, list(records), statistics)
 
 
@@ -177,7 +181,7 @@ def build_transform(settings: Config, ignore_index: int) -> Transform:
         ConfigError: the target cannot be imported or called, or lacks one of the options.
     """
     constructor = transform_constructor(settings)
-    given = {name: value for name, value in settings.items() if name != "_target_"}
+    given = {name: value for name, value in settings.items() if name not in ("_target_", "mix")}
     options = validate_options("augment", constructor, given, skip=("ignore_index",))
     if "ignore_index" in inspect.signature(constructor).parameters:
         options["ignore_index"] = ignore_index
@@ -186,6 +190,21 @@ def build_transform(settings: Config, ignore_index: int) -> Transform:
     except HydraException as error:
         raise ConfigError(f"augment: {error.__cause__ or error}") from error
     return transform
+
+
+def build_mix(settings: Config, ignore_index: int) -> Mix | None:
+    """Build the mixing of `augment.mix`; None if it never mixes.
+
+    Raises:
+        ConfigError: an option is unknown or invalid.
+    """
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f"augment.mix={settings}: expected settings such as augment.mix.cutmix=0.3.")
+    try:
+        mix = Mix(**validate_options("augment.mix", Mix, settings, skip=("ignore_index",)), ignore_index=ignore_index)
+    except ValueError as error:
+        raise ConfigError(f"augment.mix: {error}") from error
+    return mix if any(mix.chances.values()) else None
 
 
 def transform_constructor(settings: Config) -> Callable[..., Any]:

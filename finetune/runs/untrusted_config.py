@@ -119,7 +119,10 @@ def _offered(base: type[Any], *modules: ModuleType) -> set[str]:
     }
 
 
-TRANSFORMS = {"finetune.data.Augment", "finetune.data.adapters.AlbumentationsTransform"}
+TRANSFORMS = {
+    *("finetune.data.Augment", "finetune.data.TrivialAugment"),
+    *("finetune.data.adapters.AlbumentationsTransform", "finetune.data.adapters.TorchvisionTransform"),
+}
 OFFERED: Mapping[str | int, set[str]] = {
     "callbacks": _offered(pl.Callback, callbacks, lightning_callbacks),
     "logger": _offered(lightning_loggers.Logger, loggers, lightning_loggers),

@@ -14,8 +14,8 @@ from finetune.builders.checks.training import check
 from finetune.builders.data import COMMON_SETTINGS, build_datamodule, build_transform, loss_weights, training_data
 from finetune.config.compose import load_config, packaged_options
 from finetune.config.errors import ConfigError
-from finetune.data import SOURCES, Augment, ClassMaskFiles, DataError, Record
-from finetune.data.adapters import AlbumentationsTransform
+from finetune.data import SOURCES, Augment, ClassMaskFiles, DataError, Record, TrivialAugment
+from finetune.data.adapters import AlbumentationsTransform, TorchvisionTransform
 from tests.samples import TINY, draw_folder, save
 
 SYNTHETIC = ("data=synthetic", "data.count=4", "data.size=32", "augment.crop=32")
@@ -214,11 +214,65 @@ def test_masks_with_a_channel_per_class_become_batches_and_are_refused_by_the_se
 
 @pytest.mark.parametrize("name", packaged_options("augment"))
 def test_every_transform_option_builds_a_transform(name: str) -> None:
-    transform = build_transform(packaged_options("augment")[name], ignore_index=7)
-    expected = AlbumentationsTransform if name == "albumentations" else Augment
-    assert isinstance(transform, expected)
+    transform = build_transform(load_config([f"augment={name}", *SYNTHETIC[:-1]], "train")["augment"], ignore_index=7)
+    expected = {
+        "albumentations": AlbumentationsTransform,
+        "torchvision": TorchvisionTransform,
+        "trivial": TrivialAugment,
+    }
+    assert type(transform) is expected.get(name, Augment)
     image, target = torch.zeros(3, 40, 40, dtype=torch.uint8), torch.ones(40, 40, dtype=torch.uint8)
     assert set(transform(image, target, torch.Generator().manual_seed(0))[1].unique().tolist()) == {1, 7}
+
+
+def test_settings_of_the_command_line_reach_the_transform_and_the_mixing() -> None:
+    options = ("augment=strong", "augment.gamma=0.2", "augment.noise=0.02", "augment.elastic=8")
+    training = check(config(*SYNTHETIC, *options, "augment.mix.cutmix=1")).datasets["train"]
+    assert isinstance(training.transform, Augment)
+    strengths = (training.transform.gamma, training.transform.noise, training.transform.elastic)
+    assert (*strengths, training.transform.rotation) == (0.2, 0.02, 8, 15.0)
+    assert training.mix is not None
+    assert training.mix.chances["cutmix"] == 1
+    plain = check(config(*SYNTHETIC, *options)).datasets
+    assert plain["train"].mix is None
+    assert not torch.equal(training[0]["image"], plain["train"][0]["image"])
+    assert plain["val"].mix is None
+    old_run = config(*SYNTHETIC)
+    del old_run["augment"]["mix"]
+    assert check(old_run).datasets["train"].mix is None
+
+
+def test_a_transform_of_ones_own_can_be_mixed() -> None:
+    settings = {"_target_": f"{__name__}.Darker", "factor": 4, "mix": {"mosaic": 1.0}}
+    assert check({**config(*SYNTHETIC), "augment": settings}).datasets["train"].mix is not None
+
+
+def test_multilabel_targets_are_mixed_like_others(tmp_path: Path) -> None:
+    draw_folder(tmp_path, values=(0, 255))
+    names = sorted(path.stem for path in (tmp_path / "images").iterdir())
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(["image,mask:thing", *(f"images/{name}.png,masks/{name}.png" for name in names)]))
+    for kind in ("cutmix", "classmix", "copy_paste", "mosaic"):
+        overrides = (*TINY, "task=multilabel", "data=csv", f"data.root={tmp_path}", "data.table=table.csv")
+        training = training_data(config(*overrides, f"augment.mix.{kind}=1")).datasets["train"]
+        assert training[0]["mask"].shape == (1, 32, 32)
+        assert set(training[0]["mask"].unique().tolist()) <= {0, 1, 255}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("augment.mix.cutmix=0.7", r"augment\.mix: cutmix=0\.7, .*mosaic=0\.6: expected probabilities that sum"),
+        ("augment.mix.cutmix=yes", r"augment\.mix\.cutmix=yes: expected a number"),
+        ("+augment.mix.cutmixx=0.1", r"augment\.mix\.cutmixx.*Did you mean cutmix"),
+        ("augment.mix=0.3", r"augment\.mix=0\.3: expected settings such as augment\.mix\.cutmix=0\.3"),
+        ("augment.elastic=20", "augment: elastic=20 with elastic_spacing=64"),
+        ("augment.jpeg_quality=50", r"augment\.jpeg_quality=50: expected a list of 2 whole numbers"),
+    ],
+)
+def test_wrong_mixing_and_strengths_are_explained(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check(load_config([*SYNTHETIC, "augment.mix.mosaic=0.6", override], "train"))
 
 
 def test_a_transform_of_ones_own_is_named_by_target() -> None:

@@ -72,15 +72,17 @@ def check_truth(config: Config, data: DatasetBundle) -> None:
 
 
 def check_image_sizes(config: Config, data: DatasetBundle) -> None:
-    """Raise a ConfigError if training images of different sizes would meet in one batch."""
+    """Raise a ConfigError if training images of different sizes would meet in one batch or one sample."""
     settings, sizes = config["augment"], data.statistics["train"].sizes
-    if settings["_target_"] != "finetune.data.Augment" or settings["crop"] is not None:
+    ours = ("finetune.data.Augment", "finetune.data.TrivialAugment")
+    if settings["_target_"] not in ours or settings["crop"] is not None:
         return
-    if len(sizes) > 1 and config["data"]["batch_size"] > 1:
+    if len(sizes) > 1 and (config["data"]["batch_size"] > 1 or data.datasets["train"].mix is not None):
         named = shortlist((f"{height}x{width}" for height, width in sorted(sizes)), 4)
         raise ConfigError(
             f"augment.crop=null keeps the size of each image, but the training images have {len(sizes)} sizes "
-            f"(height x width): {named}. Images of a batch must have one size: set augment.crop, or data.batch_size=1."
+            f"(height x width): {named}. Images that are mixed or in one batch must have one size: set "
+            f"augment.crop, or data.batch_size=1 without augment.mix."
         )
 
 

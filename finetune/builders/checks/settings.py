@@ -18,6 +18,7 @@ from finetune.config.errors import ConfigError
 from finetune.config.nested import remove
 from finetune.config.options import Config
 from finetune.config.settings import Settings
+from finetune.data import Mix
 from finetune.losses import LOSSES
 from finetune.models.heads import HEADS, AuxiliaryHead
 from finetune.models.lora import add_lora
@@ -113,9 +114,10 @@ def _callback_settings(callbacks: Config) -> Iterator[Settings]:
 
 
 def _augment_settings(settings: Config) -> Iterator[Settings]:
-    """Yield the options of the transform, if `_target_` can be imported."""
+    """Yield the options of the mixing, and those of the transform if its `_target_` can be imported."""
+    yield Settings("augment.mix", _group(settings.get("mix")), Mix, ("ignore_index",))
     with suppress(ConfigError):
-        options = {key: value for key, value in settings.items() if key != "_target_"}
+        options = {key: value for key, value in settings.items() if key not in ("_target_", "mix")}
         yield Settings("augment", options, transform_constructor(settings), ("ignore_index",))
 
 

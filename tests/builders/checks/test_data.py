@@ -27,6 +27,8 @@ def test_images_of_different_sizes_need_a_crop_or_batches_of_one(folder: Path) -
     assert "the training images have 2 sizes (height x width): 20x30, 32x40" in message
     assert "set augment.crop, or data.batch_size=1" in message
     check(load_config([*without_crop, "data.batch_size=1"], "train"))
+    mixed = mistake(*without_crop, "data.batch_size=1", "augment.mix.classmix=0.1")
+    assert "without augment.mix" in mixed
     check(load_config([*on_folder(folder), "augment.crop=16"], "train"))
 
 
