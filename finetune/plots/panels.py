@@ -4,23 +4,20 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
-from finetune.plots.colors import IGNORED, Color, Labels, Pixels, as_labels, colorize
-from finetune.plots.text import columns, font_path, shorten
+from finetune.plots.colors import Color, Labels, Pixels, as_labels, colorize
+from finetune.plots.legend import INK, LINE, draw_legend, font, hatched, legend_entries, swatch, wrapped
 
 WRONG: Color = (214, 39, 40)
-INK: Color = (32, 36, 44)
 TITLES = ("image", "truth", "prediction", "errors")
 
-GAP, MARGIN, LINE = 6, 14, 24  # pixels: between images, around the page, height of a line of text
+GAP, MARGIN = 6, 14  # pixels: between images, around the page
 MAX_ASPECT_RATIO = 1.5  # largest height of an image, in widths of its column
-MAX_LEGEND_CLASSES = 24  # with more classes, the legend shows only those in the images
 
 Row = tuple[Tensor | Pixels, Labels, Labels]
 ScaledRow = tuple[Pixels, NDArray[np.integer], NDArray[np.integer]]
-Entry = tuple[str, Pixels]
 
 
 def panel(
@@ -42,7 +39,7 @@ def panel(
     pixels = as_rgb(image)
     columns = (
         pixels,
-        _hatched(colorize(truth, colors, ignore_index), as_labels(truth) == ignore_index),
+        hatched(colorize(truth, colors, ignore_index), as_labels(truth) == ignore_index),
         colorize(prediction, colors, ignore_index),
         error_map(pixels, truth, prediction, ignore_index),
     )
@@ -59,7 +56,7 @@ def error_map(image: Pixels, truth: Labels, prediction: Labels, ignore_index: in
     wrong = as_labels(truth) != as_labels(prediction)
     gray = np.asarray(Image.fromarray(image).convert("L"))[..., None]
     light_gray = np.repeat(gray // 2 + 112, 3, axis=-1)
-    return _hatched(np.where(wrong[..., None], np.array(WRONG, dtype=np.uint8), light_gray), ignored)
+    return hatched(np.where(wrong[..., None], np.array(WRONG, dtype=np.uint8), light_gray), ignored)
 
 
 def preview(
@@ -80,23 +77,22 @@ def preview(
         titles: titles of the four columns.
         width: width of an image on the page, in pixels.
     """
-    scaled = [_scaled(row, width) for row in rows]
+    scaled = [scaled_row(row, width) for row in rows]
     panels = [panel(*row, colors, ignore_index) for row in scaled]
     inner = 4 * width + 3 * GAP
-    lines = _wrapped(_legend_entries(scaled, class_names, colors, ignore_index), inner)
+    entries = legend_entries([mask for _, *masks in scaled for mask in masks], class_names, colors, ignore_index)
+    lines = wrapped([*entries, ("wrong", swatch(WRONG))], inner)
 
     body = sum(row.height + GAP for row in panels)
     page = Image.new("RGB", (inner + 2 * MARGIN, 2 * MARGIN + LINE + body + LINE * len(lines)), "white")
     draw = ImageDraw.Draw(page)
     for column, title in enumerate(titles):
-        draw.text((MARGIN + column * (width + GAP), MARGIN), title, fill=INK, font=_font(16, title))
+        draw.text((MARGIN + column * (width + GAP), MARGIN), title, fill=INK, font=font(16, title))
     y = MARGIN + LINE
     for row in panels:
         _paste_in_columns(page, row, y, width)
         y += row.height + GAP
-    for line in lines:
-        _draw_legend_line(page, draw, line, y)
-        y += LINE
+    draw_legend(page, lines, MARGIN, y)
     return page
 
 
@@ -113,14 +109,7 @@ def as_rgb(image: Tensor | Pixels) -> Pixels:
     return pixels[..., :3] if pixels.shape[-1] >= 3 else np.repeat(pixels[..., :1], 3, axis=-1)
 
 
-def _hatched(image: Pixels, where: NDArray[np.bool_]) -> Pixels:
-    height, width = where.shape
-    diagonal = np.add.outer(np.arange(height), np.arange(width)) // 3 % 3 == 0
-    stripes = np.where(diagonal[..., None], np.array(IGNORED, dtype=np.uint8), np.uint8(240))
-    return np.where(where[..., None], stripes, image)
-
-
-def _scaled(row: Row, width: int) -> ScaledRow:
+def scaled_row(row: Row, width: int) -> ScaledRow:
     """Scale a row to the width of a column; labels are scaled by nearest neighbor."""
     image, truth, prediction = as_rgb(row[0]), as_labels(row[1]), as_labels(row[2])
     height = image.shape[0] / image.shape[1] * width
@@ -144,61 +133,3 @@ def _paste_in_columns(page: Image.Image, row: Image.Image, y: int, width: int) -
     for column in range(4):
         left = column * (image_width + GAP)
         page.paste(row.crop((left, 0, left + image_width, row.height)), (MARGIN + column * (width + GAP), y))
-
-
-def _legend_entries(
-    rows: Sequence[ScaledRow], names: Sequence[str], colors: Sequence[Color], ignore_index: int
-) -> list[Entry]:
-    """Return the name and swatch (14, 14, 3) of each class in the legend, then of ignored and wrong pixels."""
-    present = {label for _, *masks in rows for mask in masks for label in np.unique(mask).tolist()}
-    shown = [k for k in range(len(names)) if len(names) <= MAX_LEGEND_CLASSES or k in present]
-    entries = [(names[k], _swatch(colors[k])) for k in shown]
-    if ignore_index in present:
-        entries.append(("ignored", _hatched(_swatch(IGNORED), np.ones((14, 14), dtype=bool))))
-    return [*entries, ("wrong", _swatch(WRONG))]
-
-
-def _swatch(color: Color) -> Pixels:
-    return np.full((14, 14, 3), color, dtype=np.uint8)
-
-
-def _wrapped(entries: Sequence[Entry], width: int) -> list[list[Entry]]:
-    """Split entries into lines that are no wider than `width` pixels, and shorten names that are wider."""
-    lines: list[list[Entry]] = [[]]
-    used = 0.0
-    for name, swatch in entries:
-        entry = _fitted(name, width), swatch
-        entry_width = _entry_width(entry)
-        if lines[-1] and used + entry_width > width:
-            lines.append([])
-            used = 0.0
-        lines[-1].append(entry)
-        used += entry_width
-    return lines
-
-
-def _fitted(name: str, width: int) -> str:
-    """Return the name, shortened so that its entry is no wider than `width` pixels."""
-    fitted = shorten(name, columns(name))
-    while columns(fitted) > 1 and _entry_width((fitted, _swatch(WRONG))) > width:
-        fitted = shorten(name, columns(fitted) - 1)
-    return fitted
-
-
-def _entry_width(entry: Entry) -> float:
-    return 20 + _font(13, entry[0]).getlength(entry[0]) + 18
-
-
-def _draw_legend_line(page: Image.Image, draw: ImageDraw.ImageDraw, line: Sequence[Entry], y: int) -> None:
-    x = float(MARGIN)
-    for entry in line:
-        name, swatch = entry
-        page.paste(Image.fromarray(swatch), (round(x), y + 6))
-        draw.text((x + 20, y + 13), name, fill=INK, font=_font(13, name), anchor="lm")
-        x += _entry_width(entry)
-
-
-def _font(size: int, text: str) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Return Pillow's own font for Latin text, and any that has the letters for other text."""
-    is_latin = all(letter < "ɐ" or letter == "…" for letter in text)
-    return ImageFont.load_default(size) if is_latin else ImageFont.truetype(font_path(text), size)
