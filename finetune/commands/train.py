@@ -33,6 +33,7 @@ from finetune.engine.launcher import check_launcher, end_launched_rank, report_k
 from finetune.engine.rank_zero import is_first_process
 from finetune.io.messages import html_table, shortlist
 from finetune.io.safe_files import read_whole
+from finetune.plots import augmentation_figure
 from finetune.reports.evaluation import write_curves, write_evaluation
 from finetune.reports.training import closing_lines, fast_dev_run_lines
 from finetune.reports.tuning import write_timeline
@@ -111,6 +112,8 @@ def _train(config: dict[str, Any], point: ResumePoint | None) -> TrainResult:
     try:
         if is_first_process():
             note_data(folder, data.records, point)
+            if point is None:
+                _draw_augmentation(data, folder / "plots" / "augmentation.png")
             if finding is not None:
                 save_lr_figure(finding, folder / "plots" / "lr_finder.png")
         lines += [f"{key}=auto: {select(config, key)} was found" for key in searched]
@@ -174,6 +177,14 @@ def _fit(
         for line in fast_dev_run_lines(trainer) or closing_lines(config, folder, named, monitored):
             logger.info(line)
     return TrainResult(best.parent.parent, best, monitored, scores)
+
+
+def _draw_augmentation(data: DatasetBundle, path: Path) -> None:
+    dataset = data.datasets["train"]
+    count = min(8, len(dataset))
+    samples = [dataset[index * len(dataset) // count] for index in range(count)]
+    pairs = [(sample["image"], sample["mask"]) for sample in samples]
+    augmentation_figure(pairs, data.classes, path, data.ignore_index)
 
 
 def _write_timeline(trainer: pl.Trainer, folder: Path) -> None:

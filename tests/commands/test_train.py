@@ -87,6 +87,7 @@ def test_a_run_writes_all_its_files_into_its_folder(home: Path, run: TrainResult
         "model/README.md",
         "model/config.json",
         "model/model.safetensors",
+        "plots/augmentation.png",
         "plots/iou.png",
         "plots/loss.png",
         "plots/preview/epoch_001.png",
@@ -99,7 +100,7 @@ def test_a_run_writes_all_its_files_into_its_folder(home: Path, run: TrainResult
 
 def test_every_figure_is_an_image(run: TrainResult) -> None:
     figures = sorted(run.folder.rglob("*.png"))
-    assert len(figures) == 7
+    assert len(figures) == 8
     for path in figures:
         with Image.open(path) as image:
             image.load()

@@ -58,8 +58,10 @@ def state_of(path: Path) -> dict[str, Any]:
 def test_a_resumed_run_ends_as_the_uninterrupted_one(tmp_path: Path, uninterrupted: TrainResult) -> None:
     folder = interrupt(tmp_path / "run")
     assert not (folder / "model").exists()
+    drawn = (folder / "plots" / "augmentation.png").stat().st_mtime_ns
     run = finetune.train(f"resume={folder}", WITHOUT_STOP)
     assert run.folder == folder
+    assert (folder / "plots" / "augmentation.png").stat().st_mtime_ns == drawn
     assert run.score == uninterrupted.score
     assert run.scores == uninterrupted.scores
     assert rows(run.folder) == rows(uninterrupted.folder)
