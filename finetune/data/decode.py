@@ -6,6 +6,8 @@ each decoding process, and are more than a model can take at once. Larger images
 pixels, must be cut into tiles, which are also read faster.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image, ImageOps
@@ -14,22 +16,45 @@ from finetune.data.records import DataError
 
 SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 ORIENTATION = 0x0112  # the EXIF tag
+TURNED = (5, 6, 7, 8)  # orientations that swap height and width
 SAMPLES_PER_PIXEL = 277  # the TIFF tag
 MAX_PIXELS = 178_956_970  # twice 256 MB of three bytes each, Pillow's own limit: 13,377 x 13,377
 # the formats that Pillow decodes itself: a PostScript file, whatever its suffix, would be run by another program
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000")
 
 
+def read_size(path: Path) -> tuple[int, int]:
+    """Return the height and width of an image after its EXIF orientation is applied, without decoding its pixels.
+
+    Raises:
+        DataError: the file is missing, not an image, or too large.
+    """
+    with _opened(path) as image:
+        # Pillow would decode a PNG to look for an orientation after its pixels, where hardly any program writes one
+        exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
+        if image.format == "TIFF" and exif.get(ORIENTATION, 1) in TURNED:
+            image.load()  # Pillow turns these itself; whether it has turned the size before depends on its version
+            exif = image.getexif()
+        return image.size if exif.get(ORIENTATION, 1) in TURNED else image.size[::-1]
+
+
 def open_image(path: Path) -> Image.Image:
     """Decode the whole image and apply its EXIF orientation."""
+    with _opened(path) as image:
+        _check_bands(image, path)
+        image.load()  # Image.verify() lets a truncated file pass
+        if image.getexif().get(ORIENTATION, 1) == 1:
+            return image
+        return ImageOps.exif_transpose(image)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open an image of a permitted size, whose pixels are not decoded yet; raise DataError for whatever fails."""
     try:
         with Image.open(path, formats=FORMATS) as image:
             _check_size(image, path)
-            _check_bands(image, path)
-            image.load()  # Image.verify() lets a truncated file pass
-            if image.getexif().get(ORIENTATION, 1) == 1:
-                return image
-            return ImageOps.exif_transpose(image)
+            yield image
     except DataError:
         raise
     except Exception as error:  # a broken file makes Pillow's readers raise nearly anything
@@ -38,23 +63,6 @@ def open_image(path: Path) -> Image.Image:
 
 def _unreadable(path: Path, error: Exception) -> DataError:
     return DataError(f"cannot read '{path}': {type(error).__name__}: {error}. Replace the file or remove it.")
-
-
-def read_size(path: Path) -> tuple[int, int]:
-    """Return the height and width of an image after its EXIF orientation is applied; its pixels are not decoded.
-
-    Raises:
-        DataError: the file is no image, or too large.
-    """
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            _check_size(image, path)
-            is_turned = image.getexif().get(ORIENTATION, 1) >= 5  # by 90 degrees, perhaps mirrored
-            return (image.width, image.height) if is_turned else (image.height, image.width)
-    except DataError:
-        raise
-    except Exception as error:  # a broken file makes Pillow's readers raise nearly anything
-        raise _unreadable(path, error) from error
 
 
 def _check_size(image: Image.Image, path: Path) -> None:
