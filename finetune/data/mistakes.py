@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 
 import torch
@@ -85,9 +86,9 @@ def _by_cause(readings: list[Reading]) -> list[str]:
     groups: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
     for reading in readings:
         for text in reading.problems:
-            files = sorted(map(str, reading.record.paths), key=len, reverse=True)
-            named = next((file for file in files if file in text), reading.record.name)
-            groups[text.replace(named, "")].append((text, Path(named).name))
+            named = [file for file in map(str, reading.record.paths) if file in text] or [reading.record.name]
+            cause = reduce(lambda rest, name: rest.replace(name, ""), sorted(named, key=len, reverse=True), text)
+            groups[cause].append((text, Path(named[0]).name))
     return [
         text
         if not others
