@@ -7,7 +7,19 @@ from finetune.data.masks import read_mask
 from finetune.data.mix import Mix
 from finetune.data.records import DataError, Image, Record, Source, Target
 from finetune.data.sampler import EvaluationSampler, TrainSampler
-from finetune.data.sources import SOURCES, CsvSource, FolderSource, SyntheticSource
+from finetune.data.sources import (
+    SOURCES,
+    CocoSource,
+    CsvSource,
+    CvatSource,
+    FolderSource,
+    LabelmeSource,
+    LabelStudioSource,
+    MaskFilesSource,
+    SyntheticSource,
+    ViaSource,
+    YoloSource,
+)
 from finetune.data.splits import assign_splits, cut_validation, read_splits, seeded_split, write_splits
 from finetune.data.statistics import Statistics, class_weights, inspect
 from finetune.data.synthetic import CLASS_NAMES
@@ -19,13 +31,18 @@ __all__ = [
     "SOURCES",
     "Augment",
     "ClassMaskFiles",
+    "CocoSource",
     "CsvSource",
+    "CvatSource",
     "DataError",
     "EvaluationSampler",
     "FolderSource",
     "Image",
     "ImageFile",
+    "LabelStudioSource",
+    "LabelmeSource",
     "MaskFile",
+    "MaskFilesSource",
     "Mix",
     "Record",
     "SampleKey",
@@ -37,6 +54,8 @@ __all__ = [
     "TrainSampler",
     "Transform",
     "TrivialAugment",
+    "ViaSource",
+    "YoloSource",
     "assign_splits",
     "class_weights",
     "cut_validation",
