@@ -54,6 +54,8 @@ def evaluation_data(
         raise ConfigError("data.batch_size=auto is searched by a training. Set a number of images.")
     _check_classes(given.get("classes"), saved.model.class_names)
     source = build_source(settings)
+    if isinstance(settings.get("classes"), Mapping):
+        _check_classes(list(source.class_names), saved.model.class_names)
     records = source.records()
     splits = given.get("splits")
     if splits is None and trained is not None and _describes_own_images(given, trained["data"]):
@@ -81,7 +83,9 @@ def _settings(given: Mapping[str, Any], trained: Config | None, saved: SavedMode
     elif not set(given) <= {*COMMON_SETTINGS, *_options(base["format"])}:  # images in another format than the run's
         base = _default_settings()
     options = _options(given.get("format", base["format"]))
-    facts = {**saved.data, "classes": list(saved.model.class_names)}
+    classes = given.get("classes", base.get("classes"))
+    # a mapping says which labels the classes stand for, which their names alone do not
+    facts = {**saved.data, "classes": classes if isinstance(classes, Mapping) else list(saved.model.class_names)}
     return {
         **base,
         **{option: value for option, value in facts.items() if option in options},
@@ -121,7 +125,9 @@ def _describes_own_images(given: Mapping[str, Any], trained: Mapping[str, Any]) 
     return same_format and set(given) <= {*COMMON_SETTINGS, *LABEL_SETTINGS}
 
 
-def _check_classes(given: int | Sequence[str] | None, classes: Sequence[str]) -> None:
+def _check_classes(given: int | Sequence[str] | Mapping[str, Any] | None, classes: Sequence[str]) -> None:
+    if isinstance(given, Mapping):
+        return  # its classes are compared when the source knows them all
     count = given if isinstance(given, int) or given is None else len(given)
     if count == len(classes) and isinstance(given, list) and given != list(classes):
         raise ConfigError(

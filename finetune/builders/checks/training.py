@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -207,7 +207,8 @@ def check_task(config: Config) -> None:
         raise ConfigError(
             f"loss={config['loss']['name']} does not fit task={settings['name']}. Choose from: {', '.join(fitting)}."
         )
-    names = named_classes(config["data"].get("classes"))
+    classes = config["data"].get("classes")
+    names = () if isinstance(classes, Mapping) else named_classes(classes)  # a mapping may leave out the background
     if len(names) == 1 and task.name == SemanticTask.name:
         check_several(names)
 

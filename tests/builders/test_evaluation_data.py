@@ -1,0 +1,54 @@
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from finetune.builders.evaluation_data import evaluation_data
+from finetune.config.errors import ConfigError
+from tests.samples import draw_folder
+
+PLANT = {"plant": ["leaf", "stem"]}
+
+
+@pytest.fixture
+def annotated(tmp_path: Path) -> Path:
+    """Return three images with a leaf of 16 pixels, a stem of 4 and a stone of 1."""
+    root = draw_folder(tmp_path, "abc")
+    for name in "abc":
+        squares = {"leaf": (0, 4), "stem": (10, 12), "stone": (20, 21)}
+        shapes = [
+            {"label": label, "points": [[start, start], [end, end]], "shape_type": "rectangle"}
+            for label, (start, end) in squares.items()
+        ]
+        (root / "images" / f"{name}.json").write_text(json.dumps({"shapes": shapes, "imagePath": f"{name}.png"}))
+    return root / "images"
+
+
+def evaluated(root: Path, names: tuple[str, ...], trained: Any = None, **given: Any) -> Any:
+    """Return the pixels of each class, for a model and the settings of its training and of its evaluation."""
+    backbone = SimpleNamespace(in_channels=3)
+    saved = SimpleNamespace(model=SimpleNamespace(class_names=names, backbone=backbone), data={"ignore_index": 255})
+    settings = {"format": "labelme", "root": str(root), "classes": trained, "ignored": [], "batch_size": 1}
+    config = {"data": given, "split": None}
+    data, split = evaluation_data(config, saved, {"data": settings, "seed": 0})
+    return data.statistics[split].pixels.tolist()
+
+
+def test_the_classes_of_the_training_stand_for_the_same_labels(annotated: Path) -> None:
+    size = 3 * 32 * 40
+    assert evaluated(annotated, ("background", "plant"), PLANT) == [size - 60, 60]
+    assert evaluated(annotated, ("background", "stem", "leaf"), ["stem", "leaf"]) == [size - 60, 12, 48]
+    assert evaluated(annotated, ("background", "leaf", "stem", "stone")) == [size - 63, 48, 12, 3]
+
+
+def test_other_labels_can_stand_for_the_classes_of_the_model(annotated: Path) -> None:
+    classes = {"plant": "stone"}
+    assert evaluated(annotated, ("background", "plant"), None, classes=classes)[1] == 3
+    with pytest.raises(
+        ConfigError, match=r"the model has 3 classes \(background, plant, sky\), but data\.classes decl"
+    ):
+        evaluated(annotated, ("background", "plant", "sky"), None, classes=classes)
+    with pytest.raises(ConfigError, match="the model's classes are background, sky, but data"):
+        evaluated(annotated, ("background", "sky"), None, classes=classes)
