@@ -43,7 +43,7 @@ def _numpy(path: Path) -> npt.NDArray[np.generic]:
 
 def _matlab(path: Path) -> npt.NDArray[np.generic]:
     try:
-        from scipy.io import loadmat, whosmat  # type: ignore[import-untyped]
+        from scipy.io import loadmat, whosmat
     except ImportError as error:
         raise ImportError(
             f"'{path}' is a MATLAB file, which needs a package that is not installed: pip install 'finetune-seg[mat]'"

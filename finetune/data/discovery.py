@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from finetune.data.encodings import work_out_encoding
-from finetune.data.files import MaskFile
 from finetune.data.legends import find_legends
-from finetune.data.mask_contents import MaskContents, read_contents
+from finetune.data.mask_contents import MaskContents
 from finetune.data.mask_values import OTHERS, as_values, is_color
 from finetune.data.options import named_classes
 from finetune.data.recognition import Recognized
@@ -19,6 +18,14 @@ from finetune.data.sources import SOURCES
 from finetune.io.messages import shortlist, suggest
 
 ENCODING = ("classes", "mask_values", "ignore_index", "snap")  # settings of masks that hold numbers or colors
+
+
+@runtime_checkable
+class EncodedMask(Protocol):
+    """A target whose values stand for classes in a way that is to be worked out."""
+
+    def contents(self) -> MaskContents:
+        """Return the values of the mask."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ def discover(root: Path, given: Mapping[str, Any]) -> Discovery:
     Raises:
         DataError: the folder cannot be read in any format, or in several; the message has the settings to choose from.
     """
-    if not root.exists():
+    if "format" not in given and not root.exists():
         raise DataError(f"'{root}' is not a folder; set data.root to the folder that holds images and masks.")
     found = _choose(root, _candidates(root, given), given)
     settings = {**found.settings, **given}
@@ -100,7 +107,7 @@ def _encoding(settings: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[di
     if source_type is None or given.get("mask_values") is not None or _gives_values(given.get("classes")):
         return {}, []
     source = source_type(**{key: value for key, value in settings.items() if key not in ("format", *ENCODING)})
-    masks = _mask_files(source)
+    masks = _encoded_masks(source)
     if not masks:
         return {}, []
     root = Path(settings["root"])
@@ -126,16 +133,17 @@ def _names(classes: Mapping[str, Any]) -> list[str]:
     return [value for value in values if isinstance(value, str) and value != OTHERS and not is_color(value)]
 
 
-def _mask_files(source: Source) -> list[Path]:
+def _encoded_masks(source: Source) -> list[EncodedMask]:
     """Return the masks whose values are to be worked out; none for sources whose masks have no encoding."""
     if not hasattr(source, "encoding"):
         return []
-    return [record.target.path for record in source.records() if isinstance(record.target, MaskFile)]
+    targets: list[object] = [record.target for record in source.records()]
+    return [target for target in targets if isinstance(target, EncodedMask)]
 
 
-def _contents(path: Path) -> MaskContents | None:
+def _contents(mask: EncodedMask) -> MaskContents | None:
     try:
-        return read_contents(path)
+        return mask.contents()
     except DataError:  # reported when all images and masks are checked
         return None
 

@@ -96,9 +96,11 @@ def work_out_encoding(
             f"edges{' and from JPEG' * values.lossy}: each becomes the most similar of {values.names(labels)} nearby "
             f"(data.snap)"
         )
-    found = [legend for legend in legends if _fits(legend, labels, values)]
+    found = [legend for legend in legends if _fits(legend, labels, values, ignored or ())]
     named = (
-        _by_legend(found[0], labels, values, bool(snapped)) if found else _by_value(labels, values, snapped, ignored)
+        _by_legend(found[0], labels, values, bool(snapped), ignored)
+        if found
+        else _by_value(labels, values, snapped, ignored)
     )
     return Encoding({**named.settings, "snap": bool(snapped)}, [*lines, *named.lines])
 
@@ -279,13 +281,15 @@ def _checked_count(ordered: list[int]) -> list[int]:
     return ordered
 
 
-def _fits(legend: Legend, labels: Sequence[int], values: Values) -> bool:
+def _fits(legend: Legend, labels: Sequence[int], values: Values, ignored: Sequence[Value]) -> bool:
     """Return whether a legend names all values of the masks but void."""
-    known = {*legend.by_value, *legend.ignored, VOID}
+    known = {*legend.by_value, *legend.ignored, *ignored, VOID}
     return all({values.name(label), values.level(label)} & known for label in labels)
 
 
-def _by_legend(legend: Legend, labels: Sequence[int], values: Values, snapped: bool) -> Encoding:
+def _by_legend(
+    legend: Legend, labels: Sequence[int], values: Values, snapped: bool, given: Sequence[Value] | None
+) -> Encoding:
     by_value = legend.by_value
     settings: dict[str, Any] = {"classes": list(legend.names)}
     if values.colored or snapped or list(by_value) != list(range(len(by_value))):
@@ -293,8 +297,8 @@ def _by_legend(legend: Legend, labels: Sequence[int], values: Values, snapped: b
         names: dict[Value | None, Value] = {values.level(label): values.name(label) for label in labels}
         settings["mask_values"] = [names.get(value, value) for value in by_value]
     lines = [f"{len(by_value)} classes by {legend.path.name}: {shortlist(legend.names, 12)} (data.classes)"]
-    ignored: list[Value] = [value for value in legend.ignored if value not in by_value]
-    if not ignored and not values.colored and VOID in labels and VOID not in by_value:
+    ignored: list[Value] = [value for value in legend.ignored if value not in by_value] if given is None else [*given]
+    if given is None and not ignored and not values.colored and VOID in labels and VOID not in by_value:
         ignored = [VOID]
     return Encoding(*_with_void(settings, lines, [v for v in labels if values.name(v) in ignored], ignored, values))
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from finetune.data.decode import read_size
 from finetune.data.images import read_image
+from finetune.data.mask_contents import MaskContents, read_contents
 from finetune.data.mask_values import IgnoredValues, MaskValues
 from finetune.data.masks import read_binary_mask, read_mask
 from finetune.data.records import DataError
@@ -88,6 +89,10 @@ class MaskFile:
     def read(self) -> Tensor:
         """Decode the file as uint8 (H, W)."""
         return read_mask(self.path, self.mask_values, self.ignore_index, self.snap)
+
+    def contents(self) -> MaskContents:
+        """Decode the file and count its values, before they become classes."""
+        return read_contents(self.path)
 
 
 @dataclass(frozen=True)

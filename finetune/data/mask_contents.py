@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from finetune.data.arrays import ARRAY_SUFFIXES, read_array
 from finetune.data.decode import open_image
@@ -49,10 +50,14 @@ def read_contents(path: Path) -> MaskContents:
     Raises:
         DataError: the file cannot be decoded.
     """
-    if path.suffix.lower() in ARRAY_SUFFIXES:
-        values = read_array(path)
-        return MaskContents(values.shape, "gray", count(values), count(interior(values)), {})
-    image = open_image(path)
+    if path.suffix.lower() not in ARRAY_SUFFIXES:
+        return image_contents(open_image(path))
+    values = read_array(path)
+    return MaskContents(values.shape, "gray", count(values), count(interior(values)), {})
+
+
+def image_contents(image: Image.Image) -> MaskContents:
+    """Return the contents of a mask in memory."""
     lossy = image.format == "JPEG"
     gray = gray_values(image)
     pixels = mask_colors(image) if gray is None else gray

@@ -25,7 +25,9 @@ Labels = npt.NDArray[np.int16]
 UNKNOWN = -1
 
 
-def move_ignored(values: npt.NDArray[np.integer], ignored: list[int], label: int, path: Path) -> npt.NDArray[np.int64]:
+def move_ignored(
+    values: npt.NDArray[np.integer], ignored: list[int], label: int, path: Path | str
+) -> npt.NDArray[np.int64]:
     """Return class indices with one label instead of all ignored values.
 
     Raises:
@@ -40,7 +42,11 @@ def move_ignored(values: npt.NDArray[np.integer], ignored: list[int], label: int
 
 
 def class_indices(
-    values: npt.NDArray[np.integer], mask_values: MaskValues, ignored: IgnoredValues, path: Path, snap: bool = False
+    values: npt.NDArray[np.integer],
+    mask_values: MaskValues,
+    ignored: IgnoredValues,
+    path: Path | str,
+    snap: bool = False,
 ) -> npt.NDArray[np.uint8]:
     """Return the values of a mask as class indices.
 
@@ -108,7 +114,7 @@ def _unlisted(
     by_code: Mapping[int, int],
     mask_values: MaskValues,
     ignored: IgnoredValues,
-    path: Path,
+    path: Path | str,
 ) -> str:
     distinct, counts = np.unique(values, return_counts=True)
     colored = has_colors(mask_values)

@@ -38,10 +38,32 @@ def read_mask(
         DataError: the file cannot be decoded, is a color image without colors in `mask_values`, or has a value above
             255 or outside `mask_values`.
     """
+    pixels = read_array(path) if path.suffix.lower() in ARRAY_SUFFIXES else open_image(path)
+    return decode_mask(pixels, path, mask_values, ignore_index, snap)
+
+
+def decode_mask(
+    pixels: Image.Image | npt.NDArray[np.integer],
+    path: Path | str,
+    mask_values: MaskValues | None,
+    ignore_index: IgnoredValues,
+    snap: bool,
+) -> Tensor:
+    """Return a mask in memory as class indices; see `read_mask`.
+
+    Args:
+        pixels: an image, or whole numbers (H, W).
+        path: names the mask in messages.
+        mask_values: as for `read_mask`.
+        ignore_index: as for `read_mask`.
+        snap: as for `read_mask`.
+    """
     if mask_values is not None:
-        values = mask_colors(open_image(path)) if has_colors(mask_values) else mask_numbers(path)
+        in_color = pixels if isinstance(pixels, Image.Image) and has_colors(mask_values) else None
+        values = mask_numbers(pixels, path) if in_color is None else mask_colors(in_color)
         return torch.from_numpy(class_indices(values, mask_values, ignore_index, path, snap))
-    values, ignored = mask_numbers(path), [value for value in as_values(ignore_index) if isinstance(value, int)]
+    values = mask_numbers(pixels, path)
+    ignored = [value for value in as_values(ignore_index) if isinstance(value, int)]
     label = ignored_label(None, ignored)
     if ignored != [label]:
         values = move_ignored(values, ignored, label, path)
@@ -59,21 +81,21 @@ def read_binary_mask(path: Path) -> Tensor:
     Raises:
         DataError: the file cannot be decoded, or is a color image.
     """
-    return torch.from_numpy((mask_numbers(path) != 0).astype(np.uint8))
+    pixels = read_array(path) if path.suffix.lower() in ARRAY_SUFFIXES else open_image(path)
+    return torch.from_numpy((mask_numbers(pixels, path) != 0).astype(np.uint8))
 
 
-def mask_numbers(path: Path) -> npt.NDArray[np.integer]:
+def mask_numbers(pixels: Image.Image | npt.NDArray[np.integer], path: Path | str) -> npt.NDArray[np.integer]:
     """Return the gray values or palette indices of a mask (H, W).
 
     Raises:
-        DataError: the file cannot be decoded, or is a color image.
+        DataError: it is a color image.
     """
-    if path.suffix.lower() in ARRAY_SUFFIXES:
-        return read_array(path)
-    image = open_image(path)
-    if (values := gray_values(image)) is None:
+    if not isinstance(pixels, Image.Image):
+        return pixels
+    if (values := gray_values(pixels)) is None:
         raise DataError(
-            f"mask '{path}' is a color image (mode {image.mode}), but a mask holds one class index for each pixel. "
+            f"mask '{path}' is a color image (mode {pixels.mode}), but a mask holds one class index for each pixel. "
             "Save it as a gray or palette PNG whose values are 0, 1, 2, ..., or list its colors in data.mask_values, "
             "by class: ['#000000','#ff0000']."
         )

@@ -95,7 +95,8 @@ def _pair_by(images: Sequence[Path], masks: Sequence[Path], keys: tuple[_PathKey
     used = set(image_keys)
     return Pairs(
         sorted((keys[0].name(path), path, by_key.get(key)) for path, key in zip(images, image_keys, strict=True)),
-        [mask for mask in masks if keys[1].key(mask) not in used - {None}],
+        # a file without the given affixes is no mask, such as a picture of one next to it
+        [mask for mask in masks if (key := keys[1].key(mask)) is not None and key not in used],
         [*_repeated("images", images, keys[0]), *_repeated("masks", masks, keys[1])],
     )
 

@@ -5,6 +5,7 @@ from finetune.data.sources.coco import CocoSource
 from finetune.data.sources.csv import CsvSource
 from finetune.data.sources.cvat import CvatSource
 from finetune.data.sources.folder import FolderSource
+from finetune.data.sources.hf import HfSource
 from finetune.data.sources.labelme import LabelmeSource
 from finetune.data.sources.labelstudio import LabelStudioSource
 from finetune.data.sources.mask_files import MaskFilesSource
@@ -23,6 +24,7 @@ SOURCES: dict[str, type[Source]] = {
     "via": ViaSource,
     "labelstudio": LabelStudioSource,
     "cvat": CvatSource,
+    "hf": HfSource,
     "synthetic": SyntheticSource,
 }
 
@@ -32,6 +34,7 @@ __all__ = [
     "CsvSource",
     "CvatSource",
     "FolderSource",
+    "HfSource",
     "LabelStudioSource",
     "LabelmeSource",
     "MaskFilesSource",
