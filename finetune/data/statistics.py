@@ -2,9 +2,9 @@
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -42,6 +42,7 @@ def inspect(
     raw_values: bool = True,
     threads: int | None = None,
     model_decides: bool = False,
+    readings: Sequence[Reading] | None = None,
 ) -> dict[str, Statistics]:
     """Decode every image and target once, and count what they hold.
 
@@ -54,6 +55,7 @@ def inspect(
             suggest it then.
         threads: decoding threads; None takes one per core, at most 8.
         model_decides: whether the classes are those of a trained model, so that `data.classes` cannot change them.
+        readings: of these records, if they have been read; nothing is decoded then.
 
     Returns:
         Split -> its statistics.
@@ -61,8 +63,10 @@ def inspect(
     Raises:
         DataError: with every mistake in every record; the same mistake in many records is one line.
     """
-    with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool:
-        readings = list(pool.map(lambda record: _read(record, channels), records))
+    if readings is None:
+        readings = read_all(records, channels, threads)
+    else:
+        readings = [replace(reading, record=record) for reading, record in zip(readings, records, strict=True)]
     indices = [reading for reading in readings if reading.positives is None]
     channelwise = [reading for reading in readings if reading.positives is not None]
     problems = [
@@ -78,6 +82,22 @@ def inspect(
     for reading in readings:
         splits[reading.record.split].append(reading)
     return {split: _statistics(group, classes, ignore_index) for split, group in splits.items()}
+
+
+def read_all(records: Iterable[Record], channels: int = 3, threads: int | None = None) -> list[Reading]:
+    """Decode every image and target once; the arguments are those of `inspect`."""
+    with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool:
+        return list(pool.map(lambda record: _read(record, channels), records))
+
+
+def class_pixels(reading: Reading, classes: int, ignore_index: int) -> Tensor:
+    """Return the labeled pixels of each class in one record (classes,), int64."""
+    if reading.positives is not None:
+        return reading.positives
+    pixels = reading.values[:classes].clone()
+    if ignore_index < classes:
+        pixels[ignore_index] = 0  # an ignored label is never a class, even inside 0 to classes - 1
+    return pixels
 
 
 def class_weights(pixels: Tensor, rule: str = "none") -> Tensor:
@@ -136,11 +156,9 @@ def _read(record: Record, channels: int) -> Reading:
 
 
 def _statistics(readings: list[Reading], classes: int, ignore_index: int) -> Statistics:
-    values = torch.stack([reading.values for reading in readings]).sum(0)
-    positives = [reading.positives for reading in readings if reading.positives is not None]
-    pixels = torch.stack(positives).sum(0) if positives else values[:classes].clone()
-    if not positives and ignore_index < classes:
-        pixels[ignore_index] = 0  # an ignored label is never a class, even inside 0 to classes - 1
+    pixels = torch.stack([class_pixels(reading, classes, ignore_index) for reading in readings]).sum(0)
+    ignored = sum(int(reading.values[ignore_index]) for reading in readings)
     sizes = Counter((reading.size[0], reading.size[1]) for reading in readings)
+    multilabel = any(reading.positives is not None for reading in readings)
     resized = sum(reading.size != reading.target_size for reading in readings)
-    return Statistics(len(readings), pixels, int(values[ignore_index]), dict(sizes), bool(positives), resized)
+    return Statistics(len(readings), pixels, ignored, dict(sizes), multilabel, resized)

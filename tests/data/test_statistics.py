@@ -10,7 +10,7 @@ from torch import Tensor
 
 from finetune.data.files import ImageFile, MaskFile
 from finetune.data.records import DataError, Record
-from finetune.data.statistics import class_weights, inspect
+from finetune.data.statistics import class_pixels, class_weights, inspect, read_all
 
 
 def record(write, name: str, mask: np.ndarray | int, split: str = "train", size: tuple[int, int] = (8, 10)) -> Record:
@@ -40,6 +40,20 @@ def test_counts_are_those_of_numpy_and_per_split(write):
     assert found["train"].ignored == (train == 255).sum()
     assert found["train"].sizes == {(6, 9): 4}
     assert found["val"].pixels.sum() + found["val"].ignored == 54
+
+
+def test_records_that_have_been_read_are_counted_without_reading_them_again(write):
+    records = [record(write, f"{n}", np.array([[n, 1, 2]], dtype=np.uint8), size=(1, 3)) for n in range(2)]
+    readings = read_all(records)
+    assert [class_pixels(reading, 3, 2).tolist() for reading in readings] == [[1, 1, 0], [0, 2, 0]]
+    for path in (path for each in records for path in each.paths):
+        path.unlink()
+    moved = [replace(each, split=split) for each, split in zip(records, ("val", "test"), strict=True)]
+    found = inspect(moved, 3, readings=readings)
+    assert {split: statistics.pixels.tolist() for split, statistics in found.items()} == {
+        "val": [1, 1, 1],
+        "test": [0, 2, 1],
+    }
 
 
 def test_an_ignored_label_inside_the_classes_is_not_counted_as_a_class(write):
