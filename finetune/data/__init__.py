@@ -20,7 +20,8 @@ from finetune.data.sources import (
     ViaSource,
     YoloSource,
 )
-from finetune.data.splits import assign_splits, cut_validation, read_splits, seeded_split, write_splits
+from finetune.data.split_file import assign_splits, read_splits, restore_splits, write_splits
+from finetune.data.splits import choose_fold, cut_validation, seeded_folds, seeded_split
 from finetune.data.statistics import Statistics, class_weights, inspect
 from finetune.data.synthetic import CLASS_NAMES
 from finetune.data.transforms import Augment, Transform
@@ -57,12 +58,15 @@ __all__ = [
     "ViaSource",
     "YoloSource",
     "assign_splits",
+    "choose_fold",
     "class_weights",
     "cut_validation",
     "inspect",
     "read_image",
     "read_mask",
     "read_splits",
+    "restore_splits",
+    "seeded_folds",
     "seeded_split",
     "write_splits",
 ]

@@ -79,12 +79,14 @@ class Record:
         image: the image.
         target: the ground truth; None if there is none.
         split: "train", "val" or "test"; "" while the image has no split.
+        group: patient, tile or sequence, of which a split that we make keeps all images on one side; "" for none.
     """
 
     name: str
     image: Image
     target: Target | None = None
     split: str = ""
+    group: str = ""
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -114,7 +116,9 @@ class Source(Protocol):
         """Label of the pixels that loss and scores leave out, 0 to 255."""
 
     def records(self) -> list[Record]:
-        """Return a record for each image, with all images in a split or none.
+        """Return a record for each image.
+
+        Either no image has a split, or images without one are left to be train.
 
         Raises:
             DataError: with every mistake found, not only the first.

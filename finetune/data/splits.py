@@ -1,14 +1,14 @@
-"""The split into training, validation and test images, frozen in a file."""
+"""The split into training, validation and test images."""
 
-import csv
-import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
+from torch import Tensor
+
+from finetune.data.partition import class_labels, fill, spread, stratify, units
 from finetune.data.records import DataError, Record
 from finetune.io.messages import shortlist
-from finetune.io.safe_files import FileError, read_rows
 
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {  # as people write them, in any case
@@ -16,42 +16,99 @@ SPLIT_NAMES = {  # as people write them, in any case
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-HEADER = ["image", "split"]
 
 
-def seeded_split(names: Sequence[str], val: float = 0.15, test: float = 0.15, seed: int = 0) -> dict[str, str]:
+def seeded_split(
+    names: Sequence[str],
+    val: float = 0.15,
+    test: float = 0.15,
+    seed: int = 0,
+    groups: Mapping[str, str] | None = None,
+    pixels: Mapping[str, Tensor] | None = None,
+) -> dict[str, str]:
     """Split names by a hash: the result depends on the set of names and the seed, never on their order.
-
-    A random generator would not do: libraries may change its stream between versions.
 
     Args:
         names: image names; repeats count once.
         val: fraction for validation, above 0; at least one image.
         test: fraction for test; 0 for none, else at least one image.
         seed: another seed gives another split.
+        groups: name -> group, of the images that have one. Groups stay whole, so the fractions are met about.
+        pixels: name -> pixels of each class (classes,), int64; classes are then balanced over the splits.
 
     Returns:
         Name -> "train", "val" or "test".
 
     Raises:
-        DataError: there are too few images for these splits.
+        DataError: there are too few images or groups for these splits.
     """
     if not (0 < val < 1 and 0 <= test < 1 and val + test < 1):
         raise ValueError(
             f"val={val} and test={test} leave no train split: expected fractions, val above 0, sum below 1."
         )
-    order = sorted(set(names), key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
-    tests = max(1, round(test * len(order))) if test else 0
-    vals = max(1, round(val * len(order)))
-    if len(order) <= tests + vals:
+    members = units(names, groups or {}, seed)
+    images = sum(map(len, members.values()))
+    wanted = {"test": max(1, round(test * images)) if test else 0, "val": max(1, round(val * images))}
+    wanted = {split: count for split, count in wanted.items() if count}
+    wanted["train"] = images - sum(wanted.values())
+    if len(members) < len(wanted) or wanted["train"] < 1:
         needed = 3 if test else 2
+        kept = f"{len(members)} groups of " if len(members) < images else ""
         raise DataError(
-            f"{len(order)} images cannot be split into train, val{' and test' if test else ''} with val={val} and "
-            f"test={test}: at least {needed} are needed, one of them for train. Add images or lower the fractions."
+            f"{kept}{images} images cannot be split into train, val{' and test' if test else ''} with val={val} and "
+            f"test={test}: at least {needed} are needed, one of them for train. Add images or lower the fractions"
+            f"{', or set data.group=null to split each group' if kept else ''}."
         )
-    return {
-        name: "test" if rank < tests else "val" if rank < tests + vals else "train" for rank, name in enumerate(order)
-    }
+    splits, parts = list(wanted), _deal(members, list(wanted.values()), pixels)
+    return {name: splits[part] for part, names in zip(parts, members.values(), strict=True) for name in names}
+
+
+def seeded_folds(
+    names: Sequence[str],
+    count: int | None,
+    seed: int = 0,
+    groups: Mapping[str, str] | None = None,
+    pixels: Mapping[str, Tensor] | None = None,
+) -> dict[str, int]:
+    """Deal names to folds of about equal size; the result never depends on their order.
+
+    Args:
+        names: image names; repeats count once.
+        count: number of folds, 2 or more; None makes one of each group, in the order of their names.
+        seed: another seed gives other folds, unless each is a group.
+        groups: name -> group, of the images that have one; groups stay whole.
+        pixels: name -> pixels of each class (classes,), int64; classes are then balanced over the folds.
+
+    Returns:
+        Name -> fold, from 0.
+
+    Raises:
+        DataError: there are fewer images or groups than folds.
+    """
+    members = units(names, groups or {}, seed)
+    sizes, by_name = [len(names) for names in members.values()], count is None
+    count = len(members) if count is None else count
+    if not 2 <= count <= len(members):
+        what = "groups" if len(members) < sum(sizes) else "images"
+        raise DataError(f"{count} folds of {len(members)} {what}: expected 2 folds or more, with one of them in each.")
+    if by_name:
+        place = {unit: fold for fold, unit in enumerate(sorted(members))}
+        parts = [place[unit] for unit in members]
+    elif pixels is None:
+        parts = spread(sizes, count)
+    else:
+        images = sum(sizes)
+        parts = _deal(members, [images // count + (fold < images % count) for fold in range(count)], pixels)
+    return {name: part for part, names in zip(parts, members.values(), strict=True) for name in names}
+
+
+def _deal(
+    members: Mapping[str, Sequence[str]], wanted: Sequence[int], pixels: Mapping[str, Tensor] | None
+) -> list[int]:
+    sizes = [len(names) for names in members.values()]
+    if pixels is None:
+        return fill(sizes, wanted)
+    return stratify(sizes, class_labels(list(members.values()), pixels), wanted)
 
 
 def split_of(name: str) -> str:
@@ -63,77 +120,56 @@ def split_of(name: str) -> str:
     return SPLIT_NAMES.get(name.strip().lower(), "")
 
 
-def cut_validation(records: Sequence[Record], val: float, seed: int) -> list[Record]:
-    """Return the records with a part of their train split as val, chosen by a hash of the names.
+def cut_validation(
+    records: Sequence[Record], val: float, seed: int, pixels: Mapping[str, Tensor] | None = None
+) -> list[Record]:
+    """Return the records with a part of their train split as val, chosen by a hash of the names; groups stay whole.
 
     Args:
         records: with splits, of which none is val.
         val: fraction of the train split.
         seed: another seed gives another part.
+        pixels: as for `seeded_split`, of the train split.
 
     Raises:
         DataError: there are too few images in train.
     """
-    chosen = seeded_split([record.name for record in records if record.split == "train"], val, 0, seed)
+    train = [record for record in records if record.split == "train"]
+    chosen = seeded_split([record.name for record in train], val, 0, seed, groups_by_name(train), pixels)
     return [replace(record, split=chosen[record.name]) if record.split == "train" else record for record in records]
 
 
-def write_splits(path: Path, records: Iterable[Record]) -> None:
-    """Write the split of every record as CSV with the header `image,split`, sorted by name."""
-    with Path(path).open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(HEADER)
-        writer.writerows(sorted((record.name, record.split) for record in records))
+def choose_fold(
+    records: Sequence[Record], count: int | None, fold: int, seed: int, pixels: Mapping[str, Tensor] | None = None
+) -> list[Record]:
+    """Return the records with one of several folds as val and the others as train; the test split stays as it is.
 
-
-def read_splits(path: Path) -> dict[str, str]:
-    """Read a file of `write_splits` as name -> split.
-
-    Raises:
-        DataError: the file is missing, or a row is not one image with one known split.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"no split file '{path}'. Leave data.splits out to have the images split by the seed.")
-    try:
-        return _as_splits(path, read_rows(path, HEADER))
-    except FileError as error:
-        raise DataError(f"{error} Correct the split file, or leave data.splits out to have a new one made.") from error
-
-
-def _as_splits(path: Path, rows: Iterable[Sequence[str]]) -> dict[str, str]:
-    splits: dict[str, str] = {}
-    stripped = iter([cell.strip() for cell in row] for row in rows)
-    for line, row in enumerate(stripped, start=2):
-        if not any(row) and next(stripped, None) is None:  # a blank last line
-            break
-        if len(row) != 2 or row[1] not in SPLITS:
-            raise DataError(
-                f"'{path}' line {line} is {row[:3]}; expected image,split with split one of {', '.join(SPLITS)}."
-            )
-        if row[0] in splits:
-            raise DataError(f"'{path}' line {line} names '{row[0]}' a second time. Keep one line per image.")
-        splits[row[0]] = row[1]
-    return splits
-
-
-def assign_splits(records: Iterable[Record], splits: Mapping[str, str]) -> list[Record]:
-    """Return the records with their splits.
+    Over all folds, each image that is not in test is in val once. Those that were in val take part like the others.
 
     Args:
-        records: with names that are unique over all splits.
-        splits: name -> split.
+        records: with splits.
+        count: number of folds; None makes one of each group.
+        fold: which one is val, from 0.
+        seed: another seed gives other folds.
+        pixels: as for `seeded_folds`, of all images but those in test.
 
     Raises:
-        DataError: an image is not in the splits, or the splits name a missing image.
+        DataError: there is no such fold, two images have one name, or there are too few images or groups.
     """
-    records = list(records)
-    names = {record.name for record in records}
-    problems = []
-    if without_split := sorted(names - splits.keys()):
-        problems.append(f"{len(without_split):,} images are not in the splits: {shortlist(without_split)}")
-    if without_image := sorted(splits.keys() - names):
-        problems.append(f"{len(without_image):,} names in the splits have no image: {shortlist(without_image)}")
-    if problems:
-        raise DataError(f"{'; '.join(problems)}. Edit the split file, or leave data.splits out for a new split.")
-    return [replace(record, split=splits[record.name]) for record in records]
+    others = [record for record in records if record.split != "test"]
+    if repeated := [name for name, times in Counter(record.name for record in others).items() if times > 1]:
+        raise DataError(
+            f"data.folds joins train and val, but both have images called {shortlist(repeated, 3)}. Rename them."
+        )
+    folds = seeded_folds([record.name for record in others], count, seed, groups_by_name(others), pixels)
+    if fold > (last := max(folds.values())):
+        raise DataError(f"data.fold={fold}: expected 0 to {last}, as there are {last + 1} folds.")
+    return [
+        record if record.split == "test" else replace(record, split="val" if folds[record.name] == fold else "train")
+        for record in records
+    ]
+
+
+def groups_by_name(records: Iterable[Record]) -> dict[str, str]:
+    """Return the group of each image that has one, by name."""
+    return {record.name: record.group for record in records if record.group}

@@ -101,8 +101,13 @@ def read_json(path: Path, longest: int = LONGEST_STRING) -> Any:
     return content
 
 
-def read_rows(path: Path, header: list[str]) -> Iterator[list[str]]:
+def read_rows(path: Path, header: list[str], *optional: str) -> Iterator[list[str]]:
     """Yield the rows of a CSV file after its header, one at a time, so that the caller can stop at a wrong one.
+
+    Args:
+        path: the file.
+        header: columns that it has.
+        optional: columns that may follow; rows get an empty cell for each if they do not.
 
     Raises:
         FileError: the file is missing, not UTF-8, too large, or has another header.
@@ -111,9 +116,11 @@ def read_rows(path: Path, header: list[str]) -> Iterator[list[str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.reader(iter(lambda: _read_line(file, path), ""))
-            if (first := next(rows, None)) != header:
+            first = next(rows, None)
+            if first not in (header, [*header, *optional]):
                 raise FileError(path, f"it starts with {first or 'nothing'}; expected the header {','.join(header)}.")
-            yield from rows
+            empty = [""] * (len(header) + len(optional) - len(first))
+            yield from ([*row, *empty] for row in rows)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise FileError(path, str(error)) from error
 
