@@ -1,9 +1,8 @@
 """Build the data of a config: its source, datasets and transform."""
 
 import inspect
-import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,19 +11,22 @@ from hydra.utils import get_class, get_object, instantiate
 
 from finetune import data as data_package
 from finetune.builders.dataset_bundle import DatasetBundle
-from finetune.builders.settings import DataSettings
+from finetune.builders.inspection import inspect_records
+from finetune.builders.splits import split_records
 from finetune.config.errors import ConfigError
 from finetune.config.options import Config, validate_options
 from finetune.data import SOURCES, DataError, Mix, Record, SegmentationDataset, Source, Transform
+from finetune.data.mistakes import Reading
 from finetune.data.module import SegmentationData
 from finetune.data.splits import SPLITS
 from finetune.io.messages import suggest
 from finetune.models.classes import class_names
 
-logger = logging.getLogger(__name__)
-
 # settings of `data` that are not options of the source
-COMMON_SETTINGS = ("format", "val", "test", "splits", "batch_size", "num_workers")
+COMMON_SETTINGS = (
+    *("format", "val", "test", "splits", "group", "stratify", "folds", "fold"),
+    *("batch_size", "num_workers"),
+)
 
 
 def training_data(config: Config) -> DatasetBundle:
@@ -33,14 +35,18 @@ def training_data(config: Config) -> DatasetBundle:
     source = build_source(settings)
     transform = build_transform(config["augment"], source.ignore_index)
     mix = build_mix(config["augment"].get("mix") or {}, source.ignore_index)
-    records = split_records(source.records(), settings, seed)
-    for split in ("train", "val"):
-        if not any(record.split == split for record in records):
+    channels = config["backbone"]["in_channels"]
+    split = split_records(source, settings, seed, channels)
+    for name in ("train", "val"):
+        if not any(record.split == name for record in split.records):
             raise DataError(
-                f"none of the {len(records):,} images is in the {split} split. Put some into it, or remove the split "
-                f"from the data to have the images split by data.val, data.test and seed."
+                f"none of the {len(split.records):,} images is in the {name} split. Put some into it, or remove the "
+                f"split from the data to have the images split by data.val, data.test and seed."
             )
-    return bundle_datasets(source, records, settings, config["backbone"]["in_channels"], transform, seed, mix=mix)
+    bundle = bundle_datasets(
+        source, split.records, settings, channels, transform, seed, mix=mix, readings=split.readings
+    )
+    return replace(bundle, notes=tuple(split.notes), warnings=tuple(split.warnings))
 
 
 def source_class(format_name: str) -> type[Source]:
@@ -104,29 +110,6 @@ def build_source(settings: Config) -> Source:
         raise ConfigError(f"data.{error}" if is_option else str(error)) from error
 
 
-def split_records(records: Iterable[Record], settings: Config, seed: int) -> list[Record]:
-    """Return the records with a split: that of `data.splits`, their own, or a seeded one."""
-    records = list(records)
-    if settings.get("splits"):
-        return data_package.assign_splits(records, data_package.read_splits(Path(settings["splits"])))
-    if all(record.split for record in records):
-        return with_validation(records, settings, seed)
-    fractions = {name: settings[name] for name in ("val", "test") if name in settings}
-    names = [record.name for record in records]
-    return data_package.assign_splits(records, data_package.seeded_split(names, **fractions, seed=seed))
-
-
-def with_validation(records: Sequence[Record], settings: Config, seed: int) -> list[Record]:
-    """Return records that have a split, with val cut from train if they have none."""
-    splits = {record.split for record in records}
-    if "val" in splits or "train" not in splits:
-        return list(records)
-    records = data_package.cut_validation(records, settings.get("val", DataSettings.val), seed)
-    count = sum(record.split == "val" for record in records)
-    logger.info(f"the data has no val split: {count:,} of the train images are it, chosen by data.val and seed")
-    return records
-
-
 def bundle_datasets(
     source: Source,
     records: Sequence[Record],
@@ -136,6 +119,7 @@ def bundle_datasets(
     seed: int = 0,
     model_decides: bool = False,
     mix: Mix | None = None,
+    readings: Sequence[Reading] | None = None,
 ) -> DatasetBundle:
     """Check and count all records, and build a dataset for each of their splits.
 
@@ -148,30 +132,16 @@ def bundle_datasets(
         seed: of the transform.
         model_decides: whether the classes are those of a trained model.
         mix: of the split `train`.
+        readings: of the records, if they have been read.
     """
-    raw_values = settings.get("mask_values", ()) is None  # the setting exists, and nothing translates the values yet
-    if not source.class_names:
-        raise DataError(_classes_hint(records, source.ignore_index, channels))
+    statistics = inspect_records(source, records, settings, channels, model_decides, readings)
     classes = class_names(source.class_names)
-    statistics = data_package.inspect(
-        records, len(classes), source.ignore_index, channels, raw_values, model_decides=model_decides
-    )
     datasets = {}
     for split in (*SPLITS, "all"):
         if chosen := [record for record in records if record.split == split]:
             changes = (transform, seed, mix) if split == "train" else (None, seed, None)
             datasets[split] = SegmentationDataset(chosen, channels, *changes)
     return DatasetBundle(classes, source.ignore_index, datasets, list(records), statistics)
-
-
-def _classes_hint(records: Sequence[Record], ignore_index: int, channels: int) -> str:
-    statistics = data_package.inspect(records, 255, ignore_index, channels, raw_values=False)
-    pixels = torch.stack([split.pixels for split in statistics.values()]).sum(dim=0)
-    labels = pixels.nonzero().flatten().tolist()
-    return (
-        f"data.classes is not set. The masks hold the labels {', '.join(map(str, labels))}. Set data.classes to the "
-        f"number of classes or to their names as [background,thing,...], and data.ignore_index to a label to leave out."
-    )
 
 
 def build_transform(settings: Config, ignore_index: int) -> Transform:

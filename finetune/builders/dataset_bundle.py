@@ -1,6 +1,5 @@
 """The data of a run: datasets, records and statistics by split, and the lines that describe them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from finetune.data import Record, SegmentationDataset, Statistics
@@ -17,7 +16,8 @@ class DatasetBundle:
         datasets: by split.
         records: of all splits.
         statistics: by split.
-        notes: what was worked out from the files.
+        notes: lines that say what was worked out from the files, and how the split was made.
+        warnings: lines that say what makes its scores doubtful.
     """
 
     classes: tuple[str, ...]
@@ -25,7 +25,8 @@ class DatasetBundle:
     datasets: dict[str, SegmentationDataset]
     records: list[Record]
     statistics: dict[str, Statistics]
-    notes: Sequence[str] = ()
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def multilabel(self) -> bool:

@@ -13,15 +13,15 @@ from finetune.builders.data import (
     build_source,
     bundle_datasets,
     source_class,
-    with_validation,
 )
 from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.discovery import AUTO, discovered
+from finetune.builders.splits import keeps_split, split_by_file
 from finetune.checkpoints.saved_model import SavedModel
 from finetune.config.compose import compose, to_plain_dict
 from finetune.config.errors import ConfigError, raise_mistakes
 from finetune.config.options import Config
-from finetune.data import SOURCES, Record, assign_splits, read_splits
+from finetune.data import SOURCES, Record, assign_splits, read_splits, restore_splits
 
 logger = logging.getLogger(__name__)
 
@@ -57,13 +57,13 @@ def evaluation_data(
     if isinstance(settings.get("classes"), Mapping):
         _check_classes(list(source.class_names), saved.model.class_names)
     records = source.records()
-    splits = given.get("splits")
-    if splits is None and trained is not None and _describes_own_images(given, trained["data"]):
-        splits = own_splits if trained["data"].get("splits") or not all(record.split for record in records) else None
-    if splits is not None:
-        records = assign_splits(records, read_splits(Path(splits)))
-    elif trained is not None and _describes_own_images(given, trained["data"]) and all(r.split for r in records):
-        records = with_validation(records, trained["data"], trained["seed"])
+    if given.get("splits") is not None:
+        records = assign_splits(records, read_splits(Path(given["splits"])))
+    elif trained is not None and own_splits is not None and _describes_own_images(given, trained["data"]):
+        if trained["data"].get("splits"):
+            records = split_by_file(records, own_splits)
+        elif not keeps_split(records, trained["data"]):
+            records = restore_splits(records, own_splits)
     split = _choose_split(config["split"], records)
     chosen = [replace(record, split=split) for record in records if split in ("all", record.split)]
     data = bundle_datasets(source, chosen, settings, saved.model.backbone.in_channels, model_decides=True)

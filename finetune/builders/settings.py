@@ -31,6 +31,10 @@ class DataSettings:
     val: float = 0.15
     test: float = 0.15
     splits: str | None = None
+    group: str | None = "auto"
+    stratify: bool = False
+    folds: int | Literal["group"] | None = None
+    fold: int | None = None
     batch_size: int = 4
     num_workers: int = 0
 

@@ -12,11 +12,12 @@ from omegaconf import DictConfig
 
 from finetune.builders.checks.monitors import check_monitored
 from finetune.builders.checks.training import check_without_data
-from finetune.builders.data import build_source, missing_options, source_options, split_records
+from finetune.builders.data import build_source, missing_options, source_options
 from finetune.builders.devices import autocast_dtype, device_type
 from finetune.builders.discovery import AUTO, work_out_data
 from finetune.builders.dummy_step import batch_shape, noise_step
 from finetune.builders.settings import PlanSettings
+from finetune.builders.splits import split_records
 from finetune.builders.task import build_optimizer, task_without_weights
 from finetune.builders.training_length import min_plateau_epochs, step_counts
 from finetune.commands.auto_search import with_placeholders
@@ -127,7 +128,8 @@ def _images(config: Mapping[str, Any]) -> tuple[int, str]:
         text = f"training images assumed, as neither data.{missing[0]} nor plan.images says how many"
         return UNKNOWN_IMAGES, f"{UNKNOWN_IMAGES:,} {text}"
     if count is None:
-        records = split_records(build_source(data).records(), data, config["seed"])
+        channels = config["backbone"]["in_channels"]
+        records = split_records(build_source(data), data, config["seed"], channels).records
         count = sum(record.split == "train" for record in records)
     return count, f"{count:,} training images"
 

@@ -147,6 +147,8 @@ def _fit(
     logger.info(f"{config['backbone']['name']} with a {config['head']['name']} head, {config['trainer']['precision']}")
     for line in (*data.notes, *data.describe_sizes(), data.describe(), data.describe_classes()):
         logger.info(line)
+    for line in data.warnings:
+        logger.warning(line)
     if absent := data.absent_classes():
         logger.warning(
             f"no training image has {shortlist(absent)}, so the model cannot learn it. Check data.classes and the "

@@ -12,6 +12,7 @@ from finetune.builders.data import build_source
 from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.devices import device_count
 from finetune.builders.model import build_model, build_model_from
+from finetune.builders.splits import keeps_split
 from finetune.checkpoints.saved_model import empty_model, load_model
 from finetune.config.compose import as_composed, to_run_config
 from finetune.config.errors import ConfigError
@@ -123,11 +124,10 @@ def check_patience(settings: Mapping[str, Any], point: ResumePoint) -> None:
 def with_splits(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Return the config with the split that the run was started with, unless its data has a split of its own."""
     settings, splits = config["data"], folder / "splits.csv"
-    if settings.get("splits") or not splits.is_file():
+    if settings.get("splits") or not splits.is_file() or keeps_split(build_source(settings).records(), settings):
         return dict(config)
-    if all(record.split for record in build_source(settings).records()):
-        return dict(config)
-    return {**config, "data": {**settings, "splits": str(splits)}}
+    made = {"splits": str(splits), "group": None, "stratify": False, "folds": None, "fold": None}
+    return {**config, "data": {**settings, **made}}
 
 
 def initial_model(

@@ -64,7 +64,8 @@ def check(config: Config) -> tuple[dict[str, Any], DatasetBundle]:
     data = None
     try:
         known, notes = work_out_data(known)
-        data = replace(training_data(known), notes=notes)
+        data = training_data(known)
+        data = replace(data, notes=(*notes, *data.notes))
         resolved = resolve_task(known, data)
         mistakes += mistakes_of((check_task,), resolved) if resolved != known else []
         known = resolved

@@ -17,6 +17,8 @@ from finetune.data.splits import split_of
 from finetune.io.messages import shortlist
 
 CLASS_COLUMN = "mask:"  # followed by the name of the class
+# columns that name the group of an image, if there is none called group; also with _id, in any case
+GROUP_COLUMNS = ("group", "patient", "subject", "case", "slide", "sequence", "video", "scene", "site")
 LAYOUT = "image,mask or image,mask:CLASS,mask:CLASS,... and, if the table has the split, split"
 
 
@@ -25,8 +27,9 @@ class CsvSource:
 
     The table has a column `image` and, if it has the split, `split` (train, val or test). Its masks are in a column
     `mask` of files with class indices; or, for classes that may overlap, in a column `mask:CLASS` per class: every
-    value but 0 in its file marks the class, and an empty cell means that the image does not have the class. Further
-    columns are ignored. Paths are absolute, or relative to the table's folder.
+    value but 0 in its file marks the class, and an empty cell means that the image does not have the class. A column
+    `group`, or else one such as `patient` or `slide_id`, names the group of the image. Further columns are ignored.
+    Paths are absolute, or relative to the table's folder.
 
     Args:
         root: folder that holds the table.
@@ -94,6 +97,22 @@ class CsvSource:
         return [self._record(row.cells) for row in table.rows]
 
     @cached_property
+    def group_column(self) -> str:
+        """Column that names the group of each image; "" if there is none."""
+        by_meaning = {name.lower().removesuffix("_id"): name for name in self._table.columns}
+        return next((by_meaning[name] for name in GROUP_COLUMNS if name in by_meaning), "")
+
+    def column(self, name: str) -> tuple[str, ...]:
+        """Return the cell of each row in a column.
+
+        Raises:
+            DataError: there is no such column.
+        """
+        if name not in self._table.columns:
+            raise DataError(f"'{self.path}' has no column {name}; it has {shortlist(self._table.columns)}.")
+        return tuple(row.cells[name] for row in self._table.rows)
+
+    @cached_property
     def _table(self) -> "Table":
         return read_table(self.path)
 
@@ -105,7 +124,8 @@ class CsvSource:
             target = ClassMaskFiles(image, tuple(folder / mask if mask else None for mask in masks))
         else:
             target = self.encoding.file(folder / cells["mask"])
-        return Record(cells["image"], ImageFile(image), target, split_of(cells.get("split", "")))
+        split, group = split_of(cells.get("split", "")), cells.get(self.group_column, "")
+        return Record(cells["image"], ImageFile(image), target, split, group)
 
 
 def _recognized(path: Path) -> Recognized | None:

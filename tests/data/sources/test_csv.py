@@ -177,3 +177,27 @@ def test_a_single_class_column_is_one_mask_per_image(table):
     source = CsvSource(table("image,mask:cat", "a.png,cat.png"))
     assert source.class_names == ("cat",)
     assert source.records()[0].target.read().shape[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("column", "groups"),
+    [
+        ("group", ["x", ""]),
+        ("Patient", ["x", ""]),
+        ("subject_id", ["x", ""]),
+        ("site,group", ["", ""]),
+        ("site,patient", ["", ""]),
+        ("weight", ["", ""]),
+    ],
+)
+def test_a_column_names_the_group_of_an_image(table, column, groups):
+    end = "," * column.count(",")
+    root = table(f"image,mask,{column}", f"a.png,m.png,x{end}", f"b.png,m.png,{end}")
+    assert [record.group for record in CsvSource(root).records()] == groups
+
+
+def test_the_cells_of_a_column_are_those_of_the_rows(table):
+    source = CsvSource(table("image,mask,place", "a.png,m.png,x", "", "b.png,m.png, y "))
+    assert source.column("place") == ("x", "y")
+    with pytest.raises(DataError, match="has no column site; it has image, mask, place"):
+        source.column("site")
