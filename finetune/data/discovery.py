@@ -157,7 +157,7 @@ def _with_given(
         return _grouped(settings, lines, classes)
     if classes is None or len(named_classes(classes)) == len(settings["classes"]):
         return {**settings, "classes": settings["classes"] if classes is None else classes}, lines
-    return {}, []  # the check of all masks says what does not fit
+    return {"mask_values": None}, []  # the check of all masks says what does not fit
 
 
 def _grouped(

@@ -102,7 +102,7 @@ def work_out_encoding(
         if found
         else _by_value(labels, values, snapped, ignored)
     )
-    return Encoding({**named.settings, "snap": bool(snapped)}, [*lines, *named.lines])
+    return Encoding({"mask_values": None, **named.settings, "snap": bool(snapped)}, [*lines, *named.lines])
 
 
 def collect(contents: Sequence[MaskContents]) -> tuple[Values, list[str]]:

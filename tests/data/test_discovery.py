@@ -22,6 +22,7 @@ def test_a_folder_says_its_format_pairing_and_classes(tmp_path):
         "images": "images",
         "masks": "masks",
         "classes": ["class_0", "class_1", "class_2"],
+        "mask_values": None,
         "ignore_index": 255,
         "snap": False,
     }
@@ -42,7 +43,7 @@ def test_given_settings_win(tmp_path):
 
 def test_another_number_of_classes_is_left_to_the_check_of_the_masks(tmp_path):
     draw_folder(tmp_path, values=(0, 100, 200))
-    assert "mask_values" not in settings(tmp_path, classes=["a", "b"])
+    assert settings(tmp_path, classes=["a", "b"])["mask_values"] is None
 
 
 def test_the_place_of_masks_chooses_between_two(tmp_path):
