@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from unicodedata import normalize
 
 from finetune.data.annotation_files import AnnotationError, shown
 from finetune.data.files import IMAGE_SUFFIXES, files_below
@@ -23,8 +24,8 @@ class ImageIndex:
         self._by_name: defaultdict[str, list[Path]] = defaultdict(list)
         self._by_stem: defaultdict[str, list[Path]] = defaultdict(list)
         for path in self.paths:
-            self._by_name[path.name].append(path)
-            self._by_stem[path.stem].append(path)
+            self._by_name[_composed(path.name)].append(path)
+            self._by_stem[_composed(path.stem)].append(path)
 
     def find(self, name: str, folders: Sequence[Path] = (), split: str = "") -> Path:
         """Return the image that a file calls by a name, perhaps with folders of another machine.
@@ -41,16 +42,16 @@ class ImageIndex:
             AnnotationError: there is no such image, or there are several.
         """
         given = PurePosixPath(name.replace("\\", "/"))
-        candidates = self._by_name.get(given.name, [])
+        candidates = self._by_name.get(_composed(given.name), [])
         for folder in folders:
-            if (path := folder / given) in candidates:
-                return path
-        parts = tuple(part for part in given.parts if part not in ("..", given.anchor))
+            if found := [path for path in candidates if path.parent == (folder / given).parent]:
+                return found[0]
+        parents = tuple(part for part in given.parent.parts if part not in ("..", given.anchor))
         endings = (
-            [path for path in candidates if path.parts[start - len(parts) :] == parts[start:]]
-            for start in range(len(parts))
+            [path for path in candidates if path.parent.parts[start - len(parents) :] == parents[start:]]
+            for start in range(len(parents))
         )
-        found = next(filter(None, endings), [])
+        found = next(filter(None, endings), candidates)
         return self._only(found, name, split, given.is_absolute() or ".." in given.parts)
 
     def with_stem(self, stem: str, folder: Path) -> Path | None:
@@ -59,7 +60,7 @@ class ImageIndex:
         Raises:
             AnnotationError: there are several.
         """
-        candidates = self._by_stem.get(stem, [])
+        candidates = self._by_stem.get(_composed(stem), [])
         near = [path for path in candidates if path.parent == folder]
         return self._only(near or candidates, stem) if candidates else None
 
@@ -73,6 +74,11 @@ class ImageIndex:
             raise AnnotationError(f"its image {shown(name)} may be {where}. Rename the images, or remove the copies.")
         where = f"in '{self.root}'" + (", and only images below it are read" if leads_out else "")
         raise AnnotationError(f"there is no image {shown(name)} {where}. Move the image there, or set data.root.")
+
+
+def _composed(name: str) -> str:
+    """Return a name with each accented letter as one character; files from a Mac have two."""
+    return normalize("NFC", name)
 
 
 def folder_split(path: Path, root: Path) -> str:

@@ -89,8 +89,8 @@ def coco_counts(text: str) -> Counts:
 
     Source: https://github.com/cocodataset/cocoapi/blob/master/common/maskApi.c
 
-    >>> coco_counts("052203")
-    array([0, 5, 2, 7, 2, 10])
+    >>> coco_counts("052203").tolist()
+    [0, 5, 2, 7, 2, 10]
     """
     if not all("0" <= letter <= "o" for letter in set(text)):
         raise AnnotationError(f"its RLE {shown(text)} has characters that no compressed RLE has.")

@@ -204,5 +204,5 @@ def test_random_class_indices_are_taken_as_they_are_whatever_their_number(read, 
     masks[0][:4, :4] = 0
     found: Encoding = work_out_encoding(read(*masks))
     present = sorted({int(value) for mask in masks for value in np.unique(mask)})
-    values = found.settings.get("mask_values", list(range(len(found.settings["classes"]))))
+    values = found.settings["mask_values"] or list(range(len(found.settings["classes"])))
     assert values == present

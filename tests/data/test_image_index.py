@@ -58,6 +58,14 @@ def test_an_image_with_a_stem_is_that_of_the_folder_or_the_only_one(index):
         index.with_stem("b", index.root)
 
 
+def test_accents_may_be_written_in_two_ways(write):
+    path = write("x/bla\u0308tter.png")  # a letter and its dots, as files from a Mac have them
+    index = ImageIndex(path.parent.parent)
+    for name in ("bl\u00e4tter.png", "x/bl\u00e4tter.png", "/home/me/bla\u0308tter.png"):
+        assert index.find(name, [index.root]) == path
+    assert index.with_stem("bl\u00e4tter", index.root) == path
+
+
 def test_folders_give_the_split():
     root = Path("data")
     names = {"a.png": "", "train/a.png": "train", "images/Valid/x/a.png": "val", "test_2/a.png": "test", "x/a.png": ""}
