@@ -24,6 +24,10 @@ GEOMETRY: dict[str, Any] = {"scale": (0.5, 2.0), "flip": 0.5, "rotation": 10.0}
 COLOR: dict[str, Any] = {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.05}
 BLUR: dict[str, Any] = {"blur": 0.5, "blur_sigma": (0.1, 2.0)}
 NOTHING: dict[str, Any] = {"scale": (1.0, 1.0), "flip": 0.0}
+EVERY_IMAGE: dict[str, float] = {
+    **{"perspective": 0.1, "elastic": 10.0, "grid_distortion": 0.3, "class_crop": 1.0},
+    **{"equalize": 1.0, "clahe": 1.0, "gamma": 0.4, "sharpen": 1.0, "noise": 0.05, "jpeg": 1.0, "cutout": 1.0},
+}
 
 
 def torchvision_transform(crop: int) -> v2.Transform:
@@ -96,10 +100,11 @@ def main() -> None:
             "scale, flip, rotation": GEOMETRY,
             "color": NOTHING | COLOR,
             "blur (every image)": NOTHING | BLUR | {"blur": 1.0},
+            **{f"{name}, every image": NOTHING | {name: value} for name, value in EVERY_IMAGE.items()},
         }
         calls = {name: augment_call(image, mask, crop=options.crop, **part) for name, part in parts.items()}
         for name, value in take_turns(calls, options.repeats).items():
-            print(f"  {name:22s} {value:7.2f} ms")
+            print(f"  {name:28s} {value:7.2f} ms")
 
 
 if __name__ == "__main__":
