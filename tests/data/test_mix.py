@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from finetune.data.dataset import SampleKey, SegmentationDataset
 from finetune.data.mix import Mix, classmix, copy_paste, cutmix, mosaic
 from finetune.data.records import DataError
+from finetune.data.sampler import TrainSampler
 from finetune.data.transforms import Augment
 from tests.synthetic import SyntheticDataset, synthetic_records
 
@@ -185,3 +187,16 @@ def test_samples_of_different_sizes_are_refused() -> None:
     dataset.mix = Mix(cutmix=1.0)
     with pytest.raises(DataError, match=r"samples of 40x40 and 48x48 .* cannot be mixed\. Set augment\.crop"):
         dataset[0]
+
+
+def test_workers_do_not_change_a_mixed_sample() -> None:
+    dataset = SyntheticDataset(6, 40, transform=Augment(32))
+    dataset.mix = ALL
+
+    def epoch(workers: int) -> list[dict[str, torch.Tensor]]:
+        sampler = TrainSampler(len(dataset))
+        sampler.set_epoch(5)
+        return list(DataLoader(dataset, batch_size=2, sampler=sampler, num_workers=workers))
+
+    for here, there in zip(epoch(0), epoch(2), strict=True):
+        assert all(torch.equal(here[name], there[name]) for name in ("image", "mask", "index"))
