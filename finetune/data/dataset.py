@@ -14,13 +14,15 @@ from finetune.data.records import DataError, Record
 from finetune.data.transforms import Transform
 
 MIXING = 1  # counter of the stream of random numbers for mixing
+REPEATED = 2  # counter of the repetitions of a sample within an epoch
 
 
 class SampleKey(NamedTuple):
-    """The index of a sample, and the epoch that its transform is drawn for."""
+    """The index of a sample, and the epoch and repetition within it that its transform is drawn for."""
 
     epoch: int
     index: int  # type: ignore[assignment]  # hides tuple.index, which a key does not need
+    repetition: int = 0
 
 
 class Sample(TypedDict):
@@ -34,8 +36,8 @@ class Sample(TypedDict):
 class SegmentationDataset(Dataset[Sample]):
     """Records that are decoded, transformed and mixed when they are asked for.
 
-    All randomness is a pure function of (seed, epoch, index): neither the number of workers, nor the order of the
-    samples, nor a restart changes a sample. A plain index stands for epoch 0.
+    All randomness is a pure function of the seed and the `SampleKey`: neither the number of workers, nor the order of
+    the samples, nor a restart changes a sample. A plain index stands for epoch 0.
 
     Args:
         records: images with targets, of any source.
@@ -61,15 +63,18 @@ class SegmentationDataset(Dataset[Sample]):
         self.seed = seed
         self.mix = mix
         self.names = [record.name for record in self.records]
+        weights = [record.weight for record in self.records]
+        self.weights = weights if len(set(weights)) > 1 else None
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, key: int | SampleKey) -> Sample:
-        epoch, index = key if isinstance(key, SampleKey) else (0, key)
-        image, target = self._transformed(index, counted_generator(self.seed, epoch, index))
+        epoch, index, repetition = key if isinstance(key, SampleKey) else SampleKey(0, key)
+        counters = (self.seed, epoch, index, *([REPEATED, repetition] if repetition else []))
+        image, target = self._transformed(index, counted_generator(*counters))
         if self.mix is not None:
-            generator = counted_generator(self.seed, epoch, index, MIXING)
+            generator = counted_generator(*counters, MIXING)
             image, target = self.mix((image, target), partial(self._other, index, generator), generator)
         return {"image": image, "mask": target, "index": index}
 

@@ -119,7 +119,8 @@ class SegmentationData(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Sample]:
         """Return shuffled batches, equally many on every rank."""
         rank, world_size = self._rank()
-        sampler = TrainSampler(len(self.train), self.seed, rank, world_size)  # type: ignore[arg-type]  # sized
+        weights = getattr(self.train, "weights", None)  # a dataset of one's own may have none
+        sampler = TrainSampler(len(self.train), self.seed, rank, world_size, weights=weights)  # type: ignore[arg-type]  # sized
         self._move_to_position(sampler)
         return tracked_loader(
             self.train,

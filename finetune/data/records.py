@@ -80,6 +80,7 @@ class Record:
         target: the ground truth; None if there is none.
         split: "train", "val" or "test"; "" while the image has no split.
         group: patient, tile or sequence, of which a split that we make keeps all images on one side; "" for none.
+        weight: how often the image is trained on, compared with others.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Record:
     target: Target | None = None
     split: str = ""
     group: str = ""
+    weight: float = 1.0
 
     @property
     def paths(self) -> tuple[Path, ...]:

@@ -1,6 +1,6 @@
 """The order of the samples: a function of the seed, sharded over ranks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch.utils.data import Sampler
@@ -10,6 +10,9 @@ from finetune.data.dataset import SampleKey, counted_generator
 
 class TrainSampler(Sampler[SampleKey]):
     """One shard of a new permutation in every epoch.
+
+    With weights, an epoch has as many samples, but each one n times on average, where n is its weight over the mean
+    weight: the whole part of n in every epoch, and once more in a share of the epochs that makes up the rest.
 
     The permutation is a pure function of (seed, epoch) and rank r takes its elements r, r + world_size, ...: batch b
     of all ranks together holds the same samples as batch b of one rank with a batch that is world_size times as large.
@@ -24,21 +27,33 @@ class TrainSampler(Sampler[SampleKey]):
         rank: of this process.
         world_size: number of processes.
         shuffle: False keeps the dataset's order.
+        weights: of the samples, 0 or above; None if all have the same.
 
     Attributes:
         epoch: the epoch of the next iteration.
         start: samples of this rank that the next iteration (only) skips, to resume inside an epoch.
     """
 
-    def __init__(self, length: int, seed: int = 0, rank: int = 0, world_size: int = 1, shuffle: bool = True) -> None:
+    def __init__(
+        self,
+        length: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        shuffle: bool = True,
+        weights: Sequence[float] | None = None,
+    ) -> None:
         if length < world_size:
             raise ValueError(f"{length} training images for {world_size} processes: each process needs at least 1.")
         _check_rank(rank, world_size)
+        if weights is not None and not sum(weights) > 0:
+            raise ValueError("the weights of all training images are 0. Give some of them a weight above 0.")
         self.length = length
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
         self.shuffle = shuffle
+        self.weights = None if weights is None else torch.tensor(weights, dtype=torch.float64)
         self.epoch = 0
         self.start = 0
 
@@ -48,17 +63,26 @@ class TrainSampler(Sampler[SampleKey]):
     def __iter__(self) -> Iterator[SampleKey]:
         epoch, start, self.start = self.epoch, self.start, 0
         shard = self._order(epoch)[: len(self) * self.world_size][self.rank :: self.world_size]
-        for index in shard[start:]:
-            yield SampleKey(epoch, index)
+        for index, repetition in shard[start:]:
+            yield SampleKey(epoch, index, repetition)
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of the next iteration."""
         self.epoch = epoch
 
-    def _order(self, epoch: int) -> list[int]:
-        if not self.shuffle:
-            return list(range(self.length))
-        return torch.randperm(self.length, generator=counted_generator(self.seed, epoch)).tolist()
+    def _order(self, epoch: int) -> list[tuple[int, int]]:
+        """Return the samples of an epoch, each with the number of times that it has been there before."""
+        generator = counted_generator(self.seed, epoch)
+        order = torch.randperm(self.length, generator=generator) if self.shuffle else torch.arange(self.length)
+        if self.weights is None:
+            return [(index, 0) for index in order.tolist()]
+        # evenly spaced marks on the weights laid end to end hit each as often as it has room for
+        marks = torch.arange(self.length) + torch.rand((), generator=generator, dtype=torch.float64)
+        ends = self.weights.cumsum(0)
+        chosen = torch.searchsorted(ends, marks * (ends[-1] / self.length), right=True).clamp(max=self.length - 1)
+        first = torch.searchsorted(chosen, chosen)  # equal ones lie next to each other
+        repetitions = torch.arange(self.length) - first
+        return list(zip(chosen[order].tolist(), repetitions[order].tolist(), strict=True))
 
 
 class EvaluationSampler(Sampler[int]):

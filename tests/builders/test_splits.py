@@ -227,7 +227,9 @@ def test_masks_are_read_once_for_a_balanced_split(tmp_path: Path, monkeypatch: p
     reads: Counter[str] = Counter()
     original = finetune.data.MaskFile.read
     monkeypatch.setattr(finetune.data.MaskFile, "read", lambda self: reads.update([self.path.name]) or original(self))
-    data = training_data(load_config([*TINY, "data=folder", f"data.root={root}", "data.classes=3", "data.stratify=true"], "train"))
+    data = training_data(
+        load_config([*TINY, "data=folder", f"data.root={root}", "data.classes=3", "data.stratify=true"], "train")
+    )
     assert set(reads.values()) == {1}
     assert len(reads) == 12
     assert data.sizes() == {"train": 8, "val": 2, "test": 2}
@@ -287,7 +289,15 @@ def test_wrong_settings_are_found_before_anything_runs(override: str, message: s
 def grouped_photos(root: Path, *places: str) -> tuple[str, ...]:
     """Draw two photos of each of six patients in each place; return overrides with groups and folds."""
     draw_folder(root, [f"{place}p{n}_{k}" for place in places for n in range(6) for k in range(2)])
-    return (*TINY, "data=folder", f"data.root={root}", "data.classes=3", "data.folds=3", "data.fold=1", r"data.group=(p\d)_")
+    return (
+        *TINY,
+        "data=folder",
+        f"data.root={root}",
+        "data.classes=3",
+        "data.folds=3",
+        "data.fold=1",
+        r"data.group=(p\d)_",
+    )
 
 
 @pytest.mark.parametrize("places", [("",), ("Train/", "Test/"), ("Train/", "val/")])

@@ -76,3 +76,11 @@ def test_bad_records_are_explained(write):
         SegmentationDataset([Record("a", ImageFile(write("a.png")))])[0]
     with pytest.raises(DataError, match=r"image '.*b\.png' is \(8, 10\) and its mask '.*m\.png' \(10, 8\)"):
         SegmentationDataset([file_record(write("b.png"), write("m.png", size=(10, 8)))])[0]
+
+
+def test_repetitions_of_a_sample_are_transformed_anew(records):
+    dataset = SegmentationDataset(records, transform=Augment(16))
+    first, again = dataset[SampleKey(0, 0)]["image"], dataset[SampleKey(0, 0, 1)]["image"]
+    assert not torch.equal(first, again)
+    assert torch.equal(again, dataset[SampleKey(0, 0, 1)]["image"])
+    assert torch.equal(first, dataset[0]["image"])

@@ -1,4 +1,5 @@
 import pytest
+import torch
 from torch.utils.data import BatchSampler
 
 from finetune.data.dataset import SampleKey
@@ -78,3 +79,32 @@ def test_wrong_ranks_and_too_few_images_are_errors():
         EvaluationSampler(4, 2, 2)
     with pytest.raises(ValueError, match="2 training images for 3 processes"):
         TrainSampler(2, world_size=3)
+
+
+def test_weights_say_how_often_a_sample_comes_in_the_mean_over_epochs():
+    weights = [0.0, 1.0, 1.0, 2.5, 0.5]
+    sampler = TrainSampler(5, seed=3, weights=weights)
+    counts = torch.zeros(5)
+    for epoch in range(400):
+        sampler.set_epoch(epoch)
+        keys = list(sampler)
+        assert len(keys) == len(set(keys)) == 5
+        of_epoch = torch.bincount(torch.tensor([key.index for key in keys]), minlength=5)
+        assert ((of_epoch - torch.tensor(weights)).abs() < 1).all()  # rounded down or up
+        repetitions = sorted(key.repetition for key in keys if key.index == 3)
+        assert repetitions == list(range(int(of_epoch[3])))
+        counts += of_epoch
+    assert torch.allclose(counts / 400, torch.tensor(weights), atol=0.06)
+
+
+def test_ranks_share_a_weighted_epoch():
+    whole = list(TrainSampler(8, seed=1, weights=[1, 2, 3, 4, 1, 1, 1, 1]))
+    shards = [list(TrainSampler(8, 1, rank, 2, weights=[1, 2, 3, 4, 1, 1, 1, 1])) for rank in range(2)]
+    assert [key for pair in zip(*shards, strict=True) for key in pair] == whole
+
+
+def test_equal_weights_change_nothing_but_the_draw():
+    sampler = TrainSampler(30, seed=2, weights=[3.0] * 30)
+    assert sorted(key.index for key in sampler) == list(range(30))
+    with pytest.raises(ValueError, match="the weights of all training images are 0"):
+        TrainSampler(3, weights=[0, 0, 0])

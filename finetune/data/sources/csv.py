@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from os.path import normpath
@@ -28,8 +29,9 @@ class CsvSource:
     The table has a column `image` and, if it has the split, `split` (train, val or test). Its masks are in a column
     `mask` of files with class indices; or, for classes that may overlap, in a column `mask:CLASS` per class: every
     value but 0 in its file marks the class, and an empty cell means that the image does not have the class. A column
-    `group`, or else one such as `patient` or `slide_id`, names the group of the image. Further columns are ignored.
-    Paths are absolute, or relative to the table's folder.
+    `group`, or else one such as `patient` or `slide_id`, names the group of the image. A column `weight` says how often
+    an image is trained on, compared with others. Further columns are ignored. Paths are absolute, or relative to the
+    table's folder.
 
     Args:
         root: folder that holds the table.
@@ -125,7 +127,7 @@ class CsvSource:
         else:
             target = self.encoding.file(folder / cells["mask"])
         split, group = split_of(cells.get("split", "")), cells.get(self.group_column, "")
-        return Record(cells["image"], ImageFile(image), target, split, group)
+        return Record(cells["image"], ImageFile(image), target, split, group, float(cells.get("weight") or 1))
 
 
 def _recognized(path: Path) -> Recognized | None:
@@ -226,11 +228,20 @@ def _row_problems(table: Table, folder: Path) -> Iterator[str]:
         image = normpath(cells["image"])
         if cells["image"] and first_lines.setdefault(image, line) != line:
             yield f"line {line} names the image '{cells['image']}' of line {first_lines[image]} again. Keep one row."
+        if not _is_weight(cells.get("weight") or "1"):
+            yield f"line {line} has the weight '{cells['weight']}'; expected a number of 0 or more."
         if has_split and not split_of(cells["split"]):
             yield f"line {line} has the split '{cells['split']}'; expected train, val or test."
         for column in ("image", *table.mask_columns):
             if problem := _path_problem(cells[column], folder, required=not column.startswith(CLASS_COLUMN)):
                 yield f"line {line}, column {column}: {problem}"
+
+
+def _is_weight(cell: str) -> bool:
+    try:
+        return 0 <= float(cell) < math.inf
+    except ValueError:
+        return False
 
 
 def _path_problem(cell: str, folder: Path, required: bool) -> str | None:

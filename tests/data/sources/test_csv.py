@@ -187,7 +187,7 @@ def test_a_single_class_column_is_one_mask_per_image(table):
         ("subject_id", ["x", ""]),
         ("site,group", ["", ""]),
         ("site,patient", ["", ""]),
-        ("weight", ["", ""]),
+        ("note", ["", ""]),
     ],
 )
 def test_a_column_names_the_group_of_an_image(table, column, groups):
@@ -201,3 +201,15 @@ def test_the_cells_of_a_column_are_those_of_the_rows(table):
     assert source.column("place") == ("x", "y")
     with pytest.raises(DataError, match="has no column site; it has image, mask, place"):
         source.column("site")
+
+
+def test_a_column_weighs_the_images(table):
+    root = table("image,mask,weight", "a.png,m.png,2.5", "b.png,m.png,")
+    assert [record.weight for record in CsvSource(root).records()] == [2.5, 1.0]
+
+
+@pytest.mark.parametrize("weight", ["-1", "heavy", "nan", "inf"])
+def test_a_weight_that_is_none_is_refused_with_its_line(table, weight):
+    root = table("image,mask,weight", "a.png,m.png,1", f"b.png,m.png,{weight}")
+    with pytest.raises(DataError, match=f"line 3 has the weight '{weight}'; expected a number of 0 or more"):
+        CsvSource(root).records()
