@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from finetune.data.class_map import Classes, ClassMap, class_map
-from finetune.data.decode import read_size
 from finetune.data.files import ImageFile
+from finetune.data.formats import read_header
 from finetune.data.image_index import folder_split
 from finetune.data.options import check_ignore_index
 from finetune.data.polygons import Shape, paint
@@ -92,7 +92,7 @@ class DrawnMask:
         Raises:
             DataError: the image cannot be opened or has another size than its annotations, or a shape is too complex.
         """
-        size = read_size(self.image)
+        size = read_header(self.image).upright_size
         if self.size is not None and self.size != size:
             raise DataError(_size_text(self.image, self.file, size, self.size))
         mask = np.full(size, self.background, dtype=np.uint8)

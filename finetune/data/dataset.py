@@ -41,7 +41,7 @@ class SegmentationDataset(Dataset[Sample]):
 
     Args:
         records: images with targets, of any source.
-        channels: 1 (gray), 3 (RGB) or 4 (RGBA).
+        channels: number of channels that the images are read with.
         transform: called as `transform(image, target, generator)`; None returns images and targets as they are.
         seed: of the transform and the mixing.
         mix: mixes a sample with others, which are drawn from the records and transformed; None for no mixing.

@@ -16,26 +16,10 @@ from finetune.data.records import DataError
 
 SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 ORIENTATION = 0x0112  # the EXIF tag
-TURNED = (5, 6, 7, 8)  # orientations that swap height and width
 SAMPLES_PER_PIXEL = 277  # the TIFF tag
 MAX_PIXELS = 178_956_970  # twice 256 MB of three bytes each, Pillow's own limit: 13,377 x 13,377
 # the formats that Pillow decodes itself: a PostScript file, whatever its suffix, would be run by another program
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000")
-
-
-def read_size(path: Path) -> tuple[int, int]:
-    """Return the height and width of an image after its EXIF orientation is applied, without decoding its pixels.
-
-    Raises:
-        DataError: the file is missing, not an image, or too large.
-    """
-    with _opened(path) as image:
-        # Pillow would decode a PNG to look for an orientation after its pixels, where hardly any program writes one
-        exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
-        if image.format == "TIFF" and exif.get(ORIENTATION, 1) in TURNED:
-            image.load()  # Pillow turns these itself; whether it has turned the size before depends on its version
-            exif = image.getexif()
-        return image.size if exif.get(ORIENTATION, 1) in TURNED else image.size[::-1]
 
 
 def open_image(path: Path) -> Image.Image:
@@ -52,8 +36,9 @@ def open_image(path: Path) -> Image.Image:
 def _opened(path: Path) -> Iterator[Image.Image]:
     """Open an image of a permitted size, whose pixels are not decoded yet; raise DataError for whatever fails."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            _check_size(image, path)
+        # from an open file: Pillow would map an uncompressed one into memory, and turn its EXIF orientation wrongly
+        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+            check_size(image.width, image.height, path)
             yield image
     except DataError:
         raise
@@ -65,11 +50,13 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     return DataError(f"cannot read '{path}': {type(error).__name__}: {error}. Replace the file or remove it.")
 
 
-def _check_size(image: Image.Image, path: Path) -> None:
-    if image.width * image.height > MAX_PIXELS:
+def check_size(width: int, height: int, path: Path, bytes_per_pixel: int = 3) -> None:
+    """Raise DataError for an image that takes more memory than `MAX_PIXELS` of three bytes."""
+    if width * height > MAX_PIXELS or width * height * bytes_per_pixel > 3 * MAX_PIXELS:
         raise DataError(
-            f"'{path}' claims to have {image.width:,} x {image.height:,} pixels, in a file of "
-            f"{path.stat().st_size:,} bytes; at most {MAX_PIXELS:,} pixels are read. Cut it into tiles."
+            f"'{path}' claims to have {width:,} x {height:,} pixels"
+            f"{f' of {bytes_per_pixel} bytes' if bytes_per_pixel > 3 else ''}, in a file of {path.stat().st_size:,} "
+            f"bytes; at most {min(MAX_PIXELS, 3 * MAX_PIXELS // bytes_per_pixel):,} pixels are read. Cut it into tiles."
         )
 
 

@@ -8,14 +8,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from finetune.data.decode import read_size
+from finetune.data.formats import read_header
 from finetune.data.images import read_image
 from finetune.data.mask_contents import MaskContents, read_contents
 from finetune.data.mask_values import IgnoredValues, MaskValues
 from finetune.data.masks import read_binary_mask, read_mask
 from finetune.data.records import DataError
+from finetune.data.value_range import ValueRange
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"),
+    *(".gif", ".jp2", ".pgm", ".ppm", ".npy", ".dcm"),
+)
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".jpg", ".jpeg", ".npy", ".mat")
 
 
@@ -41,9 +45,15 @@ def files_below(folder: Path, suffixes: Sequence[str], deep: bool = True) -> lis
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image file; see `read_image` for its formats."""
+    """An image file; see `read_image` for its formats.
+
+    Attributes:
+        path: the file.
+        value_range: the values that become black and white in files of more than 8 bit.
+    """
 
     path: Path
+    value_range: ValueRange | None = None
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -57,7 +67,11 @@ class ImageFile:
 
     def read(self, channels: int = 3) -> Tensor:
         """Decode the file as uint8 (channels, H, W)."""
-        return read_image(self.path, channels)
+        return read_image(self.path, channels, self.value_range)
+
+    def may_be_turned(self) -> bool:
+        """Return whether an EXIF rotation was applied that leaves the size as it was, so that masks fit both ways."""
+        return read_header(self.path).may_be_turned_unnoticed
 
 
 @dataclass(frozen=True)
@@ -178,5 +192,5 @@ def _read_equal_sizes(paths: Sequence[Path]) -> dict[Path, Tensor]:
 
 
 def _size(masks: Mapping[Path, Tensor], image_path: Path) -> tuple[int, int]:
-    height, width = next((tuple(mask.shape) for mask in masks.values()), None) or read_size(image_path)
+    height, width = next((tuple(mask.shape) for mask in masks.values()), None) or read_header(image_path).upright_size
     return height, width

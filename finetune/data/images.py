@@ -4,57 +4,32 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from finetune.data.decode import SIXTEEN_BIT, open_image
-from finetune.data.records import DataError
+from finetune.data.formats import read_pixels
+from finetune.data.pixels import with_channels
+from finetune.data.value_range import ValueRange, eight_bit
 
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
-
-def read_image(path: Path, channels: int = 3) -> Tensor:
+def read_image(path: Path, channels: int = 3, value_range: ValueRange | None = None) -> Tensor:
     """Decode an image and apply its EXIF orientation.
 
-    16-bit gray is divided by 257, so white stays white; 12-bit data in a 16-bit file therefore comes out dark.
-    Transparency is dropped unless `channels` is 4.
+    Gray is repeated for 3 channels, color becomes its luma for 1, and transparency is dropped unless there is a channel
+    for it, such as the fourth of RGBA.
 
     Args:
-        path: a JPEG, PNG, TIFF, WebP, BMP, GIF, PPM or JPEG 2000 file, whatever its suffix.
-        channels: 1 (gray), 3 (RGB) or 4 (RGBA).
+        path: a JPEG, PNG, TIFF, WebP, BMP, GIF, PPM, JPEG 2000, NumPy (.npy) or DICOM file, whatever its suffix.
+        channels: number of channels.
+        value_range: the values that become black and white in images of more than 8 bit, as (low, high) or as such
+            pairs for each band; values between them are mapped linearly. None refuses such images.
 
     Returns:
         uint8 (channels, H, W), contiguous.
 
     Raises:
-        DataError: the file is missing, truncated, not an image, too large, or holds floating-point values.
+        DataError: the file is missing, truncated, not an image, or too large; it has other bands than `channels`, or
+            more than 8 bit and no `value_range`.
     """
-    image = open_image(path)
-    if image.mode in SIXTEEN_BIT:
-        image = _eight_bit(image, path)
-    elif image.mode == "F":
-        raise DataError(f"image '{path}' holds floating-point values of unknown range. Save it with 8 or 16 bit.")
-    return as_tensor(image, channels)
-
-
-def as_tensor(image: Image.Image, channels: int) -> Tensor:
-    """Return an 8-bit image as uint8 (channels, H, W), contiguous.
-
-    Raises:
-        ValueError: `channels` is not 1, 3 or 4.
-    """
-    if channels not in MODES:
-        raise ValueError(f"channels={channels}: expected 1 (gray), 3 (RGB) or 4 (RGBA).")
-    pixels = np.array(image.convert(MODES[channels]))
-    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1).contiguous()
-
-
-def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
-    # Pillow's own convert() clips at 255, which turns nearly every pixel white
-    values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
-        raise DataError(
-            f"image '{path}' has values from {values.min():,} to {values.max():,}. Shift and scale them to 0 to "
-            f"65,535, and save it with 16 bit."
-        )
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    name = f"image '{path}'"
+    pixels = with_channels(eight_bit(read_pixels(path), value_range, name), channels, name)
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))

@@ -27,6 +27,7 @@ class Reading:
         values: pixels with each of the 256 values in the target, over all of its channels.
         positives: pixels of each class, for targets with one channel per class; None for class indices.
         problems: messages for everything that cannot be read.
+        may_be_turned: whether the image has an EXIF rotation that its size does not tell.
     """
 
     record: Record
@@ -35,6 +36,7 @@ class Reading:
     values: Tensor = field(default_factory=lambda: torch.zeros(256, dtype=torch.int64))
     positives: Tensor | None = None
     problems: list[str] = field(default_factory=list)
+    may_be_turned: bool = False
 
     @property
     def fits(self) -> bool:

@@ -40,7 +40,7 @@ class Image(Protocol):
         """Return the image as uint8 (channels, H, W).
 
         Args:
-            channels: 1 (gray), 3 (RGB) or 4 (RGBA).
+            channels: number of channels; 1 is gray, 3 is RGB.
 
         Raises:
             DataError: the image cannot be decoded.

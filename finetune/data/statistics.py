@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from finetune.data.files import ImageFile
 from finetune.data.mistakes import Reading, channel_problems, index_problems, reading_problems
 from finetune.data.records import DataError, Record, error_listing
 
@@ -24,6 +25,7 @@ class Statistics:
         sizes: (height, width) -> number of images.
         multilabel: whether the targets have one channel per class.
         resized: number of targets of another size than their image, but of its shape.
+        turned: images with an EXIF rotation whose size does not tell whether their targets have it, too.
     """
 
     images: int
@@ -32,6 +34,7 @@ class Statistics:
     sizes: dict[tuple[int, int], int]
     multilabel: bool = False
     resized: int = 0
+    turned: tuple[str, ...] = ()
 
 
 def inspect(
@@ -50,7 +53,7 @@ def inspect(
         records: images with targets, of any source.
         classes: number of classes; labels are 0 to classes - 1.
         ignore_index: label that loss and scores leave out.
-        channels: 1 (gray), 3 (RGB) or 4 (RGBA).
+        channels: number of channels that the images are read with.
         raw_values: whether labels are the values in the files, so that `data.mask_values` may translate them; messages
             suggest it then.
         threads: decoding threads; None takes one per core, at most 8.
@@ -139,6 +142,7 @@ def _read(record: Record, channels: int) -> Reading:
     reading = Reading(record)
     try:
         reading.size = tuple(record.image.read(channels).shape[-2:])
+        reading.may_be_turned = isinstance(record.image, ImageFile) and record.image.may_be_turned()
     except DataError as error:
         reading.problems.append(str(error))
     if record.target is None:
@@ -161,4 +165,5 @@ def _statistics(readings: list[Reading], classes: int, ignore_index: int) -> Sta
     sizes = Counter((reading.size[0], reading.size[1]) for reading in readings)
     multilabel = any(reading.positives is not None for reading in readings)
     resized = sum(reading.size != reading.target_size for reading in readings)
-    return Statistics(len(readings), pixels, ignored, dict(sizes), multilabel, resized)
+    turned = tuple(reading.record.image.description for reading in readings if reading.may_be_turned)
+    return Statistics(len(readings), pixels, ignored, dict(sizes), multilabel, resized, turned)

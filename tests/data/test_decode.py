@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune.data.decode import MAX_PIXELS, read_size
+from finetune.data.decode import MAX_PIXELS
+from finetune.data.formats import read_header
 from finetune.data.images import read_image
 from finetune.data.masks import read_mask
 from finetune.data.records import DataError
@@ -64,14 +65,14 @@ def test_the_limit_on_pixels_is_where_pillow_itself_stops_by_default():
 def test_the_size_of_an_image_is_that_after_its_exif_orientation(write, suffix, orientation):
     compression = {"compression": "tiff_lzw"} if suffix == "tif" else {}  # Pillow scrambles others that are turned
     path = write(f"a.{suffix}", size=(4, 6), exif=exif(orientation), **compression)
-    assert read_size(path) == ((6, 4) if orientation in (6, 8) else (4, 6))
-    assert read_size(path) == tuple(read_image(path).shape[-2:])
+    assert read_header(path).upright_size == ((6, 4) if orientation in (6, 8) else (4, 6))
+    assert read_header(path).upright_size == tuple(read_image(path).shape[-2:])
 
 
 def test_the_size_of_an_image_is_read_without_decoding_it(write):
     path = write("a.png", np.random.default_rng(0).integers(0, 256, (400, 600), dtype=np.uint8))
     path.write_bytes(path.read_bytes()[:1000])
-    assert read_size(path) == (400, 600)
+    assert read_header(path).upright_size == (400, 600)
     path.write_bytes(b"no image")
     with pytest.raises(DataError, match=r"cannot read '.*a\.png'"):
-        read_size(path)
+        read_header(path).upright_size

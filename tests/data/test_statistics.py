@@ -235,3 +235,18 @@ def test_absent_classes_weigh_one_and_the_rest_one_on_average(rule):
 def test_an_unknown_rule_lists_the_known_ones():
     with pytest.raises(ValueError, match="none, inverse_sqrt, median_frequency, effective_number"):
         class_weights(torch.tensor([1, 2]), "square")
+
+
+@pytest.mark.parametrize(("orientation", "size", "count"), [(1, (8, 8), 0), (3, (8, 10), 1), (6, (8, 8), 1)])
+def test_rotations_that_sizes_do_not_tell_are_listed(write, orientation, size, count):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = file_record(write("i/a.jpg", 9, size, exif=exif), write("m/a.png", 0, size))
+    assert len(inspect([turned, record(write, "b", 1)], 2)["train"].turned) == count
+
+
+def test_a_mask_that_fits_only_the_picture_as_stored_is_a_mistake(write):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = file_record(write("i/a.jpg", 9, (8, 10), exif=exif), write("m/a.png", 0, (8, 10)))
+    assert "carry an EXIF rotation that their masks do not have" in message([turned], 2)

@@ -119,7 +119,7 @@ def test_a_target_with_a_channel_per_class_moves_with_the_image():
         assert torch.equal(separate, expected)
 
 
-@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("channels", [1, 2, 4, 5, 8])
 def test_other_numbers_of_channels_work(channels):
     image, _ = Augment(32, **STRONG)(IMAGE[:1].expand(channels, -1, -1), MASK, generator())
     assert image.shape == (channels, 32, 32)

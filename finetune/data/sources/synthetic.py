@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from PIL import Image as PILImage
+import numpy as np
+import torch
 from torch import Tensor
 
-from finetune.data.images import as_tensor
 from finetune.data.options import check_ignore_index
+from finetune.data.pixels import Pixels, with_channels
 from finetune.data.records import Record
 from finetune.data.splits import SPLITS
 from finetune.data.synthetic import CLASS_NAMES, draw
@@ -90,8 +91,10 @@ class DrawnImage:
 
     def read(self, channels: int = 3) -> Tensor:
         """Draw the image as uint8 (channels, H, W)."""
-        pixels = _draw(self.drawing)[0].permute(1, 2, 0).numpy()
-        return as_tensor(PILImage.fromarray(pixels), channels)
+        color = _draw(self.drawing)[0].permute(1, 2, 0).numpy()
+        opaque = Pixels(np.dstack([color, np.full_like(color[..., 0], 255)]), alpha=True)
+        values = with_channels(opaque, channels, self.description)
+        return torch.from_numpy(np.array(values.transpose(2, 0, 1), order="C"))  # the cache keeps its own
 
 
 @dataclass(frozen=True)
