@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,20 +12,23 @@ from hydra.utils import get_class, get_object, instantiate
 
 from finetune import data as data_package
 from finetune.builders.dataset_bundle import DatasetBundle
+from finetune.builders.image_settings import image_settings
 from finetune.builders.inspection import inspect_records
 from finetune.builders.splits import split_records
 from finetune.config.errors import ConfigError
 from finetune.config.options import Config, validate_options
-from finetune.data import SOURCES, DataError, Mix, Record, SegmentationDataset, Source, Transform
+from finetune.data import SOURCES, DataError, Mix, Record, SegmentationDataset, Source, Statistics, Transform
+from finetune.data.image_survey import with_value_range
 from finetune.data.mistakes import Reading
 from finetune.data.module import SegmentationData
 from finetune.data.splits import SPLITS
+from finetune.data.value_range import ValueRange
 from finetune.io.messages import suggest
 from finetune.models.classes import class_names
 
 # settings of `data` that are not options of the source
 COMMON_SETTINGS = (
-    *("format", "val", "test", "splits", "group", "stratify", "folds", "fold"),
+    *("format", "value_range", "val", "test", "splits", "group", "stratify", "folds", "fold"),
     *("batch_size", "num_workers"),
 )
 
@@ -35,18 +39,25 @@ def training_data(config: Config) -> DatasetBundle:
     source = build_source(settings)
     transform = build_transform(config["augment"], source.ignore_index)
     mix = build_mix(config["augment"].get("mix") or {}, source.ignore_index)
-    channels = config["backbone"]["in_channels"]
-    split = split_records(source, settings, seed, channels)
+    split = split_records(source, settings, seed, partial(_survey, config))
     for name in ("train", "val"):
         if not any(record.split == name for record in split.records):
             raise DataError(
                 f"none of the {len(split.records):,} images is in the {name} split. Put some into it, or remove the "
                 f"split from the data to have the images split by data.val, data.test and seed."
             )
+    channels, value_range, about_images = image_settings(config, split.records)
     bundle = bundle_datasets(
-        source, split.records, settings, channels, transform, seed, mix=mix, readings=split.readings
+        source, split.records, settings, channels, value_range, transform, seed, mix=mix, readings=split.readings
     )
-    return replace(bundle, notes=tuple(split.notes), warnings=tuple(split.warnings))
+    notes = (*about_images, *split.notes)
+    return replace(bundle, notes=notes, warnings=(*bundle.warnings, *split.warnings))
+
+
+def _survey(config: Config, records: Sequence[Record]) -> tuple[list[Record], int]:
+    """Return records of all splits so that their images can be read, and the channels of these."""
+    channels, value_range, _ = image_settings(config, [replace(record, split="train") for record in records])
+    return with_value_range(records, value_range), channels
 
 
 def source_class(format_name: str) -> type[Source]:
@@ -115,6 +126,7 @@ def bundle_datasets(
     records: Sequence[Record],
     settings: Config,
     channels: int,
+    value_range: ValueRange | None = None,
     transform: Transform | None = None,
     seed: int = 0,
     model_decides: bool = False,
@@ -128,12 +140,14 @@ def bundle_datasets(
         records: with splits, which may be "all".
         settings: of `data`, to word messages.
         channels: of the images.
+        value_range: the values of black and white in images of more than 8 bit.
         transform: of the split `train`.
         seed: of the transform.
         model_decides: whether the classes are those of a trained model.
         mix: of the split `train`.
         readings: of the records, if they have been read.
     """
+    records = with_value_range(records, value_range)
     statistics = inspect_records(source, records, settings, channels, model_decides, readings)
     classes = class_names(source.class_names)
     datasets = {}
@@ -141,7 +155,21 @@ def bundle_datasets(
         if chosen := [record for record in records if record.split == split]:
             changes = (transform, seed, mix) if split == "train" else (None, seed, None)
             datasets[split] = SegmentationDataset(chosen, channels, *changes)
-    return DatasetBundle(classes, source.ignore_index, datasets, list(records), statistics)
+    return DatasetBundle(
+        classes, source.ignore_index, datasets, records, statistics, channels, value_range, warnings=_turned(statistics)
+    )
+
+
+def _turned(statistics: Mapping[str, Statistics]) -> tuple[str, ...]:
+    """Return a warning if images carry an EXIF rotation that their masks may not have."""
+    turned = [name for split in statistics.values() for name in split.turned]
+    if not turned:
+        return ()
+    return (
+        f"{len(turned):,} images carry an EXIF rotation, such as {turned[0]}. They are turned upright, and their "
+        f"masks, which fit both ways, are taken as drawn on the upright picture. If they were drawn on the picture "
+        f"as it is stored, remove the rotation from the images.",
+    )
 
 
 def build_transform(settings: Config, ignore_index: int) -> Transform:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from finetune.data import Record, SegmentationDataset, Statistics
+from finetune.data.value_range import ValueRange
 from finetune.io.messages import shortlist
 
 
@@ -16,6 +17,8 @@ class DatasetBundle:
         datasets: by split.
         records: of all splits.
         statistics: by split.
+        channels: of the images.
+        value_range: the values of black and white in images of more than 8 bit; None if there are none.
         notes: lines that say what was worked out from the files, and how the split was made.
         warnings: lines that say what makes its scores doubtful.
     """
@@ -25,6 +28,8 @@ class DatasetBundle:
     datasets: dict[str, SegmentationDataset]
     records: list[Record]
     statistics: dict[str, Statistics]
+    channels: int = 3
+    value_range: ValueRange | None = None
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 

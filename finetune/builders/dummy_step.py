@@ -7,6 +7,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from finetune.builders.devices import autocast_dtype, device_type
+from finetune.builders.image_settings import image_channels
 from finetune.builders.task import build_optimizer, task_without_weights
 from finetune.tasks import TuningTask
 from finetune.tuning.freeze import apply_trainability
@@ -64,4 +65,4 @@ def batch_shape(config: Mapping[str, Any]) -> Shape:
     """Return the shape (B, C, H, W) of a training batch; images that are not cropped are assumed to be 512 x 512."""
     size = config["augment"].get("crop") or config["data"].get("size") or 512
     height, width = (size, size) if isinstance(size, int) else size
-    return config["data"]["batch_size"], config["backbone"]["in_channels"], height, width
+    return config["data"]["batch_size"], image_channels(config), height, width

@@ -16,6 +16,7 @@ from finetune.builders.data import (
 )
 from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.discovery import AUTO, discovered
+from finetune.builders.image_settings import check_value_range
 from finetune.builders.splits import keeps_split, split_by_file
 from finetune.checkpoints.saved_model import SavedModel
 from finetune.config.compose import compose, to_plain_dict
@@ -52,6 +53,10 @@ def evaluation_data(
     raise_mistakes(line for group in groups for line in group.type_errors())
     if given.get("batch_size") == "auto":
         raise ConfigError("data.batch_size=auto is searched by a training. Set a number of images.")
+    if given.get("value_range") == "auto":
+        raise ConfigError("data.value_range=auto is worked out by a training. Leave it out to use the model's range.")
+    if settings.get("value_range") is not None:
+        check_value_range(settings["value_range"])
     _check_classes(given.get("classes"), saved.model.class_names)
     source = build_source(settings)
     if isinstance(settings.get("classes"), Mapping):
@@ -66,7 +71,8 @@ def evaluation_data(
             records = restore_splits(records, own_splits)
     split = _choose_split(config["split"], records)
     chosen = [replace(record, split=split) for record in records if split in ("all", record.split)]
-    data = bundle_datasets(source, chosen, settings, saved.model.backbone.in_channels, model_decides=True)
+    channels, value_range = saved.model.backbone.in_channels, settings.get("value_range")
+    data = bundle_datasets(source, chosen, settings, channels, value_range, model_decides=True)
     return data, split
 
 
@@ -89,6 +95,9 @@ def _settings(given: Mapping[str, Any], trained: Config | None, saved: SavedMode
     return {
         **base,
         **{option: value for option, value in facts.items() if option in options},
+        "value_range": saved.data.get(
+            "value_range", trained["data"].get("value_range") if trained is not None else None
+        ),
         **{option: value for option, value in given.items() if option != "classes"},
     }
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from finetune.builders.image_settings import image_channels
 from finetune.builders.settings import BackboneSettings
 from finetune.config.errors import ConfigError, usage
 from finetune.config.options import Config, drop_name
@@ -28,7 +29,7 @@ def build_model(config: Config, classes: Sequence[str], weighted: bool = True) -
         head["name"],
         classes,
         weights=settings.weights or "none" if weighted else "none",
-        in_channels=settings.in_channels,
+        in_channels=image_channels(config),
         backbone_options=settings.options,
         head_options=drop_name(head),
         neck=settings.neck,

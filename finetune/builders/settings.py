@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from finetune.data.value_range import ValueRange
+
 Start = int | float | str | None  # of training: an epoch, a fraction of the training, plateau, never
 
 
@@ -35,6 +37,7 @@ class DataSettings:
     stratify: bool = False
     folds: int | Literal["group"] | None = None
     fold: int | None = None
+    value_range: ValueRange | None = None
     batch_size: int = 4
     num_workers: int = 0
 

@@ -1,6 +1,6 @@
 """Split the images of a training: as the data or a file says, or by the settings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from finetune.data.split_file import assign_splits, read_splits, restore_splits
 from finetune.data.splits import groups_by_name
 from finetune.data.statistics import class_pixels, read_all
 from finetune.models.classes import class_names
+
+Prepare = Callable[[Sequence[Record]], tuple[list[Record], int]]
 
 
 @dataclass
@@ -37,7 +39,7 @@ class Split:
     readings: list[Reading] | None = None
 
 
-def split_records(source: Source, settings: Config, seed: int, channels: int) -> Split:
+def split_records(source: Source, settings: Config, seed: int, prepare: Prepare | None = None) -> Split:
     """Split the records of a source: by `data.splits`, by a split of their own, or by the settings.
 
     A split of their own that lacks val gets one from train. With `data.folds`, val is fold `data.fold` of all images
@@ -48,7 +50,7 @@ def split_records(source: Source, settings: Config, seed: int, channels: int) ->
         source: of the records.
         settings: of `data`.
         seed: another seed gives another split.
-        channels: of the images.
+        prepare: called if `data.stratify` needs the images read; returns records that can be, and their channels.
 
     Raises:
         ConfigError: settings of the split contradict each other.
@@ -62,7 +64,7 @@ def split_records(source: Source, settings: Config, seed: int, channels: int) ->
     if settings.get("splits"):
         split.records = split_by_file(records, Path(settings["splits"]))
     elif is_made:
-        pixels = _read_pixels(split, source, settings, channels) if settings.get("stratify") else None
+        pixels = _read_pixels(split, source, settings, prepare) if settings.get("stratify") and prepare else None
         _make(split, settings, seed, pixels)
     if settings.get("stratify") and not is_made:
         split.warnings.append("data.stratify has no effect: the data or data.splits says the split.")
@@ -111,9 +113,10 @@ def _with_own_split(records: Sequence[Record]) -> list[Record]:
     return [replace(record, split=record.split or "train") for record in records]
 
 
-def _read_pixels(split: Split, source: Source, settings: Config, channels: int) -> Mapping[str, Tensor]:
+def _read_pixels(split: Split, source: Source, settings: Config, prepare: Prepare) -> Mapping[str, Tensor]:
     """Read all masks, and return the pixels of each class by the name of the image, for those that may be val."""
-    split.readings = read_all(split.records, channels)
+    readable, channels = prepare(split.records)
+    split.readings = read_all(readable, channels)
     inspect_records(source, split.records, settings, channels, readings=split.readings)
     count = len(class_names(source.class_names))
     return {

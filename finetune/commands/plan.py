@@ -129,7 +129,7 @@ def _images(config: Mapping[str, Any]) -> tuple[int, str]:
         return UNKNOWN_IMAGES, f"{UNKNOWN_IMAGES:,} {text}"
     if count is None:
         channels = config["backbone"]["in_channels"]
-        records = split_records(build_source(data), data, config["seed"], channels).records
+        records = split_records(build_source(data), {**data, "stratify": False}, config["seed"]).records
         count = sum(record.split == "train" for record in records)
     return count, f"{count:,} training images"
 

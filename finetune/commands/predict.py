@@ -6,12 +6,14 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from finetune.builders.task import restore_output
-from finetune.checkpoints.saved_model import load_model
+from finetune.checkpoints.saved_model import SavedModel, load_model
 from finetune.config.compose import load_config, required
 from finetune.config.errors import usage
+from finetune.data.value_range import ValueRange
 from finetune.inference import Predictor
 from finetune.runs.console import configure_logging
-from finetune.runs.folder import check_new
+from finetune.runs.folder import check_new, run_folder
+from finetune.runs.saved_config import read_config
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +32,7 @@ def predict(*overrides: str | DictConfig) -> list[Path]:
     run, source, output = (Path(required(config, key)) for key in ("run", "input", "output"))
     with usage():
         check_new(output)
-        predictor = load(run, config["device"])
+        predictor = load(run, config["device"], config["value_range"])
         names = predictor.validate_inputs(source)
     written = predictor.save_predictions(names, output, config["overlays"])
     overlays = f", overlays in {output / 'overlays'}" if config["overlays"] else ""
@@ -38,12 +40,22 @@ def predict(*overrides: str | DictConfig) -> list[Path]:
     return written
 
 
-def load(path: str | Path, device: str | None = None) -> Predictor:
+def load(path: str | Path, device: str | None = None, value_range: ValueRange | None = None) -> Predictor:
     """Load a model to predict with, from a run folder, a model folder, or a checkpoint.
 
     Args:
         path: such as `run.best` or `outputs/pets/2026-01-31_12-00-00`.
         device: `cpu`, `cuda`, ...; None takes a GPU if there is one.
+        value_range: the values that become black and white in images of more than 8 bit; None takes the model's.
     """
     saved = load_model(Path(path))
-    return Predictor(saved.model, device, restore_output(saved.task, saved.model.class_names))
+    output = restore_output(saved.task, saved.model.class_names)
+    return Predictor(saved.model, device, output, value_range or _trained_range(Path(path), saved))
+
+
+def _trained_range(path: Path, saved: SavedModel) -> ValueRange | None:
+    """Return the value range of a training; a checkpoint does not hold it, but its run folder does."""
+    run = run_folder(path)
+    facts = saved.data if "value_range" in saved.data or run is None else read_config(run).get("data") or {}
+    found: ValueRange | None = facts.get("value_range")
+    return found

@@ -169,6 +169,7 @@ def _fit(
         named = {f"{split}/{name}": value for name, value in scores.items()}
         labels = {"ignore_index": data.ignore_index, "mask_values": None}
         facts = {name: config["data"].get(name, default) for name, default in labels.items()}
+        facts["value_range"] = data.value_range
         if model.has_lora:
             if model.backbone.weights != "none":  # random ones cannot be had again to put adapters beside
                 save_adapters(folder / "adapters", model, task.trainable_at_any_time(), task.config())

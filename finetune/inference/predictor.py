@@ -14,6 +14,7 @@ from torch import Tensor
 from finetune.data.files import IMAGE_SUFFIXES, files_below
 from finetune.data.images import read_image
 from finetune.data.records import DataError
+from finetune.data.value_range import ValueRange, value_pairs
 from finetune.inference.class_indices import ClassIndices
 from finetune.inference.finite import NonFiniteOutputError, count_non_finite
 from finetune.inference.output import Output, Prediction
@@ -27,11 +28,18 @@ class Predictor:
         model: the network.
         device: where it runs; None takes a GPU if there is one.
         output: how logits become predictions; None for one class per pixel.
+        value_range: the values that become black and white in images of more than 8 bit; None refuses such images.
     """
 
     def __init__(
-        self, model: Segmenter, device: str | torch.device | None = None, output: Output | None = None
+        self,
+        model: Segmenter,
+        device: str | torch.device | None = None,
+        output: Output | None = None,
+        value_range: ValueRange | None = None,
     ) -> None:
+        if value_range is not None:
+            value_pairs(value_range)
         try:
             self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         except RuntimeError as error:
@@ -41,6 +49,7 @@ class Predictor:
         except (RuntimeError, AssertionError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ValueError(f"device={device} cannot be used: {reason} Set device=cpu, or leave it out.") from error
+        self.value_range = value_range
         self.output = output or ClassIndices(model.class_names)
 
     @property
@@ -106,19 +115,21 @@ class Predictor:
     def _predictions(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Tensor, Prediction]]:
         """Yield each file with its image and its prediction."""
         for path in paths:
-            image = read_image(path, self.model.backbone.in_channels)
+            image = self._read(path)
             try:
                 yield path, image, self.predict_image(image).numpy()
             except NonFiniteOutputError as error:
                 raise NonFiniteOutputError(f"{path}: {error}") from error
 
+    def _read(self, path: Path) -> Tensor:
+        return read_image(path, self.model.backbone.in_channels, self.value_range)
+
     def _check(self, paths: Sequence[Path]) -> None:
         """Decode every image once, so that a bad file is found before anything is written."""
-        channels = self.model.backbone.in_channels
 
         def problem(path: Path) -> str | None:
             try:
-                read_image(path, channels)
+                self._read(path)
             except DataError as error:
                 return str(error)
             return None
@@ -142,7 +153,7 @@ def find_images(source: str | Path) -> list[Path]:
     if path.is_file():
         return [path]
     matches = [] if path.is_dir() else map(Path, glob.glob(str(source), recursive=True))
-    listed = sorted(p for p in matches if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file() and p.name[0] != ".")
+    listed = sorted(p for p in matches if p.name.lower().endswith(IMAGE_SUFFIXES) and p.is_file() and p.name[0] != ".")
     images = files_below(path, IMAGE_SUFFIXES) if path.is_dir() else listed
     if not images:
         reason = "has no image in it" if path.is_dir() else "is no file or folder, and no image matches it as a glob"

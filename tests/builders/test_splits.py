@@ -57,7 +57,7 @@ def named(names: list[str], splits: dict[str, str] | None = None, rare: int = 0)
 
 
 def split(source: Any, seed: int = 0, **settings: Any) -> Split:
-    return split_records(source, settings, seed, 3)
+    return split_records(source, settings, seed, lambda records: (list(records), 3))
 
 
 def parts(made: Split) -> dict[str, str]:

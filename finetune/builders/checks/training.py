@@ -29,6 +29,7 @@ from finetune.builders.checks.tuning import check_average, check_tuning
 from finetune.builders.data import source_class, training_data
 from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.discovery import AUTO, resolve_task, work_out_data
+from finetune.builders.image_settings import with_image_settings
 from finetune.builders.loss import build_loss, check_class_weights, find_loss
 from finetune.builders.model import auxiliary_options
 from finetune.builders.task import find_task, task_settings
@@ -37,7 +38,6 @@ from finetune.config.errors import ConfigError, mistakes_of, raise_mistakes
 from finetune.config.nested import select
 from finetune.config.options import Config, drop_name
 from finetune.config.settings import as_list
-from finetune.data.images import MODES
 from finetune.data.options import named_classes
 from finetune.data.statistics import class_weights
 from finetune.losses import LOSSES
@@ -66,8 +66,8 @@ def check(config: Config) -> tuple[dict[str, Any], DatasetBundle]:
         known, notes = work_out_data(known)
         data = training_data(known)
         data = replace(data, notes=(*notes, *data.notes))
-        resolved = resolve_task(known, data)
-        mistakes += mistakes_of((check_task,), resolved) if resolved != known else []
+        resolved = resolve_task(with_image_settings(known, data), data)
+        mistakes += mistakes_of((check_task,), resolved) if resolved["task"] != known["task"] else []
         known = resolved
         mistakes += mistakes_of(DATA_CHECKS, known, data)
     except (ValueError, TypeError) as error:
@@ -102,6 +102,7 @@ def _check_settings(config: Config) -> tuple[dict[str, Any], list[str]]:
 def check_numbers(config: Config) -> None:
     """Raise a ConfigError if a count is below its minimum, or another setting is out of its range."""
     minimum = {"data.batch_size": 1, "data.num_workers": 0, "seed": 0}
+    minimum |= {"backbone.in_channels": 1} if config["backbone"]["in_channels"] != "auto" else {}
     minimum |= {"trainer.max_epochs": 1, "trainer.accumulate_grad_batches": 1}
     for key, low in minimum.items():
         value: Any = select(config, key)
@@ -112,9 +113,6 @@ def check_numbers(config: Config) -> None:
         raise ConfigError(f"name={config['name']}: expected text; the run folder is named after it.")
     if config["seed"] >= 2**32:
         raise ConfigError(f"seed={config['seed']}: expected a number below {2**32}.")
-    if config["backbone"]["in_channels"] not in MODES:
-        known = ", ".join(map(str, MODES))
-        raise ConfigError(f"backbone.in_channels={config['backbone']['in_channels']}: images are read with {known}.")
 
 
 def check_workers(config: Config) -> None:
@@ -145,7 +143,10 @@ def check_backbone(config: Config) -> None:
     if not settings["name"]:
         raise ConfigError("backbone.name is not set. Set it to a timm model, such as backbone.name=densenet121.")
     check_name(settings["name"])
-    check_statistics(settings["in_channels"], mean=settings.get("mean"), std=settings.get("std"))
+    mean, std, channels = settings.get("mean"), settings.get("std"), settings["in_channels"]
+    if channels == "auto":  # until the images are known, any number of them is right
+        channels = len(mean or std or ())
+    check_statistics(channels, mean=mean, std=std)
 
 
 def check_head(config: Config) -> None:

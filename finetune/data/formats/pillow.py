@@ -29,8 +29,12 @@ def header(path: Path) -> Header:
 
 
 def pixels(path: Path) -> Pixels:
-    """Decode a file; palettes, CMYK and others become RGB."""
-    image = open_image(path)
+    """Decode a file; see `image_pixels`."""
+    return image_pixels(open_image(path))
+
+
+def image_pixels(image: Image.Image) -> Pixels:
+    """Return the pixels of a decoded image; palettes, CMYK and others become RGB."""
     alpha = image.has_transparency_data
     if image.mode in GRAY:
         mode = "LA" if alpha else image.mode if _dtype(image.mode) != np.uint8 else "L"

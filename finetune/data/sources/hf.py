@@ -5,18 +5,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from PIL import Image as PILImage
 from PIL import ImageOps
 from torch import Tensor
 
-from finetune.data.images import as_tensor
+from finetune.data.formats.pillow import image_pixels
 from finetune.data.mask_contents import MaskContents, image_contents
 from finetune.data.mask_values import IgnoredValues, MaskValues
 from finetune.data.masks import decode_mask
 from finetune.data.options import Classes, MaskEncoding, mask_encoding
+from finetune.data.pixels import with_channels
 from finetune.data.recognition import Recognized
 from finetune.data.records import DataError, Record
 from finetune.data.splits import split_of
+from finetune.data.value_range import eight_bit
 from finetune.io.messages import shortlist
 
 MASK_NAMES = ("mask", "label", "annotation", "segmentation_mask", "segmentation", "gt", "labels", "masks")
@@ -151,7 +155,9 @@ class HfImage:
 
     def read(self, channels: int = 3) -> Tensor:
         """Decode the image as uint8 (channels, H, W)."""
-        return as_tensor(self.cell.read(), channels)
+        pixels = eight_bit(image_pixels(self.cell.read()), None, self.description)
+        values = with_channels(pixels, channels, self.description)
+        return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ SYNTHETIC = ("data=synthetic", "backbone.weights=none")
     ("given", "message"),
     [
         ("backbone.name=[a,b]", "backbone.name=['a', 'b']: expected text or null."),
-        ("backbone.in_channels=true", "backbone.in_channels=True: expected a whole number."),
+        ("backbone.in_channels=true", "backbone.in_channels=True: expected a whole number or auto."),
         ("backbone.grad_checkpointing=abc", "backbone.grad_checkpointing=abc: expected true or false."),
         ("backbone.options=3", "backbone.options=3: expected a group of settings."),
         ("head.name=null", "head.name=None: expected text."),
