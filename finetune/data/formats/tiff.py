@@ -15,6 +15,7 @@ from finetune.data.records import DataError
 
 STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are BigTIFF
 WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION, SAMPLES, EXTRA, FORMAT = 256, 257, 258, 262, 274, 277, 338, 339
+TILE_WIDTH, TILE_HEIGHT = 322, 323
 ALPHA = (1, 2)  # kinds of extra samples: premultiplied or not
 BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, LAB = 1, 2, 3, 5, 6, 8
 KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}  # the fourth is undefined
@@ -50,10 +51,9 @@ def pixels(path: Path) -> Pixels:
     found = header(path)
     size = (found.colors + found.alpha) * found.dtype.itemsize
     check_size(found.width, found.height, path, bytes_per_pixel=size)
+    check_size(tags.get(TILE_WIDTH, 1), tags.get(TILE_HEIGHT, 1), path, bytes_per_pixel=size)
     with _tifffile(path, found).TiffFile(path) as file:
         page = file.pages[0]
-        if any(map(_end_after(path), page.dataoffsets, page.databytecounts)):
-            raise DataError(f"cannot read '{path}': it is truncated. Replace the file or remove it.")
         values = page.asarray()
         if page.axes.startswith("S"):  # one plane after the other
             values = np.moveaxis(values, 0, -1)
@@ -92,11 +92,6 @@ def _kind(tags: Mapping[int, Any]) -> str:
 def _dtype(tags: Mapping[int, Any]) -> np.dtype[Any]:
     kind, size = _kind(tags), -(-_bits(tags) // 8)
     return np.dtype(f"{kind}{next((known for known in (1, 2, 4, 8) if known >= size), size)}")
-
-
-def _end_after(path: Path) -> Any:
-    size = path.stat().st_size
-    return lambda offset, count: offset + count > size
 
 
 def _tifffile(path: Path, found: Header) -> ModuleType:

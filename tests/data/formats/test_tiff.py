@@ -136,6 +136,15 @@ def test_the_memory_of_a_file_is_limited_before_it_is_decoded(tmp_path, monkeypa
         read_pixels(large)
 
 
+def test_the_memory_of_a_tile_is_limited_too(tmp_path, monkeypatch):
+    tifffile = pytest.importorskip("tifffile")
+    pixels = np.zeros((4, 4, 5), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack", planarconfig="contig", tile=(16, 16))
+    monkeypatch.setattr("finetune.data.decode.MAX_PIXELS", 100)
+    with pytest.raises(DataError, match=r"a\.tif' claims to have 16 x 16 pixels of 5 bytes"):
+        read_pixels(tmp_path / "a.tif")
+
+
 def test_no_line_of_pillow_is_logged_about_bands_that_it_does_not_read(tmp_path, caplog):
     pytest.importorskip("tifffile")
     read_pixels(write_tiff(tmp_path / "a.tif", ramp(np.uint16, 8), extra=(0,) * 7))
