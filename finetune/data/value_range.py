@@ -126,8 +126,8 @@ class RangeFinder:
                 continue
             finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
             if finite.size:
-                low, high = np.quantile(finite, PERCENTILES, method="inverted_cdf").tolist()
-                self.outside[group].append((low, high))
+                low, high = np.quantile(finite, PERCENTILES, method="inverted_cdf")
+                self.outside[group].append((_shortest(low), _shortest(high)))
 
     def found(self) -> ValueRange | None:
         """Return the range of all images; None if none had a finite value."""
@@ -135,6 +135,15 @@ class RangeFinder:
         if not all(pairs):
             return None
         return pairs[0] if len(pairs) == 1 else [pair for pair in pairs if pair]
+
+
+def _shortest(number: np.number[Any]) -> float:
+    """Return a number with no more digits than its type has.
+
+    >>> _shortest(np.float32(0.1)), _shortest(np.int32(5))
+    (0.1, 5)
+    """
+    return float(str(number)) if np.issubdtype(number.dtype, np.floating) else int(number)
 
 
 def _pair(counts: Array, outside: Iterable[tuple[float, float]]) -> list[float] | None:
