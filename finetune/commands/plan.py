@@ -128,7 +128,6 @@ def _images(config: Mapping[str, Any]) -> tuple[int, str]:
         text = f"training images assumed, as neither data.{missing[0]} nor plan.images says how many"
         return UNKNOWN_IMAGES, f"{UNKNOWN_IMAGES:,} {text}"
     if count is None:
-        channels = config["backbone"]["in_channels"]
         records = split_records(build_source(data), {**data, "stratify": False}, config["seed"]).records
         count = sum(record.split == "train" for record in records)
     return count, f"{count:,} training images"
