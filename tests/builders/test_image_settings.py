@@ -12,12 +12,11 @@ from PIL import Image
 import finetune
 from finetune.builders.checks.training import check
 from finetune.builders.dummy_step import batch_shape
-from finetune.builders.image_settings import image_channels, with_image_settings
+from finetune.builders.image_settings import image_channels
 from finetune.builders.model import build_model
 from finetune.config.compose import load_config
 from finetune.config.errors import ConfigError
 from finetune.data.images import read_image
-from finetune.runs.console import configure_logging
 from tests.samples import draw_folder, on_folder, save
 from tests.tiff_writer import write_tiff
 
@@ -42,7 +41,7 @@ def draw(root: Path, kind: str, count: int = 12) -> Path:
 
 def checked(root: Path, *overrides: str) -> dict:
     config = load_config([*on_folder(root), *overrides], "train")
-    return with_image_settings(config, check(config))
+    return check(config)[0]
 
 
 @pytest.mark.parametrize(
@@ -145,12 +144,11 @@ def test_images_with_other_bands_than_the_model_are_refused(tmp_path: Path, monk
     assert not (tmp_path / "masks").exists()
 
 
-def test_masks_of_turned_images_are_warned_about(tmp_path: Path, capsys) -> None:
+def test_masks_of_turned_images_are_warned_about(tmp_path: Path) -> None:
     root = draw_folder(tmp_path / "data", size=(32, 32))
     exif = Image.Exif()
     exif[0x0112] = 6
     for path in (root / "images").iterdir():
         Image.open(path).save(path, exif=exif)
-    configure_logging()
-    checked(root)
-    assert "12 images carry an EXIF rotation, such as image" in capsys.readouterr().out
+    _, data = check(load_config([*on_folder(root)], "train"))
+    assert "12 images carry an EXIF rotation, such as image" in data.warnings[0]
