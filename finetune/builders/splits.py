@@ -11,7 +11,7 @@ from finetune.builders.inspection import inspect_records
 from finetune.builders.settings import DataSettings
 from finetune.config.errors import ConfigError
 from finetune.config.options import Config
-from finetune.data import DataError, Record, Source, choose_fold, cut_validation, seeded_split
+from finetune.data import DataError, Record, Source, choose_fold, cut_test, cut_validation, seeded_split
 from finetune.data.groups import shared_groups
 from finetune.data.mistakes import Reading
 from finetune.data.split_file import assign_splits, read_splits, restore_splits
@@ -19,6 +19,7 @@ from finetune.data.splits import groups_by_name
 from finetune.data.statistics import class_pixels, read_all
 from finetune.models.classes import class_names
 
+ENOUGH = 10  # train images from which a test split is cut that the data lacks
 Prepare = Callable[[Sequence[Record]], tuple[list[Record], int]]
 
 
@@ -95,7 +96,7 @@ def check_split_settings(settings: Config) -> None:
 def keeps_split(records: Sequence[Record], settings: Config) -> bool:
     """Return whether the images are split by `data.splits`, or as they are given, with nothing to be made."""
     given = {record.split for record in records}
-    is_complete = "" not in given and ("val" in given or "train" not in given)
+    is_complete = "" not in given and ("val" in given or "train" not in given) and not lacks_test(records, settings)
     return bool(settings.get("splits")) or (settings.get("folds") is None and is_complete)
 
 
@@ -136,9 +137,7 @@ def _make(split: Split, settings: Config, seed: int, pixels: Mapping[str, Tensor
         chosen = seeded_split(names, **fractions, seed=seed, groups=groups, pixels=pixels)
         split.records = assign_splits(split.records, chosen)
     elif folds is None:
-        split.records = cut_validation(split.records, fractions["val"], seed, pixels)
-        count = sum(record.split == "val" for record in split.records)
-        split.notes.append(f"the data has no val split: {count:,} of the train images are it, by data.val and seed")
+        _cut_missing(split, fractions, seed, pixels)
     else:
         if given == {""}:
             chosen = dict.fromkeys(names, "train")
@@ -147,6 +146,27 @@ def _make(split: Split, settings: Config, seed: int, pixels: Mapping[str, Tensor
                 chosen = {name: "test" if part == "val" else "train" for name, part in first.items()}
             split.records = assign_splits(split.records, chosen)
         _choose_fold(split, folds, settings["fold"], seed, pixels)
+
+
+def _cut_missing(split: Split, fractions: Mapping[str, float], seed: int, pixels: Mapping[str, Tensor] | None) -> None:
+    """Cut the splits that the data lacks from train, in place."""
+    given = {record.split for record in split.records}
+    test = fractions["test"] if lacks_test(split.records, fractions) else 0
+    if "val" in given:
+        split.records = cut_test(split.records, test, seed, pixels)
+    else:
+        split.records = cut_validation(split.records, fractions["val"], seed, pixels, test)
+    for name in [name for name in ("val", "test") if name not in given]:
+        if count := sum(record.split == name for record in split.records):
+            split.notes.append(
+                f"the data has no {name} split: {count:,} of the train images are it, by data.{name} and seed"
+            )
+
+
+def lacks_test(records: Sequence[Record], settings: Config) -> bool:
+    """Return whether a test split is to be cut from train: there is none, and enough images to spare."""
+    count = sum(record.split == "train" for record in records)
+    return bool(settings.get("test")) and count >= ENOUGH and not any(record.split == "test" for record in records)
 
 
 def _choose_fold(split: Split, folds: int | str, fold: int, seed: int, pixels: Mapping[str, Tensor] | None) -> None:

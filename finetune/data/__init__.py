@@ -21,7 +21,7 @@ from finetune.data.sources import (
     YoloSource,
 )
 from finetune.data.split_file import assign_splits, read_splits, restore_splits, write_splits
-from finetune.data.splits import choose_fold, cut_validation, seeded_folds, seeded_split
+from finetune.data.splits import choose_fold, cut_test, cut_validation, seeded_folds, seeded_split
 from finetune.data.statistics import Statistics, class_weights, inspect
 from finetune.data.synthetic import CLASS_NAMES
 from finetune.data.transforms import Augment, Transform
@@ -60,6 +60,7 @@ __all__ = [
     "assign_splits",
     "choose_fold",
     "class_weights",
+    "cut_test",
     "cut_validation",
     "inspect",
     "read_image",

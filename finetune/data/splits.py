@@ -121,22 +121,34 @@ def split_of(name: str) -> str:
 
 
 def cut_validation(
-    records: Sequence[Record], val: float, seed: int, pixels: Mapping[str, Tensor] | None = None
+    records: Sequence[Record], val: float, seed: int, pixels: Mapping[str, Tensor] | None = None, test: float = 0.0
 ) -> list[Record]:
-    """Return the records with a part of their train split as val, chosen by a hash of the names; groups stay whole.
+    """Return the records with parts of their train split as val and test, chosen by a hash of the names.
+
+    Groups stay whole.
 
     Args:
-        records: with splits, of which none is val.
+        records: with splits, of which none is one that is cut.
         val: fraction of the train split.
         seed: another seed gives another part.
+        test: fraction of the train split; 0 for none.
         pixels: as for `seeded_split`, of the train split.
 
     Raises:
         DataError: there are too few images in train.
     """
     train = [record for record in records if record.split == "train"]
-    chosen = seeded_split([record.name for record in train], val, 0, seed, groups_by_name(train), pixels)
+    chosen = seeded_split([record.name for record in train], val, test, seed, groups_by_name(train), pixels)
     return [replace(record, split=chosen[record.name]) if record.split == "train" else record for record in records]
+
+
+def cut_test(
+    records: Sequence[Record], test: float, seed: int, pixels: Mapping[str, Tensor] | None = None
+) -> list[Record]:
+    """Return the records with a part of their train split as test; see `cut_validation`."""
+    train = [record for record in records if record.split == "train"]
+    chosen = seeded_split([record.name for record in train], test, 0, seed, groups_by_name(train), pixels)
+    return [replace(r, split="test") if r.split == "train" and chosen[r.name] == "val" else r for r in records]
 
 
 def choose_fold(

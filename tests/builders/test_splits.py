@@ -326,3 +326,21 @@ def test_a_run_with_folds_is_evaluated_on_its_own_split(folder: Path) -> None:
     assert "WARNING 4 groups have images in train and also in val or test" in log
     assert finetune.evaluate("run=run", "split=val").scores["iou"] == pytest.approx(run.score)
     assert finetune.evaluate("run=run", "split=all").matrix.sum() == 24 * 32 * 40
+
+
+def test_a_missing_test_split_is_cut_from_train_if_there_are_enough_images() -> None:
+    given = dict.fromkeys(map(str, range(20)), "train") | dict.fromkeys("abcd", "val")
+    made = split(named(list(given), given), val=0.15, test=0.15)
+    assert Counter(parts(made).values()) == {"train": 17, "val": 4, "test": 3}
+    assert made.notes == ["the data has no test split: 3 of the train images are it, by data.test and seed"]
+    assert {name for name, part in parts(made).items() if part == "val"} == set("abcd")
+    assert "test" not in parts(split(named(list(given), given), val=0.15, test=0)).values()
+    few = list(given)[14:]
+    assert "test" not in parts(split(named(few, given), val=0.15, test=0.15)).values()
+
+
+def test_val_and_test_are_both_cut_from_train_alone() -> None:
+    names = list(map(str, range(20)))
+    made = split(named(names, dict.fromkeys(names, "train")), val=0.1, test=0.2)
+    assert Counter(parts(made).values()) == {"train": 14, "val": 2, "test": 4}
+    assert len(made.notes) == 2
