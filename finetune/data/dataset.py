@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from finetune.data.mix import Mix
+from finetune.data.packed_records import pack_records
 from finetune.data.records import DataError, Record
 from finetune.data.transforms import Transform
 
@@ -57,13 +58,12 @@ class SegmentationDataset(Dataset[Sample]):
     ) -> None:
         if not records:
             raise DataError("a dataset needs at least one record, got none. Is there a split of that name?")
-        self.records = list(records)
+        self.records = pack_records(records)
         self.channels = channels
         self.transform = transform
         self.seed = seed
         self.mix = mix
-        self.names = [record.name for record in self.records]
-        weights = [record.weight for record in self.records]
+        weights = [record.weight for record in records]
         self.weights = weights if len(set(weights)) > 1 else None
 
     def __len__(self) -> int:

@@ -1,5 +1,6 @@
 """Datasets as Lightning data loaders."""
 
+import gc
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple, TypedDict
@@ -209,11 +210,12 @@ def collate_by_size(samples: Sequence[Sample]) -> list[Batch]:
 
 
 def init_worker(worker: int) -> None:
-    """Keep a loading worker from using every core, and from ending before the process that it loads for.
+    """Keep a loading worker from using every core or much memory, and from ending before the process it loads for.
 
     Ctrl-C and many clusters signal all processes, but a training that is asked to stop finishes its step.
     """
     torch.set_num_threads(1)
+    gc.freeze()  # a collection would write to all objects of the training process, and so copy their memory
     if "cv2" in sys.modules:  # a transform uses OpenCV, which has threads of its own
         sys.modules["cv2"].setNumThreads(0)
     ignore_broadcast_signals()

@@ -35,7 +35,7 @@ def test_items_are_the_decoded_files(records):
     assert torch.equal(item["image"], read_image(records[4].image.path))
     assert torch.equal(item["mask"], read_mask(records[4].target.path))
     assert item["index"] == 4
-    assert (len(dataset), dataset.names) == (6, ["0", "1", "2", "3", "4", "5"])
+    assert (len(dataset), list(dataset.records)) == (6, records)
 
 
 def test_a_sample_is_a_function_of_seed_epoch_and_index(records):
