@@ -29,7 +29,7 @@ from finetune.models.classes import class_names
 # settings of `data` that are not options of the source
 COMMON_SETTINGS = (
     *("format", "value_range", "val", "test", "splits", "group", "stratify", "folds", "fold"),
-    *("batch_size", "num_workers"),
+    *("verify", "batch_size", "num_workers"),
 )
 
 

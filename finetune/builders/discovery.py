@@ -8,6 +8,7 @@ from typing import Any
 from finetune.builders.checks.settings import data_settings
 from finetune.builders.data import COMMON_SETTINGS, source_class
 from finetune.builders.dataset_bundle import DatasetBundle
+from finetune.builders.inspection import file_cache
 from finetune.config.compose import packaged_options
 from finetune.config.errors import ConfigError, raise_mistakes
 from finetune.config.options import Config
@@ -49,7 +50,7 @@ def discovered(settings: Config) -> tuple[dict[str, Any], list[str]]:
     given = {key: value for key, value in settings.items() if key not in common and value is not None}
     if settings["format"] != AUTO:
         given["format"] = settings["format"]
-    found = discover(Path(given.pop("root")), given)
+    found = discover(Path(given.pop("root")), given, file_cache(settings))
     return {**found.settings, **{key: value for key, value in common.items() if key != "format"}}, found.lines
 
 

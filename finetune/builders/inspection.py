@@ -5,10 +5,17 @@ from collections.abc import Sequence
 import torch
 
 from finetune import data as data_package
+from finetune.builders.settings import DataSettings
 from finetune.config.options import Config
 from finetune.data import DataError, Record, Source, Statistics
+from finetune.data.file_cache import FileCache
 from finetune.data.mistakes import Reading
 from finetune.models.classes import class_names
+
+
+def file_cache(settings: Config) -> FileCache:
+    """Return the cache of what files hold, as `data.verify` says."""
+    return FileCache(settings.get("verify", DataSettings.verify))
 
 
 def inspect_records(
@@ -43,6 +50,7 @@ def inspect_records(
         raw_values,
         model_decides=model_decides,
         readings=readings,
+        cache=file_cache(settings),
     )
 
 

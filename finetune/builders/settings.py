@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from finetune.data.file_cache import Verify
 from finetune.data.value_range import ValueRange
 
 Start = int | float | str | None  # of training: an epoch, a fraction of the training, plateau, never
@@ -38,6 +39,7 @@ class DataSettings:
     folds: int | Literal["group"] | None = None
     fold: int | None = None
     value_range: ValueRange | None = None
+    verify: Verify = "changed"
     batch_size: int = 4
     num_workers: int = 0
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from finetune.builders.grouping import with_groups
-from finetune.builders.inspection import inspect_records
+from finetune.builders.inspection import file_cache, inspect_records
 from finetune.builders.settings import DataSettings
 from finetune.config.errors import ConfigError
 from finetune.config.options import Config
@@ -117,7 +117,7 @@ def _with_own_split(records: Sequence[Record]) -> list[Record]:
 def _read_pixels(split: Split, source: Source, settings: Config, prepare: Prepare) -> Mapping[str, Tensor]:
     """Read all masks, and return the pixels of each class by the name of the image, for those that may be val."""
     readable, channels = prepare(split.records)
-    split.readings = read_all(readable, channels)
+    split.readings = read_all(readable, channels, cache=file_cache(settings))
     inspect_records(source, split.records, settings, channels, readings=split.readings)
     count = len(class_names(source.class_names))
     return {

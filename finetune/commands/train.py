@@ -16,6 +16,7 @@ from finetune.builders.checks.training import check
 from finetune.builders.data import build_datamodule
 from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.devices import resolve_precision
+from finetune.builders.inspection import file_cache
 from finetune.builders.task import build_task
 from finetune.builders.trainer import build_trainer, find_callback
 from finetune.callbacks import ApplyTuningPlan, Checkpoint
@@ -111,7 +112,7 @@ def _train(config: dict[str, Any], point: ResumePoint | None) -> TrainResult:
             open_run_folder(folder, config, point is not None)
     try:
         if is_first_process():
-            note_data(folder, data.records, point)
+            note_data(folder, data.records, point, file_cache(config["data"]))
             if point is None:
                 _draw_augmentation(data, folder / "plots" / "augmentation.png")
             if finding is not None:

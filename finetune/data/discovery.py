@@ -1,15 +1,16 @@
 """Work out how a folder is to be read: its format, the pairing of its files, and the classes in its masks."""
 
-import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from finetune.data.encodings import work_out_encoding
+from finetune.data.facts import read_each
+from finetune.data.file_cache import FileCache
+from finetune.data.known_facts import contents_fact
 from finetune.data.legends import find_legends
-from finetune.data.mask_contents import MaskContents
+from finetune.data.mask_contents import EncodedMask, MaskContents
 from finetune.data.mask_values import OTHERS, as_values, is_color
 from finetune.data.options import named_classes
 from finetune.data.recognition import Recognized
@@ -20,14 +21,6 @@ from finetune.io.messages import shortlist, suggest
 ENCODING = ("classes", "mask_values", "ignore_index", "snap")  # settings of masks that hold numbers or colors
 
 
-@runtime_checkable
-class EncodedMask(Protocol):
-    """A target whose values stand for classes in a way that is to be worked out."""
-
-    def contents(self) -> MaskContents:
-        """Return the values of the mask."""
-
-
 @dataclass(frozen=True)
 class Discovery:
     """Settings of `data`, and what was seen in the files."""
@@ -36,12 +29,13 @@ class Discovery:
     lines: list[str]
 
 
-def discover(root: Path, given: Mapping[str, Any]) -> Discovery:
+def discover(root: Path, given: Mapping[str, Any], cache: FileCache | None = None) -> Discovery:
     """Work out the settings that read a folder.
 
     Args:
         root: the folder, or a file that lists images.
         given: settings that are known; they win over what the files look like.
+        cache: of what masks hold; None decodes all of them.
 
     Raises:
         DataError: the folder cannot be read in any format, or in several; the message has the settings to choose from.
@@ -51,7 +45,7 @@ def discover(root: Path, given: Mapping[str, Any]) -> Discovery:
     found = _choose(root, _candidates(root, given), given)
     settings = {**found.settings, **given}
     lines = list(found.lines)
-    encoding, more = _encoding(settings, given)
+    encoding, more = _encoding(settings, given, cache)
     return Discovery({**settings, **encoding}, [*lines, *more])
 
 
@@ -101,7 +95,9 @@ def _question(root: Path, candidates: Sequence[Recognized]) -> str:
     return "\n- ".join([f"'{root}' can be read in {len(candidates)} ways. Choose one by its settings:", *choices])
 
 
-def _encoding(settings: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def _encoding(
+    settings: Mapping[str, Any], given: Mapping[str, Any], cache: FileCache | None
+) -> tuple[dict[str, Any], list[str]]:
     """Return the settings of the masks' encoding, if the source has them and they are not all given."""
     source_type = SOURCES.get(settings["format"])
     if source_type is None or given.get("mask_values") is not None or _gives_values(given.get("classes")):
@@ -113,8 +109,7 @@ def _encoding(settings: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[di
     root = Path(settings["root"])
     legends = [legend for folder in (root, root / settings.get("masks", "masks")) for legend in find_legends(folder)]
     ignored = None if given.get("ignore_index") is None else as_values(given["ignore_index"])
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        contents = list(pool.map(_contents, masks))
+    contents = read_each(masks, contents_fact, _contents, cache)
     readable = [mask for mask in contents if mask is not None]
     if not readable:
         return {}, []

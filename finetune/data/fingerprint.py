@@ -5,6 +5,9 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from finetune.data.facts import read_each
+from finetune.data.file_cache import FileCache
+from finetune.data.known_facts import hash_fact
 from finetune.data.records import DataError, Record
 from finetune.io.messages import shortlist
 from finetune.io.safe_files import FileError, read_rows
@@ -13,19 +16,28 @@ HEADER = ["image", "split", "fingerprint"]
 Fingerprints = dict[tuple[str, str], str]
 
 
-def fingerprints(records: Iterable[Record]) -> Fingerprints:
-    """Return a hash of the files of each record by (name, split); records without files are left out."""
-    digests: dict[Path, bytes] = {}  # a file may serve many records
-    return {(record.name, record.split): _fingerprint(record.paths, digests) for record in records if record.paths}
+def fingerprints(records: Iterable[Record], cache: FileCache | None = None) -> Fingerprints:
+    """Return a hash of the files of each record by (name, split); records without files are left out.
+
+    Args:
+        records: of any source.
+        cache: of the hashes of files; None reads all of them.
+    """
+    files = {(record.name, record.split): record.paths for record in records}
+    paths = list({path: None for group in files.values() for path in group})  # a file may serve many records
+    digests = dict(zip(paths, read_each(paths, hash_fact, _hash, cache), strict=True))
+    return {key: _combined(digests[path] for path in group) for key, group in files.items() if group}
 
 
-def _fingerprint(paths: Iterable[Path], digests: dict[Path, bytes]) -> str:
+def _hash(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, hashlib.blake2b).digest()
+
+
+def _combined(digests: Iterable[bytes]) -> str:
     combined = hashlib.blake2b(digest_size=8)
-    for path in paths:
-        if path not in digests:
-            with path.open("rb") as file:
-                digests[path] = hashlib.file_digest(file, hashlib.blake2b).digest()
-        combined.update(digests[path])
+    for digest in digests:
+        combined.update(digest)
     return combined.hexdigest()
 
 

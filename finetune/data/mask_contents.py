@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,18 @@ class MaskContents:
         if self.kind == "palette":
             return dict(self.palette)
         return {value: value if self.kind == "color" else value * 0x010101 for value in self.pixels}
+
+
+@runtime_checkable
+class EncodedMask(Protocol):
+    """A target whose values stand for classes in a way that is to be worked out."""
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Files of the mask; empty if it is in none."""
+
+    def contents(self) -> MaskContents:
+        """Return the values of the mask."""
 
 
 def read_contents(path: Path) -> MaskContents:

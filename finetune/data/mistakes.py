@@ -1,6 +1,7 @@
 """What is wrong with images and targets, in one line per cause, with the first files and what to do."""
 
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
@@ -24,7 +25,7 @@ class Reading:
         record: the record.
         size: height and width of the image; empty if it cannot be read.
         target_size: height and width of the target; empty if it cannot be read.
-        values: pixels with each of the 256 values in the target, over all of its channels.
+        counts: value in the target -> its pixels, over all channels; values that do not occur are left out.
         positives: pixels of each class, for targets with one channel per class; None for class indices.
         problems: messages for everything that cannot be read.
         may_be_turned: whether the image has an EXIF rotation that its size does not tell.
@@ -33,10 +34,15 @@ class Reading:
     record: Record
     size: tuple[int, ...] = ()
     target_size: tuple[int, ...] = ()
-    values: Tensor = field(default_factory=lambda: torch.zeros(256, dtype=torch.int64))
+    counts: Mapping[int, int] = field(default_factory=dict)
     positives: Tensor | None = None
     problems: list[str] = field(default_factory=list)
     may_be_turned: bool = False
+
+    @property
+    def values(self) -> Tensor:
+        """Pixels with each of the 256 values in the target (256,), int64."""
+        return sum_values([self])
 
     @property
     def fits(self) -> bool:
@@ -48,6 +54,15 @@ class Reading:
     def target(self) -> str:
         """Name of the target in messages; empty if there is none."""
         return self.record.target.description if self.record.target is not None else ""
+
+
+def sum_values(readings: Iterable[Reading]) -> Tensor:
+    """Return the pixels with each of the 256 values, over all targets, int64."""
+    totals = [0] * 256
+    for reading in readings:
+        for value, pixels in reading.counts.items():
+            totals[value] += pixels
+    return torch.tensor(totals)
 
 
 def reading_problems(indices: list[Reading], channelwise: list[Reading]) -> list[str]:
@@ -107,7 +122,7 @@ def index_problems(
     readings: list[Reading], classes: int, ignore_index: int, raw_values: bool, model_decides: bool
 ) -> list[str]:
     """Return what is wrong with the labels of class indices; the arguments are those of `inspect`."""
-    totals = sum((reading.values for reading in readings), torch.zeros(256, dtype=torch.int64))
+    totals = sum_values(readings)
     labels = totals.nonzero().flatten().tolist()
     outside = [label for label in labels if label >= classes and label != ignore_index]
     # most tools save a two-class mask as 0 and 255; with 255 ignored, training would see class 0 only
@@ -172,7 +187,7 @@ def channel_problems(readings: list[Reading], classes: int, ignore_index: int) -
             f"{len(other_count):,} masks have another number of channels than the {classes} classes: "
             f"{shortlist(other_count, MAX_NAMED)}."
         )
-    totals = sum((reading.values for reading in readings), torch.zeros(256, dtype=torch.int64))
+    totals = sum_values(readings)
     unknown = [value for value in totals.nonzero().flatten().tolist() if value not in (0, 1, ignore_index)]
     return problems + [
         f"value {value} in {_masks_with(value, readings, ' with one channel per class')}. Expected 0, 1 and "

@@ -1,17 +1,21 @@
 """Check every image and target once before training, and count their classes."""
 
-import os
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from finetune.data.facts import read_each
+from finetune.data.file_cache import FileCache
 from finetune.data.files import ImageFile
+from finetune.data.known_facts import reading_fact
 from finetune.data.mistakes import Reading, channel_problems, index_problems, reading_problems
 from finetune.data.records import DataError, Record, error_listing
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ def inspect(
     threads: int | None = None,
     model_decides: bool = False,
     readings: Sequence[Reading] | None = None,
+    cache: FileCache | None = None,
 ) -> dict[str, Statistics]:
     """Decode every image and target once, and count what they hold.
 
@@ -59,6 +64,7 @@ def inspect(
         threads: decoding threads; None takes one per core, at most 8.
         model_decides: whether the classes are those of a trained model, so that `data.classes` cannot change them.
         readings: of these records, if they have been read; nothing is decoded then.
+        cache: of what files hold; None decodes all of them.
 
     Returns:
         Split -> its statistics.
@@ -67,7 +73,7 @@ def inspect(
         DataError: with every mistake in every record; the same mistake in many records is one line.
     """
     if readings is None:
-        readings = read_all(records, channels, threads)
+        readings = read_all(list(records), channels, threads, cache)
     else:
         readings = [replace(reading, record=record) for reading, record in zip(readings, records, strict=True)]
     indices = [reading for reading in readings if reading.positives is None]
@@ -87,10 +93,16 @@ def inspect(
     return {split: _statistics(group, classes, ignore_index) for split, group in splits.items()}
 
 
-def read_all(records: Iterable[Record], channels: int = 3, threads: int | None = None) -> list[Reading]:
+def read_all(
+    records: Sequence[Record], channels: int = 3, threads: int | None = None, cache: FileCache | None = None
+) -> list[Reading]:
     """Decode every image and target once; the arguments are those of `inspect`."""
-    with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool:
-        return list(pool.map(lambda record: _read(record, channels), records))
+    before = cache.taken if cache is not None else 0
+    readings = read_each(records, reading_fact(channels), lambda record: _read(record, channels), cache, threads)
+    if cache is not None and (taken := cache.taken - before):
+        trust = "not looked at" if cache.verify == "none" else "unchanged since they were read"
+        logger.info(f"{taken:,} of {len(records):,} images and masks are {trust}; data.verify=full reads all again")
+    return readings
 
 
 def class_pixels(reading: Reading, classes: int, ignore_index: int) -> Tensor:
@@ -154,7 +166,9 @@ def _read(record: Record, channels: int) -> Reading:
         reading.problems.append(str(error))
         return reading
     reading.target_size = tuple(target.shape[-2:])
-    reading.values = torch.bincount(target.flatten(), minlength=256)
+    pixels = torch.bincount(target.flatten(), minlength=256)
+    values = pixels.nonzero().flatten()
+    reading.counts = dict(zip(values.tolist(), pixels[values].tolist(), strict=True))
     reading.positives = (target == 1).sum((1, 2)) if target.dim() == 3 else None
     return reading
 

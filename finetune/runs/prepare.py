@@ -18,6 +18,7 @@ from finetune.config.compose import as_composed, to_run_config
 from finetune.config.errors import ConfigError
 from finetune.config.overrides import override, typed
 from finetune.data import Record, write_splits
+from finetune.data.file_cache import FileCache
 from finetune.data.fingerprint import changes, fingerprints, read_fingerprints, write_fingerprints
 from finetune.engine.command_line import add_for_other_ranks
 from finetune.engine.environment import numerics_environment
@@ -150,10 +151,12 @@ def initial_model(
     return model, [line]
 
 
-def note_data(folder: Path, records: Sequence[Record], before: ResumePoint | None) -> None:
+def note_data(
+    folder: Path, records: Sequence[Record], before: ResumePoint | None, cache: FileCache | None = None
+) -> None:
     """Write the split and the fingerprints of a new run; warn about images that have changed since a resumed one."""
     path = folder / "fingerprints.csv"
-    by_record = fingerprints(records)
+    by_record = fingerprints(records, cache)
     if before is None:
         write_splits(folder / "splits.csv", records)
         if by_record:
