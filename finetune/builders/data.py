@@ -14,6 +14,7 @@ from finetune import data as data_package
 from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.image_settings import image_settings
 from finetune.builders.inspection import inspect_records
+from finetune.builders.pixel_cache import attach_pixel_cache
 from finetune.builders.splits import split_records
 from finetune.config.errors import ConfigError
 from finetune.config.options import Config, validate_options
@@ -29,7 +30,7 @@ from finetune.models.classes import class_names
 # settings of `data` that are not options of the source
 COMMON_SETTINGS = (
     *("format", "value_range", "val", "test", "splits", "group", "stratify", "folds", "fold"),
-    *("verify", "batch_size", "num_workers"),
+    *("verify", "cache", "batch_size", "num_workers"),
 )
 
 
@@ -50,6 +51,8 @@ def training_data(config: Config) -> DatasetBundle:
     bundle = bundle_datasets(
         source, split.records, settings, channels, value_range, transform, seed, mix=mix, readings=split.readings
     )
+    if settings.get("cache") is not None:
+        attach_pixel_cache(bundle, settings["cache"], config["trainer"], channels)
     notes = (*about_images, *split.notes)
     return replace(bundle, notes=notes, warnings=(*bundle.warnings, *split.warnings))
 

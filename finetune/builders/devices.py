@@ -1,11 +1,20 @@
 """Devices and precision of a training, from its settings."""
 
+import math
+import os
+import shutil
+import sys
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from finetune.config.options import Config
+
+MOST_WORKERS = 8  # for each device
+SHARED_MEMORY = 2**30  # bytes that loading processes should have to pass batches on
+SOCKET_FOLDER = 75  # longest path of a folder that sockets are bound in, bytes; Linux takes 107 with the name
 
 
 def resolve_precision(settings: Config) -> str:
@@ -42,6 +51,39 @@ def device_count(settings: Config) -> int:
     if isinstance(devices, list) or "," in str(devices):
         return len(listed) * nodes
     return max(1, int(devices) if str(devices).isdigit() else 1) * nodes
+
+
+def resolve_workers(workers: int | str, settings: Config) -> int:
+    """Return the number of loading processes; `auto` is 0 on a CPU, and the cores of each GPU but one, at most 8.
+
+    A training on the CPU computes on all of its cores, and loading processes would take time from it.
+
+    Args:
+        workers: a number or `auto`.
+        settings: of the Trainer.
+    """
+    if workers != "auto":
+        return int(workers)
+    if runs_on_cpu(settings) or _shared_memory() < SHARED_MEMORY or not sockets_fit():
+        return 0
+    devices = max(1, device_count(settings) // int(settings.get("num_nodes", 1)))
+    return min(MOST_WORKERS, max(1, _cores() // devices - 1))
+
+
+def _cores() -> int:
+    """Return the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _shared_memory() -> float:
+    """Return the free bytes in which loading processes pass batches on; a container may have few."""
+    return shutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else math.inf
+
+
+def sockets_fit() -> bool:
+    """Return whether the path of the temporary folder is short enough for the sockets of loading processes."""
+    # torch binds a socket there, such as pymp-01234567/listener-01234567
+    return sys.platform != "linux" or len(os.fsencode(tempfile.gettempdir())) <= SOCKET_FOLDER
 
 
 def device_type(config: Mapping[str, Any]) -> str:

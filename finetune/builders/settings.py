@@ -40,6 +40,7 @@ class DataSettings:
     fold: int | None = None
     value_range: ValueRange | None = None
     verify: Verify = "changed"
+    cache: Literal["ram", "disk"] | None = None
     batch_size: int = 4
     num_workers: int = 0
 

@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig
 
 from finetune.builders.checks.trainer import check_evaluation_trainer
-from finetune.builders.devices import resolve_precision
+from finetune.builders.devices import resolve_precision, resolve_workers
 from finetune.builders.evaluation_data import evaluation_data
 from finetune.builders.settings import DataSettings
 from finetune.builders.task import restore_task
@@ -84,7 +84,8 @@ def evaluate(*overrides: str | DictConfig) -> EvaluationResult:
         check_launcher(trainer)
         dataset, defaults, given = data.datasets[split], DataSettings(), config["data"]
         batch_size = defaults.batch_size if given["batch_size"] is None else given["batch_size"]
-        loaders = SegmentationData(dataset, dataset, dataset, batch_size, given["num_workers"] or 0)
+        workers = resolve_workers("auto" if given["num_workers"] is None else given["num_workers"], config["trainer"])
+        loaders = SegmentationData(dataset, dataset, dataset, batch_size, workers)
         task = restore_task(saved.task, saved.model, data.ignore_index)
         task.check_target(dataset[0]["mask"], data.classes, data.ignore_index)
     with shut_down_ranks_on_exit(trainer), report_killed_ranks(trainer, tuple):

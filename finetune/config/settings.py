@@ -10,12 +10,8 @@ from finetune.io.messages import suggest
 
 # settings that a run finds by itself when they are `auto` -> placeholder until it has
 SEARCHED: Mapping[str, int | float] = {"data.batch_size": 2, "optimizer.lr": 1e-3}
-AUTO = (
-    *SEARCHED,
-    "trainer.precision",
-    "backbone.in_channels",
-    "data.value_range",
-)  # all settings of ours that may be `auto`; Lightning has its own
+# all settings of ours that may be `auto`; Lightning has its own
+AUTO = (*SEARCHED, "data.num_workers", "data.value_range", "backbone.in_channels", "trainer.precision")
 
 NAMES = {
     bool: "true or false",

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from finetune.data.mix import Mix
 from finetune.data.packed_records import pack_records
+from finetune.data.pixel_cache import PixelCache
 from finetune.data.records import DataError, Record
 from finetune.data.transforms import Transform
 
@@ -46,6 +47,9 @@ class SegmentationDataset(Dataset[Sample]):
         transform: called as `transform(image, target, generator)`; None returns images and targets as they are.
         seed: of the transform and the mixing.
         mix: mixes a sample with others, which are drawn from the records and transformed; None for no mixing.
+
+    Attributes:
+        pixels: cache of what is decoded; None decodes each time.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class SegmentationDataset(Dataset[Sample]):
         self.mix = mix
         weights = [record.weight for record in records]
         self.weights = weights if len(set(weights)) > 1 else None
+        self.pixels: PixelCache | None = None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -79,8 +84,13 @@ class SegmentationDataset(Dataset[Sample]):
         return {"image": image, "mask": target, "index": index}
 
     def _transformed(self, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        image, target = read_pair(self.records[index], self.channels)
+        image, target = self._decoded(index)
         return (image, target) if self.transform is None else self.transform(image, target, generator)
+
+    def _decoded(self, index: int) -> tuple[Tensor, Tensor]:
+        if self.pixels is None:
+            return read_pair(self.records[index], self.channels)
+        return self.pixels.read(index, lambda: read_pair(self.records[index], self.channels))
 
     def _other(self, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return a random sample, another one if there is any."""

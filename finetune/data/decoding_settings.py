@@ -8,8 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from finetune.data.records import Record
+
 PLAIN = (str, int, float, bool, type(None))
 PACKAGE = f"{__name__.partition('.')[0]}."
+
+
+def record_settings(record: Record, channels: int) -> str | None:
+    """Return everything but files that decides how a record is decoded; None if that cannot be told."""
+    image, target = decoding_settings(record.image), decoding_settings(record.target)
+    return None if image is None or target is None else f"{channels} {image} {target}"
 
 
 def decoding_settings(value: object) -> str | None:

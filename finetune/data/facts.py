@@ -100,7 +100,7 @@ def _key(fact: Fact[Item, Any], item: Item, files: Sequence[Path]) -> bytes | No
     settings = fact.settings(item)
     if not files or settings is None:
         return None
-    paths = (path if os.path.isabs(path) else os.path.abspath(path) for path in map(os.fspath, files))
+    paths = [path if path[:1] == "/" else os.path.abspath(path) for path in map(os.fspath, files)]
     text = "\0".join((fact.name, settings, *paths))  # no path can hold a zero
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).digest()
 

@@ -21,23 +21,21 @@ def fingerprints(records: Iterable[Record], cache: FileCache | None = None) -> F
 
     Args:
         records: of any source.
-        cache: of the hashes of files; None reads all of them.
+        cache: of the hashes; None reads all files.
     """
-    files = {(record.name, record.split): record.paths for record in records}
-    paths = list({path: None for group in files.values() for path in group})  # a file may serve many records
-    digests = dict(zip(paths, read_each(paths, hash_fact, _hash, cache), strict=True))
-    return {key: _combined(digests[path] for path in group) for key, group in files.items() if group}
+    digests: dict[Path, bytes] = {}  # a file may serve many records
+    chosen = [record for record in records if record.paths]
+    hashes = read_each(chosen, hash_fact, lambda record: _fingerprint(record.paths, digests), cache, threads=1)
+    return {(record.name, record.split): found for record, found in zip(chosen, hashes, strict=True)}
 
 
-def _hash(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, hashlib.blake2b).digest()
-
-
-def _combined(digests: Iterable[bytes]) -> str:
+def _fingerprint(paths: Iterable[Path], digests: dict[Path, bytes]) -> str:
     combined = hashlib.blake2b(digest_size=8)
-    for digest in digests:
-        combined.update(digest)
+    for path in paths:
+        if path not in digests:
+            with path.open("rb") as file:
+                digests[path] = hashlib.file_digest(file, hashlib.blake2b).digest()
+        combined.update(digests[path])
     return combined.hexdigest()
 
 

@@ -1,20 +1,19 @@
 """The facts of files that are kept between runs, as plain data that is checked when it is read back."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from finetune.data.decode import DECODING
-from finetune.data.decoding_settings import decoding_settings
+from finetune.data.decoding_settings import record_settings
 from finetune.data.facts import Fact
 from finetune.data.mask_contents import EncodedMask, MaskContents
 from finetune.data.mistakes import Reading
 from finetune.data.records import Record
 
 KINDS: tuple[Literal["gray", "palette", "color"], ...] = ("gray", "palette", "color")
-HASH = 128  # hexadecimal digits
+HASH = 8  # bytes
 
 
 def reading_fact(channels: int) -> Fact[Record, Reading]:
@@ -30,12 +29,6 @@ def reading_fact(channels: int) -> Fact[Record, Reading]:
         _reading_to_json,
         _reading_from_json,
     )
-
-
-def record_settings(record: Record, channels: int) -> str | None:
-    """Return everything but files that decides how a record is decoded; None if that cannot be told."""
-    image, target = decoding_settings(record.image), decoding_settings(record.target)
-    return None if image is None or target is None else f"{channels} {image} {target}"
 
 
 def _reading_to_json(reading: Reading) -> Any:
@@ -82,15 +75,15 @@ def _mapping(plain: Any) -> Mapping[int, int]:
     return dict(zip(keys, _counts(values), strict=True))
 
 
-hash_fact: Fact[Path, bytes] = Fact(
-    "hash 1", lambda path: (path,), lambda path: "", lambda digest: digest.hex(), lambda path, plain: _digest(plain)
+hash_fact: Fact[Record, str] = Fact(
+    "hash 1", lambda record: record.paths, lambda record: "", lambda found: found, lambda record, plain: _hash(plain)
 )
 
 
-def _digest(plain: Any) -> bytes:
-    if not isinstance(plain, str) or len(plain) != HASH:
-        raise ValueError(f"a hash has {HASH} digits")
-    return bytes.fromhex(plain)
+def _hash(plain: Any) -> str:
+    if len(bytes.fromhex(plain)) != HASH:
+        raise ValueError(f"a hash has {HASH} bytes")
+    return str(plain)
 
 
 def _counts(numbers: Any, below: int = 2**62) -> Sequence[int]:

@@ -22,7 +22,8 @@ from finetune.runs.untrusted_config import check_untrusted_config
 CHANGEABLE = (
     *("trainer.max_epochs", "trainer.max_steps", "trainer.devices", "trainer.num_nodes", "trainer.accelerator"),
     *("trainer.strategy", "trainer.precision", "trainer.deterministic", "trainer.log_every_n_steps"),
-    *("data.root", "data.verify", "data.num_workers", "data.batch_size", "checkpoint", "logger", "callbacks"),
+    *("data.root", "data.verify", "data.cache", "data.num_workers", "data.batch_size"),
+    *("checkpoint", "logger", "callbacks"),
 )
 NOT_CHANGEABLE = ("callbacks.average",)  # its state is resumed
 SET_BY_RUN = ("resume", "init_from", "output", "name")

@@ -28,7 +28,7 @@ def test_a_second_run_on_the_same_data_decodes_and_hashes_nothing_before_it_trai
     first, data = check(config)
     note_data(tmp_path, data.records, None, file_cache(first["data"]))
     hashes = (tmp_path / "fingerprints.csv").read_text()
-    for name in ("statistics._read", "discovery.read_contents", "fingerprint._hash"):
+    for name in ("statistics._read", "discovery.read_contents", "fingerprint._fingerprint"):
         monkeypatch.setattr(f"finetune.data.{name}", lambda *_: pytest.fail("read"))
     second, again = check(config)
     assert second == first

@@ -5,8 +5,6 @@ checks build a part without memory (on the meta device) to see whether its optio
 """
 
 import logging
-import os
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -28,6 +26,7 @@ from finetune.builders.checks.trainer import (
 from finetune.builders.checks.tuning import check_average, check_tuning
 from finetune.builders.data import source_class, training_data
 from finetune.builders.dataset_bundle import DatasetBundle
+from finetune.builders.devices import SOCKET_FOLDER, resolve_workers, sockets_fit
 from finetune.builders.discovery import AUTO, resolve_task, work_out_data
 from finetune.builders.image_settings import with_image_settings
 from finetune.builders.loss import build_loss, check_class_weights, find_loss
@@ -49,7 +48,6 @@ from finetune.tasks import SemanticTask
 from finetune.tasks.pixel_task import check_several
 
 logger = logging.getLogger(__name__)
-SOCKET_PATH = 107  # longest path of a socket in Linux, bytes
 # feature maps that every head takes with all of its options; what a backbone has is known once it is built
 ANY_PYRAMID = PyramidSpec((3, 128, 256, 512, 512, 512), (1, 2, 4, 8, 16, 32), pools=(64, 128, 256, 512, 512), tokens=1)
 
@@ -96,6 +94,7 @@ def _check_settings(config: Config) -> tuple[dict[str, Any], list[str]]:
     raise_mistakes(removed_settings(config))
     raise_mistakes(type_errors(config))
     known, unknown = split_unknown(config)
+    known["data"]["num_workers"] = resolve_workers(known["data"]["num_workers"], known["trainer"])
     return known, [*unknown, *mistakes_of(SETTING_CHECKS, known)]
 
 
@@ -117,13 +116,11 @@ def check_numbers(config: Config) -> None:
 
 def check_workers(config: Config) -> None:
     """Raise a ConfigError if loading processes could not pass tensors on; they would wait for ever, without a word."""
-    folder = tempfile.gettempdir()
-    # torch binds a socket there, such as pymp-01234567/listener-01234567
-    if sys.platform == "linux" and config["data"]["num_workers"] and len(os.fsencode(folder)) > SOCKET_PATH - 32:
+    if config["data"]["num_workers"] and not sockets_fit():
         raise ConfigError(
-            f"data.num_workers={config['data']['num_workers']}: the path of the temporary folder, {folder}, is too "
-            f"long for the sockets of loading processes. Set TMPDIR to a path of at most {SOCKET_PATH - 32} bytes, or "
-            f"data.num_workers=0."
+            f"data.num_workers={config['data']['num_workers']}: the path of the temporary folder, "
+            f"{tempfile.gettempdir()}, is too long for the sockets of loading processes. Set TMPDIR to a path of at "
+            f"most {SOCKET_FOLDER} bytes, or data.num_workers=0."
         )
 
 

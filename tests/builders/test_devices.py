@@ -1,0 +1,55 @@
+"""The number of loading processes, from the cores and devices of a machine."""
+
+from collections import namedtuple
+
+import pytest
+import torch
+
+from finetune.builders import devices
+from finetune.builders.checks.training import check
+from finetune.config.compose import load_config
+from finetune.config.errors import ConfigError
+from tests.samples import SYNTHETIC
+
+Usage = namedtuple("Usage", "total used free")
+GPU = {"accelerator": "auto", "devices": 1}
+
+
+@pytest.mark.parametrize(
+    ("cores", "gpus", "settings", "expected"),
+    [
+        (16, 0, GPU, 0),
+        (16, 1, {"accelerator": "cpu", "devices": 1}, 0),
+        (16, 1, GPU, 8),
+        (4, 1, GPU, 3),
+        (2, 1, GPU, 1),
+        (1, 1, GPU, 1),
+        (16, 4, {"accelerator": "gpu", "devices": 4}, 3),
+        (16, 8, {"accelerator": "gpu", "devices": "auto", "num_nodes": 2}, 1),
+    ],
+)
+def test_each_gpu_gets_the_cores_but_one_and_a_cpu_nothing(
+    cores: int, gpus: int, settings: dict[str, object], expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(devices, "_cores", lambda: cores)
+    monkeypatch.setattr(devices, "_shared_memory", lambda: 2e9)
+    assert devices.resolve_workers("auto", settings) == expected
+    assert devices.resolve_workers(5, settings) == 5
+
+
+def test_a_container_with_little_shared_memory_loads_in_the_training_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "runs_on_cpu", lambda _: False)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(2**26, 0, 2**26))
+    monkeypatch.setattr("os.path.isdir", lambda _: True)
+    assert devices.resolve_workers("auto", GPU) == 0
+
+
+def test_auto_is_a_number_once_a_config_is_checked() -> None:
+    assert load_config(SYNTHETIC, "train")["data"]["num_workers"] == "auto"
+    config, _ = check(load_config(SYNTHETIC, "train"))
+    assert config["data"]["num_workers"] == 0
+    with pytest.raises(ConfigError, match=r"data\.num_workers=many: expected a whole number or auto"):
+        check(load_config([*SYNTHETIC, "data.num_workers=many"], "train"))
