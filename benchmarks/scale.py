@@ -9,6 +9,7 @@ process gains while it looks at records in random order.
 """
 
 import argparse
+import gc
 import os
 import pickle
 import random
@@ -168,6 +169,9 @@ def measure(folder: Path, count: int, has_files: bool, steps: int) -> None:
     as_list = held(lambda: make_records(folder / "data", some), some)
     print(f"  a list of records        {as_list:8.0f} bytes each")
     print(f"  a dataset                {len(pickle.dumps(sets['train'])) / len(sets['train']):8.0f} bytes each")
+    plain.clear()  # as a training does
+    records.clear()
+    gc.collect()
     with get_context("fork").Pool(1) as pool:
         begin, middle, end = pool.apply(look_at, (sets["train"].records, steps))
     half = f"{steps // 2:,} records"

@@ -15,7 +15,7 @@ class DatasetBundle:
         classes: their names.
         ignore_index: label of the pixels that loss and scores leave out.
         datasets: by split.
-        records: of all splits.
+        records: of all splits; a training empties the list once it has noted them.
         statistics: by split.
         channels: of the images.
         value_range: the values of black and white in images of more than 8 bit; None if there are none.

@@ -117,6 +117,7 @@ def _train(config: dict[str, Any], point: ResumePoint | None) -> TrainResult:
                 _draw_augmentation(data, folder / "plots" / "augmentation.png")
             if finding is not None:
                 save_lr_figure(finding, folder / "plots" / "lr_finder.png")
+        data.records.clear()  # a gigabyte for a million; the datasets have them in a fifth, which workers share
         lines += [f"{key}=auto: {select(config, key)} was found" for key in searched]
         for line in (*lines, *(describe_resumption(point, trainer, config) if point is not None else ())):
             logger.info(line)
