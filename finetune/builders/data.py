@@ -12,6 +12,7 @@ from hydra.utils import get_class, get_object, instantiate
 
 from finetune import data as data_package
 from finetune.builders.dataset_bundle import DatasetBundle
+from finetune.builders.devices import resolve_workers
 from finetune.builders.image_settings import image_settings
 from finetune.builders.inspection import inspect_records
 from finetune.builders.pixel_cache import attach_pixel_cache
@@ -233,6 +234,7 @@ def loss_weights(rule: str, data: DatasetBundle) -> torch.Tensor | None:
 def build_datamodule(config: Config, data: DatasetBundle) -> SegmentationData:
     """Build the Lightning data module."""
     settings, sets = config["data"], data.datasets
+    workers = resolve_workers(settings["num_workers"], config["trainer"])
     return SegmentationData(
-        sets["train"], sets["val"], sets.get("test"), settings["batch_size"], settings["num_workers"], config["seed"]
+        sets["train"], sets["val"], sets.get("test"), settings["batch_size"], workers, config["seed"]
     )
