@@ -31,7 +31,7 @@ from finetune.models.classes import class_names
 # settings of `data` that are not options of the source
 COMMON_SETTINGS = (
     *("format", "value_range", "val", "test", "splits", "group", "stratify", "folds", "fold"),
-    *("verify", "cache", "batch_size", "num_workers"),
+    *("exclude", "clean_masks", "verify", "cache", "batch_size", "num_workers"),
 )
 
 

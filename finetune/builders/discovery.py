@@ -50,7 +50,8 @@ def discovered(settings: Config) -> tuple[dict[str, Any], list[str]]:
     given = {key: value for key, value in settings.items() if key not in common and value is not None}
     if settings["format"] != AUTO:
         given["format"] = settings["format"]
-    found = discover(Path(given.pop("root")), given, file_cache(settings))
+    exclude = Path(settings["exclude"]) if settings.get("exclude") else None
+    found = discover(Path(given.pop("root")), given, file_cache(settings), exclude)
     return {**found.settings, **{key: value for key, value in common.items() if key != "format"}}, found.lines
 
 

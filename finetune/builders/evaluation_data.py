@@ -17,6 +17,7 @@ from finetune.builders.data import (
 from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.discovery import AUTO, discovered
 from finetune.builders.image_settings import check_value_range
+from finetune.builders.records import read_records
 from finetune.builders.splits import keeps_split, split_by_file
 from finetune.checkpoints.saved_model import SavedModel
 from finetune.config.compose import compose, to_plain_dict
@@ -47,6 +48,9 @@ def evaluation_data(
     """
     given = {name: value for name, value in config["data"].items() if value is not None}
     settings = _settings(given, trained, saved)
+    is_own = trained is not None and _describes_own_images(given, trained["data"])
+    if not is_own:
+        settings["exclude"] = given.get("exclude")  # the run's list names its own images
     if settings["format"] == AUTO:
         settings = _worked_out(settings, given, saved)
     groups = [*data_settings(settings), *data_settings({"format": settings["format"], **given})]
@@ -61,10 +65,10 @@ def evaluation_data(
     source = build_source(settings)
     if isinstance(settings.get("classes"), Mapping):
         _check_classes(list(source.class_names), saved.model.class_names)
-    records = source.records()
+    records = read_records(source, settings)
     if given.get("splits") is not None:
         records = assign_splits(records, read_splits(Path(given["splits"])))
-    elif trained is not None and own_splits is not None and _describes_own_images(given, trained["data"]):
+    elif trained is not None and own_splits is not None and is_own:
         if trained["data"].get("splits"):
             records = split_by_file(records, own_splits)
         elif not keeps_split(records, trained["data"]):

@@ -43,7 +43,8 @@ def _find(records: Sequence[Record], source: Source, setting: str | None) -> tup
     if setting != "auto" and "(" in setting:
         return match_groups([record.name for record in records], setting), False
     if setting != "auto":
-        return Grouping(_column(source, setting), f"of the column {setting}"), False
+        cells = _column(source, setting)
+        return Grouping(tuple(cells[record.name] for record in records), f"of the column {setting}"), False
     given = tuple(record.group for record in records)
     if not any(given):
         return guess_groups(records, FEW), True
@@ -54,13 +55,12 @@ def _find(records: Sequence[Record], source: Source, setting: str | None) -> tup
     return grouping if is_plausible([group for group in given if group], FEW) else None, True
 
 
-def _column(source: Source, name: str) -> tuple[str, ...]:
-    """Return the cells of a column for each record."""
+def _column(source: Source, name: str) -> dict[str, str]:
+    """Return the cell of a column for the name of each record."""
     read = getattr(source, "column", None)
     if read is None:
         raise DataError(
             f"data.group={name}: expected auto, null, or a regular expression with one capturing group, such as "
             f"'(patient[0-9]+)_'; only tables (data=csv) have columns."
         )
-    cells: tuple[str, ...] = read(name)
-    return cells
+    return dict(zip((record.name for record in source.records()), read(name), strict=True))

@@ -41,6 +41,8 @@ class DataSettings:
     value_range: ValueRange | None = None
     verify: Verify = "changed"
     cache: Literal["ram", "disk"] | None = None
+    exclude: str | None = None
+    clean_masks: int = 0
     batch_size: int = 4
     num_workers: int = 0
 

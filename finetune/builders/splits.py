@@ -8,6 +8,7 @@ from torch import Tensor
 
 from finetune.builders.grouping import with_groups
 from finetune.builders.inspection import file_cache, inspect_records
+from finetune.builders.records import read_records
 from finetune.builders.settings import DataSettings
 from finetune.config.errors import ConfigError
 from finetune.config.options import Config
@@ -58,7 +59,7 @@ def split_records(source: Source, settings: Config, seed: int, prepare: Prepare 
         DataError: the images cannot be split so.
     """
     check_split_settings(settings)
-    records = _with_own_split(source.records())
+    records = _with_own_split(read_records(source, settings))
     is_given, is_made = any(record.split for record in records), not keeps_split(records, settings)
     records, notes = with_groups(records, source, settings.get("group", DataSettings.group), is_made)
     split = Split(records, notes)

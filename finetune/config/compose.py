@@ -20,7 +20,7 @@ from finetune.config.overrides import readable
 from finetune.config.unread import check_read
 
 # settings that name a file, a folder or a run; Hydra reads some names as numbers, such as 2024 and nan
-TEXTS = ("name", "output", "run", "input", "resume", "init_from", "data.root", "data.splits")
+TEXTS = ("name", "output", "run", "input", "resume", "init_from", "data.root", "data.splits", "data.exclude")
 
 
 def compose(*overrides: str, command: str = "train") -> DictConfig:
@@ -124,7 +124,7 @@ def to_run_config(config: DictConfig) -> dict[str, Any]:
     if values.get("output", "") is None and "name" in values:
         raise ConfigError("output is not set. Leave it out, or name a folder.")
     data = values.get("data") or {}
-    for key in ("root", "splits"):
+    for key in ("root", "splits", "exclude"):
         if isinstance(data.get(key), str) and data[key]:
             data[key] = str(_without_home(data[key]).resolve())
     return values

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.data.encodings import work_out_encoding
+from finetune.data.exclude import without_excluded
 from finetune.data.facts import read_each
 from finetune.data.file_cache import FileCache
 from finetune.data.known_facts import contents_fact
@@ -29,13 +30,16 @@ class Discovery:
     lines: list[str]
 
 
-def discover(root: Path, given: Mapping[str, Any], cache: FileCache | None = None) -> Discovery:
+def discover(
+    root: Path, given: Mapping[str, Any], cache: FileCache | None = None, exclude: Path | None = None
+) -> Discovery:
     """Work out the settings that read a folder.
 
     Args:
         root: the folder, or a file that lists images.
         given: settings that are known; they win over what the files look like.
         cache: of what masks hold; None decodes all of them.
+        exclude: list of the images whose masks do not count.
 
     Raises:
         DataError: the folder cannot be read in any format, or in several; the message has the settings to choose from.
@@ -45,7 +49,7 @@ def discover(root: Path, given: Mapping[str, Any], cache: FileCache | None = Non
     found = _choose(root, _candidates(root, given), given)
     settings = {**found.settings, **given}
     lines = list(found.lines)
-    encoding, more = _encoding(settings, given, cache)
+    encoding, more = _encoding(settings, given, cache, exclude)
     return Discovery({**settings, **encoding}, [*lines, *more])
 
 
@@ -96,17 +100,17 @@ def _question(root: Path, candidates: Sequence[Recognized]) -> str:
 
 
 def _encoding(
-    settings: Mapping[str, Any], given: Mapping[str, Any], cache: FileCache | None
+    settings: Mapping[str, Any], given: Mapping[str, Any], cache: FileCache | None, exclude: Path | None
 ) -> tuple[dict[str, Any], list[str]]:
     """Return the settings of the masks' encoding, if the source has them and they are not all given."""
     source_type = SOURCES.get(settings["format"])
     if source_type is None or given.get("mask_values") is not None or _gives_values(given.get("classes")):
         return {}, []
     source = source_type(**{key: value for key, value in settings.items() if key not in ("format", *ENCODING)})
-    masks = _encoded_masks(source)
+    root = Path(settings["root"])
+    masks = _encoded_masks(source, exclude, root)
     if not masks:
         return {}, []
-    root = Path(settings["root"])
     legends = [legend for folder in (root, root / settings.get("masks", "masks")) for legend in find_legends(folder)]
     ignored = None if given.get("ignore_index") is None else as_values(given["ignore_index"])
     contents = read_each(masks, contents_fact, _contents, cache)
@@ -128,11 +132,13 @@ def _names(classes: Mapping[str, Any]) -> list[str]:
     return [value for value in values if isinstance(value, str) and value != OTHERS and not is_color(value)]
 
 
-def _encoded_masks(source: Source) -> list[EncodedMask]:
+def _encoded_masks(source: Source, exclude: Path | None, root: Path) -> list[EncodedMask]:
     """Return the masks whose values are to be worked out; none for sources whose masks have no encoding."""
     if not hasattr(source, "encoding"):
         return []
-    targets: list[object] = [record.target for record in source.records()]
+    records = source.records()
+    kept = without_excluded(records, exclude, root) if exclude else records
+    targets: list[object] = [record.target for record in kept]
     return [target for target in targets if isinstance(target, EncodedMask)]
 
 

@@ -1,0 +1,38 @@
+"""List the records of a source as the settings leave them."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from finetune.config.errors import ConfigError
+from finetune.config.options import Config
+from finetune.data import Record, Source
+from finetune.data.clean import CleanedTarget
+from finetune.data.exclude import without_excluded
+
+logger = logging.getLogger(__name__)
+
+
+def read_records(source: Source, settings: Config) -> list[Record]:
+    """Return the records of a source without those in `data.exclude`, and with masks as `data.clean_masks` leaves them.
+
+    Raises:
+        ConfigError: `data.clean_masks` is below 0.
+        DataError: the source or the list cannot be read, or the list names something else.
+    """
+    records, pixels = source.records(), settings.get("clean_masks") or 0
+    if pixels < 0:
+        raise ConfigError(f"data.clean_masks={pixels}: expected a number of pixels, 0 to leave the masks as they are.")
+    if settings.get("exclude"):
+        root = settings.get("root")
+        kept = without_excluded(records, Path(settings["exclude"]), Path(root) if root is not None else None)
+        logger.info(f"{len(records) - len(kept):,} of {len(records):,} images are left out by data.exclude")
+        records = kept
+    return [with_clean_mask(record, pixels, source.ignore_index) for record in records] if pixels else records
+
+
+def with_clean_mask(record: Record, pixels: int, ignore_index: int) -> Record:
+    """Return a record whose mask, if it has one, loses its specks and holes of up to `pixels` pixels."""
+    if record.target is None:
+        return record
+    return replace(record, target=CleanedTarget(record.target, pixels, ignore_index))
