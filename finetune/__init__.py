@@ -14,6 +14,7 @@ from finetune.commands import COMMANDS
 
 if TYPE_CHECKING:
     from finetune.catalog.backbones import list_backbones
+    from finetune.commands.audit import audit
     from finetune.commands.auto_search import find_batch_size, find_lr
     from finetune.commands.evaluate import evaluate
     from finetune.commands.export import export
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Segmenter",
+    "audit",
     "compose",
     "evaluate",
     "export",

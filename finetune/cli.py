@@ -142,7 +142,10 @@ def _job(command: str, config: DictConfig) -> float | None:
         if is_sweep:
             _prepare_sweep_job(command, config)
         run: Callable[[DictConfig], object] = COMMANDS[command].load()
-        return getattr(run(config), "score", None)
+        result = run(config)
+        if (code := getattr(result, "exit_code", 0)) and not is_sweep:
+            sys.exit(code)
+        return getattr(result, "score", None)
     except KeyboardInterrupt as error:
         _exit(130, "interrupted", error)
     except SystemExit as error:

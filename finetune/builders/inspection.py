@@ -40,7 +40,7 @@ def inspect_records(
         DataError: with every mistake in the images and masks, or the classes are not known.
     """
     if not source.class_names:
-        raise DataError(_classes_hint(records, source.ignore_index, channels, readings))
+        raise DataError(classes_hint(records, source.ignore_index, channels, readings))
     raw_values = settings.get("mask_values", ()) is None  # the setting exists, and nothing translates the values yet
     return data_package.inspect(
         records,
@@ -54,9 +54,10 @@ def inspect_records(
     )
 
 
-def _classes_hint(
+def classes_hint(
     records: Sequence[Record], ignore_index: int, channels: int, readings: Sequence[Reading] | None
 ) -> str:
+    """Return what to set `data.classes` to, from the labels in all masks."""
     statistics = data_package.inspect(records, 255, ignore_index, channels, raw_values=False, readings=readings)
     pixels = torch.stack([split.pixels for split in statistics.values()]).sum(dim=0)
     labels = pixels.nonzero().flatten().tolist()

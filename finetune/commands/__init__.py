@@ -16,7 +16,7 @@ class Command:
 
     Attributes:
         target: `module:function`; the function takes overrides, or one composed config, and returns a result. A result
-            with an attribute `score` gives a sweep its objective.
+            with an attribute `score` gives a sweep its objective; with `exit_code`, the process ends with that.
         examples: lines of the help, as (what to type after `finetune <command>`, what it does).
         positional: keys of the values that may be given without a key, in this order.
         sweep_paths: settings that name a path in the folder of each sweep job: key -> file name, "" for the folder.
@@ -42,6 +42,11 @@ COMMANDS: dict[str, Command] = {
             ("resume=outputs/...", "resume a run exactly where it stopped"),
             ("-m backbone=resnet18,convnext_tiny", "a sweep"),
         ),
+        sweep_paths={"output": ""},
+    ),
+    "audit": Command(
+        "finetune.commands.audit:audit",
+        (("data.root=FOLDER", "what is wrong with images and masks, as a page to look at"),),
         sweep_paths={"output": ""},
     ),
     "plan": Command(

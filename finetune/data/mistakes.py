@@ -73,7 +73,7 @@ def reading_problems(indices: list[Reading], channelwise: list[Reading]) -> list
         channelwise: readings of targets with one channel per class.
     """
     readings = [*indices, *channelwise]
-    problems = _by_cause(readings)
+    problems = list(by_cause(readings))
     differing = [reading for reading in readings if not (reading.problems or reading.fits)]
     if differing:
         named = (
@@ -98,20 +98,23 @@ def reading_problems(indices: list[Reading], channelwise: list[Reading]) -> list
     return problems
 
 
-def _by_cause(readings: list[Reading]) -> list[str]:
-    """Return one line for each cause, with the first files: texts that differ in the names of their files only."""
-    groups: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
-    for reading in readings:
+def by_cause(readings: list[Reading]) -> dict[str, dict[int, str]]:
+    """Return a line for each cause, with the first files, and the text of each reading, by its position, that has it.
+
+    Texts that differ in the names of their files only have one cause.
+    """
+    groups: defaultdict[str, list[tuple[int, str, str]]] = defaultdict(list)
+    for position, reading in enumerate(readings):
         for text in reading.problems:
             named = [file for file in map(str, reading.record.paths) if file in text] or [reading.record.name]
             cause = reduce(lambda rest, name: rest.replace(name, ""), sorted(named, key=len, reverse=True), text)
-            groups[cause].append((text, Path(named[0]).name))
-    return [
-        text
-        if not others
-        else f"{text} The same in {len(others):,} more: {shortlist((n for _, n in others), MAX_NAMED)}."
-        for (text, _), *others in groups.values()
-    ]
+            groups[cause].append((position, text, Path(named[0]).name))
+    lines = {}
+    for (position, text, _), *others in groups.values():
+        names = shortlist((name for _, _, name in others), MAX_NAMED)
+        line = f"{text} The same in {len(others):,} more: {names}." if others else text
+        lines[line] = {position: text, **{other: own for other, own, _ in others}}
+    return lines
 
 
 def _by(size: tuple[int, ...]) -> str:

@@ -90,7 +90,7 @@ def inspect(
     splits: defaultdict[str, list[Reading]] = defaultdict(list)
     for reading in readings:
         splits[reading.record.split].append(reading)
-    return {split: _statistics(group, classes, ignore_index) for split, group in splits.items()}
+    return {split: summarize(group, classes, ignore_index) for split, group in splits.items()}
 
 
 def read_all(
@@ -98,7 +98,9 @@ def read_all(
 ) -> list[Reading]:
     """Decode every image and target once; the arguments are those of `inspect`."""
     before = cache.taken if cache is not None else 0
-    readings = read_each(records, reading_fact(channels), lambda record: _read(record, channels), cache, threads)
+    readings = read_each(
+        records, reading_fact(channels), lambda record: take_reading(record, channels)[0], cache, threads
+    )
     if cache is not None and (taken := cache.taken - before):
         trust = "not looked at" if cache.verify == "none" else "unchanged since they were read"
         logger.info(f"{taken:,} of {len(records):,} images and masks are {trust}; data.verify=full reads all again")
@@ -150,30 +152,38 @@ def class_weights(pixels: Tensor, rule: str = "none") -> Tensor:
     return weights.float()
 
 
-def _read(record: Record, channels: int) -> Reading:
+def take_reading(record: Record, channels: int) -> tuple[Reading, Tensor | None, Tensor | None]:
+    """Decode the image (C, H, W) and the target of a record, and count the target's values.
+
+    Returns:
+        What was read, with all problems, and the image and the target; None for what cannot be read.
+    """
     reading = Reading(record)
+    image, target = None, None
     try:
-        reading.size = tuple(record.image.read(channels).shape[-2:])
+        image = record.image.read(channels)
+        reading.size = tuple(image.shape[-2:])
         reading.may_be_turned = isinstance(record.image, ImageFile) and record.image.may_be_turned()
     except DataError as error:
         reading.problems.append(str(error))
     if record.target is None:
         reading.problems.append(f"{record.image.description} has no mask. Add one, or remove the image.")
-        return reading
+        return reading, image, None
     try:
         target = record.target.read()
     except DataError as error:
         reading.problems.append(str(error))
-        return reading
+        return reading, image, None
     reading.target_size = tuple(target.shape[-2:])
     pixels = torch.bincount(target.flatten(), minlength=256)
     values = pixels.nonzero().flatten()
     reading.counts = dict(zip(values.tolist(), pixels[values].tolist(), strict=True))
     reading.positives = (target == 1).sum((1, 2)) if target.dim() == 3 else None
-    return reading
+    return reading, image, target
 
 
-def _statistics(readings: list[Reading], classes: int, ignore_index: int) -> Statistics:
+def summarize(readings: list[Reading], classes: int, ignore_index: int) -> Statistics:
+    """Return the statistics of readings without problems, at least one."""
     pixels = torch.stack([class_pixels(reading, classes, ignore_index) for reading in readings]).sum(0)
     ignored = sum(int(reading.values[ignore_index]) for reading in readings)
     sizes = Counter((reading.size[0], reading.size[1]) for reading in readings)
