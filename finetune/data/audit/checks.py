@@ -13,6 +13,7 @@ from finetune.data.audit.image_checks import (
 )
 from finetune.data.audit.mask_checks import (
     inverted_masks,
+    resized_masks,
     shifted_data,
     shifted_masks,
     specks,
@@ -41,6 +42,7 @@ CHECKS: tuple[Callable[[DataSet], list[Finding]], ...] = (
     uniform_masks,
     imbalance,
     specks,
+    resized_masks,
     various_sizes,
     size_outliers,
     mixed_modes,

@@ -33,6 +33,18 @@ def _present(data: DataSet, index: int) -> list[str]:
     return [name for name, pixels in zip(data.classes, data.class_pixels[index], strict=False) if pixels]
 
 
+def resized_masks(data: DataSet) -> list[Finding]:
+    """Find masks of another size than their image, but of its shape."""
+    readings = {i: each.reading for i, each in enumerate(data.examined) if each.image and each.mask}
+    other = {i: reading for i, reading in readings.items() if reading.fits and reading.size != reading.target_size}
+    details = {
+        i: f"image {'x'.join(map(str, reading.size))}, mask {'x'.join(map(str, reading.target_size))}"
+        for i, reading in other.items()
+    }
+    text = "{count} masks have another size than their image, of the same shape: {names}. They are resized by nearest "
+    return data.finding("resized", "note", f"{text}neighbor.", details)
+
+
 def void_masks(data: DataSet) -> list[Finding]:
     """Find masks whose every pixel is left out."""
     void = {

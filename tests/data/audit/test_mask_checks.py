@@ -8,6 +8,7 @@ from finetune.data.audit.alignment import SHIFTS, clear_shift, edge_profile
 from finetune.data.audit.examination import mask_facts
 from finetune.data.audit.mask_checks import (
     inverted_masks,
+    resized_masks,
     shifted_data,
     shifted_masks,
     specks,
@@ -54,6 +55,11 @@ def test_specks_and_holes_are_counted_and_the_move_is_named() -> None:
     (found,) = specks(data_set(photos(2), [labels(), spotted]))
     assert found.details == {1: "80 specks, 1 holes"}
     assert "data.clean_masks=4 removes them" in found.text
+
+
+def test_masks_at_another_scale_are_a_note() -> None:
+    (found,) = resized_masks(data_set(photos(3), [labels(), labels((96, 128)), labels((64, 48))]))
+    assert found.details == {1: "image 48x64, mask 96x128"}
 
 
 def square(inside: int) -> np.ndarray:
