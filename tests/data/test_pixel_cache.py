@@ -77,6 +77,15 @@ def test_processes_that_fill_it_at_once_read_what_the_others_decoded(cache: Pixe
     assert same(pickle.loads(pickle.dumps(cache)).read(59, not_called), sample(59 % 7))  # as sent to a new process
 
 
+def test_a_process_appends_at_a_position_of_its_own(cache: PixelCache) -> None:
+    cache.read(99, lambda: sample(0))
+    before = os.lseek(cache._descriptors()[0], 0, os.SEEK_CUR)
+    child = get_context("fork").Process(target=fill, args=(cache, 0))
+    child.start()
+    child.join(60)
+    assert os.lseek(cache._descriptors()[0], 0, os.SEEK_CUR) == before  # each asks it where it has appended
+
+
 @pytest.mark.parametrize("which", [0, 1])
 @pytest.mark.parametrize("damage", ["cut", "flip", "huge"])
 def test_damage_is_decoded_again(cache: PixelCache, which: int, damage: str) -> None:
