@@ -61,6 +61,8 @@ def evaluation_data(
         raise ConfigError("data.value_range=auto is worked out by a training. Leave it out to use the model's range.")
     if settings.get("value_range") is not None:
         check_value_range(settings["value_range"])
+    if given.get("cache") is not None:
+        raise ConfigError("data.cache keeps images for later epochs, but an evaluation reads each once. Leave it out.")
     _check_classes(given.get("classes"), saved.model.class_names)
     source = build_source(settings)
     if isinstance(settings.get("classes"), Mapping):

@@ -34,7 +34,9 @@ def attach_pixel_cache(data: DatasetBundle, place: str, trainer: Config, channel
     size = sum(decoded_bytes(data.statistics[split], channels, len(data.classes)) for split in CACHED)
     if place == "ram":
         devices = max(1, device_count(trainer) // int(trainer.get("num_nodes", 1)))
-        _check_space(size * devices, memory.available(), "memory", "Set data.cache=disk, or leave it out.")
+        _check_space(
+            size * devices, size * devices, memory.available(), "memory", "Set data.cache=disk, or leave it out."
+        )
         for split in CACHED:
             data.datasets[split].pixels = memory_cache()
         return
@@ -49,7 +51,7 @@ def attach_pixel_cache(data: DatasetBundle, place: str, trainer: Config, channel
     except OSError as error:
         raise ConfigError(f"data.cache=disk: {error}. Set FINETUNE_CACHE=FOLDER to one you may write to.") from error
     remedy = f"Delete '{folder / 'pixels'}' if no run uses it, or set FINETUNE_CACHE to a folder on another disk."
-    _check_space(max(0, size - there), free, f"'{folder}'", remedy)
+    _check_space(size, size - there, free, f"'{folder}'", remedy)
 
 
 def decoded_bytes(statistics: Statistics, channels: int, classes: int) -> int:
@@ -68,9 +70,9 @@ def _files(data: DatasetBundle) -> list[Path]:
     return [Path(cache.paths[0]) for cache in caches if cache is not None]
 
 
-def _check_space(size: int, free: int | None, place: str, remedy: str) -> None:
-    """Log how much a cache will take; raise a ConfigError if there is not so much."""
+def _check_space(size: int, missing: int, free: int | None, place: str, remedy: str) -> None:
+    """Log how much a cache takes; raise a ConfigError if there is no space for what is missing of it."""
     text = f"decoded images and masks take {format_bytes(size)} of {place}"
-    if free is not None and size > SPARE * free:
+    if free is not None and missing > SPARE * free:
         raise ConfigError(f"data.cache: {text}, which has {format_bytes(free)} free. {remedy}")
     logger.info(f"{text} (data.cache)")

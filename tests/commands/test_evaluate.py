@@ -207,6 +207,10 @@ def test_a_model_whose_outputs_are_nan_has_no_scores(run: Path, capsys: pytest.C
     ("override", "message"),
     [
         ("data.batch_size=auto", "data.batch_size=auto is searched by a training. Set a number of images."),
+        (
+            "data.cache=ram",
+            "data.cache keeps images for later epochs, but an evaluation reads each once. Leave it out.",
+        ),
         ("data.batch_size=x", "data.batch_size=x: expected a whole number or auto."),
         ("data.batch_size=0", "batch_size=0: expected 1 or more."),
         ("+trainer.fast_dev_run=true", "trainer.fast_dev_run=True has no effect on an evaluation. Leave it out."),
