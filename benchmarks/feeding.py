@@ -5,8 +5,7 @@
 JPEG images and PNG masks on disk; one process, one thread. Ours, without and with `data.cache`, takes turns with the
 same transforms of torchvision v2 and of albumentations over their usual decoders (Pillow, OpenCV), so that a busy
 machine slows all of them. With --step it also prints which part of a training step on one core is spent waiting for its
-batch, and with --threads how long a training on the CPU takes beside loading processes. Another `--augment` is measured
-for ours alone.
+batch. Another `--augment` is measured for ours alone.
 """
 
 import argparse
@@ -30,7 +29,7 @@ from finetune.builders.data import build_transform
 from finetune.config.folder import config_folder
 from finetune.data.dataset import SampleKey, SegmentationDataset
 from finetune.data.files import ImageFile, MaskFile
-from finetune.data.module import SegmentationData, collate
+from finetune.data.module import collate
 from finetune.data.pixel_cache import PixelCache, disk_cache, memory_cache
 from finetune.data.records import Record
 from finetune.data.synthetic import CLASS_NAMES, draw
@@ -151,23 +150,6 @@ def waiting_share(load: Load, rounds: int) -> float:
     return median(shares[1:])
 
 
-def epochs_with_workers(records: list[Record], settings: dict[str, Any], threads: int, rounds: int) -> None:
-    """Print the seconds of a training on so many threads with 0, 1 and 2 loading processes, in turns."""
-    torch.set_num_threads(threads)
-    dataset = SegmentationDataset(records, transform=build_transform(settings, 255))
-    loaders = {n: SegmentationData(dataset, dataset, batch_size=4, num_workers=n).train_dataloader() for n in range(3)}
-    step, times = training_step(), {n: [] for n in loaders}  # type: ignore[var-annotated]
-    for _ in range(rounds + 1):
-        for workers, loader in loaders.items():
-            start = perf_counter()
-            for batch in loader:
-                step(batch)
-            times[workers].append(perf_counter() - start)
-    for workers, seconds in times.items():
-        ratio = median(a / b for a, b in zip(seconds[1:], times[0][1:], strict=True))
-        print(f"{workers} loading processes: {median(seconds[1:]):.2f} s an epoch, {ratio:.2f} x the time of none")
-
-
 def main() -> None:
     """Measure in turns and print the table."""
     parser = argparse.ArgumentParser(description="Speed of making training batches.")
@@ -176,14 +158,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--augment", default="strong")
     parser.add_argument("--step", action="store_true", help="also the waiting part of a training step")
-    parser.add_argument("--threads", type=int, help="measure loading processes beside a training on so many threads")
     options = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     with tempfile.TemporaryDirectory() as name:
-        if options.threads:
-            records = write_files(Path(name), options.size)
-            return epochs_with_workers(records, augment(options.augment, options.crop), options.threads, options.rounds)
         records, settings = write_files(Path(name), options.size), augment(options.augment, options.crop)
         loads = {
             "ours": ours(records, settings, None),
