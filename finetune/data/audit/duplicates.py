@@ -104,7 +104,7 @@ def near_duplicates(data: DataSet) -> list[Finding]:
     ]
     near = [pair for pair in pairs if data.images[pair.first].digest != data.images[pair.second].digest]
     leaking = [pair for pair in near if _spans_splits(data, pair[:2])]
-    differing = [pair for pair in near if not pair.turn and _difference(data, pair) > DIFFERENT]
+    differing = [pair for pair in near if _difference(data, pair) > DIFFERENT]
     rest = [pair for pair in near if not _spans_splits(data, pair[:2])]
     return [
         *_pairs_found(

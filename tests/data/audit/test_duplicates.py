@@ -123,6 +123,32 @@ def test_no_close_pair_is_missed(bits: int) -> None:
     assert len(expected) >= 2 * 6 * (bits + 1)
 
 
+@pytest.mark.parametrize("bit", range(16))
+def test_a_pair_is_found_by_the_only_band_that_differs_in_one_bit(bit: int) -> None:
+    hashes = np.random.default_rng(bit).integers(0, 2**64, 4, dtype=np.uint64)
+    # seven bits: one in a band, two in each other
+    patterns = [sum((1 << bit if band == own else 0b110) << 16 * band for band in range(4)) for own in range(4)]
+    others = hashes ^ np.array(patterns, dtype=np.uint64)
+    found = {
+        p
+        for part in close_pairs(np.r_[hashes, others], np.r_[hashes, others], 7)
+        for p in zip(*part.tolist(), strict=True)
+    }
+    assert found >= {(i, i + 4) for i in range(4)}
+
+
+def test_images_of_one_hash_are_no_copies_unless_they_look_alike() -> None:
+    rise = np.arange(32)[None] * np.ones((32, 1))
+    bright_top = np.where(np.arange(32) < 16, 100, 0)[:, None]
+    clear = np.stack([3 * rise + bright_top, 3 * rise + bright_top[::-1]]).astype(np.uint8)
+    stripes = 6 * (np.arange(32) // 4 % 2)[:, None]
+    foggy = np.stack([100 + rise // 4, 100 + rise // 4 + stripes]).astype(np.uint8)
+    for images in (clear, foggy):
+        assert len(set(hash_images(images).tolist())) == 1
+        assert similar_pairs(images) == []
+    assert len(similar_pairs(np.stack([foggy[0], foggy[0] + 1]))) == 1
+
+
 def test_more_bits_than_the_bands_allow_are_refused() -> None:
     with pytest.raises(ValueError, match=r"bits=8: expected at most 7, up to which no pair is missed"):
         list(close_pairs(np.zeros(1, dtype=np.uint64), np.zeros(1, dtype=np.uint64), MOST_BITS + 1))

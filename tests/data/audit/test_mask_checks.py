@@ -72,6 +72,8 @@ def test_a_mask_that_is_the_other_way_round_than_most_is_inverted() -> None:
     data = data_set(photos(8), [*[square(1)] * 7, square(0)], classes=BINARY)
     assert kinds(inverted_masks(data)) == {"inverted": [7]}
     assert inverted_masks(data_set(photos(8), square(1), classes=BINARY)) == []
+    large = np.pad(np.ones((44, 60), dtype=np.uint8), 2)
+    assert inverted_masks(data_set(photos(8), [*[square(1)] * 7, large], classes=BINARY)) == []
     assert inverted_masks(data_set(photos(8), [*[square(1)] * 4, *[square(0)] * 4], classes=BINARY)) == []
 
 
@@ -134,6 +136,29 @@ def test_a_profile_is_the_mean_edge_below_the_shifted_border() -> None:
         assert profile[row, 3] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("here", "far", "expected"),
+    [(1.0, 2.0, (6, -8)), (1.0, 1.5, None), (1.6, 2.0, None), (1.4, 2.0, (6, -8))],
+)
+def test_a_shift_is_clear_if_edges_are_strong_there_and_weak_here(
+    here: float, far: float, expected: tuple[int, int] | None
+) -> None:
+    profile = np.ones((9, 9), dtype=np.float32)
+    profile[4, 4], profile[7, 0] = here, far
+    assert clear_shift(profile) == expected
+
+
+def test_the_border_of_void_does_not_count() -> None:
+    image, mask = scene(0)
+    blocks = 255 * (np.add.outer(np.arange(96) // 4, np.arange(128) // 4) % 2).astype(np.uint8)
+    assert edge_profile(image[..., 1], blocks[None], 255) is None
+    assert edge_profile(image[..., 1], blocks[None], 7) is not None
+    ring = np.where(mask, 1, np.where(np.roll(mask, 3, 1), 255, 0)).astype(np.uint8)
+    fewer, all_of_it = edge_profile(image[..., 1], ring[None], 255), edge_profile(image[..., 1], mask[None], 255)
+    assert fewer is not None
+    assert not np.array_equal(fewer, all_of_it)
+
+
 def test_noise_and_masks_without_borders_have_no_shift() -> None:
     noise = np.random.default_rng(0).integers(0, 255, (96, 128), dtype=np.uint8)
     profile = edge_profile(noise, scene(0)[1][None], 255)
@@ -154,7 +179,7 @@ def test_rare_classes_and_mostly_void_masks_are_said() -> None:
     rare[0, :2], rare[10:40] = 2, 1
     (found,) = imbalance(data_set(photos(1), rare))
     assert "1 of 3 classes have less than 0.1% of the pixels: other 0.065%" in found.text
-    assert imbalance(data_set(photos(1))) == []
+    assert imbalance(data_set(photos(1))) == imbalance(data_set(photos(1), square(1))) == []
     void = np.full((48, 64), 255, dtype=np.uint8)
     void[:10] = 1
     assert "79% of the pixels are void" in mostly_void(data_set(photos(1), void))[0].text

@@ -21,11 +21,11 @@ def lines_of_a_training(data: DataSet) -> list[str]:
 
 def test_all_unreadable_files_are_found_and_left_out() -> None:
     data = data_set([photo(0), None, photo(2), None, photo(4)], [labels(), labels(), None, None, labels()])
-    found = unreadable(data)
-    assert {index for finding in found for index in finding.details} == {1, 2, 3}
-    assert {index for finding in found for index in finding.exclude} == {1, 2, 3}
-    assert [finding.text for finding in found] == lines_of_a_training(data)
-    assert found[0].details[1] == "cannot read 'images/1.png': it is broken. Replace the file or remove it."
+    (found,) = unreadable(data)
+    assert set(found.details) == set(found.exclude) == {1, 2, 3}
+    assert [found.text] == lines_of_a_training(data)
+    assert found.text.endswith("The same in 3 more: 2.png, 3.png, 3.png.")
+    assert found.details[1] == "cannot read 'images/1.png': it is broken. Replace the file or remove it."
     assert unreadable(data_set(photos(2))) == []
 
 
@@ -42,7 +42,7 @@ def test_labels_outside_the_classes_are_found_with_their_masks() -> None:
     stray[0, 0], stray[0, 1] = 7, 9
     data = data_set(photos(3), [labels(), stray, labels()])
     found = outside_labels(data)
-    assert [finding.details for finding in found] == [{1: "label 7"}, {1: "label 9"}]
+    assert [(finding.details, finding.exclude) for finding in found] == [({1: "label 7"}, [1]), ({1: "label 9"}, [1])]
     assert [finding.text for finding in found] == lines_of_a_training(data)
     assert outside_labels(data_set(photos(2))) == []
 
