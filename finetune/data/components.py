@@ -45,7 +45,8 @@ def find_components(labels: Labels) -> Components:
     # two runs of one label touch first where one of them begins, so one pixel tells of each contact
     touches = (labels[1:] == labels[:-1]) & (begins[1:] | begins[:-1])
     roots = _roots(len(starts), runs[:-1][touches], runs[1:][touches])
-    first, of_run = np.unique(roots, return_inverse=True)
+    is_root = roots == np.arange(len(starts))
+    first, of_run = np.flatnonzero(is_root), (is_root.cumsum() - 1)[roots]
     areas = np.bincount(of_run, weights=lengths).astype(np.int64)
     return Components(runs, of_run, labels.ravel()[starts[first]], areas)
 

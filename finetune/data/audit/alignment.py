@@ -29,30 +29,30 @@ def edge_profile(
     height, width = gray.shape
     if min(height, width) < 4 * REACH:
         return None
-    rows, columns = _border(channels, ignore_index)
-    if len(rows) < FEWEST:
+    border = _border(channels, ignore_index)
+    if len(border) < FEWEST:
         return None
-    picked = np.linspace(0, len(rows) - 1, min(POINTS, len(rows))).astype(np.intp)
+    picked = border[np.linspace(0, len(border) - 1, min(POINTS, len(border))).astype(np.intp)]
+    rows, columns = np.divmod(picked, width - 2 * REACH - 1)
     strength = _edges(gray)
     mean = strength.mean()
     if mean < 1:
         return None
-    places = (rows[picked] * strength.shape[1] + columns[picked])[None]
+    places = ((rows + REACH) * strength.shape[1] + columns + REACH)[None]
     shifts = np.array([y * strength.shape[1] + x for y in SHIFTS for x in SHIFTS])[:, None]
     below: npt.NDArray[np.float32] = (strength.ravel()[places + shifts].mean(axis=1) / mean).astype(np.float32)
     return below.reshape(len(SHIFTS), len(SHIFTS))
 
 
-def _border(channels: npt.NDArray[np.uint8], ignore_index: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Return the rows and columns of pixels whose right or lower neighbor has another label, away from the edges."""
+def _border(channels: npt.NDArray[np.uint8], ignore_index: int) -> npt.NDArray[np.intp]:
+    """Return the pixels whose right or lower neighbor has another label, counted inside the reach of the shifts."""
     inner = channels[:, REACH : -REACH - 1, REACH : -REACH - 1]
     right, below = (
         channels[:, REACH : -REACH - 1, REACH + 1 : -REACH],
         channels[:, REACH + 1 : -REACH, REACH : -REACH - 1],
     )
     differs = ((inner != right) & (right != ignore_index)) | ((inner != below) & (below != ignore_index))
-    rows, columns = np.nonzero((differs & (inner != ignore_index)).any(axis=0))
-    return rows + REACH, columns + REACH
+    return np.flatnonzero((differs & (inner != ignore_index)).any(axis=0))
 
 
 def _edges(gray: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:

@@ -93,7 +93,7 @@ def to_gray(pixels: Pixels) -> Pixels:
 
 def image_facts(pixels: Pixels, gray: Pixels, mode: str = "") -> ImageFacts:
     """Measure an image (C, H, W), uint8, with its brightness (H, W)."""
-    counts = np.bincount(gray.ravel(), minlength=256)
+    counts = np.array(PILImage.fromarray(gray).histogram())
     levels, share = np.arange(256), counts / gray.size
     mean = float(levels @ share)
     below = counts.cumsum() / gray.size
