@@ -244,21 +244,26 @@ def _recognized(root: Path, candidate: Candidate, several: bool) -> Recognized:
     lines[0] += f", paired by name: {affixes}" if affixes else ", paired by name (data.images, data.masks)"
     if candidate.splits:
         lines.append(f"the folders {', '.join(sorted(candidate.splits))} are the split (data.splits)")
-    elif lists := _lists(root, candidate.images):
-        settings["lists"], names = lists
-        lines.append(f"the lists {', '.join(names)} in {settings['lists']}/ are the split (data.lists)")
+    else:
+        found, said = _lists(root, candidate.images)
+        settings |= found
+        lines += said
     return Recognized(settings, tuple(lines))
 
 
-def _lists(root: Path, images: Sequence[Path]) -> tuple[str, list[str]] | None:
-    """Return the folder below root whose lists name most of their images, and the names of the lists."""
-    stems = {path.stem for path in images}
+def _lists(root: Path, images: Sequence[Path]) -> tuple[dict[str, str], list[str]]:
+    """Return the setting `lists`, if the lists in a folder below root name most of the images, and what was seen."""
+    stems, lines = {path.stem for path in images}, []
     for folder in LIST_FOLDERS:
         lists = find_lists(root / folder)
-        names = [name for path in lists.values() for name in list_names(path)]
-        if "train" in lists and len(names) > 1 and sum(name in stems for name in names) * 2 > len(names):
-            return folder, [path.name for path in lists.values()]
-    return None
+        names = [name for path in lists.values() for name in list_names(path, stems)]
+        known = sum(name in stems for name in names)
+        named = f"the lists {', '.join(path.name for path in lists.values())} in {folder}/"
+        if "train" in lists and known > 1 and 2 * known > len(names):
+            return {"lists": folder}, [f"{named} are the split (data.lists)"]
+        if "train" in lists:
+            lines.append(f"{named} are not the split: {known:,} of their {len(names):,} names are images (data.lists)")
+    return {}, lines
 
 
 def _describe(masks: Sequence[Path]) -> str:

@@ -105,6 +105,15 @@ def test_lists_of_names_are_the_split(tmp_path):
     assert [(record.name, record.split) for record in records] == [("p1", "train"), ("p2", "train"), ("p3", "val")]
 
 
+def test_lists_that_name_other_images_are_not_passed_over_in_silence(tmp_path):
+    draw(tmp_path, "images/{}.jpg")
+    masks(tmp_path, "masks/{}.png")
+    (tmp_path / "train.txt").write_text("q1\nq2\np1\n")
+    (found,) = recognize_folders(tmp_path)
+    assert "lists" not in found.settings
+    assert found.lines[-1] == "the lists train.txt in ./ are not the split: 1 of their 3 names are images (data.lists)"
+
+
 def test_two_folders_of_masks_are_two_ways_and_pictures_of_masks_are_none(tmp_path):
     draw(tmp_path, "images/{}.jpg", "overlays/{}.jpg")
     masks(tmp_path, "masks/{}.png", "annotations/{}.png")

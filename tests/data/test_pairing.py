@@ -68,10 +68,20 @@ def test_lists_name_images_by_stem_path_or_columns(tmp_path):
     assert read_lists(tmp_path)["d"] == "val"
 
 
+def test_lists_name_images_that_have_spaces_and_dots_in_their_names(tmp_path):
+    (tmp_path / "train.txt").write_text("frame 1\nimages/frame 2.jpg\na.7_image\nx.jpg 1\nx.jpg masks/frame 1.png\n")
+    stems = {"frame 1", "frame 2", "a.7_image", "x"}
+    assert list_names(tmp_path / "train.txt", stems) == ["frame 1", "frame 2", "a.7_image", "x", "x"]
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [
         ({"val.txt": b"a"}, "no train.txt"),
+        (
+            {"train.txt": b"a", "val.txt": b"b", "valid.txt": b"c"},
+            r"val\.txt' and 'valid\.txt' both mean val\. Keep one",
+        ),
         ({"train.txt": b"a\nb", "test.txt": b"b"}, r"1 names are in two lists of .*: b \(train and test\)"),
         ({"train.txt": b"\xff\xfe"}, r"train\.txt' is not UTF-8"),
     ],

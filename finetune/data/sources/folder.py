@@ -107,7 +107,7 @@ class FolderSource:
         if not images:
             return [], [f"'{image_folder}' has no images (files that end in {' '.join(IMAGE_SUFFIXES)})."]
         pairs = pair(images, masks, (image_folder, mask_folder), self.affixes)
-        splits = read_lists(self.root / self.lists) if self.lists else None
+        splits = read_lists(self.root / self.lists, {path.stem for path in images}) if self.lists else None
         if splits is not None:
             pairs, absent = _listed(pairs, splits)
             if absent:
