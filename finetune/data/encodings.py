@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from finetune.data.legends import Legend
-from finetune.data.mask_contents import MaskContents
+from finetune.data.mask_contents import JPEG_NOISE, MaskContents
 from finetune.data.mask_values import Value, code, color_name, is_color
 from finetune.data.records import DataError
 from finetune.io.messages import shortlist
@@ -17,7 +17,9 @@ VOID = 255
 MOST_CLASSES = 255
 FEW_VALUES = 16  # so many different values are looked at one by one
 SOFT = 0.05  # highest share of the pixels of a value with equal neighbors, for it to be a blend at a border
-PURE = 0.2  # lowest such share for a value to be pure where there are many
+AREA = 2e-4  # lowest share of the pixels for a value to be pure where there are many
+PURE = 0.2  # lowest share of its pixels with equal neighbors
+OWN_AREA = 0.5  # such a share that JPEG does not make near another value
 NEAR = 32  # distance of values that JPEG makes of one
 MOST_PURE = 64
 UNEXPLAINED = 0.01  # highest share of pixels with values that are no blends of pure ones
@@ -42,6 +44,7 @@ class Values:
         colored: whether values are colors.
         by_mask: the values of each mask.
         lossy: whether files were compressed as photographs.
+        nearly_interior: pixels of each value whose four neighbors have about the same value, of lossy files.
     """
 
     pixels: Mapping[int, int]
@@ -49,6 +52,7 @@ class Values:
     colored: bool
     by_mask: Sequence[frozenset[int]]
     lossy: bool
+    nearly_interior: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -96,7 +100,12 @@ def work_out_encoding(
             f"edges{' and from JPEG' * values.lossy}: each becomes the most similar of {values.names(labels)} nearby "
             f"(data.snap)"
         )
-    found = [legend for legend in legends if _fits(legend, labels, values, ignored or ())]
+    unnamed = {legend: _unnamed(legend, labels, values, ignored or ()) for legend in legends}
+    found = [legend for legend in legends if not unnamed[legend]]
+    if not found:
+        lines += [
+            f"{legend.path.name} names no class of {values.names(unnamed[legend])} (data.classes)" for legend in legends
+        ]
     named = (
         _by_legend(found[0], labels, values, bool(snapped), ignored)
         if found
@@ -108,14 +117,15 @@ def work_out_encoding(
 def collect(contents: Sequence[MaskContents]) -> tuple[Values, list[str]]:
     """Return the values of all masks, as numbers or as colors, and a line that says why."""
     colored, lines = _colors_decide(contents)
-    pixels, interior, by_mask = Counter[int](), Counter[int](), []
+    pixels, interior, nearly, by_mask = Counter[int](), Counter[int](), Counter[int](), []
     for mask in contents:
         renamed = mask.by_color if colored else {value: value for value in mask.pixels}
         by_mask.append(frozenset(renamed.values()))
         for value, count in mask.pixels.items():
             pixels[renamed[value]] += count
             interior[renamed[value]] += mask.interior.get(value, 0)
-    return Values(pixels, interior, colored, by_mask, any(mask.lossy for mask in contents)), lines
+            nearly[renamed[value]] += mask.nearly_interior.get(value, 0)
+    return Values(pixels, interior, colored, by_mask, any(mask.lossy for mask in contents), nearly), lines
 
 
 def _colors_decide(contents: Sequence[MaskContents]) -> tuple[bool, list[str]]:
@@ -125,18 +135,33 @@ def _colors_decide(contents: Sequence[MaskContents]) -> tuple[bool, list[str]]:
         return True, [f"{kinds['color']:,} masks have colors, so colors are the classes (data.mask_values)"]
     if not kinds["palette"]:
         return False, []
-    of_index: dict[int, set[int]] = {}
-    for mask in contents:
-        for index, color in (mask.palette if mask.kind == "palette" else mask.by_color).items():
-            of_index.setdefault(index, set()).add(color)
-    differing = sorted(index for index, colors in of_index.items() if len(colors) > 1)
-    if not differing:
+    renamed = [mask.palette if mask.kind == "palette" else mask.by_color for mask in contents]
+    pairs = sorted({pair for mask in renamed for pair in mask.items()})
+    index, color = (_first_repeated([pair[side] for pair in pairs]) for side in (0, 1))
+    merges = any(len(set(mask.values())) < len(mask) for mask in renamed)  # two indices of one mask have one color
+    if index is None and (color is None or merges):
         return False, ["the masks have one palette, so its indices are the classes (data.mask_values)"]
-    colors = " and ".join(color_name(color) for color in sorted(of_index[differing[0]])[:2])
-    return True, [
-        f"the palettes of the masks differ (index {differing[0]} is {colors}), so colors and not indices are the "
-        f"classes (data.mask_values)"
-    ]
+    if index is not None:
+        what, is_both = f"index {index}", [color_name(c) for i, c in pairs if i == index]
+    else:
+        what, is_both = f"color {color_name(color or 0)}", [f"index {i}" for i, c in pairs if c == color]
+    differ = f"the palettes of the masks differ ({what} is {' and '.join(is_both[:2])})"
+    if color is None or merges:
+        raise DataError(_indices_or_colors(differ, pairs))
+    return True, [f"{differ}, so colors and not indices are the classes (data.mask_values)"]
+
+
+def _first_repeated(numbers: Sequence[int]) -> int | None:
+    return next((number for number, count in sorted(Counter(numbers).items()) if count > 1), None)
+
+
+def _indices_or_colors(differ: str, pairs: Sequence[tuple[int, int]]) -> str:
+    indices = str(sorted({index for index, _ in pairs})).replace(" ", "")
+    colors = str(sorted({color_name(color) for _, color in pairs})).replace(" ", "")
+    return (
+        f"{differ}, and it is not clear whether indices or colors are the classes. Set data.mask_values={indices} to "
+        f"take the indices, or data.mask_values={colors} to take the colors."
+    )
 
 
 def _codes(legend: Legend) -> list[int]:
@@ -163,12 +188,14 @@ def _pure_values(values: Values) -> tuple[list[int], list[int]]:
     if len(ordered) <= FEW_VALUES and not values.lossy:
         return _of_few(ordered, values)
     blends = [value for value in ordered if values.interior[value] <= SOFT * values.pixels[value]]
-    if 2 * len(blends) <= len(ordered):  # areas of their own, as classes and objects have
+    if 2 * len(blends) <= len(ordered) and not values.lossy:  # areas of their own, as classes and objects have
         if not values.colored and _are_object_numbers(values):
             raise DataError(_object_numbers(ordered))
         return _checked_count(ordered), []
-    pure = sorted(_peaks(values))
+    pure = sorted(_peaks(values, values.interior))
     soft = [value for value in ordered if value not in pure]
+    if values.lossy and (unclear := _unclear(soft, pure, values)):
+        raise DataError(_changed_by_jpeg(unclear, pure, values))
     most = max(values.pixels, key=lambda value: values.pixels[value])
     between = values.share(soft) / max(1e-9, 1 - values.share([most]))
     is_matte = not (values.colored or values.lossy) and between > MATTE
@@ -224,17 +251,36 @@ def _vectors(numbers: Sequence[int], colored: bool) -> Any:
     return np.stack(channels, -1).astype(np.float64)
 
 
-def _peaks(values: Values) -> set[int]:
+def _peaks(values: Values, interior: Mapping[int, int]) -> set[int]:
     """Return the values that large areas have, with none near a more frequent one."""
     chosen: list[int] = []
-    enough = 2e-4 * values.total
     for value in sorted(values.pixels, key=lambda v: -values.pixels[v]):
-        if values.pixels[value] < enough or len(chosen) > 64:
+        if values.pixels[value] < AREA * values.total or len(chosen) > MOST_PURE:
             break
-        near = chosen and np.linalg.norm(_vectors(chosen, values.colored) - _vectors([value], values.colored), axis=1)
-        if values.interior[value] >= PURE * values.pixels[value] and not (chosen and float(min(near)) <= NEAR):
+        if interior[value] >= PURE * values.pixels[value] and not _is_near(value, chosen, values):
             chosen.append(value)
     return set(chosen)
+
+
+def _is_near(value: int, others: Sequence[int], values: Values, reach: int = NEAR) -> bool:
+    if not others:
+        return False
+    distances = np.linalg.norm(_vectors(others, values.colored) - _vectors([value], values.colored), axis=1)
+    return bool(distances.min() <= reach)
+
+
+def _unclear(soft: Sequence[int], pure: Sequence[int], values: Values) -> list[int]:
+    """Return the values that may be classes although JPEG makes such of others: they have areas of their own."""
+    far = [value for value in _peaks(values, values.nearly_interior) if not _is_near(value, pure, values)]
+    near = [
+        value
+        for value in soft
+        if values.pixels[value] >= AREA * values.total
+        and values.interior[value] >= OWN_AREA * values.pixels[value]
+        and _is_near(value, pure, values)
+        and not (values.colored and _is_near(value, pure, values, JPEG_NOISE))  # no two classes have such colors
+    ]
+    return sorted({*far, *near})
 
 
 def _are_object_numbers(values: Values) -> bool:
@@ -254,6 +300,20 @@ def _object_numbers(ordered: Sequence[int]) -> str:
         f"the masks hold {len(ordered)} values from {ordered[0]} to {ordered[-1]}, which look like numbers of objects: "
         f"most values are in few masks, or each mask counts from 1. To make all objects one class, set "
         f"data.classes={{background: 0, object: '*'}}; to take every value as a class, data.classes={ordered[-1] + 1}."
+    )
+
+
+def _changed_by_jpeg(unclear: Sequence[int], pure: Sequence[int], values: Values) -> str:
+    listed = [str([values.name(value) for value in found]).replace(" ", "") for found in (pure, [*pure, *unclear])]
+    text = (
+        f"the masks were saved as JPEG, which changes values, and it is not clear whether {values.names(unclear)} "
+        f"{'is a class' if len(unclear) == 1 else 'are classes'}. Save the masks as PNG from their source"
+    )
+    if any(_is_near(value, [other for other in (*pure, *unclear) if other != value], values) for value in unclear):
+        return f"{text}: values that are {NEAR} or less apart cannot be told from noise."
+    return (
+        f"{text}, or set data.mask_values={listed[1]} data.snap=true if so, data.mask_values={listed[0]} "
+        f"data.snap=true if not."
     )
 
 
@@ -281,10 +341,13 @@ def _checked_count(ordered: list[int]) -> list[int]:
     return ordered
 
 
-def _fits(legend: Legend, labels: Sequence[int], values: Values, ignored: Sequence[Value]) -> bool:
-    """Return whether a legend names all values of the masks but void."""
-    known = {*legend.by_value, *legend.ignored, *ignored, VOID}
-    return all({values.name(label), values.level(label)} & known for label in labels)
+def _unnamed(legend: Legend, labels: Sequence[int], values: Values, ignored: Sequence[Value]) -> list[int]:
+    """Return the values of the masks that a legend does not explain; it need not name void."""
+    explained = {*legend.ignored, *ignored}
+    named = [label for label in labels if {values.name(label), values.level(label)} & legend.by_value.keys()]
+    left = [v for v in labels if v not in named and not {values.name(v), values.level(v)} & explained]
+    # next to one class alone, 255 is the other class
+    return [label for label in left if values.level(label) != VOID or len(named) < 2]
 
 
 def _by_legend(

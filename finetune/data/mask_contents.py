@@ -1,7 +1,7 @@
 """What a mask file holds, before anything is known of its classes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
@@ -14,6 +14,7 @@ from finetune.data.decode import open_image
 from finetune.data.masks import gray_values, mask_colors
 
 MOST_VALUES = 1024  # that are counted one by one; a photograph has more
+JPEG_NOISE = 8  # by which JPEG makes neighbors of one value differ, in each channel
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class MaskContents:
         interior: pixels of each value whose four neighbors have the same value; blends at borders have none.
         palette: 24-bit color of each palette index in use.
         lossy: whether the file was compressed as a photograph, which changes values.
+        nearly_interior: pixels of each value whose four neighbors have about the same value, of lossy files.
     """
 
     size: tuple[int, int]
@@ -35,6 +37,7 @@ class MaskContents:
     interior: Mapping[int, int]
     palette: Mapping[int, int]
     lossy: bool = False
+    nearly_interior: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def by_color(self) -> dict[int, int]:
@@ -79,7 +82,8 @@ def image_contents(image: Image.Image) -> MaskContents:
         colors = np.array(image.getpalette("RGB") or [], dtype=np.uint8).reshape(-1, 3).tolist()
         palette = {index: _packed(colors[index]) if index < len(colors) else 0 for index in counts}
     kind: Literal["gray", "palette", "color"] = "color" if gray is None else "palette" if palette else "gray"
-    return MaskContents((image.height, image.width), kind, counts, count(interior(pixels)), palette, lossy)
+    nearly = count(interior(pixels, JPEG_NOISE)) if lossy else {}
+    return MaskContents((image.height, image.width), kind, counts, count(interior(pixels)), palette, lossy, nearly)
 
 
 def _packed(color: list[int]) -> int:
@@ -87,17 +91,29 @@ def _packed(color: list[int]) -> int:
     return red << 16 | green << 8 | blue
 
 
-def interior(values: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
+def interior(values: npt.NDArray[np.integer], tolerance: int = 0) -> npt.NDArray[np.integer]:
     """Return the values (N,) of the pixels whose four neighbors have the same value, row by row.
+
+    Args:
+        values: numbers or 24-bit colors (H, W).
+        tolerance: by which neighbors may differ, in each of three channels of 8 bit.
 
     >>> interior(np.array([[1, 1, 1, 2], [1, 1, 1, 2], [1, 1, 1, 2]])).tolist()
     [1]
     """
     center = values[1:-1, 1:-1]
-    same = (center == values[:-2, 1:-1]) & (center == values[2:, 1:-1])
-    same &= (center == values[1:-1, :-2]) & (center == values[1:-1, 2:])
+    neighbors = (values[:-2, 1:-1], values[2:, 1:-1], values[1:-1, :-2], values[1:-1, 2:])
+    same = np.ones(center.shape, dtype=bool)
+    for neighbor in neighbors:
+        same &= _differ_by(center, neighbor) <= tolerance if tolerance else center == neighbor
     inside: npt.NDArray[np.integer] = center[same]
     return inside
+
+
+def _differ_by(one: npt.NDArray[np.integer], other: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    channels = [np.abs((one >> shift & 255).astype(np.int64) - (other >> shift & 255)) for shift in (0, 8, 16)]
+    largest: npt.NDArray[np.int64] = np.maximum.reduce(channels)
+    return largest
 
 
 def count(values: npt.NDArray[np.integer]) -> dict[int, int]:

@@ -97,6 +97,33 @@ def test_masks_that_were_saved_as_jpeg_are_snapped(read):
     assert "from JPEG" in found.lines[0]
 
 
+def test_classes_in_jpeg_masks_that_cannot_be_told_from_noise_are_asked_about(read):
+    indices = [np.kron(mask, np.ones((3, 3), int)) for mask in (shapes(1, 2), shapes(2, 1, 1))]
+    with pytest.raises(DataError, match=r"saved as JPEG.* not clear whether 1, 2 are classes\. Save the masks as PNG"):
+        work_out_encoding(read(*indices, suffix=".jpg", quality=90))
+    with_void = [np.where(np.arange(120) < 24, 255, mask) for mask in indices]
+    with pytest.raises(DataError, match=r"not clear whether 1, 2 are classes"):
+        work_out_encoding(read(*with_void, suffix=".jpg", quality=90))
+
+
+@pytest.mark.parametrize("quality", [60, 90])
+def test_small_objects_in_jpeg_masks_are_no_noise(read, quality):
+    mask = np.zeros((240, 240), np.int64)
+    mask[20:90, 30:150] = 150
+    for number in range(40):
+        y, x = 100 + 17 * (number // 8), 5 + 27 * (number % 8)
+        mask[y : y + 7, x : x + 7] = 100
+    with pytest.raises(DataError, match=r"set data\.mask_values=\[0,15\d,\d+.*\] data\.snap=true if so"):
+        work_out_encoding(read(mask, mask.T, suffix=".jpg", quality=quality))
+
+
+def test_colors_that_jpeg_changed_a_little_are_one_class(tmp_path):
+    mask, rgb = np.kron(shapes(1, 2, 1, 2), np.ones((6, 6), int)), np.zeros((240, 240, 3), np.uint8)
+    rgb[mask == 1], rgb[mask == 2] = (255, 0, 0), (0, 255, 0)
+    Image.fromarray(rgb).save(tmp_path / "a.jpg", quality=50)
+    assert len(work_out_encoding([read_contents(tmp_path / "a.jpg")]).settings["mask_values"]) == 3
+
+
 def test_alpha_mattes_are_no_classes(read):
     y, x = np.mgrid[:SIZE, :SIZE]
     matte = (255 * np.exp(-((y - 20) ** 2 + (x - 20) ** 2) / 150)).astype(np.uint8)
@@ -155,6 +182,25 @@ def test_palettes_that_differ_are_read_by_color_and_equal_ones_by_index(tmp_path
     assert "the palettes of the masks differ (index 0 is #000000 and #c83ca0)" in found.lines[0]
 
 
+def test_one_color_at_several_indices_is_a_class_by_color(tmp_path):
+    first = colored(shapes(1), COLORS, tmp_path / "a.png", [0, 1, 2])
+    other = colored(shapes(1), COLORS, tmp_path / "b.png", [2, 2, 1, 0][1:])
+    shifted = colored(shapes(1), COLORS, tmp_path / "c.png", [2, 2, 2, 0, 1])
+    found = work_out_encoding([first, shifted])
+    assert found.settings["mask_values"] == ["#000000", "#28b43c"]
+    assert "(color #000000 is index 0 and index 3)" in found.lines[0]
+    assert work_out_encoding([first, other]).settings["mask_values"] == ["#000000", "#28b43c"]
+
+
+def test_indices_of_one_class_with_several_colors_are_asked_for(tmp_path):
+    first = colored(shapes(1), COLORS, tmp_path / "a.png", [0, 1])
+    other = colored(shapes(1), {0: "#000000", 1: "#010101"}, tmp_path / "b.png", [0, 1])
+    with pytest.raises(
+        DataError, match=r"index 1 is #010101 and #28b43c\).*mask_values=\[0,1\] to take the indices, or"
+    ):
+        work_out_encoding([first, other])
+
+
 def soft(mask: np.ndarray, path: Path) -> MaskContents:
     """Return colored contents whose borders are blends."""
     colored(mask, COLORS, path)
@@ -183,6 +229,12 @@ def test_a_legend_names_indices_and_is_passed_over_where_it_does_not_fit(read, t
     sparse = Legend(tmp_path / "values.csv", ("road", "car"), (0, 7), (3,))
     found = work_out_encoding(read(shapes(3, 7)), [sparse])
     assert found.settings == {"classes": ["road", "car"], "mask_values": [0, 7], "ignore_index": 3, "snap": False}
+
+
+def test_white_is_a_class_and_not_void_where_a_legend_would_leave_one_class(read, tmp_path):
+    found = work_out_encoding(read(shapes(255)), [Legend(tmp_path / "classes.txt", ("ground", "roof"))])
+    assert (found.settings["classes"], found.settings["mask_values"]) == (["background", "foreground"], [0, 255])
+    assert "classes.txt names no class of 255 (data.classes)" in found.lines
 
 
 def test_masks_of_one_value_are_refused(read):
