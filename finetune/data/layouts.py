@@ -11,7 +11,7 @@ from typing import Any
 
 from finetune.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, files_below
 from finetune.data.mask_contents import MaskContents, read_contents
-from finetune.data.pairing import Affixes, likely_affixes
+from finetune.data.pairing import Affixes, possible_affixes
 from finetune.data.recognition import Recognized
 from finetune.data.records import DataError
 from finetune.data.split_lists import find_lists, list_names
@@ -88,12 +88,13 @@ def recognize_folders(root: Path) -> list[Recognized]:
 
 @dataclass(frozen=True)
 class Candidate:
-    """Folders of images and masks, with the rule that pairs them."""
+    """Folders of images and masks, with the rule that pairs them, and the number of files that it leaves out."""
 
     settings: Mapping[str, str]
     images: Sequence[Path]
     masks: Sequence[Path]
     splits: set[str]
+    left_out: int = 0
 
 
 def find_groups(root: Path) -> list[Group]:
@@ -141,26 +142,23 @@ def _two_folders(groups: Sequence[Group]) -> Iterator[Candidate]:
         for masks in of_masks:
             if masks is images or ("{split}" in images.pattern) != ("{split}" in masks.pattern):
                 continue
-            affixes = _matching_affixes(images.files, masks.files)
-            if affixes is None or not (images.may_be_images and masks.may_be_masks):
+            if not (images.may_be_images and masks.may_be_masks):
                 continue
-            settings = {"images": images.pattern, "masks": masks.pattern, **_affix_settings(affixes)}
-            yield Candidate(settings, images.files, masks.files, images.splits)
+            for affixes in _matching_affixes(images.files, masks.files):
+                settings = {"images": images.pattern, "masks": masks.pattern, **_affix_settings(affixes)}
+                chosen = [path for path in masks.files if affixes[1].core(path.stem) is not None]
+                yield Candidate(settings, images.files, chosen, images.splits, len(masks.files) - len(chosen))
 
 
-def _matching_affixes(images: Sequence[Path], masks: Sequence[Path]) -> tuple[Affixes, Affixes] | None:
-    plain = (Affixes(), Affixes())
-    enough = min(len(images), len(masks)) / 2
+def _matching_affixes(images: Sequence[Path], masks: Sequence[Path]) -> list[tuple[Affixes, Affixes]]:
+    """Return the rules that pair files; several where each image has several files that may be its mask."""
     stems = {path.stem for path in images}
     equal = sum(path.stem in stems for path in masks)
     if len({path.stem for path in masks}) * 2 <= len(masks) and len(stems) * 2 > len(images):
-        return None  # one file per class or object
-    if equal >= enough and equal > 1:
-        return plain
-    found = likely_affixes(images, masks)
-    if found is None or found[1] < enough or found[1] < 2:
-        return None
-    return found[0]
+        return []  # one file per class or object
+    if equal >= min(len(images), len(masks)) / 2 and equal > 1:
+        return [(Affixes(), Affixes())]
+    return [affixes for affixes, count in possible_affixes(images, masks) if count > 1]
 
 
 def _side_by_side(group: Group) -> Candidate | None:
@@ -242,6 +240,8 @@ def _recognized(root: Path, candidate: Candidate, several: bool) -> Recognized:
         lines = [f"{len(candidate.images):,} images in {images}/, {len(candidate.masks):,} masks in {masks}/{holds}"]
     affixes = " ".join(f"data.{key}={value}" for key, value in candidate.settings.items() if "fix" in key)
     lines[0] += f", paired by name: {affixes}" if affixes else ", paired by name (data.images, data.masks)"
+    if candidate.left_out:
+        lines[0] += f"; {candidate.left_out:,} other files in {masks}/ are left out"
     if candidate.splits:
         lines.append(f"the folders {', '.join(sorted(candidate.splits))} are the split (data.splits)")
     else:

@@ -30,7 +30,10 @@ def recognize_mask_files(root: Path) -> list[Recognized]:
         found
         for images in groups
         for masks in groups
-        if images is not masks and images.may_be_images and masks.may_be_masks
+        if images is not masks
+        and images.may_be_images
+        and masks.may_be_masks
+        and "{" not in images.pattern + masks.pattern  # the split is above; or a name that would be a place
         if (found := _in_sub_folders(root, images, masks) or _by_suffix(root, images, masks))
     ]
 
@@ -74,7 +77,7 @@ def _in_sub_folders(root: Path, images: Group, masks: Group) -> Recognized | Non
 def _by_suffix(root: Path, images: Group, masks: Group) -> Recognized | None:
     """Return the layout in which the names of masks are the stem of their image and a class, or a number."""
     stems = {path.stem for path in images.files}
-    if len(masks.files) < 1.5 * len(images.files):
+    if len(masks.files) < 1.1 * len(images.files):
         return None
     pattern = NamePattern(f"{masks.pattern}/{{stem}}_{{object}}")
     below = (path.relative_to(root).with_suffix("").as_posix() for path in masks.files)

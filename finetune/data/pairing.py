@@ -1,7 +1,7 @@
 """Pair images with masks by their file names."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from os.path import relpath
 from pathlib import Path
@@ -151,25 +151,43 @@ def other_rule(images: Sequence[Path], masks: Sequence[Path], given: tuple[Affix
 def likely_affixes(images: Sequence[Path], masks: Sequence[Path]) -> tuple[tuple[Affixes, Affixes], int] | None:
     """Return the affixes of images and masks by which most masks are paired, and how many of those looked at are.
 
-    Either masks have the whole stem of their image in theirs, or both have a part in common before or after an ending
-    of their own, such as `7_image` and `7_label`.
-
     Returns:
         None if less than half of the masks are paired by any affixes.
     """
-    masks = masks[:SAMPLE]
-    stems = sorted({path.stem for path in images}, key=len, reverse=True)
+    return next(iter(possible_affixes(images, masks)), None)
+
+
+def possible_affixes(images: Sequence[Path], masks: Sequence[Path]) -> list[tuple[tuple[Affixes, Affixes], int]]:
+    """Return the affixes of images and masks that pair half of the images, and how many masks each pairs, best first.
+
+    Either masks have the whole stem of their image in theirs, or both have a part in common before or after an ending
+    of their own, such as `7_image` and `7_label`. Where images have several masks, there are several such affixes.
+
+    Returns:
+        Nothing if less than half of the masks are paired by any affixes.
+    """
+    names, stems = [path.stem for path in masks[:SAMPLE]], {path.stem for path in images}
     counts: Counter[tuple[Affixes, Affixes]] = Counter()
-    for mask in (path.stem for path in masks):
-        starts = (stem for stem in stems if mask.startswith(stem))
-        longest = next(starts, None) or next((stem for stem in stems if stem in mask), None)
-        if longest is not None:
-            prefix, _, suffix = mask.partition(longest)
+    paired = set()
+    for name in names:
+        if (stem := _contained(name, stems)) is not None:
+            prefix, _, suffix = name.partition(stem)
             counts[Affixes(), Affixes(prefix, suffix)] += 1
-    if counts.total() * 2 <= len(masks):
-        counts = _replaced_affixes(stems, [path.stem for path in masks])
-    best = counts.most_common(1)
-    return best[0] if best and counts.total() * 2 > len(masks) else None
+            paired.add(stem)
+    if counts.total() * 2 > len(names):
+        return [(affixes, count) for affixes, count in counts.most_common() if 2 * count >= len(paired)]
+    replaced = _replaced_affixes(sorted(stems), names).most_common(1)
+    return [found for found in replaced if found[1] * 2 > len(names)]
+
+
+def _contained(name: str, stems: Collection[str]) -> str | None:
+    """Return the longest of the stems that a name starts with, or else the longest one in it; None if there is none."""
+    starts = (name[:end] for end in range(len(name), 0, -1))
+    if (stem := next((start for start in starts if start in stems), None)) is not None:
+        return stem
+    lengths = range(len(name) - 1, 0, -1)
+    parts = (name[start : start + length] for length in lengths for start in range(1, len(name) - length + 1))
+    return next((part for part in parts if part in stems), None)
 
 
 def _replaced_affixes(images: Sequence[str], masks: Sequence[str]) -> Counter[tuple[Affixes, Affixes]]:

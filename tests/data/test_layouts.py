@@ -114,6 +114,24 @@ def test_lists_that_name_other_images_are_not_passed_over_in_silence(tmp_path):
     assert found.lines[-1] == "the lists train.txt in ./ are not the split: 1 of their 3 names are images (data.lists)"
 
 
+def test_every_rule_that_gives_each_image_a_mask_is_a_way_to_read(tmp_path):
+    draw(tmp_path, "train/images/{}.jpg")
+    masks(tmp_path, "train/masks/{}_cell.png", "train/masks/{}_edge.png")
+    ways = recognize_folders(tmp_path)
+    assert sorted(way.settings["mask_suffix"] for way in ways) == ["_cell", "_edge"]
+    assert all("4 masks" in way.lines[0] and "4 other files in" in way.lines[0] for way in ways)
+
+
+def test_a_rule_of_names_is_found_in_more_files_than_are_looked_at(tmp_path):
+    names = [f"p{number}" for number in range(1100)]
+    draw(tmp_path, "photos/{}.jpg", names=names[:6])
+    masks(tmp_path, "gt/{}_gt.png", names=names[:6])
+    for folder, name in (("photos", "{}.jpg"), ("gt", "{}_gt.png")):
+        for other in names[6:]:
+            (tmp_path / folder / name.format(other)).hardlink_to(tmp_path / folder / name.format("p1"))
+    assert only(tmp_path)["mask_suffix"] == "_gt"
+
+
 def test_two_folders_of_masks_are_two_ways_and_pictures_of_masks_are_none(tmp_path):
     draw(tmp_path, "images/{}.jpg", "overlays/{}.jpg")
     masks(tmp_path, "masks/{}.png", "annotations/{}.png")

@@ -76,3 +76,20 @@ def test_overlap_is_the_share_of_marked_pixels_with_several(tmp_path):
     block(tmp_path / "a.png", slice(0, 4))
     block(tmp_path / "b.png", slice(3, 6))
     assert overlap([[tmp_path / "a.png", tmp_path / "b.png"]]) == pytest.approx(1 / 6)
+
+
+def test_a_few_images_with_several_masks_are_enough_to_leave_a_doubt(tmp_path):
+    names = [f"p{number}" for number in range(6)]
+    draw(tmp_path, "photos/{}.jpg", names=names)
+    draw(tmp_path, "labels/{}_0.png", names=names, kind="mask")
+    draw(tmp_path, "labels/{}_1.png", names=names[:2], kind="mask")
+    (found,) = recognize_mask_files(tmp_path)
+    assert found.settings["masks"] == "labels/{stem}_{object}"
+
+
+@pytest.mark.parametrize("folders", [("photos", "{class} masks"), ("train/images", "train/masks")])
+def test_names_with_braces_and_split_folders_are_no_places_in_a_pattern(tmp_path, folders):
+    draw(tmp_path, f"{folders[0]}/{{}}.jpg", names=NAMES)
+    pattern = f"{folders[1].replace('{', '{{').replace('}', '}}')}/{{}}"
+    draw(tmp_path, f"{pattern}_0.png", f"{pattern}_1.png", names=NAMES, kind="mask")
+    assert recognize_mask_files(tmp_path) == []
