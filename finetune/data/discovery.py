@@ -117,7 +117,7 @@ def _encoding(
     readable = [mask for mask in contents if mask is not None]
     if not readable:
         return {}, []
-    worked_out = work_out_encoding(readable, legends, ignored)
+    worked_out = work_out_encoding(readable, legends, ignored, are_classes=given.get("classes") is not None)
     return _with_given(dict(worked_out.settings), worked_out.lines, given)
 
 

@@ -79,7 +79,10 @@ class Values:
 
 
 def work_out_encoding(
-    contents: Sequence[MaskContents], legends: Sequence[Legend] = (), ignored: Sequence[Value] | None = None
+    contents: Sequence[MaskContents],
+    legends: Sequence[Legend] = (),
+    ignored: Sequence[Value] | None = None,
+    are_classes: bool = False,
 ) -> Encoding:
     """Return the settings that read masks, worked out from all of their values.
 
@@ -87,13 +90,14 @@ def work_out_encoding(
         contents: of all masks.
         legends: files that name classes.
         ignored: values that are known to be void; None if that is to be worked out, too.
+        are_classes: whether values are known to stand for classes, and not for objects.
 
     Raises:
         DataError: the values leave a doubt; the message has the settings between which to choose.
     """
     values, lines = collect(contents)
     by_legend = (_by_codes(_codes(legend), values) for legend in legends if values.colored)
-    labels, snapped = next((pair for pair in by_legend if pair), None) or _pure_values(values)
+    labels, snapped = next((pair for pair in by_legend if pair), None) or _pure_values(values, are_classes)
     if snapped:
         lines.append(
             f"{values.share(snapped):.1%} of the mask pixels have one of {len(snapped)} values in between, at soft "
@@ -176,7 +180,7 @@ def _by_codes(codes: Sequence[int], values: Values) -> tuple[list[int], list[int
     return (labels, others) if len(labels) > 1 and _unexplained(others, labels, values) <= UNEXPLAINED else None
 
 
-def _pure_values(values: Values) -> tuple[list[int], list[int]]:
+def _pure_values(values: Values, are_classes: bool) -> tuple[list[int], list[int]]:
     """Return the values that are classes, and those that are blends of them at borders.
 
     Raises:
@@ -185,16 +189,19 @@ def _pure_values(values: Values) -> tuple[list[int], list[int]]:
     ordered = sorted(values.pixels)
     if not ordered:
         raise DataError("the masks have no pixels.")
+    may_be_objects = not (values.colored or values.lossy or are_classes)
+    if may_be_objects and _count_from_one(values):
+        raise DataError(_object_numbers(ordered))
     if len(ordered) <= FEW_VALUES and not values.lossy:
         return _of_few(ordered, values)
     blends = [value for value in ordered if values.interior[value] <= SOFT * values.pixels[value]]
     if 2 * len(blends) <= len(ordered) and not values.lossy:  # areas of their own, as classes and objects have
-        if not values.colored and _are_object_numbers(values):
+        if may_be_objects and _are_rare(values):
             raise DataError(_object_numbers(ordered))
         return _checked_count(ordered), []
     pure = sorted(_peaks(values, values.interior))
     soft = [value for value in ordered if value not in pure]
-    if values.lossy and (unclear := _unclear(soft, pure, values)):
+    if pure and values.lossy and 0 < len(unclear := _unclear(soft, pure, values)) <= FEW_VALUES:
         raise DataError(_changed_by_jpeg(unclear, pure, values))
     most = max(values.pixels, key=lambda value: values.pixels[value])
     between = values.share(soft) / max(1e-9, 1 - values.share([most]))
@@ -283,16 +290,19 @@ def _unclear(soft: Sequence[int], pure: Sequence[int], values: Values) -> list[i
     return sorted({*far, *near})
 
 
-def _are_object_numbers(values: Values) -> bool:
-    """Return whether masks number their objects: 1 to n in each, or numbers that hardly any other mask has."""
-    numbered = [mask - {0, VOID} for mask in values.by_mask]
-    several = [mask for mask in numbered if mask]
+def _count_from_one(values: Values) -> bool:
+    """Return whether nearly every mask has the values 1 to n, as masks do that number their objects."""
+    several = [mask - {0, VOID} for mask in values.by_mask if mask - {0, VOID}]
     consecutive = sum(mask == set(range(1, len(mask) + 1)) for mask in several)
-    if several and consecutive >= 0.9 * len(several) and len({len(mask) for mask in several}) > 2:
-        return True
-    presence = Counter(value for mask in several for value in mask)
+    return bool(several) and consecutive >= 0.9 * len(several) and len({len(mask) for mask in several}) > 2
+
+
+def _are_rare(values: Values) -> bool:
+    """Return whether hardly any other mask has the values of one, as with numbers of objects."""
+    presence = Counter(value for mask in values.by_mask for value in mask - {0, VOID})
     middle = sorted(presence.values())[len(presence) // 2] if presence else 0
-    return middle <= max(2, len(several) / 4)
+    several = sum(bool(mask - {0, VOID}) for mask in values.by_mask)
+    return middle <= max(2, several / 4)
 
 
 def _object_numbers(ordered: Sequence[int]) -> str:
@@ -320,11 +330,12 @@ def _changed_by_jpeg(unclear: Sequence[int], pure: Sequence[int], values: Values
 def _many_values(ordered: Sequence[int], values: Values, between: float) -> str:
     low, high = ordered[0], ordered[-1]
     what = f"the masks hold {len(ordered):,} {'colors' if values.colored else 'values'}"
-    if values.colored:
+    if values.colored or values.lossy:
         return (
-            f"{what}, and it is not clear which are classes. List them by class: "
-            f"data.mask_values=['#000000','#ff0000'], with data.snap=true if others are blends of these."
-        )
+            f"{what}, and it is not clear which are classes. Are these the masks (data.masks)? If so, list their "
+            f"classes: data.mask_values={['#000000', '#ff0000'] if values.colored else [0, 255]}, with data.snap=true "
+            f"if others are blends of these."
+        ).replace("', '", "','")
     return (
         f"{what} from {low} to {high}, and {between:.0%} of the pixels of objects lie in between: these are alpha "
         f"mattes or other continuous values, and not classes. To cut them in two in the middle, set "

@@ -148,6 +148,13 @@ def test_numbers_of_objects_are_not_made_into_classes(read, consecutive):
         work_out_encoding(read(*masks))
 
 
+def test_few_values_may_be_numbers_of_objects_too_unless_they_are_known_to_be_classes(read):
+    contents = read(*(shapes(*range(1, count + 1)) for count in (3, 1, 2, 5)))
+    with pytest.raises(DataError, match=r"numbers of objects.*to take every value as a class, data\.classes=6"):
+        work_out_encoding(contents)
+    assert len(work_out_encoding(contents, are_classes=True).settings["classes"]) == 6
+
+
 def colored(mask: np.ndarray, colors: dict[int, str], path: Path, palette: list[int] | None = None) -> MaskContents:
     rgb = np.zeros((*mask.shape, 3), np.uint8)
     for value, color in colors.items():
