@@ -44,7 +44,7 @@ def discover(
     Raises:
         DataError: the folder cannot be read in any format, or in several; the message has the settings to choose from.
     """
-    if "format" not in given and not root.exists():
+    if "format" not in given and not os.path.exists(root):  # Path.exists raises for a name that is too long
         raise DataError(f"'{root}' is not a folder; set data.root to the folder that holds images and masks.")
     found = _choose(root, _candidates(root, given), given)
     settings = {**found.settings, **given}
@@ -79,8 +79,9 @@ def _choose(root: Path, candidates: Sequence[Recognized], given: Mapping[str, An
         if root.is_dir()
         else []
     )
+    holds = f"holds: {shortlist(entries) or 'nothing'}" if root.is_dir() else "is a file, but no table or annotations"
     raise DataError(
-        f"'{root}' is in no known form. It holds: {shortlist(entries) or 'nothing'}. Set data.root to the folder above "
+        f"'{root}' is in no known form. It {holds}. Set data.root to the folder above "
         f"images and masks, or data.images and data.masks to their folders below it, or data.format to one of "
         f"{', '.join(name for name in SOURCES if name != 'synthetic')}."
     )

@@ -5,13 +5,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
 from os.path import commonpath
 from pathlib import Path, PurePath
 from typing import Any
 
 from finetune.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, files_below
 from finetune.data.mask_contents import MaskContents, read_contents
-from finetune.data.pairing import Affixes, possible_affixes
+from finetune.data.pairing import Affixes, possible_affixes, stem_of
 from finetune.data.recognition import Recognized
 from finetune.data.records import DataError
 from finetune.data.split_lists import find_lists, list_names
@@ -47,7 +48,7 @@ class Group:
         totals = [(sum(c.interior.values()), sum(c.pixels.values())) for c in contents]
         return sum(same for same, _ in totals) / max(1, sum(count for _, count in totals)) if totals else float("nan")
 
-    @property
+    @cached_property
     def named_mask(self) -> bool | None:
         """Whether the name is that of a folder of masks; None if it says nothing."""
         name = self.pattern.replace("{split}", "")
@@ -102,17 +103,17 @@ def find_groups(root: Path) -> list[Group]:
     files = files_below(root, (*IMAGE_SUFFIXES, *MASK_SUFFIXES)) if root.is_dir() else []
     if not files:
         return []
-    base = Path(commonpath([path.parent for path in files]))
+    base = Path(commonpath({path.parent for path in files}))
     while base != root and split_of(base.name):  # a single split folder is not the root of the data
         base = base.parent
     if base != root and all(path.parent == base for path in files):
         base = base.parent if base.parent.is_relative_to(root) else base
     groups: dict[str, Group] = {}
-    for path in files:
-        pattern, split = _pattern(path.parent.relative_to(base).parts)
+    for parent, inside in groupby(files, lambda path: path.parent):
+        pattern, split = _pattern(parent.relative_to(base).parts)
         full = PurePath(base.relative_to(root), pattern).as_posix()
         group = groups.setdefault(full, Group(full))
-        group.files.append(path)
+        group.files.extend(inside)
         group.splits.update([split] if split else [])
     return list(groups.values())
 
@@ -138,23 +139,36 @@ def _two_folders(groups: Sequence[Group]) -> Iterator[Candidate]:
     """
     of_images = [group for group in groups if group.named_mask is False] or groups
     of_masks = [group for group in groups if group.named_mask] or groups
+    for images, masks in likely_pairs(of_images, of_masks, sum(len(group.files) for group in groups)):
+        if ("{split}" in images.pattern) != ("{split}" in masks.pattern):
+            continue
+        for affixes in _matching_affixes(images.files, masks.files):
+            settings = {"images": images.pattern, "masks": masks.pattern, **_affix_settings(affixes)}
+            chosen = [path for path in masks.files if affixes[1].core(stem_of(path)) is not None]
+            yield Candidate(settings, images.files, chosen, images.splits, len(masks.files) - len(chosen))
+
+
+def likely_pairs(of_images: Sequence[Group], of_masks: Sequence[Group], total: int) -> Iterator[tuple[Group, Group]]:
+    """Yield folders that may hold images and masks, which together have a quarter of all files.
+
+    Args:
+        of_images: folders to take for images.
+        of_masks: folders to take for masks.
+        total: number of files in all folders.
+    """
+    large = [group for group in of_masks if 8 * len(group.files) >= total]  # of thousands of folders, few are
     for images in of_images:
-        for masks in of_masks:
-            if masks is images or ("{split}" in images.pattern) != ("{split}" in masks.pattern):
-                continue
-            if not (images.may_be_images and masks.may_be_masks):
-                continue
-            for affixes in _matching_affixes(images.files, masks.files):
-                settings = {"images": images.pattern, "masks": masks.pattern, **_affix_settings(affixes)}
-                chosen = [path for path in masks.files if affixes[1].core(path.stem) is not None]
-                yield Candidate(settings, images.files, chosen, images.splits, len(masks.files) - len(chosen))
+        for masks in of_masks if 8 * len(images.files) >= total else large:
+            is_likely = images is not masks and 4 * (len(images.files) + len(masks.files)) >= total
+            if is_likely and images.may_be_images and masks.may_be_masks:
+                yield images, masks
 
 
 def _matching_affixes(images: Sequence[Path], masks: Sequence[Path]) -> list[tuple[Affixes, Affixes]]:
     """Return the rules that pair files; several where each image has several files that may be its mask."""
-    stems = {path.stem for path in images}
-    equal = sum(path.stem in stems for path in masks)
-    if len({path.stem for path in masks}) * 2 <= len(masks) and len(stems) * 2 > len(images):
+    stems = {stem_of(path) for path in images}
+    equal = sum(stem_of(path) in stems for path in masks)
+    if len({stem_of(path) for path in masks}) * 2 <= len(masks) and len(stems) * 2 > len(images):
         return []  # one file per class or object
     if equal >= min(len(images), len(masks)) / 2 and equal > 1:
         return [(Affixes(), Affixes())]
@@ -163,18 +177,18 @@ def _matching_affixes(images: Sequence[Path], masks: Sequence[Path]) -> list[tup
 
 def _side_by_side(group: Group) -> Candidate | None:
     """Return the images and masks of one folder: by an affix of the masks, by two endings, or by JPEG and PNG."""
-    stems = {path.stem: path for path in group.files}
+    stems = {stem_of(path): path for path in group.files}
     photos = [path for path in group.files if path.suffix.lower() in PHOTO_SUFFIXES]
     others = [path for path in group.files if path.suffix.lower() not in PHOTO_SUFFIXES]
-    both = {path.stem for path in photos} & {path.stem for path in others}
+    both = {stem_of(path) for path in photos} & {stem_of(path) for path in others}
     folders = {"images": group.pattern, "masks": group.pattern}
     if len(both) > 1 and 2 * len(both) >= len(photos) and Group("", others).flatness > FLAT:
         return Candidate(folders, photos, others, group.splits)
     affixes = _inner_affixes(list(stems))
     if affixes is None:
         return None
-    masks = [path for path in group.files if affixes[1].core(path.stem) is not None]
-    images = [path for path in group.files if affixes[1].core(path.stem) is None]
+    masks = [path for path in group.files if affixes[1].core(stem_of(path)) is not None]
+    images = [path for path in group.files if affixes[1].core(stem_of(path)) is None]
     if not Group("", masks).flatness > FLAT:
         return None
     return Candidate({**folders, **_affix_settings(affixes)}, images, masks, group.splits)
@@ -253,7 +267,7 @@ def _recognized(root: Path, candidate: Candidate, several: bool) -> Recognized:
 
 def _lists(root: Path, images: Sequence[Path]) -> tuple[dict[str, str], list[str]]:
     """Return the setting `lists`, if the lists in a folder below root name most of the images, and what was seen."""
-    stems, lines = {path.stem for path in images}, []
+    stems, lines = {stem_of(path) for path in images}, []
     for folder in LIST_FOLDERS:
         lists = find_lists(root / folder)
         names = [name for path in lists.values() for name in list_names(path, stems)]

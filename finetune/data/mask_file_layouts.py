@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from finetune.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, files_below
-from finetune.data.layouts import Group, find_groups
+from finetune.data.layouts import Group, find_groups, likely_pairs
 from finetune.data.masks import read_binary_mask
 from finetune.data.name_patterns import NamePattern
 from finetune.data.recognition import Recognized
@@ -28,13 +28,9 @@ def recognize_mask_files(root: Path) -> list[Recognized]:
     groups = find_groups(root)
     return [
         found
-        for images in groups
-        for masks in groups
-        if images is not masks
-        and images.may_be_images
-        and masks.may_be_masks
-        and "{" not in images.pattern + masks.pattern  # the split is above; or a name that would be a place
-        if (found := _in_sub_folders(root, images, masks) or _by_suffix(root, images, masks))
+        for images, masks in likely_pairs(groups, groups, sum(len(group.files) for group in groups))
+        if "{" not in images.pattern + masks.pattern  # the split is above; or a name that would be a place
+        and (found := _in_sub_folders(root, images, masks) or _by_suffix(root, images, masks))
     ]
 
 

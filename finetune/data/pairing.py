@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from os.path import relpath
 from pathlib import Path
+from unicodedata import normalize
 
 from finetune.data.files import files_below
 from finetune.io.messages import shortlist
@@ -15,6 +16,14 @@ UNREAD = {  # suffixes of annotations that are not read as masks -> what to do w
     ".xml": "polygons are not read as masks; see data.format=cvat, or draw them into PNG masks",
     ".txt": "polygons are not read as masks; see data.format=yolo, or draw them into PNG masks",
 }
+
+
+def stem_of(path: Path) -> str:
+    """Return the name of a file without its ending, in which an accent is a part of its letter.
+
+    File systems and archives of macOS keep accents as characters of their own, so that equal names differ.
+    """
+    return normalize("NFC", path.stem)
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,7 @@ def pair(
         folders: of all images, and of all masks.
         of: affixes of the images, and of the masks.
     """
-    is_nested = any(len({path.stem for path in files}) < len(files) for files in (images, masks))
+    is_nested = any(len({stem_of(path) for path in files}) < len(files) for files in (images, masks))
     if is_nested:
         nested = _pair_by(images, masks, (_PathKey(folders[0], of[0]), _PathKey(folders[1], of[1])))
         if not nested.repeated and 2 * sum(mask is not None for _, _, mask in nested.pairs) > len(images):
@@ -77,15 +86,15 @@ class _PathKey:
     affixes: Affixes
 
     def key(self, path: Path) -> str | None:
-        core = self.affixes.core(path.stem)
+        core = self.affixes.core(stem_of(path))
         return None if core is None else self._below(path) + core
 
     def name(self, path: Path) -> str:
-        return self._below(path) + path.stem
+        return self._below(path) + stem_of(path)
 
     def _below(self, path: Path) -> str:
         below = "." if self.folder is None else relpath(path.parent, self.folder)
-        return "" if below == "." else Path(below).as_posix() + "/"
+        return "" if below == "." else normalize("NFC", Path(below).as_posix()) + "/"
 
 
 def _pair_by(images: Sequence[Path], masks: Sequence[Path], keys: tuple[_PathKey, _PathKey]) -> Pairs:
@@ -166,7 +175,7 @@ def possible_affixes(images: Sequence[Path], masks: Sequence[Path]) -> list[tupl
     Returns:
         Nothing if less than half of the masks are paired by any affixes.
     """
-    names, stems = [path.stem for path in masks[:SAMPLE]], {path.stem for path in images}
+    names, stems = [stem_of(path) for path in masks[:SAMPLE]], {stem_of(path) for path in images}
     counts: Counter[tuple[Affixes, Affixes]] = Counter()
     paired = set()
     for name in names:

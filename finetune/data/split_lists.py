@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from pathlib import Path
+from unicodedata import normalize
 
 from finetune.data.records import DataError
 from finetune.data.splits import SPLITS, split_of
@@ -68,7 +69,7 @@ def list_names(path: Path, stems: Collection[str] = ()) -> list[str]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise DataError(f"'{path}' is not UTF-8: {error.reason} at byte {error.start}. Save it as text.") from error
-    return [_name(line.strip(), stems) for line in lines if line.strip()]
+    return [_name(normalize("NFC", line.strip()), stems) for line in lines if line.strip()]
 
 
 def _name(line: str, stems: Collection[str]) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune.data.layouts import recognize_folders
+from finetune.data.layouts import Group, likely_pairs, recognize_folders
 from finetune.data.sources.folder import FolderSource
 
 NAMES = ["p1", "p2", "p3", "p10"]
@@ -152,3 +152,12 @@ def test_hidden_folders_are_left_out(tmp_path):
     draw(tmp_path, "images/{}.jpg", "images/.ipynb_checkpoints/{}.jpg")
     masks(tmp_path, "masks/{}.png", ".trash/{}.png")
     assert only(tmp_path) == {"images": "images", "masks": "masks"}
+
+
+def test_of_many_folders_only_those_are_paired_that_hold_a_quarter_of_the_files():
+    groups = [Group(f"images/{number}", [Path(str(number))]) for number in range(40)]
+    masks = [Group("masks/all", [Path(str(number)) for number in range(20)]), Group("masks/few", [Path("1")])]
+    found = list(likely_pairs(groups, masks, 61))
+    assert [(images.pattern, second.pattern) for images, second in found] == [
+        (f"images/{number}", "masks/all") for number in range(40)
+    ]

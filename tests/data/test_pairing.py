@@ -91,3 +91,11 @@ def test_lists_that_make_no_split_are_refused(tmp_path, files, message):
         (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
         read_lists(tmp_path)
+
+
+def test_names_that_differ_only_in_how_accents_are_kept_are_equal(tmp_path):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    found = pair([tmp_path / f"{composed}.jpg"], [tmp_path / f"{decomposed}.png"], (tmp_path, tmp_path), PLAIN)
+    assert found.pairs == [(composed, tmp_path / f"{composed}.jpg", tmp_path / f"{decomposed}.png")]
+    (tmp_path / "train.txt").write_text(f"{decomposed}.jpg\n")
+    assert list_names(tmp_path / "train.txt", {composed}) == [composed]

@@ -9,7 +9,7 @@ from finetune.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, ImageFile, files_
 from finetune.data.layouts import recognize_folders
 from finetune.data.mask_values import IgnoredValues, MaskValues
 from finetune.data.options import Classes, mask_encoding
-from finetune.data.pairing import Affixes, Pairs, other_rule, pair, unread_files
+from finetune.data.pairing import Affixes, Pairs, other_rule, pair, stem_of, unread_files
 from finetune.data.recognition import Recognized
 from finetune.data.records import DataError, Record, error_listing
 from finetune.data.split_lists import read_lists
@@ -107,7 +107,7 @@ class FolderSource:
         if not images:
             return [], [f"'{image_folder}' has no images (files that end in {' '.join(IMAGE_SUFFIXES)})."]
         pairs = pair(images, masks, (image_folder, mask_folder), self.affixes)
-        splits = read_lists(self.root / self.lists, {path.stem for path in images}) if self.lists else None
+        splits = read_lists(self.root / self.lists, {stem_of(path) for path in images}) if self.lists else None
         if splits is not None:
             pairs, absent = _listed(pairs, splits)
             if absent:
@@ -118,7 +118,7 @@ class FolderSource:
                 name,
                 ImageFile(image),
                 self.encoding.file(mask) if mask else None,
-                splits[image.stem] if splits else split,
+                splits[stem_of(image)] if splits else split,
             )
             for name, image, mask in pairs.pairs
             if mask is not None or not self.skip_unpaired
@@ -145,9 +145,9 @@ class FolderSource:
             return sorted(photos), [path for path in masks if path not in photos]
         ours, theirs = self.affixes
         if theirs == Affixes():  # every stem has these, so those of the images decide
-            chosen = {path for path in images if ours.core(path.stem) is not None}
+            chosen = {path for path in images if ours.core(stem_of(path)) is not None}
             return sorted(chosen), [path for path in masks if path not in chosen]
-        chosen = {path for path in masks if theirs.core(path.stem) is not None}
+        chosen = {path for path in masks if theirs.core(stem_of(path)) is not None}
         return [path for path in images if path not in chosen], sorted(chosen)
 
     def _unpaired(self, pairs: Pairs, image_folder: Path, mask_folder: Path) -> list[str]:
@@ -208,8 +208,8 @@ def _contents(root: Path) -> str:
 
 def _listed(pairs: Pairs, splits: dict[str, str]) -> tuple[Pairs, list[str]]:
     """Return the pairs whose images are in the lists, and the names in them that no image has."""
-    listed = [entry for entry in pairs.pairs if entry[1].stem in splits]
-    absent = sorted(splits.keys() - {image.stem for _, image, _ in listed})
+    listed = [entry for entry in pairs.pairs if stem_of(entry[1]) in splits]
+    absent = sorted(splits.keys() - {stem_of(image) for _, image, _ in listed})
     return Pairs(listed, [], pairs.repeated), absent
 
 
