@@ -1,5 +1,6 @@
 """Work out how a folder is to be read: its format, the pairing of its files, and the classes in its masks."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,10 @@ def discover(
         DataError: the folder cannot be read in any format, or in several; the message has the settings to choose from.
     """
     if "format" not in given and not os.path.exists(root):  # Path.exists raises for a name that is too long
-        raise DataError(f"'{root}' is not a folder; set data.root to the folder that holds images and masks.")
+        raise DataError(
+            f"'{root}' is not a folder; set data.root to the folder that holds your images and masks, such as images/ "
+            f"and masks/."
+        )
     found = _choose(root, _candidates(root, given), given)
     settings = {**found.settings, **given}
     lines = list(found.lines)
@@ -81,8 +85,8 @@ def _choose(root: Path, candidates: Sequence[Recognized], given: Mapping[str, An
     )
     holds = f"holds: {shortlist(entries) or 'nothing'}" if root.is_dir() else "is a file, but no table or annotations"
     raise DataError(
-        f"'{root}' is in no known form. It {holds}. Set data.root to the folder above "
-        f"images and masks, or data.images and data.masks to their folders below it, or data.format to one of "
+        f"'{root}' {holds}. That is no known form: set data.root to the folder above images and masks, or data.images "
+        f"and data.masks to their folders below it, or data.format to one of "
         f"{', '.join(name for name in SOURCES if name != 'synthetic')}."
     )
 
@@ -118,6 +122,8 @@ def _encoding(
     readable = [mask for mask in contents if mask is not None]
     if not readable:
         return {}, []
+    if odd := _mixed_with_color(masks, contents):
+        raise DataError(odd)
     worked_out = work_out_encoding(readable, legends, ignored, are_classes=given.get("classes") is not None)
     return _with_given(dict(worked_out.settings), worked_out.lines, given)
 
@@ -148,6 +154,18 @@ def _contents(mask: EncodedMask) -> MaskContents | None:
         return mask.contents()
     except DataError:  # reported when all images and masks are checked
         return None
+
+
+def _mixed_with_color(masks: Sequence[EncodedMask], contents: Sequence[MaskContents | None]) -> str:
+    """Return what is wrong if a few masks among gray ones are color images, which can be no classes of the others."""
+    colored = [str(mask.paths[0]) for mask, c in zip(masks, contents, strict=True) if c and c.kind == "color"]
+    grays = sum(c is not None and c.kind == "gray" for c in contents)
+    if not 0 < 2 * len(colored) <= grays or not all(mask.paths for mask in masks):
+        return ""
+    return (
+        f"{len(colored):,} masks are color images, and {grays:,} are gray: {shortlist(colored, 3)}. Replace them by "
+        f"masks like the others, or leave them out (data.exclude)."
+    )
 
 
 def _with_given(

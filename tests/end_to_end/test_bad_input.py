@@ -106,9 +106,9 @@ def test_images_without_masks_and_masks_without_images_are_all_listed(refused: R
 
 def test_an_image_and_a_mask_of_different_sizes(refused: Refuses, tmp_path: Path) -> None:
     root = draw_folder(tmp_path / "photos")
-    save(root / "masks" / "photo_04.png", np.zeros((16, 20), dtype=np.uint8))
+    save(root / "masks" / "photo_04.png", np.zeros((16, 30), dtype=np.uint8))
     message = refused("train", *on_folder(root))
-    assert re.search(r"photo_04\.png'? is 32x40, its mask .*16x20", message)
+    assert re.search(r"photo_04\.png'? is 32x40, its mask .*16x30", message)
 
 
 def test_a_truncated_image(refused: Refuses, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_label_outside_the_classes(refused: Refuses, tmp_path: Path) -> None:
 
 def test_black_and_white_masks_for_two_classes(refused: Refuses, tmp_path: Path) -> None:
     root = draw_folder(tmp_path / "photos", values=(0, 255))
-    message = refused("train", *TINY, f"data.root={root}", "data.classes=2")
+    message = refused("train", *TINY, "data=folder", f"data.root={root}", "data.classes=2")
     assert "[0, 255]" in message
     assert "data.mask_values=[0,255]" in message
 
@@ -171,11 +171,11 @@ def test_a_color_image_as_a_mask(refused: Refuses, tmp_path: Path) -> None:
     assert "color" in message
 
 
-def test_classes_that_are_not_set(refused: Refuses, tmp_path: Path) -> None:
-    root = draw_folder(tmp_path / "photos", values=(0, 3, 9))
+def test_masks_without_two_classes(refused: Refuses, tmp_path: Path) -> None:
+    root = draw_folder(tmp_path / "photos", values=(3,))
     message = refused("train", *TINY, f"data.root={root}")
-    assert "data.classes is not set" in message
-    assert "0, 3, 9" in message
+    assert "the masks hold only the value 3; at least two classes are needed" in message
+    assert "data.masks" in message
 
 
 @pytest.mark.parametrize(("classes", "named"), [("1", "background"), ("[wall,wall]", "wall"), ("sky", "sky")])

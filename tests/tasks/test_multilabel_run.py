@@ -98,7 +98,7 @@ def mistakes(*overrides: str) -> str:
         (("loss.class_weights=inverse",), "class weight rule 'inverse' is unknown"),
         (("loss.class_weights=3",), "expected none, the name of a rule, or a list"),
         (("task.name=semantics",), "unknown task.name 'semantics'. Did you mean semantic"),
-        (("+task.thresholds=0.5",), "there is no setting task.thresholds. There are none."),
+        (("task=semantic", "+task.thresholds=0.5"), "there is no setting task.thresholds. There are none."),
         (("task=multilabel", "task.thresholds=2"), "thresholds=2: expected a number from 0 to 1"),
         (("task=multilabel", "task.thresholds=[0.5,0.5]"), "2 thresholds for 5 classes"),
         (("task=multilabel", "data.ignore_index=0"), "ignore_index=0: masks use 0 and 1"),
@@ -129,7 +129,7 @@ def test_masks_per_class_need_the_multilabel_task(monkeypatch: pytest.MonkeyPatc
         return torch.stack([read(self) == k for k in range(5)]).to(torch.uint8)
 
     monkeypatch.setattr(DrawnMask, "read", as_masks)
-    assert "Set task=multilabel for one mask per class" in mistakes("loss.class_weights=none")
+    assert "Set task=multilabel for one mask per class" in mistakes("task=semantic")
     check(load_config([*SYNTHETIC, "task=multilabel"], "train"))
 
 
@@ -160,7 +160,7 @@ def test_a_single_class_without_background_trains_and_predicts(folder: Path) -> 
 def test_class_indices_of_a_single_class_are_refused(folder: Path) -> None:
     root = draw_table(folder / "cracks", "mask:crack")
     with pytest.raises(ValueError, match="Set task=multilabel for one mask per class"):
-        check(load_config([*TINY, "data=csv", root], "train"))
+        check(load_config([*TINY, "data=csv", "task=semantic", root], "train"))
     for task in (SemanticTask, MultilabelTask):
         with pytest.raises(ValueError, match=r"single class, 'blob'.*data.classes=\[background,blob\]"):
             task.check_target(torch.zeros(4, 4), ["blob"], 255)
