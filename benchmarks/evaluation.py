@@ -24,7 +24,7 @@ from finetune.callbacks import IoU
 from finetune.data import CLASS_NAMES
 from finetune.data.dataset import Sample
 from finetune.data.module import SegmentationData
-from finetune.data.synthetic import draw
+from finetune.data.synthetic.drawing import draw
 from finetune.models import Segmenter
 from finetune.profiling import memory
 from finetune.tasks import SemanticTask

@@ -27,12 +27,12 @@ from torchvision.transforms import v2
 
 from finetune.builders.data import build_transform
 from finetune.config.folder import config_folder
+from finetune.data.caching.pixel_cache import PixelCache, disk_cache, memory_cache
 from finetune.data.dataset import SampleKey, SegmentationDataset
 from finetune.data.files import ImageFile, MaskFile
 from finetune.data.module import collate
-from finetune.data.pixel_cache import PixelCache, disk_cache, memory_cache
 from finetune.data.records import Record
-from finetune.data.synthetic import CLASS_NAMES, draw
+from finetune.data.synthetic.drawing import CLASS_NAMES, draw
 from finetune.losses import CEDice
 from finetune.models import Segmenter
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from finetune.data.synthetic import draw
-from finetune.data.transforms import Augment
+from finetune.data.augmentation.transforms import Augment
+from finetune.data.synthetic.drawing import draw
 
 GEOMETRY: dict[str, Any] = {"scale": (0.5, 2.0), "flip": 0.5, "rotation": 10.0}
 COLOR: dict[str, Any] = {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.05}

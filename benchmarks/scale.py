@@ -25,16 +25,16 @@ from typing import Any
 
 from PIL import Image
 
+from finetune.data.caching.facts import _key, _Stamps
+from finetune.data.caching.file_cache import FileCache
+from finetune.data.caching.fingerprint import fingerprints
+from finetune.data.caching.known_facts import hash_fact, reading_fact
 from finetune.data.dataset import SegmentationDataset
-from finetune.data.facts import _key, _Stamps
-from finetune.data.file_cache import FileCache
 from finetune.data.files import ImageFile, MaskFile
-from finetune.data.fingerprint import fingerprints
-from finetune.data.known_facts import hash_fact, reading_fact
 from finetune.data.mistakes import Reading
 from finetune.data.module import SegmentationData, init_worker
 from finetune.data.records import Record
-from finetune.data.splits import assign_splits, seeded_split
+from finetune.data.splitting.splits import assign_splits, seeded_split
 from finetune.data.statistics import inspect
 
 

@@ -20,11 +20,11 @@ from finetune.builders.splits import split_records
 from finetune.config.errors import ConfigError
 from finetune.config.options import Config, validate_options
 from finetune.data import SOURCES, DataError, Mix, Record, SegmentationDataset, Source, Statistics, Transform
-from finetune.data.image_survey import with_value_range
+from finetune.data.images.survey import with_value_range
+from finetune.data.images.value_range import ValueRange
 from finetune.data.mistakes import Reading
 from finetune.data.module import SegmentationData
-from finetune.data.splits import SPLITS
-from finetune.data.value_range import ValueRange
+from finetune.data.splitting.splits import SPLITS
 from finetune.io.messages import suggest
 from finetune.models.classes import class_names
 

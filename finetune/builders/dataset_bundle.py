@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from finetune.data import Record, SegmentationDataset, Statistics
-from finetune.data.value_range import ValueRange
+from finetune.data.images.value_range import ValueRange
 from finetune.io.messages import shortlist
 
 

@@ -12,7 +12,7 @@ from finetune.builders.inspection import file_cache
 from finetune.config.compose import packaged_options
 from finetune.config.errors import ConfigError, raise_mistakes
 from finetune.config.options import Config
-from finetune.data.discovery import discover
+from finetune.data.recognition.discovery import discover
 from finetune.tasks import MultilabelTask, SemanticTask
 
 logger = logging.getLogger(__name__)

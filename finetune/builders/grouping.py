@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from finetune.data import DataError, Record, Source
-from finetune.data.groups import FEWEST, Grouping, guess_groups, is_plausible, match_groups
+from finetune.data.splitting.groups import FEWEST, Grouping, guess_groups, is_plausible, match_groups
 
 FEW = 3  # guessed groups that are worth a line; a split by them has to be asked for
 

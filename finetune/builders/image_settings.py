@@ -10,14 +10,14 @@ from finetune.config.errors import ConfigError
 from finetune.config.nested import with_value
 from finetune.config.options import Config
 from finetune.data import Record
-from finetune.data.image_survey import (
+from finetune.data.images.survey import (
     check_has_effect,
     dropped_alpha,
     find_channels,
     find_value_range,
     read_headers,
 )
-from finetune.data.value_range import ValueRange, value_pairs
+from finetune.data.images.value_range import ValueRange, value_pairs
 from finetune.models.normalization import check_statistics
 
 WITHOUT_IMAGES = 3  # channels of a model that is built before any image is known, such as by `finetune plan`

@@ -8,7 +8,7 @@ from finetune import data as data_package
 from finetune.builders.settings import DataSettings
 from finetune.config.options import Config
 from finetune.data import DataError, Record, Source, Statistics
-from finetune.data.file_cache import FileCache
+from finetune.data.caching.file_cache import FileCache
 from finetune.data.mistakes import Reading
 from finetune.models.classes import class_names
 

@@ -9,8 +9,8 @@ from finetune.builders.devices import device_count
 from finetune.config.errors import ConfigError
 from finetune.config.options import Config
 from finetune.data import Statistics
-from finetune.data.file_cache import cache_folder
-from finetune.data.pixel_cache import disk_cache, memory_cache
+from finetune.data.caching.file_cache import cache_folder
+from finetune.data.caching.pixel_cache import disk_cache, memory_cache
 from finetune.io.messages import format_bytes
 from finetune.profiling import memory
 

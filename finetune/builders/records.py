@@ -7,8 +7,8 @@ from pathlib import Path
 from finetune.config.errors import ConfigError
 from finetune.config.options import Config
 from finetune.data import Record, Source
-from finetune.data.clean import CleanedTarget
-from finetune.data.exclude import without_excluded
+from finetune.data.masks.clean import CleanedTarget
+from finetune.data.splitting.exclude import without_excluded
 
 logger = logging.getLogger(__name__)
 

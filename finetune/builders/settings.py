@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from finetune.data.file_cache import Verify
-from finetune.data.value_range import ValueRange
+from finetune.data.caching.file_cache import Verify
+from finetune.data.images.value_range import ValueRange
 
 Start = int | float | str | None  # of training: an epoch, a fraction of the training, plateau, never
 

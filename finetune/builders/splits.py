@@ -13,10 +13,10 @@ from finetune.builders.settings import DataSettings
 from finetune.config.errors import ConfigError
 from finetune.config.options import Config
 from finetune.data import DataError, Record, Source, choose_fold, cut_test, cut_validation, seeded_split
-from finetune.data.groups import shared_groups
 from finetune.data.mistakes import Reading
-from finetune.data.split_file import assign_splits, read_splits, restore_splits
-from finetune.data.splits import groups_by_name
+from finetune.data.splitting.groups import shared_groups
+from finetune.data.splitting.split_file import assign_splits, read_splits, restore_splits
+from finetune.data.splitting.splits import groups_by_name
 from finetune.data.statistics import class_pixels, read_all
 from finetune.models.classes import class_names
 

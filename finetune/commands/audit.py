@@ -18,7 +18,7 @@ from finetune.config.errors import usage
 from finetune.config.options import Config
 from finetune.data import DataError, Record
 from finetune.data.audit import DataSet, Examined, Finding, audit_data, examine
-from finetune.data.image_survey import find_channels, find_value_range, read_headers, with_value_range
+from finetune.data.images.survey import find_channels, find_value_range, read_headers, with_value_range
 from finetune.io.messages import html_table
 from finetune.reports.audit import screen_lines, write_audit
 from finetune.runs.console import configure_logging

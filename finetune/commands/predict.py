@@ -9,7 +9,7 @@ from finetune.builders.task import restore_output
 from finetune.checkpoints.saved_model import SavedModel, load_model
 from finetune.config.compose import load_config, required
 from finetune.config.errors import usage
-from finetune.data.value_range import ValueRange
+from finetune.data.images.value_range import ValueRange
 from finetune.inference import Predictor
 from finetune.runs.console import configure_logging
 from finetune.runs.folder import check_new, run_folder

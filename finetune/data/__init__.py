@@ -1,10 +1,12 @@
 """Images and targets, from their source to training samples; `finetune.data.module` makes Lightning data of them."""
 
+from finetune.data.augmentation.mix import Mix
+from finetune.data.augmentation.transforms import Augment, Transform
+from finetune.data.augmentation.trivial import TrivialAugment
 from finetune.data.dataset import SampleKey, SegmentationDataset
 from finetune.data.files import ClassMaskFiles, ImageFile, MaskFile
-from finetune.data.images import read_image
-from finetune.data.masks import read_mask
-from finetune.data.mix import Mix
+from finetune.data.images.reading import read_image
+from finetune.data.masks.reading import read_mask
 from finetune.data.records import DataError, Image, Record, Source, Target
 from finetune.data.sampler import EvaluationSampler, TrainSampler
 from finetune.data.sources import (
@@ -20,12 +22,10 @@ from finetune.data.sources import (
     ViaSource,
     YoloSource,
 )
-from finetune.data.split_file import assign_splits, read_splits, restore_splits, write_splits
-from finetune.data.splits import choose_fold, cut_test, cut_validation, seeded_folds, seeded_split
+from finetune.data.splitting.split_file import assign_splits, read_splits, restore_splits, write_splits
+from finetune.data.splitting.splits import choose_fold, cut_test, cut_validation, seeded_folds, seeded_split
 from finetune.data.statistics import Statistics, class_weights, inspect
-from finetune.data.synthetic import CLASS_NAMES
-from finetune.data.transforms import Augment, Transform
-from finetune.data.trivial import TrivialAugment
+from finetune.data.synthetic.drawing import CLASS_NAMES
 
 __all__ = [
     "CLASS_NAMES",

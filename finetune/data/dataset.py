@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from finetune.data.mix import Mix
-from finetune.data.packed_records import pack_records
-from finetune.data.pixel_cache import PixelCache
+from finetune.data.augmentation.mix import Mix
+from finetune.data.augmentation.transforms import Transform
+from finetune.data.caching.packed_records import pack_records
+from finetune.data.caching.pixel_cache import PixelCache
 from finetune.data.records import DataError, Record
-from finetune.data.transforms import Transform
 
 MIXING = 1  # counter of the stream of random numbers for mixing
 REPEATED = 2  # counter of the repetitions of a sample within an epoch

@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from finetune.data.formats import read_header
-from finetune.data.images import read_image
-from finetune.data.mask_contents import MaskContents, read_contents
-from finetune.data.mask_values import IgnoredValues, MaskValues
-from finetune.data.masks import read_binary_mask, read_mask
+from finetune.data.images.formats import read_header
+from finetune.data.images.reading import read_image
+from finetune.data.images.value_range import ValueRange
+from finetune.data.masks.contents import MaskContents, read_contents
+from finetune.data.masks.reading import read_binary_mask, read_mask
+from finetune.data.masks.values import IgnoredValues, MaskValues
 from finetune.data.records import DataError
-from finetune.data.value_range import ValueRange
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"),

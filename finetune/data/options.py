@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.data.files import MaskFile
-from finetune.data.mask_values import (
+from finetune.data.masks.values import (
     COLOR,
     MAX_MASK_VALUE,
     MIN_MASK_VALUE,

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from finetune.data.facts import read_each
-from finetune.data.file_cache import FileCache
+from finetune.data.caching.facts import read_each
+from finetune.data.caching.file_cache import FileCache
+from finetune.data.caching.known_facts import reading_fact
 from finetune.data.files import ImageFile
-from finetune.data.known_facts import reading_fact
 from finetune.data.mistakes import Reading, channel_problems, index_problems, reading_problems
 from finetune.data.records import DataError, Record, error_listing
 

@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from finetune.data.files import IMAGE_SUFFIXES, files_below
-from finetune.data.images import read_image
+from finetune.data.images.reading import read_image
+from finetune.data.images.value_range import ValueRange, value_pairs
 from finetune.data.records import DataError
-from finetune.data.value_range import ValueRange, value_pairs
 from finetune.inference.class_indices import ClassIndices
 from finetune.inference.finite import NonFiniteOutputError, count_non_finite
 from finetune.inference.output import Output, Prediction

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from finetune.config.overrides import typed
 from finetune.data.audit import SEVERITIES, DataSet, Finding
-from finetune.data.exclude import entry_for
+from finetune.data.splitting.exclude import entry_for
 from finetune.io.atomic_write import replace_text
 from finetune.io.messages import shortlist
 from finetune.reports.audit_page import audit_page

@@ -18,8 +18,8 @@ from finetune.config.compose import as_composed, to_run_config
 from finetune.config.errors import ConfigError
 from finetune.config.overrides import override, typed
 from finetune.data import Record, write_splits
-from finetune.data.file_cache import FileCache
-from finetune.data.fingerprint import changes, fingerprints, read_fingerprints, write_fingerprints
+from finetune.data.caching.file_cache import FileCache
+from finetune.data.caching.fingerprint import changes, fingerprints, read_fingerprints, write_fingerprints
 from finetune.engine.command_line import add_for_other_ranks
 from finetune.engine.environment import numerics_environment
 from finetune.engine.loggers import with_run_ids

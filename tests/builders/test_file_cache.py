@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from finetune.builders.checks.training import check
-from finetune.builders.data import file_cache
+from finetune.builders.inspection import file_cache
 from finetune.config.compose import load_config
 from finetune.config.errors import ConfigError
 from finetune.runs.prepare import note_data
@@ -40,7 +40,7 @@ def test_a_second_run_on_the_same_data_decodes_and_hashes_nothing_before_it_trai
 
 def test_full_decodes_all_and_another_word_is_refused(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check(load_config([*TINY, f"data.root={photos}"], "train"))
-    monkeypatch.setattr("finetune.data.discovery.read_contents", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr("finetune.data.recognition.discovery.read_contents", lambda *_: pytest.fail("read"))
     with pytest.raises(ConfigError, match=r"data\.verify=all: expected changed or full or none"):
         check(load_config([*TINY, f"data.root={photos}", "data.verify=all"], "train"))
     with pytest.raises(pytest.fail.Exception):

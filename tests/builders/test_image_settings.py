@@ -16,7 +16,7 @@ from finetune.builders.image_settings import image_channels
 from finetune.builders.model import build_model
 from finetune.config.compose import load_config
 from finetune.config.errors import ConfigError
-from finetune.data.images import read_image
+from finetune.data.images.reading import read_image
 from tests.samples import draw_folder, on_folder, save
 from tests.tiff_writer import write_tiff
 

@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 import finetune
-from finetune.builders.data import read_records, training_data
+from finetune.builders.data import training_data
 from finetune.builders.discovery import work_out_data
+from finetune.builders.records import read_records
 from finetune.config.compose import load_config
 from finetune.config.errors import ConfigError
 from finetune.data import DataError, FolderSource

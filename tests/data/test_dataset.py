@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from finetune.data.augmentation.transforms import Augment
 from finetune.data.dataset import SampleKey, SegmentationDataset, counted_generator
 from finetune.data.files import ImageFile, MaskFile
-from finetune.data.images import read_image
-from finetune.data.masks import read_mask
+from finetune.data.images.reading import read_image
+from finetune.data.masks.reading import read_mask
 from finetune.data.records import DataError, Record
 from finetune.data.sampler import TrainSampler
-from finetune.data.transforms import Augment
 
 
 def file_record(image: Path, mask: Path) -> Record:

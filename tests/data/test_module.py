@@ -6,9 +6,9 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
+from finetune.data.augmentation.transforms import Augment
 from finetune.data.module import SegmentationData, collate, collate_by_size
 from finetune.data.records import DataError
-from finetune.data.transforms import Augment
 from tests.synthetic import SyntheticDataset
 
 

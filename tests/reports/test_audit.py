@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from finetune.data.audit import DataSet, Finding, audit_data
-from finetune.data.exclude import read_exclusions, without_excluded
+from finetune.data.splitting.exclude import read_exclusions, without_excluded
 from finetune.reports.audit import screen_lines, write_audit
 from finetune.reports.audit_page import audit_page
 from tests.data.audit.drawn import data_set, labels, photo

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finetune.data.transforms import crop_size
+from finetune.data.augmentation.transforms import crop_size
 from finetune.io.messages import suggest
 
 

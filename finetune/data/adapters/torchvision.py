@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from finetune.data.transforms import crop_size
+from finetune.data.augmentation.transforms import crop_size
 from finetune.io.messages import suggest
 
 # transforms that cannot keep a mask with its image, and what to use instead

@@ -9,8 +9,8 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from finetune.data.audit.alignment import edge_profile
-from finetune.data.components import find_components
-from finetune.data.decode import FORMATS
+from finetune.data.images.decode import FORMATS
+from finetune.data.masks.components import find_components
 from finetune.data.mistakes import Reading
 from finetune.data.records import Record
 from finetune.data.statistics import take_reading

@@ -10,7 +10,7 @@ from typing import Literal
 from finetune.data.audit.examination import Examined, ImageFacts, MaskFacts
 from finetune.data.mistakes import MAX_NAMED, Reading
 from finetune.data.records import Record
-from finetune.data.splits import SPLITS
+from finetune.data.splitting.splits import SPLITS
 from finetune.data.statistics import Statistics, summarize
 from finetune.io.messages import shortlist
 

@@ -8,14 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from finetune.data.annotated import AnnotatedImage, AnnotatedSource, Annotations
-from finetune.data.annotation_files import shown
-from finetune.data.class_map import default_names
-from finetune.data.coco_file import CocoFile
-from finetune.data.image_index import ImageIndex
-from finetune.data.recognition import Recognized, annotation_files, data_folder
+from finetune.data.polygons.annotated import AnnotatedImage, AnnotatedSource, Annotations
+from finetune.data.polygons.annotation_files import shown
+from finetune.data.polygons.class_map import default_names
+from finetune.data.polygons.coco_file import CocoFile
+from finetune.data.polygons.image_index import ImageIndex
+from finetune.data.recognition.recognized import Recognized, annotation_files, data_folder
 from finetune.data.records import DataError, error_listing
-from finetune.data.splits import SPLITS, split_of
+from finetune.data.splitting.splits import SPLITS, split_of
 from finetune.io.messages import shortlist
 
 

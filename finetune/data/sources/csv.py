@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from finetune.data.files import ClassMaskFiles, ImageFile
-from finetune.data.mask_values import IgnoredValues, MaskValues
+from finetune.data.masks.values import IgnoredValues, MaskValues
 from finetune.data.options import Classes, mask_encoding, named_classes
-from finetune.data.recognition import Recognized
+from finetune.data.recognition.recognized import Recognized
 from finetune.data.records import DataError, Record, Target, error_listing
-from finetune.data.splits import split_of
+from finetune.data.splitting.splits import split_of
 from finetune.io.messages import shortlist
 
 CLASS_COLUMN = "mask:"  # followed by the name of the class

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-from finetune.data.annotated import (
+from finetune.data.polygons.annotated import (
     AnnotatedImage,
     AnnotatedSource,
     Annotations,
@@ -16,7 +16,7 @@ from finetune.data.annotated import (
     labels_by_name,
     with_folder_splits,
 )
-from finetune.data.annotation_files import (
+from finetune.data.polygons.annotation_files import (
     MAX_BYTES,
     MAX_COORDINATE,
     AnnotationError,
@@ -24,12 +24,12 @@ from finetune.data.annotation_files import (
     noting,
     shown,
 )
-from finetune.data.image_index import ImageIndex
-from finetune.data.polygons import Ellipse, Polygon, Shape, rectangle, rotated
-from finetune.data.recognition import Recognized, only_file, recognize_files
+from finetune.data.polygons.image_index import ImageIndex
+from finetune.data.polygons.run_lengths import bitmap, listed_counts
+from finetune.data.polygons.shapes import Ellipse, Polygon, Shape, rectangle, rotated
+from finetune.data.recognition.recognized import Recognized, only_file, recognize_files
 from finetune.data.records import DataError, error_listing
-from finetune.data.run_lengths import bitmap, listed_counts
-from finetune.data.splits import split_of
+from finetune.data.splitting.splits import split_of
 
 SHAPES = ("polygon", "box", "ellipse", "mask")
 WITHOUT_AREA = ("polyline", "points", "cuboid", "skeleton")

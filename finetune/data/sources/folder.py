@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from finetune.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, ImageFile, files_below
-from finetune.data.layouts import recognize_folders
-from finetune.data.mask_values import IgnoredValues, MaskValues
+from finetune.data.masks.values import IgnoredValues, MaskValues
 from finetune.data.options import Classes, mask_encoding
-from finetune.data.pairing import Affixes, Pairs, other_rule, pair, stem_of, unread_files
-from finetune.data.recognition import Recognized
+from finetune.data.recognition.layouts import recognize_folders
+from finetune.data.recognition.pairing import Affixes, Pairs, other_rule, pair, stem_of, unread_files
+from finetune.data.recognition.recognized import Recognized
 from finetune.data.records import DataError, Record, error_listing
-from finetune.data.split_lists import read_lists
-from finetune.data.splits import SPLITS, split_of
+from finetune.data.splitting.split_lists import read_lists
+from finetune.data.splitting.splits import SPLITS, split_of
 from finetune.io.messages import shortlist
 
 logger = logging.getLogger(__name__)

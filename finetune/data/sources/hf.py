@@ -11,16 +11,16 @@ from PIL import Image as PILImage
 from PIL import ImageOps
 from torch import Tensor
 
-from finetune.data.formats.pillow import image_pixels
-from finetune.data.mask_contents import MaskContents, image_contents
-from finetune.data.mask_values import IgnoredValues, MaskValues
-from finetune.data.masks import decode_mask
+from finetune.data.images.formats.pillow import image_pixels
+from finetune.data.images.pixels import with_channels
+from finetune.data.images.value_range import eight_bit
+from finetune.data.masks.contents import MaskContents, image_contents
+from finetune.data.masks.reading import decode_mask
+from finetune.data.masks.values import IgnoredValues, MaskValues
 from finetune.data.options import Classes, MaskEncoding, mask_encoding
-from finetune.data.pixels import with_channels
-from finetune.data.recognition import Recognized
+from finetune.data.recognition.recognized import Recognized
 from finetune.data.records import DataError, Record
-from finetune.data.splits import split_of
-from finetune.data.value_range import eight_bit
+from finetune.data.splitting.splits import split_of
 from finetune.io.messages import shortlist
 
 MASK_NAMES = ("mask", "label", "annotation", "segmentation_mask", "segmentation", "gt", "labels", "masks")

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from finetune.data.annotated import (
+from finetune.data.files import files_below
+from finetune.data.images.decode import MAX_PIXELS
+from finetune.data.polygons.annotated import (
     AnnotatedImage,
     AnnotatedSource,
     Annotations,
@@ -19,14 +21,20 @@ from finetune.data.annotated import (
     labels_by_name,
     with_folder_splits,
 )
-from finetune.data.annotation_files import AnnotationError, field, noting, pairs, read_annotations, shown, size_of
-from finetune.data.decode import MAX_PIXELS
-from finetune.data.files import files_below
-from finetune.data.image_index import ImageIndex
-from finetune.data.polygons import Ellipse, Polygon, Shape, rectangle
-from finetune.data.recognition import Recognized, read_head
+from finetune.data.polygons.annotation_files import (
+    AnnotationError,
+    field,
+    noting,
+    pairs,
+    read_annotations,
+    shown,
+    size_of,
+)
+from finetune.data.polygons.image_index import ImageIndex
+from finetune.data.polygons.run_lengths import Bitmap, bitmap_of
+from finetune.data.polygons.shapes import Ellipse, Polygon, Shape, rectangle
+from finetune.data.recognition.recognized import Recognized, read_head
 from finetune.data.records import error_listing
-from finetune.data.run_lengths import Bitmap, bitmap_of
 
 LOOKED_AT = 3  # JSON files, to recognize a folder
 

@@ -7,7 +7,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from finetune.data.annotated import (
+from finetune.data.files import IMAGE_SUFFIXES
+from finetune.data.polygons.annotated import (
     AnnotatedImage,
     AnnotatedSource,
     Annotations,
@@ -15,7 +16,7 @@ from finetune.data.annotated import (
     labels_by_name,
     with_folder_splits,
 )
-from finetune.data.annotation_files import (
+from finetune.data.polygons.annotation_files import (
     AnnotationError,
     field,
     noting,
@@ -25,12 +26,11 @@ from finetune.data.annotation_files import (
     shown,
     size_of,
 )
-from finetune.data.files import IMAGE_SUFFIXES
-from finetune.data.image_index import ImageIndex
-from finetune.data.polygons import Ellipse, Polygon, Shape, rectangle, rotated
-from finetune.data.recognition import Recognized, only_file, recognize_files
+from finetune.data.polygons.image_index import ImageIndex
+from finetune.data.polygons.run_lengths import bitmap_of, label_studio_alpha
+from finetune.data.polygons.shapes import Ellipse, Polygon, Shape, rectangle, rotated
+from finetune.data.recognition.recognized import Recognized, only_file, recognize_files
 from finetune.data.records import error_listing
-from finetune.data.run_lengths import bitmap_of, label_studio_alpha
 
 SHAPES = ("polygon", "rectangle", "ellipse", "brush")
 WITHOUT_AREA = ("keypoint", "vector", "bitmask", "magicwand")  # or in a form that is not read

@@ -6,10 +6,10 @@ from functools import cached_property
 from pathlib import Path
 
 from finetune.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, ClassMaskFiles, ImageFile, LayeredMaskFiles, files_below
-from finetune.data.mask_file_layouts import recognize_mask_files
-from finetune.data.name_patterns import NamePattern
 from finetune.data.options import check_ignore_index, named_classes
-from finetune.data.recognition import Recognized
+from finetune.data.recognition.mask_file_layouts import recognize_mask_files
+from finetune.data.recognition.name_patterns import NamePattern
+from finetune.data.recognition.recognized import Recognized
 from finetune.data.records import DataError, Record, Target, error_listing
 from finetune.io.messages import shortlist, suggest
 

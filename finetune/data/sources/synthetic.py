@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from finetune.data.images.pixels import Pixels, with_channels
 from finetune.data.options import check_ignore_index
-from finetune.data.pixels import Pixels, with_channels
 from finetune.data.records import Record
-from finetune.data.splits import SPLITS
-from finetune.data.synthetic import CLASS_NAMES, draw
+from finetune.data.splitting.splits import SPLITS
+from finetune.data.synthetic.drawing import CLASS_NAMES, draw
 
 MIN_SIZE = 16  # pixels; shapes of smaller images vanish
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.data.annotated import (
+from finetune.data.polygons.annotated import (
     AnnotatedImage,
     AnnotatedSource,
     Annotations,
@@ -12,7 +12,7 @@ from finetune.data.annotated import (
     labels_by_name,
     with_folder_splits,
 )
-from finetune.data.annotation_files import (
+from finetune.data.polygons.annotation_files import (
     AnnotationError,
     coordinates,
     field,
@@ -21,9 +21,9 @@ from finetune.data.annotation_files import (
     read_annotations,
     shown,
 )
-from finetune.data.image_index import ImageIndex
-from finetune.data.polygons import Ellipse, Polygon, Shape, rectangle
-from finetune.data.recognition import Recognized, only_file, recognize_files
+from finetune.data.polygons.image_index import ImageIndex
+from finetune.data.polygons.shapes import Ellipse, Polygon, Shape, rectangle
+from finetune.data.recognition.recognized import Recognized, only_file, recognize_files
 from finetune.data.records import DataError, error_listing
 from finetune.io.messages import shortlist
 

@@ -4,14 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.data.annotated import AnnotatedImage, AnnotatedSource, Annotations, with_folder_splits
-from finetune.data.annotation_files import noting, read_annotation_text
-from finetune.data.class_map import default_names
 from finetune.data.files import IMAGE_SUFFIXES, files_below
-from finetune.data.image_index import ImageIndex
-from finetune.data.recognition import Recognized, read_head
+from finetune.data.polygons.annotated import AnnotatedImage, AnnotatedSource, Annotations, with_folder_splits
+from finetune.data.polygons.annotation_files import noting, read_annotation_text
+from finetune.data.polygons.class_map import default_names
+from finetune.data.polygons.image_index import ImageIndex
+from finetune.data.polygons.yolo_file import YoloYaml, below, read_objects, read_yaml
+from finetune.data.recognition.recognized import Recognized, read_head
 from finetune.data.records import DataError, error_listing
-from finetune.data.yolo_file import YoloYaml, below, read_objects, read_yaml
 from finetune.io.messages import shortlist
 
 LOOKED_AT = 20  # text files of a folder, to recognize it

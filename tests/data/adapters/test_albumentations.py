@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from finetune.data import CLASS_NAMES, TrainSampler
 from finetune.data.adapters import AlbumentationsTransform
 from finetune.data.dataset import counted_generator
-from finetune.data.synthetic import draw
+from finetune.data.synthetic.drawing import draw
 from tests.synthetic import SyntheticDataset
 
 A = pytest.importorskip("albumentations")

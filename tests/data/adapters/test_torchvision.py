@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional as F
 from finetune.data import TrainSampler
 from finetune.data.adapters import TorchvisionTransform
 from finetune.data.dataset import counted_generator
-from finetune.data.synthetic import draw
+from finetune.data.synthetic.drawing import draw
 from tests.synthetic import SyntheticDataset
 
 IMAGE, MASK = draw((70, 90))

@@ -234,7 +234,7 @@ def test_a_truncated_file_and_one_that_is_nested_without_end_are_refused(data):
 
 def test_a_file_that_is_too_large_is_refused_unread(data, monkeypatch):
     root = data()
-    monkeypatch.setattr("finetune.data.annotation_files.MAX_BYTES", 100)
+    monkeypatch.setattr("finetune.data.polygons.annotation_files.MAX_BYTES", 100)
     assert re.search("annotations.json' cannot be read: it has .* bytes; at most 100 are read", message(root))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune.data.discovery import discover
+from finetune.data.recognition.discovery import discover
 from finetune.data.records import DataError
 from finetune.data.sources.hf import HfSource
 

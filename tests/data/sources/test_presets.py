@@ -8,7 +8,7 @@ import pytest
 
 from finetune.builders.checks.training import check
 from finetune.config.compose import load_config
-from tests.data.test_layouts import draw
+from tests.data.recognition.test_layouts import draw
 from tests.samples import TINY, save
 
 

@@ -1,0 +1,1 @@
+"""Changes of training samples, and mixtures of several."""

@@ -1,0 +1,1 @@
+"""What is kept of files that have been read: facts, pixels, records."""

@@ -1,0 +1,141 @@
+"""What a set of image files has in common: the channels and the value range that suit all of them."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from finetune.data.files import ImageFile
+from finetune.data.images.formats import read_header, read_pixels
+from finetune.data.images.pixels import Header, Pixels, fits
+from finetune.data.images.value_range import RangeFinder, ValueRange, depth, value_pairs
+from finetune.data.records import DataError, Record
+from finetune.io.messages import shortlist
+
+LOOKED_AT = 100  # images of which the transparency is looked at
+AT_ONCE = 8  # images that are decoded at the same time; a decoded image may be large
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def read_headers(records: Iterable[Record]) -> dict[Path, Header]:
+    """Return path -> header of the images that are files; those that cannot be read are left out."""
+    paths = [record.image.path for record in records if isinstance(record.image, ImageFile)]
+    headers = zip(paths, _in_threads(_header, paths), strict=True)
+    return {path: header for path, header in headers if header is not None}
+
+
+def find_channels(headers: Mapping[Path, Header]) -> tuple[int, list[str]]:
+    """Return the number of channels of images, and what to say about it.
+
+    Gray images have 1, and 3 next to color; all others have their bands without alpha. Without any image it is 3.
+
+    Raises:
+        DataError: other numbers of bands are mixed.
+    """
+    counts = Counter(header.colors for header in headers.values())
+    if len(counts) <= 1:
+        channels = next(iter(counts), 3)
+        kind = "are gray" if channels == 1 else f"have {channels} bands"
+        return channels, [f"the images {kind}: backbone.in_channels={channels}"] if channels != 3 else []
+    if set(counts) == {1, 3}:
+        return 3, [
+            f"{counts[1]:,} gray and {counts[3]:,} color images: backbone.in_channels=3, which repeats the gray ones"
+        ]
+    first = {header.colors: path for path, header in reversed(list(headers.items()))}
+    named = (f"{n:,} with {colors} (such as '{first[colors]}')" for colors, n in sorted(counts.items()))
+    raise DataError(
+        f"the training images have different numbers of bands: {shortlist(named)}. Use images with the same bands."
+    )
+
+
+def dropped_alpha(headers: Mapping[Path, Header], channels: int) -> list[str]:
+    """Return what to say about transparency that the channels leave no room for; nothing if all images are opaque."""
+    kept = 4 if channels in (1, 3) else channels + 1
+    paths = [path for path, header in headers.items() if header.alpha]
+    if not paths or channels in (2, 4) or not any(map(_is_transparent, paths[:LOOKED_AT])):
+        return []
+    return [
+        f"{len(paths):,} images, such as '{paths[0]}', have transparency, which is left out. "
+        f"backbone.in_channels={kept} takes it as a channel."
+    ]
+
+
+def find_value_range(headers: Mapping[Path, Header], channels: int) -> tuple[ValueRange | None, list[str]]:
+    """Return the range of the images with more than 8 bit, and what to say about it; None if there are none.
+
+    Images that do not fit the channels, or cannot be decoded, are left out.
+    """
+    deep = {p: h for p, h in headers.items() if h.is_deep and fits(h.colors, h.alpha, channels)}
+    if not deep:
+        return None, []
+    colors = max(header.colors for header in deep.values())
+    finder = RangeFinder(colors)
+    paths = [path for path, header in deep.items() if header.colors == colors or colors == 3]
+    for start in range(0, len(paths), AT_ONCE):
+        for pixels in _in_threads(_pixels, paths[start : start + AT_ONCE]):
+            if pixels is not None:
+                finder.add(pixels)
+    found = finder.found()
+    return found, [] if found is None else _range_lines(found, deep, len(headers))
+
+
+def check_has_effect(value_range: ValueRange, headers: Mapping[Path, Header]) -> None:
+    """Raise a DataError if a range is given for images of 8 bit only."""
+    if headers and not any(header.is_deep for header in headers.values()):
+        raise DataError(
+            f"data.value_range={value_range} has no effect: all training images have 8 bit, and are taken as they "
+            f"are. Leave it out."
+        )
+
+
+def with_value_range(records: Iterable[Record], value_range: ValueRange | None) -> list[Record]:
+    """Return the records with image files that are read with a value range."""
+    return [
+        replace(record, image=replace(record.image, value_range=value_range))
+        if isinstance(record.image, ImageFile)
+        else record
+        for record in records
+    ]
+
+
+def _range_lines(found: ValueRange, deep: Mapping[Path, Header], images: int) -> list[str]:
+    depths = shortlist(sorted({depth(header.dtype) for header in deep.values()}))
+    pairs = value_pairs(found)
+    setting = f"data.value_range={_compact(found)}"
+    one = f"those from {pairs[0][0]:,} to {pairs[0][1]:,} become black to white"
+    text = one if len(pairs) == 1 else f"each of the {len(pairs)} bands has a range that becomes black to white"
+    lines = [f"the images hold {depths} values; {text}: {setting}"]
+    if len(deep) < images:
+        lines.append(f"{images - len(deep):,} of {images:,} training images have 8 bit and are taken as they are")
+    return lines
+
+
+def _compact(value: object) -> str:
+    return str(value).replace(" ", "")
+
+
+def _header(path: Path) -> Header | None:
+    try:
+        return read_header(path)
+    except DataError:  # it is reported with all others when everything is read
+        return None
+
+
+def _pixels(path: Path) -> Pixels | None:
+    try:
+        return read_pixels(path)
+    except DataError:
+        return None
+
+
+def _is_transparent(path: Path) -> bool:
+    pixels = _pixels(path)
+    return pixels is not None and not pixels.is_opaque
+
+
+def _in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(function, items))

@@ -1,0 +1,1 @@
+"""Masks: from the values in their files to class indices."""

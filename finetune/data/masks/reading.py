@@ -1,0 +1,123 @@
+"""Read masks as uint8 tensors."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from finetune.data.images.decode import SIXTEEN_BIT, open_image
+from finetune.data.masks.arrays import ARRAY_SUFFIXES, read_array
+from finetune.data.masks.lookup import class_indices, move_ignored
+from finetune.data.masks.values import IgnoredValues, MaskValues, as_values, has_colors, ignored_label
+from finetune.data.records import DataError
+
+
+def read_mask(
+    path: Path, mask_values: MaskValues | None = None, ignore_index: IgnoredValues = 255, snap: bool = False
+) -> Tensor:
+    """Decode a mask as class indices.
+
+    Palette files give their indices, or their colors if `mask_values` has colors. 1-bit files give 0 and 1, and a color
+    file with three equal channels counts as gray.
+
+    Args:
+        path: as for `read_image`, or an array in a `.npy` or `.mat` file.
+        mask_values: file value of class 0, class 1, ...: `[0, 255]` makes 255 class 1, `[0, [1, 2]]` makes 1 and 2
+            class 1, `[0, "*"]` makes all values but 0 class 1, and `["#000000", "#ff0000"]` makes red class 1. None
+            keeps the values.
+        ignore_index: value of the pixels to leave out, or several; the file may hold it in addition to `mask_values`.
+        snap: whether values that are not listed become the most similar listed one nearby, as soft edges and JPEG need.
+
+    Returns:
+        uint8 (H, W), with `ignored_label(mask_values, ignore_index)` for the pixels to leave out.
+
+    Raises:
+        DataError: the file cannot be decoded, is a color image without colors in `mask_values`, or has a value above
+            255 or outside `mask_values`.
+    """
+    pixels = read_array(path) if path.suffix.lower() in ARRAY_SUFFIXES else open_image(path)
+    return decode_mask(pixels, path, mask_values, ignore_index, snap)
+
+
+def decode_mask(
+    pixels: Image.Image | npt.NDArray[np.integer],
+    path: Path | str,
+    mask_values: MaskValues | None,
+    ignore_index: IgnoredValues,
+    snap: bool,
+) -> Tensor:
+    """Return a mask in memory as class indices; see `read_mask`.
+
+    Args:
+        pixels: an image, or whole numbers (H, W).
+        path: names the mask in messages.
+        mask_values: as for `read_mask`.
+        ignore_index: as for `read_mask`.
+        snap: as for `read_mask`.
+    """
+    if mask_values is not None:
+        in_color = pixels if isinstance(pixels, Image.Image) and has_colors(mask_values) else None
+        values = mask_numbers(pixels, path) if in_color is None else mask_colors(in_color)
+        return torch.from_numpy(class_indices(values, mask_values, ignore_index, path, snap))
+    values = mask_numbers(pixels, path)
+    ignored = [value for value in as_values(ignore_index) if isinstance(value, int)]
+    label = ignored_label(None, ignored)
+    if ignored != [label]:
+        values = move_ignored(values, ignored, label, path)
+    if values.size and (values.max() > 255 or values.min() < 0):
+        raise DataError(
+            f"mask '{path}' has values from {values.min()} to {values.max()}; class indices are 0 to 255. "
+            "List the file's values in data.mask_values, in the order of the classes."
+        )
+    return torch.from_numpy(values.astype(np.uint8))
+
+
+def read_binary_mask(path: Path) -> Tensor:
+    """Decode a mask of one class as uint8 (H, W): 1 where the file holds any value but 0.
+
+    Raises:
+        DataError: the file cannot be decoded, or is a color image.
+    """
+    pixels = read_array(path) if path.suffix.lower() in ARRAY_SUFFIXES else open_image(path)
+    return torch.from_numpy((mask_numbers(pixels, path) != 0).astype(np.uint8))
+
+
+def mask_numbers(pixels: Image.Image | npt.NDArray[np.integer], path: Path | str) -> npt.NDArray[np.integer]:
+    """Return the gray values or palette indices of a mask (H, W).
+
+    Raises:
+        DataError: it is a color image.
+    """
+    if not isinstance(pixels, Image.Image):
+        return pixels
+    if (values := gray_values(pixels)) is None:
+        raise DataError(
+            f"mask '{path}' is a color image (mode {pixels.mode}), but a mask holds one class index for each pixel. "
+            "Save it as a gray or palette PNG whose values are 0, 1, 2, ..., or list its colors in data.mask_values, "
+            "by class: ['#000000','#ff0000']."
+        )
+    return values
+
+
+def gray_values(image: Image.Image) -> npt.NDArray[np.integer] | None:
+    """Return the gray values or palette indices of an image (H, W); None if it has colors."""
+    values = np.array(image)
+    if image.mode == "1":
+        return values.astype(np.uint8)
+    if image.mode in ("P", "L", *SIXTEEN_BIT):
+        return values
+    if image.mode in ("LA", "PA"):
+        return values[..., 0]
+    if image.mode in ("RGB", "RGBA") and (values[..., :1] == values[..., 1:3]).all():
+        return values[..., 0]
+    return None
+
+
+def mask_colors(image: Image.Image) -> npt.NDArray[np.uint32]:
+    """Return the colors of an image as numbers of 24 bits, red first (H, W)."""
+    # Pillow keeps four bytes a pixel, so this is a copy; in numpy, shifting and adding takes ten times as long
+    pixels = np.frombuffer(image.convert("RGB").tobytes("raw", "BGRX"), "<u4") & 0xFFFFFF
+    return pixels.reshape(image.height, image.width).astype(np.uint32)

@@ -1,0 +1,1 @@
+"""Annotations of labeled shapes, and the masks that are drawn from them."""

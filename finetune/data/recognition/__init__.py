@@ -1,0 +1,1 @@
+"""Work out how a folder is to be read from its files."""

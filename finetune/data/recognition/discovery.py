@@ -1,0 +1,206 @@
+"""Work out how a folder is to be read: its format, the pairing of its files, and the classes in its masks."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune.data.caching.facts import read_each
+from finetune.data.caching.file_cache import FileCache
+from finetune.data.caching.known_facts import contents_fact
+from finetune.data.masks.contents import EncodedMask, MaskContents
+from finetune.data.masks.values import OTHERS, as_values, is_color
+from finetune.data.options import named_classes
+from finetune.data.recognition.encodings import work_out_encoding
+from finetune.data.recognition.legends import find_legends
+from finetune.data.recognition.recognized import Recognized
+from finetune.data.records import DataError, Source
+from finetune.data.sources import SOURCES
+from finetune.data.splitting.exclude import without_excluded
+from finetune.io.messages import shortlist, suggest
+
+ENCODING = ("classes", "mask_values", "ignore_index", "snap")  # settings of masks that hold numbers or colors
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """Settings of `data`, and what was seen in the files."""
+
+    settings: dict[str, Any]
+    lines: list[str]
+
+
+def discover(
+    root: Path, given: Mapping[str, Any], cache: FileCache | None = None, exclude: Path | None = None
+) -> Discovery:
+    """Work out the settings that read a folder.
+
+    Args:
+        root: the folder, or a file that lists images.
+        given: settings that are known; they win over what the files look like.
+        cache: of what masks hold; None decodes all of them.
+        exclude: list of the images whose masks do not count.
+
+    Raises:
+        DataError: the folder cannot be read in any format, or in several; the message has the settings to choose from.
+    """
+    if "format" not in given and not os.path.exists(root):  # Path.exists raises for a name that is too long
+        raise DataError(
+            f"'{root}' is not a folder; set data.root to the folder that holds your images and masks, such as images/ "
+            f"and masks/."
+        )
+    found = _choose(root, _candidates(root, given), given)
+    settings = {**found.settings, **given}
+    lines = list(found.lines)
+    encoding, more = _encoding(settings, given, cache, exclude)
+    return Discovery({**settings, **encoding}, [*lines, *more])
+
+
+def _candidates(root: Path, given: Mapping[str, Any]) -> list[Recognized]:
+    """Return the ways to read a folder that agree with what is given."""
+    formats = [given["format"]] if "format" in given else list(SOURCES)
+    readers = [reader for name in formats if (reader := getattr(SOURCES.get(name), "recognize", None))]
+    found = [candidate for reader in readers for candidate in reader(root)]
+    places = {key: value for key, value in given.items() if key not in (*ENCODING, "root")}
+    agreeing = [c for c in found if all(c.settings.get(key, value) == value for key, value in places.items())]
+    # a table names its images and masks; that the same files also pair by name says nothing else
+    tables = [candidate for candidate in agreeing if candidate.settings["format"] == "csv"]
+    return tables or agreeing
+
+
+def _choose(root: Path, candidates: Sequence[Recognized], given: Mapping[str, Any]) -> Recognized:
+    if len(candidates) == 1:
+        return candidates[0]
+    if len(candidates) > 1:
+        raise DataError(_question(root, candidates))
+    if "format" in given:
+        return Recognized({"root": str(root), **given})
+    if given.keys() & {"images", "masks"} or any((root / name).is_dir() for name in ("images", "masks")):
+        return Recognized({"format": "folder", "root": str(root)})  # its reader says what is missing
+    entries = (
+        sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir() if entry.name[0] != ".")
+        if root.is_dir()
+        else []
+    )
+    holds = f"holds: {shortlist(entries) or 'nothing'}" if root.is_dir() else "is a file, but no table or annotations"
+    raise DataError(
+        f"'{root}' {holds}. That is no known form: set data.root to the folder above images and masks, or data.images "
+        f"and data.masks to their folders below it, or data.format to one of "
+        f"{', '.join(name for name in SOURCES if name != 'synthetic')}."
+    )
+
+
+def _question(root: Path, candidates: Sequence[Recognized]) -> str:
+    """Return a text with the settings that choose between several ways to read a folder."""
+    keys = [
+        key for key in dict.fromkeys(key for c in candidates for key in c.settings) if key not in ("root", "classes")
+    ]
+    differing = [key for key in keys if len({str(c.settings.get(key)) for c in candidates}) > 1]
+    choices = [
+        f"{' '.join(f'data.{key}={c.settings[key]}' for key in differing if key in c.settings)}: {c.lines[0]}"
+        for c in candidates
+    ]
+    return "\n- ".join([f"'{root}' can be read in {len(candidates)} ways. Choose one by its settings:", *choices])
+
+
+def _encoding(
+    settings: Mapping[str, Any], given: Mapping[str, Any], cache: FileCache | None, exclude: Path | None
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the settings of the masks' encoding, if the source has them and they are not all given."""
+    source_type = SOURCES.get(settings["format"])
+    if source_type is None or given.get("mask_values") is not None or _gives_values(given.get("classes")):
+        return {}, []
+    source = source_type(**{key: value for key, value in settings.items() if key not in ("format", *ENCODING)})
+    root = Path(settings["root"])
+    masks = _encoded_masks(source, exclude, root)
+    if not masks:
+        return {}, []
+    legends = [legend for folder in (root, root / settings.get("masks", "masks")) for legend in find_legends(folder)]
+    ignored = None if given.get("ignore_index") is None else as_values(given["ignore_index"])
+    contents = read_each(masks, contents_fact, _contents, cache)
+    readable = [mask for mask in contents if mask is not None]
+    if not readable:
+        return {}, []
+    if odd := _mixed_with_color(masks, contents):
+        raise DataError(odd)
+    worked_out = work_out_encoding(readable, legends, ignored, are_classes=given.get("classes") is not None)
+    return _with_given(dict(worked_out.settings), worked_out.lines, given)
+
+
+def _gives_values(classes: Any) -> bool:
+    """Return whether a mapping of classes has values in the masks, and not names that a legend explains."""
+    return isinstance(classes, Mapping) and not _names(classes)
+
+
+def _names(classes: Mapping[str, Any]) -> list[str]:
+    """Return the names that a mapping of classes makes its own from."""
+    values = [value for group in classes.values() for value in as_values(group)]
+    return [value for value in values if isinstance(value, str) and value != OTHERS and not is_color(value)]
+
+
+def _encoded_masks(source: Source, exclude: Path | None, root: Path) -> list[EncodedMask]:
+    """Return the masks whose values are to be worked out; none for sources whose masks have no encoding."""
+    if not hasattr(source, "encoding"):
+        return []
+    records = source.records()
+    kept = without_excluded(records, exclude, root) if exclude else records
+    targets: list[object] = [record.target for record in kept]
+    return [target for target in targets if isinstance(target, EncodedMask)]
+
+
+def _contents(mask: EncodedMask) -> MaskContents | None:
+    try:
+        return mask.contents()
+    except DataError:  # reported when all images and masks are checked
+        return None
+
+
+def _mixed_with_color(masks: Sequence[EncodedMask], contents: Sequence[MaskContents | None]) -> str:
+    """Return what is wrong if a few masks among gray ones are color images, which can be no classes of the others."""
+    colored = [str(mask.paths[0]) for mask, c in zip(masks, contents, strict=True) if c and c.kind == "color"]
+    grays = sum(c is not None and c.kind == "gray" for c in contents)
+    if not 0 < 2 * len(colored) <= grays or not all(mask.paths for mask in masks):
+        return ""
+    return (
+        f"{len(colored):,} masks are color images, and {grays:,} are gray: {shortlist(colored, 3)}. Replace them by "
+        f"masks like the others, or leave them out (data.exclude)."
+    )
+
+
+def _with_given(
+    settings: dict[str, Any], lines: list[str], given: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the settings with the given classes: other names, or groups of the names that a legend has."""
+    classes = given.get("classes")
+    if isinstance(classes, Mapping):
+        return _grouped(settings, lines, classes)
+    if classes is None or len(named_classes(classes)) == len(settings["classes"]):
+        return {**settings, "classes": settings["classes"] if classes is None else classes}, lines
+    return {"mask_values": None}, []  # the check of all masks says what does not fit
+
+
+def _grouped(
+    settings: dict[str, Any], lines: list[str], classes: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the settings for classes that are made of others by name; classes that are not named are ignored.
+
+    Raises:
+        DataError: a name is none of the masks' classes.
+    """
+    values = settings.get("mask_values") or list(range(len(settings["classes"])))
+    by_name = dict(zip(settings["classes"], values, strict=True))
+    used = _names(classes)
+    if unknown := [name for name in used if name not in by_name]:
+        raise DataError(f"data.classes: the masks have no class '{unknown[0]}'. {suggest(unknown[0], by_name)}")
+    groups = [[value for name in as_values(group) for value in as_values(by_name[name])] for group in classes.values()]
+    dropped = [name for name in by_name if name not in used]
+    ignored = [*as_values(settings["ignore_index"]), *(value for n in dropped for value in as_values(by_name[n]))]
+    grouped = {**settings, "classes": list(classes), "mask_values": groups}
+    if dropped:
+        lines = [
+            *lines,
+            f"{shortlist(dropped)} {'is' if len(dropped) == 1 else 'are'} in no class and ignored (data.classes)",
+        ]
+        grouped["ignore_index"] = ignored
+    return grouped, lines

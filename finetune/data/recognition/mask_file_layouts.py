@@ -1,0 +1,145 @@
+"""Recognize folders with several mask files per image: one for each class, or one for each object."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+
+from finetune.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, files_below
+from finetune.data.masks.reading import read_binary_mask
+from finetune.data.recognition.layouts import Group, find_groups, likely_pairs
+from finetune.data.recognition.name_patterns import NamePattern
+from finetune.data.recognition.recognized import Recognized
+from finetune.data.records import DataError
+from finetune.io.messages import shortlist
+
+SAMPLE = 200  # images whose masks are looked at for overlaps
+MOST_CLASSES = 30  # different names after the stem that may be classes
+
+
+def recognize_mask_files(root: Path) -> list[Recognized]:
+    """Return the ways to read a folder as images with several masks each."""
+    if not root.is_dir():
+        return []
+    if found := _folder_per_image(root):
+        return [found]
+    groups = find_groups(root)
+    return [
+        found
+        for images, masks in likely_pairs(groups, groups, sum(len(group.files) for group in groups))
+        if "{" not in images.pattern + masks.pattern  # the split is above; or a name that would be a place
+        and (found := _in_sub_folders(root, images, masks) or _by_suffix(root, images, masks))
+    ]
+
+
+def _folder_per_image(root: Path) -> Recognized | None:
+    """Return the layout in which every image has a folder with images/ and masks/."""
+    folders = [path for path in sorted(root.iterdir()) if path.is_dir() and path.name[0] != "."]
+    fitting = [path for path in folders if (path / "images").is_dir() and (path / "masks").is_dir()]
+    if len(fitting) < 2 or 2 * len(fitting) <= len(folders):
+        return None
+    images = [files_below(path / "images", IMAGE_SUFFIXES, deep=False) for path in fitting]
+    if any(len(files) > 1 for files in images):
+        return None
+    masks = sum(len(files_below(path / "masks", MASK_SUFFIXES, deep=False)) for path in fitting)
+    settings = {"format": "mask_files", "root": str(root), "images": "{stem}/images", "masks": "{stem}/masks/{object}"}
+    line = f"{len(fitting):,} folders of one image each, with {masks:,} masks of objects in masks/ (data.masks)"
+    return Recognized(settings, (line, _union()))
+
+
+def _union() -> str:
+    return "all objects are one class, object, on the background (data.classes)"
+
+
+def _in_sub_folders(root: Path, images: Group, masks: Group) -> Recognized | None:
+    """Return the layout in which masks have a sub-folder per class, or per image with its objects."""
+    stems = {path.stem for path in images.files}
+    base = root / masks.pattern
+    parents = defaultdict(set)
+    for path in masks.files:
+        parents[path.parent.relative_to(base).as_posix() if path.is_relative_to(base) else "."].add(path.stem)
+    if masks.splits or "." in parents or len(parents) < 2 or any("/" in name for name in parents):
+        return None
+    if len(parents.keys() & stems) * 2 > len(parents):
+        return _objects(root, images, masks, f"{masks.pattern}/{{stem}}/{{object}}")
+    repeated = sum(map(len, parents.values())) > len(set().union(*parents.values()))
+    if not repeated or any(len(names & stems) * 2 <= len(names) for names in parents.values()):
+        return None
+    return _classes(root, images, masks, f"{masks.pattern}/{{class}}/{{stem}}", sorted(parents))
+
+
+def _by_suffix(root: Path, images: Group, masks: Group) -> Recognized | None:
+    """Return the layout in which the names of masks are the stem of their image and a class, or a number."""
+    stems = {path.stem for path in images.files}
+    if len(masks.files) < 1.1 * len(images.files):
+        return None
+    pattern = NamePattern(f"{masks.pattern}/{{stem}}_{{object}}")
+    below = (path.relative_to(root).with_suffix("").as_posix() for path in masks.files)
+    names = [match for path in below if (match := pattern.match(path, stems))]
+    if 2 * len(names) <= len(masks.files):
+        return None
+    counts = Counter(other for _, other in names)
+    words = {re.sub(r"[\d_-]+$", "", name) for name in counts}
+    if words == {""} or len(words) == 1 < len(counts) or len(counts) > MOST_CLASSES or min(counts.values()) < 2:
+        return _objects(root, images, masks, pattern.pattern)
+    return _classes(root, images, masks, f"{masks.pattern}/{{stem}}_{{class}}", sorted(counts))
+
+
+def _objects(root: Path, images: Group, masks: Group, pattern: str) -> Recognized:
+    settings = {"format": "mask_files", "root": str(root), "images": images.pattern, "masks": pattern}
+    line = f"{len(images.files):,} images in {images.pattern}/, {len(masks.files):,} masks of objects as {pattern}"
+    return Recognized(settings, (f"{line} (data.masks)", _union()))
+
+
+def _classes(root: Path, images: Group, masks: Group, pattern: str, names: list[str]) -> Recognized:
+    share = overlap(_by_image(root, images, masks, NamePattern(pattern)).values())
+    classes = names if share else ["background", *(name for name in names if name != "background")]
+    settings = {
+        "format": "mask_files",
+        "root": str(root),
+        "images": images.pattern,
+        "masks": pattern,
+        "classes": classes,
+        "multilabel": share > 0,
+    }
+    lines = [
+        f"{len(images.files):,} images in {images.pattern}/, a mask for each of {len(names)} classes as {pattern} "
+        f"(data.masks)",
+        f"classes {shortlist(classes)} (data.classes)",
+    ]
+    if share:
+        lines.append(
+            f"{share:.1%} of the pixels with a class have several, so each class is told apart on its own "
+            f"(task=multilabel); data.multilabel=false draws later classes over earlier ones"
+        )
+    else:
+        lines.append("no pixel has two classes, so each has one (task=semantic); the others are background")
+    return Recognized(settings, tuple(lines))
+
+
+def _by_image(root: Path, images: Group, masks: Group, pattern: NamePattern) -> Mapping[str, list[Path]]:
+    stems = {path.stem for path in images.files}
+    by_image: dict[str, list[Path]] = defaultdict(list)
+    for path in masks.files:
+        if match := pattern.match(path.relative_to(root).with_suffix("").as_posix(), stems):
+            by_image[match[0]].append(path)
+    return by_image
+
+
+def overlap(masks: Iterable[list[Path]]) -> float:
+    """Return the share of several masks of one image that overlap, among the pixels that any of them marks.
+
+    Args:
+        masks: files of each image.
+    """
+    marked = several = 0
+    for files in list(masks)[:SAMPLE]:
+        try:
+            counts = torch.stack([read_binary_mask(path) for path in files]).sum(0)
+        except (DataError, RuntimeError):  # reported when the masks are checked
+            continue
+        marked += int((counts > 0).sum())
+        several += int((counts > 1).sum())
+    return several / max(1, marked)

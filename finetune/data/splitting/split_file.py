@@ -1,0 +1,109 @@
+"""The file that freezes a split."""
+
+import csv
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from finetune.data.records import DataError, Record
+from finetune.data.splitting.splits import SPLITS
+from finetune.io.messages import shortlist
+from finetune.io.safe_files import FileError, read_rows
+
+HEADER = ["image", "split"]
+GROUP = "group"  # third column, if there are groups
+
+
+def write_splits(path: Path, records: Iterable[Record]) -> None:
+    """Write the split of every record as CSV with the header `image,split`, sorted by name.
+
+    If there are groups, they are a third column, `group`.
+    """
+    records = list(records)
+    width = 3 if any(record.group for record in records) else 2
+    with Path(path).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*HEADER, GROUP][:width])
+        writer.writerows(sorted((record.name, record.split, record.group)[:width] for record in records))
+
+
+def read_splits(path: Path) -> dict[str, str]:
+    """Read a file of `write_splits` as name -> split; a column `group` is left out.
+
+    Raises:
+        DataError: the file is missing, or a row is not one image with one known split.
+    """
+    return _splits_by(lambda name, split: name, path)
+
+
+def _splits_by(key: Callable[[str, str], Hashable], path: Path) -> dict[Any, str]:
+    """Return a file of `write_splits` as key of (name, split) -> split."""
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"no split file '{path}'. Leave data.splits out to have the images split by the seed.")
+    try:
+        return _as_splits(key, path, read_rows(path, HEADER, GROUP))
+    except FileError as error:
+        raise DataError(f"{error} Correct the split file, or leave data.splits out to have a new one made.") from error
+
+
+def _as_splits(key: Callable[[str, str], Hashable], path: Path, rows: Iterable[Sequence[str]]) -> dict[Any, str]:
+    splits: dict[Any, str] = {}
+    stripped = iter([cell.strip() for cell in row] for row in rows)
+    for line, row in enumerate(stripped, start=2):
+        if not any(row) and next(stripped, None) is None:  # a blank last line
+            break
+        if len(row) != 3 or row[1] not in SPLITS:
+            raise DataError(
+                f"'{path}' line {line} is {[cell for cell in row if cell][:3]}; expected image,split with split one of "
+                f"{', '.join(SPLITS)}."
+            )
+        if (place := key(row[0], row[1])) in splits:
+            raise DataError(f"'{path}' line {line} names '{row[0]}' a second time. Keep one line per image.")
+        splits[place] = row[1]
+    return splits
+
+
+def assign_splits(records: Iterable[Record], splits: Mapping[str, str]) -> list[Record]:
+    """Return the records with their splits.
+
+    Args:
+        records: with names that are unique over all splits.
+        splits: name -> split.
+
+    Raises:
+        DataError: an image is not in the splits, or the splits name a missing image.
+    """
+    records = list(records)
+    names = {record.name for record in records}
+    problems = []
+    if without_split := sorted(names - splits.keys()):
+        problems.append(f"{len(without_split):,} images are not in the splits: {shortlist(without_split)}")
+    if without_image := sorted(splits.keys() - names):
+        problems.append(f"{len(without_image):,} names in the splits have no image: {shortlist(without_image)}")
+    if problems:
+        raise DataError(f"{'; '.join(problems)}. Edit the split file, or leave data.splits out for a new split.")
+    return [replace(record, split=splits[record.name]) for record in records]
+
+
+def restore_splits(records: Iterable[Record], path: Path) -> list[Record]:
+    """Return the records with the splits that a run had, from its split file.
+
+    Images that are in the test split of the data stay there: a run changes train and val only. So a name may be in test
+    and in another split.
+
+    Args:
+        records: of the run.
+        path: file of `write_splits`.
+
+    Raises:
+        DataError: the file cannot be read, or does not fit the images.
+    """
+    records = list(records)
+    if not all(record.split for record in records):
+        return assign_splits(records, read_splits(path))
+    by_place = _splits_by(lambda name, split: (name, split == "test"), path)
+    splits = {name: split for (name, is_test), split in by_place.items() if not is_test}
+    restored = iter(assign_splits([record for record in records if record.split != "test"], splits))
+    return [record if record.split == "test" else next(restored) for record in records]

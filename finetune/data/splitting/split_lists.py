@@ -1,0 +1,89 @@
+"""Lists of image names, one file per split, such as train.txt and val.txt."""
+
+from collections.abc import Collection
+from pathlib import Path
+from unicodedata import normalize
+
+from finetune.data.records import DataError
+from finetune.data.splitting.splits import SPLITS, split_of
+from finetune.io.messages import shortlist
+
+MAX_BYTES = 1 << 28
+
+
+def find_lists(folder: Path) -> dict[str, Path]:
+    """Return the list of each split in a folder, in the order train, val, test.
+
+    Raises:
+        DataError: a split has two lists, such as val.txt and valid.txt.
+    """
+    files = sorted(path for path in folder.glob("*.txt") if path.is_file()) if folder.is_dir() else []
+    by_split: dict[str, Path] = {}
+    for path in files:
+        split = split_of(path.stem)
+        if split and by_split.setdefault(split, path) != path:
+            raise DataError(f"'{by_split[split]}' and '{path.name}' both mean {split}. Keep one of them.")
+    return {split: by_split[split] for split in SPLITS if split in by_split}
+
+
+def read_lists(folder: Path, stems: Collection[str] = ()) -> dict[str, str]:
+    """Return the split of each name in the lists of a folder.
+
+    Args:
+        folder: with the lists.
+        stems: as for `list_names`.
+
+    Raises:
+        DataError: there is no list, or a name is in two of them.
+    """
+    lists = find_lists(folder)
+    if "train" not in lists:
+        raise DataError(f"no train.txt in '{folder}'. Set data.lists to the folder with train.txt and val.txt.")
+    splits: dict[str, str] = {}
+    twice: list[str] = []
+    for split, path in lists.items():
+        for name in list_names(path, stems):
+            if splits.setdefault(name, split) != split:
+                twice.append(f"{name} ({splits[name]} and {split})")
+    if twice:
+        raise DataError(f"{len(twice):,} names are in two lists of '{folder}': {shortlist(twice)}. Keep one of each.")
+    return splits
+
+
+def list_names(path: Path, stems: Collection[str] = ()) -> list[str]:
+    """Return the stems that the lines of a list name.
+
+    A line names an image: its stem, or a path whose folders and ending do not count. Further words of a line, such as
+    the path of the mask, are left out, too.
+
+    Args:
+        path: the list.
+        stems: of the images, which tell a space or a dot in a name from the end of the name.
+
+    Raises:
+        DataError: the file is no text, or too large.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise DataError(f"'{path}' has {path.stat().st_size:,} bytes; a list of images has at most {MAX_BYTES:,}.")
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"'{path}' is not UTF-8: {error.reason} at byte {error.start}. Save it as text.") from error
+    return [_name(normalize("NFC", line.strip()), stems) for line in lines if line.strip()]
+
+
+def _name(line: str, stems: Collection[str]) -> str:
+    whole, first = _last(line), _last(line.split()[0])
+    # with a second path on the line, the last folder is that of the second
+    candidates = (whole, _stem(whole), first) if whole.startswith(first) else (first,)
+    return next((name for name in candidates if name in stems), _stem(first))
+
+
+def _last(path: str) -> str:
+    return path.replace("\\", "/").rpartition("/")[2]
+
+
+def _stem(name: str) -> str:
+    stem, dot, ending = name.rpartition(".")
+    # a name such as 1.25 has no ending
+    return stem if dot and stem and not ending.isdigit() else name

@@ -1,0 +1,149 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from finetune.data.recognition.discovery import discover
+from finetune.data.records import DataError
+from tests.samples import draw_folder
+
+
+def settings(root: Path, **given: object) -> dict[str, object]:
+    return discover(root, given).settings
+
+
+def test_a_folder_says_its_format_pairing_and_classes(tmp_path):
+    draw_folder(tmp_path, values=(0, 1, 2))
+    found = discover(tmp_path, {})
+    assert found.settings == {
+        "format": "folder",
+        "root": str(tmp_path),
+        "images": "images",
+        "masks": "masks",
+        "classes": ["class_0", "class_1", "class_2"],
+        "mask_values": None,
+        "ignore_index": 255,
+        "snap": False,
+    }
+    assert len(found.lines) == 2
+    assert all("(data." in line for line in found.lines)
+
+
+def test_given_settings_win(tmp_path):
+    draw_folder(tmp_path, values=(0, 100, 200))
+    assert settings(tmp_path, classes=["a", "b", "c"])["mask_values"] == [0, 100, 200]
+    assert settings(tmp_path, classes=["a", "b", "c"])["classes"] == ["a", "b", "c"]
+    assert settings(tmp_path, classes=3)["classes"] == 3
+    assert settings(tmp_path, mask_values=[0, [100, 200]])["mask_values"] == [0, [100, 200]]
+    assert "classes" not in settings(tmp_path, mask_values=[0, [100, 200]])
+    assert settings(tmp_path, classes={"a": 0, "b": [100, 200]})["classes"] == {"a": 0, "b": [100, 200]}
+    assert settings(tmp_path, ignore_index=200)["mask_values"] == [0, 100]
+
+
+def test_another_number_of_classes_is_left_to_the_check_of_the_masks(tmp_path):
+    draw_folder(tmp_path, values=(0, 100, 200))
+    assert settings(tmp_path, classes=["a", "b"])["mask_values"] is None
+
+
+def test_the_place_of_masks_chooses_between_two(tmp_path):
+    draw_folder(tmp_path)
+    (tmp_path / "labels").mkdir()
+    for path in (tmp_path / "masks").iterdir():
+        (tmp_path / "labels" / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(DataError) as error:
+        discover(tmp_path, {})
+    text = str(error.value)
+    assert "can be read in 2 ways" in text
+    assert (
+        "\n- data.masks=labels: 12 images in images/, 12 masks in labels/, which hold 3 gray values (0, 1, 2)" in text
+    )
+    assert "\n- data.masks=masks:" in text
+    assert settings(tmp_path, masks="labels")["masks"] == "labels"
+
+
+def test_classes_are_merged_renamed_and_dropped_by_the_names_of_a_legend(tmp_path):
+    draw_folder(tmp_path, values=(0, 1, 2, 3))
+    (tmp_path / "classes.txt").write_text("sky\ncar\ntruck\nroad\n")
+    found = discover(tmp_path, {"classes": {"vehicle": ["car", "truck"], "ground": "road"}})
+    assert found.settings["classes"] == ["vehicle", "ground"]
+    assert found.settings["mask_values"] == [[1, 2], [3]]
+    assert found.settings["ignore_index"] == [255, 0]
+    assert "sky is in no class and ignored (data.classes)" in found.lines
+    with pytest.raises(DataError, match=r"the masks have no class 'vehicles'\. Choose from: sky, car, truck, road"):
+        discover(tmp_path, {"classes": {"a": "vehicles", "b": "road"}})
+
+
+def test_a_table_wins_over_the_names_of_the_files_that_it_lists(tmp_path):
+    draw_folder(tmp_path, ["a", "b", "c", "d"])
+    rows = [f"images/{name}.png,masks/{name}.png" for name in "abcd"]
+    (tmp_path / "list.csv").write_text("\n".join(["image,mask", *rows]))
+    for root in (tmp_path, tmp_path / "list.csv"):
+        found = settings(root)
+        assert (found["format"], found["root"], found["table"]) == ("csv", str(tmp_path), "list.csv")
+        assert found["classes"] == ["class_0", "class_1", "class_2"]
+
+
+def test_what_is_in_no_known_form_says_what_is_there_and_what_to_set(tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "video").mkdir()
+    with pytest.raises(DataError, match=r"holds: notes\.txt, video/\. .*data\.images and data\.masks .*data\.format"):
+        discover(tmp_path, {})
+    with pytest.raises(DataError, match=r"is not a folder; set data\.root"):
+        discover(tmp_path / "nowhere", {})
+
+
+def test_masks_that_cannot_be_read_are_left_to_the_check_of_all_files(tmp_path):
+    draw_folder(tmp_path)
+    (tmp_path / "masks" / "photo_00.png").write_bytes(b"no image")
+    assert settings(tmp_path)["classes"] == ["class_0", "class_1", "class_2"]
+    for path in (tmp_path / "masks").iterdir():
+        path.write_bytes(b"no image")
+    assert "classes" not in settings(tmp_path)
+
+
+FORMATS = Path(__file__).parents[3] / "shared" / "data" / "formats"
+needs_formats = pytest.mark.skipif(not FORMATS.is_dir(), reason="the small folders of other formats are not here")
+
+
+@needs_formats
+@pytest.mark.parametrize(
+    ("name", "classes"),
+    [
+        ("antialiased_legend", ["background", "leaf", "stone"]),
+        ("csv_list", ["class_0", "class_1", "class_2"]),
+        ("exif_rotated", ["class_0", "class_1", "class_2"]),
+        ("grey16", ["class_0", "class_1", "class_2"]),
+        ("grey_ramp", ["background", "foreground"]),
+        ("multilabel", ["leaf", "stone"]),
+        ("one_based_side_by_side", ["class_1", "class_2", "class_3"]),
+        ("palettes_differ", ["#000000", "#28b43c", "#c83ca0"]),
+        ("rgb_legend", ["#000000", "#28b43c", "#c83ca0"]),
+        ("smaller_masks", ["class_0", "class_1", "class_2"]),
+    ],
+)
+def test_folders_as_people_keep_them_are_understood(name, classes):
+    assert settings(FORMATS / name)["classes"] == classes
+
+
+@needs_formats
+@pytest.mark.parametrize(("name", "message"), [("alpha_matte", "alpha mattes"), ("ambiguous", "in 2 ways")])
+def test_folders_that_leave_a_doubt_are_asked_about(name, message):
+    with pytest.raises(DataError, match=message):
+        discover(FORMATS / name, {})
+
+
+def test_the_order_of_files_and_their_number_do_not_change_what_is_worked_out(tmp_path):
+    random = np.random.default_rng(0)
+    for number in range(9):
+        pixels = np.kron(random.choice([0, 50, 200], (5, 6)), np.ones((4, 4))).astype(np.uint8)
+        for folder in ("a", "b"):
+            path = tmp_path / folder / "photos" / f"{number}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(random.integers(0, 255, (20, 24, 3), dtype=np.uint8)).save(path)
+            mask = tmp_path / folder / "masks" / f"{8 - number if folder == 'b' else number}.png"
+            mask.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(mask)
+    first, second = (discover(tmp_path / folder, {}) for folder in "ab")
+    assert {**first.settings, "root": ""} == {**second.settings, "root": ""}
+    assert first.lines == second.lines
