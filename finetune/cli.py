@@ -20,7 +20,7 @@ from finetune.config.compose import compose, first_sweep_job
 from finetune.config.errors import ConfigError
 from finetune.config.explain import check_group_choices, explain
 from finetune.config.folder import config_folder
-from finetune.config.overrides import quoted, readable
+from finetune.config.overrides import quoted, readable, rejoined
 from finetune.engine.command_line import command_line, hydra_command_line
 
 HELP = """finetune: fine-tune pretrained timm backbones for image segmentation
@@ -104,7 +104,7 @@ def with_keys(command: str, arguments: Sequence[str]) -> list[str]:
 
 def _run(command: str, overrides: list[str]) -> None:
     full_error = os.environ.get("HYDRA_FULL_ERROR")
-    overrides = list(map(readable, overrides))
+    overrides = list(map(readable, rejoined(overrides)))
 
     def job(config: DictConfig) -> float | None:
         if HydraConfig.get().mode == RunMode.RUN:

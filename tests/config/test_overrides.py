@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 import finetune
 from finetune.config.compose import compose, load_config
 from finetune.config.errors import ConfigError
-from finetune.config.overrides import override, readable, typed
+from finetune.config.overrides import override, readable, rejoined, typed
 from tests.samples import TINY
 
 NAMES = [
@@ -49,9 +49,13 @@ def test_a_printed_setting_can_be_pasted_into_a_shell(name: str) -> None:
         ("data.classes=[Hintergrund,Straße]", ["Hintergrund", "Straße"]),
         ("data.classes=[a b, c (d), e=f #1]", ["a b", "c (d)", "e=f #1"]),
         ("+x=[1,2.5,ä]", [1, 2.5, "ä"]),
+        ("data.mask_values=[#000000,[#ff0000, #00ff00]]", ["#000000", ["#ff0000", "#00ff00"]]),
+        ("data.classes={road:#ff00ff,rest: *}", {"road": "#ff00ff", "rest": "*"}),
+        ("data.classes={road: [#ff00ff, 'a b'], car: 7}", {"road": ["#ff00ff", "a b"], "car": 7}),
+        ("data.masks={stem}/masks/{object}", "{stem}/masks/{object}"),
     ],
 )
-def test_the_elements_of_a_list_are_read_as_typed(text: str, expected: list[object]) -> None:
+def test_the_elements_of_a_list_or_mapping_are_read_as_typed(text: str, expected: list[object]) -> None:
     assert parsed(readable(text)) == expected
 
 
@@ -73,3 +77,20 @@ def test_a_path_that_hydra_reads_as_a_number_is_refused_with_its_quotes(key: str
 def test_a_mistyped_number_is_still_refused(override: str, folder: Path) -> None:
     with pytest.raises(ConfigError):
         finetune.train(*TINY, "data=synthetic", override)
+
+
+@pytest.mark.parametrize(
+    ("line", "setting"),
+    [
+        ("data.mask_values=['#000000','#ff0000']", ["#000000", "#ff0000"]),
+        ('data.mask_values=["#000000",["#ff0000","#00ff00"]]', ["#000000", ["#ff0000", "#00ff00"]]),
+        ('data.classes={road: "#ff00ff"}', {"road": "#ff00ff"}),
+        ("data.classes={background: 0, object: '*'}", {"background": 0, "object": "*"}),
+        ('data.classes={road: "#ff00ff", car: [1, 2], rest: "*"}', {"road": "#ff00ff", "car": [1, 2], "rest": "*"}),
+        ("data.classes=[blue sky,road]", ["blue sky", "road"]),
+    ],
+)
+def test_lists_and_mappings_are_read_after_a_shell_took_their_quotes_and_cut_them(line: str, setting: object) -> None:
+    words = rejoined([*shlex.split(line), "seed=1"])
+    assert words[1:] == ["seed=1"]
+    assert parsed(readable(words[0])) == setting
