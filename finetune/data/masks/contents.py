@@ -55,6 +55,10 @@ class EncodedMask(Protocol):
     def paths(self) -> tuple[Path, ...]:
         """Files of the mask; empty if it is in none."""
 
+    @property
+    def description(self) -> str:
+        """Text for messages."""
+
     def contents(self) -> MaskContents:
         """Return the values of the mask."""
 

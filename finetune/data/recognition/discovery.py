@@ -4,13 +4,14 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from finetune.data.caching.facts import read_each
 from finetune.data.caching.file_cache import FileCache
 from finetune.data.caching.known_facts import contents_fact
 from finetune.data.masks.contents import EncodedMask, MaskContents
-from finetune.data.masks.values import OTHERS, as_values, is_color
+from finetune.data.masks.values import MAX_MASK_VALUE, MIN_MASK_VALUE, OTHERS, as_values, is_color
 from finetune.data.options import named_classes
 from finetune.data.recognition.encodings import work_out_encoding
 from finetune.data.recognition.legends import find_legends
@@ -98,7 +99,7 @@ def _question(root: Path, candidates: Sequence[Recognized]) -> str:
     ]
     differing = [key for key in keys if len({str(c.settings.get(key)) for c in candidates}) > 1]
     choices = [
-        f"{' '.join(f'data.{key}={c.settings[key]}' for key in differing if key in c.settings)}: {c.lines[0]}"
+        f"{' '.join(quote(f'data.{key}={c.settings[key]}') for key in differing if key in c.settings)}: {c.lines[0]}"
         for c in candidates
     ]
     return "\n- ".join([f"'{root}' can be read in {len(candidates)} ways. Choose one by its settings:", *choices])
@@ -120,6 +121,7 @@ def _encoding(
     ignored = None if given.get("ignore_index") is None else as_values(given["ignore_index"])
     contents = read_each(masks, contents_fact, _contents, cache)
     readable = [mask for mask in contents if mask is not None]
+    _check_values(masks, contents)
     if not readable:
         return {}, []
     if odd := _mixed_with_color(masks, contents):
@@ -166,6 +168,17 @@ def _mixed_with_color(masks: Sequence[EncodedMask], contents: Sequence[MaskConte
         f"{len(colored):,} masks are color images, and {grays:,} are gray: {shortlist(colored, 3)}. Replace them by "
         f"masks like the others, or leave them out (data.exclude)."
     )
+
+
+def _check_values(masks: Sequence[EncodedMask], contents: Sequence[MaskContents | None]) -> None:
+    """Raise DataError if a mask has a value that cannot stand for a class."""
+    for mask, found in zip(masks, contents, strict=True):
+        values = found.pixels if found is not None else ()
+        if outside := [value for value in values if not MIN_MASK_VALUE <= value <= MAX_MASK_VALUE]:
+            raise DataError(
+                f"{mask.description} has the value {outside[0]:,}; expected {MIN_MASK_VALUE:,} to {MAX_MASK_VALUE:,}. "
+                f"Replace the file, if it is broken, or save the masks with smaller values."
+            )
 
 
 def _with_given(

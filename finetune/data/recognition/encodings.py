@@ -222,8 +222,7 @@ def _of_few(ordered: list[int], values: Values) -> tuple[list[int], list[int]]:
     if len(pure) < 2 or not soft:
         return ordered, []
     if len(soft) < 3:
-        both = [[values.name(v) for v in chosen] for chosen in (ordered, [v for v in ordered if v not in soft])]
-        listed = [str(names).replace(" ", "") for names in both]
+        listed = [_listed(chosen, values) for chosen in (ordered, [v for v in ordered if v not in soft])]
         raise DataError(
             f"{values.names(soft)} {'is' if len(soft) == 1 else 'are'} in {values.share(soft):.2%} of the mask pixels, "
             f"and only next to other values: a thin class, or blends at the borders of others. Set "
@@ -294,7 +293,12 @@ def _count_from_one(values: Values) -> bool:
     """Return whether nearly every mask has the values 1 to n, as masks do that number their objects."""
     several = [mask - {0, VOID} for mask in values.by_mask if mask - {0, VOID}]
     consecutive = sum(mask == set(range(1, len(mask) + 1)) for mask in several)
-    return bool(several) and consecutive >= 0.9 * len(several) and len({len(mask) for mask in several}) > 2
+    return (
+        0 in values.pixels
+        and bool(several)
+        and consecutive >= 0.9 * len(several)
+        and len({len(mask) for mask in several}) > 2
+    )
 
 
 def _are_rare(values: Values) -> bool:
@@ -314,28 +318,29 @@ def _object_numbers(ordered: Sequence[int]) -> str:
 
 
 def _changed_by_jpeg(unclear: Sequence[int], pure: Sequence[int], values: Values) -> str:
-    listed = [str([values.name(value) for value in found]).replace(" ", "") for found in (pure, [*pure, *unclear])]
-    text = (
-        f"the masks were saved as JPEG, which changes values, and it is not clear whether {values.names(unclear)} "
-        f"{'is a class' if len(unclear) == 1 else 'are classes'}. Save the masks as PNG from their source"
-    )
-    if any(_is_near(value, [other for other in (*pure, *unclear) if other != value], values) for value in unclear):
-        return f"{text}: values that are {NEAR} or less apart cannot be told from noise."
+    few, all_of_them = (_listed(sorted(found), values) for found in (pure, {*pure, *unclear}))
+    otherwise = f", data.mask_values={few} data.snap=true if not" if len(pure) > 1 else ""
     return (
-        f"{text}, or set data.mask_values={listed[1]} data.snap=true if so, data.mask_values={listed[0]} "
-        f"data.snap=true if not."
+        f"the masks were saved as JPEG, which changes values, and it is not clear whether {values.names(unclear)} "
+        f"{'is a class' if len(unclear) == 1 else 'are classes'}. Save the masks as PNG from their source, or set "
+        f"data.mask_values={all_of_them} data.snap=true if so{otherwise}."
     )
+
+
+def _listed(chosen: Sequence[int], values: Values) -> str:
+    """Return values as a setting has them, without spaces, at which a shell would cut it."""
+    return str([values.name(value) for value in chosen]).replace(" ", "")
 
 
 def _many_values(ordered: Sequence[int], values: Values, between: float) -> str:
     low, high = ordered[0], ordered[-1]
     what = f"the masks hold {len(ordered):,} {'colors' if values.colored else 'values'}"
     if values.colored or values.lossy:
+        example = "['#000000','#ff0000']" if values.colored else "[0,255]"
         return (
             f"{what}, and it is not clear which are classes. Are these the masks (data.masks)? If so, list their "
-            f"classes: data.mask_values={['#000000', '#ff0000'] if values.colored else [0, 255]}, with data.snap=true "
-            f"if others are blends of these."
-        ).replace("', '", "','")
+            f"classes: data.mask_values={example}, with data.snap=true if others are blends of these."
+        )
     return (
         f"{what} from {low} to {high}, and {between:.0%} of the pixels of objects lie in between: these are alpha "
         f"mattes or other continuous values, and not classes. To cut them in two in the middle, set "

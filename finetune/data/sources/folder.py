@@ -111,7 +111,8 @@ class FolderSource:
         if splits is not None:
             pairs, absent = _listed(pairs, splits)
             if absent:
-                return [], [f"{len(absent):,} names in the lists have no image: {shortlist(absent)}."]
+                lists = self.root / (self.lists or "")
+                return [], [f"{len(absent):,} names in the lists in '{lists}' have no image: {shortlist(absent)}."]
         mistakes = [*pairs.repeated, *self._unpaired(pairs, image_folder, mask_folder)]
         records = [
             Record(

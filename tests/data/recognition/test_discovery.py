@@ -147,3 +147,19 @@ def test_the_order_of_files_and_their_number_do_not_change_what_is_worked_out(tm
     first, second = (discover(tmp_path / folder, {}) for folder in "ab")
     assert {**first.settings, "root": ""} == {**second.settings, "root": ""}
     assert first.lines == second.lines
+
+
+def test_a_mask_with_values_that_are_no_classes_is_named(tmp_path):
+    draw_folder(tmp_path, ["a", "b", "c"])
+    (tmp_path / "masks" / "b.png").unlink()
+    np.save(tmp_path / "masks" / "b.npy", np.full((32, 40), 2**30))
+    with pytest.raises(DataError, match=r"masks/b\.npy' has the value 1,073,741,824; expected -32,768 to 16,777,215"):
+        discover(tmp_path, {})
+
+
+def test_a_root_that_is_no_folder_is_said(tmp_path):
+    with pytest.raises(DataError, match=r"is not a folder; set data\.root"):
+        discover(tmp_path / ("long" * 100), {})
+    (tmp_path / "notes.md").write_text("text")
+    with pytest.raises(DataError, match="It is a file, but no table or annotations"):
+        discover(tmp_path / "notes.md", {})
