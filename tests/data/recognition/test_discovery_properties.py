@@ -6,7 +6,18 @@ from pathlib import Path
 import pytest
 
 from finetune.data.records import DataError
-from tests.data.drawn_folders import FOLDERS, NAMES, NUMBERS, SPLITS, STEMS, Drawing, Folder, differences, draw, read
+from tests.data.recognition.drawn_folders import (
+    FOLDERS,
+    NAMES,
+    NUMBERS,
+    SPLITS,
+    STEMS,
+    Drawing,
+    Folder,
+    differences,
+    draw,
+    read,
+)
 
 hypothesis = pytest.importorskip("hypothesis")
 st = hypothesis.strategies

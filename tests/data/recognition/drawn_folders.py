@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from finetune.data.discovery import discover
+from finetune.data.recognition.discovery import discover
 from finetune.data.records import Record
 from finetune.data.sources import SOURCES
 
