@@ -161,5 +161,5 @@ def test_a_root_that_is_no_folder_is_said(tmp_path):
     with pytest.raises(DataError, match=r"is not a folder; set data\.root"):
         discover(tmp_path / ("long" * 100), {})
     (tmp_path / "notes.md").write_text("text")
-    with pytest.raises(DataError, match="It is a file, but no table or annotations"):
+    with pytest.raises(DataError, match="is a file, but no table or annotations"):
         discover(tmp_path / "notes.md", {})
