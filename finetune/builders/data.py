@@ -17,6 +17,7 @@ from finetune.builders.image_settings import image_settings
 from finetune.builders.inspection import inspect_records
 from finetune.builders.pixel_cache import attach_pixel_cache
 from finetune.builders.splits import split_records
+from finetune.builders.tiles import tiled_records
 from finetune.config.errors import ConfigError
 from finetune.config.options import Config, validate_options
 from finetune.data import SOURCES, DataError, Mix, Record, SegmentationDataset, Source, Statistics, Transform
@@ -25,12 +26,13 @@ from finetune.data.images.value_range import ValueRange
 from finetune.data.mistakes import Reading
 from finetune.data.module import SegmentationData
 from finetune.data.splitting.splits import SPLITS
+from finetune.data.tiles import describe_tiles
 from finetune.io.messages import suggest
 from finetune.models.classes import class_names
 
 # settings of `data` that are not options of the source
 COMMON_SETTINGS = (
-    *("format", "value_range", "val", "test", "splits", "group", "stratify", "folds", "fold"),
+    *("format", "value_range", "tiles", "val", "test", "splits", "group", "stratify", "folds", "fold"),
     *("exclude", "clean_masks", "verify", "cache", "batch_size", "num_workers"),
 )
 
@@ -54,7 +56,7 @@ def training_data(config: Config) -> DatasetBundle:
     )
     if settings.get("cache") is not None:
         attach_pixel_cache(bundle, settings["cache"], config["trainer"], channels)
-    notes = (*about_images, *split.notes)
+    notes = (*about_images, *bundle.notes, *split.notes)
     return replace(bundle, notes=notes, warnings=(*bundle.warnings, *split.warnings))
 
 
@@ -149,19 +151,21 @@ def bundle_datasets(
         seed: of the transform.
         model_decides: whether the classes are those of a trained model.
         mix: of the split `train`.
-        readings: of the records, if they have been read.
+        readings: of the records, or of their tiles, if they have been read.
     """
     records = with_value_range(records, value_range)
-    statistics = inspect_records(source, records, settings, channels, model_decides, readings)
+    tiled = tiled_records(records, settings)
+    tiles = [tile for parts in tiled for tile in parts]
+    statistics = inspect_records(source, tiles, settings, channels, model_decides, readings)
     classes = class_names(source.class_names)
     datasets = {}
     for split in (*SPLITS, "all"):
-        if chosen := [record for record in records if record.split == split]:
+        if chosen := [tile for tile in tiles if tile.split == split]:
             changes = (transform, seed, mix) if split == "train" else (None, seed, None)
             datasets[split] = SegmentationDataset(chosen, channels, *changes)
-    return DatasetBundle(
-        classes, source.ignore_index, datasets, records, statistics, channels, value_range, warnings=_turned(statistics)
-    )
+    notes = describe_tiles(tiled, settings["tiles"]) if len(tiles) > len(records) else []
+    facts = (classes, source.ignore_index, datasets, records, statistics, channels, value_range)
+    return DatasetBundle(*facts, notes=tuple(notes), warnings=_turned(statistics))
 
 
 def _turned(statistics: Mapping[str, Statistics]) -> tuple[str, ...]:

@@ -39,14 +39,19 @@ class DatasetBundle:
         return any(split.multilabel for split in self.statistics.values())
 
     def sizes(self) -> dict[str, int]:
-        """Return the number of images in each split."""
+        """Return the number of images, or of their tiles, in each split."""
         return {split: len(dataset) for split, dataset in self.datasets.items()}
+
+    @property
+    def noun(self) -> str:
+        """What the datasets hold: images, or tiles if some images were cut."""
+        return "tiles" if sum(self.sizes().values()) > len(self.records) else "images"
 
     def describe(self) -> str:
         """Return a line such as `367 train, 101 val and 233 test images, 11 classes: ...`."""
         counts = [f"{count:,} {split}" for split, count in self.sizes().items()]
         images = f"{', '.join(counts[:-1])} and {counts[-1]}" if len(counts) > 1 else counts[0]
-        return f"{images} images, {len(self.classes)} classes: {', '.join(self.classes)}"
+        return f"{images} {self.noun}, {len(self.classes)} classes: {', '.join(self.classes)}"
 
     def describe_classes(self) -> str:
         """Return the fraction of the training pixels that each class has, most frequent first."""

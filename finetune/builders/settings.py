@@ -43,6 +43,7 @@ class DataSettings:
     cache: Literal["ram", "disk"] | None = None
     exclude: str | None = None
     clean_masks: int = 0
+    tiles: int | tuple[int, int] | None = None
     batch_size: int = 4
     num_workers: int = 0
 

@@ -4,12 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from finetune.builders.grouping import with_groups
 from finetune.builders.inspection import file_cache, inspect_records
 from finetune.builders.records import read_records
 from finetune.builders.settings import DataSettings
+from finetune.builders.tiles import tiled_records
 from finetune.config.errors import ConfigError
 from finetune.config.options import Config
 from finetune.data import DataError, Record, Source, choose_fold, cut_test, cut_validation, seeded_split
@@ -32,7 +34,7 @@ class Split:
         records: in the order of the source.
         notes: what was decided, with the setting that changes it; one line each.
         warnings: what makes scores on this split doubtful; one line each.
-        readings: of the records, if the masks had to be read.
+        readings: of the records, or of their tiles, if the masks had to be read.
     """
 
     records: list[Record]
@@ -118,14 +120,15 @@ def _with_own_split(records: Sequence[Record]) -> list[Record]:
 def _read_pixels(split: Split, source: Source, settings: Config, prepare: Prepare) -> Mapping[str, Tensor]:
     """Read all masks, and return the pixels of each class by the name of the image, for those that may be val."""
     readable, channels = prepare(split.records)
-    split.readings = read_all(readable, channels, cache=file_cache(settings))
-    inspect_records(source, split.records, settings, channels, readings=split.readings)
-    count = len(class_names(source.class_names))
-    return {
-        record.name: class_pixels(reading, count, source.ignore_index)
-        for record, reading in zip(split.records, split.readings, strict=True)
-        if record.split != "test"
-    }
+    tiled = tiled_records(readable, settings)
+    tiles = [tile for parts in tiled for tile in parts]
+    split.readings = read_all(tiles, channels, cache=file_cache(settings))
+    inspect_records(source, tiles, settings, channels, readings=split.readings)
+    count, readings = len(class_names(source.class_names)), iter(split.readings)
+    pixels = [
+        torch.stack([class_pixels(next(readings), count, source.ignore_index) for _ in parts]).sum(0) for parts in tiled
+    ]
+    return {record.name: total for record, total in zip(split.records, pixels, strict=True) if record.split != "test"}
 
 
 def _make(split: Split, settings: Config, seed: int, pixels: Mapping[str, Tensor] | None) -> None:

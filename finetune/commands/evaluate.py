@@ -96,7 +96,7 @@ def evaluate(*overrides: str | DictConfig) -> EvaluationResult:
         write_evaluation(folder, task.evaluator, counts)
     name = headline(scores)[0]
     logger.info(
-        f"{split}/{name} {scores[name]:.4f} over {data.sizes()[split]:,} images; tables and figures in {folder}"
+        f"{split}/{name} {scores[name]:.4f} over {data.sizes()[split]:,} {data.noun}; tables and figures in {folder}"
     )
     return EvaluationResult(folder, scores, task.evaluator.confusion_matrix(counts))
 

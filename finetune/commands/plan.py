@@ -19,6 +19,7 @@ from finetune.builders.dummy_step import batch_shape, noise_step
 from finetune.builders.settings import PlanSettings
 from finetune.builders.splits import split_records
 from finetune.builders.task import build_optimizer, task_without_weights
+from finetune.builders.tiles import tiled_records
 from finetune.builders.training_length import min_plateau_epochs, step_counts
 from finetune.commands.auto_search import with_placeholders
 from finetune.config.compose import load_config
@@ -129,7 +130,7 @@ def _images(config: Mapping[str, Any]) -> tuple[int, str]:
         return UNKNOWN_IMAGES, f"{UNKNOWN_IMAGES:,} {text}"
     if count is None:
         records = split_records(build_source(data), {**data, "stratify": False}, config["seed"]).records
-        count = sum(record.split == "train" for record in records)
+        count = sum(len(parts) for parts in tiled_records(records, data) if parts[0].split == "train")
     return count, f"{count:,} training images"
 
 

@@ -113,11 +113,16 @@ def read_pair(record: Record, channels: int = 3) -> tuple[Tensor, Tensor]:
     if size != target_size and same_shape(size, target_size):
         return image, resize_nearest(target, size)
     if size != target_size:
-        raise DataError(
-            f"{record.image.description} is {size} and its {record.target.description} {target_size} (height, "
-            f"width); expected the same size, or at least the same shape. Save the mask at the image's size."
-        )
+        raise size_mismatch(record.image.description, size, record.target.description, target_size)
     return image, target
+
+
+def size_mismatch(image: str, size: tuple[int, int], target: str, target_size: tuple[int, int]) -> DataError:
+    """Return the error for an image and a target, by their descriptions, whose shapes differ."""
+    return DataError(
+        f"{image} is {size} and its {target} {target_size} (height, width); expected the same size, or at least the "
+        f"same shape. Save the mask at the image's size."
+    )
 
 
 def same_shape(size: tuple[int, int], other: tuple[int, int]) -> bool:
@@ -132,10 +137,18 @@ def same_shape(size: tuple[int, int], other: tuple[int, int]) -> bool:
 def resize_nearest(target: Tensor, size: tuple[int, int]) -> Tensor:
     """Return a target (..., h, w) at another size (..., H, W); each pixel has the label at its center."""
     rows, columns = (
-        ((torch.arange(length) + 0.5) * (before / length)).long()
-        for length, before in zip(size, target.shape[-2:], strict=True)
+        nearest_positions(0, length, length, before) for length, before in zip(size, target.shape[-2:], strict=True)
     )
     return target[..., rows[:, None], columns]
+
+
+def nearest_positions(start: int, stop: int, length: int, before: int) -> Tensor:
+    """Return which of `before` pixels has the center of each pixel from start to stop, of a side resized to length.
+
+    >>> nearest_positions(1, 4, 6, 3).tolist()
+    [0, 1, 1]
+    """
+    return ((torch.arange(start, stop) + 0.5) * (before / length)).long()
 
 
 def counted_generator(*counters: int) -> torch.Generator:

@@ -12,15 +12,19 @@ from finetune.data.images.formats import read_header
 from finetune.data.images.reading import read_image
 from finetune.data.images.value_range import ValueRange
 from finetune.data.masks.contents import MaskContents, read_contents
-from finetune.data.masks.reading import read_binary_mask, read_mask
+from finetune.data.masks.reading import mask_size, read_binary_mask, read_mask
 from finetune.data.masks.values import IgnoredValues, MaskValues
 from finetune.data.records import DataError
+from finetune.data.window import Window
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"),
-    *(".gif", ".jp2", ".pgm", ".ppm", ".npy", ".dcm"),
+    *(".gif", ".jp2", ".pgm", ".ppm", ".npy", ".dcm", ".nii", ".nii.gz"),
 )
-MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".jpg", ".jpeg", ".npy", ".mat")
+MASK_SUFFIXES = (
+    *(".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".jpg", ".jpeg"),
+    *(".npy", ".mat", ".nii", ".nii.gz"),
+)
 
 
 def files_below(folder: Path, suffixes: Sequence[str], deep: bool = True) -> list[Path]:
@@ -69,9 +73,17 @@ class ImageFile:
         """Decode the file as uint8 (channels, H, W)."""
         return read_image(self.path, channels, self.value_range)
 
+    def read_window(self, window: Window, channels: int = 3) -> Tensor:
+        """Decode a part of the file as uint8 (channels, height, width)."""
+        return read_image(self.path, channels, self.value_range, window)
+
+    def read_size(self) -> tuple[int, int]:
+        """Return the height and width, upright."""
+        return read_header(self.path, any_size=True).upright_size
+
     def may_be_turned(self) -> bool:
         """Return whether an EXIF rotation was applied that leaves the size as it was, so that masks fit both ways."""
-        return read_header(self.path).may_be_turned_unnoticed
+        return read_header(self.path, any_size=True).may_be_turned_unnoticed
 
 
 @dataclass(frozen=True)
@@ -104,9 +116,17 @@ class MaskFile:
         """Decode the file as uint8 (H, W)."""
         return read_mask(self.path, self.mask_values, self.ignore_index, self.snap)
 
+    def read_window(self, window: Window) -> Tensor:
+        """Decode a part of the file as uint8 (height, width)."""
+        return read_mask(self.path, self.mask_values, self.ignore_index, self.snap, window)
+
+    def read_size(self) -> tuple[int, int]:
+        """Return the height and width."""
+        return mask_size(self.path)
+
     def contents(self) -> MaskContents:
         """Decode the file and count its values, before they become classes."""
-        return read_contents(self.path)
+        return read_contents(self.path, any_size=True)
 
 
 @dataclass(frozen=True)
@@ -137,8 +157,23 @@ class ClassMaskFiles:
         Raises:
             DataError: a file cannot be decoded, or two files differ in size.
         """
-        masks = _read_equal_sizes(self.paths)
-        absent = torch.zeros(*_size(masks, self.image_path), dtype=torch.uint8)
+        return self._read(None)
+
+    def read_window(self, window: Window) -> Tensor:
+        """Decode a part of the files as uint8 (K, height, width) of 0 and 1."""
+        return self._read(window)
+
+    def read_size(self) -> tuple[int, int]:
+        """Return the height and width of the files, or of the image if there is none.
+
+        Raises:
+            DataError: two files differ in size.
+        """
+        return _common_size(self.paths, self.image_path)
+
+    def _read(self, window: Window | None) -> Tensor:
+        masks = _read_equal_sizes(self.paths, window)
+        absent = _blank(masks, self.image_path, window)
         return torch.stack([absent if path is None else masks[path] for path in self.mask_paths])
 
 
@@ -170,27 +205,60 @@ class LayeredMaskFiles:
         Raises:
             DataError: a file cannot be decoded, or two files differ in size.
         """
-        masks = _read_equal_sizes(self.paths)
-        labels = torch.zeros(*_size(masks, self.image_path), dtype=torch.uint8)
+        return self._read(None)
+
+    def read_window(self, window: Window) -> Tensor:
+        """Decode a part of the files as uint8 (height, width)."""
+        return self._read(window)
+
+    def read_size(self) -> tuple[int, int]:
+        """Return the height and width of the files, or of the image if there is none.
+
+        Raises:
+            DataError: two files differ in size.
+        """
+        return _common_size(self.paths, self.image_path)
+
+    def _read(self, window: Window | None) -> Tensor:
+        masks = _read_equal_sizes(self.paths, window)
+        labels = _blank(masks, self.image_path, window)
         for path, index in self.layers:
             labels[masks[path] > 0] = index
         return labels
 
 
-def _read_equal_sizes(paths: Sequence[Path]) -> dict[Path, Tensor]:
-    """Decode masks of one image as uint8 (H, W) of 0 and 1.
+def _read_equal_sizes(paths: Sequence[Path], window: Window | None) -> dict[Path, Tensor]:
+    """Decode masks of one image, or a part of them, as uint8 (H, W) of 0 and 1.
 
     Raises:
         DataError: a file cannot be decoded, or two files differ in size.
     """
-    masks = {path: read_binary_mask(path) for path in paths}
-    sizes = {tuple(mask.shape): path for path, mask in masks.items()}
-    if len(sizes) > 1:
-        differing = " and ".join(f"'{path}' is {height}x{width}" for (height, width), path in sizes.items())
-        raise DataError(f"masks of one image differ in size: {differing}. Save them at the size of the image.")
+    masks = {path: read_binary_mask(path, window) for path in paths}
+    _check_equal({path: (mask.shape[0], mask.shape[1]) for path, mask in masks.items()})
     return masks
 
 
-def _size(masks: Mapping[Path, Tensor], image_path: Path) -> tuple[int, int]:
-    height, width = next((tuple(mask.shape) for mask in masks.values()), None) or read_header(image_path).upright_size
-    return height, width
+def _blank(masks: Mapping[Path, Tensor], image_path: Path, window: Window | None) -> Tensor:
+    """Return zeros at the size of masks or, without any, of the image or its part."""
+    if masks:
+        return torch.zeros_like(next(iter(masks.values())))
+    size = read_header(image_path).upright_size if window is None else (window.height, window.width)
+    return torch.zeros(*size, dtype=torch.uint8)
+
+
+def _common_size(paths: Sequence[Path], image_path: Path) -> tuple[int, int]:
+    """Return the height and width of masks or, without any, of the image.
+
+    Raises:
+        DataError: two files differ in size.
+    """
+    sizes = {path: mask_size(path) for path in paths}
+    _check_equal(sizes)
+    return next(iter(sizes.values()), None) or read_header(image_path, any_size=True).upright_size
+
+
+def _check_equal(sizes: Mapping[Path, tuple[int, int]]) -> None:
+    by_size = {size: path for path, size in sizes.items()}
+    if len(by_size) > 1:
+        differing = " and ".join(f"'{path}' is {height}x{width}" for (height, width), path in by_size.items())
+        raise DataError(f"masks of one image differ in size: {differing}. Save them at the size of the image.")

@@ -14,6 +14,7 @@ from finetune.data.caching.known_facts import reading_fact
 from finetune.data.files import ImageFile
 from finetune.data.mistakes import Reading, channel_problems, index_problems, reading_problems
 from finetune.data.records import DataError, Record, error_listing
+from finetune.data.tiles import ImageTile
 
 logger = logging.getLogger(__name__)
 
@@ -163,7 +164,8 @@ def take_reading(record: Record, channels: int) -> tuple[Reading, Tensor | None,
     try:
         image = record.image.read(channels)
         reading.size = tuple(image.shape[-2:])
-        reading.may_be_turned = isinstance(record.image, ImageFile) and record.image.may_be_turned()
+        whole = record.image.whole if isinstance(record.image, ImageTile) else record.image
+        reading.may_be_turned = isinstance(whole, ImageFile) and whole.may_be_turned()
     except DataError as error:
         reading.problems.append(str(error))
     if record.target is None:

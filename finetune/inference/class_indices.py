@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from finetune.inference.output import Pixels, Prediction, Row
+from finetune.inference.output import Pixels, Prediction, Row, save_mask
 from finetune.plots import overlay, palette, preview
 
 
@@ -36,11 +36,10 @@ class ClassIndices:
         return [path]
 
     def save(self, prediction: Prediction, path: Path) -> list[Path]:
-        """Write class indices (H, W) as an 8-bit PNG whose palette shows the classes' colors."""
+        """Write class indices (H, W) as an 8-bit PNG or TIFF whose palette shows the classes' colors."""
         mask = Image.fromarray(prediction)
         mask.putpalette([channel for color in self.colors for channel in color])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        mask.save(path)
+        save_mask(mask, path)
         return [path]
 
     def overlay(self, image: Pixels, prediction: Prediction) -> Pixels:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from finetune.inference.output import Pixels, Prediction, Row
+from finetune.inference.output import Pixels, Prediction, Row, save_mask
 from finetune.plots import overlay, preview
 from finetune.plots.label_sets import NONE, label_sets
 
@@ -40,14 +40,13 @@ class ClassMasks:
         return (p > p.new_tensor(self.thresholds).view(-1, 1, 1)).to(torch.uint8)
 
     def files(self, path: Path) -> list[Path]:
-        """Return `<name>_<class>.png` for each class."""
+        """Return `<name>_<class>.png`, or `.tif`, for each class."""
         return [path.with_name(f"{path.stem}_{suffix}{path.suffix}") for suffix in self._suffixes]
 
     def save(self, prediction: Prediction, path: Path) -> list[Path]:
-        """Write each mask of (K, H, W) as an 8-bit PNG of 0 and 255."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Write each mask of (K, H, W) as an 8-bit PNG or TIFF of 0 and 255."""
         for mask, file in zip(prediction, self.files(path), strict=True):
-            Image.fromarray(mask * 255).save(file)
+            save_mask(Image.fromarray(mask * 255), file)
         return self.files(path)
 
     def overlay(self, image: Pixels, prediction: Prediction) -> Pixels:

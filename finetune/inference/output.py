@@ -30,7 +30,7 @@ class Output(Protocol):
         """Return the files that `save` writes for an image.
 
         Args:
-            path: a PNG file, named after the image.
+            path: a PNG or TIFF file, named after the image.
         """
 
     def save(self, prediction: Prediction, path: Path) -> list[Path]:
@@ -46,3 +46,9 @@ class Output(Protocol):
             rows: image (C, H, W), uint8, target and prediction each.
             ignore_index: label of the pixels to leave out.
         """
+
+
+def save_mask(mask: Image.Image, path: Path) -> None:
+    """Write a mask as PNG or compressed TIFF, as the path says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mask.save(path, **({"compression": "tiff_deflate"} if path.suffix == ".tif" else {}))

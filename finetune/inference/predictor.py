@@ -1,7 +1,8 @@
 """Predictions for a file, a folder or a glob of images, at each image's own size."""
 
 import glob
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,10 +16,16 @@ from finetune.data.files import IMAGE_SUFFIXES, files_below
 from finetune.data.images.reading import read_image
 from finetune.data.images.value_range import ValueRange, value_pairs
 from finetune.data.records import DataError
+from finetune.data.stems import without_suffix
 from finetune.inference.class_indices import ClassIndices
 from finetune.inference.finite import NonFiniteOutputError, count_non_finite
+from finetune.inference.georeference import can_keep, copy_georeference, is_georeferenced
 from finetune.inference.output import Output, Prediction
 from finetune.models import Segmenter
+
+logger = logging.getLogger(__name__)
+
+GEOREFERENCED = ".tif"  # of masks of images with a georeference
 
 
 class Predictor:
@@ -83,32 +90,42 @@ class Predictor:
         return {path: prediction for path, _, prediction in self._predictions(find_images(source))}
 
     def save_predictions(self, names: Mapping[Path, Path], output: Path, overlays: bool = False) -> list[Path]:
-        """Write predictions as PNGs to `output/masks`, and `output/overlays` if wanted; return the masks' paths.
+        """Write predictions to `output/masks`, and PNGs to `output/overlays` if wanted; return the masks' paths.
 
         Args:
-            names: image -> name of its PNG, from `validate_inputs`.
+            names: image -> name of its PNG, or of its TIFF with a georeference, from `validate_inputs`.
             output: folder, created if needed.
             overlays: whether to draw the predictions over the images too.
         """
         written: list[Path] = []
         for path, image, prediction in self._predictions(names):
-            written += self.output.save(prediction, output / "masks" / names[path])
+            files = self.output.save(prediction, output / "masks" / names[path])
+            if names[path].suffix == GEOREFERENCED:
+                copy_georeference(path, files)
+            written += files
             if overlays:
-                target = output / "overlays" / names[path]
+                target = (output / "overlays" / names[path]).with_suffix(".png")
                 target.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(self.output.overlay(_rgb(image), prediction)).save(target)
         return written
 
     def validate_inputs(self, source: str | Path) -> dict[Path, Path]:
-        """Decode every image once, and return the images with the names of their PNGs.
+        """Decode every image once, and return the images with the names of their masks.
 
-        The PNGs keep the images' places below the folder that `source` names.
+        The masks keep the images' places below the folder that `source` names. They are PNGs, and TIFFs for images with
+        a georeference, which the masks have then, too.
 
         Raises:
             DataError: no image there, files that cannot be read, or two images whose files would have one name.
         """
         paths = find_images(source)
-        names = output_names(paths, Path(source), self.output.files)
+        georeferenced = [path for path in paths if is_georeferenced(path)]
+        if georeferenced and not can_keep():
+            logger.warning(
+                f"{len(georeferenced):,} images, such as '{georeferenced[0]}', have a georeference, which their masks "
+                f"do not keep without a package that is not installed: pip install 'finetune-seg[geo]'"
+            )
+        names = output_names(paths, Path(source), self.output.files, georeferenced if can_keep() else ())
         self._check(paths)
         return names
 
@@ -162,21 +179,26 @@ def find_images(source: str | Path) -> list[Path]:
 
 
 def output_names(
-    paths: Sequence[Path], source: Path, files: Callable[[Path], list[Path]] = lambda name: [name]
+    paths: Sequence[Path],
+    source: Path,
+    files: Callable[[Path], list[Path]] = lambda name: [name],
+    georeferenced: Collection[Path] = (),
 ) -> dict[Path, Path]:
-    """Return the name of each image's PNG, below the output folder.
+    """Return the name of each image's PNG or, with a georeference, TIFF, below the output folder.
 
     Args:
         paths: of the images.
         source: that they were found by.
         files: the files that are written for a name.
+        georeferenced: images whose place on the map is kept.
 
     Raises:
         DataError: two images would get a file of the same name.
     """
-    names = {
-        path: (path.relative_to(source) if source.is_dir() else Path(path.name)).with_suffix(".png") for path in paths
-    }
+    names: dict[Path, Path] = {}
+    for path in paths:
+        name = without_suffix(path.relative_to(source) if source.is_dir() else Path(path.name))
+        names[path] = name.with_name(name.name + (GEOREFERENCED if path in georeferenced else ".png"))
     first: dict[Path, Path] = {}
     for path, name in names.items():
         for file in files(name):

@@ -199,6 +199,8 @@ def test_one_name_in_two_folders_of_a_glob_collides(predictor: Predictor, draw: 
 def test_a_dotted_name_keeps_its_dots() -> None:
     path = Path("in/photo.2024.jpg")
     assert output_names([path], Path("in/*.jpg")) == {path: Path("photo.2024.png")}
+    scan = Path("in/scan.1.nii.gz")
+    assert output_names([scan], Path("in/*")) == {scan: Path("scan.1.png")}
 
 
 def test_an_empty_folder_says_what_was_expected(predictor: Predictor, tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 An image of more than `MAX_PIXELS` is refused before its pixels are decoded, however small its file is. Pillow has the
 same limit, but any code in the process may lift it; this one stays. That many pixels take half a gigabyte of memory in
-each decoding process, and are more than a model can take at once. Larger images, such as aerial ones of 30,000 x 30,000
-pixels, must be cut into tiles, which are also read faster.
+each decoding process, and are more than a model can take at once. Of larger images, such as aerial ones of 30,000 x
+30,000 pixels, parts can be read if they are TIFF or NumPy files; others must be cut into tiles.
 """
 
 from collections.abc import Iterator
@@ -19,6 +19,10 @@ SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 ORIENTATION = 0x0112  # the EXIF tag
 SAMPLES_PER_PIXEL = 277  # the TIFF tag
 MAX_PIXELS = 178_956_970  # twice 256 MB of three bytes each, Pillow's own limit: 13,377 x 13,377
+NEXT = (
+    "A training reads larger TIFF and .npy files in parts with data.tiles=2048; convert other files, and cut images to "
+    "predict into tiles."
+)
 # the formats that Pillow decodes itself: a PostScript file, whatever its suffix, would be run by another program
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000")
 
@@ -43,6 +47,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             yield image
     except DataError:
         raise
+    except Image.DecompressionBombError as error:
+        raise too_large(path) from error
     except Exception as error:  # a broken file makes Pillow's readers raise nearly anything
         raise _unreadable(path, error) from error
 
@@ -51,13 +57,19 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     return DataError(f"cannot read '{path}': {type(error).__name__}: {error}. Replace the file or remove it.")
 
 
+def too_large(path: Path) -> DataError:
+    """Return the error for an image of which Pillow says no more than that it is beyond its limit."""
+    limit = min(MAX_PIXELS, 2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS))
+    return DataError(f"'{path}' has more than {limit:,} pixels, and no more are read at once. {NEXT}")
+
+
 def check_size(width: int, height: int, path: Path, bytes_per_pixel: int = 3) -> None:
     """Raise DataError for an image that takes more memory than `MAX_PIXELS` of three bytes."""
     if width * height > MAX_PIXELS or width * height * bytes_per_pixel > 3 * MAX_PIXELS:
         raise DataError(
             f"'{path}' claims to have {width:,} x {height:,} pixels"
             f"{f' of {bytes_per_pixel} bytes' if bytes_per_pixel > 3 else ''}, in a file of {path.stat().st_size:,} "
-            f"bytes; at most {min(MAX_PIXELS, 3 * MAX_PIXELS // bytes_per_pixel):,} pixels are read. Cut it into tiles."
+            f"bytes; at most {min(MAX_PIXELS, 3 * MAX_PIXELS // bytes_per_pixel):,} pixels are read at once. {NEXT}"
         )
 
 

@@ -6,22 +6,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finetune.data.images.formats import read_pixels
+from finetune.data.images.formats import read_pixels, read_window
 from finetune.data.images.pixels import with_channels
 from finetune.data.images.value_range import ValueRange, eight_bit
+from finetune.data.window import Window
 
 
-def read_image(path: Path, channels: int = 3, value_range: ValueRange | None = None) -> Tensor:
+def read_image(
+    path: Path, channels: int = 3, value_range: ValueRange | None = None, window: Window | None = None
+) -> Tensor:
     """Decode an image and apply its EXIF orientation.
 
     Gray is repeated for 3 channels, color becomes its luma for 1, and transparency is dropped unless there is a channel
     for it, such as the fourth of RGBA.
 
     Args:
-        path: a JPEG, PNG, TIFF, WebP, BMP, GIF, PPM, JPEG 2000, NumPy (.npy) or DICOM file, whatever its suffix.
+        path: a JPEG, PNG, TIFF, WebP, BMP, GIF, PPM, JPEG 2000, NumPy (.npy), DICOM or NIfTI file, whatever its suffix.
         channels: number of channels.
         value_range: the values that become black and white in images of more than 8 bit, as (low, high) or as such
             pairs for each band; values between them are mapped linearly. None refuses such images.
+        window: the part to read; None reads the whole image.
 
     Returns:
         uint8 (channels, H, W), contiguous.
@@ -31,5 +35,6 @@ def read_image(path: Path, channels: int = 3, value_range: ValueRange | None = N
             more than 8 bit and no `value_range`.
     """
     name = f"image '{path}'"
-    pixels = with_channels(eight_bit(read_pixels(path), value_range, name), channels, name)
+    decoded = read_pixels(path) if window is None else read_window(path, window)
+    pixels = with_channels(eight_bit(decoded, value_range, name), channels, name)
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))

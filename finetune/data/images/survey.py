@@ -1,21 +1,23 @@
 """What a set of image files has in common: the channels and the value range that suit all of them."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from finetune.data.files import ImageFile
-from finetune.data.images.formats import read_header, read_pixels
+from finetune.data.images.formats import has_windows, read_header, read_pixels, read_window
 from finetune.data.images.pixels import Header, Pixels, fits
 from finetune.data.images.value_range import RangeFinder, ValueRange, depth, value_pairs
 from finetune.data.records import DataError, Record
+from finetune.data.window import grid
 from finetune.io.messages import shortlist
 
 LOOKED_AT = 100  # images of which the transparency is looked at
-AT_ONCE = 8  # images that are decoded at the same time; a decoded image may be large
+AT_ONCE = 8  # images that are decoded at the same time
+PART = (4096, 4096)  # height and width of what is decoded of larger images at once, if they can be read in parts
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -55,7 +57,7 @@ def dropped_alpha(headers: Mapping[Path, Header], channels: int) -> list[str]:
     """Return what to say about transparency that the channels leave no room for; nothing if all images are opaque."""
     kept = 4 if channels in (1, 3) else channels + 1
     paths = [path for path, header in headers.items() if header.alpha]
-    if not paths or channels in (2, 4) or not any(map(_is_transparent, paths[:LOOKED_AT])):
+    if not paths or channels in (2, 4) or not any(_is_transparent(path, headers[path]) for path in paths[:LOOKED_AT]):
         return []
     return [
         f"{len(paths):,} images, such as '{paths[0]}', have transparency, which is left out. "
@@ -74,10 +76,15 @@ def find_value_range(headers: Mapping[Path, Header], channels: int) -> tuple[Val
     colors = max(header.colors for header in deep.values())
     finder = RangeFinder(colors)
     paths = [path for path, header in deep.items() if header.colors == colors or colors == 3]
-    for start in range(0, len(paths), AT_ONCE):
-        for pixels in _in_threads(_pixels, paths[start : start + AT_ONCE]):
+    large = [path for path in paths if _is_large(headers[path]) and has_windows(path)]
+    small = [path for path in paths if path not in set(large)]
+    for start in range(0, len(small), AT_ONCE):
+        for pixels in _in_threads(_pixels, small[start : start + AT_ONCE]):
             if pixels is not None:
                 finder.add(pixels)
+    for path in large:
+        for pixels in _parts(path, headers[path]):
+            finder.add(pixels)
     found = finder.found()
     return found, [] if found is None else _range_lines(found, deep, len(headers))
 
@@ -119,7 +126,7 @@ def _compact(value: object) -> str:
 
 def _header(path: Path) -> Header | None:
     try:
-        return read_header(path)
+        return read_header(path, any_size=True)
     except DataError:  # it is reported with all others when everything is read
         return None
 
@@ -131,7 +138,22 @@ def _pixels(path: Path) -> Pixels | None:
         return None
 
 
-def _is_transparent(path: Path) -> bool:
+def _is_large(header: Header) -> bool:
+    return header.height * header.width > PART[0] * PART[1]
+
+
+def _parts(path: Path, header: Header) -> Iterator[Pixels]:
+    """Yield the pixels of a file in parts; none from where it cannot be decoded."""
+    try:
+        for part in grid(header.upright_size, PART):
+            yield read_window(path, part)
+    except DataError:
+        return
+
+
+def _is_transparent(path: Path, header: Header) -> bool:
+    if _is_large(header) and has_windows(path):
+        return any(not pixels.is_opaque for pixels in _parts(path, header))
     pixels = _pixels(path)
     return pixels is not None and not pixels.is_opaque
 

@@ -105,8 +105,8 @@ class RangeFinder:
 
     It goes from the 0.1 to the 99.9 percentile of all pixels, so that a few hot or dead pixels do not decide it.
     Integers from -32,768 to 65,535 are counted one by one. For other numbers it goes from the lowest to the highest of
-    these percentiles of single images, over finite numbers. Gray and the three bands of RGB share one range; other
-    bands have one each.
+    these percentiles of single images, or of parts of large ones, over finite numbers. Gray and the three bands of RGB
+    share one range; other bands have one each.
 
     Args:
         colors: number of bands without alpha.

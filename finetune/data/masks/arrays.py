@@ -1,26 +1,58 @@
-"""Read masks from files of arrays: NumPy and MATLAB."""
+"""Read masks from files of arrays: NumPy, MATLAB and NIfTI."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from finetune.data.images.decode import NEXT
+from finetune.data.images.formats import nifti
 from finetune.data.records import DataError
+from finetune.data.window import Window
 
-ARRAY_SUFFIXES = (".npy", ".mat")
+ARRAY_SUFFIXES = (".npy", ".mat", ".nii", ".nii.gz")
 MAX_BYTES = 1 << 30  # of one array; a file may claim any size
 
 
-def read_array(path: Path) -> npt.NDArray[np.integer]:
-    """Return the whole numbers of a file (H, W).
+def is_array(path: Path) -> bool:
+    """Return whether a mask is in a file of arrays, by its name."""
+    return path.name.lower().endswith(ARRAY_SUFFIXES)
 
-    A MATLAB file may hold other variables too, if only one of them has two dimensions and more than one number.
+
+def read_array(path: Path, window: Window | None = None) -> npt.NDArray[np.integer]:
+    """Return the whole numbers of a file (H, W), or of a part of it.
+
+    A MATLAB file may hold other variables too, if only one of them has two dimensions and more than one number. The
+    axes of a NIfTI file are those of an image of the format. Of a NumPy file, which may be of any size then, only the
+    part is read.
 
     Raises:
         DataError: the file cannot be read, or does not hold one array of whole numbers in two dimensions.
     """
+    array = _opened(path)
+    if window is None:
+        _check_size(array.nbytes, path)
+    else:
+        array = array[window.rows, window.columns]
+    # from a file that is mapped into memory
+    return np.array(array, dtype=np.uint8 if array.dtype.kind == "b" else array.dtype)
+
+
+def array_size(path: Path) -> tuple[int, int]:
+    """Return the height and width of the array in a file.
+
+    Raises:
+        DataError: as for `read_array`.
+    """
+    height, width = _opened(path).shape
+    return height, width
+
+
+def _opened(path: Path) -> npt.NDArray[np.integer]:
+    """Return the array of a file; that of a NumPy file stays on disk."""
     try:
-        array = _numpy(path) if path.suffix.lower() == ".npy" else _matlab(path)
+        array: npt.NDArray[Any] = READERS.get(path.suffix.lower(), _nifti)(path)
     except (DataError, ImportError):
         raise
     except Exception as error:  # a broken file makes readers raise nearly anything
@@ -32,13 +64,12 @@ def read_array(path: Path) -> npt.NDArray[np.integer]:
             f"mask '{path}' holds {array.dtype} numbers of shape {array.shape}; expected whole numbers of shape "
             f"(height, width)."
         )
-    return array.astype(np.uint8 if array.dtype.kind == "b" else array.dtype)
+    return array
 
 
 def _numpy(path: Path) -> npt.NDArray[np.generic]:
     array: npt.NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)  # a pickle could run code
-    _check_size(array.nbytes, path)
-    return np.array(array)
+    return array
 
 
 def _matlab(path: Path) -> npt.NDArray[np.generic]:
@@ -55,11 +86,21 @@ def _matlab(path: Path) -> npt.NDArray[np.generic]:
         raise DataError(f"'{path}' holds {held}; expected one variable with a number for each pixel.")
     _check_size(int(np.prod(variables[masks[0]])) * 8, path)
     array: npt.NDArray[np.generic] = loadmat(path, variable_names=masks)[masks[0]]
-    if array.dtype.kind == "f" and (array == np.rint(array)).all():  # MATLAB's numbers are doubles unless cast
-        array = array.astype(np.int64)
-    return array
+    return _whole(array)
+
+
+def _nifti(path: Path) -> npt.NDArray[np.generic]:
+    return _whole(nifti.pixels(path).values[..., 0])
+
+
+READERS = {".npy": _numpy, ".mat": _matlab}
+
+
+def _whole(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """Return whole numbers that are stored as floating-point ones, as many programs do, as integers."""
+    return array.astype(np.int64) if array.dtype.kind == "f" and (array == np.rint(array)).all() else array
 
 
 def _check_size(size: int, path: Path) -> None:
     if size > MAX_BYTES:
-        raise DataError(f"'{path}' claims to hold {size:,} bytes; at most {MAX_BYTES:,} are read. Cut it into tiles.")
+        raise DataError(f"'{path}' claims to hold {size:,} bytes; at most {MAX_BYTES:,} are read at once. {NEXT}")

@@ -1,7 +1,8 @@
 """What a mask file holds, before anything is known of its classes."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
@@ -9,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from finetune.data.images.decode import open_image
-from finetune.data.masks.arrays import ARRAY_SUFFIXES, read_array
-from finetune.data.masks.reading import gray_values, mask_colors
+from finetune.data.masks.reading import gray_values, has_mask_windows, mask_colors, mask_size, open_mask
+from finetune.data.window import Window, grid
 
 MOST_VALUES = 1024  # that are counted one by one; a photograph has more
 JPEG_NOISE = 8  # by which JPEG makes neighbors of one value differ, in each channel
+PART = (4096, 4096)  # height and width of what is counted at once, if the file can be read in parts
+Kind = Literal["gray", "palette", "color"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class MaskContents:
     """
 
     size: tuple[int, int]
-    kind: Literal["gray", "palette", "color"]
+    kind: Kind
     pixels: Mapping[int, int]
     interior: Mapping[int, int]
     palette: Mapping[int, int]
@@ -63,16 +65,50 @@ class EncodedMask(Protocol):
         """Return the values of the mask."""
 
 
-def read_contents(path: Path) -> MaskContents:
+def read_contents(path: Path, any_size: bool = False) -> MaskContents:
     """Decode a mask and count its values.
 
+    Args:
+        path: the file.
+        any_size: whether the mask may be larger than what is decoded at once, if it can be read in parts.
+
     Raises:
-        DataError: the file cannot be decoded.
+        DataError: the file cannot be decoded, or is too large.
     """
-    if path.suffix.lower() not in ARRAY_SUFFIXES:
-        return image_contents(open_image(path))
-    values = read_array(path)
-    return MaskContents(values.shape, "gray", count(values), count(interior(values)), {})
+    if not any_size or not has_mask_windows(path):
+        return _contents(open_mask(path))
+    size = mask_size(path)
+    if size[0] <= PART[0] and size[1] <= PART[1]:
+        return _contents(open_mask(path))
+    return _joined([_part_contents(path, part, size) for part in grid(size, PART)], size)
+
+
+def _contents(pixels: Image.Image | npt.NDArray[np.integer]) -> MaskContents:
+    if isinstance(pixels, Image.Image):
+        return image_contents(pixels)
+    height, width = pixels.shape
+    return MaskContents((height, width), "gray", count(pixels), count(interior(pixels)), {})
+
+
+def _part_contents(path: Path, part: Window, size: tuple[int, int]) -> MaskContents:
+    """Return the contents of a part of a mask; pixels at its edges have neighbors beyond it."""
+    outer = part.grown(1, size)
+    pixels, inner = open_mask(path, outer), part.within(outer)
+    cut = pixels.crop(inner.box) if isinstance(pixels, Image.Image) else pixels[inner.rows, inner.columns]
+    return replace(_contents(cut), interior=_contents(pixels).interior)
+
+
+def _joined(parts: Sequence[MaskContents], size: tuple[int, int]) -> MaskContents:
+    """Return the contents of a mask from those of the parts that cover it."""
+    is_color = any(part.kind == "color" for part in parts)
+    pixels, interior, palette = Counter[int](), Counter[int](), dict[int, int]()
+    for part in parts:
+        scale = 0x010101 if is_color and part.kind == "gray" else 1  # a part of a color mask may be gray
+        pixels.update({scale * value: count for value, count in part.pixels.items()})
+        interior.update({scale * value: count for value, count in part.interior.items()})
+        palette.update(part.palette)
+    most, most_interior = (dict(counts.most_common(MOST_VALUES)) for counts in (pixels, interior))
+    return MaskContents(size, "color" if is_color else parts[0].kind, most, most_interior, palette)
 
 
 def image_contents(image: Image.Image) -> MaskContents:
@@ -85,7 +121,7 @@ def image_contents(image: Image.Image) -> MaskContents:
     if image.mode in ("P", "PA"):
         colors = np.array(image.getpalette("RGB") or [], dtype=np.uint8).reshape(-1, 3).tolist()
         palette = {index: _packed(colors[index]) if index < len(colors) else 0 for index in counts}
-    kind: Literal["gray", "palette", "color"] = "color" if gray is None else "palette" if palette else "gray"
+    kind: Kind = "color" if gray is None else "palette" if palette else "gray"
     nearly = count(interior(pixels, JPEG_NOISE)) if lossy else {}
     return MaskContents((image.height, image.width), kind, counts, count(interior(pixels)), palette, lossy, nearly)
 

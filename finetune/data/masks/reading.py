@@ -9,14 +9,21 @@ from PIL import Image
 from torch import Tensor
 
 from finetune.data.images.decode import SIXTEEN_BIT, open_image
-from finetune.data.masks.arrays import ARRAY_SUFFIXES, read_array
+from finetune.data.images.formats import has_windows, open_window, read_header
+from finetune.data.masks.arrays import array_size, is_array, read_array
 from finetune.data.masks.lookup import class_indices, move_ignored
+from finetune.data.masks.snapping import REACH
 from finetune.data.masks.values import IgnoredValues, MaskValues, as_values, has_colors, ignored_label
 from finetune.data.records import DataError
+from finetune.data.window import Window
 
 
 def read_mask(
-    path: Path, mask_values: MaskValues | None = None, ignore_index: IgnoredValues = 255, snap: bool = False
+    path: Path,
+    mask_values: MaskValues | None = None,
+    ignore_index: IgnoredValues = 255,
+    snap: bool = False,
+    window: Window | None = None,
 ) -> Tensor:
     """Decode a mask as class indices.
 
@@ -24,12 +31,13 @@ def read_mask(
     file with three equal channels counts as gray.
 
     Args:
-        path: as for `read_image`, or an array in a `.npy` or `.mat` file.
+        path: as for `read_image`, or an array in a `.npy`, `.mat`, `.nii` or `.nii.gz` file.
         mask_values: file value of class 0, class 1, ...: `[0, 255]` makes 255 class 1, `[0, [1, 2]]` makes 1 and 2
             class 1, `[0, "*"]` makes all values but 0 class 1, and `["#000000", "#ff0000"]` makes red class 1. None
             keeps the values.
         ignore_index: value of the pixels to leave out, or several; the file may hold it in addition to `mask_values`.
         snap: whether values that are not listed become the most similar listed one nearby, as soft edges and JPEG need.
+        window: the part to read; None reads the whole mask.
 
     Returns:
         uint8 (H, W), with `ignored_label(mask_values, ignore_index)` for the pixels to leave out.
@@ -38,8 +46,41 @@ def read_mask(
         DataError: the file cannot be decoded, is a color image without colors in `mask_values`, or has a value above
             255 or outside `mask_values`.
     """
-    pixels = read_array(path) if path.suffix.lower() in ARRAY_SUFFIXES else open_image(path)
-    return decode_mask(pixels, path, mask_values, ignore_index, snap)
+    if window is None or not snap:
+        return decode_mask(open_mask(path, window), path, mask_values, ignore_index, snap)
+    outer = window.grown(REACH, mask_size(path))  # the neighbors that decide
+    labels = decode_mask(open_mask(path, outer), path, mask_values, ignore_index, snap)
+    inner = window.within(outer)
+    return labels[inner.rows, inner.columns].contiguous()
+
+
+def open_mask(path: Path, window: Window | None = None) -> Image.Image | npt.NDArray[np.integer]:
+    """Decode a mask, or a part of it, before its values become classes: an image, or whole numbers (H, W).
+
+    Raises:
+        DataError: the file cannot be decoded.
+    """
+    if is_array(path):
+        return read_array(path, window)
+    return open_image(path) if window is None else open_window(path, window)
+
+
+def has_mask_windows(path: Path) -> bool:
+    """Return whether parts of a mask can be read without decoding the whole."""
+    if is_array(path):
+        return path.suffix.lower() == ".npy"
+    return has_windows(path)
+
+
+def mask_size(path: Path) -> tuple[int, int]:
+    """Return the height and width of a mask, which may be larger than what is decoded at once.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    if is_array(path):
+        return array_size(path)
+    return read_header(path, any_size=True).upright_size
 
 
 def decode_mask(
@@ -75,14 +116,13 @@ def decode_mask(
     return torch.from_numpy(values.astype(np.uint8))
 
 
-def read_binary_mask(path: Path) -> Tensor:
-    """Decode a mask of one class as uint8 (H, W): 1 where the file holds any value but 0.
+def read_binary_mask(path: Path, window: Window | None = None) -> Tensor:
+    """Decode a mask of one class, or a part of it, as uint8 (H, W): 1 where the file holds any value but 0.
 
     Raises:
         DataError: the file cannot be decoded, or is a color image.
     """
-    pixels = read_array(path) if path.suffix.lower() in ARRAY_SUFFIXES else open_image(path)
-    return torch.from_numpy((mask_numbers(pixels, path) != 0).astype(np.uint8))
+    return torch.from_numpy((mask_numbers(open_mask(path, window), path) != 0).astype(np.uint8))
 
 
 def mask_numbers(pixels: Image.Image | npt.NDArray[np.integer], path: Path | str) -> npt.NDArray[np.integer]:

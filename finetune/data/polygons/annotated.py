@@ -18,6 +18,7 @@ from finetune.data.polygons.image_index import folder_split
 from finetune.data.polygons.shapes import Shape, paint
 from finetune.data.records import DataError, Record, error_listing
 from finetune.data.splitting.splits import SPLITS
+from finetune.data.window import Window
 
 
 class LabeledObject(NamedTuple):
@@ -92,17 +93,26 @@ class DrawnMask:
         Raises:
             DataError: the image cannot be opened or has another size than its annotations, or a shape is too complex.
         """
-        size = read_header(self.image).upright_size
+        height, width = read_header(self.image).upright_size
+        return self.read_window(Window(0, 0, height, width))
+
+    def read_window(self, window: Window) -> Tensor:
+        """Draw a part of the mask as uint8 (height, width)."""
+        size = self.read_size()
         if self.size is not None and self.size != size:
             raise DataError(_size_text(self.image, self.file, size, self.size))
-        mask = np.full(size, self.background, dtype=np.uint8)
+        mask = np.full((window.height, window.width), self.background, dtype=np.uint8)
         for value, parts in self.objects:
             for shape in parts:
                 try:
-                    paint(mask, shape, value)
+                    paint(mask, shape, value, (window.top, window.left), size)
                 except ValueError as error:
                     raise DataError(f"{self.description}: {error} Simplify the polygon, or remove it.") from error
         return torch.from_numpy(mask)
+
+    def read_size(self) -> tuple[int, int]:
+        """Return the height and width of the image."""
+        return read_header(self.image, any_size=True).upright_size
 
 
 def _size_text(image: Path, file: Path, size: tuple[int, int], drawn_for: tuple[int, int]) -> str:

@@ -8,6 +8,7 @@ from unicodedata import normalize
 from finetune.data.files import IMAGE_SUFFIXES, files_below
 from finetune.data.polygons.annotation_files import AnnotationError, shown
 from finetune.data.splitting.splits import split_of
+from finetune.data.stems import stem_of
 from finetune.io.messages import shortlist
 
 
@@ -25,7 +26,7 @@ class ImageIndex:
         self._by_stem: defaultdict[str, list[Path]] = defaultdict(list)
         for path in self.paths:
             self._by_name[_composed(path.name)].append(path)
-            self._by_stem[_composed(path.stem)].append(path)
+            self._by_stem[_composed(stem_of(path))].append(path)
 
     def find(self, name: str, folders: Sequence[Path] = (), split: str = "") -> Path:
         """Return the image that a file calls by a name, perhaps with folders of another machine.

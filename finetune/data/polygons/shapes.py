@@ -132,7 +132,24 @@ def rotated(points: Points, x: float, y: float, rotation: float) -> Points:
     return turned
 
 
-def paint(canvas: npt.NDArray[np.uint8], shape: Shape, value: int) -> None:
-    """Set the pixels of an image (H, W) that a shape covers, in place."""
-    top, left, covered = shape.window(*canvas.shape)
+def paint(
+    canvas: npt.NDArray[np.uint8],
+    shape: Shape,
+    value: int,
+    corner: tuple[int, int] = (0, 0),
+    size: tuple[int, int] | None = None,
+) -> None:
+    """Set the pixels that a shape covers, in place.
+
+    Args:
+        canvas: an image, or a part of it (H, W).
+        shape: in coordinates of the image.
+        value: to set.
+        corner: row and column of the image at which the part begins.
+        size: height and width of the image; None if the canvas is all of it.
+    """
+    top, left, covered = shape.window(*(size or canvas.shape))
+    top, left = top - corner[0], left - corner[1]
+    covered = covered[max(0, -top) : max(0, canvas.shape[0] - top), max(0, -left) : max(0, canvas.shape[1] - left)]
+    top, left = max(0, top), max(0, left)
     canvas[top : top + covered.shape[0], left : left + covered.shape[1]][covered] = value

@@ -12,11 +12,12 @@ from typing import Any
 
 from finetune.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, files_below
 from finetune.data.masks.contents import MaskContents, read_contents
-from finetune.data.recognition.pairing import Affixes, possible_affixes, stem_of
+from finetune.data.recognition.pairing import Affixes, possible_affixes
 from finetune.data.recognition.recognized import Recognized
 from finetune.data.records import DataError
 from finetune.data.splitting.split_lists import find_lists, list_names
 from finetune.data.splitting.splits import split_of
+from finetune.data.stems import stem_of
 from finetune.io.messages import shortlist
 
 IMAGE_WORDS = re.compile(r"im(age|g)|photo|picture|jpe?g|rgb|input|scan|raw|source|src", re.IGNORECASE)

@@ -13,6 +13,7 @@ from finetune.data.recognition.layouts import Group, find_groups, likely_pairs
 from finetune.data.recognition.name_patterns import NamePattern
 from finetune.data.recognition.recognized import Recognized
 from finetune.data.records import DataError
+from finetune.data.stems import stem_of, without_suffix
 from finetune.io.messages import shortlist
 
 SAMPLE = 200  # images whose masks are looked at for overlaps
@@ -55,11 +56,11 @@ def _union() -> str:
 
 def _in_sub_folders(root: Path, images: Group, masks: Group) -> Recognized | None:
     """Return the layout in which masks have a sub-folder per class, or per image with its objects."""
-    stems = {path.stem for path in images.files}
+    stems = {stem_of(path) for path in images.files}
     base = root / masks.pattern
     parents = defaultdict(set)
     for path in masks.files:
-        parents[path.parent.relative_to(base).as_posix() if path.is_relative_to(base) else "."].add(path.stem)
+        parents[path.parent.relative_to(base).as_posix() if path.is_relative_to(base) else "."].add(stem_of(path))
     if masks.splits or "." in parents or len(parents) < 2 or any("/" in name for name in parents):
         return None
     if len(parents.keys() & stems) * 2 > len(parents):
@@ -72,11 +73,11 @@ def _in_sub_folders(root: Path, images: Group, masks: Group) -> Recognized | Non
 
 def _by_suffix(root: Path, images: Group, masks: Group) -> Recognized | None:
     """Return the layout in which the names of masks are the stem of their image and a class, or a number."""
-    stems = {path.stem for path in images.files}
+    stems = {stem_of(path) for path in images.files}
     if len(masks.files) < 1.1 * len(images.files):
         return None
     pattern = NamePattern(f"{masks.pattern}/{{stem}}_{{object}}")
-    below = (path.relative_to(root).with_suffix("").as_posix() for path in masks.files)
+    below = (without_suffix(path.relative_to(root)).as_posix() for path in masks.files)
     names = [match for path in below if (match := pattern.match(path, stems))]
     if 2 * len(names) <= len(masks.files):
         return None
@@ -120,10 +121,10 @@ def _classes(root: Path, images: Group, masks: Group, pattern: str, names: list[
 
 
 def _by_image(root: Path, images: Group, masks: Group, pattern: NamePattern) -> Mapping[str, list[Path]]:
-    stems = {path.stem for path in images.files}
+    stems = {stem_of(path) for path in images.files}
     by_image: dict[str, list[Path]] = defaultdict(list)
     for path in masks.files:
-        if match := pattern.match(path.relative_to(root).with_suffix("").as_posix(), stems):
+        if match := pattern.match(without_suffix(path.relative_to(root)).as_posix(), stems):
             by_image[match[0]].append(path)
     return by_image
 

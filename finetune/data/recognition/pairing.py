@@ -8,6 +8,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 from finetune.data.files import files_below
+from finetune.data.stems import stem_of
 from finetune.io.messages import shortlist
 
 SAMPLE = 500  # masks whose names are looked at for a rule
@@ -16,14 +17,6 @@ UNREAD = {  # suffixes of annotations that are not read as masks -> what to do w
     ".xml": "polygons are not read as masks; see data.format=cvat, or draw them into PNG masks",
     ".txt": "polygons are not read as masks; see data.format=yolo, or draw them into PNG masks",
 }
-
-
-def stem_of(path: Path) -> str:
-    """Return the name of a file without its ending, in which an accent is a part of its letter.
-
-    File systems and archives of macOS keep accents as characters of their own, so that equal names differ.
-    """
-    return normalize("NFC", path.stem)
 
 
 @dataclass(frozen=True)

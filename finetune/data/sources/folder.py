@@ -9,11 +9,12 @@ from finetune.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, ImageFile, files_
 from finetune.data.masks.values import IgnoredValues, MaskValues
 from finetune.data.options import Classes, mask_encoding
 from finetune.data.recognition.layouts import recognize_folders
-from finetune.data.recognition.pairing import Affixes, Pairs, other_rule, pair, stem_of, unread_files
+from finetune.data.recognition.pairing import Affixes, Pairs, other_rule, pair, unread_files
 from finetune.data.recognition.recognized import Recognized
 from finetune.data.records import DataError, Record, error_listing
 from finetune.data.splitting.split_lists import read_lists
 from finetune.data.splitting.splits import SPLITS, split_of
+from finetune.data.stems import stem_of
 from finetune.io.messages import shortlist
 
 logger = logging.getLogger(__name__)

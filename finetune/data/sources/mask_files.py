@@ -11,6 +11,7 @@ from finetune.data.recognition.mask_file_layouts import recognize_mask_files
 from finetune.data.recognition.name_patterns import NamePattern
 from finetune.data.recognition.recognized import Recognized
 from finetune.data.records import DataError, Record, Target, error_listing
+from finetune.data.stems import stem_of, without_suffix
 from finetune.io.messages import shortlist, suggest
 
 BACKGROUND = "background"
@@ -110,7 +111,7 @@ class MaskFilesSource:
         if not place:
             masks = self.root / self.pattern.folder
             inside = masks != self.root and masks.is_relative_to(self.root / before)
-            return {path.stem: path for path in files if not (inside and path.is_relative_to(masks))}
+            return {stem_of(path): path for path in files if not (inside and path.is_relative_to(masks))}
         depth = len(Path(before).parts)
         return {
             parts[depth]: path
@@ -139,7 +140,7 @@ class MaskFilesSource:
         images = set(self._images.values())
         files = files_below(self.root / self.pattern.folder, MASK_SUFFIXES)
         return [
-            (path, self.pattern.match(path.relative_to(self.root).with_suffix("").as_posix(), self._images))
+            (path, self.pattern.match(without_suffix(path.relative_to(self.root)).as_posix(), self._images))
             for path in files
             if path not in images
         ]

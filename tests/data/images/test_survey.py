@@ -112,3 +112,18 @@ def test_files_are_read_with_the_range(tmp_path):
     read, same = with_value_range([Record("a", ImageFile(path)), synthetic], [1000, 2000])
     assert (read.image.read(1).min(), read.image.read(1).max()) == (0, 255)
     assert same is synthetic
+
+
+def test_large_images_are_looked_at_in_parts(tmp_path, monkeypatch):
+    pytest.importorskip("tifffile")
+    pytest.importorskip("imagecodecs")
+    random = np.random.default_rng(0)
+    paths = [write_tiff(tmp_path / f"{i}.tif", random.integers(0, 9000, (40, 50)).astype(np.uint16)) for i in range(2)]
+    rgba = np.full((40, 50, 4), 65_535, np.uint16)
+    rgba[39, 49, 3] = 9  # the last pixel is transparent
+    clear = write_tiff(tmp_path / "clear.tif", rgba, photometric=2, extra=(2,))
+    whole, said = find_value_range(headers(*paths), 1), dropped_alpha(headers(clear), 3)
+    monkeypatch.setattr("finetune.data.images.survey.PART", (16, 16))
+    monkeypatch.setattr("finetune.data.images.decode.MAX_PIXELS", 1000)
+    assert find_value_range(headers(*paths), 1) == whole
+    assert dropped_alpha(headers(clear), 3) == said != []

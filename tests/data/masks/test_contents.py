@@ -48,3 +48,22 @@ def test_jpeg_is_lossy_and_a_broken_file_is_named(write, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"bad\.png"):
         read_contents(tmp_path / "bad.png")
+
+
+@pytest.mark.parametrize("kind", ["gray", "palette", "color", "array"])
+def test_large_masks_are_counted_in_parts(tmp_path, monkeypatch, kind):
+    pytest.importorskip("tifffile")
+    pytest.importorskip("imagecodecs")
+    values = np.random.default_rng(0).integers(0, 3, (10, 13)).repeat(4, 0).repeat(4, 1).astype(np.uint8)
+    image = Image.fromarray(values)
+    if kind == "palette":
+        image.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+    if kind == "color":  # gray but for a corner
+        colors = np.dstack([values * 100] * 3)
+        colors[36:, 48:] = (255, 0, 0)
+        image = Image.fromarray(colors)
+    path = tmp_path / ("m.npy" if kind == "array" else "m.tif")
+    np.save(path, values) if kind == "array" else image.save(path)
+    whole = read_contents(path)
+    monkeypatch.setattr("finetune.data.masks.contents.PART", (16, 24))
+    assert read_contents(path, any_size=True) == whole

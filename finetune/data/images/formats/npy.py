@@ -7,6 +7,7 @@ import numpy as np
 from finetune.data.images.decode import check_size
 from finetune.data.images.pixels import BYTE, Array, Header, Pixels
 from finetune.data.records import DataError
+from finetune.data.window import Window
 
 
 def recognizes(start: bytes) -> bool:
@@ -24,7 +25,19 @@ def header(path: Path) -> Header:
 def pixels(path: Path) -> Pixels:
     """Return the array as (H, W, bands); True is white."""
     values = _mapped(path)
-    return Pixels(np.where(values, np.uint8(255), np.uint8(0)) if values.dtype == bool else np.array(values))
+    check_size(values.shape[1], values.shape[0], path, bytes_per_pixel=values.shape[2] * values.itemsize)
+    return _decoded(values)
+
+
+def window(path: Path, part: Window) -> Pixels:
+    """Return a part of the array as (H, W, bands)."""
+    return _decoded(_mapped(path)[part.rows, part.columns])
+
+
+def _decoded(values: Array) -> Pixels:
+    if values.dtype == bool:
+        return Pixels(np.where(values, np.uint8(255), np.uint8(0)))
+    return Pixels(np.array(values, dtype=values.dtype.newbyteorder("=")))
 
 
 def _mapped(path: Path) -> Array:
@@ -44,5 +57,4 @@ def _mapped(path: Path) -> Array:
             f"'{path}' has the shape {values.shape}, in which it is not clear which axis is the bands. Save it as "
             f"(H, W, bands) with fewer bands than rows and columns."
         )
-    check_size(values.shape[1], values.shape[0], path, bytes_per_pixel=values.shape[2] * values.itemsize)
     return values

@@ -30,10 +30,11 @@ def recognizes(start: bytes) -> bool:
 
 def header(path: Path) -> Header:
     """Return the contents of the first image of a file without decoding its pixels."""
-    tags = _tags(path)
+    tags = read_tags(path)
     if tags.get(PHOTOMETRIC) in (PALETTE, CMYK, YCBCR, LAB) and _bits(tags) == 8:
-        return pillow.header(path)
-    check_size(tags[WIDTH], tags[HEIGHT], path)
+        if EXTRA in tags:
+            return pillow.header(path)
+        return Header(tags[HEIGHT], tags[WIDTH], 3, orientation=tags.get(ORIENTATION, 1))
     samples, extra = tags.get(SAMPLES, 1), tags.get(EXTRA, ())
     alpha = len(extra) > 0 and extra[-1] in ALPHA and samples - len(extra) in (1, 3)
     dtype = _dtype(tags)
@@ -42,8 +43,8 @@ def header(path: Path) -> Header:
 
 def pixels(path: Path) -> Pixels:
     """Decode the first image of a file with all of its bands and bits."""
-    tags = _tags(path)
-    if _pillow_reads_all(tags):
+    tags = read_tags(path)
+    if pillow_reads_all(tags):
         decoded = pillow.pixels(path)
         # Pillow has one mode for all signed integers, and other byte orders
         is_color = tags.get(PHOTOMETRIC) == PALETTE
@@ -52,7 +53,7 @@ def pixels(path: Path) -> Pixels:
     size = (found.colors + found.alpha) * found.dtype.itemsize
     check_size(found.width, found.height, path, bytes_per_pixel=size)
     check_size(tags.get(TILE_WIDTH, 1), tags.get(TILE_HEIGHT, 1), path, bytes_per_pixel=size)
-    with _tifffile(path, found).TiffFile(path) as file:
+    with import_tifffile(path, found).TiffFile(path) as file:
         page = file.pages[0]
         values = page.asarray()
         if page.axes.startswith("S"):  # one plane after the other
@@ -60,7 +61,7 @@ def pixels(path: Path) -> Pixels:
     return Pixels(upright(values.reshape(found.height, found.width, -1), found.orientation), found.alpha)
 
 
-def _tags(path: Path) -> Mapping[int, Any]:
+def read_tags(path: Path) -> Mapping[int, Any]:
     """Return the tags of the first image; Pillow's own opening logs an error for those that it does not decode."""
     with path.open("rb") as file:
         start = file.read(8)
@@ -71,30 +72,33 @@ def _tags(path: Path) -> Mapping[int, Any]:
     return dict(tags)
 
 
-def _pillow_reads_all(tags: Mapping[int, Any]) -> bool:
+def pillow_reads_all(tags: Mapping[int, Any]) -> bool:
+    """Return whether Pillow decodes all bands and bits."""
     samples, extra, bits = tags.get(SAMPLES, 1), tags.get(EXTRA, ()), _bits(tags)
     if samples == 1:
-        return bits in BY_PILLOW.get(_kind(tags), ())
+        return bits in BY_PILLOW.get(kind(tags), ())
     colors, photometric = samples - len(extra), tags.get(PHOTOMETRIC)
     known = {RGB: (3, ALPHA), YCBCR: (3, ()), LAB: (3, ()), CMYK: (4, ()), BLACK_IS_ZERO: (1, ALPHA[1:])}
     count, alphas = known.get(int(photometric or 0), (0, ()))
-    return bits == 8 and _kind(tags) == "u" and colors == count and len(extra) <= 1 and set(extra) <= set(alphas)
+    return bits == 8 and kind(tags) == "u" and colors == count and len(extra) <= 1 and set(extra) <= set(alphas)
 
 
 def _bits(tags: Mapping[int, Any]) -> int:
     return int(max(tags.get(BITS, (1,))))
 
 
-def _kind(tags: Mapping[int, Any]) -> str:
+def kind(tags: Mapping[int, Any]) -> str:
+    """Return the kind of the numbers as NumPy calls it: u, i or f."""
     return KINDS.get(max(tags.get(FORMAT, (1,))), "")
 
 
 def _dtype(tags: Mapping[int, Any]) -> np.dtype[Any]:
-    kind, size = _kind(tags), -(-_bits(tags) // 8)
-    return np.dtype(f"{kind}{next((known for known in (1, 2, 4, 8) if known >= size), size)}")
+    size = -(-_bits(tags) // 8)
+    return np.dtype(f"{kind(tags)}{next((known for known in (1, 2, 4, 8) if known >= size), size)}")
 
 
-def _tifffile(path: Path, found: Header) -> ModuleType:
+def import_tifffile(path: Path, found: Header) -> ModuleType:
+    """Return the module tifffile, or raise DataError that says how to install it."""
     try:
         import imagecodecs  # noqa: F401  # tifffile needs it for compressed files
         import tifffile

@@ -59,3 +59,10 @@ def test_a_size_that_only_the_header_has_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("finetune.data.images.decode.MAX_PIXELS", 100)
     with pytest.raises(DataError, match=r"a\.npy' claims to have 11 x 10 pixels"):
         read_header(save(tmp_path / "a.npy", np.zeros((10, 11), np.uint8)))
+
+
+def test_the_order_of_the_bytes_does_not_matter(tmp_path):
+    values = np.array([[1, 256], [515, 65_535]], dtype=">u2")
+    found = read_pixels(save(tmp_path / "a.npy", values)).values
+    assert found.dtype == np.uint16  # of this machine: a table of all values is looked up by its bytes
+    assert found[..., 0].tolist() == values.tolist()

@@ -29,7 +29,7 @@ def check(path: Path, pixels: np.ndarray, colors: int, alpha: bool = False) -> N
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.int32, np.float32])
 def test_one_band_of_any_type_is_read_without_further_packages(tmp_path, monkeypatch, dtype, order):
-    monkeypatch.setattr("finetune.data.images.formats.tiff._tifffile", None)
+    monkeypatch.setattr("finetune.data.images.formats.tiff.import_tifffile", None)
     check(write_tiff(tmp_path / "a.tif", ramp(dtype), order=order), ramp(dtype), 1)
 
 
@@ -40,7 +40,7 @@ def test_one_band_of_any_type_is_read_without_further_packages(tmp_path, monkeyp
 def test_colors_of_eight_bit_are_read_without_further_packages(
     tmp_path, monkeypatch, bands, photometric, extra, colors, alpha
 ):
-    monkeypatch.setattr("finetune.data.images.formats.tiff._tifffile", None)
+    monkeypatch.setattr("finetune.data.images.formats.tiff.import_tifffile", None)
     pixels = ramp(np.uint8, bands)
     check(write_tiff(tmp_path / "a.tif", pixels, photometric, extra), pixels, colors, alpha)
 
