@@ -32,7 +32,8 @@ def shorten(name: str, longest: int = LONGEST) -> str:
         return name
     head, tail = name[: len(name) // 2], name[len(name) // 2 :]
     while columns(head) + columns(tail) > longest - 1:
-        head, tail = (head[:-1], tail) if columns(head) > columns(tail) + 1 else (head, tail[1:])
+        cut_head = columns(head) > columns(tail) + 1 or not tail
+        head, tail = (head[:-1], tail) if cut_head else (head, tail[1:])
     return f"{head}…{tail}"
 
 

@@ -107,3 +107,7 @@ def test_names_are_shortened_to_a_width_and_one_line() -> None:
     assert shorten("a" * LONGEST + "bc") == "a" * (LONGEST // 2) + "…" + "a" * (LONGEST // 2 - 3) + "bc"
     assert len({shorten(f"a building facade with many windows {k}") for k in range(20)}) == 20
     assert columns(shorten("\u9053" * 40)) <= LONGEST
+
+
+def test_a_name_is_shortened_to_any_width() -> None:
+    assert [shorten("building", width) for width in (1, 2, 3)] == ["…", "b…", "bu…"]
