@@ -130,7 +130,9 @@ def _images(config: Mapping[str, Any]) -> tuple[int, str]:
         return UNKNOWN_IMAGES, f"{UNKNOWN_IMAGES:,} {text}"
     if count is None:
         records = split_records(build_source(data), {**data, "stratify": False}, config["seed"]).records
-        count = sum(len(parts) for parts in tiled_records(records, data) if parts[0].split == "train")
+        tiled = [parts for parts in tiled_records(records, data) if parts[0].split == "train"]
+        count = sum(map(len, tiled))
+        return count, f"{count:,} training {'tiles' if count > len(tiled) else 'images'}"
     return count, f"{count:,} training images"
 
 

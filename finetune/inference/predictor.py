@@ -119,11 +119,11 @@ class Predictor:
             DataError: no image there, files that cannot be read, or two images whose files would have one name.
         """
         paths = find_images(source)
-        georeferenced = [path for path in paths if is_georeferenced(path)]
+        georeferenced = {path for path in paths if is_georeferenced(path)}
         if georeferenced and not can_keep():
             logger.warning(
-                f"{len(georeferenced):,} images, such as '{georeferenced[0]}', have a georeference, which their masks "
-                f"do not keep without a package that is not installed: pip install 'finetune-seg[geo]'"
+                f"{len(georeferenced):,} images, such as '{min(georeferenced)}', have a georeference, which their "
+                f"masks do not keep without a package that is not installed: pip install 'finetune-seg[geo]'"
             )
         names = output_names(paths, Path(source), self.output.files, georeferenced if can_keep() else ())
         self._check(paths)
@@ -137,6 +137,12 @@ class Predictor:
                 yield path, image, self.predict_image(image).numpy()
             except NonFiniteOutputError as error:
                 raise NonFiniteOutputError(f"{path}: {error}") from error
+            except (RuntimeError, MemoryError) as error:
+                reason = str(error).strip() or type(error).__name__
+                raise RuntimeError(
+                    f"image '{path}' of {image.shape[2]:,} x {image.shape[1]:,} pixels cannot be predicted: {reason}. "
+                    f"If the memory is too small for it, cut the image into tiles, or make it smaller."
+                ) from error
 
     def _read(self, path: Path) -> Tensor:
         return read_image(path, self.model.backbone.in_channels, self.value_range)

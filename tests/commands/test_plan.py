@@ -103,6 +103,13 @@ def test_the_images_of_a_folder_are_counted_but_not_read(folder: Path, capsys: p
     assert "2 epochs of 1 steps: 6 training images, 4 a batch" in capsys.readouterr().out
 
 
+def test_tiles_are_counted_as_the_training_takes_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = draw_folder(tmp_path / "data", [f"{i}" for i in range(8)], size=(32, 40))
+    settings = ("data=folder", f"data.root={root}", "data.classes=3", "data.tiles=20", "augment.crop=20")
+    finetune.plan(*MODEL, *settings, "trainer.max_epochs=1", f"plan.figure={tmp_path / 'plan.png'}")
+    assert "24 training tiles" in capsys.readouterr().out
+
+
 def test_without_data_the_output_says_that_the_number_of_images_is_assumed(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -281,3 +281,16 @@ def test_predictions_see_the_same_files_as_a_training(draw: Draw, tmp_path: Path
     assert find_images(tmp_path / "photos") == [tmp_path / "photos" / name for name in names]
     assert files_below(tmp_path / "photos", IMAGE_SUFFIXES) == find_images(tmp_path / "photos")
     assert files_below(tmp_path / "photos", IMAGE_SUFFIXES, deep=False) == [tmp_path / "photos" / "a.png"]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("you tried to allocate 582156288 bytes")])
+def test_an_image_that_memory_is_too_small_for_is_named(
+    predictor: Predictor, draw: Draw, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(image: torch.Tensor) -> torch.Tensor:
+        raise error
+
+    monkeypatch.setattr(predictor, "predict_image", fail)
+    reason = str(error) or "MemoryError"
+    with pytest.raises(RuntimeError, match=rf"large\.png' of 53 x 37 pixels .*{reason}.*cut the image into tiles"):
+        predictor.predict(draw("large.png"))

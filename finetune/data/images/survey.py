@@ -76,8 +76,8 @@ def find_value_range(headers: Mapping[Path, Header], channels: int) -> tuple[Val
     colors = max(header.colors for header in deep.values())
     finder = RangeFinder(colors)
     paths = [path for path, header in deep.items() if header.colors == colors or colors == 3]
-    large = [path for path in paths if _is_large(headers[path]) and has_windows(path)]
-    small = [path for path in paths if path not in set(large)]
+    large = {path for path in paths if _is_large(headers[path]) and has_windows(path)}
+    small = [path for path in paths if path not in large]
     for start in range(0, len(small), AT_ONCE):
         for pixels in _in_threads(_pixels, small[start : start + AT_ONCE]):
             if pixels is not None:
