@@ -44,6 +44,15 @@ def work_out_data(config: Config) -> tuple[dict[str, Any], list[str]]:
     return {**config, "data": worked_out}, lines
 
 
+def without_unset(config: Config) -> dict[str, Any]:
+    """Return the config without the settings of data=auto that are not set, if data.format says the format."""
+    settings = config["data"]
+    if settings.get("format") == AUTO or not packaged_options("data")[AUTO].keys() <= settings.keys():
+        return dict(config)
+    kept = {"root", "classes", *COMMON_SETTINGS}
+    return {**config, "data": {key: value for key, value in settings.items() if value is not None or key in kept}}
+
+
 def discovered(settings: Config) -> tuple[dict[str, Any], list[str]]:
     """Return the settings of `data` with those that follow from the files below `data.root`, and the conclusions."""
     common = {key: value for key, value in settings.items() if key in COMMON_SETTINGS}

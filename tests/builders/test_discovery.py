@@ -92,3 +92,20 @@ def test_what_leaves_a_doubt_is_a_usage_error(tmp_path: Path, capsys: pytest.Cap
     assert exit_code("train", *TINY, f"data.root={tmp_path / 'data'}", f"output={tmp_path / 'run'}") == 2
     assert "- data.masks=labels: " in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("answer", ["data.format=folder", "data.format=csv", "data.format=csv data.classes=3"])
+def test_the_format_alone_answers_which_of_two_it_is(tmp_path: Path, answer: str) -> None:
+    draw_folder(tmp_path)
+    rows = [f"images/{path.name},masks/{path.name}" for path in sorted((tmp_path / "masks").iterdir())]
+    (tmp_path / "labels.csv").write_text("\n".join(["image,mask", *rows]))
+    found, data = check(config(f"data.root={tmp_path}", *answer.split()))
+    assert len(data.classes) == 3
+    assert found["data"]["format"] in answer
+
+
+def test_file_values_alone_say_the_classes(tmp_path: Path) -> None:
+    draw_folder(tmp_path, values=(0, 100, 200))
+    found, data = check(config(f"data.root={tmp_path}", "data.mask_values=[0,200]", "data.snap=true"))
+    assert data.classes == ("background", "foreground")
+    assert found["data"]["mask_values"] == [0, 200]

@@ -27,7 +27,7 @@ from finetune.builders.checks.tuning import check_average, check_tuning
 from finetune.builders.data import source_class, training_data
 from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.devices import SOCKET_FOLDER, resolve_workers, sockets_fit
-from finetune.builders.discovery import AUTO, resolve_task, work_out_data
+from finetune.builders.discovery import AUTO, resolve_task, without_unset, work_out_data
 from finetune.builders.image_settings import with_image_settings
 from finetune.builders.loss import build_loss, check_class_weights, find_loss
 from finetune.builders.model import auxiliary_options
@@ -91,6 +91,7 @@ def _check_settings(config: Config) -> tuple[dict[str, Any], list[str]]:
     Raises:
         ConfigError: settings of another type, on which the other checks rely.
     """
+    config = without_unset(config)
     raise_mistakes(removed_settings(config))
     raise_mistakes(type_errors(config))
     known, unknown = split_unknown(config)

@@ -29,7 +29,14 @@ def as_values(values: IgnoredValues) -> list[Value]:
 
     >>> as_values(255), as_values([0, 255])
     ([255], [0, 255])
+
+    Raises:
+        ValueError: it is something else.
     """
+    if not isinstance(values, int | str | Sequence):
+        raise ValueError(
+            f"{values} is no value of masks: expected a number, a color such as '#ff00ff', or a list of them."
+        )
     return [values] if isinstance(values, int | str) else list(values)
 
 

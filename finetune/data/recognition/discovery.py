@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -11,7 +12,15 @@ from finetune.data.caching.facts import read_each
 from finetune.data.caching.file_cache import FileCache
 from finetune.data.caching.known_facts import contents_fact
 from finetune.data.masks.contents import EncodedMask, MaskContents
-from finetune.data.masks.values import MAX_MASK_VALUE, MIN_MASK_VALUE, OTHERS, as_values, is_color
+from finetune.data.masks.values import (
+    MAX_MASK_VALUE,
+    MIN_MASK_VALUE,
+    OTHERS,
+    MaskValues,
+    as_values,
+    is_color,
+    value_groups,
+)
 from finetune.data.options import named_classes
 from finetune.data.recognition.encodings import work_out_encoding
 from finetune.data.recognition.legends import find_legends
@@ -53,9 +62,21 @@ def discover(
         )
     found = _choose(root, _candidates(root, given), given)
     settings = {**found.settings, **given}
+    _check_names(settings, given)
     lines = list(found.lines)
     encoding, more = _encoding(settings, given, cache, exclude)
     return Discovery({**settings, **encoding}, [*lines, *more])
+
+
+def _check_names(settings: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raise DataError for a setting that the format does not have."""
+    source_type = SOURCES.get(settings["format"])
+    known = {"format", *(signature(source_type).parameters if source_type else given)}
+    if unknown := [key for key in given if key not in known]:
+        raise DataError(
+            f"data.{unknown[0]} is no setting of data.format={settings['format']}, as which '{settings['root']}' is "
+            f"read. Leave it out, or set data.format to the format that it is for."
+        )
 
 
 def _candidates(root: Path, given: Mapping[str, Any]) -> list[Recognized]:
@@ -110,6 +131,9 @@ def _encoding(
 ) -> tuple[dict[str, Any], list[str]]:
     """Return the settings of the masks' encoding, if the source has them and they are not all given."""
     source_type = SOURCES.get(settings["format"])
+    if given.get("mask_values") is not None and given.get("classes") is None:
+        names = _names_of_values(given["mask_values"])
+        return {"classes": names}, [f"{len(names)} classes of data.mask_values: {shortlist(names, 12)} (data.classes)"]
     if source_type is None or given.get("mask_values") is not None or _gives_values(given.get("classes")):
         return {}, []
     source = source_type(**{key: value for key, value in settings.items() if key not in ("format", *ENCODING)})
@@ -128,6 +152,18 @@ def _encoding(
         raise DataError(odd)
     worked_out = work_out_encoding(readable, legends, ignored, are_classes=given.get("classes") is not None)
     return _with_given(dict(worked_out.settings), worked_out.lines, given)
+
+
+def _names_of_values(mask_values: MaskValues) -> list[str]:
+    """Return names for the classes whose values are given.
+
+    >>> _names_of_values([0, 255]), _names_of_values([1, [2, 3], "*"]), _names_of_values(["#000000", "#ff0000"])
+    (['background', 'foreground'], ['class_1', 'class_2', 'others'], ['#000000', '#ff0000'])
+    """
+    firsts = [group[0] for group in value_groups(mask_values) if group]
+    if len(firsts) == 2 and firsts[0] == 0:
+        return ["background", "foreground"]
+    return ["others" if v == OTHERS else str(v) if is_color(v) else f"class_{v}" for v in firsts]
 
 
 def _gives_values(classes: Any) -> bool:
@@ -196,19 +232,22 @@ def _with_given(
 def _grouped(
     settings: dict[str, Any], lines: list[str], classes: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return the settings for classes that are made of others by name; classes that are not named are ignored.
+    """Return the settings for classes that are made of others by name, or by value; those in none are ignored.
 
     Raises:
         DataError: a name is none of the masks' classes.
     """
     values = settings.get("mask_values") or list(range(len(settings["classes"])))
     by_name = dict(zip(settings["classes"], values, strict=True))
-    used = _names(classes)
-    if unknown := [name for name in used if name not in by_name]:
+    if unknown := [name for name in _names(classes) if name not in by_name]:
         raise DataError(f"data.classes: the masks have no class '{unknown[0]}'. {suggest(unknown[0], by_name)}")
-    groups = [[value for name in as_values(group) for value in as_values(by_name[name])] for group in classes.values()]
-    dropped = [name for name in by_name if name not in used]
-    ignored = [*as_values(settings["ignore_index"]), *(value for n in dropped for value in as_values(by_name[n]))]
+    given = [[v for name in as_values(group) for v in as_values(by_name.get(name, name))] for group in classes.values()]
+    taken = {value for group in given for value in group}
+    dropped = [name for name in by_name if not taken.intersection(as_values(by_name[name]))]
+    others = [value for name in dropped for value in as_values(by_name[name])]
+    groups = [[v for value in group for v in (others if value == OTHERS else [value])] for group in given]
+    dropped = [] if OTHERS in taken else dropped
+    ignored = [*as_values(settings["ignore_index"]), *(others if dropped else [])]
     grouped = {**settings, "classes": list(classes), "mask_values": groups}
     if dropped:
         lines = [

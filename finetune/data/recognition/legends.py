@@ -56,9 +56,10 @@ def read_legend(path: Path) -> Legend | None:
         return None
     try:
         legend = reader(path, path.read_text(encoding="utf-8-sig"))
-    except (ValueError, LookupError, TypeError):  # a file about something else
+    except Exception:  # a file about something else makes the readers raise nearly anything
         return None
-    return legend if legend and len(set(legend.names)) == len(legend.names) else None
+    is_usable = legend and all(legend.names) and len(set(legend.names)) == len(legend.names)
+    return legend if is_usable else None
 
 
 def _legend(path: Path, entries: Sequence[tuple[str, Value]]) -> Legend | None:
@@ -120,7 +121,7 @@ def _json(path: Path, text: str) -> Legend | None:
     classes = next((content[key] for key in ("classes", "names", "labels") if key in content), content)
     if isinstance(classes, list) and all(isinstance(name, str) for name in classes) and len(classes) > 1:
         ignored = content.get("ignore_index") if isinstance(content, dict) else None
-        return Legend(path, tuple(classes), None, (ignored,) if isinstance(ignored, int) else ())
+        return Legend(path, tuple(classes), None, (ignored,) if type(ignored) is int else ())
     entries = list(_entries(classes))
     return _legend(path, entries) if entries else None
 

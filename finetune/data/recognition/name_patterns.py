@@ -22,7 +22,7 @@ class NamePattern:
 
     def __post_init__(self) -> None:
         places = PLACE.findall(self.pattern)
-        if len(places) != 2 or "stem" not in places or "}{" in self.pattern or places[0] == places[1]:
+        if sorted(places) not in (["class", "stem"], ["object", "stem"]) or "}{" in self.pattern:
             raise ValueError(
                 f"data.masks='{self.pattern}': expected a path with {{stem}} and one of {{class}} and {{object}}, such "
                 f"as 'masks/{{class}}/{{stem}}' or '{{stem}}/masks/{{object}}'."

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,8 @@ def test_given_settings_win(tmp_path):
     assert settings(tmp_path, classes=["a", "b", "c"])["classes"] == ["a", "b", "c"]
     assert settings(tmp_path, classes=3)["classes"] == 3
     assert settings(tmp_path, mask_values=[0, [100, 200]])["mask_values"] == [0, [100, 200]]
-    assert "classes" not in settings(tmp_path, mask_values=[0, [100, 200]])
+    assert settings(tmp_path, mask_values=[0, [100, 200]])["classes"] == ["background", "foreground"]
+    assert settings(tmp_path, mask_values=[100, 0, 200])["classes"] == ["class_100", "class_0", "class_200"]
     assert settings(tmp_path, classes={"a": 0, "b": [100, 200]})["classes"] == {"a": 0, "b": [100, 200]}
     assert settings(tmp_path, ignore_index=200)["mask_values"] == [0, 100]
 
@@ -163,3 +165,45 @@ def test_a_root_that_is_no_folder_is_said(tmp_path):
     (tmp_path / "notes.md").write_text("text")
     with pytest.raises(DataError, match="is a file, but no table or annotations"):
         discover(tmp_path / "notes.md", {})
+
+
+@pytest.mark.parametrize(
+    ("classes", "mask_values", "ignored"),
+    [
+        ({"vehicle": "car", "rest": "*"}, [[1], [0, 2]], 255),
+        ({"vehicle": "car", "rest": 2}, [[1], [2]], [255, 0]),
+        ({"vehicle": ["car", 2], "rest": "sky"}, [[1, 2], [0]], 255),
+    ],
+)
+def test_classes_by_name_may_be_joined_by_values_and_by_all_others(tmp_path, classes, mask_values, ignored):
+    draw_folder(tmp_path, values=(0, 1, 2))
+    (tmp_path / "classes.txt").write_text("sky\ncar\nroad\n")
+    found = settings(tmp_path, classes=classes)
+    assert (found["mask_values"], found["ignore_index"]) == (mask_values, ignored)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"table": "x.csv"},
+            r"data\.table is no setting of data\.format=folder, as which .* is read\. Leave it out, or set",
+        ),
+        ({"classes": {"a": 1.5, "b": 2}}, r"1\.5 is no value of masks: expected a number, a color"),
+        ({"classes": {"a": None, "b": 2}}, r"None is no value of masks"),
+    ],
+)
+def test_settings_that_fit_no_masks_are_refused(tmp_path, given, message):
+    draw_folder(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        discover(tmp_path, given)
+
+
+def test_pipes_devices_and_links_that_lead_back_are_left_alone(tmp_path):
+    draw_folder(tmp_path, ["a", "b", "c"])
+    for name in ("images/pipe.png", "masks/pipe.png", "train.txt", "classes.txt", "labels.json", "table.csv", "a.xml"):
+        os.mkfifo(tmp_path / name)
+    (tmp_path / "images" / "zero.png").symlink_to("/dev/zero")
+    (tmp_path / "masks" / "loop").symlink_to(tmp_path / "masks")
+    (tmp_path / "masks" / "nothing.png").symlink_to("nowhere")
+    assert settings(tmp_path)["classes"] == ["class_0", "class_1", "class_2"]

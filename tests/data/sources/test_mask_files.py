@@ -61,6 +61,7 @@ def test_what_is_not_there_is_named(root, options, message):
     ("options", "message"),
     [
         ({"masks": "masks/{stem}"}, r"expected a path with \{stem\} and one of"),
+        ({"masks": "masks/{stem}/{kind}"}, r"expected a path with \{stem\} and one of"),
         ({"masks": "masks/{stem}{class}"}, r"expected a path with \{stem\} and one of"),
         ({"masks": "masks/{stem}/{object}", "multilabel": True}, "needs a mask for each class"),
         ({"ignore_index": 300}, "masks are 8-bit"),
