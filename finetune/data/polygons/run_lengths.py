@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from finetune.data.images.decode import MAX_PIXELS
 from finetune.data.polygons.annotation_files import AnnotationError, shown
-from finetune.data.polygons.shapes import Window
+from finetune.data.polygons.shapes import Stencil
 
 Counts = npt.NDArray[np.int64]
 
@@ -35,13 +35,13 @@ class Bitmap:
     left: int = 0
     by_columns: bool = False
 
-    def window(self, height: int, width: int) -> Window:
+    def window(self, height: int, width: int) -> Stencil:
         """Return the covered pixels."""
         flat = np.repeat(np.arange(len(self.counts)) % 2 == 1, self.counts)
         covered = flat.reshape((self.height, self.width), order="F" if self.by_columns else "C")
         top, left = min(max(self.top, 0), height), min(max(self.left, 0), width)
         bottom, right = max(height - self.top, 0), max(width - self.left, 0)
-        return Window(top, left, covered[max(-self.top, 0) : bottom, max(-self.left, 0) : right])
+        return Stencil(top, left, covered[max(-self.top, 0) : bottom, max(-self.left, 0) : right])
 
 
 def bitmap(counts: Counts, height: int, width: int, top: int = 0, left: int = 0, by_columns: bool = False) -> Bitmap:

@@ -16,7 +16,7 @@ Points = npt.NDArray[np.float64]
 MAX_CROSSINGS = 10_000_000  # of edges and rows of pixels in one polygon; they take half a gigabyte
 
 
-class Window(NamedTuple):
+class Stencil(NamedTuple):
     """A part of an image, and which of its pixels are covered: bool (h, w)."""
 
     top: int
@@ -27,7 +27,7 @@ class Window(NamedTuple):
 class Shape(Protocol):
     """A region of an image."""
 
-    def window(self, height: int, width: int) -> Window:
+    def window(self, height: int, width: int) -> Stencil:
         """Return the covered pixels of an image; what is beyond the image is cut off.
 
         Raises:
@@ -50,7 +50,7 @@ class Polygon:
     points: Points
     relative: bool = False
 
-    def window(self, height: int, width: int) -> Window:
+    def window(self, height: int, width: int) -> Stencil:
         """Return the covered pixels."""
         rows, columns = _crossings(self.points * (width, height) if self.relative else self.points, height, width)
         if not len(rows):
@@ -60,10 +60,10 @@ class Polygon:
         # each crossing turns inside to outside or back until the next one of its row, and each row has an even number
         turns = np.sort((rows - top) * shape[1] + (columns - left))
         lengths = np.diff(turns, prepend=0, append=shape[0] * shape[1])
-        return Window(top, left, np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(shape))
+        return Stencil(top, left, np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(shape))
 
 
-NOTHING = Window(0, 0, np.zeros((0, 0), dtype=np.bool_))
+NOTHING = Stencil(0, 0, np.zeros((0, 0), dtype=np.bool_))
 
 
 def _crossings(points: Points, height: int, width: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -106,7 +106,7 @@ class Ellipse:
     radius_y: float
     rotation: float = 0.0
 
-    def window(self, height: int, width: int) -> Window:
+    def window(self, height: int, width: int) -> Stencil:
         """Return the covered pixels."""
         c, s = cos(self.rotation), sin(self.rotation)
         reach_x, reach_y = hypot(self.radius_x * c, self.radius_y * s), hypot(self.radius_x * s, self.radius_y * c)
@@ -115,7 +115,7 @@ class Ellipse:
         x, y = np.arange(left, right) + 0.5 - self.x, (np.arange(top, bottom) + 0.5 - self.y)[:, None]
         with np.errstate(over="ignore"):  # a radius may be next to nothing
             along, across = (x * c + y * s) / self.radius_x, (y * c - x * s) / self.radius_y
-            return Window(top, left, along * along + across * across <= 1)
+            return Stencil(top, left, along * along + across * across <= 1)
 
 
 def rectangle(left: float, top: float, right: float, bottom: float) -> Points:
