@@ -2,19 +2,23 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
+from hypothesis.configuration import set_hypothesis_home_dir
 
 torch.set_num_threads(1)
+
+_notes = TemporaryDirectory()  # of hypothesis, which would keep them in the working folder
+set_hypothesis_home_dir(_notes.name)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep what is known of files out of the user's own folders, in processes that a test starts, too."""
+    """Keep what is known of files out of the user's own cache, in processes that a test starts, too."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("FINETUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patched.setenv("HYPOTHESIS_STORAGE_DIRECTORY", str(tmp_path_factory.mktemp("hypothesis")))
         yield
 
 
