@@ -267,7 +267,7 @@ def test_completion_works_in_bash(folder: Path) -> None:
     ("streams", "message"),
     [
         pytest.param(">&-", "", marks=pytest.mark.slow),
-        ("<&- >&- 2>&-", ""),
+        pytest.param("<&- >&- 2>&-", "", marks=pytest.mark.slow),
         pytest.param("> /dev/full", FULL, marks=pytest.mark.slow),
     ],
 )

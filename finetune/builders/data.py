@@ -163,8 +163,9 @@ def bundle_datasets(
         if chosen := [tile for tile in tiles if tile.split == split]:
             changes = (transform, seed, mix) if split == "train" else (None, seed, None)
             datasets[split] = SegmentationDataset(chosen, channels, *changes)
-    notes = describe_tiles(tiled, settings["tiles"]) if len(tiles) > len(records) else []
-    facts = (classes, source.ignore_index, datasets, records, statistics, channels, value_range)
+    is_tiled = len(tiles) > len(records)
+    notes = describe_tiles(tiled, settings["tiles"]) if is_tiled else []
+    facts = (classes, source.ignore_index, datasets, records, statistics, channels, value_range, is_tiled)
     return DatasetBundle(*facts, notes=tuple(notes), warnings=_turned(statistics))
 
 

@@ -19,6 +19,7 @@ class DatasetBundle:
         statistics: by split.
         channels: of the images.
         value_range: the values of black and white in images of more than 8 bit; None if there are none.
+        tiled: whether some images were cut into tiles.
         notes: lines that say what was worked out from the files, and how the split was made.
         warnings: lines that say what makes its scores doubtful.
     """
@@ -30,6 +31,7 @@ class DatasetBundle:
     statistics: dict[str, Statistics]
     channels: int = 3
     value_range: ValueRange | None = None
+    tiled: bool = False
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -45,7 +47,7 @@ class DatasetBundle:
     @property
     def noun(self) -> str:
         """What the datasets hold: images, or tiles if some images were cut."""
-        return "tiles" if sum(self.sizes().values()) > len(self.records) else "images"
+        return "tiles" if self.tiled else "images"
 
     def describe(self) -> str:
         """Return a line such as `367 train, 101 val and 233 test images, 11 classes: ...`."""

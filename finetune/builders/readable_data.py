@@ -82,14 +82,15 @@ def _read(config: Config) -> ReadableData:
 def _read_paired(config: Config) -> ReadableData | None:
     """Return what is paired; None if that does not help, or the source has no such option."""
     try:
-        with _quiet("finetune.data.sources.folder"):  # it warns of what is a finding here
+        with quiet("finetune.data.sources.folder"):  # it warns of what is a finding here
             return _read(config)
     except (ValueError, TypeError):
         return None
 
 
 @contextmanager
-def _quiet(name: str) -> Iterator[None]:
+def quiet(name: str) -> Iterator[None]:
+    """Keep a logger from saying less than errors."""
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from finetune.builders.readable_data import ReadableData, readable_data
+from finetune.builders.readable_data import ReadableData, quiet, readable_data
 from finetune.builders.splits import split_records
 from finetune.config.compose import load_config
 from finetune.config.errors import usage
@@ -92,7 +92,8 @@ def audit(*overrides: str | DictConfig) -> AuditResult:
 def _split(found: ReadableData, config: Config) -> tuple[list[Record], list[Finding]]:
     """Return the records with a split, if they can be split."""
     try:
-        return split_records(found.source, {**found.settings, "stratify": False}, config["seed"]).records, []
+        with quiet("finetune.data.sources.folder"):  # it lists the files again, and warns of what is a finding
+            return split_records(found.source, {**found.settings, "stratify": False}, config["seed"]).records, []
     except DataError as error:
         return found.records, [Finding("split", "error", str(error), {})]
 

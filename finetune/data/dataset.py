@@ -71,6 +71,11 @@ class SegmentationDataset(Dataset[Sample]):
         self.weights = weights if len(set(weights)) > 1 else None
         self.pixels: PixelCache | None = None
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the records, for messages."""
+        return [record.name for record in self.records]
+
     def __len__(self) -> int:
         return len(self.records)
 

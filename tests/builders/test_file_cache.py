@@ -28,7 +28,7 @@ def test_a_second_run_on_the_same_data_decodes_and_hashes_nothing_before_it_trai
     first, data = check(config)
     note_data(tmp_path, data.records, None, file_cache(first["data"]))
     hashes = (tmp_path / "fingerprints.csv").read_text()
-    for name in ("statistics._read", "discovery.read_contents", "fingerprint._fingerprint"):
+    for name in ("statistics.take_reading", "files.MaskFile.contents", "caching.fingerprint._fingerprint"):
         monkeypatch.setattr(f"finetune.data.{name}", lambda *_: pytest.fail("read"))
     second, again = check(config)
     assert second == first
@@ -40,7 +40,7 @@ def test_a_second_run_on_the_same_data_decodes_and_hashes_nothing_before_it_trai
 
 def test_full_decodes_all_and_another_word_is_refused(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check(load_config([*TINY, f"data.root={photos}"], "train"))
-    monkeypatch.setattr("finetune.data.recognition.discovery.read_contents", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr("finetune.data.files.MaskFile.contents", lambda *_: pytest.fail("read"))
     with pytest.raises(ConfigError, match=r"data\.verify=all: expected changed or full or none"):
         check(load_config([*TINY, f"data.root={photos}", "data.verify=all"], "train"))
     with pytest.raises(pytest.fail.Exception):

@@ -10,9 +10,11 @@ import pytest
 import torch
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities import rank_zero_only
+from torch.utils.data import Dataset
 
 from finetune.callbacks import ApplyTuningPlan, NonFiniteError, NonFiniteGuard, non_finite_guard
 from finetune.data import TrainSampler
+from finetune.data.dataset import Sample, SampleKey
 from finetune.data.module import SegmentationData
 from finetune.engine.fsdp import local_shard
 from finetune.tasks import SemanticTask
@@ -147,10 +149,14 @@ def test_a_bad_gradient_is_reported_with_its_layer_and_the_finite_ones() -> None
 
 
 def test_images_without_names_are_reported_by_index() -> None:
-    class Nameless(SyntheticDataset):
-        def __init__(self) -> None:
-            super().__init__(IMAGES, 32)
-            del self.names
+    class Nameless(Dataset[Sample]):
+        samples = SyntheticDataset(IMAGES, 32)
+
+        def __len__(self) -> int:
+            return IMAGES
+
+        def __getitem__(self, key: SampleKey) -> Sample:
+            return self.samples[key]
 
     data = SegmentationData(Nameless(), SyntheticDataset(2, 32, split="val"), batch_size=2)
     message, _ = stopped("factor", at=(0,), data=data)

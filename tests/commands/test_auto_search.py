@@ -61,6 +61,7 @@ def test_with_enough_memory_the_batch_size_is_the_number_of_images(folder: Path)
     assert yaml.safe_load((run.folder / "config.yaml").read_text())["data"]["batch_size"] == 8
 
 
+@pytest.mark.slow
 def test_the_batch_size_found_leaves_some_memory_free(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def step(config: object, task: object, shape: tuple[int, ...]) -> object:
         def run() -> None:

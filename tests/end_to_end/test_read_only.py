@@ -54,6 +54,7 @@ def command(*overrides: str, first: str = "true", cwd: Path) -> subprocess.Compl
     )
 
 
+@pytest.mark.slow
 def test_an_output_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
     (tmp_path / "outputs").mkdir()
     done = command(*OVERRIDES, "output=outputs/a", first=LOCK.format("outputs"), cwd=tmp_path)

@@ -10,7 +10,7 @@ from tests.end_to_end.torture import torture
 @pytest.mark.parametrize(
     ("ranks", "workers", "kills"),
     [
-        (1, 0, 3),
+        pytest.param(1, 0, 3, marks=pytest.mark.slow),
         pytest.param(1, 2, 6, marks=pytest.mark.slow),
         pytest.param(2, 0, 6, marks=pytest.mark.slow),
         pytest.param(2, 2, 6, marks=pytest.mark.slow),

@@ -13,7 +13,7 @@ from tests.engine.ddp_ranks import EPOCHS, FIRST_NORM, LOSS_OPTIONS, PRESETS, fi
 from tests.engine.ranks import run_ranks
 
 # adapters, one unfreezing, several of them, and freezing again; the other presets are like one of these
-FAST = ("lora", "head_then_full", "gradual_layer_decay", "freeze_again")
+FAST = ("lora", "gradual_layer_decay", "freeze_again")
 EVERY = [pytest.param(preset, marks=() if preset in FAST else pytest.mark.slow) for preset in PRESETS]
 Results = list[dict[str, Any]]
 

@@ -66,6 +66,7 @@ def test_an_early_rank_does_not_resume_the_run_of_another_job(busy: Path) -> Non
     assert run_ranks(resuming_ranks.find_under_slurm, 2, busy.parent, 0, "auto") == [[None], [None]]
 
 
+@pytest.mark.slow
 def test_ranks_fail_together_and_resume_one_run_although_rank_zero_trains_already(busy: Path) -> None:
     other = run_of(busy.parent / "other")
     os.utime(other / "checkpoints" / "last.ckpt", (0, 0))  # long ago

@@ -28,6 +28,7 @@ from finetune.checkpoints.checkpoint_io import CheckpointFiles
 from finetune.data import Augment
 from finetune.data.module import SegmentationData
 from finetune.tuning.plan import Plan, Rule
+from tests.models.sampling import slow_unless
 from tests.synthetic import SyntheticDataset
 from tests.tasks.tiny_run import Sizes, tiny_task, tiny_trainer
 
@@ -166,6 +167,7 @@ def test_a_training_stopped_anywhere_and_resumed_equals_an_uninterrupted_one(
     assert differences(left(tmp_path), whole) == []
 
 
+@pytest.mark.slow
 def test_resuming_is_exact_with_workers_and_averaged_weights(tmp_path: Path) -> None:
     for name, cuts in {"whole": (), "cut": (6, 9)}.items():
         for batch in cuts:
@@ -217,7 +219,7 @@ LONGER: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("case", LONGER)
+@pytest.mark.parametrize("case", slow_unless(["steps"], LONGER))
 def test_a_training_that_ended_inside_an_epoch_can_be_extended_exactly(case: str, tmp_path: Path) -> None:
     shorter, longer = LONGER[case]
     options: dict[str, Any] = {"average": None, "schedule": "constant"}  # what does not depend on the length

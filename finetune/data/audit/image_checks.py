@@ -3,7 +3,6 @@
 from collections import Counter
 from math import log2, sqrt
 
-from finetune.data.audit.examination import ImageFacts
 from finetune.data.audit.findings import DataSet, Finding
 from finetune.data.audit.outliers import outliers
 from finetune.io.messages import shortlist
@@ -18,7 +17,7 @@ LONGER = 2.5  # times the aspect ratio of most images
 def featureless_images(data: DataSet) -> list[Finding]:
     """Find images of one color, and nearly black or white ones."""
     constant = {i: f"brightness {f.mean:.0f}" for i, f in data.images.items() if f.low == f.high and f.deviation < FLAT}
-    rest = {i: facts for i, facts in data.images.items() if i not in constant and not _is_deep(facts)}
+    rest = {i: facts for i, facts in data.images.items() if i not in constant}
     black = {i: f"99% of the pixels below {f.high:.0f} of 255" for i, f in rest.items() if f.high <= DARK}
     white = {i: f"99% of the pixels above {f.low:.0f} of 255" for i, f in rest.items() if f.low >= BRIGHT}
     move = "Look at them, and leave them out with data.exclude if they show nothing."
@@ -99,15 +98,7 @@ def mixed_modes(data: DataSet) -> list[Finding]:
     gray = {i: f"saturation {f.saturation:.1f}" for i, f in data.images.items() if f.saturation < GRAY}
     mixed = gray if 0 < len(gray) < len(data.images) / 2 else {}
     alpha = {i: f.mode for i, f in data.images.items() if f.mode in ("RGBA", "LA", "PA")}
-    dark = {i: facts.mode for i, facts in data.images.items() if _is_deep(facts) and facts.high < 32}
-    text = "{count} images have 16 bit and are dark when read with 8: {names}. 12-bit values? Scale them to 65,535."
     return [
         *data.finding("gray", "note", "{count} images have no color, the others have: {names}.", mixed),
         *data.finding("alpha", "note", "{count} images have transparency, which is dropped: {names}.", alpha),
-        *data.finding("depth", "warning", text, dark),
     ]
-
-
-def _is_deep(facts: ImageFacts) -> bool:
-    """Return whether a file has 16 bit, of which an image may use a part only."""
-    return facts.mode.startswith("I")

@@ -48,7 +48,7 @@ def _reading_from_json(record: Record, plain: Any) -> Reading:
 
 
 contents_fact: Fact[EncodedMask, MaskContents | None] = Fact(
-    f"mask contents 1, decoding {DECODING}",
+    f"mask contents 2, decoding {DECODING}",
     lambda mask: mask.paths,
     lambda mask: "",
     lambda contents: None if contents is None else _contents_to_json(contents),
@@ -57,15 +57,16 @@ contents_fact: Fact[EncodedMask, MaskContents | None] = Fact(
 
 
 def _contents_to_json(contents: MaskContents) -> Any:
-    pairs = [[list(m), list(m.values())] for m in (contents.pixels, contents.interior, contents.palette)]
+    counts = (contents.pixels, contents.interior, contents.palette, contents.nearly_interior)
+    pairs = [[list(m), list(m.values())] for m in counts]
     return [*contents.size, KINDS.index(contents.kind), int(contents.lossy), *pairs]
 
 
 def _contents_from_json(plain: Any) -> MaskContents:
-    height, width, kind, lossy, pixels, interior, palette = plain
+    height, width, kind, lossy, pixels, interior, palette, nearly = plain
     size = _counts((height, width))
-    pixels, interior, palette = map(_mapping, (pixels, interior, palette))
-    return MaskContents((size[0], size[1]), KINDS[_counts([kind])[0]], pixels, interior, palette, bool(lossy))
+    pixels, interior, palette, nearly = map(_mapping, (pixels, interior, palette, nearly))
+    return MaskContents((size[0], size[1]), KINDS[_counts([kind])[0]], pixels, interior, palette, bool(lossy), nearly)
 
 
 def _mapping(plain: Any) -> Mapping[int, int]:

@@ -48,7 +48,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except DataError:
         raise
     except Image.DecompressionBombError as error:
-        raise too_large(path) from error
+        raise too_large(path, str(error)) from error
     except Exception as error:  # a broken file makes Pillow's readers raise nearly anything
         raise _unreadable(path, error) from error
 
@@ -57,10 +57,10 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     return DataError(f"cannot read '{path}': {type(error).__name__}: {error}. Replace the file or remove it.")
 
 
-def too_large(path: Path) -> DataError:
-    """Return the error for an image of which Pillow says no more than that it is beyond its limit."""
+def too_large(path: Path, reason: str) -> DataError:
+    """Return the error for an image that Pillow says to be beyond its limit."""
     limit = min(MAX_PIXELS, 2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS))
-    return DataError(f"'{path}' has more than {limit:,} pixels, and no more are read at once. {NEXT}")
+    return DataError(f"'{path}' has more than {limit:,} pixels, and no more are read at once ({reason}). {NEXT}")
 
 
 def check_size(width: int, height: int, path: Path, bytes_per_pixel: int = 3) -> None:

@@ -1,13 +1,9 @@
 """Odd images: each check fires on what is drawn for it, and not on the rest."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from PIL import Image
 
-from finetune.data import ImageFile, MaskFile, Record
-from finetune.data.audit import DataSet, audit_data, examine
+from finetune.data.audit import audit_data
 from finetune.data.audit.image_checks import (
     brightness_outliers,
     featureless_images,
@@ -16,8 +12,7 @@ from finetune.data.audit.image_checks import (
     various_sizes,
 )
 from finetune.data.audit.outliers import outliers
-from tests.data.audit.drawn import data_set, kinds, labels, photo
-from tests.samples import save
+from tests.data.audit.drawn import data_set, kinds, photo
 
 PHOTOS = [photo(seed) for seed in range(24)]
 
@@ -80,13 +75,3 @@ def test_gray_images_among_color_ones_are_named() -> None:
     gray = np.repeat(photo(50)[..., :1], 3, axis=-1)
     assert kinds(mixed_modes(data_set([*PHOTOS[:3], gray]))) == {"gray": [3]}
     assert mixed_modes(data_set([gray, gray])) == []
-
-
-def test_dark_images_of_16_bit_are_not_black_but_need_scaling(tmp_path: Path) -> None:
-    path = tmp_path / "deep.png"
-    values = np.random.default_rng(0).integers(0, 4096, (48, 64)).astype(np.uint16)
-    Image.fromarray(values).save(path)
-    record = Record("deep", ImageFile(path), MaskFile(save(tmp_path / "mask.png", labels())))
-    data = DataSet([examine(record)], ("background", "thing", "other"))
-    assert kinds(mixed_modes(data)) == {"depth": [0]}
-    assert featureless_images(data) == []

@@ -104,7 +104,7 @@ def _read(path: Path, read: Callable[[Format], Result]) -> Result:
     except DataError:
         raise
     except Image.DecompressionBombError as error:
-        raise too_large(path) from error
+        raise too_large(path, str(error)) from error
     except Exception as error:  # a broken file makes the readers raise nearly anything
         raise DataError(
             f"cannot read '{path}': {type(error).__name__}: {error}. Replace the file or remove it."
