@@ -125,6 +125,7 @@ def test_a_run_stores_what_was_found_and_reads_images_with_it(tmp_path: Path, mo
     assert yaml.safe_load((resumed.folder / "config.yaml").read_text())["data"]["value_range"] == value_range
 
 
+@pytest.mark.slow
 def test_a_model_that_starts_from_another_has_its_channels(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     color, gray = draw_folder(tmp_path / "color"), draw(tmp_path / "gray", "gray")

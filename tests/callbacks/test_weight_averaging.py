@@ -456,6 +456,7 @@ def test_two_processes_end_with_the_same_averages(averaging: Averaging, tmp_path
     assert same(one, other)
 
 
+@pytest.mark.slow
 def test_without_validations_the_last_checkpoint_has_statistics_of_the_averaged_weights(folder: Path) -> None:
     run = finetune.train(
         *SYNTHETIC, "average=swa", "callbacks.average.start=0.5", "trainer.max_epochs=4", "+trainer.limit_val_batches=0"
@@ -471,6 +472,7 @@ def test_without_validations_the_last_checkpoint_has_statistics_of_the_averaged_
     assert finetune.evaluate(f"run={run.best}").scores == run.scores
 
 
+@pytest.mark.slow
 def test_a_best_checkpoint_from_before_the_average_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     overrides = ("average=swa", "trainer.max_epochs=3", "trainer.check_val_every_n_epoch=2")
     run = finetune.train(*SYNTHETIC, *overrides)

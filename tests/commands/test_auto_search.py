@@ -45,6 +45,7 @@ def test_the_search_does_not_affect_the_training_that_follows(folder: Path, sear
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
+@pytest.mark.slow
 def test_find_lr_in_python_logs_the_suggestions_and_draws_the_curve(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -55,6 +56,7 @@ def test_find_lr_in_python_logs_the_suggestions_and_draws_the_curve(
     assert listing(folder).keys() == {"curve.png"}
 
 
+@pytest.mark.slow
 def test_with_enough_memory_the_batch_size_is_the_number_of_images(folder: Path) -> None:
     assert finetune.find_batch_size(*OVERRIDES) == 8
     run = finetune.train(*SYNTHETIC, "data.batch_size=auto", "output=run")

@@ -129,6 +129,7 @@ def test_a_truncated_last_epoch_ends_at_the_rate_of_its_last_step(folder: Path) 
     assert planned.phases[-1].rows[-1].end == pytest.approx(2e-3 / 15, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_output_says_that_phases_after_a_plateau_are_assumed(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -233,6 +234,7 @@ def test_a_plan_fetches_no_weights(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert requested == ["none"]
 
 
+@pytest.mark.slow
 def test_a_sweep_writes_a_figure_for_each_job(folder: Path) -> None:
     overrides = ("trainer.max_epochs=4", "tuning=full,head_then_full,frozen", "hydra.sweep.dir=sweep")
     assert exit_code("plan", "-m", *OVERRIDES, *overrides) == 0

@@ -42,6 +42,7 @@ def _settings() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
+@pytest.mark.slow
 def test_the_setting_reaches_torch_and_the_same_command_gives_the_same_weights(tmp_path: Path) -> None:
     one, other = (
         finetune.train(*OVERRIDES, "trainer.deterministic=true", RECORD, f"output={tmp_path / name}").folder

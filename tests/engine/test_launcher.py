@@ -64,6 +64,7 @@ with report_killed_ranks(trainer, lambda: ["resume: finetune train resume=x"]):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "cause"),
     [

@@ -76,6 +76,7 @@ def test_the_exported_program_returns_the_logits_of_the_model(head: str, backbon
     check_same(program.module(), model, torch.randn(1, 3, *size))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("head", "backbone"), slow_unless([("ocr", "test_resnet")], [("ocr", "test_resnet"), *MODELS]))
 def test_one_program_accepts_exactly_the_multiples_of_32_from_the_smallest_size(head: str, backbone: str) -> None:
     model, side = build(head, backbone), SMALLEST[head]

@@ -71,6 +71,7 @@ def test_the_legend_shows_all_of_few_classes_and_only_the_visible_ones_of_many()
     assert preview(rows, few, palette(24)).height > preview(rows, visible, palette(2)).height
 
 
+@pytest.mark.slow
 def test_long_names_do_not_widen_a_preview() -> None:
     names = ["a name that is far longer than the page is wide " * 10, "b"]
     rows = [sample(30, 40, classes=2)]

@@ -121,6 +121,7 @@ def test_a_run_resumes_only_in_its_own_folder(interrupted: Path, tmp_path: Path)
         finetune.train(f"resume={interrupted}", WITHOUT_STOP, f"output={tmp_path / 'other'}")
 
 
+@pytest.mark.slow
 def test_resume_auto_with_an_output_ignores_unfinished_runs_next_to_it(interrupted: Path) -> None:
     new = interrupted.with_name("new")
     with pytest.raises(RuntimeError, match="something broke"):
@@ -148,6 +149,7 @@ def test_a_finished_run_needs_more_epochs_to_be_resumed(finished: Path, uninterr
     assert longer.score >= uninterrupted.score
 
 
+@pytest.mark.slow
 def test_an_extended_run_does_not_freeze_layers_again(tmp_path: Path) -> None:
     run = finetune.train(*OVERRIDES, f"output={tmp_path / 'run'}", "tuning=gradual")
     finetune.train(f"resume={run.folder}", "trainer.max_epochs=7")
@@ -157,6 +159,7 @@ def test_an_extended_run_does_not_freeze_layers_again(tmp_path: Path) -> None:
     assert not [line for line in changes if re.search(r"\bfroze\b", line)]
 
 
+@pytest.mark.slow
 def test_a_run_that_early_stopping_ended_resumes_with_more_patience_or_none(tmp_path: Path) -> None:
     stops = ("callbacks.early_stopping.patience=1", "callbacks.early_stopping.min_delta=1")
     run = finetune.train(*OVERRIDES, f"output={tmp_path / 'run'}", *stops)
@@ -324,6 +327,7 @@ def test_hints_never_fail_on_checkpoints_of_other_programs(content: Any, tmp_pat
     assert "none of the 1 checkpoints" in line
 
 
+@pytest.mark.slow
 def test_a_best_checkpoint_from_inside_an_accumulation_is_refused_with_alternatives(tmp_path: Path) -> None:
     inside = ("data.batch_size=2", "trainer.accumulate_grad_batches=2", "+trainer.val_check_interval=3")
     run = finetune.train(*OVERRIDES, *inside, f"output={tmp_path / 'run'}")
@@ -335,6 +339,7 @@ def test_a_best_checkpoint_from_inside_an_accumulation_is_refused_with_alternati
     finetune.train(f"resume={run.folder}", more)
 
 
+@pytest.mark.slow
 def test_a_run_of_a_number_of_steps_needs_more_steps_to_be_resumed(tmp_path: Path) -> None:
     run = finetune.train(*OVERRIDES, "+trainer.max_steps=3", f"output={tmp_path / 'run'}")
     with pytest.raises(ConfigError, match=r"is finished, with 3 steps.*\+trainer.max_steps=6"):

@@ -168,6 +168,7 @@ def test_class_indices_of_a_single_class_are_refused(folder: Path) -> None:
         SemanticTask(Segmenter("test_resnet.r160_in1k", "linear", ["blob"], weights="none"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
