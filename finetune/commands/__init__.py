@@ -37,7 +37,7 @@ COMMANDS: dict[str, Command] = {
     "train": Command(
         "finetune.commands.train:train",
         (
-            ("data.root=FOLDER data.classes=[background,thing]", "FOLDER has images/ and masks/"),
+            ("data.root=FOLDER", "your images and masks, as you have them"),
             ("experiment=quickstart", "try it without any data"),
             ("resume=outputs/...", "resume a run exactly where it stopped"),
             ("-m backbone=resnet18,convnext_tiny", "a sweep"),

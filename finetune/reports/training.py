@@ -43,5 +43,5 @@ def closing_lines(config: Mapping[str, Any], folder: Path, scores: Mapping[str, 
         f"  finetune predict {typed('run', folder)} input=PHOTOS output=masks",
         f"  finetune evaluate {typed('run', folder)} data.root=OTHER_FOLDER"
         if config["data"].get("root")
-        else "  finetune train data.root=FOLDER data.classes=[background,thing]   # FOLDER has images/ and masks/",
+        else "  finetune train data.root=FOLDER   # your images and masks",
     ]
