@@ -136,6 +136,7 @@ def assemble_task(config: Config, network: Segmenter, loss: Loss, ignore_index: 
 
 def task_without_weights(config: Config, classes: Sequence[str]) -> TuningTask:
     """Build the task of a training without its data and pretrained weights, to see what trains and what it costs."""
-    ignore_index = config["data"].get("ignore_index", 255)
+    given = config["data"].get("ignore_index")
+    ignore_index = given if isinstance(given, int) else 255  # lists and colors are values in files, not labels
     network = build_model(config, classes, weighted=False)
     return assemble_task(config, network, build_loss(config["loss"], ignore_index, None), ignore_index)
