@@ -27,7 +27,7 @@ from finetune.data import SOURCES, Record, assign_splits, read_splits, restore_s
 
 logger = logging.getLogger(__name__)
 
-LABEL_SETTINGS = ("classes", "ignore_index", "mask_values")  # about labels; all other options are about images
+LABEL_SETTINGS = ("classes", "ignore_index", "mask_values", "snap")  # about labels; all other options are about images
 
 
 def evaluation_data(

@@ -169,7 +169,7 @@ def _fit(
     if trainer.is_global_zero:
         scores = write_evaluation(folder / "evaluation" / split, task.evaluator, counts)
         named = {f"{split}/{name}": value for name, value in scores.items()}
-        labels = {"ignore_index": data.ignore_index, "mask_values": None}
+        labels = {"ignore_index": data.ignore_index, "mask_values": None, "snap": False}
         facts = {name: config["data"].get(name, default) for name, default in labels.items()}
         facts["value_range"] = data.value_range
         if model.has_lora:

@@ -7,6 +7,7 @@ import pytest
 
 from finetune.builders.evaluation_data import evaluation_data
 from finetune.config.errors import ConfigError
+from finetune.data import DataError
 from tests.samples import draw_folder
 
 PLANT = {"plant": ["leaf", "stem"]}
@@ -52,3 +53,15 @@ def test_other_labels_can_stand_for_the_classes_of_the_model(annotated: Path) ->
         evaluated(annotated, ("background", "plant", "sky"), None, classes=classes)
     with pytest.raises(ConfigError, match="the model's classes are background, sky, but data"):
         evaluated(annotated, ("background", "sky"), None, classes=classes)
+
+
+def test_a_model_alone_snaps_values_as_in_its_training(tmp_path: Path) -> None:
+    root = draw_folder(tmp_path, "ab", values=(0, 190, 200))  # the class of 200 has a soft edge
+    model = SimpleNamespace(class_names=("ground", "wall"), backbone=SimpleNamespace(in_channels=3))
+    saved = SimpleNamespace(model=model, data={"ignore_index": 255, "mask_values": [0, 200], "snap": True})
+    given = {"format": "folder", "root": str(root), "batch_size": 1}
+    data, split = evaluation_data({"data": given, "split": None}, saved)
+    assert data.statistics[split].pixels.sum() == 2 * 32 * 40
+    saved.data["snap"] = False
+    with pytest.raises(DataError, match="190"):
+        evaluation_data({"data": given, "split": None}, saved)

@@ -98,6 +98,11 @@ def test_a_run_writes_all_its_files_into_its_folder(home: Path, run: TrainResult
     ]
 
 
+def test_the_model_says_how_the_masks_of_its_training_were_read(run: TrainResult) -> None:
+    facts = json.loads((run.folder / "model" / "config.json").read_text())["data"]
+    assert facts == {"ignore_index": 255, "mask_values": None, "snap": False, "value_range": None}
+
+
 def test_every_figure_is_an_image(run: TrainResult) -> None:
     figures = sorted(run.folder.rglob("*.png"))
     assert len(figures) == 8
