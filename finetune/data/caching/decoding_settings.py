@@ -1,4 +1,4 @@
-"""What decides, besides its files, how an image or a target is decoded."""
+"""The settings that decide how the files of an image or a target are decoded."""
 
 import hashlib
 from dataclasses import fields, is_dataclass

@@ -1,5 +1,6 @@
 """Images with labeled shapes, as records whose masks are drawn from the shapes."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -125,7 +126,7 @@ def _size_text(image: Path, file: Path, size: tuple[int, int], drawn_for: tuple[
     )
 
 
-class AnnotatedSource:
+class AnnotatedSource(ABC):
     """What sources of labeled shapes have in common; each reads its files in `read`.
 
     Args:
@@ -144,13 +145,13 @@ class AnnotatedSource:
         self.ignored = ignored
         self.ignore_index = ignore_index
 
+    @abstractmethod
     def read(self) -> Annotations:
         """Read all annotation files.
 
         Raises:
             DataError: with every mistake found.
         """
-        raise NotImplementedError
 
     @cached_property
     def _annotations(self) -> Annotations:
