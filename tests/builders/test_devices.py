@@ -53,3 +53,15 @@ def test_auto_is_a_number_once_a_config_is_checked() -> None:
     assert config["data"]["num_workers"] == 0
     with pytest.raises(ConfigError, match=r"data\.num_workers=many: expected a whole number or auto"):
         check(load_config([*SYNTHETIC, "data.num_workers=many"], "train"))
+
+
+@pytest.mark.parametrize(("tiles", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_a_cpu_computes_in_bfloat16_only_if_it_multiplies_such_tiles(
+    monkeypatch: pytest.MonkeyPatch, tiles: bool, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert devices.resolve_precision({"precision": "auto", "accelerator": "auto"}) == expected
+    assert devices.resolve_precision({"precision": "16-mixed", "accelerator": "auto"}) == "16-mixed"
