@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 SETS = ("camvid", "chase_db1", "isbi_membrane", "aerial_roads", "crop_weed", "pets", "steel_defects", "synthetic")
-PEERS = ("plain",)
+PEERS = ("plain", "smp", "fastai", "torchgeo", "nnunet", "nnunet+mirror")
 # Recipes of `finetune train`. The defaults of version 0.1 are written out, so that later defaults do not change them.
 RECIPES: dict[str, str] = {
     "ours": "",
@@ -95,7 +95,7 @@ def table(rows: list[dict[str, str]], column: str = "test") -> str:
 
 def jobs(options: argparse.Namespace, recipes: dict[str, str]) -> list[dict[str, Any]]:
     """Return all jobs, seed by seed."""
-    common = {name: getattr(options, name) for name in ("seconds", "threads", "precision")}
+    common = {name: getattr(options, name) for name in ("seconds", "threads", "precision", "fixed_length")}
     paths = {"data": str(options.data.resolve()), "output": str(options.output.resolve())}
     return [
         {"recipe": recipe, "set": name, "seed": seed, **common, **paths}
@@ -119,6 +119,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=150.0, help="CPU time of each training")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--precision", default="auto", help="trainer.precision, of every recipe")
+    parser.add_argument("--fixed-length", action="store_true", help="time a few steps of ours, and set no budget")
     parser.add_argument("--overrides", nargs="+", default=[], metavar="NAME=OVERRIDES", help="further recipes of ours")
     options = parser.parse_args()
     recipes = RECIPES | dict(text.split("=", 1) for text in options.overrides)

@@ -31,6 +31,7 @@ class Peer:
     head = "unet"
     head_options: dict[str, object] = {}
     batch_size = 8
+    max_norm: float | None = None  # of the gradient
     optimizer: torch.optim.Optimizer
 
     def __init__(self, data: DataSet, precision: str) -> None:
@@ -70,9 +71,7 @@ class Peer:
     def predict(self, image: Tensor) -> Tensor:
         """Return the class of each pixel (H, W) of an image, uint8 (3, H, W)."""
         self.model.eval()
-        with self.autocast():
-            logits = self.model(self.model.normalize(image[None]))
-        assert isinstance(logits, Tensor)
+        logits: Tensor = self.model(self.model.normalize(image[None]))  # in float32, as an evaluation of ours
         return logits.argmax(1)[0]
 
     def score(self, split: str) -> float:
@@ -113,4 +112,6 @@ def _step(peer: Peer, indices: list[int]) -> None:
         loss = peer.loss(peer.model.normalize(torch.stack(images)), torch.stack(masks).long())
     peer.optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
+    if peer.max_norm is not None:
+        torch.nn.utils.clip_grad_norm_(peer.model.parameters(), peer.max_norm)
     peer.optimizer.step()

@@ -10,17 +10,29 @@ import torch
 
 from recipe_peers import ours
 from recipe_peers.datasets import load, overrides
+from recipe_peers.fastai_fine_tune import FastaiFineTune
 from recipe_peers.loop import Peer, train
+from recipe_peers.nnunet_rules import NnunetMirrored, NnunetRules
 from recipe_peers.plain import Plain
+from recipe_peers.smp_example import SmpExample
+from recipe_peers.torchgeo_task import TorchgeoTask
 
-PEERS: dict[str, type[Peer]] = {"plain": Plain}
+PEERS: dict[str, type[Peer]] = {
+    "plain": Plain,
+    "smp": SmpExample,
+    "fastai": FastaiFineTune,
+    "torchgeo": TorchgeoTask,
+    "nnunet": NnunetRules,
+    "nnunet+mirror": NnunetMirrored,
+}
 
 
 def measure(job: dict[str, Any]) -> dict[str, float]:
     """Train and test, and return the columns of the table.
 
     Args:
-        job: recipe, overrides (null for those of `PEERS`), set, seed, data, output, seconds, threads and precision.
+        job: recipe, overrides (null for those of `PEERS`), set, seed, data, output, seconds, threads,
+            precision and fixed_length.
     """
     torch.set_num_threads(job["threads"])
     name, output, data = f"{job['set']}_{job['recipe']}", Path(job["output"]), Path(job["data"])
@@ -33,7 +45,7 @@ def measure(job: dict[str, Any]) -> dict[str, float]:
         same_data = overrides(job["set"], data, output / "splits" / f"{job['set']}.csv")
         probe = output / "lengths" / f"{name}_{job['seconds']:g}_{job['threads']}_{job['precision']}.json"
         folder = output / "runs" / f"{name}_{job['seed']}"
-        row = ours.run((*same_data, *common, *job["overrides"]), job["seconds"], folder, probe)
+        row = ours.run((*same_data, *common, *job["overrides"]), job["seconds"], folder, probe, job["fixed_length"])
     return {**row, "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000}
 
 

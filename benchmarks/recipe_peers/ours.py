@@ -60,7 +60,7 @@ class Clock(pl.Callback):
         self.wall_seconds = time.perf_counter() - self._wall
 
 
-def run(overrides: Sequence[str], seconds: float, folder: Path, probe: Path) -> dict[str, float]:
+def run(overrides: Sequence[str], seconds: float, folder: Path, probe: Path, fixed: bool) -> dict[str, float]:
     """Train and test, and return the columns of the table.
 
     Args:
@@ -68,9 +68,10 @@ def run(overrides: Sequence[str], seconds: float, folder: Path, probe: Path) -> 
         seconds: of the training, validations included.
         folder: of the run.
         probe: file that keeps the length of the training, so that further seeds are not timed again.
+        fixed: fix the length by timed steps, although there may be a setting `budget`.
     """
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was interrupted
-    if "budget" in compose("data=synthetic"):
+    if not fixed and "budget" in compose("data=synthetic"):
         length: tuple[str, ...] = (f"budget={seconds:g}s",)
     else:
         if not probe.is_file():

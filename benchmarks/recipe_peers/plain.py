@@ -5,7 +5,6 @@ scaled by 0.5 to 2, flipped, brightened; the last weights are tested. Crops are 
 """
 
 import random
-import statistics
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from torch.nn import functional as F
 
 from recipe_peers.datasets import VOID, DataSet, Pair
 from recipe_peers.loop import Peer
+from recipe_peers.sizes import median_size, random_crop
 
 CROP = 320
 
@@ -23,25 +23,17 @@ class Plain(Peer):
     def __init__(self, data: DataSet, precision: str) -> None:
         super().__init__(data, precision)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, weight_decay=0.01)
-        sizes = zip(*(mask.shape for _, mask in data.pairs["train"]), strict=True)
-        self.crop = [min(CROP, int(statistics.median(sides))) for sides in sizes]
+        self.crop = [min(CROP, side) for side in median_size(data.pairs["train"])]
 
     def sample(self, image: Tensor, mask: Tensor) -> Pair:
         """Scale, crop, flip and brighten."""
         scale = random.uniform(0.5, 2.0)
         size = [round(side * scale) for side in mask.shape]
         image = F.interpolate(image[None].float(), size=size, mode="bilinear", align_corners=False)[0]
-        mask = F.interpolate(mask[None, None], size=size, mode="nearest")[0, 0]
-        down, right = (max(0, side - length) for side, length in zip(self.crop, size, strict=True))
-        image, mask = F.pad(image, (0, right, 0, down), value=127.5), F.pad(mask, (0, right, 0, down), value=VOID)
-        (height, width), (top, left) = self.crop, self._corner(mask)
-        image, mask = image[:, top : top + height, left : left + width], mask[top : top + height, left : left + width]
+        image, mask = random_crop(image, F.interpolate(mask[None, None], size=size, mode="nearest")[0, 0], self.crop)
         if random.random() < 0.5:
             image, mask = image.flip(-1), mask.flip(-1)
         return (image * random.uniform(0.8, 1.2)).clamp(0, 255), mask
-
-    def _corner(self, mask: Tensor) -> list[int]:
-        return [random.randint(0, length - side) for length, side in zip(mask.shape, self.crop, strict=True)]
 
     def loss(self, images: Tensor, masks: Tensor) -> Tensor:
         """Return the cross-entropy."""
