@@ -22,7 +22,7 @@ LAYERS = (
     ("tasks",),
     ("engine", "inference", "checkpoints", "profiling"),
     ("models", "data", "tuning"),
-    ("losses", "metrics", "plots", "config", "catalog"),
+    ("losses", "metrics", "plots", "recipe", "config", "catalog"),
     ("io",),
 )
 LEVEL = {name: level for level, names in enumerate(reversed(LAYERS)) for name in names}

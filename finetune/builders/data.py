@@ -38,11 +38,9 @@ COMMON_SETTINGS = (
 
 
 def training_data(config: Config) -> DatasetBundle:
-    """Build the datasets of a training; only `train` is transformed."""
+    """Build the datasets of a training; nothing is transformed yet."""
     settings, seed = config["data"], config["seed"]
     source = build_source(settings)
-    transform = build_transform(config["augment"], source.ignore_index)
-    mix = build_mix(config["augment"].get("mix") or {}, source.ignore_index)
     split = split_records(source, settings, seed, partial(_survey, config))
     for name in ("train", "val"):
         if not any(record.split == name for record in split.records):
@@ -51,13 +49,19 @@ def training_data(config: Config) -> DatasetBundle:
                 f"split from the data to have the images split by data.val, data.test and seed."
             )
     channels, value_range, about_images = image_settings(config, split.records)
-    bundle = bundle_datasets(
-        source, split.records, settings, channels, value_range, transform, seed, mix=mix, readings=split.readings
-    )
+    bundle = bundle_datasets(source, split.records, settings, channels, value_range, seed, readings=split.readings)
     if settings.get("cache") is not None:
         attach_pixel_cache(bundle, settings["cache"], config["trainer"], channels)
     notes = (*about_images, *bundle.notes, *split.notes)
     return replace(bundle, notes=notes, warnings=(*bundle.warnings, *split.warnings))
+
+
+def with_transform(data: DatasetBundle, config: Config) -> DatasetBundle:
+    """Return the data whose training images are changed as `augment` says."""
+    train = data.datasets["train"]
+    train.transform = build_transform(config["augment"], data.ignore_index)
+    train.mix = build_mix(config["augment"].get("mix") or {}, data.ignore_index)
+    return data
 
 
 def _survey(config: Config, records: Sequence[Record]) -> tuple[list[Record], int]:
@@ -133,10 +137,8 @@ def bundle_datasets(
     settings: Config,
     channels: int,
     value_range: ValueRange | None = None,
-    transform: Transform | None = None,
     seed: int = 0,
     model_decides: bool = False,
-    mix: Mix | None = None,
     readings: Sequence[Reading] | None = None,
 ) -> DatasetBundle:
     """Check and count all records, and build a dataset for each of their splits.
@@ -147,10 +149,8 @@ def bundle_datasets(
         settings: of `data`, to word messages.
         channels: of the images.
         value_range: the values of black and white in images of more than 8 bit.
-        transform: of the split `train`.
-        seed: of the transform.
+        seed: of the random changes of training images.
         model_decides: whether the classes are those of a trained model.
-        mix: of the split `train`.
         readings: of the records, or of their tiles, if they have been read.
     """
     records = with_value_range(records, value_range)
@@ -161,8 +161,7 @@ def bundle_datasets(
     datasets = {}
     for split in (*SPLITS, "all"):
         if chosen := [tile for tile in tiles if tile.split == split]:
-            changes = (transform, seed, mix) if split == "train" else (None, seed, None)
-            datasets[split] = SegmentationDataset(chosen, channels, *changes)
+            datasets[split] = SegmentationDataset(chosen, channels, seed=seed)
     is_tiled = len(tiles) > len(records)
     notes = describe_tiles(tiled, settings["tiles"]) if is_tiled else []
     facts = (classes, source.ignore_index, datasets, records, statistics, channels, value_range, is_tiled)

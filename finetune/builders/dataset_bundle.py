@@ -21,6 +21,7 @@ class DatasetBundle:
         value_range: the values of black and white in images of more than 8 bit; None if there are none.
         tiled: whether some images were cut into tiles.
         notes: lines that say what was worked out from the files, and how the split was made.
+        reasons: lines that say what the rules of the recipe decided, and why.
         warnings: lines that say what makes its scores doubtful.
     """
 
@@ -33,6 +34,7 @@ class DatasetBundle:
     value_range: ValueRange | None = None
     tiled: bool = False
     notes: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property

@@ -1,6 +1,7 @@
-"""Training steps on random data, to measure them before a training starts."""
+"""Training steps outside of a training, to measure them before it starts."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from finetune.builders.devices import autocast_dtype, device_type
 from finetune.builders.image_settings import image_channels
 from finetune.builders.task import build_optimizer, task_without_weights
+from finetune.engine.precision import CPUMixedPrecision
 from finetune.tasks import TuningTask
 from finetune.tuning.freeze import apply_trainability
 
@@ -17,20 +19,32 @@ ALONE = "Expected more than 1 value per channel"  # torch's message for a batch 
 
 
 def noise_step(config: Mapping[str, Any], task: TuningTask, shape: Shape) -> Callable[[], None]:
-    """Return a function that runs one training step on random data, of all parameters that require a gradient.
+    """Return a function that runs one training step on random data; see `trial_step`.
 
     Args:
         config: optimizer, precision and device of the training.
         task: moved to that device.
         shape: of the batch of images (B, C, H, W).
     """
+    step = trial_step(config, task)
+    return partial(step, task.dummy_batch(shape))
+
+
+def trial_step(config: Mapping[str, Any], task: TuningTask) -> Callable[[Any], None]:
+    """Return a function that runs one training step on a batch, of all parameters that require a gradient.
+
+    Args:
+        config: optimizer, precision and device of the training.
+        task: moved to that device.
+    """
     device, half = device_type(config), autocast_dtype(config)
     task.to(device)
+    if device == "cpu" and half is torch.bfloat16:
+        CPUMixedPrecision().convert_module(task.model)
     trained = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
     optimizer = build_optimizer([{"params": trained}], config["optimizer"])
-    batch = task.dummy_batch(shape)
 
-    def step() -> None:
+    def step(batch: Any) -> None:
         optimizer.zero_grad()
         with torch.autocast(device, half or torch.bfloat16, enabled=half is not None):
             loss, auxiliary = task.losses(batch)

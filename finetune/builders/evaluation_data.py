@@ -18,6 +18,7 @@ from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.discovery import AUTO, discovered
 from finetune.builders.image_settings import check_value_range
 from finetune.builders.records import read_records
+from finetune.builders.settings import DataSettings
 from finetune.builders.splits import keeps_split, split_by_file
 from finetune.checkpoints.saved_model import SavedModel
 from finetune.config.compose import compose, to_plain_dict
@@ -55,8 +56,10 @@ def evaluation_data(
         settings = _worked_out(settings, given, saved)
     groups = [*data_settings(settings), *data_settings({"format": settings["format"], **given})]
     raise_mistakes(line for group in groups for line in group.type_errors())
-    if given.get("batch_size") == "auto":
-        raise ConfigError("data.batch_size=auto is searched by a training. Set a number of images.")
+    if given.get("batch_size") == "largest":
+        raise ConfigError("data.batch_size=largest is searched by a training. Set a number of images.")
+    if settings.get("batch_size") == "auto":
+        settings["batch_size"] = DataSettings.batch_size
     if given.get("value_range") == "auto":
         raise ConfigError("data.value_range=auto is worked out by a training. Leave it out to use the model's range.")
     if settings.get("value_range") is not None:

@@ -1,9 +1,11 @@
 """Length of a training in steps, and the fewest epochs until its score can plateau."""
 
 import math
+from typing import Any
 
 from finetune.builders.devices import device_count
 from finetune.config.options import Config
+from finetune.recipe.budget import Length
 from finetune.tuning.plan_feasibility import min_epochs_per_plateau
 
 
@@ -18,6 +20,26 @@ def step_counts(config: Config, images: int) -> tuple[int, int]:
     steps = math.ceil(_batches(config, images) / settings["accumulate_grad_batches"])
     total = int(settings["max_epochs"]) * steps
     return steps, total if max_steps == -1 else min(int(max_steps), total)
+
+
+def with_length(config: Config, length: Length, images: int) -> dict[str, Any]:
+    """Return the config of a training of this length, with validations that do not wait for the end of an epoch.
+
+    Args:
+        config: config of a training.
+        length: in steps.
+        images: number of training images.
+    """
+    settings, accumulated = config["trainer"], config["trainer"]["accumulate_grad_batches"]
+    batches = _batches(config, images)
+    steps = math.ceil(batches / accumulated)
+    if batches % accumulated:  # the last step of each epoch has fewer batches, so batches do not count steps
+        every = max(1, round(length.steps_between / steps))
+        changed = {"max_epochs": every * length.validations, "max_steps": -1, "check_val_every_n_epoch": every}
+    else:
+        changed = {"max_epochs": math.ceil(length.steps / steps), "max_steps": length.steps}
+        changed |= {"check_val_every_n_epoch": None, "val_check_interval": length.steps_between * accumulated}
+    return {**config, "trainer": {**settings, **changed}}
 
 
 def min_plateau_epochs(config: Config, images: int) -> int:

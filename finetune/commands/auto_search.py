@@ -1,4 +1,4 @@
-"""Search settings that are `auto`: `optimizer.lr` and `data.batch_size`."""
+"""Search settings by training steps: `optimizer.lr=auto` and `data.batch_size=largest`."""
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
@@ -60,14 +60,14 @@ def _checked(overrides: Sequence[str | DictConfig]) -> tuple[dict[str, Any], Dat
 
 
 def with_placeholders(config: dict[str, Any], search: bool = True) -> tuple[dict[str, Any], list[str]]:
-    """Replace every `auto` that is searched by a placeholder.
+    """Replace every setting that is to be searched by a placeholder.
 
     Args:
         config: of a training.
         search: whether a search follows, which needs a single device.
 
     Returns:
-        The config, and the keys of the settings that were `auto`.
+        The config, and the keys of these settings.
 
     Raises:
         ConfigError: a training to be resumed, or a search on several devices.
@@ -76,16 +76,25 @@ def with_placeholders(config: dict[str, Any], search: bool = True) -> tuple[dict
         raise ConfigError(
             "a search starts from the beginning of a training, but resume continues one. Leave resume out."
         )
-    searched = [key for key in SEARCHED if select(config, key) == "auto"]
+    searched = [key for key, (value, _) in SEARCHED.items() if select(config, key) == value]
     if search and searched and config["trainer"]["devices"] not in (1, "1"):
         raise ConfigError(
-            f"{' and '.join(f'{key}=auto' for key in searched)} is searched on one device, but trainer.devices="
+            f"{' and '.join(map(searched_setting, searched))} is searched on one device, but trainer.devices="
             f"{config['trainer']['devices']}. Search once with trainer.devices=1 trainer.max_epochs=1, then set the "
             f"value that the log shows."
         )
     for key in searched:
-        config = with_value(config, key, SEARCHED[key])
+        config = with_value(config, key, SEARCHED[key][1])
     return config, searched
+
+
+def searched_setting(key: str) -> str:
+    """Return the setting that asks for a search.
+
+    >>> searched_setting("data.batch_size")
+    'data.batch_size=largest'
+    """
+    return f"{key}={SEARCHED[key][0]}"
 
 
 def resolve_auto(

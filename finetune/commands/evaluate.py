@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from finetune.builders.checks.trainer import check_evaluation_trainer
 from finetune.builders.devices import resolve_precision, resolve_workers
 from finetune.builders.evaluation_data import evaluation_data
+from finetune.builders.recipe import with_placeholders_for_recipe
 from finetune.builders.settings import DataSettings
 from finetune.builders.task import restore_task
 from finetune.builders.trainer import build_trainer, find_callback
@@ -79,6 +80,7 @@ def evaluate(*overrides: str | DictConfig) -> EvaluationResult:
         check_evaluation_trainer(config["trainer"])
         data, split = evaluation_data(config, saved, trained, own_splits)
         folder = Path(config["output"]) if config["output"] else free_folder((run or Path()) / "evaluation" / split)
+        config = with_placeholders_for_recipe(config)
         settings = {**config["trainer"], "precision": resolve_precision(config["trainer"])}
         trainer = build_trainer({**config, "trainer": settings, "callbacks": IOU, "logger": {}}, folder)
         check_launcher(trainer)

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,23 +12,24 @@ import torch
 from omegaconf import DictConfig
 
 from finetune.builders.checks.monitors import check_monitored
-from finetune.builders.checks.training import check_without_data
+from finetune.builders.checks.training import check, check_without_data
 from finetune.builders.data import build_source, missing_options, source_options
 from finetune.builders.devices import autocast_dtype, device_type
 from finetune.builders.discovery import AUTO, work_out_data
 from finetune.builders.dummy_step import batch_shape, noise_step
+from finetune.builders.pace import with_budget
+from finetune.builders.recipe import with_placeholders_for_recipe
 from finetune.builders.settings import PlanSettings
-from finetune.builders.splits import split_records
 from finetune.builders.task import build_optimizer, task_without_weights
-from finetune.builders.tiles import tiled_records
-from finetune.builders.training_length import min_plateau_epochs, step_counts
-from finetune.commands.auto_search import with_placeholders
+from finetune.builders.training_length import min_plateau_epochs, step_counts, with_length
+from finetune.commands.auto_search import searched_setting, with_placeholders
 from finetune.config.compose import load_config
 from finetune.config.errors import ConfigError, mistakes_of, raise_mistakes, usage
 from finetune.config.settings import SEARCHED, Settings
 from finetune.io.messages import html_table
 from finetune.models.classes import class_names
 from finetune.profiling.cost import Cost, MeasuredCost, estimate, measure
+from finetune.recipe.budget import read_budget, with_validations
 from finetune.reports.tuning import phase_lines, write_timeline
 from finetune.runs.console import configure_logging
 from finetune.tasks import TuningTask
@@ -67,7 +69,9 @@ class PlanResult:
 
 
 def plan(*overrides: str | DictConfig) -> PlanResult:
-    """Show the tuning plan of a training without loading its data or its weights.
+    """Show what a training on this data would do, before it starts.
+
+    The data is read if there is any, since the recipe follows from it; weights are not loaded.
 
     Args:
         overrides: of `finetune train`, and of `plan.measure`, `plan.images`, `plan.figure`; or one composed config.
@@ -75,19 +79,23 @@ def plan(*overrides: str | DictConfig) -> PlanResult:
     Raises:
         ConfigError: with every mistake found.
     """
+    started = time.monotonic()
     config, searched = with_placeholders(load_config(overrides, "plan"), search=False)
     configure_logging()
     with usage():
-        if config["data"].get("root") is not None:
-            config, _ = work_out_data(config)
-        check_without_data(config)
-        raise_mistakes(mistakes_of((check_monitored,), config, _classes(config)) + mistakes_of((_check_plan,), config))
-        count, images = _images(config)
-        task = task_without_weights(config, _classes(config))
-        schedule, timeline = _schedule(config, task, count)
+        raise_mistakes(mistakes_of((_check_plan,), config))
+        is_assumed = config["plan"]["images"] is not None or bool(missing_options(config["data"]))
+        config, subject = _assumed(config) if is_assumed else _read(config, started)
+        task = task_without_weights(config, subject.classes)
+        schedule, timeline = _schedule(config, task, subject.images)
+    for line in subject.lines:
+        logger.info(line)
     for key in searched:
-        logger.info(f"{key}=auto is searched by the training; {SEARCHED[key]} stands for it here")
-    logger.info(f"{timeline.epochs} epochs of {schedule.steps} steps: {images}, {config['data']['batch_size']} a batch")
+        logger.info(f"{searched_setting(key)} is searched by the training; {SEARCHED[key][1]} stands for it here")
+    logger.info(
+        f"{timeline.epochs} epochs of {schedule.steps} steps: {subject.description}, {config['data']['batch_size']} a "
+        f"batch"
+    )
     for line in task.describe_plan():
         logger.info(line)
     phases = outline(task.groups, task.places, task.assigned, schedule, timeline)
@@ -122,18 +130,57 @@ def _check_plan(config: Mapping[str, Any]) -> None:
         raise ConfigError(f"plan.figure='{figure}' exists; nothing is ever overwritten. Name another file.")
 
 
-def _images(config: Mapping[str, Any]) -> tuple[int, str]:
-    """Return the number of training images, and a text about it."""
-    data, count = config["data"], config["plan"]["images"]
-    if count is None and (missing := missing_options(data)):
-        text = f"training images assumed, as neither data.{missing[0]} nor plan.images says how many"
-        return UNKNOWN_IMAGES, f"{UNKNOWN_IMAGES:,} {text}"
-    if count is None:
-        records = split_records(build_source(data), {**data, "stratify": False}, config["seed"]).records
-        tiled = [parts for parts in tiled_records(records, data) if parts[0].split == "train"]
-        count = sum(map(len, tiled))
-        return count, f"{count:,} training {'tiles' if count > len(tiled) else 'images'}"
-    return count, f"{count:,} training images"
+@dataclass(frozen=True)
+class _Subject:
+    """What a plan is for: the names of the classes, the number of training images, and lines about them."""
+
+    classes: tuple[str, ...]
+    images: int
+    description: str
+    lines: tuple[str, ...] = ()
+
+
+def _read(config: dict[str, Any], started: float) -> tuple[dict[str, Any], _Subject]:
+    """Return the config with everything that follows from the data, and what the plan is for."""
+    config, data = check(config)
+    config, about_budget = with_budget(config, data, started)
+    images = data.sizes()["train"]
+    lines = (*data.notes, data.describe(), *data.reasons, *about_budget)
+    return config, _Subject(data.classes, images, f"{images:,} training {data.noun}", lines)
+
+
+def _assumed(config: dict[str, Any]) -> tuple[dict[str, Any], _Subject]:
+    """Return the config with placeholders for what would follow from the data, and what the plan is for."""
+    if config["data"].get("root") is not None:
+        config, _ = work_out_data(config)
+    check_without_data(config)
+    classes, count = _classes(config), config["plan"]["images"]
+    raise_mistakes(mistakes_of((check_monitored,), config, classes))
+    images = UNKNOWN_IMAGES if count is None else count
+    steps = _budget_steps(config)
+    config = with_placeholders_for_recipe(config)
+    config = config if steps is None else with_length(config, with_validations(steps, 0), images)
+    if count is not None:
+        return config, _Subject(classes, images, f"{images:,} training images")
+    missing = missing_options(config["data"])[0]
+    text = f"training images assumed, as neither data.{missing} nor plan.images says how many"
+    return config, _Subject(classes, images, f"{images:,} {text}")
+
+
+def _budget_steps(config: Mapping[str, Any]) -> int | None:
+    """Return the steps of the budget; None if there is no budget.
+
+    Raises:
+        ConfigError: a time, which needs data for steps to be timed.
+    """
+    if config["budget"] is None:
+        return None
+    steps = read_budget(config["budget"]).steps
+    if steps is None:
+        raise ConfigError(
+            f"budget={config['budget']}: steps are timed on the data. Set data.root, or a number of steps."
+        )
+    return steps
 
 
 def _classes(config: Mapping[str, Any]) -> tuple[str, ...]:

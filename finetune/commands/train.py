@@ -1,6 +1,7 @@
 """The command `train`: fine-tune a model, or resume a training."""
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ from finetune.builders.data import build_datamodule
 from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.devices import resolve_precision
 from finetune.builders.inspection import file_cache
+from finetune.builders.pace import with_budget
 from finetune.builders.task import build_task
 from finetune.builders.trainer import build_trainer, find_callback
 from finetune.callbacks import ApplyTuningPlan, Checkpoint
@@ -24,7 +26,7 @@ from finetune.callbacks.weight_averaging import Averaging
 from finetune.checkpoints.adapters import save_adapters
 from finetune.checkpoints.checkpoint_io import wait
 from finetune.checkpoints.saved_model import save_model
-from finetune.commands.auto_search import resolve_auto, save_lr_figure, with_placeholders
+from finetune.commands.auto_search import resolve_auto, save_lr_figure, searched_setting, with_placeholders
 from finetune.commands.evaluate import evaluate_split
 from finetune.config.errors import usage
 from finetune.config.nested import select
@@ -95,12 +97,13 @@ def train(*overrides: str | DictConfig) -> TrainResult:
 
 
 def _train(config: dict[str, Any], point: ResumePoint | None) -> TrainResult:
-    folder = Path(config["output"])
+    folder, started = Path(config["output"]), time.monotonic()
     with usage():
         config, searched = with_placeholders(config)
         config, data = check(config if point is None else with_splits(config, folder))
         config = {**config, "trainer": {**config["trainer"], "precision": resolve_precision(config["trainer"])}}
         config, finding = resolve_auto(config, data, searched)
+        config, about_budget = with_budget(config, data, started)
         check_length(config, data)
         pl.seed_everything(config["seed"], verbose=False)
         model, lines = initial_model(config, data, point)
@@ -118,7 +121,8 @@ def _train(config: dict[str, Any], point: ResumePoint | None) -> TrainResult:
             if finding is not None:
                 save_lr_figure(finding, folder / "plots" / "lr_finder.png")
         data.records.clear()  # a gigabyte for a million; the datasets have them in a fifth, which workers share
-        lines += [f"{key}=auto: {select(config, key)} was found" for key in searched]
+        lines += about_budget
+        lines += [f"{searched_setting(key)}: {select(config, key)} was found" for key in searched]
         for line in (*lines, *(describe_resumption(point, trainer, config) if point is not None else ())):
             logger.info(line)
         with shut_down_ranks_on_exit(trainer), report_killed_ranks(trainer, partial(resume_hints, folder)):
@@ -147,7 +151,7 @@ def _fit(
 ) -> TrainResult:
     folder = Path(config["output"])
     logger.info(f"{config['backbone']['name']} with a {config['head']['name']} head, {config['trainer']['precision']}")
-    for line in (*data.notes, *data.describe_sizes(), data.describe(), data.describe_classes()):
+    for line in (*data.notes, *data.describe_sizes(), data.describe(), data.describe_classes(), *data.reasons):
         logger.info(line)
     for line in data.warnings:
         logger.warning(line)

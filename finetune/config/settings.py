@@ -8,10 +8,20 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from finetune.io.messages import suggest
 
-# settings that a run finds by itself when they are `auto` -> placeholder until it has
-SEARCHED: Mapping[str, int | float] = {"data.batch_size": 2, "optimizer.lr": 1e-3}
+# settings that a run searches by training steps -> the value that asks for it, and a placeholder until it is found
+SEARCHED: Mapping[str, tuple[str, int | float]] = {"data.batch_size": ("largest", 2), "optimizer.lr": ("auto", 1e-3)}
+# settings of a recipe, which its rules decide when they are `auto` -> placeholder until the data is known
+RECIPE: Mapping[str, Any] = {
+    "augment.crop": 320,
+    "augment.scale": [0.5, 2.0],
+    "augment.vertical_flip": 0.0,
+    "augment.class_crop": 0.0,
+    "data.batch_size": 4,
+    "trainer.max_epochs": 20,
+    "trainer.check_val_every_n_epoch": 1,
+}
 # all settings of ours that may be `auto`; Lightning has its own
-AUTO = (*SEARCHED, "data.num_workers", "data.value_range", "backbone.in_channels", "trainer.precision")
+AUTO = (*SEARCHED, *RECIPE, "data.num_workers", "data.value_range", "backbone.in_channels", "trainer.precision")
 
 NAMES = {
     bool: "true or false",

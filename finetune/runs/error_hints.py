@@ -71,7 +71,7 @@ def memory_hints(error: BaseException, config: Mapping[str, Any]) -> list[str]:
     if on_device and "16" not in precision:
         lines.append("try: trainer.precision=bf16-mixed")
     if single:
-        lines.append("try: data.batch_size=auto, which searches the largest that fits")
+        lines.append("try: data.batch_size=largest, which searches the largest that fits")
     return [*lines, "try: a smaller backbone"]
 
 

@@ -50,7 +50,7 @@ def resumed_config(composed: DictConfig, overrides: Sequence[str], folder: Path)
     new, keys = to_run_config(named), overridden_keys(overrides)
     raw = leaves(OmegaConf.to_container(named))
     given = {key: value for key, value in leaves(new).items() if is_overridden(key, str(raw.get(key)), keys)}
-    found_by_run = {key for key, value in given.items() if key in AUTO and value == "auto"}
+    found_by_run = {key for key, value in given.items() if value in ("auto", "largest") and key in AUTO}
     changes = {key: value for key, value in given.items() if key not in found_by_run and value != select(old, key)}
     check_changeable(changes, old, folder)
     for key in removed_keys(old, new, keys, overrides):

@@ -11,7 +11,15 @@ from torch import Tensor
 
 import finetune
 from finetune.builders.checks.training import check
-from finetune.builders.data import COMMON_SETTINGS, build_datamodule, build_transform, loss_weights, training_data
+from finetune.builders.data import (
+    COMMON_SETTINGS,
+    build_datamodule,
+    build_transform,
+    loss_weights,
+    training_data,
+    with_transform,
+)
+from finetune.builders.recipe import with_placeholders_for_recipe
 from finetune.config.compose import load_config, packaged_options
 from finetune.config.errors import ConfigError
 from finetune.data import SOURCES, Augment, ClassMaskFiles, DataError, Record, TrivialAugment
@@ -203,7 +211,8 @@ def test_masks_with_a_channel_per_class_become_batches_and_are_refused_by_the_se
         *(row.replace(",val", ",,val").replace(",train", ",,train") for row in rows),
     )
     settings = load_config(overrides, "train")
-    data = training_data(settings)
+    settings = with_placeholders_for_recipe(settings)
+    data = with_transform(training_data(settings), settings)
     assert data.classes == ("cat", "dog")
     assert isinstance(data.records[0].target, ClassMaskFiles)
     batch = next(iter(build_datamodule(settings, data).train_dataloader()))
@@ -217,7 +226,8 @@ def test_masks_with_a_channel_per_class_become_batches_and_are_refused_by_the_se
 
 @pytest.mark.parametrize("name", packaged_options("augment"))
 def test_every_transform_option_builds_a_transform(name: str) -> None:
-    transform = build_transform(load_config([f"augment={name}", *SYNTHETIC[:-1]], "train")["augment"], ignore_index=7)
+    settings = with_placeholders_for_recipe(load_config([f"augment={name}", *SYNTHETIC[:-1]], "train"))
+    transform = build_transform(settings["augment"], ignore_index=7)
     expected = {
         "albumentations": AlbumentationsTransform,
         "torchvision": TorchvisionTransform,
@@ -257,7 +267,8 @@ def test_multilabel_targets_are_mixed_like_others(tmp_path: Path) -> None:
     table.write_text("\n".join(["image,mask:thing", *(f"images/{name}.png,masks/{name}.png" for name in names)]))
     for kind in ("cutmix", "classmix", "copy_paste", "mosaic"):
         overrides = (*TINY, "task=multilabel", "data=csv", f"data.root={tmp_path}", "data.table=table.csv")
-        training = training_data(config(*overrides, f"augment.mix.{kind}=1")).datasets["train"]
+        settings = with_placeholders_for_recipe(config(*overrides, f"augment.mix.{kind}=1"))
+        training = with_transform(training_data(settings), settings).datasets["train"]
         assert training[0]["mask"].shape == (1, 32, 32)
         assert set(training[0]["mask"].unique().tolist()) <= {0, 1, 255}
 

@@ -14,6 +14,7 @@ from finetune.builders.checks.training import check
 from finetune.builders.dummy_step import batch_shape
 from finetune.builders.image_settings import image_channels
 from finetune.builders.model import build_model
+from finetune.builders.recipe import with_placeholders_for_recipe
 from finetune.config.compose import load_config
 from finetune.config.errors import ConfigError
 from finetune.data.images.reading import read_image
@@ -90,7 +91,7 @@ def test_settings_that_do_not_fit_the_images_are_refused(
 
 
 def test_without_images_a_model_has_three_channels() -> None:
-    config = load_config(["data=synthetic", "backbone.weights=none"], "train")
+    config = with_placeholders_for_recipe(load_config(["data=synthetic", "backbone.weights=none"], "train"))
     assert (config["backbone"]["in_channels"], image_channels(config)) == ("auto", 3)
     assert batch_shape(config)[1] == 3
 

@@ -19,6 +19,7 @@ from finetune.config.options import Config, drop_name
 from finetune.config.settings import Settings
 from finetune.engine.fsdp import PRECISIONS, steps_on_shares
 from finetune.io.messages import suggest
+from finetune.recipe.budget import read_budget
 from finetune.tuning.schedules import SCHEDULES, schedule
 
 # options of timm's factory that make groups, which are made here
@@ -30,7 +31,7 @@ IN_EVALUATION = {
 }
 # callbacks of Lightning that are refused -> why, and the setting that does the same
 REFUSED_CALLBACKS = {
-    "BatchSizeFinder": ("loads a checkpoint of its own", "data.batch_size=auto, which searches before the training"),
+    "BatchSizeFinder": ("loads a checkpoint of its own", "data.batch_size=largest, which searches before the training"),
     "LearningRateFinder": ("loads a checkpoint of its own", "optimizer.lr=auto, which searches before the training"),
     "StochasticWeightAveraging": ("adds an epoch and has rates of its own", "average=swa"),
 }
@@ -48,6 +49,26 @@ def check_length(config: Config, data: DatasetBundle) -> None:
         schedule(settings["name"], total, settings["warmup"], **drop_name(settings, "warmup"))
     except ValueError as error:
         raise ConfigError(f"schedule: {error}") from error
+
+
+def check_budget(config: Config) -> None:
+    """Raise a ConfigError unless the budget is a time or a number of steps, and nothing else sets the length."""
+    text, settings = config.get("budget"), config["trainer"]
+    if text is None:
+        return
+    try:
+        budget = read_budget(text)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if given := [key for key in ("max_epochs", "max_steps") if settings.get(key, "auto") not in ("auto", -1)]:
+        raise ConfigError(
+            f"budget={text} and trainer.{given[0]}={settings[given[0]]} both set the length. Leave one of them out."
+        )
+    if budget.seconds and device_count(settings) > 1:
+        raise ConfigError(
+            f"budget={text}: steps are timed on one device, but trainer.devices={settings['devices']}. Set a number of "
+            f"steps, such as budget=2000steps."
+        )
 
 
 def check_optimizer(config: Config) -> None:

@@ -15,6 +15,7 @@ import torch
 from finetune.builders.checks.data import DATA_CHECKS
 from finetune.builders.checks.settings import removed_settings, split_unknown, type_errors
 from finetune.builders.checks.trainer import (
+    check_budget,
     check_callbacks,
     check_length,
     check_optimizer,
@@ -24,13 +25,14 @@ from finetune.builders.checks.trainer import (
     check_trainer_numbers,
 )
 from finetune.builders.checks.tuning import check_average, check_tuning
-from finetune.builders.data import source_class, training_data
+from finetune.builders.data import source_class, training_data, with_transform
 from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.devices import SOCKET_FOLDER, resolve_workers, sockets_fit
 from finetune.builders.discovery import AUTO, resolve_task, without_unset, work_out_data
 from finetune.builders.image_settings import with_image_settings
 from finetune.builders.loss import build_loss, check_class_weights, find_loss
 from finetune.builders.model import auxiliary_options
+from finetune.builders.recipe import resolve_recipe, with_placeholders_for_recipe
 from finetune.builders.task import find_task, task_settings
 from finetune.config.compose import packaged_options
 from finetune.config.errors import ConfigError, mistakes_of, raise_mistakes
@@ -55,6 +57,8 @@ ANY_PYRAMID = PyramidSpec((3, 128, 256, 512, 512, 512), (1, 2, 4, 8, 16, 32), po
 def check(config: Config) -> tuple[dict[str, Any], DatasetBundle]:
     """Find every mistake in a training config; return it with what follows from the files, and its data.
 
+    Every `auto` is replaced, except for the length of a training with a budget of time.
+
     Raises:
         ConfigError: with all mistakes found.
     """
@@ -63,16 +67,16 @@ def check(config: Config) -> tuple[dict[str, Any], DatasetBundle]:
     try:
         known, notes = work_out_data(known)
         data = training_data(known)
-        data = replace(data, notes=(*notes, *data.notes))
         resolved = resolve_task(with_image_settings(known, data), data)
         mistakes += mistakes_of((check_task,), resolved) if resolved["task"] != known["task"] else []
-        known = resolved
-        mistakes += mistakes_of(DATA_CHECKS, known, data)
+        known, reasons = resolve_recipe(resolved, data)
+        data = with_transform(replace(data, notes=(*notes, *data.notes), reasons=tuple(reasons)), known)
+        mistakes += mistakes_of(DATA_CHECKS, with_placeholders_for_recipe(known), data)
     except (ValueError, TypeError) as error:
         mistakes.append(str(error))
     raise_mistakes(mistakes)
     assert data is not None
-    check_length(known, data)
+    check_length(with_placeholders_for_recipe(known), data)
     return known, data
 
 
@@ -96,7 +100,8 @@ def _check_settings(config: Config) -> tuple[dict[str, Any], list[str]]:
     raise_mistakes(type_errors(config))
     known, unknown = split_unknown(config)
     known["data"]["num_workers"] = resolve_workers(known["data"]["num_workers"], known["trainer"])
-    return known, [*unknown, *mistakes_of(SETTING_CHECKS, known)]
+    mistakes = mistakes_of((check_budget,), known)
+    return known, [*unknown, *mistakes, *mistakes_of(SETTING_CHECKS, with_placeholders_for_recipe(known))]
 
 
 def check_numbers(config: Config) -> None:

@@ -24,7 +24,7 @@ SYNTHETIC = ("data=synthetic", "backbone.weights=none")
         ),
         ("loss.dice_weight=much", "loss.dice_weight=much: expected a number."),
         ("optimizer.lr=[1,2]", "optimizer.lr=[1, 2]: expected a number or auto."),
-        ("augment.scale=1", "augment.scale=1: expected a list of 2 numbers."),
+        ("augment.scale=1", "augment.scale=1: expected a list of 2 numbers or auto."),
         ("tuning.plateau.patience=1.5", "tuning.plateau.patience=1.5: expected a whole number."),
         ("tuning.phase_lr=1", "tuning.phase_lr=1: expected a list of numbers."),
         ("data.format=null", "unknown data.format 'None'. Choose from"),

@@ -35,7 +35,7 @@ def mistake(*overrides: str) -> str:
         (("data.mask_values={road:3,sky:4}", "data=folder"), "Give a list with one entry per class, in their order."),
         (("augment.crop=[48]",), "augment.crop=[48]: expected a whole number or a list of 2 whole numbers or null"),
         (("augment.crop=[1,2,3]",), "a list of 2 whole numbers"),
-        (("augment.crop=auto",), "augment.crop=auto: expected a whole number"),
+        (("augment.crop=large",), "augment.crop=large: expected a whole number"),
         (("augment.crop=1.5",), "augment.crop=1.5: expected a whole number"),
         (("augment.scale=[1]",), "augment.scale=[1]: expected a list of 2 numbers"),
         (("augment.hue=0.7",), "hue=0.7: expected a number from 0 to 0.5"),

@@ -1,0 +1,113 @@
+"""Time a few steps of a training, and settle the length that its budget allows."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from lightning.fabric.utilities import move_data_to_device
+from torch.utils.data import DataLoader
+
+from finetune.builders.data import build_datamodule
+from finetune.builders.dataset_bundle import DatasetBundle
+from finetune.builders.devices import device_type
+from finetune.builders.dummy_step import trial_step
+from finetune.builders.task import task_without_weights
+from finetune.builders.training_length import with_length
+from finetune.config.errors import ConfigError
+from finetune.data.module import SegmentationData
+from finetune.recipe.budget import Pace, fit_budget, read_budget
+from finetune.tasks import TuningTask
+from finetune.tuning.freeze import apply_trainability
+
+logger = logging.getLogger(__name__)
+WARMUP, MOST_STEPS = 2, 20
+SHARE = 0.02  # of the budget, that timing the steps may take
+START = 1.0  # seconds from the end of the timing to the first step
+VALIDATION = 0.7  # seconds of a validation for the figure and the checkpoint
+END = 4.0  # seconds for the last checkpoint, the figures and the model folder
+
+
+def with_budget(config: dict[str, Any], data: DatasetBundle, started: float) -> tuple[dict[str, Any], list[str]]:
+    """Return the config with the length that a budget of time allows, and a line about it.
+
+    Args:
+        config: of a new training; `trainer.max_epochs` is `auto` if the budget is to decide it.
+        data: of the training.
+        started: value of `time.monotonic` at the start of the command.
+
+    Raises:
+        ConfigError: several devices, or no time for a few steps.
+    """
+    if config["trainer"]["max_epochs"] != "auto":
+        return config, []
+    seconds = read_budget(config["budget"]).seconds
+    assert seconds is not None  # a number of steps has been settled with the recipe
+    pace = measure_pace(config, data, SHARE * seconds, started)
+    try:
+        length = fit_budget(seconds, pace)
+    except ValueError as error:
+        raise ConfigError(f"budget={config['budget']}: {error}") from error
+    config = with_length(config, length, data.sizes()["train"])
+    return config, [
+        f"{length.steps:,} steps of {pace.step:.2g} s in {config['trainer']['max_epochs']} epochs, with "
+        f"{length.validations} validations of {pace.validation:.1f} s: budget={config['budget']}, of which start and "
+        f"end take {pace.before + pace.after:.0f} s"
+    ]
+
+
+def measure_pace(config: Mapping[str, Any], data: DatasetBundle, seconds: float, started: float) -> Pace:
+    """Time training steps and the evaluation of a few images, on a model of its own.
+
+    Args:
+        config: of the training.
+        data: of the training.
+        seconds: to spend on steps, beyond the fewest.
+        started: value of `time.monotonic` at the start of the command.
+    """
+    task = task_without_weights(config, data.classes)
+    apply_trainability(task.model, task.trainable_at_any_time())
+    loaders, accumulated = build_datamodule(config, data), config["trainer"]["accumulate_grad_batches"]
+    step = _time_steps(trial_step(config, task), loaders, device_type(config), seconds)
+    image = _time_evaluation(task, loaders.val_dataloader())
+    sizes = data.sizes()
+    validation, scoring = image * sizes["val"] + VALIDATION, image * sizes.get("test", sizes["val"])
+    return Pace(time.monotonic() - started + START, step * accumulated, validation, scoring + END)
+
+
+def _time_steps(step: Callable[[Any], None], loaders: SegmentationData, device: str, seconds: float) -> float:
+    """Return the mean seconds of a batch, loading included."""
+    batches = _repeated(loaders)
+    for _ in range(WARMUP):
+        step(move_data_to_device(next(batches), device))
+    start, done = time.monotonic(), 0
+    while done < 3 or (done < MOST_STEPS and time.monotonic() - start < seconds):
+        step(move_data_to_device(next(batches), device))
+        done += 1
+    _synchronize(device)
+    return (time.monotonic() - start) / done
+
+
+def _repeated(loaders: SegmentationData) -> Iterator[Any]:
+    while True:
+        yield from loaders.train_dataloader()
+
+
+@torch.inference_mode()
+def _time_evaluation(task: TuningTask, loader: DataLoader[Any]) -> float:
+    """Return the mean seconds of an image, over those of a few batches."""
+    task.eval()
+    device, images, start = task.device.type, 0, time.monotonic()
+    for number, batch in enumerate(loader):
+        task.evaluate(move_data_to_device(batch, device))
+        images += sum(len(group["image"]) for group in batch)
+        if number == 2:
+            break
+    _synchronize(device)
+    return (time.monotonic() - start) / max(1, images)
+
+
+def _synchronize(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()

@@ -1,0 +1,113 @@
+"""Replace the settings of a recipe that are `auto` by what its rules decide."""
+
+import json
+from collections.abc import Mapping
+from statistics import median
+from typing import Any
+
+from finetune.builders.dataset_bundle import DatasetBundle
+from finetune.builders.devices import device_count, runs_on_cpu
+from finetune.builders.training_length import with_length
+from finetune.config.nested import select, with_value
+from finetune.config.options import Config
+from finetune.config.settings import RECIPE
+from finetune.data.mask_shapes import class_shapes
+from finetune.recipe.budget import read_budget, with_validations
+from finetune.recipe.facts import ClassFacts, Facts
+from finetune.recipe.rules import RULES, samples
+
+EVALUATION_COST = 0.3  # of a training step, for the same pixels: there is no backward pass
+
+
+def with_placeholders_for_recipe(config: Config) -> dict[str, Any]:
+    """Return the config with a value for each `auto` of the recipe, for checks that need no data."""
+    config = dict(config)
+    for key, value in RECIPE.items():
+        if select(config, key) == "auto":
+            config = with_value(config, key, value)
+    return config
+
+
+def resolve_recipe(config: Config, data: DatasetBundle) -> tuple[dict[str, Any], list[str]]:
+    """Return the config with what the rules decide, and a line with the reason of each decision.
+
+    The length stays `auto` if a budget of time is to decide it.
+    """
+    config, lines = dict(config), []
+    keys = [key for key in RULES if select(config, key) == "auto"]
+    facts = data_facts(config, data) if keys or config["trainer"]["max_epochs"] == "auto" else None
+    if facts is None:
+        return _with_validation_interval(config), []
+    for key in keys:
+        decision = RULES[key](facts, config)
+        config = with_value(config, key, decision.value)
+        lines.append(f"{key}={json.dumps(decision.value, separators=(',', ':'))}: {decision.reason}")
+    if config["trainer"]["max_epochs"] != "auto":
+        return _with_validation_interval(config), lines
+    budget = read_budget(config["budget"]) if config.get("budget") else None
+    if budget is not None and budget.seconds is not None:
+        return config, lines
+    return _with_steps(config, facts, None if budget is None else budget.steps, lines)
+
+
+def data_facts(config: Config, data: DatasetBundle) -> Facts:
+    """Return what the rules need to know, from the training images and the settings of the trainer."""
+    train = data.statistics["train"]
+    records = [record for record in data.records if record.split == "train"]
+    shapes, looked_at = class_shapes(records, data.ignore_index)
+    total = max(1, int(train.pixels.sum()))
+    classes = tuple(
+        ClassFacts(data.classes[k], int(train.pixels[k]) / total, shape.width, shape.height, shape.error)
+        for k, shape in shapes.items()
+        if k < len(data.classes)
+    )
+    sizes = [size for size, count in train.sizes.items() for _ in range(count)]
+    return Facts(
+        images=data.sizes()["train"],
+        height=int(median(height for height, _ in sizes)),
+        width=int(median(width for _, width in sizes)),
+        classes=classes,
+        looked_at=looked_at,
+        evaluated_pixels=sum(height * width * count for (height, width), count in data.statistics["val"].sizes.items()),
+        on_cpu=runs_on_cpu(config["trainer"]),
+        devices=device_count(config["trainer"]),
+    )
+
+
+def _with_steps(
+    config: dict[str, Any], facts: Facts, steps: int | None, lines: list[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the config with a length in steps: the given ones, or as many as show enough images."""
+    batch_size = max(1, config["data"]["batch_size"])  # a smaller one is reported elsewhere
+    in_a_step = batch_size * facts.devices * config["trainer"]["accumulate_grad_batches"]
+    given, reason = config["trainer"].get("max_steps", -1), f"budget={steps}steps"
+    if steps is None and given == -1:
+        seen = samples(facts)
+        steps, reason = max(1, round(seen.value / in_a_step)), seen.reason
+    elif steps is None:
+        steps, reason = given, f"trainer.max_steps={given}"
+    height, width = _crop(config, facts)
+    validation_steps = EVALUATION_COST * facts.evaluated_pixels / max(1, in_a_step * height * width)
+    length = with_validations(steps, validation_steps)
+    config = with_length(config, length, facts.images)
+    epochs, text = config["trainer"]["max_epochs"], "one validation" if length.validations == 1 else "validations"
+    lines.append(
+        f"{length.steps:,} steps of {in_a_step} images, in {epochs} epochs, with {length.validations} {text}: {reason}"
+    )
+    return config, lines
+
+
+def _crop(config: Mapping[str, Any], facts: Facts) -> tuple[int, int]:
+    crop = config["augment"].get("crop")
+    if crop is None:
+        return facts.height, facts.width
+    return (crop, crop) if isinstance(crop, int) else (crop[0], crop[1])
+
+
+def _with_validation_interval(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the config with about 20 validations in the given number of epochs."""
+    if config["trainer"]["check_val_every_n_epoch"] != "auto":
+        return config
+    if config["trainer"].get("val_check_interval") is not None:
+        return with_value(config, "trainer.check_val_every_n_epoch", 1)
+    return with_value(config, "trainer.check_val_every_n_epoch", max(1, config["trainer"]["max_epochs"] // 20))

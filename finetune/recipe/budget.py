@@ -1,0 +1,124 @@
+"""The budget of a training: a time or a number of steps, and the length that fits into it."""
+
+import math
+import re
+from dataclasses import dataclass
+
+UNITS = {"s": 1, "m": 60, "h": 3600}
+PART = r"(\d+(?:\.\d+)?)([smh])"
+MOST_VALIDATIONS = 20
+VALIDATION_SHARE = 0.15  # of the time for training: rarely enough to cost little, often enough to find the best weights
+FEWEST_STEPS = 10
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a training may take: one of the two.
+
+    Attributes:
+        seconds: from the start of the command to its end; None if steps are given.
+        steps: of the optimizer; None if a time is given.
+    """
+
+    seconds: float | None = None
+    steps: int | None = None
+
+
+def read_budget(text: str) -> Budget:
+    """Return the budget that a text says, such as `10m`, `1h30m`, `90s` or `2000steps`.
+
+    Raises:
+        ValueError: any other text.
+
+    >>> read_budget("1h30m"), read_budget("2000steps")
+    (Budget(seconds=5400.0, steps=None), Budget(seconds=None, steps=2000))
+    """
+    if steps := re.fullmatch(r"(\d+) ?steps?", str(text)):
+        budget = Budget(steps=int(steps[1]))
+    elif re.fullmatch(f"({PART})+", str(text)):
+        budget = Budget(seconds=float(sum(float(number) * UNITS[unit] for number, unit in re.findall(PART, text))))
+    else:
+        budget = Budget(steps=0)
+    if not (budget.seconds or budget.steps):
+        raise ValueError(f"budget={text}: expected a time such as 10m, 90s or 1h30m, or steps such as 2000steps.")
+    return budget
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds that the parts of a training take.
+
+    Attributes:
+        before: from the start of the command to the first step.
+        step: an optimizer step, with the loading of its batches.
+        validation: a validation, with the checkpoint after it.
+        after: from the last validation to the end of the command: scores, figures and files.
+    """
+
+    before: float
+    step: float
+    validation: float
+    after: float
+
+    def seconds(self, length: "Length") -> float:
+        """Return the time of a training of this length."""
+        return self.before + length.steps * self.step + length.validations * self.validation + self.after
+
+
+@dataclass(frozen=True)
+class Length:
+    """The length of a training.
+
+    Attributes:
+        steps: of the optimizer.
+        validations: evenly spaced, the last one after the last step.
+    """
+
+    steps: int
+    validations: int
+
+    @property
+    def steps_between(self) -> int:
+        """Steps from one validation to the next."""
+        return self.steps // self.validations
+
+
+def with_validations(steps: int, validation_steps: float) -> Length:
+    """Return a length of at most so many steps, which its validations divide evenly.
+
+    Args:
+        steps: of the training, at least 1.
+        validation_steps: number of steps that take the time of a validation.
+
+    >>> with_validations(1010, 5), with_validations(100, 30)
+    (Length(steps=1000, validations=20), Length(steps=100, validations=2))
+    """
+    affordable = VALIDATION_SHARE * steps / validation_steps if validation_steps > 0 else math.inf
+    validations = max(1, min(MOST_VALIDATIONS, steps, max(2, round(min(affordable, MOST_VALIDATIONS)))))
+    return Length(steps - steps % validations, validations)
+
+
+def fit_budget(seconds: float, pace: Pace) -> Length:
+    """Return the longest training that ends in time.
+
+    Args:
+        seconds: of the budget.
+        pace: of the training.
+
+    Raises:
+        ValueError: there is no time for a few steps.
+    """
+    left = seconds - pace.before - pace.after
+    validation_steps = pace.validation / pace.step
+    # the number of validations depends on that of the steps, and takes time from them
+    steps = int(left / pace.step)
+    for _ in range(10):
+        if steps < FEWEST_STEPS:
+            needed = pace.before + pace.after + FEWEST_STEPS * pace.step + 2 * pace.validation
+            raise ValueError(
+                f"there is no time for {FEWEST_STEPS} steps: start and end take {pace.before + pace.after:.0f} s, a "
+                f"step {pace.step:.2g} s, a validation {pace.validation:.2g} s. Set {math.ceil(needed)}s or more."
+            )
+        validations = with_validations(steps, validation_steps).validations
+        steps = int((left - validations * pace.validation) / pace.step)
+    return Length(max(validations, steps - steps % validations), validations)

@@ -1,0 +1,52 @@
+"""What the rules of a recipe know of the data and the machine."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ClassFacts:
+    """One class in the training masks.
+
+    Attributes:
+        name: of the class.
+        share: of the labeled pixels.
+        width: median over the images of the class's mean width, twice its area over the length of its border; pixels.
+        height_offset: mean over the images of the height of its center: -1 is the top of the image, 1 the bottom.
+        height_error: standard error of `height_offset`; infinite for less than two images.
+    """
+
+    name: str
+    share: float
+    width: float
+    height_offset: float = 0.0
+    height_error: float = float("inf")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The training data in numbers.
+
+    Attributes:
+        images: number of training images, or of their tiles.
+        height: median height, pixels.
+        width: median width, pixels.
+        classes: those that the training masks have.
+        looked_at: number of masks that the classes' shapes are from.
+        evaluated_pixels: pixels of all validation images.
+        on_cpu: whether the training computes on a CPU.
+        devices: number of devices.
+    """
+
+    images: int
+    height: int
+    width: int
+    classes: tuple[ClassFacts, ...]
+    looked_at: int
+    evaluated_pixels: int
+    on_cpu: bool = True
+    devices: int = 1
+
+    @property
+    def narrowest(self) -> ClassFacts:
+        """The class with the least width."""
+        return min(self.classes, key=lambda each: each.width)

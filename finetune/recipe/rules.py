@@ -1,0 +1,108 @@
+"""The rules of a recipe: one function for each setting that may be `auto`, from facts to a value and its reason."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from finetune.recipe.facts import Facts
+
+STRIDE = 32  # of the coarsest feature map; crops are multiples of it
+LARGEST_CROP = {True: 320, False: 512}  # pixels, on a CPU and on a GPU
+READABLE = 8  # pixels: what is narrower after scaling blurs with what is around it at stride 4
+CLEAR = 32  # pixels: what is wider gains nothing from being enlarged
+MOST_SCALE, LEAST_SCALE = 2.0, 0.35
+UNEVEN_HEIGHT = 0.04  # of half the height, that a class is off the middle where up and down mean something
+SURE = 3  # standard errors
+FEW_MASKS = 10
+LARGEST_BATCH = {True: 4, False: 8}  # images: a CPU takes as long for two steps of four as for one of eight
+BATCH_SHARE = 0.05  # of the images (nnU-Net's rule)
+RARE = 0.02  # share of the pixels below which a class is looked for
+CPU_SAMPLES, GPU_SAMPLES = (2_500, 10_000), (16_000, 64_000)  # images seen by a training, least and most
+EPOCHS = {True: 25, False: 40}
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A value of a setting, and why."""
+
+    value: Any
+    reason: str
+
+
+Rule = Callable[[Facts, Mapping[str, Any]], Decision]
+
+
+def crop(facts: Facts, settings: Mapping[str, Any]) -> Decision:
+    """Take whole images where they are small, and else the largest crop that the device computes in reasonable time."""
+    limit = LARGEST_CROP[facts.on_cpu]
+    sides = [min(limit, _up(side)) for side in (facts.height, facts.width)]
+    value: int | list[int] = sides[0] if sides[0] == sides[1] else sides
+    place = "a CPU" if facts.on_cpu else "a GPU"
+    size = f"the median image is {facts.height} x {facts.width}"
+    if max(facts.height, facts.width) <= limit:
+        return Decision(value, f"{size}, which fits whole")
+    return Decision(value, f"{size}, and {limit} is the limit on {place}")
+
+
+def scale(facts: Facts, settings: Mapping[str, Any]) -> Decision:
+    """Shrink images as far as the narrowest class stays readable, and enlarge them as far as it gains from that."""
+    narrow = facts.narrowest
+    low = min(0.5, max(LEAST_SCALE, READABLE / narrow.width))
+    high = min(MOST_SCALE, max(1.25, CLEAR / narrow.width))
+    value = [round(low, 2), round(high, 2)]
+    return Decision(value, f"the narrowest class, {narrow.name}, is {narrow.width:.0f} pixels wide")
+
+
+def vertical_flip(facts: Facts, settings: Mapping[str, Any]) -> Decision:
+    """Flip up and down where no class prefers a height."""
+    if facts.looked_at < FEW_MASKS:
+        return Decision(0.0, f"{facts.looked_at} masks are too few to tell whether up and down mean something")
+    uneven = [each for each in facts.classes if abs(each.height_offset) >= max(UNEVEN_HEIGHT, SURE * each.height_error)]
+    if uneven:
+        most = max(uneven, key=lambda each: abs(each.height_offset))
+        place = "upper" if most.height_offset < 0 else "lower"
+        return Decision(0.0, f"{most.name} is in the {place} part of the images")
+    return Decision(0.5, "no class prefers the upper or the lower part of the images")
+
+
+def class_crop(facts: Facts, settings: Mapping[str, Any]) -> Decision:
+    """Look for rare classes."""
+    rarest = min(facts.classes, key=lambda each: each.share)
+    share = f"{rarest.name}, the rarest class, has {rarest.share:.1%} of the pixels"
+    return Decision(0.5 if rarest.share < RARE else 0.0, share)
+
+
+def batch_size(facts: Facts, settings: Mapping[str, Any]) -> Decision:
+    """Take as many images as give a steady gradient, but no more than a small share of them all."""
+    limit = LARGEST_BATCH[facts.on_cpu]
+    value = max(2, min(limit, int(BATCH_SHARE * facts.images / facts.devices)))
+    if value < limit:
+        return Decision(value, f"{BATCH_SHARE:.0%} of {facts.images:,} images, but at least 2")
+    return Decision(value, "steady enough, and more steps in the same time" if facts.on_cpu else "steady enough")
+
+
+def samples(facts: Facts) -> Decision:
+    """Return how many images a training sees, counting repetitions."""
+    least, most = CPU_SAMPLES if facts.on_cpu else GPU_SAMPLES
+    wanted = EPOCHS[facts.on_cpu] * facts.images
+    place = "a CPU" if facts.on_cpu else "a GPU"
+    if wanted < least:
+        return Decision(least, f"{facts.images:,} images are few, so each is seen {least / facts.images:.0f} times")
+    if wanted > most:
+        return Decision(most, f"as many images as {place} can see in reasonable time")
+    return Decision(wanted, f"each of {facts.images:,} images is seen {EPOCHS[facts.on_cpu]} times")
+
+
+# setting -> its rule, in the order in which they are made: later ones may read the values of earlier ones
+RULES: dict[str, Rule] = {
+    "augment.crop": crop,
+    "augment.scale": scale,
+    "augment.vertical_flip": vertical_flip,
+    "augment.class_crop": class_crop,
+    "data.batch_size": batch_size,
+}
+
+
+def _up(side: int) -> int:
+    """Return the next multiple of the coarsest stride."""
+    return -(-side // STRIDE) * STRIDE

@@ -1,0 +1,76 @@
+"""The rules of a recipe: hand-worked facts and what follows from them."""
+
+from dataclasses import replace
+
+import pytest
+
+from finetune.recipe.facts import ClassFacts, Facts
+from finetune.recipe.rules import RULES, samples
+
+EVEN = {"height_offset": 0.0, "height_error": 0.01}
+PET = ClassFacts("pet", 0.3, 50, 0.0, 0.02)
+BACKGROUND = ClassFacts("background", 0.7, 120, 0.0, 0.02)
+PETS = Facts(84, 375, 500, (BACKGROUND, PET), 84, 10**6)
+
+
+def decide(setting: str, facts: Facts) -> object:
+    """Return the value of a setting; every decision has a reason."""
+    decision = RULES[setting](facts, {})
+    assert decision.reason
+    return decision.value
+
+
+@pytest.mark.parametrize(
+    ("size", "on_cpu", "expected"),
+    [
+        ((375, 500), True, 320),
+        ((375, 500), False, [384, 512]),
+        ((200, 200), True, 224),
+        ((96, 1000), True, [96, 320]),
+        ((4000, 6000), False, 512),
+    ],
+)
+def test_a_crop_is_the_whole_image_up_to_a_limit(size: tuple[int, int], on_cpu: bool, expected: object) -> None:
+    assert decide("augment.crop", replace(PETS, height=size[0], width=size[1], on_cpu=on_cpu)) == expected
+
+
+@pytest.mark.parametrize(("width", "expected"), [(4, [0.5, 2.0]), (20, [0.4, 1.6]), (50, [0.35, 1.25])])
+def test_wide_classes_are_shrunk_more_and_enlarged_less(width: float, expected: list[float]) -> None:
+    assert decide("augment.scale", replace(PETS, classes=(BACKGROUND, replace(PET, width=width)))) == expected
+
+
+@pytest.mark.parametrize(
+    ("offset", "error", "masks", "expected"),
+    [
+        (0.0, 0.02, 84, 0.5),
+        (0.06, 0.02, 84, 0.0),  # three standard errors off the middle
+        (0.06, 0.03, 84, 0.5),  # may be by chance
+        (0.02, 0.001, 84, 0.5),  # certain, but small
+        (-0.7, 0.01, 84, 0.0),  # a sky
+        (0.0, 0.02, 9, 0.0),  # too few to tell
+    ],
+)
+def test_images_are_turned_upside_down_where_no_class_prefers_a_height(
+    offset: float, error: float, masks: int, expected: float
+) -> None:
+    pet = replace(PET, height_offset=offset, height_error=error)
+    assert decide("augment.vertical_flip", replace(PETS, classes=(BACKGROUND, pet), looked_at=masks)) == expected
+
+
+def test_rare_classes_are_looked_for() -> None:
+    assert decide("augment.class_crop", PETS) == 0.0
+    assert decide("augment.class_crop", replace(PETS, classes=(BACKGROUND, replace(PET, share=0.01)))) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("images", "devices", "expected"), [(12, 1, 2), (60, 1, 3), (84, 1, 4), (10_000, 1, 4), (84, 2, 2)]
+)
+def test_a_batch_is_a_small_share_of_the_images(images: int, devices: int, expected: int) -> None:
+    assert decide("data.batch_size", replace(PETS, images=images, devices=devices)) == expected
+
+
+@pytest.mark.parametrize(
+    ("images", "on_cpu", "expected"), [(20, True, 2_500), (367, True, 9_175), (10**6, False, 64_000)]
+)
+def test_a_training_sees_each_image_often_within_limits(images: int, on_cpu: bool, expected: int) -> None:
+    assert samples(replace(PETS, images=images, on_cpu=on_cpu)).value == expected
