@@ -43,8 +43,8 @@ def find_components(labels: Labels) -> Components:
     lengths = np.diff(starts, append=labels.size)
     runs = np.repeat(np.arange(len(starts), dtype=np.int32), lengths).reshape(labels.shape)
     # two runs of one label touch first where one of them begins, so one pixel tells of each contact
-    touches = (labels[1:] == labels[:-1]) & (begins[1:] | begins[:-1])
-    roots = _roots(len(starts), runs[:-1][touches], runs[1:][touches])
+    touches = np.flatnonzero((labels[1:] == labels[:-1]) & (begins[1:] | begins[:-1]))
+    roots = _roots(len(starts), runs.ravel()[touches], runs.ravel()[touches + labels.shape[1]])
     is_root = roots == np.arange(len(starts))
     first, of_run = np.flatnonzero(is_root), (is_root.cumsum() - 1)[roots]
     areas = np.bincount(of_run, weights=lengths).astype(np.int64)
@@ -56,10 +56,10 @@ def _roots(count: int, ours: npt.NDArray[np.int32], theirs: npt.NDArray[np.int32
     roots = np.arange(count, dtype=np.intp)
     while True:
         one, other = roots[ours], roots[theirs]
-        low, high = np.minimum(one, other), np.maximum(one, other)
-        open_links = low != high
-        if not open_links.any():
+        is_open = one != other
+        if not is_open.any():
             return roots
-        np.minimum.at(roots, high[open_links], low[open_links])
+        ours, theirs, one, other = ours[is_open], theirs[is_open], one[is_open], other[is_open]
+        np.minimum.at(roots, np.maximum(one, other), np.minimum(one, other))
         while not np.array_equal(shorter := roots[roots], roots):
             roots = shorter

@@ -162,13 +162,23 @@ def count(values: npt.NDArray[np.integer]) -> dict[int, int]:
     >>> count(np.array([[7, 7, 7], [0, 7, 0]]))
     {7: 4, 0: 2}
     """
-    flat = values.ravel()
-    if not flat.size:
+    if not values.size:
         return {}
-    # masks have long runs of one value: sorting the runs instead of the pixels is ten times as fast
-    starts = np.flatnonzero(np.concatenate(([True], flat[1:] != flat[:-1])))
-    lengths = np.diff(starts, append=flat.size)
-    distinct, which = np.unique(flat[starts], return_inverse=True)
+    # masks have long runs of one value: counting the runs instead of the pixels is ten times as fast
+    of_runs, lengths = run_lengths(values)
+    distinct, which = (np.arange(256), of_runs) if values.dtype == np.uint8 else np.unique(of_runs, return_inverse=True)
     totals = np.bincount(which, weights=lengths).astype(np.int64)
+    distinct, totals = distinct[: len(totals)][totals > 0], totals[totals > 0]
     order = np.argsort(-totals, kind="stable")[:MOST_VALUES]
     return dict(zip(distinct[order].tolist(), totals[order].tolist(), strict=True))
+
+
+def run_lengths(values: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.intp]]:
+    """Return the value and the length of each run of one value, row by row, in at least one value.
+
+    >>> run_lengths(np.array([[7, 7, 7], [0, 7, 0]]))
+    (array([7, 0, 7, 0]), array([3, 1, 1, 1]))
+    """
+    flat = values.ravel()
+    starts = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1))
+    return flat[starts], np.diff(starts, append=flat.size)
