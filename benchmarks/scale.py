@@ -32,7 +32,8 @@ from finetune.data.caching.known_facts import hash_fact, reading_fact
 from finetune.data.dataset import SegmentationDataset
 from finetune.data.files import ImageFile, MaskFile
 from finetune.data.mistakes import Reading
-from finetune.data.module import SegmentationData, init_worker
+from finetune.data.module import SegmentationData
+from finetune.data.processes import init_worker
 from finetune.data.records import Record
 from finetune.data.splitting.splits import assign_splits, seeded_split
 from finetune.data.statistics import inspect

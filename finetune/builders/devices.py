@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from finetune.config.options import Config
+from finetune.data.processes import cores
 
 MOST_WORKERS = 8  # for each device
 SHARED_MEMORY = 2**30  # bytes that loading processes should have to pass batches on
@@ -68,12 +69,7 @@ def resolve_workers(workers: int | str, settings: Config) -> int:
     if runs_on_cpu(settings) or _shared_memory() < SHARED_MEMORY or not sockets_fit():
         return 0
     devices = max(1, device_count(settings) // int(settings.get("num_nodes", 1)))
-    return min(MOST_WORKERS, max(1, _cores() // devices - 1))
-
-
-def _cores() -> int:
-    """Return the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(MOST_WORKERS, max(1, cores() // devices - 1))
 
 
 def _shared_memory() -> float:

@@ -8,7 +8,7 @@ from typing import Any
 from finetune.builders.checks.settings import data_settings
 from finetune.builders.data import COMMON_SETTINGS, source_class
 from finetune.builders.dataset_bundle import DatasetBundle
-from finetune.builders.inspection import file_cache
+from finetune.builders.inspection import file_cache, reading_processes
 from finetune.config.compose import packaged_options
 from finetune.config.errors import ConfigError, raise_mistakes
 from finetune.config.options import Config
@@ -60,7 +60,7 @@ def discovered(settings: Config) -> tuple[dict[str, Any], list[str]]:
     if settings["format"] != AUTO:
         given["format"] = settings["format"]
     exclude = Path(settings["exclude"]) if settings.get("exclude") else None
-    found = discover(Path(given.pop("root")), given, file_cache(settings), exclude)
+    found = discover(Path(given.pop("root")), given, file_cache(settings), exclude, reading_processes(settings))
     return {**found.settings, **{key: value for key, value in common.items() if key != "format"}}, found.lines
 
 

@@ -18,6 +18,12 @@ def file_cache(settings: Config) -> FileCache:
     return FileCache(settings.get("verify", DataSettings.verify))
 
 
+def reading_processes(settings: Config) -> int | None:
+    """Return the number of processes that read all files, `data.num_workers`; None for one per core."""
+    workers = settings.get("num_workers")
+    return None if workers in (None, "auto") else int(workers)
+
+
 def inspect_records(
     source: Source,
     records: Sequence[Record],
@@ -49,6 +55,7 @@ def inspect_records(
         channels,
         raw_values,
         model_decides=model_decides,
+        processes=reading_processes(settings),
         readings=readings,
         cache=file_cache(settings),
     )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from finetune.builders.grouping import with_groups
-from finetune.builders.inspection import file_cache, inspect_records
+from finetune.builders.inspection import file_cache, inspect_records, reading_processes
 from finetune.builders.records import read_records
 from finetune.builders.settings import DataSettings
 from finetune.builders.tiles import tiled_records
@@ -122,7 +122,7 @@ def _read_pixels(split: Split, source: Source, settings: Config, prepare: Prepar
     readable, channels = prepare(split.records)
     tiled = tiled_records(readable, settings)
     tiles = [tile for parts in tiled for tile in parts]
-    split.readings = read_all(tiles, channels, cache=file_cache(settings))
+    split.readings = read_all(tiles, channels, reading_processes(settings), file_cache(settings))
     inspect_records(source, tiles, settings, channels, readings=split.readings)
     count, readings = len(class_names(source.class_names)), iter(split.readings)
     pixels = [

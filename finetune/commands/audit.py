@@ -1,23 +1,20 @@
 """The command `audit`: what is wrong with the data, before a minute is spent training."""
 
 import logging
-import os
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
 
+from finetune.builders.inspection import reading_processes
 from finetune.builders.readable_data import ReadableData, quiet, readable_data
 from finetune.builders.splits import split_records
 from finetune.config.compose import load_config
 from finetune.config.errors import usage
 from finetune.config.options import Config
 from finetune.data import DataError, Record
-from finetune.data.audit import DataSet, Examined, Finding, audit_data, examine
+from finetune.data.audit import DataSet, Finding, audit_data, examine_all
 from finetune.data.images.survey import find_channels, find_value_range, read_headers, with_value_range
 from finetune.io.messages import html_table
 from finetune.reports.audit import screen_lines, write_audit
@@ -80,7 +77,8 @@ def audit(*overrides: str | DictConfig) -> AuditResult:
         records, channels, about_images = _readable_images(records)
     for note in (*found.notes, *about_images):
         logger.info(note)
-    examined = list(with_progress(_examined(records, found.source.ignore_index, channels), len(records), "reading"))
+    examining = examine_all(records, found.source.ignore_index, channels, reading_processes(found.settings))
+    examined = list(with_progress(examining, len(records), "reading"))
     data = DataSet(examined, found.classes, found.source.ignore_index, found.raw_values, channels)
     findings = [*found.findings, *unsplit, *audit_data(data)]
     files = write_audit(folder, data, findings, found.notes, found.root)
@@ -107,9 +105,3 @@ def _readable_images(records: list[Record]) -> tuple[list[Record], int, list[str
         channels, lines = 3, [str(error)]
     value_range, about_range = find_value_range(headers, channels)
     return with_value_range(records, value_range), channels, [*lines, *about_range]
-
-
-def _examined(records: Sequence[Record], ignore_index: int, channels: int) -> Iterator[Examined]:
-    """Yield the contents of all records in their order; several are decoded at the same time."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        yield from pool.map(partial(examine, ignore_index=ignore_index, channels=channels), records)

@@ -1,7 +1,5 @@
 """Datasets as Lightning data loaders."""
 
-import gc
-import sys
 from collections.abc import Sequence
 from typing import NamedTuple, TypedDict
 
@@ -11,9 +9,10 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from finetune.data.dataset import Sample
+from finetune.data.processes import init_worker
 from finetune.data.records import DataError
 from finetune.data.sampler import EvaluationSampler, TrainSampler
-from finetune.data.worker_errors import TrackedDataLoader, ignore_broadcast_signals, tracked_loader
+from finetune.data.worker_errors import TrackedDataLoader, tracked_loader
 
 
 class Batch(TypedDict):
@@ -207,15 +206,3 @@ def collate_by_size(samples: Sequence[Sample]) -> list[Batch]:
     for sample in samples:
         groups.setdefault(tuple(sample["mask"].shape[-2:]), []).append(sample)
     return [collate(group) for group in groups.values()]
-
-
-def init_worker(worker: int) -> None:
-    """Keep a loading worker from using every core or much memory, and from ending before the process it loads for.
-
-    Ctrl-C and many clusters signal all processes, but a training that is asked to stop finishes its step.
-    """
-    torch.set_num_threads(1)
-    gc.freeze()  # a collection would write to all objects of the training process, and so copy their memory
-    if "cv2" in sys.modules:  # a transform uses OpenCV, which has threads of its own
-        sys.modules["cv2"].setNumThreads(0)
-    ignore_broadcast_signals()

@@ -12,6 +12,7 @@ from finetune.data.caching.facts import read_each
 from finetune.data.caching.file_cache import FileCache
 from finetune.data.caching.known_facts import reading_fact
 from finetune.data.files import ImageFile
+from finetune.data.masks.contents import count
 from finetune.data.mistakes import Reading, channel_problems, index_problems, reading_problems
 from finetune.data.records import DataError, Record, error_listing
 from finetune.data.tiles import ImageTile
@@ -48,7 +49,7 @@ def inspect(
     ignore_index: int = 255,
     channels: int = 3,
     raw_values: bool = True,
-    threads: int | None = None,
+    processes: int | None = None,
     model_decides: bool = False,
     readings: Sequence[Reading] | None = None,
     cache: FileCache | None = None,
@@ -62,7 +63,7 @@ def inspect(
         channels: number of channels that the images are read with.
         raw_values: whether labels are the values in the files, so that `data.mask_values` may translate them; messages
             suggest it then.
-        threads: decoding threads; None takes one per core, at most 8.
+        processes: that decode, as for `each_result`.
         model_decides: whether the classes are those of a trained model, so that `data.classes` cannot change them.
         readings: of these records, if they have been read; nothing is decoded then.
         cache: of what files hold; None decodes all of them.
@@ -74,7 +75,7 @@ def inspect(
         DataError: with every mistake in every record; the same mistake in many records is one line.
     """
     if readings is None:
-        readings = read_all(list(records), channels, threads, cache)
+        readings = read_all(list(records), channels, processes, cache)
     else:
         readings = [replace(reading, record=record) for reading, record in zip(readings, records, strict=True)]
     indices = [reading for reading in readings if reading.positives is None]
@@ -95,13 +96,15 @@ def inspect(
 
 
 def read_all(
-    records: Sequence[Record], channels: int = 3, threads: int | None = None, cache: FileCache | None = None
+    records: Sequence[Record], channels: int = 3, processes: int | None = None, cache: FileCache | None = None
 ) -> list[Reading]:
     """Decode every image and target once; the arguments are those of `inspect`."""
     before = cache.taken if cache is not None else 0
     readings = read_each(
-        records, reading_fact(channels), lambda record: take_reading(record, channels)[0], cache, threads
+        records, reading_fact(channels), lambda record: take_reading(record, channels)[0], cache, processes
     )
+    for reading, record in zip(readings, records, strict=True):
+        reading.record = record  # instead of a copy from another process
     if cache is not None and (taken := cache.taken - before):
         trust = "not looked at" if cache.verify == "none" else "unchanged since they were read"
         logger.info(f"{taken:,} of {len(records):,} images and masks are {trust}; data.verify=full reads all again")
@@ -177,9 +180,7 @@ def take_reading(record: Record, channels: int) -> tuple[Reading, Tensor | None,
         reading.problems.append(str(error))
         return reading, image, None
     reading.target_size = tuple(target.shape[-2:])
-    pixels = torch.bincount(target.flatten(), minlength=256)
-    values = pixels.nonzero().flatten()
-    reading.counts = dict(zip(values.tolist(), pixels[values].tolist(), strict=True))
+    reading.counts = dict(sorted(count(target.numpy()).items()))
     reading.positives = (target == 1).sum((1, 2)) if target.dim() == 3 else None
     return reading, image, target
 

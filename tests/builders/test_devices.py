@@ -34,7 +34,7 @@ def test_each_gpu_gets_the_cores_but_one_and_a_cpu_nothing(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    monkeypatch.setattr(devices, "_cores", lambda: cores)
+    monkeypatch.setattr(devices, "cores", lambda: cores)
     monkeypatch.setattr(devices, "_shared_memory", lambda: 2e9)
     assert devices.resolve_workers("auto", settings) == expected
     assert devices.resolve_workers(5, settings) == 5

@@ -133,3 +133,16 @@ def test_clean_masks_have_no_specks(photos: Path) -> None:
     save(photos / "masks" / "photo_05.png", spotted)
     found = [kinds(finetune.audit("data.root=photos", f"data.clean_masks={n}", f"output=report_{n}")) for n in (0, 4)]
     assert ["specks" in each for each in found] == [True, False]
+
+
+def test_processes_report_the_same(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetune.data.processes.FEWEST", 2)
+    for number in range(3):
+        (photos / "images" / f"photo_0{number}.png").write_bytes((photos / "images" / "photo_05.png").read_bytes())
+    for workers in (1, 2):
+        finetune.audit(
+            "data.root=photos", f"data.num_workers={workers}", f"output=report_{workers}", "data.verify=full"
+        )
+    one, other = (sorted(Path(f"report_{workers}").iterdir()) for workers in (1, 2))
+    assert [path.name for path in one] == [path.name for path in other]
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other]

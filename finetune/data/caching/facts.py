@@ -5,12 +5,12 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from finetune.data.caching.file_cache import FileCache
+from finetune.data.processes import each_result
 
 Item = TypeVar("Item")
 Known = TypeVar("Known")
@@ -42,23 +42,22 @@ def read_each(
     fact: Fact[Item, Known],
     read: Callable[[Item], Known],
     cache: FileCache | None = None,
-    threads: int | None = None,
+    processes: int | None = None,
 ) -> list[Known]:
     """Return the fact of each item, by calling `read` for those that are not in the cache.
 
     Args:
         items: in any order.
         fact: how it is cached.
-        read: reads the files of an item; it is called in threads.
+        read: reads the files of an item; the fact may be a copy, of another process.
         cache: None reads everything.
-        threads: number of them; None takes one per core, at most 8.
+        processes: as for `each_result`.
     """
-    with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool:
-        return [
-            known
-            for start in range(0, len(items), AT_ONCE)
-            for known in _read_some(items[start : start + AT_ONCE], fact, read, cache, pool)
-        ]
+    return [
+        known
+        for start in range(0, len(items), AT_ONCE)
+        for known in _read_some(items[start : start + AT_ONCE], fact, read, cache, processes)
+    ]
 
 
 def _read_some(
@@ -66,12 +65,14 @@ def _read_some(
     fact: Fact[Item, Known],
     read: Callable[[Item], Known],
     cache: FileCache | None,
-    pool: ThreadPoolExecutor,
+    processes: int | None,
 ) -> Sequence[Known]:
-    if cache is None:
-        return list(pool.map(read, items))
     files, stamps = [fact.files(item) for item in items], _Stamps()
     keys = [_key(fact, item, paths) for item, paths in zip(items, files, strict=True)]
+    if None in keys and processes != 1:
+        processes = 0  # it may hold an open file, in which forked processes would share their place
+    if cache is None:
+        return list(each_result(read, items, processes))
     rows = cache.find([key for key in keys if key is not None]) if cache.verify != "full" else {}
     known: dict[int, Known] = {}
     for index, key in enumerate(keys):
@@ -84,7 +85,7 @@ def _read_some(
     missing = [index for index in range(len(items)) if index not in known]
     # before the files are read: one that changes meanwhile has another stamp the next time
     before = {index: stamps.of(files[index]) for index in missing if keys[index] is not None}
-    values = list(pool.map(read, (items[index] for index in missing)))
+    values = list(each_result(read, [items[index] for index in missing], processes))
     new = {}
     for index, value in zip(missing, values, strict=True):
         key, stamp = keys[index], before.get(index)

@@ -25,7 +25,7 @@ def fingerprints(records: Iterable[Record], cache: FileCache | None = None) -> F
     """
     digests: dict[Path, bytes] = {}  # a file may serve many records
     chosen = [record for record in records if record.paths]
-    hashes = read_each(chosen, hash_fact, lambda record: _fingerprint(record.paths, digests), cache, threads=1)
+    hashes = read_each(chosen, hash_fact, lambda record: _fingerprint(record.paths, digests), cache, processes=1)
     return {(record.name, record.split): found for record, found in zip(chosen, hashes, strict=True)}
 
 

@@ -42,7 +42,11 @@ class Discovery:
 
 
 def discover(
-    root: Path, given: Mapping[str, Any], cache: FileCache | None = None, exclude: Path | None = None
+    root: Path,
+    given: Mapping[str, Any],
+    cache: FileCache | None = None,
+    exclude: Path | None = None,
+    processes: int | None = None,
 ) -> Discovery:
     """Work out the settings that read a folder.
 
@@ -51,6 +55,7 @@ def discover(
         given: settings that are known; they win over what the files look like.
         cache: of what masks hold; None decodes all of them.
         exclude: list of the images whose masks do not count.
+        processes: that decode masks, as for `each_result`.
 
     Raises:
         DataError: the folder cannot be read in any format, or in several; the message has the settings to choose from.
@@ -64,7 +69,7 @@ def discover(
     settings = {**found.settings, **given}
     _check_names(settings, given)
     lines = list(found.lines)
-    encoding, more = _encoding(settings, given, cache, exclude)
+    encoding, more = _encoding(settings, given, cache, exclude, processes)
     return Discovery({**settings, **encoding}, [*lines, *more])
 
 
@@ -127,7 +132,11 @@ def _question(root: Path, candidates: Sequence[Recognized]) -> str:
 
 
 def _encoding(
-    settings: Mapping[str, Any], given: Mapping[str, Any], cache: FileCache | None, exclude: Path | None
+    settings: Mapping[str, Any],
+    given: Mapping[str, Any],
+    cache: FileCache | None,
+    exclude: Path | None,
+    processes: int | None,
 ) -> tuple[dict[str, Any], list[str]]:
     """Return the settings of the masks' encoding, if the source has them and they are not all given."""
     source_type = SOURCES.get(settings["format"])
@@ -143,7 +152,7 @@ def _encoding(
         return {}, []
     legends = [legend for folder in (root, root / settings.get("masks", "masks")) for legend in find_legends(folder)]
     ignored = None if given.get("ignore_index") is None else as_values(given["ignore_index"])
-    contents = read_each(masks, contents_fact, _contents, cache)
+    contents = read_each(masks, contents_fact, _contents, cache, processes)
     readable = [mask for mask in contents if mask is not None]
     _check_values(masks, contents)
     if not readable:

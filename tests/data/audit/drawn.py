@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from finetune.data import DataError, Record
-from finetune.data.audit import DataSet, Finding, examine
+from finetune.data.audit import DataSet, Finding
+from finetune.data.audit.examination import examine
 
 CLASSES = ("background", "thing", "other")
 

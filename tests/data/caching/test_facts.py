@@ -144,7 +144,7 @@ def test_a_reading_that_is_cut_short_keeps_what_it_has(
         return len(path.read_bytes())
 
     with pytest.raises(KeyboardInterrupt):
-        read_each(texts, LENGTH, read, FileCache(folder=tmp_path / "c"), threads=1)
+        read_each(texts, LENGTH, read, FileCache(folder=tmp_path / "c"), processes=1)
     assert lengths(texts, FileCache(folder=tmp_path / "c")) == ([1, 2, 3], 1)
 
 
