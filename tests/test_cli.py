@@ -41,6 +41,7 @@ QUESTIONS = [
     (["train", "--info"], "Config search path"),
     (["predict", "--cfg", "job"], "overlays: true"),
     (["list", "backbones", "convnext_nano*", "parameters=30"], "2 of 1,371 backbones"),
+    (["list", "backbones", "for=cpu"], "measured backbones"),
     (["list", "heads"], "19 of 19 heads"),
     (["list", "--cfg", "job"], "what: backbones"),
 ]

@@ -68,7 +68,10 @@ COMMANDS: dict[str, Command] = {
     ),
     "list": Command(
         "finetune.commands.list_models:list_models",
-        (("backbones 'convnext*' parameters=30", "choose a backbone; or list heads"),),
+        (
+            ("backbones for=laptop", "a few backbones to choose from, with reasons; or for=cpu, for=gpu"),
+            ("backbones 'convnext*' parameters=30", "choose a backbone; or list heads"),
+        ),
         positional=("what", "name"),
     ),
 }

@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from finetune.catalog.backbones import Entry, entries, select
+from finetune.commands.list_suggestions import list_suggestions
 from finetune.config.compose import load_config
 from finetune.config.errors import ConfigError, usage
 from finetune.config.folder import config_folder
@@ -39,6 +40,8 @@ def _backbones(config: dict[str, Any]) -> list[str]:
         raise ConfigError(f"head={filters['head']}: no such head. {suggest(str(filters['head']), list(heads()))}")
     with usage():
         found = select(str(config["name"]), **filters)
+    if config["for"] is not None:
+        return list_suggestions(str(config["for"]), found)
     if found:
         rows = [row for entry in found for row in backbone_rows(entry, all_weights=len(found) == 1)]
         print(format_table([("backbone", "parameters", "strides", "weights", "pixels", "license"), *rows]))
@@ -55,7 +58,7 @@ def _hint(pattern: str, found: bool) -> str:
 
 
 def _heads(config: dict[str, Any]) -> list[str]:
-    if given := [key for key in FILTERS if config[key] is not None]:
+    if given := [key for key in (*FILTERS, "for") if config[key] is not None]:
         raise ConfigError(f"{given[0]} filters backbones only. Use finetune list backbones, or leave it out.")
     found = {name: line for name, line in heads().items() if fnmatchcase(name, str(config["name"]))}
     if found:
