@@ -1,17 +1,16 @@
 """The settings that decide how the files of an image or a target are decoded."""
 
 import hashlib
-from dataclasses import fields, is_dataclass
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from finetune.data.caching.columns import are_one, field_columns, field_names, is_ours
 from finetune.data.records import Record
 
 PLAIN = (str, int, float, bool, type(None))
-PACKAGE = f"{__name__.partition('.')[0]}."
 
 
 def record_settings(record: Record, channels: int) -> str | None:
@@ -35,6 +34,24 @@ def decoding_settings(value: object) -> str | None:
         return None
 
 
+def settings_of_all(values: Sequence[object]) -> str | None:
+    """Return the settings of at least one image or target as text, as `decoding_settings` does for each of them."""
+    try:
+        return _text_of_all(values)
+    except TypeError:
+        return None
+
+
+def _text_of_all(values: Sequence[object]) -> str:
+    if are_one(values):
+        return _text(values[0])
+    if (columns := field_columns(values)) is not None:
+        return f"{columns[0].__name__}{{{','.join(map(_text_of_all, columns[1]))}}}"
+    if all(issubclass(kind, Path) for kind in set(map(type, values))):
+        return "Path"
+    return f"each{_text(values)}"
+
+
 def _text(value: object) -> str:
     """Return plain values, and data classes of this package, as text that is another one for another value.
 
@@ -52,11 +69,6 @@ def _text(value: object) -> str:
     if isinstance(value, dict):
         return f"{{{','.join(f'{_text(key)}:{_text(item)}' for key, item in value.items())}}}"
     kind: Any = type(value)
-    if is_dataclass(value) and kind.__module__.startswith(PACKAGE):
-        return f"{kind.__name__}({','.join([_text(getattr(value, name)) for name in _field_names(kind)])})"
+    if is_ours(kind):
+        return f"{kind.__name__}({','.join([_text(getattr(value, name)) for name in field_names(kind)])})"
     raise TypeError(f"{kind.__name__} is no plain data")
-
-
-@lru_cache
-def _field_names(kind: Any) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))

@@ -1,17 +1,24 @@
 """Records that take less than two hundred bytes each, and that loading processes share."""
 
+import os
 import pickle
-from collections.abc import Sequence
-from typing import overload
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 
+from finetune.data.caching.columns import are_one, field_columns
 from finetune.data.records import Record
+from finetune.io.garbage import no_collection
 
-GROUP = 8  # records that are unpacked together, in a tenth of a millisecond; they share the names of folders
+GROUP = 8  # records that are unpacked together
 LARGEST = 2**15  # bytes of a group; one that takes more holds images, or all annotations
+# how a value is made again: the value itself, a data class with the forms of its fields, or an entry of a column
+Form = tuple[str, Any]
 
 
+@no_collection()
 def pack_records(records: Sequence[Record]) -> Sequence[Record]:
     """Return the records in little memory; as a list if they are of a kind that cannot be packed, or not well."""
     try:
@@ -25,14 +32,17 @@ class PackedRecords(Sequence[Record]):
     """Records in one array of bytes.
 
     A million records as objects take a gigabyte, which each loading process comes to copy: to look at an object is to
-    write its reference count. Here they are pickled in groups, and unpacked when they are asked for.
+    write its reference count. Here what differs between them is pickled in groups, and unpacked when it is asked for.
 
     Args:
-        records: to pack.
+        records: to pack, at least one.
     """
 
     def __init__(self, records: Sequence[Record]) -> None:
-        groups = [pickle.dumps(records[start : start + GROUP]) for start in range(0, len(records), GROUP)]
+        columns: list[Sequence[Any]] = []
+        self._form = pickle.dumps(_take_apart(records, columns))
+        starts = range(0, len(records), GROUP)
+        groups = [pickle.dumps([column[start : start + GROUP] for column in columns]) for start in starts]
         self._length = len(records)
         self._ends = np.cumsum([0, *map(len, groups)])
         self._bytes = b"".join(groups)
@@ -50,5 +60,27 @@ class PackedRecords(Sequence[Record]):
             return [self[number] for number in range(*index.indices(self._length))]
         group, place = divmod(range(self._length)[index], GROUP)
         start, end = self._ends[group], self._ends[group + 1]
-        record: Record = pickle.loads(memoryview(self._bytes)[start:end])[place]
+        columns = pickle.loads(memoryview(self._bytes)[start:end])
+        record: Record = _put_together(pickle.loads(self._form), (column[place] for column in columns))
         return record
+
+
+def _take_apart(values: Sequence[Any], columns: list[Sequence[Any]]) -> Form:
+    """Add what differs between values to the columns, and return their form."""
+    if are_one(values):
+        return "same", values[0]
+    if (fields := field_columns(values)) is not None:
+        return "fields", (fields[0], [_take_apart(column, columns) for column in fields[1]])
+    is_path = set(map(type, values)) == {type(Path())}
+    columns.append(list(map(os.fspath, values)) if is_path else values)
+    return "path" if is_path else "entry", None
+
+
+def _put_together(form: Form, entries: Iterator[Any]) -> Any:
+    """Return a value of a form from its entries in the columns."""
+    kind, what = form
+    if kind == "fields":
+        return what[0](*[_put_together(field, entries) for field in what[1]])
+    if kind == "same":
+        return what
+    return Path(next(entries)) if kind == "path" else next(entries)
