@@ -1,7 +1,6 @@
 """Deal images to parts of given sizes: groups stay whole, and classes may be balanced."""
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -18,9 +17,12 @@ def units(names: Iterable[str], groups: Mapping[str, str], seed: int) -> dict[st
         groups: name -> group, of the images that have one.
         seed: another seed gives another order.
     """
-    members: defaultdict[str, list[str]] = defaultdict(list)
-    for name in sorted(set(names)):
-        members[groups.get(name) or name].append(name)
+    members: dict[str, list[str]] = {}
+    if groups:
+        for name in sorted(set(names)):
+            members.setdefault(groups.get(name) or name, []).append(name)
+    else:
+        members = {name: [name] for name in names}
     order = sorted(members, key=lambda unit: hashlib.sha256(f"{seed}/{unit}".encode()).digest())
     return {unit: members[unit] for unit in order}
 

@@ -2,12 +2,12 @@
 
 import csv
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from finetune.data.records import DataError, Record
 from finetune.data.splitting.splits import SPLITS
+from finetune.io.garbage import no_collection
 from finetune.io.messages import shortlist
 from finetune.io.safe_files import FileError, read_rows
 
@@ -65,6 +65,7 @@ def _as_splits(key: Callable[[str, str], Hashable], path: Path, rows: Iterable[S
     return splits
 
 
+@no_collection()
 def assign_splits(records: Iterable[Record], splits: Mapping[str, str]) -> list[Record]:
     """Return the records with their splits.
 
@@ -84,7 +85,7 @@ def assign_splits(records: Iterable[Record], splits: Mapping[str, str]) -> list[
         problems.append(f"{len(without_image):,} names in the splits have no image: {shortlist(without_image)}")
     if problems:
         raise DataError(f"{'; '.join(problems)}. Edit the split file, or leave data.splits out for a new split.")
-    return [replace(record, split=splits[record.name]) for record in records]
+    return [record.with_split(splits[record.name]) for record in records]
 
 
 def restore_splits(records: Iterable[Record], path: Path) -> list[Record]:

@@ -2,12 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from torch import Tensor
 
 from finetune.data.records import DataError, Record
 from finetune.data.splitting.partition import class_labels, fill, spread, stratify, units
+from finetune.io.garbage import no_collection
 from finetune.io.messages import shortlist
 
 SPLITS = ("train", "val", "test")
@@ -18,6 +18,7 @@ SPLIT_NAMES = {  # as people write them, in any case
 }
 
 
+@no_collection()
 def seeded_split(
     names: Sequence[str],
     val: float = 0.15,
@@ -139,7 +140,7 @@ def cut_validation(
     """
     train = [record for record in records if record.split == "train"]
     chosen = seeded_split([record.name for record in train], val, test, seed, groups_by_name(train), pixels)
-    return [replace(record, split=chosen[record.name]) if record.split == "train" else record for record in records]
+    return [record.with_split(chosen[record.name]) if record.split == "train" else record for record in records]
 
 
 def cut_test(
@@ -148,7 +149,7 @@ def cut_test(
     """Return the records with a part of their train split as test; see `cut_validation`."""
     train = [record for record in records if record.split == "train"]
     chosen = seeded_split([record.name for record in train], test, 0, seed, groups_by_name(train), pixels)
-    return [replace(r, split="test") if r.split == "train" and chosen[r.name] == "val" else r for r in records]
+    return [r.with_split("test") if r.split == "train" and chosen[r.name] == "val" else r for r in records]
 
 
 def choose_fold(
@@ -177,7 +178,7 @@ def choose_fold(
     if fold > (last := max(folds.values())):
         raise DataError(f"data.fold={fold}: expected 0 to {last}, as there are {last + 1} folds.")
     return [
-        record if record.split == "test" else replace(record, split="val" if folds[record.name] == fold else "train")
+        record if record.split == "test" else record.with_split("val" if folds[record.name] == fold else "train")
         for record in records
     ]
 
