@@ -19,7 +19,8 @@ from finetune.data.mistakes import Reading
 from finetune.data.splitting.groups import shared_groups
 from finetune.data.splitting.split_file import assign_splits, read_splits, restore_splits
 from finetune.data.splitting.splits import groups_by_name
-from finetune.data.statistics import class_pixels, read_all
+from finetune.data.statistics import read_all
+from finetune.data.summary import class_pixels
 from finetune.models.classes import class_names
 
 ENOUGH = 10  # train images from which a test split is cut that the data lacks

@@ -24,7 +24,8 @@ from finetune.data.sources import (
 )
 from finetune.data.splitting.split_file import assign_splits, read_splits, restore_splits, write_splits
 from finetune.data.splitting.splits import choose_fold, cut_test, cut_validation, seeded_folds, seeded_split
-from finetune.data.statistics import Statistics, class_weights, inspect
+from finetune.data.statistics import class_weights, inspect
+from finetune.data.summary import Statistics
 from finetune.data.synthetic.drawing import CLASS_NAMES
 
 __all__ = [

@@ -1,13 +1,15 @@
 """Check every image and target once before training, and count their classes."""
 
 import logging
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from finetune.data.caching.collection_facts import statistics_fact
 from finetune.data.caching.facts import read_each
 from finetune.data.caching.file_cache import FileCache
 from finetune.data.caching.known_facts import reading_fact
@@ -15,32 +17,10 @@ from finetune.data.files import ImageFile
 from finetune.data.masks.contents import count
 from finetune.data.mistakes import Reading, channel_problems, index_problems, reading_problems
 from finetune.data.records import DataError, Record, error_listing
+from finetune.data.summary import Statistics, summarize
 from finetune.data.tiles import ImageTile
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """One split in numbers.
-
-    Attributes:
-        images: number of images.
-        pixels: labeled pixels per class (K,), int64.
-        ignored: values with the ignored label; for one channel per class, counted over all channels.
-        sizes: (height, width) -> number of images.
-        multilabel: whether the targets have one channel per class.
-        resized: number of targets of another size than their image, but of its shape.
-        turned: images with an EXIF rotation whose size does not tell whether their targets have it, too.
-    """
-
-    images: int
-    pixels: Tensor
-    ignored: int
-    sizes: dict[tuple[int, int], int]
-    multilabel: bool = False
-    resized: int = 0
-    turned: tuple[str, ...] = ()
 
 
 def inspect(
@@ -74,10 +54,23 @@ def inspect(
     Raises:
         DataError: with every mistake in every record; the same mistake in many records is one line.
     """
-    if readings is None:
-        readings = read_all(list(records), channels, processes, cache)
-    else:
-        readings = [replace(reading, record=record) for reading, record in zip(readings, records, strict=True)]
+    settings = (classes, ignore_index, raw_values, model_decides)
+    if readings is not None:
+        known = [replace(reading, record=record) for reading, record in zip(readings, records, strict=True)]
+        return _summaries(known, *settings)
+
+    def read(records: Sequence[Record]) -> dict[str, Statistics]:
+        return _summaries(_read_each(records, channels, processes, cache), *settings)
+
+    records, fact = list(records), statistics_fact(channels, classes, f"{ignore_index} {raw_values}")
+    with _noting_taken(cache, len(records)):
+        return dict(read_each([records], fact, read, cache)[0])
+
+
+def _summaries(
+    readings: Sequence[Reading], classes: int, ignore_index: int, raw_values: bool, model_decides: bool
+) -> dict[str, Statistics]:
+    """Return the statistics of each split; the other arguments, and what it raises, are those of `inspect`."""
     indices = [reading for reading in readings if reading.positives is None]
     channelwise = [reading for reading in readings if reading.positives is not None]
     problems = [
@@ -99,26 +92,28 @@ def read_all(
     records: Sequence[Record], channels: int = 3, processes: int | None = None, cache: FileCache | None = None
 ) -> list[Reading]:
     """Decode every image and target once; the arguments are those of `inspect`."""
-    before = cache.taken if cache is not None else 0
-    readings = read_each(
-        records, reading_fact(channels), lambda record: take_reading(record, channels)[0], cache, processes
-    )
+    with _noting_taken(cache, len(records)):
+        return _read_each(records, channels, processes, cache)
+
+
+def _read_each(
+    records: Sequence[Record], channels: int, processes: int | None, cache: FileCache | None
+) -> list[Reading]:
+    fact = reading_fact(channels)
+    readings = read_each(records, fact, lambda record: take_reading(record, channels)[0], cache, processes)
     for reading, record in zip(readings, records, strict=True):
         reading.record = record  # instead of a copy from another process
-    if cache is not None and (taken := cache.taken - before):
-        trust = "not looked at" if cache.verify == "none" else "unchanged since they were read"
-        logger.info(f"{taken:,} of {len(records):,} images and masks are {trust}; data.verify=full reads all again")
     return readings
 
 
-def class_pixels(reading: Reading, classes: int, ignore_index: int) -> Tensor:
-    """Return the labeled pixels of each class in one record (classes,), int64."""
-    if reading.positives is not None:
-        return reading.positives
-    pixels = reading.values[:classes].clone()
-    if ignore_index < classes:
-        pixels[ignore_index] = 0  # an ignored label is never a class, even inside 0 to classes - 1
-    return pixels
+@contextmanager
+def _noting_taken(cache: FileCache | None, images: int) -> Iterator[None]:
+    """Log how many of the images were not read, if there are any."""
+    before = cache.taken if cache is not None else 0
+    yield
+    if cache is not None and (taken := cache.taken - before):
+        trust = "not looked at" if cache.verify == "none" else "unchanged since they were read"
+        logger.info(f"{taken:,} of {images:,} images and masks are {trust}; data.verify=full reads all again")
 
 
 def class_weights(pixels: Tensor, rule: str = "none") -> Tensor:
@@ -183,14 +178,3 @@ def take_reading(record: Record, channels: int) -> tuple[Reading, Tensor | None,
     reading.counts = dict(sorted(count(target.numpy()).items()))
     reading.positives = (target == 1).sum((1, 2)) if target.dim() == 3 else None
     return reading, image, target
-
-
-def summarize(readings: list[Reading], classes: int, ignore_index: int) -> Statistics:
-    """Return the statistics of readings without problems, at least one."""
-    pixels = torch.stack([class_pixels(reading, classes, ignore_index) for reading in readings]).sum(0)
-    ignored = sum(int(reading.values[ignore_index]) for reading in readings)
-    sizes = Counter((reading.size[0], reading.size[1]) for reading in readings)
-    multilabel = any(reading.positives is not None for reading in readings)
-    resized = sum(reading.size != reading.target_size for reading in readings)
-    turned = tuple(reading.record.image.description for reading in readings if reading.may_be_turned)
-    return Statistics(len(readings), pixels, ignored, dict(sizes), multilabel, resized, turned)

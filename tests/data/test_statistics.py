@@ -10,7 +10,8 @@ from torch import Tensor
 
 from finetune.data.files import ImageFile, MaskFile
 from finetune.data.records import DataError, Record
-from finetune.data.statistics import class_pixels, class_weights, inspect, read_all
+from finetune.data.statistics import class_weights, inspect, read_all
+from finetune.data.summary import class_pixels
 
 
 def record(write, name: str, mask: np.ndarray | int, split: str = "train", size: tuple[int, int] = (8, 10)) -> Record:

@@ -11,7 +11,7 @@ from finetune.data.audit.examination import Examined, ImageFacts, MaskFacts
 from finetune.data.mistakes import MAX_NAMED, Reading
 from finetune.data.records import Record
 from finetune.data.splitting.splits import SPLITS
-from finetune.data.statistics import Statistics, summarize
+from finetune.data.summary import Statistics, summarize
 from finetune.io.messages import shortlist
 
 Severity = Literal["error", "warning", "note"]

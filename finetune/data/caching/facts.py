@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from finetune.data.caching.file_cache import FileCache
+from finetune.data.caching.file_cache import KEY, KEY_OF_MANY, FileCache
 from finetune.data.processes import each_result
 
 Item = TypeVar("Item")
 Known = TypeVar("Known")
+LONGEST_STAMP = 1000  # characters; the hash of a longer one is kept
 YOUNG = 2_000_000_000  # ns; a file may change again within one step of its modification time, two seconds on FAT
 AT_ONCE = 4096  # items between two writes, so that a reading that is cut short is not lost
 
@@ -28,6 +29,8 @@ class Fact(Generic[Item, Known]):
         settings: everything else that the fact depends on; None if that cannot be told, and the item is always read.
         to_json: makes plain data of a fact; None if reading failed, and is to be tried again.
         from_json: the opposite; it raises ValueError, TypeError, KeyError or IndexError for any other plain data.
+        is_of_many: whether an item is a sequence of items, of whose own facts this one is made. It is forgotten when
+            the fact of any file becomes another one, so that it is never older than they are.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Fact(Generic[Item, Known]):
     settings: Callable[[Item], str | None]
     to_json: Callable[[Known], Any]
     from_json: Callable[[Item, Any], Known]
+    is_of_many: bool = False
 
 
 def read_each(
@@ -53,6 +57,8 @@ def read_each(
         cache: None reads everything.
         processes: as for `each_result`.
     """
+    if fact.is_of_many:  # whose reading has processes of its own, and ends at once when it is interrupted
+        return list(_read_some(items, fact, read, cache, 1))
     return [
         known
         for start in range(0, len(items), AT_ONCE)
@@ -73,15 +79,16 @@ def _read_some(
         processes = 0  # it may hold an open file, in which forked processes would share their place
     if cache is None:
         return list(each_result(read, items, processes))
-    rows = cache.find([key for key in keys if key is not None]) if cache.verify != "full" else {}
+    rows = cache.find([key for key in keys if key is not None])
     known: dict[int, Known] = {}
     for index, key in enumerate(keys):
-        row = rows.get(key) if key is not None else None
+        row = rows.get(key) if key is not None and cache.verify != "full" else None
         if row is not None and (cache.verify == "none" or row[0] == stamps.of(files[index])):
             value = _parsed(fact, items[index], row[1])
             if value is not None:
                 known[index] = value
-    cache.taken += len(known)
+    many: Any = items
+    cache.taken += sum(len(many[index]) for index in known) if fact.is_of_many else len(known)
     missing = [index for index in range(len(items)) if index not in known]
     # before the files are read: one that changes meanwhile has another stamp the next time
     before = {index: stamps.of(files[index]) for index in missing if keys[index] is not None}
@@ -91,19 +98,20 @@ def _read_some(
         key, stamp = keys[index], before.get(index)
         if key is not None and stamp is not None and (plain := fact.to_json(value)) is not None:
             new[key] = (stamp, json.dumps(plain, separators=(",", ":")))
-    cache.save(new)
+    cache.save(new, forget_many=not fact.is_of_many and any(rows.get(key, row) != row for key, row in new.items()))
     known.update(zip(missing, values, strict=True))
     return [known[index] for index in range(len(items))]
 
 
 def _key(fact: Fact[Item, Any], item: Item, files: Sequence[Path]) -> bytes | None:
     """Return what a fact is found by: its name, the settings it depends on, and the paths of its files."""
-    settings = fact.settings(item)
-    if not files or settings is None:
+    settings = fact.settings(item) if files else None
+    if settings is None:
         return None
     paths = [path if path[:1] == "/" else os.path.abspath(path) for path in map(os.fspath, files)]
     text = "\0".join((fact.name, settings, *paths))  # no path can hold a zero
-    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).digest()
+    size = KEY_OF_MANY if fact.is_of_many else KEY
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=size).digest()
 
 
 def _parsed(fact: Fact[Item, Known], item: Item, text: str) -> Known | None:
@@ -123,7 +131,10 @@ class _Stamps:
     def of(self, files: Sequence[Path]) -> str | None:
         """Return the stamp of files; None if one is missing, or so young that it may change without a new time."""
         stamps = [self._of_file(os.fspath(file)) for file in files]
-        return None if None in stamps else " ".join(filter(None, stamps))
+        if None in stamps:
+            return None
+        text = " ".join(filter(None, stamps))
+        return text if len(text) <= LONGEST_STAMP else hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     def _of_file(self, path: str) -> str | None:
         if path not in self.known:

@@ -24,7 +24,8 @@ FINETUNE_CACHE=FOLDER puts it elsewhere.
 FILE = "facts-1.sqlite3"  # another number for other tables: versions of this package may share the folder
 TABLE = "CREATE TABLE IF NOT EXISTS facts (key BLOB PRIMARY KEY, stamp TEXT, value TEXT) WITHOUT ROWID"
 AT_ONCE = 500  # keys in one query; SQLite takes at most 999 in its older versions
-LONGEST_VALUE = 2**20  # bytes; ours have a few hundred
+KEY, KEY_OF_MANY = 16, 17  # bytes of the key of a fact about the files of one image, and of many images
+LONGEST_VALUE = 2**28  # bytes; ours have a few hundred, and those of many images up to 16 for each
 PATIENCE = 10.0  # seconds to wait for other processes that write
 
 
@@ -81,13 +82,22 @@ class FileCache:
             return {}
         return self._attempt(self.folder / FILE, query) or {}
 
-    def save(self, facts: Mapping[bytes, tuple[str, str]]) -> None:
-        """Add or replace facts: key -> stamp and value, all or none."""
+    def save(self, facts: Mapping[bytes, tuple[str, str]], forget_many: bool = False) -> None:
+        """Add or replace facts: key -> stamp and value, all or none.
+
+        Args:
+            facts: those that are too long are left out.
+            forget_many: whether to remove all facts about many images, which may be made of others than these.
+        """
 
         def write(store: sqlite3.Connection) -> None:
             with store:  # one transaction
                 store.execute(TABLE)
-                rows: Iterable[tuple[bytes, str, str]] = ((key, *fact) for key, fact in facts.items())
+                if forget_many:
+                    store.execute("DELETE FROM facts WHERE length(key) = ?", (KEY_OF_MANY,))
+                rows: Iterable[tuple[bytes, str, str]] = (
+                    (key, *fact) for key, fact in facts.items() if len(fact[1]) < LONGEST_VALUE // 2
+                )
                 store.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", rows)
 
         if self.folder is None or not facts:

@@ -2,13 +2,15 @@
 
 import csv
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from finetune.data.caching.collection_facts import hashes_fact
 from finetune.data.caching.facts import read_each
 from finetune.data.caching.file_cache import FileCache
-from finetune.data.caching.known_facts import hash_fact
+from finetune.data.caching.known_facts import HASH, hash_fact
 from finetune.data.records import DataError, Record
+from finetune.io.garbage import no_collection
 from finetune.io.messages import shortlist
 from finetune.io.safe_files import FileError, read_rows
 
@@ -23,10 +25,16 @@ def fingerprints(records: Iterable[Record], cache: FileCache | None = None) -> F
         records: of any source.
         cache: of the hashes; None reads all files.
     """
-    digests: dict[Path, bytes] = {}  # a file may serve many records
     chosen = [record for record in records if record.paths]
-    hashes = read_each(chosen, hash_fact, lambda record: _fingerprint(record.paths, digests), cache, processes=1)
-    return {(record.name, record.split): found for record, found in zip(chosen, hashes, strict=True)}
+    hashes = read_each([chosen], hashes_fact, lambda some: "".join(_hashes(some, cache)), cache)[0]
+    with no_collection():
+        found = [hashes[at : at + 2 * HASH] for at in range(0, len(hashes), 2 * HASH)]
+        return {(record.name, record.split): known for record, known in zip(chosen, found, strict=True)}
+
+
+def _hashes(records: Sequence[Record], cache: FileCache | None) -> list[str]:
+    digests: dict[Path, bytes] = {}  # a file may serve many records
+    return read_each(records, hash_fact, lambda record: _fingerprint(record.paths, digests), cache, processes=1)
 
 
 def _fingerprint(paths: Iterable[Path], digests: dict[Path, bytes]) -> str:

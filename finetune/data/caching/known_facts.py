@@ -41,9 +41,9 @@ def _reading_to_json(reading: Reading) -> Any:
 
 def _reading_from_json(record: Record, plain: Any) -> Reading:
     height, width, target_height, target_width, turned, values, pixels, positives = plain
-    sizes = _counts((height, width, target_height, target_width, turned))
-    counts = dict(zip(_counts(values, below=256), _counts(pixels), strict=True))
-    per_class = None if positives is None else torch.tensor(_counts(positives), dtype=torch.int64)
+    sizes = whole_numbers((height, width, target_height, target_width, turned))
+    counts = dict(zip(whole_numbers(values, below=256), whole_numbers(pixels), strict=True))
+    per_class = None if positives is None else torch.tensor(whole_numbers(positives), dtype=torch.int64)
     return Reading(record, tuple(sizes[:2]), tuple(sizes[2:4]), counts, per_class, may_be_turned=bool(turned))
 
 
@@ -64,16 +64,18 @@ def _contents_to_json(contents: MaskContents) -> Any:
 
 def _contents_from_json(plain: Any) -> MaskContents:
     height, width, kind, lossy, pixels, interior, palette, nearly = plain
-    size = _counts((height, width))
+    size = whole_numbers((height, width))
     pixels, interior, palette, nearly = map(_mapping, (pixels, interior, palette, nearly))
-    return MaskContents((size[0], size[1]), KINDS[_counts([kind])[0]], pixels, interior, palette, bool(lossy), nearly)
+    return MaskContents(
+        (size[0], size[1]), KINDS[whole_numbers([kind])[0]], pixels, interior, palette, bool(lossy), nearly
+    )
 
 
 def _mapping(plain: Any) -> Mapping[int, int]:
     keys, values = plain
     if not all(type(key) is int for key in keys):
         raise ValueError("values of a mask are whole numbers")
-    return dict(zip(keys, _counts(values), strict=True))
+    return dict(zip(keys, whole_numbers(values), strict=True))
 
 
 hash_fact: Fact[Record, str] = Fact(
@@ -87,7 +89,7 @@ def _hash(plain: Any) -> str:
     return str(plain)
 
 
-def _counts(numbers: Any, below: int = 2**62) -> Sequence[int]:
+def whole_numbers(numbers: Any, below: int = 2**62) -> Sequence[int]:
     """Return the numbers.
 
     Raises:
