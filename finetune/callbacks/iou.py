@@ -4,7 +4,6 @@ import math
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_only
-from torch import Tensor
 
 from finetune.engine.rank_zero import rank_zero_logger
 from finetune.tasks import require_task
@@ -18,16 +17,12 @@ class IoU(pl.Callback):
     Every rank logs the same values. If outputs of the model are NaN or infinite, all scores are NaN, with a warning. A
     table of all classes is printed after a test, and after a validation outside of a training.
 
-    Attributes:
-        counts: the evaluator's latest counts, summed over all ranks, on the CPU; None before the first evaluation.
-
     Args:
         table: whether to print the table.
     """
 
     def __init__(self, table: bool = True) -> None:
         self.table = table
-        self.counts: dict[str, Tensor] | None = None
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Sum the counts over all ranks and log the scores."""
@@ -48,8 +43,7 @@ class IoU(pl.Callback):
 
     def _log(self, pl_module: pl.LightningModule, stage: str) -> None:
         task = require_task(pl_module, self)
-        self.counts = task.sum_counts()
-        scores = task.evaluator.compute(self.counts)
+        scores = task.evaluator.compute(task.sum_counts())
         if task.non_finite_images:  # a score of such outputs is one of nothing: never the best, never an improvement
             scores = dict.fromkeys(scores, math.nan)
             logger.warning(
@@ -60,5 +54,5 @@ class IoU(pl.Callback):
     @rank_zero_only
     def _print(self, pl_module: pl.LightningModule) -> None:
         task = require_task(pl_module, self)
-        if self.table and self.counts is not None and not task.non_finite_images:
-            print(task.evaluator.table(self.counts))
+        if self.table and task.total_counts is not None and not task.non_finite_images:
+            print(task.evaluator.table(task.total_counts))

@@ -15,8 +15,7 @@ from finetune.builders.evaluation_data import evaluation_data
 from finetune.builders.recipe import with_placeholders_for_recipe
 from finetune.builders.settings import DataSettings
 from finetune.builders.task import restore_task
-from finetune.builders.trainer import build_trainer, find_callback
-from finetune.callbacks import IoU
+from finetune.builders.trainer import build_trainer
 from finetune.checkpoints.saved_model import load_model
 from finetune.config.compose import load_config, required
 from finetune.config.errors import usage
@@ -114,7 +113,7 @@ def evaluate_split(
     Raises:
         NonFiniteOutputError: outputs of the model are NaN or infinite, so there is nothing to score.
     """
-    callback, limit = find_callback(trainer, IoU), getattr(trainer, f"limit_{split}_batches")
+    limit = getattr(trainer, f"limit_{split}_batches")
     if (isinstance(limit, int) or limit < 1) and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # missing in the class
         logger.warning(f"trainer.limit_{split}_batches={limit}: the scores are of that part of the {split} images")
     with warnings.catch_warnings():
@@ -122,7 +121,7 @@ def evaluate_split(
         warnings.filterwarnings("ignore", ".*it is recommended to use `Trainer\\(devices=1.*")
         run = trainer.test if split == "test" else trainer.validate
         run(task, datamodule=loaders, verbose=False)
-    counts = task.sum_counts() if callback is None or callback.counts is None else callback.counts
+    counts = task.sum_counts() if task.total_counts is None else task.total_counts
     if task.non_finite_images:
         raise NonFiniteOutputError(
             f"the model's outputs are NaN or infinite for {task.non_finite_images:,} {split} images, so there are no "

@@ -75,10 +75,12 @@ class PixelTask(TuningTask):
             self.non_finite = self.non_finite + count_non_finite(logits)
             target = self.target(group)
             self.evaluator.update(self.output.decode(logits), target)
+            losses = []
             for image in range(len(logits)):  # one image at a time, so that the loss does not depend on the batch
                 own = {key: values[image : image + 1] for key, values in group.items()}
-                loss = self.loss(logits[image : image + 1], target[image : image + 1])
-                self.eval_loss.add(loss, self.count_images(own))
+                losses.append(self.loss(logits[image : image + 1], target[image : image + 1]))
+                self.eval_loss.add(losses[-1], self.count_images(own))
+            self.image_losses.append((group["index"], torch.stack(losses)))
 
 
 def check_several(class_names: Sequence[str]) -> None:

@@ -33,6 +33,9 @@ class ScoredTask(pl.LightningModule, ABC):
         eval_loss: mean over the images of the evaluation so far, of this rank.
         non_finite: images of the evaluation so far whose outputs are NaN or infinite, of this rank; int64.
         non_finite_images: their number over all ranks, as of the latest `sum_counts`.
+        total_counts: of the latest `sum_counts`; None since the evaluation started.
+        image_losses: indices (B,) and losses (B,) of the evaluation's images so far, of this rank; a task need not
+            keep them.
         local_loss_sums: this rank's part of the sums of the last loss.
     """
 
@@ -48,6 +51,8 @@ class ScoredTask(pl.LightningModule, ABC):
         self.eval_loss = LossMean()
         self.non_finite = torch.zeros((), dtype=torch.int64)
         self.non_finite_images = 0
+        self.total_counts: dict[str, Tensor] | None = None
+        self.image_losses: list[tuple[Tensor, Tensor]] = []
         self.local_loss_sums: list[Tensor] = []
         self._train_loss = LossMean()
 
@@ -120,7 +125,9 @@ class ScoredTask(pl.LightningModule, ABC):
         total: Tensor = self.trainer.strategy.reduce(flat, reduce_op="sum")
         *parts, non_finite = torch.split(total.cpu(), [tensor.numel() for tensor in tensors])
         self.non_finite_images = int(non_finite)
-        return {name: part.view_as(tensor) for (name, tensor), part in zip(counts.items(), parts, strict=True)}
+        pairs = zip(counts.items(), parts, strict=True)
+        self.total_counts = {name: part.view_as(tensor) for (name, tensor), part in pairs}
+        return self.total_counts
 
     def on_train_epoch_start(self) -> None:
         """Start the mean of the epoch's loss."""
@@ -159,6 +166,7 @@ class ScoredTask(pl.LightningModule, ABC):
 
     def _reset(self) -> None:
         self.evaluator.reset()
+        self.total_counts, self.image_losses = None, []
         self.eval_loss = LossMean()
         self.non_finite = torch.zeros((), dtype=torch.int64, device=self.device)
 

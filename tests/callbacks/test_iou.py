@@ -82,10 +82,9 @@ def test_a_test_logs_the_same_names_under_test() -> None:
 
 
 def test_a_second_validation_does_not_count_the_first_again() -> None:
-    task, iou = tiny_task(), IoU(table=False)
-    trainer = tiny_trainer(iou)
-    first = trainer.validate(task, datamodule=tiny_data(), verbose=False)[0], iou.counts["confusion"]
-    second = trainer.validate(task, datamodule=tiny_data(), verbose=False)[0], iou.counts["confusion"]
+    task, trainer = tiny_task(), tiny_trainer(IoU(table=False))
+    first = trainer.validate(task, datamodule=tiny_data(), verbose=False)[0], task.total_counts["confusion"]
+    second = trainer.validate(task, datamodule=tiny_data(), verbose=False)[0], task.total_counts["confusion"]
     np.testing.assert_equal(second[0], first[0])
     assert torch.equal(second[1], first[1])
     assert first[1].dtype == torch.int64

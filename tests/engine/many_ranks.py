@@ -53,7 +53,7 @@ def fixed_task(task_class: type[SemanticTask] = SemanticTask) -> SemanticTask:
     return task
 
 
-def evaluated(trainer: pl.Trainer, counter: IoU, task: SemanticTask, **loaders: Any) -> Result:
+def evaluated(trainer: pl.Trainer, task: SemanticTask, **loaders: Any) -> Result:
     """Validate; return what this rank logs, its confusion matrix, and how many numbers each reduction had."""
     distributed = torch.distributed
     with (
@@ -63,7 +63,7 @@ def evaluated(trainer: pl.Trainer, counter: IoU, task: SemanticTask, **loaders: 
         trainer.validate(task, **loaders, verbose=False)
     assert not gather.called
     reduced = [call.args[0].numel() for call in reduce.call_args_list]
-    return {"logged": logged(trainer), "matrix": counter.counts["confusion"], "reduced": reduced}
+    return {"logged": logged(trainer), "matrix": task.total_counts["confusion"], "reduced": reduced}
 
 
 def logged(trainer: pl.Trainer) -> dict[str, Tensor]:
@@ -72,12 +72,11 @@ def logged(trainer: pl.Trainer) -> dict[str, Tensor]:
 
 def evaluations(options: dict[str, Any]) -> dict[tuple[int, int], Result]:
     """Evaluate the fixed model on sets of all lengths, in batches of all sizes."""
-    counter, task = IoU(table=False), fixed_task()
-    trainer = tiny_trainer(counter, **options)
+    task, trainer = fixed_task(), tiny_trainer(IoU(table=False), **options)
     found = {}
     for length, batch_size in product(LENGTHS, BATCH_SIZES):
         data = SegmentationData(SyntheticDataset(4, 32), Mixed(length), batch_size=batch_size)
-        found[length, batch_size] = evaluated(trainer, counter, task, datamodule=data)
+        found[length, batch_size] = evaluated(trainer, task, datamodule=data)
     return found
 
 
@@ -93,34 +92,31 @@ class BatchScores(SemanticTask):
 
 
 def in_float32(options: dict[str, Any]) -> Result:
-    counter = IoU(table=False)
     data = SegmentationData(SyntheticDataset(4, 32), Mixed(9), batch_size=4)
-    return evaluated(tiny_trainer(counter, **options), counter, fixed_task().float(), datamodule=data)
+    return evaluated(tiny_trainer(IoU(table=False), **options), fixed_task().float(), datamodule=data)
 
 
 def usual(options: dict[str, Any]) -> dict[int, Result]:
     """Evaluate as Lightning does by default: it pads with repeated images, and averages over batches and ranks."""
-    counter, task = IoU(table=False), fixed_task(BatchScores)
-    trainer = tiny_trainer(counter, **{**options, "use_distributed_sampler": True})
+    task = fixed_task(BatchScores)
+    trainer = tiny_trainer(IoU(table=False), **{**options, "use_distributed_sampler": True})
     found = {}
     for length in USUAL:
         loader = DataLoader(Sizes(length, split="val"), batch_size=2, collate_fn=collate_by_size)
-        found[length] = evaluated(trainer, counter, task, dataloaders=loader)
+        found[length] = evaluated(trainer, task, dataloaders=loader)
     return found
 
 
 def unpadded(options: dict[str, Any]) -> Result:
     """Compute the usual scores without padding: 5 images in batches of one, so that each rank has a batch."""
-    counter = IoU(table=False)
     data = SegmentationData(SyntheticDataset(4, 32), Sizes(5, split="val"), batch_size=1)
-    return evaluated(tiny_trainer(counter, **options), counter, fixed_task(BatchScores), datamodule=data)
+    return evaluated(tiny_trainer(IoU(table=False), **options), fixed_task(BatchScores), datamodule=data)
 
 
 class Notes(pl.Callback):
     """Records what this rank knows after each validation."""
 
-    def __init__(self, counter: IoU) -> None:
-        self.counter = counter
+    def __init__(self) -> None:
         self.seen: list[Result] = []
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -128,7 +124,7 @@ class Notes(pl.Callback):
         self.seen.append(
             {
                 "logged": logged(trainer),
-                "matrix": self.counter.counts["confusion"],
+                "matrix": pl_module.total_counts["confusion"],
                 "own": pl_module.evaluator.matrix.clone(),
                 "stops": trainer.should_stop,
                 "state": {name: tensor.clone() for name, tensor in state.items()},
@@ -138,10 +134,11 @@ class Notes(pl.Callback):
 
 def training(options: dict[str, Any], folder: Path) -> Result:
     """Train with batch norm until early stopping, on ranks whose validation images differ."""
-    counter, stopping, checkpoint = IoU(table=False), EarlyStopping(patience=1), Checkpoint()
-    notes = Notes(counter)
+    stopping, checkpoint, notes = EarlyStopping(patience=1), Checkpoint(), Notes()
     options = {**options, "precision": "64-true", "max_epochs": EPOCHS, "enable_checkpointing": True}
-    trainer = tiny_trainer(ApplyTuningPlan(), counter, stopping, notes, checkpoint, **options, default_root_dir=folder)
+    trainer = tiny_trainer(
+        ApplyTuningPlan(), IoU(table=False), stopping, notes, checkpoint, **options, default_root_dir=folder
+    )
     images = SyntheticDataset(16, 40, transform=Augment(32))
     trainer.fit(fixed_task(), datamodule=SegmentationData(images, Mixed(5), batch_size=2))
     decided = {"stopping": stopping.state_dict(), "epochs": trainer.current_epoch, "best": checkpoint.best}

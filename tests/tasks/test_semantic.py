@@ -39,10 +39,11 @@ def moved(module: nn.Module, before: dict[str, Tensor]) -> set[str]:
 
 def validated(batch_size: int, ignore_index: int = 255) -> tuple[dict[str, float], Tensor]:
     """Return what a validation logs, and its confusion matrix."""
-    iou = IoU(table=False)
     task = tiny_task(ignore_index=ignore_index)
-    logged = tiny_trainer(iou).validate(task, datamodule=tiny_data(batch_size=batch_size), verbose=False)[0]
-    return logged, iou.counts["confusion"]
+    logged = tiny_trainer(IoU(table=False)).validate(task, datamodule=tiny_data(batch_size=batch_size), verbose=False)[
+        0
+    ]
+    return logged, task.total_counts["confusion"]
 
 
 @pytest.mark.parametrize("batch_size", [2, 4, 7])
