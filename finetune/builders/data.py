@@ -240,5 +240,9 @@ def build_datamodule(config: Config, data: DatasetBundle) -> SegmentationData:
     settings, sets = config["data"], data.datasets
     workers = resolve_workers(settings["num_workers"], config["trainer"])
     return SegmentationData(
-        sets["train"], sets["val"], sets.get("test"), settings["batch_size"], workers, config["seed"]
+        *(sets["train"], sets["val"], sets.get("test")),
+        batch_size=settings["batch_size"],
+        num_workers=workers,
+        seed=config["seed"],
+        class_shares=data.class_shares(),
     )

@@ -59,12 +59,19 @@ class DatasetBundle:
 
     def describe_classes(self) -> str:
         """Return the fraction of the training pixels that each class has, most frequent first."""
+        shares = sorted(self.class_shares().items(), key=lambda item: -item[1])
         statistics = self.statistics["train"]
-        pixels, ignored = statistics.pixels.double(), float(statistics.ignored)
-        total = pixels.sum() + (0 if statistics.multilabel else ignored)
-        order = pixels.argsort(descending=True, stable=True).tolist()
-        shares = shortlist((f"{self.classes[k]} {pixels[k] / total:.1%}" for k in order), 12)
-        return f"training pixels: {shares}{f'; ignored {ignored / total:.1%}' if ignored else ''}"
+        ignored = f"; ignored {statistics.ignored / self._pixels():.1%}" if statistics.ignored else ""
+        return f"training pixels: {shortlist((f'{name} {share:.1%}' for name, share in shares), 12)}{ignored}"
+
+    def class_shares(self) -> dict[str, float]:
+        """Return the fraction of the training pixels that each class has."""
+        pixels = self.statistics["train"].pixels.tolist()
+        return {name: count / self._pixels() for name, count in zip(self.classes, pixels, strict=True)}
+
+    def _pixels(self) -> int:
+        statistics = self.statistics["train"]
+        return max(1, int(statistics.pixels.sum()) + (0 if statistics.multilabel else statistics.ignored))
 
     def describe_sizes(self) -> list[str]:
         """Return a line if targets have another size than their images."""

@@ -1,7 +1,8 @@
-"""Callbacks that apply the plan, save, log, stop and average; one a file."""
+"""Callbacks that apply the plan, save, log, warn, stop and average; one a file."""
 
 from finetune.callbacks.apply_plan import ApplyTuningPlan
 from finetune.callbacks.checkpoint import Checkpoint
+from finetune.callbacks.diagnosis import Diagnosis
 from finetune.callbacks.early_stopping import EarlyStopping
 from finetune.callbacks.graceful_shutdown import GracefulShutdown, TrainingInterrupted
 from finetune.callbacks.iou import IoU
@@ -16,6 +17,7 @@ __all__ = [
     "SWA",
     "ApplyTuningPlan",
     "Checkpoint",
+    "Diagnosis",
     "EarlyStopping",
     "GracefulShutdown",
     "IoU",

@@ -1,6 +1,6 @@
 """Datasets as Lightning data loaders."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypedDict
 
 import lightning.pytorch as pl
@@ -43,6 +43,7 @@ class SegmentationData(pl.LightningDataModule):
         num_workers: loading processes, each with one torch thread; 0 loads in the training process.
         seed: of the training order.
         pin_memory: whether batches are page-locked; None if there is a GPU.
+        class_shares: fraction of the training pixels of each class, as far as it is known, for messages.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class SegmentationData(pl.LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         pin_memory: bool | None = None,
+        class_shares: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -67,6 +69,7 @@ class SegmentationData(pl.LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
+        self.class_shares = dict(class_shares or {})
         self._position = DataPosition()
 
     def state_dict(self) -> dict[str, int]:
