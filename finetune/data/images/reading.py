@@ -37,4 +37,4 @@ def read_image(
     name = f"image '{path}'"
     decoded = read_pixels(path) if window is None else read_window(path, window)
     pixels = with_channels(eight_bit(decoded, value_range, name), channels, name)
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+    return torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C"))  # a copy, as Pillow's pixels are read-only

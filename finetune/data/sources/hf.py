@@ -157,7 +157,7 @@ class HfImage:
         """Decode the image as uint8 (channels, H, W)."""
         pixels = eight_bit(image_pixels(self.cell.read()), None, self.description)
         values = with_channels(pixels, channels, self.description)
-        return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))
+        return torch.from_numpy(np.array(values.transpose(2, 0, 1), order="C"))
 
 
 @dataclass(frozen=True)

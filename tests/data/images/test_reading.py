@@ -15,6 +15,13 @@ def test_rgb_is_read_channels_first(write):
     assert np.array_equal(image.numpy(), pixels.transpose(2, 0, 1))
 
 
+@pytest.mark.filterwarnings("error")  # torch's about memory that is read-only, as Pillow's is
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pixels_are_the_readers_own(write, channels):
+    image = read_image(write("a.png", np.full((4, 6) if channels == 1 else (4, 6, 3), 7, dtype=np.uint8)), channels)
+    assert (image.add_(1) == 8).all()
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_mode_comes_out_as_gray_and_as_color(tmp_path, channels):
     source = Image.fromarray(np.full((4, 6, 3), 77, dtype=np.uint8))

@@ -40,7 +40,8 @@ def image_pixels(image: Image.Image) -> Pixels:
         mode = "LA" if alpha else image.mode if _dtype(image.mode) != np.uint8 else "L"
     else:
         mode = "RGBA" if alpha else "RGB"
-    return Pixels(_three_axes(np.array(image.convert(mode))), alpha)
+    # neither a conversion to the same mode nor an array of one's own: Pillow copies for both
+    return Pixels(_three_axes(np.asarray(image if image.mode == mode else image.convert(mode))), alpha)
 
 
 def _dtype(mode: str) -> np.dtype[np.generic]:
