@@ -2,10 +2,10 @@
 
     OMP_NUM_THREADS=1 python benchmarks/feeding.py [--size 512] [--crop 512] [--augment strong] [--step]
 
-JPEG images and PNG masks on disk; one process, one thread, whose CPU time it measures. Ours, without and with `data.cache`, takes turns with the
-same transforms of torchvision v2 and of albumentations over their usual decoders (Pillow, OpenCV), so that a busy
-machine slows all of them. With --step it also prints which part of a training step on one core is spent waiting for its
-batch. Another `--augment` is measured for ours alone.
+JPEG images and PNG masks on disk; one process, one thread, whose CPU time it measures. Ours, without and with
+`data.cache`, takes turns with the same transforms of torchvision v2 and of albumentations over their usual decoders
+(Pillow, OpenCV), so that a busy machine slows all of them. With --step it also prints which part of a training step on
+one core is spent waiting for its batch. Another `--augment` is measured for ours alone.
 """
 
 import argparse
