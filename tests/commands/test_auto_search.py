@@ -59,7 +59,7 @@ def test_find_lr_in_python_logs_the_suggestions_and_draws_the_curve(
 @pytest.mark.slow
 def test_with_enough_memory_the_batch_size_is_the_number_of_images(folder: Path) -> None:
     assert finetune.find_batch_size(*OVERRIDES) == 8
-    run = finetune.train(*SYNTHETIC, "data.batch_size=auto", "output=run")
+    run = finetune.train(*SYNTHETIC, "data.batch_size=largest", "output=run")
     assert yaml.safe_load((run.folder / "config.yaml").read_text())["data"]["batch_size"] == 8
 
 
@@ -93,13 +93,13 @@ def test_the_search_trains_all_parameters_that_ever_train(folder: Path, monkeypa
 
 
 def test_placeholders_replace_auto_until_a_value_is_found() -> None:
-    config, searched = with_placeholders(load_config((*SYNTHETIC, "data.batch_size=auto"), "train"))
+    config, searched = with_placeholders(load_config((*SYNTHETIC, "data.batch_size=largest"), "train"))
     assert searched == ["data.batch_size"]
-    assert config["data"]["batch_size"] == SEARCHED["data.batch_size"]
+    assert config["data"]["batch_size"] == SEARCHED["data.batch_size"][1]
     assert isinstance(check(config)[1], DatasetBundle)
 
 
-@pytest.mark.parametrize("override", ["data.batch_size=auto", "optimizer.lr=auto"])
+@pytest.mark.parametrize("override", ["data.batch_size=largest", "optimizer.lr=auto"])
 def test_a_search_on_several_devices_is_refused(
     folder: Path, override: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -117,6 +117,6 @@ def test_a_misspelled_auto_is_refused(folder: Path, capsys: pytest.CaptureFixtur
 def test_a_warmup_longer_than_the_training_at_the_batch_size_found_is_refused(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert exit_code("train", *SYNTHETIC, "data.batch_size=auto", "schedule.warmup=3") == 2
+    assert exit_code("train", *SYNTHETIC, "data.batch_size=largest", "schedule.warmup=3") == 2
     assert "a warmup of 3 steps does not fit into 1 steps of training" in capsys.readouterr().err
     assert not listing(folder)

@@ -206,7 +206,7 @@ def test_a_model_whose_outputs_are_nan_has_no_scores(run: Path, capsys: pytest.C
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("data.batch_size=auto", "data.batch_size=auto is searched by a training. Set a number of images."),
+        ("data.batch_size=largest", "data.batch_size=largest is searched by a training. Set a number of images."),
         (
             "data.cache=ram",
             "data.cache keeps images for later epochs, but an evaluation reads each once. Leave it out.",

@@ -95,12 +95,34 @@ def test_measure_times_real_steps(folder: Path, capsys: pytest.CaptureFixture[st
     assert "measured per step:" in capsys.readouterr().out
 
 
-def test_the_images_of_a_folder_are_counted_but_not_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_follows_from_the_images_is_shown_with_its_reason(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     draw_folder(folder / "photos", [f"{split}/{split}_{i}" for split in ("train", "val") for i in range(6)])
+    finetune.plan(*MODEL, "data.root=photos", "data.classes=3", "budget=8steps")
+    output = capsys.readouterr().out
+    assert "augment.crop=[32,64]: the median image is 32 x 40, which fits whole" in output
+    assert "data.batch_size=2: 5% of 6 images, but at least 2" in output
+    assert "8 steps of 2 images, in 3 epochs, with 2 validations: budget=8steps" in output
+    assert "3 epochs of 3 steps: 6 training images, 2 a batch" in output
+
+
+def test_with_a_number_of_images_nothing_is_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw_folder(folder / "photos")
     for path in (folder / "photos").rglob("*.png"):
         path.write_bytes(b"no image")
-    finetune.plan(*MODEL, "data.root=photos", "data.classes=3", "trainer.max_epochs=2", "augment.crop=32")
-    assert "2 epochs of 1 steps: 6 training images, 4 a batch" in capsys.readouterr().out
+    settings = ("data=folder", "data.root=photos", "data.classes=3", "augment.crop=32", "plan.images=30")
+    finetune.plan(*MODEL, *settings, "budget=14steps")
+    assert "2 epochs of 7 steps: 30 training images, 4 a batch" in capsys.readouterr().out
+
+
+def test_a_budget_of_time_buys_steps(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = finetune.plan(*OVERRIDES, "budget=10m")
+    line = next(line for line in capsys.readouterr().out.splitlines() if "budget=10m, of which" in line)
+    assert int(line.partition(" steps")[0].replace(",", "")) > 100
+    assert result.phases[-1].stop > 25
+    assert exit_code("plan", *MODEL, "budget=10m") == 2
+    assert "budget=10m: steps are timed on the data. Set data.root, or a number of steps" in capsys.readouterr().err
 
 
 def test_tiles_are_counted_as_the_training_takes_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,7 +164,7 @@ def test_the_output_says_that_phases_after_a_plateau_are_assumed(
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("tuning.unfreeze_at=20",), "after 20 epochs, but the training has only 20"),
+        (("tuning.unfreeze_at=20", "trainer.max_epochs=20"), "after 20 epochs, but the training has only 20"),
         (("tuning=partial", "tuning.last=9"), "more layer groups than the backbone has: 5"),
         (("tuning=full", "tuning.rules=[{match: backbone}]"), "no tuning rule"),
         (
@@ -199,7 +221,7 @@ def test_the_output_says_that_phases_after_a_plateau_are_assumed(
         (("tuning.warmup=abc",), "tuning.warmup=abc"),
         (("tuning.lora=true",), "tuning.lora=True: expected a group"),
         (("tuning.unfreeze_at=null",), "null is the end"),
-        (("tuning.unfreeze_at=5", "+trainer.max_steps=6"), "after 5 epochs, but the training has only 3"),
+        (("tuning.unfreeze_at=5", "+trainer.max_steps=6"), "after 5 epochs, but the training has only 2"),
         (("tuning=frozen", "tuning.norms=adapt", "backbone.name=test_convnext.r160_in1k"), "no batch norm"),
         (("tuning=gradual", "tuning.restart_schedule=true", "schedule=plateau"), "plateau waits for a score"),
         (("plan.images=0",), "plan.images=0"),
@@ -258,13 +280,13 @@ def test_a_closed_pipe_ends_the_command_without_a_traceback(
 def test_placeholders_stand_for_settings_that_the_training_searches(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    overrides = ("optimizer.lr=auto", "data.batch_size=auto", "trainer.devices=2", "trainer.max_epochs=2")
+    overrides = ("optimizer.lr=auto", "data.batch_size=largest", "trainer.devices=2", "trainer.max_epochs=2")
     assert exit_code("plan", *OVERRIDES, *overrides) == 0
     assert "optimizer.lr=auto is searched by the training; 0.001 stands for it here" in capsys.readouterr().out
 
 
 def test_limits_of_the_trainer_shorten_the_plan(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     finetune.plan(*OVERRIDES, "trainer.max_epochs=10", "+trainer.max_steps=5", "data.count=16")
-    assert "2 epochs of 4 steps" in capsys.readouterr().out
+    assert "1 epochs of 8 steps" in capsys.readouterr().out
     finetune.plan(*OVERRIDES, "trainer.max_epochs=2", "+trainer.limit_train_batches=1", "plan.figure=second.png")
     assert "2 epochs of 1 steps" in capsys.readouterr().out

@@ -22,7 +22,7 @@ Usage = namedtuple("Usage", "total used free")
 
 
 def config(*overrides: str) -> dict[str, Any]:
-    return to_plain_dict(compose("data=synthetic", "trainer.precision=32-true", *overrides))
+    return to_plain_dict(compose("data=synthetic", "data.batch_size=4", "augment.crop=320", "trainer.precision=32-true", *overrides))
 
 
 def error_of(action: Any) -> BaseException:
@@ -37,7 +37,7 @@ def test_out_of_gpu_memory_shows_the_settings_and_what_to_change() -> None:
         "try: data.batch_size=4 trainer.accumulate_grad_batches=2, as many images a step",
         "try: augment.crop=160",
         "try: trainer.precision=bf16-mixed",
-        "try: data.batch_size=auto, which searches the largest that fits",
+        "try: data.batch_size=largest, which searches the largest that fits",
         "try: a smaller backbone",
     ]
 
