@@ -54,10 +54,10 @@ def evaluation_data(
         settings["exclude"] = given.get("exclude")  # the run's list names its own images
     if settings["format"] == AUTO:
         settings = _worked_out(settings, given, saved)
-    groups = [*data_settings(settings), *data_settings({"format": settings["format"], **given})]
-    raise_mistakes(line for group in groups for line in group.type_errors())
     if given.get("batch_size") == "largest":
         raise ConfigError("data.batch_size=largest is searched by a training. Set a number of images.")
+    groups = [*data_settings(settings), *data_settings({"format": settings["format"], **given})]
+    raise_mistakes(line for group in groups for line in group.type_errors())
     if settings.get("batch_size") == "auto":
         settings["batch_size"] = DataSettings.batch_size
     if given.get("value_range") == "auto":
