@@ -9,11 +9,13 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from finetune.builders.checks.trainer import check_budget
 from finetune.builders.checks.training import check
 from finetune.builders.data import build_datamodule
 from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.devices import autocast_dtype, device_type
 from finetune.builders.dummy_step import batch_shape, noise_step
+from finetune.builders.recipe import with_placeholders_for_recipe
 from finetune.builders.task import build_optimizer, build_task, task_without_weights
 from finetune.config.compose import load_config
 from finetune.config.errors import ConfigError, usage
@@ -56,7 +58,9 @@ def _checked(overrides: Sequence[str | DictConfig]) -> tuple[dict[str, Any], Dat
     config, _ = with_placeholders(load_config(overrides, "train"))
     configure_logging()
     with usage():
-        return check(config)
+        check_budget(config)
+        config, data = check(config)
+    return with_placeholders_for_recipe(config), data
 
 
 def with_placeholders(config: dict[str, Any], search: bool = True) -> tuple[dict[str, Any], list[str]]:
@@ -107,9 +111,9 @@ def resolve_auto(
     """
     finding = None
     if "data.batch_size" in searched:
-        config = with_value(config, "data.batch_size", _find_batch_size(config, data))
+        config = with_value(config, "data.batch_size", _find_batch_size(with_placeholders_for_recipe(config), data))
     if "optimizer.lr" in searched:
-        finding = _find_lr(config, data, None)
+        finding = _find_lr(with_placeholders_for_recipe(config), data, None)
         config = with_value(config, "optimizer.lr", _rate(config, finding))
     return config, finding
 

@@ -12,6 +12,7 @@ import torch
 from omegaconf import DictConfig
 
 from finetune.builders.checks.monitors import check_monitored
+from finetune.builders.checks.trainer import check_budget
 from finetune.builders.checks.training import check, check_without_data
 from finetune.builders.data import build_source, missing_options, source_options
 from finetune.builders.devices import autocast_dtype, device_type
@@ -83,7 +84,7 @@ def plan(*overrides: str | DictConfig) -> PlanResult:
     config, searched = with_placeholders(load_config(overrides, "plan"), search=False)
     configure_logging()
     with usage():
-        raise_mistakes(mistakes_of((_check_plan,), config))
+        raise_mistakes(mistakes_of((_check_plan, check_budget), config))
         is_assumed = config["plan"]["images"] is not None or bool(missing_options(config["data"]))
         config, subject = _assumed(config) if is_assumed else _read(config, started)
         task = task_without_weights(config, subject.classes)

@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 from omegaconf import DictConfig
 
+from finetune.builders.checks.trainer import check_budget
 from finetune.builders.data import build_source
 from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.devices import device_count
@@ -65,7 +66,8 @@ def resolve_run_config(overrides: Sequence[str | DictConfig]) -> tuple[dict[str,
 
 
 def _new_run_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the config of a new run, whose folder is free."""
+    """Return the config of a new run, whose folder is free and whose length is set once."""
+    check_budget(config)
     folder, resume = Path(config["output"]), config["resume"]
     if is_first_process() and not (resume == "auto" and has_no_checkpoint(folder)):
         check_new(folder)

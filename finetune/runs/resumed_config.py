@@ -55,6 +55,8 @@ def resumed_config(composed: DictConfig, overrides: Sequence[str], folder: Path)
     check_changeable(changes, old, folder)
     for key in removed_keys(old, new, keys, overrides):
         remove(old, key)
+    if "trainer.max_epochs" in changes:  # a length in steps, such as that of a budget, would still end the training
+        remove(old, "trainer.max_steps")
     for key, value in changes.items():
         set_value(old, key, value)
     merged = {**old, "output": str(folder), "resume": None}

@@ -22,7 +22,9 @@ Usage = namedtuple("Usage", "total used free")
 
 
 def config(*overrides: str) -> dict[str, Any]:
-    return to_plain_dict(compose("data=synthetic", "data.batch_size=4", "augment.crop=320", "trainer.precision=32-true", *overrides))
+    return to_plain_dict(
+        compose("data=synthetic", "data.batch_size=4", "augment.crop=320", "trainer.precision=32-true", *overrides)
+    )
 
 
 def error_of(action: Any) -> BaseException:

@@ -15,7 +15,6 @@ import torch
 from finetune.builders.checks.data import DATA_CHECKS
 from finetune.builders.checks.settings import removed_settings, split_unknown, type_errors
 from finetune.builders.checks.trainer import (
-    check_budget,
     check_callbacks,
     check_length,
     check_optimizer,
@@ -100,8 +99,7 @@ def _check_settings(config: Config) -> tuple[dict[str, Any], list[str]]:
     raise_mistakes(type_errors(config))
     known, unknown = split_unknown(config)
     known["data"]["num_workers"] = resolve_workers(known["data"]["num_workers"], known["trainer"])
-    mistakes = mistakes_of((check_budget,), known)
-    return known, [*unknown, *mistakes, *mistakes_of(SETTING_CHECKS, with_placeholders_for_recipe(known))]
+    return known, [*unknown, *mistakes_of(SETTING_CHECKS, with_placeholders_for_recipe(known))]
 
 
 def check_numbers(config: Config) -> None:
