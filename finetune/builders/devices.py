@@ -90,6 +90,11 @@ def device_type(config: Mapping[str, Any]) -> str:
     )
 
 
+def device_memory(config: Mapping[str, Any]) -> int | None:
+    """Return the bytes of a GPU's memory, used or not; None if the training does not use one."""
+    return torch.cuda.get_device_properties(0).total_memory if device_type(config) == "cuda" else None
+
+
 def autocast_dtype(config: Mapping[str, Any]) -> torch.dtype | None:
     """Return the autocast dtype of the training, or None without autocast."""
     precision = resolve_precision(config["trainer"])

@@ -2,20 +2,27 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
 from finetune.builders.dataset_bundle import DatasetBundle
-from finetune.builders.devices import device_count, runs_on_cpu
+from finetune.builders.devices import autocast_dtype, device_count, device_memory, runs_on_cpu
+from finetune.builders.dummy_step import batch_shape
+from finetune.builders.task import task_without_weights
 from finetune.builders.training_length import with_length
 from finetune.config.nested import select, with_value
 from finetune.config.options import Config
 from finetune.config.settings import RECIPE
 from finetune.data.mask_shapes import class_shapes
+from finetune.profiling.cost import estimate
 from finetune.recipe.budget import read_budget, with_validations
 from finetune.recipe.facts import ClassFacts, Facts
 from finetune.recipe.rules import RULES, samples
 
+TRIED_IMAGES = 2  # for the estimate of the memory of an image
+MEMORY_SHARE = 0.6  # of a GPU: temporaries, the loss and fragments take the rest
+QUIET = ("trainer.accumulate_grad_batches",)  # said only where it is not the usual value
 EVALUATION_COST = 0.3  # of a training step, for the same pixels: there is no backward pass
 
 
@@ -39,8 +46,12 @@ def resolve_recipe(config: Config, data: DatasetBundle) -> tuple[dict[str, Any],
     if facts is None:
         return _with_validation_interval(config), []
     for key in keys:
+        if key == "data.batch_size":
+            facts = replace(facts, fitting=_fitting_images(config, data))
         decision = RULES[key](facts, config)
         config = with_value(config, key, decision.value)
+        if key in QUIET and decision.value == RECIPE[key]:
+            continue
         lines.append(f"{key}={json.dumps(decision.value, separators=(',', ':'))}: {decision.reason}")
     if config["trainer"]["max_epochs"] != "auto":
         return _with_validation_interval(config), lines
@@ -72,6 +83,18 @@ def data_facts(config: Config, data: DatasetBundle) -> Facts:
         on_cpu=runs_on_cpu(config["trainer"]),
         devices=device_count(config["trainer"]),
     )
+
+
+def _fitting_images(config: Config, data: DatasetBundle) -> int | None:
+    """Return how many images a training step can have on a GPU, by the estimate of its memory; None on a CPU."""
+    memory = device_memory(config)
+    if memory is None:
+        return None
+    trial = with_placeholders_for_recipe(with_value(config, "data.batch_size", TRIED_IMAGES))
+    task = task_without_weights(trial, data.classes)
+    cost = estimate(task.model, batch_shape(trial), list(task.places), autocast=autocast_dtype(trial))
+    free = MEMORY_SHARE * memory - (cost.memory - cost.activations)
+    return max(0, int(free * TRIED_IMAGES / cost.activations))
 
 
 def _with_steps(

@@ -17,6 +17,7 @@ RECIPE: Mapping[str, Any] = {
     "augment.vertical_flip": 0.0,
     "augment.class_crop": 0.0,
     "data.batch_size": 4,
+    "trainer.accumulate_grad_batches": 1,
     "trainer.max_epochs": 20,
     "trainer.check_val_every_n_epoch": 1,
 }

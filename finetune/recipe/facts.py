@@ -35,6 +35,7 @@ class Facts:
         evaluated_pixels: pixels of all validation images.
         on_cpu: whether the training computes on a CPU.
         devices: number of devices.
+        fitting: images that fit into the memory of a device at a time; None if that is not known.
     """
 
     images: int
@@ -45,6 +46,7 @@ class Facts:
     evaluated_pixels: int
     on_cpu: bool = True
     devices: int = 1
+    fitting: int | None = None
 
     @property
     def narrowest(self) -> ClassFacts:

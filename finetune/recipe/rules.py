@@ -73,7 +73,23 @@ def class_crop(facts: Facts, settings: Mapping[str, Any]) -> Decision:
 
 
 def batch_size(facts: Facts, settings: Mapping[str, Any]) -> Decision:
-    """Take as many images as give a steady gradient, but no more than a small share of them all."""
+    """Take as many images as a step should have, or as many as fit into memory."""
+    wanted = _images_in_a_step(facts)
+    if facts.fitting is None or facts.fitting >= wanted.value:
+        return wanted
+    return Decision(max(1, facts.fitting), f"more than {facts.fitting:,} images would not fit into memory")
+
+
+def accumulation(facts: Facts, settings: Mapping[str, Any]) -> Decision:
+    """Take as many batches for a step as give it the images that it should have."""
+    batch, wanted = max(1, settings["data"]["batch_size"]), _images_in_a_step(facts).value
+    if facts.fitting is None or batch >= wanted:
+        return Decision(1, "a batch has enough images for a step")
+    return Decision(-(-wanted // batch), f"a step should have {wanted} images on each device")
+
+
+def _images_in_a_step(facts: Facts) -> Decision:
+    """Return as many images of a device as give a steady gradient, but no more than a small share of them all."""
     limit = LARGEST_BATCH[facts.on_cpu]
     value = max(2, min(limit, int(BATCH_SHARE * facts.images / facts.devices)))
     if value < limit:
@@ -100,6 +116,7 @@ RULES: dict[str, Rule] = {
     "augment.vertical_flip": vertical_flip,
     "augment.class_crop": class_crop,
     "data.batch_size": batch_size,
+    "trainer.accumulate_grad_batches": accumulation,
 }
 
 

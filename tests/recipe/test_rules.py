@@ -69,6 +69,14 @@ def test_a_batch_is_a_small_share_of_the_images(images: int, devices: int, expec
     assert decide("data.batch_size", replace(PETS, images=images, devices=devices)) == expected
 
 
+@pytest.mark.parametrize(("fitting", "expected"), [(None, (8, 1)), (20, (8, 1)), (3, (3, 3)), (0, (1, 8))])
+def test_images_that_do_not_fit_into_memory_are_accumulated(fitting: int | None, expected: tuple[int, int]) -> None:
+    facts = replace(PETS, images=1000, on_cpu=False, fitting=fitting)
+    batch = RULES["data.batch_size"](facts, {}).value
+    steps = RULES["trainer.accumulate_grad_batches"](facts, {"data": {"batch_size": batch}}).value
+    assert (batch, steps) == expected
+
+
 @pytest.mark.parametrize(
     ("images", "on_cpu", "expected"), [(20, True, 2_500), (367, True, 9_175), (10**6, False, 64_000)]
 )

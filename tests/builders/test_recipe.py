@@ -1,0 +1,68 @@
+"""The facts that a recipe is decided from, and what becomes of its settings."""
+
+from typing import Any
+
+import pytest
+
+from finetune.builders import recipe
+from finetune.builders.checks.training import check
+from finetune.builders.data import training_data
+from finetune.builders.recipe import data_facts, resolve_recipe, with_placeholders_for_recipe
+from finetune.config.compose import load_config
+from finetune.config.nested import select
+from finetune.config.settings import RECIPE
+from tests.samples import MODEL
+
+UNSAID = (*MODEL, "data=synthetic", "data.count=24", "data.size=48", "trainer.accelerator=cpu")
+
+
+def config(*overrides: str) -> dict[str, Any]:
+    return load_config([*UNSAID, "backbone.in_channels=3", *overrides], "train")
+
+
+def test_facts_are_those_of_the_training_images() -> None:
+    data = training_data(config())
+    facts = data_facts(config(), data)
+    assert (facts.images, facts.height, facts.width, facts.looked_at) == (len(data.datasets["train"]), 48, 48, 24)
+    assert [each.name for each in facts.classes] == list(data.classes)
+    assert sum(each.share for each in facts.classes) == pytest.approx(1)
+    assert facts.evaluated_pixels == len(data.datasets["val"]) * 48**2
+    assert facts.on_cpu
+    assert facts.narrowest.width == min(each.width for each in facts.classes) > 1
+
+
+def test_every_setting_is_decided_and_a_given_one_is_not() -> None:
+    data = training_data(config())
+    resolved, lines = resolve_recipe(config(), data)
+    assert not [key for key in RECIPE if select(resolved, key) == "auto"]
+    assert [line.partition("=")[0] for line in lines[:2]] == ["augment.crop", "augment.scale"]
+    given, lines = resolve_recipe(config("augment.crop=20", "data.batch_size=3", "trainer.max_epochs=2"), data)
+    assert (given["augment"]["crop"], given["data"]["batch_size"], given["trainer"]["max_epochs"]) == (20, 3, 2)
+    assert given["trainer"]["check_val_every_n_epoch"] == 1
+    assert not [line for line in lines if line.startswith(("augment.crop", "data.batch_size", "trainer"))]
+
+
+def test_the_same_data_gives_the_same_plan() -> None:
+    assert check(config("output=run"))[0] == check(config("output=run"))[0]
+
+
+def test_placeholders_replace_only_what_is_auto() -> None:
+    replaced = with_placeholders_for_recipe(config("augment.crop=20"))
+    assert {key: select(replaced, key) for key in RECIPE} == {**RECIPE, "augment.crop": 20}
+
+
+def test_a_budget_of_time_leaves_the_length_open() -> None:
+    assert check(config("budget=10m"))[0]["trainer"]["max_epochs"] == "auto"
+
+
+def test_on_a_small_gpu_batches_are_accumulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, settings = training_data(config("data.count=400")), config("data.count=400")
+    monkeypatch.setattr(recipe, "runs_on_cpu", lambda settings: False)
+    fitting = {}
+    for memory in (20_000_000, 2_000_000_000):
+        monkeypatch.setattr(recipe, "device_memory", lambda config, memory=memory: memory)
+        resolved, _ = resolve_recipe(settings, data)
+        fitting[memory] = resolved["data"]["batch_size"], resolved["trainer"]["accumulate_grad_batches"]
+    (few, several), enough = fitting.values()
+    assert few < 8 <= few * several < 8 + few
+    assert enough == (8, 1)
