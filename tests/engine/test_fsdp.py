@@ -11,6 +11,7 @@ from torch import nn
 
 import finetune
 from finetune.builders.checks.training import check
+from finetune.builders.recipe import with_placeholders_for_recipe
 from finetune.builders.trainer import build_trainer
 from finetune.config.compose import compose, to_plain_dict
 from finetune.config.errors import ConfigError
@@ -190,11 +191,12 @@ def test_settings_that_do_not_suit_sharding_are_rejected_together() -> None:
 
 
 def test_fsdp2_is_our_strategy_and_all_other_names_are_lightnings(tmp_path: Path) -> None:
-    made = build_trainer(config("trainer.strategy=fsdp2", "trainer.devices=2"), tmp_path)
+    settings = with_placeholders_for_recipe(config("trainer.strategy=fsdp2", "trainer.devices=2"))
+    made = build_trainer(settings, tmp_path)
     assert isinstance(made.strategy, FullySharded)
     assert made.world_size == 2
     with pytest.raises(ConfigError, match="invalid strategy name: `strategy='fsdp3'`"):
-        build_trainer(config("trainer.strategy=fsdp3"), tmp_path)
+        build_trainer(with_placeholders_for_recipe(config("trainer.strategy=fsdp3")), tmp_path)
 
 
 def config(*overrides: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from finetune.builders.recipe import with_placeholders_for_recipe
 from finetune.builders.trainer import build_trainer
 from finetune.config.compose import compose, to_plain_dict
 from finetune.engine.precision import CPUMixedPrecision
@@ -71,6 +72,7 @@ def test_without_autocast_and_after_the_training_nothing_is_changed() -> None:
 def test_the_trainer_uses_it_for_mixed_precision_on_a_cpu(
     tmp_path: Path, overrides: tuple[str, ...], ours: bool
 ) -> None:
-    made = build_trainer(to_plain_dict(compose(*SYNTHETIC, *overrides, f"output={tmp_path}")), tmp_path)
+    settings = to_plain_dict(compose(*SYNTHETIC, *overrides, f"output={tmp_path}"))
+    made = build_trainer(with_placeholders_for_recipe(settings), tmp_path)
     assert made.precision == overrides[0].partition("=")[2]
     assert isinstance(made.precision_plugin, CPUMixedPrecision) == ours

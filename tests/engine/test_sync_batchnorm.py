@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from torch import nn
 
+from finetune.builders.recipe import with_placeholders_for_recipe
 from finetune.builders.trainer import build_trainer
 from finetune.config.compose import compose, to_plain_dict
 from finetune.engine.sync_batchnorm import SyncBatchNorm
@@ -56,5 +57,6 @@ def test_the_original_norms_are_restored_with_the_trained_tensors(model: Segment
 @pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
 def test_the_trainer_uses_our_plugin(tmp_path: Path, precision: str) -> None:
     overrides = ("+trainer.sync_batchnorm=true", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp")
-    made = build_trainer(to_plain_dict(compose(*overrides, f"trainer.precision={precision}")), tmp_path)
+    settings = to_plain_dict(compose(*overrides, f"trainer.precision={precision}"))
+    made = build_trainer(with_placeholders_for_recipe(settings), tmp_path)
     assert isinstance(made.strategy._layer_sync, SyncBatchNorm)
