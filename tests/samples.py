@@ -5,12 +5,15 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 from PIL import Image
 
+from finetune.builders.recipe import with_placeholders_for_recipe
 from finetune.cli import main
+from finetune.config.compose import load_config
 
 MODEL = (
     "backbone=timm",
@@ -23,6 +26,11 @@ MODEL = (
 TINY = (*MODEL, "augment.crop=32", "data.batch_size=4", "trainer.max_epochs=1", "trainer.accelerator=cpu")
 SYNTHETIC = (*TINY, "data=synthetic", "data.count=8", "data.size=32")
 COMMAND = str(Path(sys.executable).with_name("finetune"))
+
+
+def decided(overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the config of a training, with a value for each setting that data would decide."""
+    return with_placeholders_for_recipe(load_config(overrides, "train"))
 
 
 def draw_folder(

@@ -12,6 +12,7 @@ from finetune.io.messages import suggest
 SEARCHED: Mapping[str, tuple[str, int | float]] = {"data.batch_size": ("largest", 2), "optimizer.lr": ("auto", 1e-3)}
 # settings of a recipe, which its rules decide when they are `auto` -> placeholder until the data is known
 RECIPE: Mapping[str, Any] = {
+    "head.decoder_channels": [256, 128, 64, 32, 16],
     "augment.crop": 320,
     "augment.scale": [0.5, 2.0],
     "augment.vertical_flip": 0.0,

@@ -6,6 +6,7 @@ from typing import Any
 
 from finetune.recipe.facts import Facts
 
+WIDE, NARROW = [256, 128, 64, 32, 16], [128, 64, 32, 16, 16]
 STRIDE = 32  # of the coarsest feature map; crops are multiples of it
 LARGEST_CROP = {True: 320, False: 512}  # pixels, on a CPU and on a GPU
 READABLE = 8  # pixels: what is narrower after scaling blurs with what is around it at stride 4
@@ -30,6 +31,13 @@ class Decision:
 
 
 Rule = Callable[[Facts, Mapping[str, Any]], Decision]
+
+
+def decoder_channels(facts: Facts, settings: Mapping[str, Any]) -> Decision:
+    """Halve the widths of a U-Net on a CPU, where its decoder takes most of the time."""
+    if facts.on_cpu:
+        return Decision(NARROW, "a step on a CPU takes 30 % less time than with twice as many")
+    return Decision(WIDE, "the usual widths")
 
 
 def crop(facts: Facts, settings: Mapping[str, Any]) -> Decision:
@@ -111,6 +119,7 @@ def samples(facts: Facts) -> Decision:
 
 # setting -> its rule, in the order in which they are made: later ones may read the values of earlier ones
 RULES: dict[str, Rule] = {
+    "head.decoder_channels": decoder_channels,
     "augment.crop": crop,
     "augment.scale": scale,
     "augment.vertical_flip": vertical_flip,

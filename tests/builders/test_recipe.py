@@ -47,7 +47,7 @@ def test_the_same_data_gives_the_same_plan() -> None:
 
 
 def test_placeholders_replace_only_what_is_auto() -> None:
-    replaced = with_placeholders_for_recipe(config("augment.crop=20"))
+    replaced = with_placeholders_for_recipe(load_config(["augment.crop=20"], "train"))
     assert {key: select(replaced, key) for key in RECIPE} == {**RECIPE, "augment.crop": 20}
 
 

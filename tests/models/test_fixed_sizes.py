@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save_file
 
 from finetune.builders.model import backbone_image_size, build_model_from
-from finetune.config.compose import load_config
 from finetune.models import Backbone, Segmenter, WeightsError
 from finetune.models.input_size import can_be_built_for_another, family, fixed_size, size_options
 from tests.models.sampling import slow_unless
+from tests.samples import decided
 
 CROP = 320  # pixels, of conf/augment
 NARROW = {"embed_dim": 64, "depth": 4, "num_heads": 2}  # of a family whose smallest has 86M parameters
@@ -119,7 +119,7 @@ def test_a_size_that_is_not_a_height_and_a_width_is_an_error(name: str, given: A
 
 def test_a_model_initialized_from_another_has_its_size() -> None:
     source = Segmenter("test_maxvit", "linear", 2, weights="none", image_size=(96, 96))
-    config = load_config(["backbone=timm", "backbone.name=test_maxvit", "head=linear", "init_from=source"], "train")
+    config = decided(["backbone=timm", "backbone.name=test_maxvit", "head=linear", "init_from=source"])
     model, report = build_model_from(config, ["sky", "road"], source)
     assert model.backbone.input_size == source.backbone.input_size
     assert all(torch.equal(model.state_dict()[key], tensor) for key, tensor in source.state_dict().items())

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from finetune.builders.model import build_model
-from finetune.config.compose import load_config
 from finetune.config.errors import ConfigError
 from finetune.models.feature_levels import feature_levels
 from finetune.models.neck import PyramidNeck
+from tests.samples import decided
 
 CASES = {
     "convolutional": [2, 4, 8, 16, 32],
@@ -73,10 +73,8 @@ def test_a_learned_neck_without_layers_is_an_error_in_training(name: str, head: 
         "backbone.neck=learned",
     ]
     with pytest.raises(ConfigError, match=rf"backbone\.neck=learned has no effect: .*{name} that head={head} reads"):
-        build_model(load_config(overrides, "train"), ["a", "b"])
-    assert len(
-        build_model(load_config([*overrides, "head=fpn", "backbone.name=test_vit"], "train"), ["a", "b"]).neck.scalings
-    )
+        build_model(decided(overrides), ["a", "b"])
+    assert len(build_model(decided([*overrides, "head=fpn", "backbone.name=test_vit"]), ["a", "b"]).neck.scalings)
 
 
 def test_learned_layers_get_gradients() -> None:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from finetune.builders.model import build_model, build_model_from
-from finetune.config.compose import load_config
 from finetune.models import Backbone, Segmenter
+from tests.samples import decided
 
 TINY = "test_resnet.r160_in1k"
 MEAN, STD = [0.1, 0.2, 0.3], [0.4, 0.5, 0.25]
@@ -35,11 +35,11 @@ def test_one_of_both_statistics_may_be_given() -> None:
 
 def test_training_reads_statistics_from_the_config_and_an_initial_model_does_not_change_them() -> None:
     overrides = ["backbone=timm", f"backbone.name={TINY}", "backbone.weights=none", "head=linear"]
-    given = load_config([*overrides, f"backbone.mean={MEAN}", f"backbone.std={STD}", "init_from=other"], "train")
+    given = decided([*overrides, f"backbone.mean={MEAN}", f"backbone.std={STD}", "init_from=other"])
     assert build_model(given, ["a", "b"]).config()["mean"] == pytest.approx(MEAN)
     other = Segmenter(TINY, "linear", 2, weights="none", mean=[0.7] * 3, std=[0.2] * 3)
     assert build_model_from(given, ["a", "b"], other)[0].config()["mean"] == pytest.approx(MEAN)
-    default = load_config([*overrides, "init_from=other"], "train")
+    default = decided([*overrides, "init_from=other"])
     assert build_model_from(default, ["a", "b"], other)[0].config()["mean"] == pytest.approx([0.7] * 3)
 
 

@@ -8,11 +8,11 @@ import torch
 
 from finetune.builders.checks.training import check_head
 from finetune.builders.model import build_model
-from finetune.config.compose import load_config
 from finetune.models import HEADS, Segmenter
 from tests.models.heads.pyramids import SMALL
 from tests.models.sampling import slow_unless
 from tests.models.test_segmenter import with_weights_of
+from tests.samples import decided
 
 TINY = "test_resnet.r160_in1k"
 # further options of heads that select maps by their strides
@@ -91,8 +91,8 @@ def test_a_rebuilt_model_has_the_same_output_stride() -> None:
 
 def test_training_reads_the_output_stride_from_the_config() -> None:
     overrides = ["backbone=timm", f"backbone.name={TINY}", "backbone.weights=none", "head=upernet"]
-    assert build_model(load_config(overrides, "train"), ["a", "b"]).neck.strides[-1] == 32
-    dilated = build_model(load_config([*overrides, "backbone.output_stride=8"], "train"), ["a", "b"])
+    assert build_model(decided(overrides), ["a", "b"]).neck.strides[-1] == 32
+    dilated = build_model(decided([*overrides, "backbone.output_stride=8"]), ["a", "b"])
     assert dilated.neck.strides[-1] == 8
 
 

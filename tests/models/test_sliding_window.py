@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from finetune.builders.model import build_model
-from finetune.config.compose import load_config
 from finetune.models import Segmenter
 from finetune.models.sliding_window import average_windows, window_starts
+from tests.samples import decided
 
 WINDOW = (96, 128)
 
@@ -90,6 +90,6 @@ def test_a_window_of_extreme_size_is_an_error(window: Any) -> None:
 @pytest.mark.parametrize(("name", "window"), [("test_maxvit", (320, 320)), ("test_resnet", None)])
 def test_the_window_is_the_crop_size_of_the_training(name: str, window: Any) -> None:
     overrides = ["backbone=timm", f"backbone.name={name}", "backbone.weights=none", "head=linear"]
-    assert build_model(load_config(overrides, "train"), ["a", "b"]).window == window
-    whole = build_model(load_config([*overrides, "augment.crop=null", "data.batch_size=1"], "train"), ["a", "b"])
+    assert build_model(decided(overrides), ["a", "b"]).window == window
+    whole = build_model(decided([*overrides, "augment.crop=null", "data.batch_size=1"]), ["a", "b"])
     assert whole.window is None

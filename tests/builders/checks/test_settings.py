@@ -20,7 +20,7 @@ SYNTHETIC = ("data=synthetic", "backbone.weights=none")
         ("head.name=null", "head.name=None: expected text."),
         (
             "head.decoder_channels=wide",
-            "head.decoder_channels=wide: expected a list of whole numbers.",
+            "head.decoder_channels=wide: expected a list of whole numbers or auto.",
         ),
         ("loss.dice_weight=much", "loss.dice_weight=much: expected a number."),
         ("optimizer.lr=[1,2]", "optimizer.lr=[1, 2]: expected a number or auto."),
