@@ -128,9 +128,6 @@ def _crop(config: Mapping[str, Any], facts: Facts) -> tuple[int, int]:
 
 
 def _with_validation_interval(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the config with about 20 validations in the given number of epochs."""
-    if config["trainer"]["check_val_every_n_epoch"] != "auto":
-        return config
-    if config["trainer"].get("val_check_interval") is not None:
-        return with_value(config, "trainer.check_val_every_n_epoch", 1)
-    return with_value(config, "trainer.check_val_every_n_epoch", max(1, config["trainer"]["max_epochs"] // 20))
+    """Return the config with a validation in each of the given number of epochs, unless its settings say more."""
+    is_open = config["trainer"]["check_val_every_n_epoch"] == "auto"
+    return with_value(config, "trainer.check_val_every_n_epoch", 1) if is_open else config

@@ -69,7 +69,7 @@ def mask_shapes(target: Tensor, ignore_index: int) -> Iterator[tuple[int, ClassS
 
     >>> stripe = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 1], [0, 0, 0, 0], [255] * 4], dtype=torch.uint8)
     >>> dict(mask_shapes(stripe, 255))[0]
-    ClassShape(width=2.0, height=0.25)
+    ClassShape(width=1.0, height=0.25)
     """
     for label, area in enumerate(class_counts(target, ignore_index).tolist()):
         if area:

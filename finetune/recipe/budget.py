@@ -7,7 +7,7 @@ from dataclasses import dataclass
 UNITS = {"s": 1, "m": 60, "h": 3600}
 PART = r"(\d+(?:\.\d+)?)([smh])"
 MOST_VALIDATIONS = 20
-VALIDATION_SHARE = 0.15  # of the time for training: rarely enough to cost little, often enough to find the best weights
+VALIDATION_SHARE = 0.08  # of the time for training: rarely enough to cost little, often enough to find the best weights
 FEWEST_STEPS = 10
 
 
@@ -91,7 +91,7 @@ def with_validations(steps: int, validation_steps: float) -> Length:
         validation_steps: number of steps that take the time of a validation.
 
     >>> with_validations(1010, 5), with_validations(100, 30)
-    (Length(steps=1000, validations=20), Length(steps=100, validations=2))
+    (Length(steps=1008, validations=16), Length(steps=100, validations=2))
     """
     affordable = VALIDATION_SHARE * steps / validation_steps if validation_steps > 0 else math.inf
     validations = max(1, min(MOST_VALIDATIONS, steps, max(2, round(min(affordable, MOST_VALIDATIONS)))))
