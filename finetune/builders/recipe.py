@@ -45,6 +45,8 @@ def resolve_recipe(config: Config, data: DatasetBundle) -> tuple[dict[str, Any],
     facts = data_facts(config, data) if keys or config["trainer"]["max_epochs"] == "auto" else None
     if facts is None:
         return _with_validation_interval(config), []
+    if not facts.classes:  # every pixel is ignored, which `check_truth` refuses
+        return with_placeholders_for_recipe(config), []
     for key in keys:
         if key == "data.batch_size":
             facts = replace(facts, fitting=_fitting_images(config, data))
