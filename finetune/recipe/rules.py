@@ -9,9 +9,8 @@ from finetune.recipe.facts import Facts
 WIDE, NARROW = [256, 128, 64, 32, 16], [128, 64, 32, 16, 16]
 STRIDE = 32  # of the coarsest feature map; crops are multiples of it
 LARGEST_CROP = {True: 320, False: 512}  # pixels, on a CPU and on a GPU
-READABLE = 8  # pixels: what is narrower after scaling blurs with what is around it at stride 4
 CLEAR = 32  # pixels: what is wider gains nothing from being enlarged
-MOST_SCALE, LEAST_SCALE = 2.0, 0.35
+MOST_SCALE, LEAST_SCALE = 2.0, 1.5
 UNEVEN_HEIGHT = 0.04  # of half the height, that a class is off the middle where up and down mean something
 SURE = 3  # standard errors
 FEW_MASKS = 10
@@ -53,11 +52,10 @@ def crop(facts: Facts, settings: Mapping[str, Any]) -> Decision:
 
 
 def scale(facts: Facts, settings: Mapping[str, Any]) -> Decision:
-    """Shrink images as far as the narrowest class stays readable, and enlarge them as far as it gains from that."""
+    """Enlarge images as far as the narrowest class gains from it, and shrink them as far: predictions have scale 1."""
     narrow = facts.narrowest
-    low = min(0.5, max(LEAST_SCALE, READABLE / narrow.width))
-    high = min(MOST_SCALE, max(1.25, CLEAR / narrow.width))
-    value = [round(low, 2), round(high, 2)]
+    high = min(MOST_SCALE, max(LEAST_SCALE, CLEAR / narrow.width))
+    value = [round(1 / high, 2), round(high, 2)]
     return Decision(value, f"the narrowest class, {narrow.name}, is {narrow.width:.0f} pixels wide")
 
 

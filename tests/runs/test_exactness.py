@@ -66,7 +66,9 @@ def test_a_resumed_run_says_so(folder: Path, capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.parametrize("name", ["BatchSizeFinder", "LearningRateFinder"])
 def test_callbacks_that_search_are_refused_with_the_setting(name: str, folder: Path) -> None:
-    with pytest.raises(ConfigError, match=rf"{name} loads a checkpoint of its own.*=(auto|largest), which searches before"):
+    with pytest.raises(
+        ConfigError, match=rf"{name} loads a checkpoint of its own.*=(auto|largest), which searches before"
+    ):
         finetune.train(*SYNTHETIC, f"+callbacks.mine._target_=lightning.pytorch.callbacks.{name}")
     assert not list(folder.iterdir())
 
