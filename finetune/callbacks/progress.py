@@ -40,6 +40,7 @@ class Progress(ProgressBar):
         self._shown = self._began = self._training = self._started = 0.0
         self._first_epoch = 0
         self._best = float("nan")
+        self._validated = False  # in this epoch
 
     def disable(self) -> None:
         """Show and log nothing; Lightning calls this on every rank but the first."""
@@ -70,8 +71,13 @@ class Progress(ProgressBar):
             self._bar.add_task("training", total=trainer.estimated_stepping_batches, status="")
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Reset the clock and the number of images."""
-        self._images, self._began = 0, time.perf_counter()
+        """Reset the clock, the number of images, and whether there was a validation."""
+        self._images, self._began, self._validated = 0, time.perf_counter(), False
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note that the epoch has scores of its own."""
+        super().on_validation_end(trainer, pl_module)
+        self._validated = True
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -131,7 +137,8 @@ class Progress(ProgressBar):
         left = (now - self._started) / done * ((trainer.max_epochs or 0) - trainer.current_epoch - 1)
         labels = {"train/loss": "loss", "val/loss": "val loss", "val/iou": "val iou"}
         shown = labels | {self.monitor: labels.get(self.monitor, self.monitor)}
-        values = "  ".join(f"{label} {metrics[key]:.4f}" for key, label in shown.items() if key in metrics)
+        new = {key: value for key, value in metrics.items() if self._validated or not key.startswith("val/")}
+        values = "  ".join(f"{label} {new[key]:.4f}" for key, label in shown.items() if key in new)
         of = "" if self.monitor == "val/iou" else f" {self.monitor}"
         best = f"  best{of} {self._best:.4f}" if self._best == self._best else ""
         return (

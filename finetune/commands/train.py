@@ -104,6 +104,7 @@ def _train(config: dict[str, Any], point: ResumePoint | None) -> TrainResult:
         config = {**config, "trainer": {**config["trainer"], "precision": resolve_precision(config["trainer"])}}
         config, finding = resolve_auto(config, data, searched)
         config, about_budget = with_budget(config, data, started)
+        data.reasons = (*data.reasons, *about_budget)
         check_length(config, data)
         pl.seed_everything(config["seed"], verbose=False)
         model, lines = initial_model(config, data, point)
@@ -121,7 +122,6 @@ def _train(config: dict[str, Any], point: ResumePoint | None) -> TrainResult:
             if finding is not None:
                 save_lr_figure(finding, folder / "plots" / "lr_finder.png")
         data.records.clear()  # a gigabyte for a million; the datasets have them in a fifth, which workers share
-        lines += about_budget
         lines += [f"{searched_setting(key)}: {select(config, key)} was found" for key in searched]
         for line in (*lines, *(describe_resumption(point, trainer, config) if point is not None else ())):
             logger.info(line)

@@ -132,3 +132,12 @@ def test_the_best_is_that_of_the_monitored_score(caplog: pytest.LogCaptureFixtur
     losses, best = zip(*((float(match[1]), float(match[2])) for match in shown), strict=True)
     assert list(best) == [min(losses[: n + 1]) for n in range(3)]
     assert trainer.current_epoch == 3
+
+
+def test_an_epoch_without_a_validation_shows_no_scores_of_an_earlier_one(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    fit(Progress(), check_val_every_n_epoch=2)
+    first, second, third = lines(caplog)
+    assert "val" not in first + third
+    assert "val iou 0.5000  best 0.5000" in second
+    assert "best 0.5000" in third
