@@ -22,9 +22,8 @@ Usage = namedtuple("Usage", "total used free")
 
 
 def config(*overrides: str) -> dict[str, Any]:
-    return to_plain_dict(
-        compose("data=synthetic", "data.batch_size=4", "augment.crop=320", "trainer.precision=32-true", *overrides)
-    )
+    decided = ("data.batch_size=4", "augment.crop=320", "trainer.accumulate_grad_batches=1")
+    return to_plain_dict(compose("data=synthetic", "trainer.precision=32-true", *decided, *overrides))
 
 
 def error_of(action: Any) -> BaseException:
