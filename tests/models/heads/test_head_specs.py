@@ -88,7 +88,7 @@ def test_every_head_has_a_small_form_and_a_config_file() -> None:
 @pytest.mark.parametrize("head", HEADS)
 def test_the_config_of_a_head_has_the_defaults_of_its_options(head: str) -> None:
     settings = yaml.safe_load((config_folder() / "head" / f"{head}.yaml").read_text())
-    settings |= {name: RECIPE[f"head.{name}"] for name, value in settings.items() if value == "auto"}
+    settings |= {name: RECIPE.get(f"head.{name}", "auto") for name, value in settings.items() if value == "auto"}
     parameters = list(inspect.signature(HEADS[head].build).parameters.values())[2:]
     defaults = {p.name: list(p.default) if isinstance(p.default, tuple) else p.default for p in parameters}
     assert settings == {"name": head, **defaults}
