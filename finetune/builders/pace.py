@@ -1,6 +1,5 @@
 """Time a few steps of a training, and settle the length that its budget allows."""
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -21,7 +20,6 @@ from finetune.recipe.budget import Pace, fit_budget, read_budget
 from finetune.tasks import TuningTask
 from finetune.tuning.freeze import apply_trainability
 
-logger = logging.getLogger(__name__)
 WARMUP, MOST_STEPS = 2, 20
 SHARE = 0.02  # of the budget, that timing the steps may take
 START = 1.0  # seconds from the end of the timing to the first step
