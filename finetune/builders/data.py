@@ -56,12 +56,11 @@ def training_data(config: Config) -> DatasetBundle:
     return replace(bundle, notes=notes, warnings=(*bundle.warnings, *split.warnings))
 
 
-def with_transform(data: DatasetBundle, config: Config) -> DatasetBundle:
-    """Return the data whose training images are changed as `augment` says."""
+def attach_transform(data: DatasetBundle, settings: Config) -> None:
+    """Have the training images changed as the settings of `augment` say."""
     train = data.datasets["train"]
-    train.transform = build_transform(config["augment"], data.ignore_index)
-    train.mix = build_mix(config["augment"].get("mix") or {}, data.ignore_index)
-    return data
+    train.transform = build_transform(settings, data.ignore_index)
+    train.mix = build_mix(settings.get("mix") or {}, data.ignore_index)
 
 
 def _survey(config: Config, records: Sequence[Record]) -> tuple[list[Record], int]:

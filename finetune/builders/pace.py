@@ -49,7 +49,7 @@ def with_budget(config: dict[str, Any], data: DatasetBundle, started: float) -> 
         raise ConfigError(f"budget={config['budget']}: {error}") from error
     config = with_length(config, length, data.sizes()["train"])
     return config, [
-        f"{length.steps:,} steps of {pace.step:.2g} s in {config['trainer']['max_epochs']} epochs, with "
+        f"{length.steps:,} steps of {pace.step:.2g} s, {config['trainer']['max_epochs']} epochs, "
         f"{length.validations} validations of {pace.validation:.1f} s: budget={config['budget']}, of which start and "
         f"end take {pace.before + pace.after:.0f} s"
     ]

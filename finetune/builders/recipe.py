@@ -1,7 +1,6 @@
 """Replace the settings of a recipe that are `auto` by what its rules decide."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from statistics import median
 from typing import Any
@@ -111,22 +110,13 @@ def _with_steps(
         steps, reason = max(1, round(seen.value / in_a_step)), seen.reason
     elif steps is None:
         steps, reason = given, f"trainer.max_steps={given}"
-    height, width = _crop(config, facts)
+    _, _, height, width = batch_shape(config)
     validation_steps = EVALUATION_COST * facts.evaluated_pixels / max(1, in_a_step * height * width)
     length = with_validations(steps, validation_steps)
     config = with_length(config, length, facts.images)
-    epochs, text = config["trainer"]["max_epochs"], "one validation" if length.validations == 1 else "validations"
-    lines.append(
-        f"{length.steps:,} steps of {in_a_step} images, in {epochs} epochs, with {length.validations} {text}: {reason}"
-    )
+    shown = f"{length.steps:,} steps of {in_a_step} images, {config['trainer']['max_epochs']} epochs"
+    lines.append(f"{shown}, {length.validations} validation{'s' * (length.validations > 1)}: {reason}")
     return config, lines
-
-
-def _crop(config: Mapping[str, Any], facts: Facts) -> tuple[int, int]:
-    crop = config["augment"].get("crop")
-    if crop is None:
-        return facts.height, facts.width
-    return (crop, crop) if isinstance(crop, int) else (crop[0], crop[1])
 
 
 def _with_validation_interval(config: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,9 @@ def step_counts(config: Config, images: int) -> tuple[int, int]:
 
 
 def with_length(config: Config, length: Length, images: int) -> dict[str, Any]:
-    """Return the config of a training of this length, with validations that do not wait for the end of an epoch.
+    """Return the config of a training of this length, whose validations do not wait for the end of an epoch.
+
+    Validations that the settings of the trainer space otherwise stay as they are.
 
     Args:
         config: config of a training.
@@ -33,12 +35,16 @@ def with_length(config: Config, length: Length, images: int) -> dict[str, Any]:
     settings, accumulated = config["trainer"], config["trainer"]["accumulate_grad_batches"]
     batches = _batches(config, images)
     steps = math.ceil(batches / accumulated)
-    if batches % accumulated:  # the last step of each epoch has fewer batches, so batches do not count steps
-        every = max(1, round(length.steps_between / steps))
-        changed = {"max_epochs": every * length.validations, "max_steps": -1, "check_val_every_n_epoch": every}
-    else:
-        changed = {"max_epochs": math.ceil(length.steps / steps), "max_steps": length.steps}
+    changed = {"max_epochs": math.ceil(length.steps / steps), "max_steps": length.steps}
+    if settings["check_val_every_n_epoch"] != "auto" or settings.get("val_check_interval") is not None:
+        every = settings["check_val_every_n_epoch"]
+        changed |= {"check_val_every_n_epoch": 1 if every == "auto" else every}
+    elif batches % accumulated == 0 or length.steps < steps:
         changed |= {"check_val_every_n_epoch": None, "val_check_interval": length.steps_between * accumulated}
+    else:  # the last step of each epoch has fewer batches, so batches do not count steps: whole epochs do
+        epochs = length.steps // steps
+        every = max(1, epochs // length.validations)
+        changed = {"max_epochs": epochs - epochs % every, "max_steps": -1, "check_val_every_n_epoch": every}
     return {**config, "trainer": {**settings, **changed}}
 
 

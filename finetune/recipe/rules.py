@@ -35,7 +35,7 @@ Rule = Callable[[Facts, Mapping[str, Any]], Decision]
 def decoder_channels(facts: Facts, settings: Mapping[str, Any]) -> Decision:
     """Halve the widths of a U-Net on a CPU, where its decoder takes most of the time."""
     if facts.on_cpu:
-        return Decision(NARROW, "a step on a CPU takes 30 % less time than with twice as many")
+        return Decision(NARROW, "a step on a CPU takes a quarter less time than with twice as many")
     return Decision(WIDE, "the usual widths")
 
 

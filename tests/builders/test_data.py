@@ -13,11 +13,11 @@ import finetune
 from finetune.builders.checks.training import check
 from finetune.builders.data import (
     COMMON_SETTINGS,
+    attach_transform,
     build_datamodule,
     build_transform,
     loss_weights,
     training_data,
-    with_transform,
 )
 from finetune.builders.recipe import with_placeholders_for_recipe
 from finetune.config.compose import load_config, packaged_options
@@ -212,7 +212,8 @@ def test_masks_with_a_channel_per_class_become_batches_and_are_refused_by_the_se
     )
     settings = load_config(overrides, "train")
     settings = with_placeholders_for_recipe(settings)
-    data = with_transform(training_data(settings), settings)
+    data = training_data(settings)
+    attach_transform(data, settings["augment"])
     assert data.classes == ("cat", "dog")
     assert isinstance(data.records[0].target, ClassMaskFiles)
     batch = next(iter(build_datamodule(settings, data).train_dataloader()))
@@ -268,7 +269,9 @@ def test_multilabel_targets_are_mixed_like_others(tmp_path: Path) -> None:
     for kind in ("cutmix", "classmix", "copy_paste", "mosaic"):
         overrides = (*TINY, "task=multilabel", "data=csv", f"data.root={tmp_path}", "data.table=table.csv")
         settings = with_placeholders_for_recipe(config(*overrides, f"augment.mix.{kind}=1"))
-        training = with_transform(training_data(settings), settings).datasets["train"]
+        data = training_data(settings)
+        attach_transform(data, settings["augment"])
+        training = data.datasets["train"]
         assert training[0]["mask"].shape == (1, 32, 32)
         assert set(training[0]["mask"].unique().tolist()) <= {0, 1, 255}
 

@@ -1,6 +1,8 @@
 """The number of loading processes, from the cores and devices of a machine."""
 
 from collections import namedtuple
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from finetune.builders import devices
 from finetune.builders.checks.training import check
 from finetune.config.compose import load_config
 from finetune.config.errors import ConfigError
-from tests.samples import SYNTHETIC
+from tests.samples import SYNTHETIC, TINY, draw_folder
 
 Usage = namedtuple("Usage", "total used free")
 GPU = {"accelerator": "auto", "devices": 1}
@@ -65,3 +67,20 @@ def test_a_cpu_computes_in_bfloat16_only_if_it_multiplies_such_tiles(
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     assert devices.resolve_precision({"precision": "auto", "accelerator": "auto"}) == expected
     assert devices.resolve_precision({"precision": "16-mixed", "accelerator": "auto"}) == "16-mixed"
+
+
+def test_files_are_read_on_all_cores_although_a_training_on_a_cpu_loads_in_its_own_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    asked = []
+
+    def noted(function: Any, items: Any, processes: int | None = None) -> Any:
+        asked.append(processes)
+        return map(function, items)
+
+    monkeypatch.setattr("finetune.data.caching.facts.each_result", noted)
+    data = ("data=folder", "data.classes=3", f"data.root={draw_folder(tmp_path)}")
+    config, _ = check(load_config([*TINY, *data], "train"))
+    assert config["data"]["num_workers"] == 0
+    assert asked == [1, None]  # for the whole collection, then for its files

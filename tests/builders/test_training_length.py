@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from finetune.builders.devices import device_count
-from finetune.builders.training_length import min_plateau_epochs, step_counts
+from finetune.builders.training_length import min_plateau_epochs, step_counts, with_length
+from finetune.recipe.budget import Length
 
 
 def config(batch_size: int = 4, patience: int = 3, **trainer: Any) -> dict[str, Any]:
@@ -32,6 +33,28 @@ def config(batch_size: int = 4, patience: int = 3, **trainer: Any) -> dict[str, 
 )
 def test_steps_of_an_epoch_and_of_the_training(settings: dict[str, Any], expected: tuple[int, int]) -> None:
     assert step_counts(config(**settings), 103) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "length", "expected"),
+    [
+        # 103 images make 25 batches of 4
+        ({}, Length(100, 5), (4, 100, None, 20)),
+        ({}, Length(10, 2), (1, 10, None, 5)),
+        ({"accumulate_grad_batches": 5}, Length(100, 10), (20, 100, None, 50)),
+        ({"accumulate_grad_batches": 4}, Length(100, 5), (14, -1, 2, None)),  # 7 steps an epoch: 98 steps
+        ({"accumulate_grad_batches": 4}, Length(30, 10), (4, -1, 1, None)),
+        ({"accumulate_grad_batches": 4}, Length(6, 3), (1, 6, None, 8)),
+        ({"check_val_every_n_epoch": 2}, Length(100, 5), (4, 100, 2, None)),  # as the user says
+        ({"val_check_interval": 0.5}, Length(100, 5), (4, 100, 1, 0.5)),
+    ],
+)
+def test_a_length_in_steps_becomes_settings_of_the_trainer(
+    settings: dict[str, Any], length: Length, expected: tuple[object, ...]
+) -> None:
+    trainer = with_length(config(**{"check_val_every_n_epoch": "auto", **settings}), length, 103)["trainer"]
+    keys = ("max_epochs", "max_steps", "check_val_every_n_epoch", "val_check_interval")
+    assert tuple(trainer.get(key) for key in keys) == expected
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def test_what_follows_from_the_images_is_shown_with_its_reason(
     output = capsys.readouterr().out
     assert "augment.crop=[32,64]: the median image is 32 x 40, which fits whole" in output
     assert "data.batch_size=2: 5% of 6 images, but at least 2" in output
-    assert "8 steps of 2 images, in 3 epochs, with 2 validations: budget=8steps" in output
+    assert "8 steps of 2 images, 3 epochs, 2 validations: budget=8steps" in output
     assert "3 epochs of 3 steps: 6 training images, 2 a batch" in output
 
 

@@ -24,7 +24,7 @@ from finetune.builders.checks.trainer import (
     check_trainer_numbers,
 )
 from finetune.builders.checks.tuning import check_average, check_tuning
-from finetune.builders.data import source_class, training_data, with_transform
+from finetune.builders.data import attach_transform, source_class, training_data
 from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.devices import SOCKET_FOLDER, resolve_workers, sockets_fit
 from finetune.builders.discovery import AUTO, resolve_task, without_unset, work_out_data
@@ -35,7 +35,7 @@ from finetune.builders.recipe import resolve_recipe, with_placeholders_for_recip
 from finetune.builders.task import find_task, task_settings
 from finetune.config.compose import packaged_options
 from finetune.config.errors import ConfigError, mistakes_of, raise_mistakes
-from finetune.config.nested import select
+from finetune.config.nested import select, with_value
 from finetune.config.options import Config, drop_name
 from finetune.config.settings import as_list
 from finetune.data.options import named_classes
@@ -66,10 +66,12 @@ def check(config: Config) -> tuple[dict[str, Any], DatasetBundle]:
     try:
         known, notes = work_out_data(known)
         data = training_data(known)
+        known = with_workers(known)  # not before: while nothing trains, files are read on all cores
         resolved = resolve_task(with_image_settings(known, data), data)
         mistakes += mistakes_of((check_task,), resolved) if resolved["task"] != known["task"] else []
         known, reasons = resolve_recipe(resolved, data)
-        data = with_transform(replace(data, notes=(*notes, *data.notes), reasons=tuple(reasons)), known)
+        data = replace(data, notes=(*notes, *data.notes), reasons=tuple(reasons))
+        attach_transform(data, known["augment"])
         mistakes += mistakes_of(DATA_CHECKS, with_placeholders_for_recipe(known), data)
     except (ValueError, TypeError) as error:
         mistakes.append(str(error))
@@ -98,8 +100,13 @@ def _check_settings(config: Config) -> tuple[dict[str, Any], list[str]]:
     raise_mistakes(removed_settings(config))
     raise_mistakes(type_errors(config))
     known, unknown = split_unknown(config)
-    known["data"]["num_workers"] = resolve_workers(known["data"]["num_workers"], known["trainer"])
-    return known, [*unknown, *mistakes_of(SETTING_CHECKS, with_placeholders_for_recipe(known))]
+    return known, [*unknown, *mistakes_of(SETTING_CHECKS, with_workers(with_placeholders_for_recipe(known)))]
+
+
+def with_workers(config: Config) -> dict[str, Any]:
+    """Return the config with a number of loading processes."""
+    workers = resolve_workers(config["data"]["num_workers"], config["trainer"])
+    return with_value(config, "data.num_workers", workers)
 
 
 def check_numbers(config: Config) -> None:
