@@ -9,13 +9,13 @@ from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.devices import autocast_dtype, device_count, device_memory, runs_on_cpu
 from finetune.builders.dummy_step import batch_shape
 from finetune.builders.task import task_without_weights
-from finetune.builders.training_length import with_length
+from finetune.builders.training_length import spaces_validations, with_length
 from finetune.config.nested import select, with_value
 from finetune.config.options import Config
 from finetune.config.settings import RECIPE
 from finetune.data.mask_shapes import class_shapes
 from finetune.profiling.cost import estimate
-from finetune.recipe.budget import read_budget, with_validations
+from finetune.recipe.budget import Length, read_budget, with_validations
 from finetune.recipe.facts import ClassFacts, Facts
 from finetune.recipe.rules import RULES, samples
 
@@ -112,10 +112,11 @@ def _with_steps(
         steps, reason = given, f"trainer.max_steps={given}"
     _, _, height, width = batch_shape(config)
     validation_steps = EVALUATION_COST * facts.evaluated_pixels / max(1, in_a_step * height * width)
-    length = with_validations(steps, validation_steps)
+    length = Length(steps, 1) if spaces_validations(config["trainer"]) else with_validations(steps, validation_steps)
     config = with_length(config, length, facts.images)
     shown = f"{length.steps:,} steps of {in_a_step} images, {config['trainer']['max_epochs']} epochs"
-    lines.append(f"{shown}, {length.validations} validation{'s' * (length.validations > 1)}: {reason}")
+    validations = f", {length.validations} validations" if length.validations > 1 else ""
+    lines.append(f"{shown}{validations}: {reason}")
     return config, lines
 
 

@@ -36,7 +36,7 @@ def with_length(config: Config, length: Length, images: int) -> dict[str, Any]:
     batches = _batches(config, images)
     steps = math.ceil(batches / accumulated)
     changed = {"max_epochs": math.ceil(length.steps / steps), "max_steps": length.steps}
-    if settings["check_val_every_n_epoch"] != "auto" or settings.get("val_check_interval") is not None:
+    if spaces_validations(settings):
         every = settings["check_val_every_n_epoch"]
         changed |= {"check_val_every_n_epoch": 1 if every == "auto" else every}
     elif batches % accumulated == 0 or length.steps < steps:
@@ -46,6 +46,11 @@ def with_length(config: Config, length: Length, images: int) -> dict[str, Any]:
         every = max(1, epochs // length.validations)
         changed = {"max_epochs": epochs - epochs % every, "max_steps": -1, "check_val_every_n_epoch": every}
     return {**config, "trainer": {**settings, **changed}}
+
+
+def spaces_validations(settings: Config) -> bool:
+    """Return whether settings of the Trainer say when to validate."""
+    return settings["check_val_every_n_epoch"] != "auto" or settings.get("val_check_interval") is not None
 
 
 def min_plateau_epochs(config: Config, images: int) -> int:

@@ -51,6 +51,18 @@ def test_placeholders_replace_only_what_is_auto() -> None:
     assert {key: select(replaced, key) for key in RECIPE} == {**RECIPE, "augment.crop": 20}
 
 
+def test_validations_that_are_given_are_kept_and_all_steps_are_trained() -> None:
+    settings = config("budget=13steps", "trainer.check_val_every_n_epoch=2")
+    resolved, lines = resolve_recipe(settings, training_data(settings))
+    trainer = resolved["trainer"]
+    assert (trainer["max_steps"], trainer["check_val_every_n_epoch"], trainer.get("val_check_interval")) == (
+        13,
+        2,
+        None,
+    )
+    assert lines[-1] == "13 steps of 2 images, 2 epochs: budget=13steps"
+
+
 def test_a_budget_of_time_leaves_the_length_open() -> None:
     assert check(config("budget=10m"))[0]["trainer"]["max_epochs"] == "auto"
 
