@@ -25,6 +25,8 @@ from finetune.config.compose import compose, to_plain_dict
 from finetune.config.errors import ConfigError, raise_mistakes
 from finetune.config.options import Config
 from finetune.data import SOURCES, Record, assign_splits, read_splits, restore_splits
+from finetune.data.splitting.split_file import read_training_images
+from finetune.io.messages import shortlist
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +34,11 @@ LABEL_SETTINGS = ("classes", "ignore_index", "mask_values", "snap")  # about lab
 
 
 def evaluation_data(
-    config: Config, saved: SavedModel, trained: Config | None = None, own_splits: Path | None = None
+    config: Config,
+    saved: SavedModel,
+    trained: Config | None = None,
+    own_splits: Path | None = None,
+    other_splits: Sequence[Path] = (),
 ) -> tuple[DatasetBundle, str]:
     """Build the data to evaluate on, and choose its split.
 
@@ -43,9 +49,11 @@ def evaluation_data(
         saved: the model.
         trained: config of the run that trained it, which may come from an untrusted source; None for a model alone.
         own_splits: split file of that run; it applies to the images of the run only.
+        other_splits: split files of further runs whose models predict together with this one.
 
     Raises:
-        ConfigError: the classes are not the model's, or the split does not exist.
+        ConfigError: the classes are not the model's, the split does not exist, or one of the other runs has trained on
+            its images.
     """
     given = {name: value for name, value in config["data"].items() if value is not None}
     settings = _settings(given, trained, saved)
@@ -80,6 +88,8 @@ def evaluation_data(
             records = restore_splits(records, own_splits)
     split = _choose_split(config["split"], records)
     chosen = [replace(record, split=split) for record in records if split in ("all", record.split)]
+    if is_own and split in ("val", "test"):
+        _check_unseen(chosen, split, other_splits)
     channels, value_range = saved.model.backbone.in_channels, settings.get("value_range")
     data = bundle_datasets(source, chosen, settings, channels, value_range, model_decides=True)
     return data, split
@@ -157,6 +167,17 @@ def _check_classes(given: int | Sequence[str] | Mapping[str, Any] | None, classe
             f"the model has {len(classes)} classes ({', '.join(classes)}), but data.classes declares {count}. Evaluate "
             f"on masks with the model's classes and leave data.classes out, or train a model for the new ones."
         )
+
+
+def _check_unseen(records: Sequence[Record], split: str, others: Sequence[Path]) -> None:
+    for path in others:
+        seen = {record.name for record in records} & read_training_images(path, split)
+        if seen:
+            raise ConfigError(
+                f"split={split} of the first run has {len(seen):,} images that another run trained on, by '{path}': "
+                f"{shortlist(sorted(seen))}. The score would be too good. Evaluate on images that no run has seen: "
+                f"split=test if the runs share it, as data.folds and data.splits make sure, or data.root=OTHER."
+            )
 
 
 def _choose_split(split: str | None, records: Sequence[Record]) -> str:

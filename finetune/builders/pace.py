@@ -14,6 +14,7 @@ from finetune.builders.devices import device_type
 from finetune.builders.dummy_step import trial_step
 from finetune.builders.task import task_without_weights
 from finetune.builders.training_length import with_length
+from finetune.builders.views import build_views
 from finetune.config.errors import ConfigError
 from finetune.data.module import SegmentationData
 from finetune.recipe.budget import Pace, fit_budget, read_budget
@@ -70,7 +71,10 @@ def measure_pace(config: Mapping[str, Any], data: DatasetBundle, seconds: float,
     step = _time_steps(trial_step(config, task), loaders, device_type(config), seconds)
     image = _time_evaluation(task, loaders.val_dataloader())
     sizes = data.sizes()
-    validation, scoring = image * sizes["val"] + VALIDATION, image * sizes.get("test", sizes["val"])
+    views = build_views(config["tta"])
+    scoring = image * sizes.get("test", sizes["val"]) * (1 if views is None else views.cost)
+    validation = image * sizes["val"] + VALIDATION
+    scoring += (config["checkpoint"]["keep_best"] - 1) * validation if config.get("soup") else 0
     return Pace(time.monotonic() - started + START, step * accumulated, validation, scoring + END)
 
 

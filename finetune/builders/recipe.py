@@ -1,13 +1,14 @@
 """Replace the settings of a recipe that are `auto` by what its rules decide."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from statistics import median
 from typing import Any
 
 from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.devices import autocast_dtype, device_count, device_memory, runs_on_cpu
 from finetune.builders.dummy_step import batch_shape
+from finetune.builders.settings import RecipeSettings
 from finetune.builders.task import task_without_weights
 from finetune.builders.training_length import spaces_validations, with_length
 from finetune.config.nested import select, with_value
@@ -39,7 +40,7 @@ def resolve_recipe(config: Config, data: DatasetBundle) -> tuple[dict[str, Any],
 
     The length stays `auto` if a budget of time is to decide it.
     """
-    config, lines = dict(config), []
+    config, lines = {**config, "recipe": asdict(RecipeSettings(**(config.get("recipe") or {})))}, []
     keys = [key for key in RULES if select(config, key) == "auto"]
     facts = data_facts(config, data) if keys or config["trainer"]["max_epochs"] == "auto" else None
     if facts is None:
@@ -106,7 +107,7 @@ def _with_steps(
     in_a_step = batch_size * facts.devices * config["trainer"]["accumulate_grad_batches"]
     given, reason = config["trainer"].get("max_steps", -1), f"budget={steps}steps"
     if steps is None and given == -1:
-        seen = samples(facts)
+        seen = samples(facts, config)
         steps, reason = max(1, round(seen.value / in_a_step)), seen.reason
     elif steps is None:
         steps, reason = given, f"trainer.max_steps={given}"

@@ -88,6 +88,14 @@ class TuningSettings:
 
 
 @dataclass(frozen=True)
+class RecipeSettings:
+    """`recipe`: see conf/recipe/default.yaml."""
+
+    length: float = 1.0
+    largest_crop: int | None = None
+
+
+@dataclass(frozen=True)
 class PlanSettings:
     """`plan`: see conf/plan.yaml."""
 

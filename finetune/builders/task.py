@@ -17,6 +17,7 @@ from finetune.io.messages import suggest
 from finetune.losses import Loss
 from finetune.models import Segmenter
 from finetune.tasks import TASKS, SemanticTask, TuningTask
+from finetune.tasks.pixel_task import PixelTask
 from finetune.tuning.plan import Plan, PlateauCriterion, Rule
 from finetune.tuning.plan_feasibility import check_timing
 from finetune.tuning.timing import Timeline
@@ -94,16 +95,27 @@ def find_task(settings: Config) -> type[TuningTask]:
 GIVEN = ("model", "loss", "ignore_index", "options")  # arguments of a task that are not in conf/task
 
 
-def restore_task(settings: Config, network: Segmenter, ignore_index: int) -> TuningTask:
+def restore_task(
+    settings: Config, network: Segmenter, ignore_index: int, others: Sequence[Segmenter] = ()
+) -> TuningTask:
     """Build the task of a saved model, to evaluate it.
 
     Args:
         settings: as the task's `config()` gives them.
         network: the model.
         ignore_index: label of the pixels to leave out.
+        others: further models that predict together with it.
+
+    Raises:
+        ConfigError: the task has one model only.
     """
     options: dict[str, Any] = {**drop_name(settings), "ignore_index": ignore_index}
-    return find_task(settings)(network, **options)
+    task = find_task(settings)(network, **options)
+    if others and not isinstance(task, PixelTask):
+        raise ConfigError(f"task={settings['name']} evaluates one model. Name a single run.")
+    if isinstance(task, PixelTask):
+        task.predict_with(others)
+    return task
 
 
 def restore_output(settings: Config, class_names: Sequence[str]) -> Output:

@@ -1,7 +1,7 @@
 """Finished models on disk: `model.safetensors`, `config.json` and a model card."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +15,7 @@ from finetune.checkpoints.rotation import next_intact_checkpoint
 from finetune.io.atomic_write import write_together
 from finetune.io.safe_files import FileError, check_plain, inside, read_json, read_tensors, read_whole
 from finetune.models import Segmenter, TunableModel
+from finetune.models.ensemble import check_alike
 from finetune.models.memory_limit import SizeLimit
 
 FORMAT = 1
@@ -93,6 +94,26 @@ def load_model(path: Path) -> SavedModel:
         raise
     except (OSError, ValueError) as error:
         raise ModelError(str(error)) from error
+
+
+def load_models(paths: Sequence[Path]) -> list[SavedModel]:
+    """Load models that predict together; see `load_model`.
+
+    Raises:
+        ModelError: one of them cannot be loaded, or they have other classes, channels or tasks.
+    """
+    saved = [load_model(path) for path in paths]
+    try:
+        check_alike([each.model for each in saved])
+    except ValueError as error:
+        raise ModelError(str(error)) from error
+    for path, each in zip(paths[1:], saved[1:], strict=True):
+        if each.task != saved[0].task:
+            raise ModelError(
+                f"models that predict together need the same task and options: '{paths[0]}' has {saved[0].task}, and "
+                f"'{path}' {each.task}."
+            )
+    return saved
 
 
 def _load(path: Path) -> SavedModel:

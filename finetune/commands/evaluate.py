@@ -16,8 +16,9 @@ from finetune.builders.recipe import with_placeholders_for_recipe
 from finetune.builders.settings import DataSettings
 from finetune.builders.task import restore_task
 from finetune.builders.trainer import build_trainer
-from finetune.checkpoints.saved_model import load_model
-from finetune.config.compose import load_config, required
+from finetune.builders.views import use_views
+from finetune.checkpoints.saved_model import load_models
+from finetune.config.compose import load_config, required_paths
 from finetune.config.errors import usage
 from finetune.data.module import SegmentationData
 from finetune.engine.launcher import check_launcher, end_launched_rank, report_killed_ranks
@@ -62,22 +63,26 @@ def evaluate(*overrides: str | DictConfig) -> EvaluationResult:
     """Score a run on its own data, or on any other.
 
     Args:
-        overrides: of `finetune evaluate`, such as `run=DIR data.root=photos`; or one composed config.
+        overrides: of `finetune evaluate`, such as `run=DIR data.root=photos`; or one composed config. Several runs,
+            `run=[A,B]`, are evaluated together, by the mean of their logits.
 
     Raises:
         ConfigError: there is no model, or the data does not fit it.
     """
     config = load_config(overrides, "evaluate")
     configure_logging()
-    path = Path(required(config, "run"))
+    paths = required_paths(config, "run")
     with usage():
         if config["output"]:
             check_new(Path(config["output"]))
-        saved = load_model(path)
-        run = run_folder(path)
+        saved, *others = load_models(paths)
+        for line in use_views(config["tta"], [each.model for each in (saved, *others)]):
+            logger.info(line)
+        run, *other_runs = map(run_folder, paths)
         trained, own_splits = (read_config(run), run / "splits.csv") if run is not None else (None, None)
         check_evaluation_trainer(config["trainer"])
-        data, split = evaluation_data(config, saved, trained, own_splits)
+        other_splits = [folder / "splits.csv" for folder in other_runs if folder is not None]
+        data, split = evaluation_data(config, saved, trained, own_splits, other_splits)
         folder = Path(config["output"]) if config["output"] else free_folder((run or Path()) / "evaluation" / split)
         config = with_placeholders_for_recipe(config)
         settings = {**config["trainer"], "precision": resolve_precision(config["trainer"])}
@@ -87,7 +92,7 @@ def evaluate(*overrides: str | DictConfig) -> EvaluationResult:
         batch_size = defaults.batch_size if given["batch_size"] is None else given["batch_size"]
         workers = resolve_workers("auto" if given["num_workers"] is None else given["num_workers"], config["trainer"])
         loaders = SegmentationData(dataset, dataset, dataset, batch_size, workers)
-        task = restore_task(saved.task, saved.model, data.ignore_index)
+        task = restore_task(saved.task, saved.model, data.ignore_index, [other.model for other in others])
         task.check_target(dataset[0]["mask"], data.classes, data.ignore_index)
     with shut_down_ranks_on_exit(trainer), report_killed_ranks(trainer, tuple):
         counts = evaluate_split(trainer, task, loaders, "test")

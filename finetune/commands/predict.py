@@ -1,13 +1,15 @@
 """The command `predict`, and `load` for notebooks."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from finetune.builders.task import restore_output
-from finetune.checkpoints.saved_model import SavedModel, load_model
-from finetune.config.compose import load_config, required
+from finetune.builders.views import use_views
+from finetune.checkpoints.saved_model import SavedModel, load_models
+from finetune.config.compose import load_config, required, required_paths
 from finetune.config.errors import usage
 from finetune.data.images.value_range import ValueRange
 from finetune.inference import Predictor
@@ -29,10 +31,13 @@ def predict(*overrides: str | DictConfig) -> list[Path]:
     """
     config = load_config(overrides, "predict")
     configure_logging()
-    run, source, output = (Path(required(config, key)) for key in ("run", "input", "output"))
+    runs = required_paths(config, "run")
+    source, output = (Path(required(config, key)) for key in ("input", "output"))
     with usage():
         check_new(output)
-        predictor = load(run, config["device"], config["value_range"])
+        predictor = load(runs, config["device"], config["value_range"])
+        for line in use_views(config["tta"], predictor.models):
+            logger.info(line)
         names = predictor.validate_inputs(source)
     written = predictor.save_predictions(names, output, config["overlays"])
     overlays = f", overlays in {output / 'overlays'}" if config["overlays"] else ""
@@ -40,17 +45,21 @@ def predict(*overrides: str | DictConfig) -> list[Path]:
     return written
 
 
-def load(path: str | Path, device: str | None = None, value_range: ValueRange | None = None) -> Predictor:
+def load(
+    path: str | Path | Sequence[str | Path], device: str | None = None, value_range: ValueRange | None = None
+) -> Predictor:
     """Load a model to predict with, from a run folder, a model folder, or a checkpoint.
 
     Args:
-        path: such as `run.best` or `outputs/pets/2026-01-31_12-00-00`.
+        path: such as `run.best` or `outputs/pets/2026-01-31_12-00-00`; a list of them gives the mean of their models.
         device: `cpu`, `cuda`, ...; None takes a GPU if there is one.
         value_range: the values that become black and white in images of more than 8 bit; None takes the model's.
     """
-    saved = load_model(Path(path))
+    paths = [Path(path)] if isinstance(path, str | Path) else [Path(each) for each in path]
+    saved, *others = load_models(paths)
     output = restore_output(saved.task, saved.model.class_names)
-    return Predictor(saved.model, device, output, value_range or _trained_range(Path(path), saved))
+    value_range = value_range or _trained_range(paths[0], saved)
+    return Predictor(saved.model, device, output, value_range, [other.model for other in others])
 
 
 def _trained_range(path: Path, saved: SavedModel) -> ValueRange | None:

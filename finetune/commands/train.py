@@ -21,21 +21,20 @@ from finetune.builders.inspection import file_cache
 from finetune.builders.pace import with_budget
 from finetune.builders.task import build_task
 from finetune.builders.trainer import build_trainer, find_callback
-from finetune.callbacks import ApplyTuningPlan, Checkpoint
-from finetune.callbacks.weight_averaging import Averaging
+from finetune.builders.views import build_views
+from finetune.callbacks import ApplyTuningPlan
 from finetune.checkpoints.adapters import save_adapters
-from finetune.checkpoints.checkpoint_io import wait
 from finetune.checkpoints.saved_model import save_model
 from finetune.commands.auto_search import resolve_auto, save_lr_figure, searched_setting, with_placeholders
 from finetune.commands.evaluate import evaluate_split
+from finetune.commands.final_weights import load_best, load_soup
 from finetune.config.errors import usage
 from finetune.config.nested import select
 from finetune.data.module import SegmentationData
-from finetune.engine.fsdp import full_model, load_weights
+from finetune.engine.fsdp import full_model
 from finetune.engine.launcher import check_launcher, end_launched_rank, report_killed_ranks
 from finetune.engine.rank_zero import is_first_process
 from finetune.io.messages import html_table, shortlist
-from finetune.io.safe_files import read_whole
 from finetune.plots import augmentation_figure
 from finetune.reports.evaluation import write_curves, write_evaluation
 from finetune.reports.training import closing_lines, fast_dev_run_lines
@@ -162,10 +161,10 @@ def _fit(
         )
     checkpoint = point.checkpoint if point is not None else None
     trainer.fit(task, datamodule=loaders, ckpt_path=checkpoint, weights_only=True)
-    best, monitored = _best(trainer, folder, config["checkpoint"]["monitor"])
-    content = read_whole(best)
-    load_weights(task, content["state_dict"])
-    _warn_if_not_averaged(trainer, content)
+    best, monitored = load_best(trainer, task, folder, config["checkpoint"]["monitor"])
+    if config.get("soup"):
+        monitored = load_soup(trainer, task, loaders, monitored)
+    task.model.views = build_views(config.get("tta") or {})
     split = "val" if loaders.test is None or trainer.limit_test_batches == 0 else "test"
     counts = evaluate_split(trainer, task, loaders, split)
     scores: dict[str, float] = {}
@@ -200,27 +199,3 @@ def _write_timeline(trainer: pl.Trainer, folder: Path) -> None:
     callback = find_callback(trainer, ApplyTuningPlan)
     if callback is not None and callback.record is not None:
         write_timeline(callback.record, folder / "plots" / "tuning.png")
-
-
-def _warn_if_not_averaged(trainer: pl.Trainer, content: Mapping[str, Any]) -> None:
-    averaging = find_callback(trainer, Averaging)
-    if averaging is not None and averaging.average.updates and "averaging" not in content:
-        logger.warning(
-            "the best checkpoint, which becomes the model, is from before the average started, and has raw weights. "
-            "Set an earlier callbacks.average.start, or validate more often."
-        )
-
-
-def _best(trainer: pl.Trainer, folder: Path, monitor: str) -> tuple[Path, float]:
-    """Return the best checkpoint and its score; without one, the last is the best, and is saved if it is missing."""
-    wait(trainer)
-    saver = find_callback(trainer, Checkpoint)
-    if saver is not None and saver.best_path is not None:
-        best, score = saver.best_path, saver.best[0]["score"]
-    else:
-        best, score = folder / "checkpoints" / "last.ckpt", float(trainer.callback_metrics.get(monitor, "nan"))
-        if not trainer.strategy.broadcast(saver is not None and best.is_file()):
-            trainer.save_checkpoint(best, weights_only=False)
-            wait(trainer)
-    # ranks that srun or torchrun started may each have named the folder by a time of their own
-    return trainer.strategy.broadcast(best), score

@@ -119,7 +119,7 @@ def to_run_config(config: DictConfig) -> dict[str, Any]:
     raise_mistakes(
         _not_text(key, value)
         for key, value in given.items()
-        if not isinstance(value, str | None) and value is not MISSING
+        if not isinstance(value, str | None) and value is not MISSING and not (key == "run" and _are_texts(value))
     )
     if values.get("output", "") is None and "name" in values:
         raise ConfigError("output is not set. Leave it out, or name a folder.")
@@ -144,12 +144,31 @@ def _not_text(key: str, value: Any) -> str:
     return f"{key} was read as {value}, which is no text. Quote a name like that twice: '{key}=\"2024\"'"
 
 
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
 def required(config: Mapping[str, Any], key: str) -> str:
     """Return the value of a key that the command needs.
 
     Raises:
-        ConfigError: it is not set.
+        ConfigError: it is not set, or a list.
     """
     if not config[key]:
         raise ConfigError(f"{key} is not set. Set {key}=...")
+    if isinstance(config[key], list):
+        raise ConfigError(_not_text(key, config[key]))
     return str(config[key])
+
+
+def required_paths(config: Mapping[str, Any], key: str) -> list[Path]:
+    """Return the paths of a key that the command needs: one, or a list of them.
+
+    Raises:
+        ConfigError: it is not set.
+    """
+    return (
+        [Path(each) for each in config[key]]
+        if config[key] and _are_texts(config[key])
+        else [Path(required(config, key))]
+    )

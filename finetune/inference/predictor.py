@@ -22,6 +22,7 @@ from finetune.inference.finite import NonFiniteOutputError, count_non_finite
 from finetune.inference.georeference import can_keep, copy_georeference, is_georeferenced
 from finetune.inference.output import Output, Prediction
 from finetune.models import Segmenter
+from finetune.models.ensemble import check_alike, mean_logits
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class Predictor:
         device: where it runs; None takes a GPU if there is one.
         output: how logits become predictions; None for one class per pixel.
         value_range: the values that become black and white in images of more than 8 bit; None refuses such images.
+        others: further models with the same classes and channels, whose logits are averaged with the model's.
     """
 
     def __init__(
@@ -44,7 +46,9 @@ class Predictor:
         device: str | torch.device | None = None,
         output: Output | None = None,
         value_range: ValueRange | None = None,
+        others: Sequence[Segmenter] = (),
     ) -> None:
+        check_alike((model, *others))
         if value_range is not None:
             value_pairs(value_range)
         try:
@@ -52,12 +56,20 @@ class Predictor:
         except RuntimeError as error:
             raise ValueError(f"device='{device}' is not a device; expected cpu, cuda, cuda:0, mps, ...") from error
         try:
-            self.model = model.eval().to(self.device).to(memory_format=torch.channels_last)
+            self.models = [self._placed(each) for each in (model, *others)]
         except (RuntimeError, AssertionError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ValueError(f"device={device} cannot be used: {reason} Set device=cpu, or leave it out.") from error
         self.value_range = value_range
         self.output = output or ClassIndices(model.class_names)
+
+    def _placed(self, model: Segmenter) -> Segmenter:
+        return model.eval().to(self.device).to(memory_format=torch.channels_last)
+
+    @property
+    def model(self) -> Segmenter:
+        """Return the model, the first if there are several."""
+        return self.models[0]
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -74,7 +86,7 @@ class Predictor:
         Raises:
             NonFiniteOutputError: outputs of the model are NaN or infinite.
         """
-        logits: Tensor = self.model(self.model.normalize(image[None].to(self.device)))
+        logits = mean_logits(self.models, image[None].to(self.device))
         if count_non_finite(logits):
             raise NonFiniteOutputError(
                 "the model's outputs are NaN or infinite. Its training diverged: train again with a lower optimizer.lr."

@@ -26,6 +26,7 @@ from finetune.models.neck import PyramidNeck
 from finetune.models.normalization import check_statistics
 from finetune.models.sliding_window import average_windows, check_window
 from finetune.models.tunable_model import TunableModel
+from finetune.models.views import Views, average_views
 
 
 class Segmenter(TunableModel):
@@ -171,11 +172,19 @@ class Segmenter(TunableModel):
         Returns:
             Logits (B, classes, H, W); with `auxiliary`, a list of these logits and the auxiliary ones.
         """
-        if self.window is None or self.training:
+        if self.training:
             outputs = self._predict(images, auxiliary)
+        elif self.views is None:
+            outputs = self._evaluate(images, auxiliary)
         else:
-            outputs = average_windows(lambda region: self._predict(region, auxiliary), images, self.window)
+            outputs = average_views(lambda view: self._evaluate(view, auxiliary), images, self.views)
         return outputs if auxiliary else outputs[0]
+
+    def _evaluate(self, images: Tensor, auxiliary: bool) -> list[Tensor]:
+        """Return the logits of images, computed in windows if there is one."""
+        if self.window is None:
+            return self._predict(images, auxiliary)
+        return average_windows(lambda region: self._predict(region, auxiliary), images, self.window)
 
     def _predict(self, images: Tensor, auxiliary: bool) -> list[Tensor]:
         """Return the logits of whole images; with `auxiliary`, the auxiliary logits too."""
@@ -277,6 +286,7 @@ class Segmenter(TunableModel):
             "std": (self.std.flatten() / 255).tolist(),
             "interpolation": str(cfg.get("interpolation", "bilinear")),
             "weights_license": str(cfg.get("license") or "unknown"),
+            "views": None if self.views is None else self.views.config(),
         }
 
     @classmethod
@@ -304,6 +314,7 @@ class Segmenter(TunableModel):
             lora=config.get("lora"),
             auxiliary=config.get("auxiliary"),
         )
+        model.views = Views(**config["views"]) if config.get("views") else None
         model.mean.copy_(torch.tensor(config["mean"]).view(1, -1, 1, 1) * 255)
         model.std.copy_(torch.tensor(config["std"]).view(1, -1, 1, 1) * 255)
         return model

@@ -6,6 +6,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from finetune.models.backbone import Backbone
+from finetune.models.views import Views
 
 
 class TunableModel(nn.Module, ABC):
@@ -17,10 +18,12 @@ class TunableModel(nn.Module, ABC):
     Attributes:
         backbone: its parameters, and no others, have names that begin with `backbone.`.
         class_names: names of the classes, by index.
+        views: test-time augmentation: outside of training, outputs are means over these views; None for none.
     """
 
     backbone: Backbone
     class_names: tuple[str, ...]
+    views: Views | None = None
 
     @abstractmethod
     def normalize(self, images: Tensor) -> Tensor:

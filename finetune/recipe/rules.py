@@ -41,14 +41,15 @@ def decoder_channels(facts: Facts, settings: Mapping[str, Any]) -> Decision:
 
 def crop(facts: Facts, settings: Mapping[str, Any]) -> Decision:
     """Take whole images where they are small, and else the largest crop that the device computes in reasonable time."""
-    limit = LARGEST_CROP[facts.on_cpu]
+    given = settings["recipe"]["largest_crop"]
+    limit = LARGEST_CROP[facts.on_cpu] if given is None else given
     sides = [min(limit, _up(side)) for side in (facts.height, facts.width)]
     value: int | list[int] = sides[0] if sides[0] == sides[1] else sides
-    place = "a CPU" if facts.on_cpu else "a GPU"
     size = f"the median image is {facts.height} x {facts.width}"
     if max(facts.height, facts.width) <= limit:
         return Decision(value, f"{size}, which fits whole")
-    return Decision(value, f"{size}, and {limit} is the limit on {place}")
+    place = f"on {_device(facts)}" if given is None else "(recipe.largest_crop)"
+    return Decision(value, f"{size}, and {limit} is the limit {place}")
 
 
 def scale(facts: Facts, settings: Mapping[str, Any]) -> Decision:
@@ -103,16 +104,27 @@ def _images_in_a_step(facts: Facts) -> Decision:
     return Decision(value, "steady enough, and more steps in the same time" if facts.on_cpu else "steady enough")
 
 
-def samples(facts: Facts) -> Decision:
+def samples(facts: Facts, settings: Mapping[str, Any]) -> Decision:
     """Return how many images a training sees, counting repetitions."""
+    factor = settings["recipe"]["length"]
+    seen = _usual_samples(facts)
+    if factor == 1:
+        return seen
+    return Decision(max(1, round(factor * seen.value)), f"{factor:g} times (recipe.length) the usual: {seen.reason}")
+
+
+def _usual_samples(facts: Facts) -> Decision:
     least, most = CPU_SAMPLES if facts.on_cpu else GPU_SAMPLES
     wanted = EPOCHS[facts.on_cpu] * facts.images
-    place = "a CPU" if facts.on_cpu else "a GPU"
     if wanted < least:
         return Decision(least, f"{facts.images:,} images are few, so each is seen {least / facts.images:.0f} times")
     if wanted > most:
-        return Decision(most, f"as many images as {place} can see in reasonable time")
+        return Decision(most, f"as many images as {_device(facts)} can see in reasonable time")
     return Decision(wanted, f"each of {facts.images:,} images is seen {EPOCHS[facts.on_cpu]} times")
+
+
+def _device(facts: Facts) -> str:
+    return "a CPU" if facts.on_cpu else "a GPU"
 
 
 # setting -> its rule, in the order in which they are made: later ones may read the values of earlier ones

@@ -23,7 +23,7 @@ CHANGEABLE = (
     *("trainer.max_epochs", "trainer.max_steps", "trainer.devices", "trainer.num_nodes", "trainer.accelerator"),
     *("trainer.strategy", "trainer.precision", "trainer.deterministic", "trainer.log_every_n_steps"),
     *("data.root", "data.verify", "data.cache", "data.num_workers", "data.batch_size"),
-    *("checkpoint", "logger", "callbacks"),
+    *("checkpoint", "logger", "callbacks", "tta"),
 )
 NOT_CHANGEABLE = ("callbacks.average",)  # its state is resumed
 SET_BY_RUN = ("resume", "init_from", "output", "name")

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from finetune.inference.finite import count_non_finite
 from finetune.inference.output import Output
 from finetune.losses import Loss, Reduce, TargetFormat, no_reduction
 from finetune.models import Segmenter
+from finetune.models.ensemble import mean_logits
 from finetune.tasks.base import TuningTask
 
 Batch = dict[str, Tensor]
@@ -40,6 +41,11 @@ class PixelTask(TuningTask):
             )
         self.loss = loss
         self.ignore_index = ignore_index
+        self.others: Sequence[Segmenter] = ()
+
+    def predict_with(self, others: Sequence[Segmenter]) -> None:
+        """Average the logits of an evaluation with those of further models, from now on."""
+        self.others = nn.ModuleList(others)  # type: ignore[assignment]  # a sequence, which moves with the task
 
     @classmethod
     def accepts(cls, loss: type[Loss]) -> bool:
@@ -71,7 +77,7 @@ class PixelTask(TuningTask):
         for group in batch:
             # without autocast: half precision would round differently in each batch, and scores with it
             with torch.autocast(self.device.type, enabled=False):
-                logits = self.model(self.model.normalize(group["image"]))
+                logits = mean_logits((self.model, *self.others), group["image"])
             self.non_finite = self.non_finite + count_non_finite(logits)
             target = self.target(group)
             self.evaluator.update(self.output.decode(logits), target)

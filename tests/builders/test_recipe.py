@@ -9,6 +9,7 @@ from finetune.builders.checks.training import check
 from finetune.builders.data import training_data
 from finetune.builders.recipe import data_facts, resolve_recipe, with_placeholders_for_recipe
 from finetune.config.compose import load_config
+from finetune.config.errors import ConfigError
 from finetune.config.nested import select
 from finetune.config.settings import RECIPE
 from tests.samples import MODEL
@@ -78,3 +79,31 @@ def test_on_a_small_gpu_batches_are_accumulated(monkeypatch: pytest.MonkeyPatch)
     (few, several), enough = fitting.values()
     assert few < 8 <= few * several < 8 + few
     assert enough == (8, 1)
+
+
+def test_presets_differ_in_length_and_crop_and_leave_what_is_given() -> None:
+    data = training_data(config())
+    steps = {}
+    for name in ("quick", "default", "thorough"):
+        resolved, lines = resolve_recipe(config(f"recipe={name}", "augment.crop=32"), data)
+        steps[name] = resolved["trainer"]["max_steps"]
+        assert resolved["augment"]["crop"] == 32
+        assert any("(recipe.length)" in line for line in lines) == (name != "default")
+    assert 0.24 < steps["quick"] / steps["default"] < 0.26
+    assert 3.9 < steps["thorough"] / steps["default"] < 4.1
+
+
+def test_a_thorough_recipe_averages_weights_checkpoints_and_views_unless_it_is_told_otherwise() -> None:
+    thorough = config("recipe=thorough")
+    assert thorough["callbacks"]["average"]["_target_"] == "finetune.callbacks.EMA"
+    assert (thorough["soup"], thorough["checkpoint"]["keep_best"]) == (True, 3)
+    assert thorough["tta"] == {"flips": ["horizontal"], "rotations": False, "scales": [0.75, 1.0, 1.25]}
+    given = config("recipe=thorough", "average=none", "tta=none", "soup=false")
+    assert "average" not in given["callbacks"]
+    assert (given["soup"], given["tta"]["flips"]) == (False, [])
+
+
+@pytest.mark.parametrize("given", ["recipe.length=0", "recipe.largest_crop=16", "soup=1"])
+def test_a_recipe_that_makes_no_sense_is_refused(given: str) -> None:
+    with pytest.raises(ConfigError, match=f"{given}: expected"):
+        check(config(given))

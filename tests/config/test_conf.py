@@ -18,7 +18,9 @@ from finetune.config.folder import config_folder
 CONF = config_folder()
 FILES = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml"))
 GROUPS = {str(file.parent) for file in FILES}
-OPTIONS = [file for file in FILES if str(file.parent) not in (".", "hydra", "data", "experiment")]
+OPTIONS = [
+    file for file in FILES if str(file.parent) not in (".", "hydra", "data", "experiment") and file.stem != "from_run"
+]
 EXPERIMENTS = [file for file in FILES if str(file.parent) == "experiment"]
 
 
@@ -70,7 +72,7 @@ def test_every_file_composes(file: Path) -> None:
     config = composed(file)
     to_plain_dict(config)
     group = "callbacks" if str(file.parent) == "average" else str(file.parent)  # averages are callbacks
-    section = config if group in (".", "experiment") else config[group]
+    section = config if group in (".", "experiment", "recipe") else config[group]
     values = OmegaConf.to_container(section)
     assert isinstance(values, dict)
     for key, value in content(file).items():

@@ -11,11 +11,12 @@ EVEN = {"height_offset": 0.0, "height_error": 0.01}
 PET = ClassFacts("pet", 0.3, 50, 0.0, 0.02)
 BACKGROUND = ClassFacts("background", 0.7, 120, 0.0, 0.02)
 PETS = Facts(84, 375, 500, (BACKGROUND, PET), 84, 10**6)
+USUAL = {"recipe": {"length": 1.0, "largest_crop": None}}
 
 
 def decide(setting: str, facts: Facts) -> object:
     """Return the value of a setting; every decision has a reason."""
-    decision = RULES[setting](facts, {})
+    decision = RULES[setting](facts, USUAL)
     assert decision.reason
     return decision.value
 
@@ -32,6 +33,12 @@ def decide(setting: str, facts: Facts) -> object:
 )
 def test_a_crop_is_the_whole_image_up_to_a_limit(size: tuple[int, int], on_cpu: bool, expected: object) -> None:
     assert decide("augment.crop", replace(PETS, height=size[0], width=size[1], on_cpu=on_cpu)) == expected
+
+
+def test_the_limit_of_a_crop_may_be_given() -> None:
+    decision = RULES["augment.crop"](PETS, {"recipe": {"largest_crop": 256}})
+    assert decision.value == 256
+    assert decision.reason == "the median image is 375 x 500, and 256 is the limit (recipe.largest_crop)"
 
 
 @pytest.mark.parametrize(("width", "expected"), [(4, [0.5, 2.0]), (20, [0.62, 1.6]), (50, [0.67, 1.5])])
@@ -81,4 +88,11 @@ def test_images_that_do_not_fit_into_memory_are_accumulated(fitting: int | None,
     ("images", "on_cpu", "expected"), [(20, True, 2_500), (367, True, 9_175), (10**6, False, 64_000)]
 )
 def test_a_training_sees_each_image_often_within_limits(images: int, on_cpu: bool, expected: int) -> None:
-    assert samples(replace(PETS, images=images, on_cpu=on_cpu)).value == expected
+    assert samples(replace(PETS, images=images, on_cpu=on_cpu), USUAL).value == expected
+
+
+def test_a_recipe_may_be_longer_or_shorter() -> None:
+    long = samples(PETS, {"recipe": {"length": 4.0}})
+    assert long.value == 4 * samples(PETS, USUAL).value
+    assert long.reason.startswith("4 times (recipe.length) the usual: 84 images are few")
+    assert samples(PETS, {"recipe": {"length": 1e-9}}).value == 1

@@ -10,7 +10,14 @@ import lightning.pytorch as pl
 from finetune import callbacks as own_callbacks
 from finetune.builders.data import COMMON_SETTINGS, source_class, transform_constructor
 from finetune.builders.model import auxiliary_options
-from finetune.builders.settings import BackboneSettings, Choice, DataSettings, OptimizerSettings, TuningSettings
+from finetune.builders.settings import (
+    BackboneSettings,
+    Choice,
+    DataSettings,
+    OptimizerSettings,
+    RecipeSettings,
+    TuningSettings,
+)
 from finetune.builders.task import GIVEN, task_settings
 from finetune.callbacks import Checkpoint
 from finetune.config.compose import packaged_options
@@ -22,6 +29,7 @@ from finetune.data import Mix
 from finetune.losses import LOSSES
 from finetune.models.heads import HEADS, AuxiliaryHead
 from finetune.models.lora import add_lora
+from finetune.models.views import Views
 from finetune.tasks import TASKS
 from finetune.tuning.plan import PlateauCriterion
 from finetune.tuning.schedules import SCHEDULES
@@ -85,6 +93,8 @@ def _all_settings(config: Config) -> Iterator[Settings]:
         )
     if options := auxiliary_options(config):
         yield Settings("auxiliary", options, AuxiliaryHead, ("pyramid", "classes"))
+    yield view_settings(_group(config.get("tta")))  # runs of earlier versions have neither
+    yield Settings("recipe", _group(config.get("recipe")), RecipeSettings)
     if config["schedule"].get("name") in SCHEDULES:
         yield Settings("schedule", _without_name(config["schedule"]), SCHEDULES[config["schedule"]["name"]], ("total",))
     if config["loss"].get("name") in LOSSES:
@@ -92,6 +102,11 @@ def _all_settings(config: Config) -> Iterator[Settings]:
     if (task := task_settings(config)).get("name") in TASKS:
         yield Settings("task", _without_name(task), TASKS[task["name"]], GIVEN)
     yield from _augment_settings(config["augment"])
+
+
+def view_settings(settings: Config) -> Settings:
+    """Return the settings of the test-time augmentation."""
+    return Settings("tta", settings, Views)
 
 
 def data_settings(settings: Config) -> Iterator[Settings]:

@@ -32,7 +32,9 @@ from finetune.builders.image_settings import with_image_settings
 from finetune.builders.loss import build_loss, check_class_weights, find_loss
 from finetune.builders.model import auxiliary_options
 from finetune.builders.recipe import resolve_recipe, with_placeholders_for_recipe
+from finetune.builders.settings import RecipeSettings
 from finetune.builders.task import find_task, task_settings
+from finetune.builders.views import build_views
 from finetune.config.compose import packaged_options
 from finetune.config.errors import ConfigError, mistakes_of, raise_mistakes
 from finetune.config.nested import select, with_value
@@ -223,6 +225,34 @@ def check_task(config: Config) -> None:
         check_several(names)
 
 
+def check_views(config: Config) -> None:
+    """Raise a ConfigError unless the settings of the test-time augmentation make views of an image."""
+    build_views(config.get("tta") or {})
+
+
+def check_soup(config: Config) -> None:
+    """Raise a ConfigError if a mean of the best checkpoints is wanted, and only one is kept."""
+    soup = config.get("soup", False)  # runs of earlier versions have none
+    if not isinstance(soup, bool):
+        raise ConfigError(f"soup={soup}: expected true or false.")
+    if soup and config["checkpoint"]["keep_best"] < 2:
+        raise ConfigError(
+            f"soup=true takes the mean of the best checkpoints, but checkpoint.keep_best="
+            f"{config['checkpoint']['keep_best']}. Set checkpoint.keep_best=3."
+        )
+
+
+def check_recipe(config: Config) -> None:
+    """Raise a ConfigError if a number of the recipe is out of its range."""
+    settings = RecipeSettings(**(config.get("recipe") or {}))
+    if not settings.length > 0:
+        raise ConfigError(
+            f"recipe.length={settings.length}: expected a number above 0, such as 0.5 for half the steps."
+        )
+    if settings.largest_crop is not None and settings.largest_crop < COARSEST:
+        raise ConfigError(f"recipe.largest_crop={settings.largest_crop}: expected {COARSEST} pixels or more, or null.")
+
+
 SETTING_CHECKS: tuple[Callable[[Config], None], ...] = (
     check_numbers,
     check_workers,
@@ -241,4 +271,7 @@ SETTING_CHECKS: tuple[Callable[[Config], None], ...] = (
     check_trainer_numbers,
     check_callbacks,
     check_sharding,
+    check_views,
+    check_soup,
+    check_recipe,
 )

@@ -65,6 +65,18 @@ def _as_splits(key: Callable[[str, str], Hashable], path: Path, rows: Iterable[S
     return splits
 
 
+def read_training_images(path: Path, split: str) -> set[str]:
+    """Return the names of the images that a run trained on.
+
+    Args:
+        path: the run's file of `write_splits`.
+        split: that the names are compared with: where the data has a name in train and in test, `test` leaves it out.
+    """
+    by_place = _splits_by(lambda name, part: (name, part == "test"), path)
+    trained = {name for (name, _), part in by_place.items() if part == "train"}
+    return trained - {name for name, is_test in by_place if is_test and split == "test"}
+
+
 @no_collection()
 def assign_splits(records: Iterable[Record], splits: Mapping[str, str]) -> list[Record]:
     """Return the records with their splits.
