@@ -10,21 +10,41 @@ from typing import Any
 
 import torch
 
+from finetune.config.nested import select, with_value
 from finetune.config.options import Config
 from finetune.data.processes import cores
+from finetune.recipe.decision import Decision
 
 MOST_WORKERS = 8  # for each device
 SHARED_MEMORY = 2**30  # bytes that loading processes should have to pass batches on
 SOCKET_FOLDER = 75  # longest path of a folder that sockets are bound in, bytes; Linux takes 107 with the name
 
 
+def decide_for_machine(config: Config) -> tuple[dict[str, Any], list[str]]:
+    """Return the config with the settings that follow from the machine, and a line with the reason of each."""
+    trainer = config["trainer"]
+    made = {"trainer.precision": decide_precision, "data.num_workers": decide_workers}
+    decided = {key: rule(trainer) for key, rule in made.items() if select(config, key) == "auto"}
+    config = dict(config)
+    for key, decision in decided.items():
+        config = with_value(config, key, decision.value)
+    return config, [f"{key}={decision.value}: {decision.reason}" for key, decision in decided.items()]
+
+
 def resolve_precision(settings: Config) -> str:
-    """Return the precision; `auto` is bf16-mixed if the device multiplies such matrices, else 32-true."""
-    if settings["precision"] != "auto":
-        return str(settings["precision"])
-    on_gpu = torch.cuda.is_available() and settings["accelerator"] in ("auto", "gpu", "cuda")
-    fast = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else _cpu_computes_bf16()
-    return "bf16-mixed" if fast else "32-true"
+    """Return the precision of a Trainer with these settings, decided if it is `auto`."""
+    return str(decide_precision(settings).value if settings["precision"] == "auto" else settings["precision"])
+
+
+def decide_precision(settings: Config) -> Decision:
+    """Take bf16-mixed if the device multiplies such matrices, else 32-true."""
+    if torch.cuda.is_available() and settings["accelerator"] in ("auto", "gpu", "cuda"):
+        fast, device = torch.cuda.is_bf16_supported(including_emulation=False), "GPU"
+    else:
+        fast, device = _cpu_computes_bf16(), "CPU"
+    if fast:
+        return Decision("bf16-mixed", f"this {device} multiplies bfloat16 matrices faster")
+    return Decision("32-true", f"this {device} does not multiply bfloat16 matrices faster")
 
 
 def _cpu_computes_bf16() -> bool:
@@ -56,20 +76,24 @@ def device_count(settings: Config) -> int:
 
 
 def resolve_workers(workers: int | str, settings: Config) -> int:
-    """Return the number of loading processes; `auto` is 0 on a CPU, and the cores of each GPU but one, at most 8.
-
-    A training on the CPU computes on all of its cores, and loading processes would take time from it.
+    """Return the number of loading processes.
 
     Args:
         workers: a number or `auto`.
         settings: of the Trainer.
     """
-    if workers != "auto":
-        return int(workers)
-    if runs_on_cpu(settings) or _shared_memory() < SHARED_MEMORY or not sockets_fit():
-        return 0
+    return int(decide_workers(settings).value if workers == "auto" else workers)
+
+
+def decide_workers(settings: Config) -> Decision:
+    """Take no loading process on a CPU, and the cores of each GPU but one, at most 8."""
+    if runs_on_cpu(settings):
+        return Decision(0, "a training on the CPU computes on all of its cores")
+    if _shared_memory() < SHARED_MEMORY or not sockets_fit():
+        return Decision(0, "loading processes lack shared memory or a short path for temporary files")
     devices = max(1, device_count(settings) // int(settings.get("num_nodes", 1)))
-    return min(MOST_WORKERS, max(1, cores() // devices - 1))
+    workers = min(MOST_WORKERS, max(1, cores() // devices - 1))
+    return Decision(workers, f"{cores()} cores for {devices} GPU{'s' if devices > 1 else ''}, {MOST_WORKERS} at most")
 
 
 def _shared_memory() -> float:

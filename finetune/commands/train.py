@@ -16,7 +16,6 @@ from finetune.builders.checks.trainer import check_length
 from finetune.builders.checks.training import check
 from finetune.builders.data import build_datamodule
 from finetune.builders.dataset_bundle import DatasetBundle
-from finetune.builders.devices import resolve_precision
 from finetune.builders.inspection import file_cache
 from finetune.builders.pace import with_budget
 from finetune.builders.task import build_task
@@ -100,7 +99,6 @@ def _train(config: dict[str, Any], point: ResumePoint | None) -> TrainResult:
     with usage():
         config, searched = with_placeholders(config)
         config, data = check(config if point is None else with_splits(config, folder))
-        config = {**config, "trainer": {**config["trainer"], "precision": resolve_precision(config["trainer"])}}
         config, finding = resolve_auto(config, data, searched)
         config, about_budget = with_budget(config, data, started)
         data.reasons = (*data.reasons, *about_budget)

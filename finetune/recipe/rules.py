@@ -1,9 +1,9 @@
 """The rules of a recipe: one function for each setting that may be `auto`, from facts to a value and its reason."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from finetune.recipe.decision import Decision
 from finetune.recipe.facts import Facts
 
 WIDE, NARROW = [256, 128, 64, 32, 16], [128, 64, 32, 16, 16]
@@ -19,14 +19,6 @@ BATCH_SHARE = 0.05  # of the images (nnU-Net's rule)
 RARE = 0.02  # share of the pixels below which a class is looked for
 CPU_SAMPLES, GPU_SAMPLES = (2_500, 10_000), (16_000, 64_000)  # images seen by a training, least and most
 EPOCHS = {True: 25, False: 40}
-
-
-@dataclass(frozen=True)
-class Decision:
-    """A value of a setting, and why."""
-
-    value: Any
-    reason: str
 
 
 Rule = Callable[[Facts, Mapping[str, Any]], Decision]

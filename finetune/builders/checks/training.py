@@ -26,7 +26,7 @@ from finetune.builders.checks.trainer import (
 from finetune.builders.checks.tuning import check_average, check_tuning
 from finetune.builders.data import attach_transform, source_class, training_data
 from finetune.builders.dataset_bundle import DatasetBundle
-from finetune.builders.devices import SOCKET_FOLDER, resolve_workers, sockets_fit
+from finetune.builders.devices import SOCKET_FOLDER, decide_for_machine, sockets_fit
 from finetune.builders.discovery import AUTO, resolve_task, without_unset, work_out_data
 from finetune.builders.image_settings import with_image_settings
 from finetune.builders.loss import build_loss, check_class_weights, find_loss
@@ -37,7 +37,7 @@ from finetune.builders.task import find_task, task_settings
 from finetune.builders.views import build_views
 from finetune.config.compose import packaged_options
 from finetune.config.errors import ConfigError, mistakes_of, raise_mistakes
-from finetune.config.nested import select, with_value
+from finetune.config.nested import select
 from finetune.config.options import Config, drop_name
 from finetune.config.settings import as_list
 from finetune.data.options import named_classes
@@ -68,11 +68,11 @@ def check(config: Config) -> tuple[dict[str, Any], DatasetBundle]:
     try:
         known, notes = work_out_data(known)
         data = training_data(known)
-        known = with_workers(known)  # not before: while nothing trains, files are read on all cores
+        known, about_machine = decide_for_machine(known)  # not before: while nothing trains, all cores read files
         resolved = resolve_task(with_image_settings(known, data), data)
         mistakes += mistakes_of((check_task,), resolved) if resolved["task"] != known["task"] else []
         known, reasons = resolve_recipe(resolved, data)
-        data = replace(data, notes=(*notes, *data.notes), reasons=tuple(reasons))
+        data = replace(data, notes=(*notes, *data.notes), reasons=(*reasons, *about_machine))
         attach_transform(data, known["augment"])
         mistakes += mistakes_of(DATA_CHECKS, with_placeholders_for_recipe(known), data)
     except (ValueError, TypeError) as error:
@@ -102,13 +102,8 @@ def _check_settings(config: Config) -> tuple[dict[str, Any], list[str]]:
     raise_mistakes(removed_settings(config))
     raise_mistakes(type_errors(config))
     known, unknown = split_unknown(config)
-    return known, [*unknown, *mistakes_of(SETTING_CHECKS, with_workers(with_placeholders_for_recipe(known)))]
-
-
-def with_workers(config: Config) -> dict[str, Any]:
-    """Return the config with a number of loading processes."""
-    workers = resolve_workers(config["data"]["num_workers"], config["trainer"])
-    return with_value(config, "data.num_workers", workers)
+    complete, _ = decide_for_machine(with_placeholders_for_recipe(known))
+    return known, [*unknown, *mistakes_of(SETTING_CHECKS, complete)]
 
 
 def check_numbers(config: Config) -> None:
