@@ -1,5 +1,6 @@
 """Datasets as Lightning data loaders."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypedDict
 
@@ -123,14 +124,15 @@ class SegmentationData(pl.LightningDataModule):
         """Return shuffled batches, equally many on every rank."""
         rank, world_size = self._rank()
         weights = getattr(self.train, "weights", None)  # a dataset of one's own may have none
-        sampler = TrainSampler(len(self.train), self.seed, rank, world_size, weights=weights)  # type: ignore[arg-type]  # sized
+        images: int = len(self.train)  # type: ignore[arg-type]  # sized
+        repeats = math.ceil(self.batch_size * world_size / images)  # so that few images make a batch, by several crops
+        sampler = TrainSampler(images, self.seed, rank, world_size, weights=weights, repeats=repeats)
         self._move_to_position(sampler)
         return tracked_loader(
             self.train,
             batch_size=self.batch_size,
             sampler=sampler,
-            # a last batch of one image would have no variance for batch norm; fewer images than a batch are all used
-            drop_last=len(sampler) >= self.batch_size,
+            drop_last=True,  # a last batch of one image would have no variance for batch norm
             collate_fn=collate,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,

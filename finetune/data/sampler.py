@@ -11,8 +11,9 @@ from finetune.data.dataset import SampleKey, counted_generator
 class TrainSampler(Sampler[SampleKey]):
     """One shard of a new permutation in every epoch.
 
-    With weights, an epoch has as many samples, but each one n times on average, where n is its weight over the mean
-    weight: the whole part of n in every epoch, and once more in a share of the epochs that makes up the rest.
+    With weights, an epoch has as many samples, but each image n times on average, where n is its weight over the mean
+    weight, times `repeats`: the whole part of n in every epoch, and once more in a share of the epochs that makes up
+    the rest. A repetition has other random numbers.
 
     The permutation is a pure function of (seed, epoch) and rank r takes its elements r, r + world_size, ...: batch b
     of all ranks together holds the same samples as batch b of one rank with a batch that is world_size times as large.
@@ -22,12 +23,13 @@ class TrainSampler(Sampler[SampleKey]):
     therefore right without it: 0 on a fresh start; on resume, set `epoch` (with `start`) before the loader is made.
 
     Args:
-        length: number of samples in the dataset.
+        length: number of images in the dataset.
         seed: of the permutations.
         rank: of this process.
         world_size: number of processes.
         shuffle: False keeps the dataset's order.
-        weights: of the samples, 0 or above; None if all have the same.
+        weights: of the images, 0 or above; None if all have the same.
+        repeats: times that an epoch has each image.
 
     Attributes:
         epoch: the epoch of the next iteration.
@@ -42,13 +44,15 @@ class TrainSampler(Sampler[SampleKey]):
         world_size: int = 1,
         shuffle: bool = True,
         weights: Sequence[float] | None = None,
+        repeats: int = 1,
     ) -> None:
-        if length < world_size:
+        if length * repeats < world_size:
             raise ValueError(f"{length} training images for {world_size} processes: each process needs at least 1.")
         _check_rank(rank, world_size)
         if weights is not None and not sum(weights) > 0:
             raise ValueError("the weights of all training images are 0. Give some of them a weight above 0.")
         self.length = length
+        self.samples = length * repeats
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
@@ -58,7 +62,7 @@ class TrainSampler(Sampler[SampleKey]):
         self.start = 0
 
     def __len__(self) -> int:
-        return self.length // self.world_size
+        return self.samples // self.world_size
 
     def __iter__(self) -> Iterator[SampleKey]:
         epoch, start, self.start = self.epoch, self.start, 0
@@ -73,15 +77,15 @@ class TrainSampler(Sampler[SampleKey]):
     def _order(self, epoch: int) -> list[tuple[int, int]]:
         """Return the samples of an epoch, each with the number of times that it has been there before."""
         generator = counted_generator(self.seed, epoch)
-        order = torch.randperm(self.length, generator=generator) if self.shuffle else torch.arange(self.length)
+        order = torch.randperm(self.samples, generator=generator) if self.shuffle else torch.arange(self.samples)
         if self.weights is None:
-            return [(index, 0) for index in order.tolist()]
+            return [(index % self.length, index // self.length) for index in order.tolist()]
         # evenly spaced marks on the weights laid end to end hit each as often as it has room for
-        marks = torch.arange(self.length) + torch.rand((), generator=generator, dtype=torch.float64)
+        marks = torch.arange(self.samples) + torch.rand((), generator=generator, dtype=torch.float64)
         ends = self.weights.cumsum(0)
-        chosen = torch.searchsorted(ends, marks * (ends[-1] / self.length), right=True).clamp(max=self.length - 1)
+        chosen = torch.searchsorted(ends, marks * (ends[-1] / self.samples), right=True).clamp(max=self.length - 1)
         first = torch.searchsorted(chosen, chosen)  # equal ones lie next to each other
-        repetitions = torch.arange(self.length) - first
+        repetitions = torch.arange(self.samples) - first
         return list(zip(chosen[order].tolist(), repetitions[order].tolist(), strict=True))
 
 

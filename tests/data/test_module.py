@@ -31,21 +31,31 @@ def seen(loader: object) -> list[int]:
     return [index for batch in loader for group in batch for index in group["index"].tolist()]
 
 
-def test_training_batches_are_full_and_a_small_set_is_one_batch():
+def test_training_batches_are_full_also_if_there_are_fewer_images():
     assert [len(batch["index"]) for batch in data(10, batch_size=4).train_dataloader()] == [4, 4]
     assert [len(batch["index"]) for batch in data(8, batch_size=4).train_dataloader()] == [4, 4]
-    assert [len(batch["index"]) for batch in data(3, batch_size=4).train_dataloader()] == [3]
+    for count in (1, 3):
+        assert [len(batch["index"]) for batch in data(count, batch_size=4).train_dataloader()] == [4]
     batch = next(iter(data(4, batch_size=4).train_dataloader()))
     assert batch["image"].shape == (4, 3, 32, 32)
     assert (batch["mask"].shape, batch["mask"].dtype) == ((4, 32, 32), torch.uint8)
     assert batch["index"].dtype == torch.int64
 
 
-def test_two_ranks_train_on_the_batches_of_one():
-    one = [set(batch["index"].tolist()) for batch in data(12, batch_size=4).train_dataloader()]
-    ranks = [data(12, batch_size=2, rank=rank, world_size=2).train_dataloader() for rank in range(2)]
-    two = [{*a["index"].tolist(), *b["index"].tolist()} for a, b in zip(*ranks, strict=True)]
+@pytest.mark.parametrize("images", [3, 12])
+def test_two_ranks_train_on_the_batches_of_one(images: int):
+    one = [sorted(batch["index"].tolist()) for batch in data(images, batch_size=4).train_dataloader()]
+    ranks = [data(images, batch_size=2, rank=rank, world_size=2).train_dataloader() for rank in range(2)]
+    two = [sorted(a["index"].tolist() + b["index"].tolist()) for a, b in zip(*ranks, strict=True)]
     assert one == two
+
+
+def test_an_image_that_fills_a_batch_gives_other_crops():
+    module = data(1, batch_size=4)
+    module.train = SyntheticDataset(1, 32)
+    module.train.transform = Augment(crop=16)
+    images = next(iter(module.train_dataloader()))["image"]
+    assert len({tuple(image.flatten().tolist()) for image in images}) == 4
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4, 7])

@@ -43,6 +43,14 @@ def test_batches_of_all_ranks_together_are_those_of_one_rank(world_size):
     assert len({i for rank in ranks for i in rank}) == 29 // world_size * world_size
 
 
+def test_an_epoch_may_have_each_image_several_times():
+    keys = list(TrainSampler(5, seed=1, repeats=3))
+    assert sorted((key.index, key.repetition) for key in keys) == [(i, k) for i in range(5) for k in range(3)]
+    assert [key.index for key in keys] != sorted(key.index for key in keys)
+    weighted = list(TrainSampler(2, weights=[1.0, 3.0], repeats=4))
+    assert sorted((key.index, key.repetition) for key in weighted) == [(0, 0), (0, 1)] + [(1, k) for k in range(6)]
+
+
 def test_start_skips_once():
     sampler = TrainSampler(10, rank=1, world_size=2)
     full = list(sampler)
