@@ -17,6 +17,8 @@ from finetune.models.heads.validation import (
     check_norm,
 )
 
+FEWEST = 3  # maps of the decoder: the logits of 3 have stride 4
+
 
 def unet(
     pyramid: PyramidSpec,
@@ -30,13 +32,16 @@ def unet(
 ) -> DecoderAndHead:
     """Build U-Net: upsample, concatenate the skip, convolve, up to the full size.
 
+    With fewer `decoder_channels` than levels, the last maps are left out: 4 end at stride 2 and 3 at stride 4, and the
+    logits are upsampled.
+
     Source: Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597
     """
-    check_depth(decoder_channels, len(pyramid.channels) - 1)
+    check_depth(decoder_channels, len(pyramid.channels) - 1, fewest=FEWEST)
     check_flags(center=center, deep_supervision=deep_supervision)
     channels, encoder = list(decoder_channels), pyramid.channels
     inputs = [coarser + skip for coarser, skip in zip([encoder[-1], *channels], [*encoder[-2:0:-1], 0], strict=False)]
-    check_attention(attention_type, [*channels, *inputs[:-1]])
+    check_attention(attention_type, [*channels, *inputs[: len(encoder) - 2]])
     check_interpolation(interpolation)
     check_norm(norm)
     decoder = SupervisedUnet(
@@ -49,7 +54,9 @@ def unet(
         add_center_block=center,
         interpolation_mode=interpolation,
     )
-    return decoder, SegmentationHead(channels[-1], classes, kernel_size=3)
+    decoder.levels = ALL_LEVELS[max(0, len(ALL_LEVELS) - 1 - len(channels)) :]
+    stride = pyramid.strides[len(encoder) - 1 - len(channels)]
+    return decoder, SegmentationHead(channels[-1], classes, kernel_size=3, upsampling=stride)
 
 
 class SupervisedUnet(UnetDecoder):  # type: ignore[misc]  # smp is not typed
@@ -58,11 +65,12 @@ class SupervisedUnet(UnetDecoder):  # type: ignore[misc]  # smp is not typed
     Source: Lee et al. 2015, https://arxiv.org/abs/1409.5185
     """
 
-    levels = ALL_LEVELS
+    levels: Sequence[int] = ALL_LEVELS
 
     def __init__(self, classes: int | None, decoder_channels: Sequence[int], **options: Any) -> None:
         super().__init__(decoder_channels=decoder_channels, **options)
-        self.blocks[-1].attention1 = nn.Identity()  # for a skip, which the last step does not have
+        if len(self.blocks) == len(ALL_LEVELS):
+            self.blocks[-1].attention1 = nn.Identity()  # for a skip, which the last step does not have
         widths = [] if classes is None else decoder_channels[:-1]
         self.classifiers = nn.ModuleList(nn.Conv2d(width, classes or 0, kernel_size=1) for width in widths)
 
@@ -71,7 +79,7 @@ class SupervisedUnet(UnetDecoder):  # type: ignore[misc]  # smp is not typed
         x: Tensor = self.center(features[-1])
         skips = [*features[-2:0:-1], None]
         maps = []
-        for block, skip, finer in zip(self.blocks, skips, features[-2::-1], strict=True):
+        for block, skip, finer in zip(self.blocks, skips, features[-2::-1], strict=False):  # a decoder may end early
             x = block(x, *finer.shape[-2:], skip_connection=skip)
             maps.append(x)
         logits = [classify(x) for classify, x in zip(self.classifiers, maps, strict=False)]

@@ -76,13 +76,15 @@ def check_norm(norm: Norm, choices: Sequence[str] = NORMS) -> None:
     check_choice("norm.type" if isinstance(norm, Mapping) else "norm", name, choices)
 
 
-def check_depth(decoder_channels: Sequence[int], levels: int) -> None:
-    """Raise ValueError unless there is one number of channels per level."""
+def check_depth(decoder_channels: Sequence[int], levels: int, fewest: int | None = None) -> None:
+    """Raise ValueError unless there is one number of channels per level, or from `fewest` to that many."""
+    expected = f"{levels}" if fewest is None else f"{fewest} to {levels}"
     if isinstance(decoder_channels, str) or not isinstance(decoder_channels, Sequence):
-        raise ValueError(f"head.decoder_channels={decoder_channels}: expected a list of {levels} whole numbers.")
-    if len(decoder_channels) != levels:
+        raise ValueError(f"head.decoder_channels={decoder_channels}: expected a list of {expected} whole numbers.")
+    if not (fewest or levels) <= len(decoder_channels) <= levels:
         raise ValueError(
-            f"head.decoder_channels has {len(decoder_channels)} entries; this backbone's {levels} levels need {levels}."
+            f"head.decoder_channels has {len(decoder_channels)} entries; this backbone's {levels} levels need "
+            f"{expected}."
         )
     check_counts(decoder_channels=decoder_channels)
 
