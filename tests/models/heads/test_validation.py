@@ -10,8 +10,8 @@ from finetune.models.heads import HEADS
 from tests.models.heads.pyramids import pyramid_for
 
 MISTAKES: list[tuple[str, dict[str, Any], str]] = [
-    ("unet", {"decoder_channels": [8, 8, 8]}, r"decoder_channels has 3 entries.* 5 levels need 5"),
-    ("unet", {"decoder_channels": 8}, r"decoder_channels=8: expected a list of 5"),
+    ("unet", {"decoder_channels": [8, 8]}, r"decoder_channels has 2 entries.* 5 levels need 3 to 5"),
+    ("unet", {"decoder_channels": 8}, r"decoder_channels=8: expected a list of 3 to 5"),
     ("unet", {"decoder_channels": [8, 8, 8, 8, 0]}, r"decoder_channels=.*whole number of 1 or more"),
     ("unet", {"attention_type": "se"}, r"attention_type=se: expected null or scse"),
     (
