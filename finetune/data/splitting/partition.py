@@ -3,12 +3,13 @@
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 
-def units(names: Iterable[str], groups: Mapping[str, str], seed: int) -> dict[str, list[str]]:
-    """Return the images that stay together, by group or by their own name, in the order of a hash of it and the seed.
+def units(names: Iterable[str], groups: Mapping[str, str], seed: int) -> tuple[list[str], list[Sequence[str]]]:
+    """Return what stays together, groups or single images, and its images, in the order of a hash of it and the seed.
 
     A random generator would not do: libraries may change its stream between versions.
 
@@ -16,15 +17,18 @@ def units(names: Iterable[str], groups: Mapping[str, str], seed: int) -> dict[st
         names: of images; repeats count once.
         groups: name -> group, of the images that have one.
         seed: another seed gives another order.
+
+    >>> units(["a", "b", "c"], {"a": "x", "c": "x"}, seed=0)
+    (['b', 'x'], [['b'], ['a', 'c']])
     """
     members: dict[str, list[str]] = {}
-    if groups:
-        for name in sorted(set(names)):
-            members.setdefault(groups.get(name) or name, []).append(name)
-    else:
-        members = {name: [name] for name in names}
-    order = sorted(members, key=lambda unit: hashlib.sha256(f"{seed}/{unit}".encode()).digest())
-    return {unit: members[unit] for unit in order}
+    for name in sorted(set(names)) if groups else ():
+        members.setdefault(groups.get(name) or name, []).append(name)
+    named = list(members if groups else dict.fromkeys(names))
+    digests = b"".join([hashlib.sha256(f"{seed}/{unit}".encode()).digest() for unit in named])
+    words = np.frombuffer(digests, dtype=">u8").reshape(-1, 4)  # whose order is that of the bytes, but quick to sort
+    ordered = [named[index] for index in np.lexsort(words.T[::-1]).tolist()]
+    return ordered, [members[unit] for unit in ordered] if groups else list(zip(ordered, strict=True))
 
 
 def fill(sizes: Sequence[int], wanted: Sequence[int]) -> list[int]:
@@ -39,6 +43,8 @@ def fill(sizes: Sequence[int], wanted: Sequence[int]) -> list[int]:
     >>> fill([1, 1, 1, 1], [1, 1, 2]), fill([5, 2, 2, 9], [2, 2, 14])
     ([0, 1, 2, 2], [2, 0, 1, 2])
     """
+    if sum(sizes) == len(sizes) == sum(wanted):  # single images: a million of them take no time
+        return np.repeat(np.arange(len(wanted)), wanted).tolist()
     parts, remaining = [len(wanted) - 1] * len(sizes), list(range(len(sizes)))
     for part, room in enumerate(wanted[:-1]):
         needed = len(wanted) - 1 - part  # units for the parts after this one

@@ -2,7 +2,9 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 
+import numpy as np
 from torch import Tensor
 
 from finetune.data.records import DataError, Record
@@ -47,8 +49,8 @@ def seeded_split(
         raise ValueError(
             f"val={val} and test={test} leave no train split: expected fractions, val above 0, sum below 1."
         )
-    members = units(names, groups or {}, seed)
-    images = sum(map(len, members.values()))
+    _, members = units(names, groups or {}, seed)
+    images = sum(map(len, members))
     wanted = {"test": max(1, round(test * images)) if test else 0, "val": max(1, round(val * images))}
     wanted = {split: count for split, count in wanted.items() if count}
     wanted["train"] = images - sum(wanted.values())
@@ -61,7 +63,8 @@ def seeded_split(
             f"{', or set data.group=null to split each group' if kept else ''}."
         )
     splits, parts = list(wanted), _deal(members, list(wanted.values()), pixels)
-    return {name: splits[part] for part, names in zip(parts, members.values(), strict=True) for name in names}
+    of_each = [splits[part] for part in np.repeat(parts, list(map(len, members))).tolist()]
+    return dict(zip(chain.from_iterable(members), of_each, strict=True))
 
 
 def seeded_folds(
@@ -86,30 +89,26 @@ def seeded_folds(
     Raises:
         DataError: there are fewer images or groups than folds.
     """
-    members = units(names, groups or {}, seed)
-    sizes, by_name = [len(names) for names in members.values()], count is None
+    named, members = units(names, groups or {}, seed)
+    sizes, by_name = list(map(len, members)), count is None
     count = len(members) if count is None else count
     if not 2 <= count <= len(members):
         what = "groups" if len(members) < sum(sizes) else "images"
         raise DataError(f"{count} folds of {len(members)} {what}: expected 2 folds or more, with one of them in each.")
     if by_name:
-        place = {unit: fold for fold, unit in enumerate(sorted(members))}
-        parts = [place[unit] for unit in members]
+        place = {unit: fold for fold, unit in enumerate(sorted(named))}
+        parts = [place[unit] for unit in named]
     elif pixels is None:
         parts = spread(sizes, count)
     else:
         images = sum(sizes)
         parts = _deal(members, [images // count + (fold < images % count) for fold in range(count)], pixels)
-    return {name: part for part, names in zip(parts, members.values(), strict=True) for name in names}
+    return {name: part for part, names in zip(parts, members, strict=True) for name in names}
 
 
-def _deal(
-    members: Mapping[str, Sequence[str]], wanted: Sequence[int], pixels: Mapping[str, Tensor] | None
-) -> list[int]:
-    sizes = [len(names) for names in members.values()]
-    if pixels is None:
-        return fill(sizes, wanted)
-    return stratify(sizes, class_labels(list(members.values()), pixels), wanted)
+def _deal(members: Sequence[Sequence[str]], wanted: Sequence[int], pixels: Mapping[str, Tensor] | None) -> list[int]:
+    sizes = list(map(len, members))
+    return fill(sizes, wanted) if pixels is None else stratify(sizes, class_labels(members, pixels), wanted)
 
 
 def split_of(name: str) -> str:

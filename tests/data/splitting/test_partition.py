@@ -1,5 +1,6 @@
 import random
 from collections import Counter
+from hashlib import sha256
 
 import pytest
 import torch
@@ -13,8 +14,10 @@ def loads(sizes: list[int], parts: list[int], count: int) -> list[int]:
 
 def test_units_are_groups_and_single_images_in_the_order_of_their_hash():
     # by sha256sum: 0/c, 0/b, 0/a is the order of the digests
-    assert list(units(["a", "b", "c"], {}, 0).items()) == [("c", ["c"]), ("b", ["b"]), ("a", ["a"])]
-    assert list(units(["y", "b", "x", "y"], {"x": "c", "y": "c"}, 0).items()) == [("c", ["x", "y"]), ("b", ["b"])]
+    assert units(["a", "b", "c"], {}, 0) == (["c", "b", "a"], [("c",), ("b",), ("a",)])
+    assert units(["y", "b", "x", "y"], {"x": "c", "y": "c"}, 0) == (["c", "b"], [["x", "y"], ["b"]])
+    names = [f"image {number}" for number in range(500)]
+    assert units(names, {}, 7)[0] == sorted(names, key=lambda name: sha256(f"7/{name}".encode()).digest())
 
 
 @pytest.mark.parametrize(
@@ -97,17 +100,17 @@ def test_rare_classes_are_spread_better_than_by_chance():
         for name in names
     }
     labels = class_labels([[name] for name in names], pixels)
-    members = units(names, {}, 0)
+    ordered, members = units(names, {}, 0)
 
     def worst(parts: list[int]) -> list[int]:
         """Return the largest distance from a fifth of the images with each label, over five folds."""
         folds = [Counter(dict.fromkeys(range(8), 0)) for _ in range(5)]
-        for name, part in zip(members, parts, strict=True):
+        for name, part in zip(ordered, parts, strict=True):
             folds[part].update({label: int(count) for label, count in enumerate(labels[int(name)])})
         totals = labels.sum(0).tolist()
         return [max(abs(5 * fold[label] - totals[label]) for fold in folds) for label in range(8)]
 
-    ours = worst(stratify([1] * 200, class_labels(list(members.values()), pixels), [40] * 5))
+    ours = worst(stratify([1] * 200, class_labels(members, pixels), [40] * 5))
     chance = [worst(spread([1] * 200, 5))]
     for seed in range(20):
         shuffled = [n % 5 for n in range(200)]
