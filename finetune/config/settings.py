@@ -17,6 +17,7 @@ RECIPE: Mapping[str, Any] = {
     "augment.scale": [0.5, 2.0],
     "augment.vertical_flip": 0.0,
     "augment.class_crop": 0.0,
+    "loss.class_weights": "none",
     "data.batch_size": 4,
     "trainer.accumulate_grad_batches": 1,
     "trainer.max_epochs": 20,

@@ -16,6 +16,7 @@ SURE = 3  # standard errors
 FEW_MASKS = 10
 LARGEST_BATCH = {True: 4, False: 8}  # images: a CPU takes as long for two steps of four as for one of eight
 BATCH_SHARE = 0.05  # of the images (nnU-Net's rule)
+EVEN_SHARE = 0.6  # of the pixels that a class would have if all had the same, from which on none is rare
 RARE = 0.02  # share of the pixels below which a class is looked for
 CPU_SAMPLES, GPU_SAMPLES = (2_500, 10_000), (16_000, 64_000)  # images seen by a training, least and most
 EPOCHS = {True: 25, False: 40}
@@ -69,6 +70,13 @@ def class_crop(facts: Facts, settings: Mapping[str, Any]) -> Decision:
     rarest = min(facts.classes, key=lambda each: each.share)
     share = f"{rarest.name}, the rarest class, has {rarest.share:.1%} of the pixels"
     return Decision(0.5 if rarest.share < RARE else 0.0, share)
+
+
+def class_weights(facts: Facts, settings: Mapping[str, Any]) -> Decision:
+    """Lift rare classes in the cross-entropy; classes of about the same share need no weights."""
+    rarest = min(facts.classes, key=lambda each: each.share)
+    share = f"{rarest.name}, the rarest class, has {rarest.share:.1%} of the pixels"
+    return Decision("none" if rarest.share >= EVEN_SHARE / len(facts.classes) else "inverse_sqrt", share)
 
 
 def batch_size(facts: Facts, settings: Mapping[str, Any]) -> Decision:
@@ -126,6 +134,7 @@ RULES: dict[str, Rule] = {
     "augment.scale": scale,
     "augment.vertical_flip": vertical_flip,
     "augment.class_crop": class_crop,
+    "loss.class_weights": class_weights,
     "data.batch_size": batch_size,
     "trainer.accumulate_grad_batches": accumulation,
 }
