@@ -25,7 +25,7 @@ from finetune.engine.launcher import check_launcher, end_launched_rank, report_k
 from finetune.inference.finite import NonFiniteOutputError
 from finetune.io.messages import html_table
 from finetune.metrics.evaluator import headline, summary
-from finetune.reports.evaluation import write_evaluation
+from finetune.reports.evaluation import interval_text, write_evaluation
 from finetune.runs.console import configure_logging
 from finetune.runs.folder import check_new, free_folder, run_folder
 from finetune.runs.saved_config import read_config
@@ -43,11 +43,13 @@ class EvaluationResult:
         folder: tables and figures.
         scores: name -> value; the first is the headline.
         matrix: pixel counts (K, K), int64, rows are the truth; None for a task without a confusion matrix.
+        interval: limits of `iou` for 95 % of the sets that are drawn from the images; None for a single image.
     """
 
     folder: Path
     scores: dict[str, float]
     matrix: torch.Tensor | None
+    interval: tuple[float, float] | None = None
 
     @property
     def score(self) -> float:
@@ -96,15 +98,18 @@ def evaluate(*overrides: str | DictConfig) -> EvaluationResult:
         task.check_target(dataset[0]["mask"], data.classes, data.ignore_index)
     with shut_down_ranks_on_exit(trainer), report_killed_ranks(trainer, tuple):
         counts = evaluate_split(trainer, task, loaders, "test")
+        images = task.gather_images(len(dataset), len(data.classes))
     end_launched_rank(trainer)
     scores = summary(task.evaluator.compute(counts))
     if trainer.is_global_zero:
-        write_evaluation(folder, task.evaluator, counts)
+        write_evaluation(folder, task.evaluator, counts, images, dataset.names)
     name = headline(scores)[0]
     logger.info(
-        f"{split}/{name} {scores[name]:.4f} over {data.sizes()[split]:,} {data.noun}; tables and figures in {folder}"
+        f"{split}/{name} {scores[name]:.4f} over {data.sizes()[split]:,} {data.noun}"
+        f"{interval_text(images) if name == 'iou' else ''}; tables and figures in {folder}"
     )
-    return EvaluationResult(folder, scores, task.evaluator.confusion_matrix(counts))
+    interval = images.interval if images is not None else None
+    return EvaluationResult(folder, scores, task.evaluator.confusion_matrix(counts), interval)
 
 
 IOU = {"iou": {"_target_": "finetune.callbacks.IoU"}}

@@ -165,10 +165,12 @@ def _fit(
     task.model.views = build_views(config.get("tta") or {})
     split = "val" if loaders.test is None or trainer.limit_test_batches == 0 else "test"
     counts = evaluate_split(trainer, task, loaders, split)
+    images = task.gather_images(len(data.datasets[split]), len(data.classes))
     scores: dict[str, float] = {}
     model = full_model(task.model)
     if trainer.is_global_zero:
-        scores = write_evaluation(folder / "evaluation" / split, task.evaluator, counts)
+        names = data.datasets[split].names
+        scores = write_evaluation(folder / "evaluation" / split, task.evaluator, counts, images, names)
         named = {f"{split}/{name}": value for name, value in scores.items()}
         labels = {"ignore_index": data.ignore_index, "mask_values": None, "snap": False}
         facts = {name: config["data"].get(name, default) for name, default in labels.items()}
@@ -180,7 +182,7 @@ def _fit(
         save_model(folder / "model", model, facts, named, task.config())
         write_curves(folder)
         _write_timeline(trainer, folder)
-        for line in fast_dev_run_lines(trainer) or closing_lines(config, folder, named, monitored):
+        for line in fast_dev_run_lines(trainer) or closing_lines(config, folder, named, monitored, images):
             logger.info(line)
     return TrainResult(best.parent.parent, best, monitored, scores)
 

@@ -9,19 +9,28 @@ from pathlib import Path
 from torch import Tensor
 
 from finetune.metrics.evaluator import Counts, Evaluator, Row, summary
+from finetune.metrics.overlaps import ImageResults, overlap_iou
 from finetune.plots import class_bars_figure, confusion_figure, curves_figure
 
 
-def write_evaluation(folder: Path, evaluator: Evaluator, counts: Counts) -> dict[str, float]:
+def write_evaluation(
+    folder: Path,
+    evaluator: Evaluator,
+    counts: Counts,
+    images: ImageResults | None = None,
+    names: Sequence[str] = (),
+) -> dict[str, float]:
     """Write the files of an evaluation, and return the scores of the whole set.
 
-    Every evaluation has `scores.json` and `classes.csv`. `classes.png` needs an IoU per class, and `confusion.csv` and
-    `confusion.png` a confusion matrix.
+    Every evaluation has `scores.json` and `classes.csv`. `classes.png` needs an IoU per class, `confusion.csv` and
+    `confusion.png` a confusion matrix, `images.csv` and `interval.json` the results of each image.
 
     Args:
         folder: created if needed.
         evaluator: of the task.
         counts: summed over all ranks.
+        images: results of each image; None if the task has none.
+        names: of the images of the data set.
     """
     folder.mkdir(parents=True, exist_ok=True)
     scores = summary(evaluator.compute(counts))
@@ -29,15 +38,47 @@ def write_evaluation(folder: Path, evaluator: Evaluator, counts: Counts) -> dict
     (folder / "scores.json").write_text(json.dumps(plain, indent=2) + "\n")
     rows = evaluator.class_rows(counts)
     _write_rows(folder / "classes.csv", rows)
-    names = [str(row["class"]) for row in rows]
+    classes = [str(row["class"]) for row in rows]
     if "iou" in rows[0]:
         iou, share = ([float(row[key]) for row in rows] for key in ("iou", "pixel_share"))
-        class_bars_figure(iou, share, names, folder / "classes.png")
+        class_bars_figure(iou, share, classes, folder / "classes.png")
     matrix = evaluator.confusion_matrix(counts)
     if matrix is not None:
-        _write_matrix(folder / "confusion.csv", matrix, names)
-        confusion_figure(matrix, names, folder / "confusion.png")
+        _write_matrix(folder / "confusion.csv", matrix, classes)
+        confusion_figure(matrix, classes, folder / "confusion.png")
+    if images is not None and len(images.seen):
+        _write_rows(folder / "images.csv", image_rows(images, names, classes))
+    if images is not None and images.interval is not None:
+        content = {"iou": images.interval, "images": len(images.seen)}
+        (folder / "interval.json").write_text(json.dumps(content, indent=2) + "\n")
     return scores
+
+
+def interval_text(images: ImageResults | None) -> str:
+    """Return the interval of the mean IoU in words, for the line with the score; nothing if there is none."""
+    if images is None or images.interval is None:
+        return ""
+    low, high = images.interval
+    return f" ({low:.3f} to {high:.3f} for 95% of the sets drawn from these images)"
+
+
+def image_rows(images: ImageResults, names: Sequence[str], classes: Sequence[str]) -> list[Row]:
+    """Return one row per image, the worst first: its name, its mean IoU, its loss, and the IoU of each class.
+
+    The mean is over the classes that the image has or that were predicted.
+    """
+    iou = overlap_iou(images.overlaps)
+    means = iou.nanmean(-1)
+    order = sorted(images.seen.tolist(), key=lambda index: (means[index].isnan().item(), float(means[index])))
+    return [
+        {
+            "image": names[index],
+            "iou": float(means[index]),
+            "loss": float(images.losses[index]),
+            **{f"iou/{name}": value for name, value in zip(classes, iou[index].tolist(), strict=True)},
+        }
+        for index in order
+    ]
 
 
 def _write_rows(path: Path, rows: Sequence[Row]) -> None:

@@ -9,6 +9,8 @@ import lightning.pytorch as pl
 
 from finetune.config.overrides import typed
 from finetune.metrics.evaluator import headline
+from finetune.metrics.overlaps import ImageResults
+from finetune.reports.evaluation import interval_text
 
 
 def fast_dev_run_lines(trainer: pl.Trainer) -> list[str]:
@@ -19,11 +21,14 @@ def fast_dev_run_lines(trainer: pl.Trainer) -> list[str]:
     return [line] if count else []
 
 
-def closing_lines(config: Mapping[str, Any], folder: Path, scores: Mapping[str, float], best: float) -> list[str]:
+def closing_lines(
+    config: Mapping[str, Any], folder: Path, scores: Mapping[str, float], best: float, images: ImageResults | None
+) -> list[str]:
     """Return the last lines of a training: its scores, where to look, what to type next."""
     split = next(iter(scores)).split("/")[0]
     first, *others = headline({name.partition("/")[2]: value for name, value in scores.items()})
-    shown = [f"{split}/{first} {scores[f'{split}/{first}']:.4f}"]
+    limits = interval_text(images) if first == "iou" else ""
+    shown = [f"{split}/{first} {scores[f'{split}/{first}']:.4f}{limits}"]
     shown += [f"{name.replace('_', ' ')} {scores[f'{split}/{name}']:.4f}" for name in others]
     best_line = f"best validation score {best:.4f}; with those weights"
     validated = "no validation score; with the last weights" if math.isnan(best) else best_line

@@ -6,9 +6,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from finetune.engine.lightning_private import attached_trainer
 from finetune.inference.finite import count_non_finite
 from finetune.inference.output import Output
 from finetune.losses import Loss, Reduce, TargetFormat, no_reduction
+from finetune.metrics.overlaps import class_overlaps
 from finetune.models import Segmenter
 from finetune.models.ensemble import mean_logits
 from finetune.tasks.base import TuningTask
@@ -42,6 +44,7 @@ class PixelTask(TuningTask):
         self.loss = loss
         self.ignore_index = ignore_index
         self.others: Sequence[Segmenter] = ()
+        self.image_overlaps = []
 
     def predict_with(self, others: Sequence[Segmenter]) -> None:
         """Average the logits of an evaluation with those of further models, from now on."""
@@ -80,7 +83,12 @@ class PixelTask(TuningTask):
                 logits = mean_logits((self.model, *self.others), group["image"])
             self.non_finite = self.non_finite + count_non_finite(logits)
             target = self.target(group)
-            self.evaluator.update(self.output.decode(logits), target)
+            prediction = self.output.decode(logits)
+            self.evaluator.update(prediction, target)
+            if (trainer := attached_trainer(self)) is not None and trainer.state.fn != "fit":
+                assert self.image_overlaps is not None
+                overlaps = class_overlaps(prediction, target, len(self.model.class_names), self.ignore_index)
+                self.image_overlaps.append((group["index"], overlaps))
             losses = []
             for image in range(len(logits)):  # one image at a time, so that the loss does not depend on the batch
                 own = {key: values[image : image + 1] for key, values in group.items()}

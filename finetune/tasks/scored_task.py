@@ -14,6 +14,7 @@ from finetune.engine.loop_state import ends_epoch, window_scale
 from finetune.inference.output import Output
 from finetune.losses import Loss, Reduce, no_reduction
 from finetune.metrics.evaluator import Evaluator
+from finetune.metrics.overlaps import ImageResults
 from finetune.tasks.loss_mean import LossMean
 
 
@@ -36,6 +37,8 @@ class ScoredTask(pl.LightningModule, ABC):
         total_counts: of the latest `sum_counts`; None since the evaluation started.
         image_losses: indices (B,) and losses (B,) of the evaluation's images so far, of this rank; a task need not
             keep them.
+        image_overlaps: indices (B,) and overlaps (B, K, 3) of the images of an evaluation outside of a training, of
+            this rank; None if the task has none. See `metrics/overlaps.py`.
         local_loss_sums: this rank's part of the sums of the last loss.
     """
 
@@ -53,6 +56,7 @@ class ScoredTask(pl.LightningModule, ABC):
         self.non_finite_images = 0
         self.total_counts: dict[str, Tensor] | None = None
         self.image_losses: list[tuple[Tensor, Tensor]] = []
+        self.image_overlaps: list[tuple[Tensor, Tensor]] | None = None
         self.local_loss_sums: list[Tensor] = []
         self._train_loss = LossMean()
 
@@ -129,6 +133,28 @@ class ScoredTask(pl.LightningModule, ABC):
         self.total_counts = {name: part.view_as(tensor) for (name, tensor), part in pairs}
         return self.total_counts
 
+    def gather_images(self, count: int, classes: int) -> ImageResults | None:
+        """Return the losses and overlaps of all images of the latest evaluation, on the CPU; None if the task has none.
+
+        Collective.
+
+        Args:
+            count: images of the data set.
+            classes: K.
+        """
+        if self.image_overlaps is None:
+            return None
+        losses = torch.zeros(count, dtype=torch.float64, device=self.device)
+        overlaps = torch.zeros(count, classes, 3, dtype=torch.int64, device=self.device)
+        for index, values in self.image_losses:
+            losses[index] = values.double()
+        seen = torch.zeros(count, dtype=torch.int64, device=self.device)
+        for index, pixels in self.image_overlaps:
+            overlaps[index], seen[index] = pixels, 1
+        # each image is on one rank, so that a sum is a list of them all
+        parts = [self.trainer.strategy.reduce(part, reduce_op="sum").cpu() for part in (losses, overlaps, seen)]
+        return ImageResults(parts[2].nonzero().flatten(), parts[0], parts[1])
+
     def on_train_epoch_start(self) -> None:
         """Start the mean of the epoch's loss."""
         self._train_loss = LossMean()
@@ -167,6 +193,7 @@ class ScoredTask(pl.LightningModule, ABC):
     def _reset(self) -> None:
         self.evaluator.reset()
         self.total_counts, self.image_losses = None, []
+        self.image_overlaps = None if self.image_overlaps is None else []
         self.eval_loss = LossMean()
         self.non_finite = torch.zeros((), dtype=torch.int64, device=self.device)
 

@@ -16,6 +16,7 @@ from finetune.commands.train import TrainResult
 from finetune.config.errors import ConfigError
 from finetune.data import read_mask
 from finetune.data.module import SegmentationData
+from finetune.metrics.confusion import confusion_matrix, iou
 from tests.samples import SYNTHETIC, draw_folder, exit_code, listing, on_folder
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -70,9 +71,38 @@ def test_every_evaluation_writes_a_new_folder(run: Path) -> None:
     folders = [finetune.evaluate(f"run={run}").folder for _ in range(2)]
     assert folders == [run / "evaluation" / "test_2", run / "evaluation" / "test_3"]
     after = listing(run)
-    names = ("", "/classes.csv", "/classes.png", "/confusion.csv", "/confusion.png", "/scores.json")
+    tables = ("classes.csv", "confusion.csv", "images.csv", "interval.json", "scores.json")
+    files = (*tables, "classes.png", "confusion.png")
+        "classes.csv",
+        "classes.png",
+        "confusion.csv",
+        "confusion.png",
+        "images.csv",
+        "interval.json",
+        "scores.json",
+    )
+    names = ("", *(f"/{name}" for name in files))
     assert after.keys() - before.keys() == {f"evaluation/test_{n}{name}" for n in (2, 3) for name in names}
     assert {name: after[name] for name in before} == before
+
+
+def test_the_table_of_images_has_the_scores_of_each_and_the_worst_first(run: Path, photos: Path) -> None:
+    result = finetune.evaluate(f"run={run}")
+    with (result.folder / "images.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    scores = [float(row["iou"]) for row in rows]
+    assert len(rows) == 3
+    assert scores == sorted(scores)
+    masks = finetune.load(run, "cpu").predict(photos / "images")
+    guesses = {path.stem: torch.from_numpy(mask) for path, mask in masks.items()}
+    for row in rows:
+        matrix = confusion_matrix(guesses[row["image"]], read_mask(photos / "masks" / f"{row['image']}.png"), 3)
+        assert float(row["iou"]) == pytest.approx(float(iou(matrix).nanmean()))
+        assert row["iou/ground"] == "" or float(row["iou/ground"]) == pytest.approx(float(iou(matrix)[0]))
+        assert float(row["loss"]) > 0
+    limits = json.loads((result.folder / "interval.json").read_text())
+    assert (limits["images"], tuple(limits["iou"])) == (3, result.interval)
+    assert result.interval[0] <= result.score <= result.interval[1]
 
 
 def test_all_files_are_written_to_the_output(run: Path, tmp_path: Path) -> None:
