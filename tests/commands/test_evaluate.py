@@ -73,14 +73,6 @@ def test_every_evaluation_writes_a_new_folder(run: Path) -> None:
     after = listing(run)
     tables = ("classes.csv", "confusion.csv", "images.csv", "interval.json", "scores.json")
     files = (*tables, "classes.png", "confusion.png")
-        "classes.csv",
-        "classes.png",
-        "confusion.csv",
-        "confusion.png",
-        "images.csv",
-        "interval.json",
-        "scores.json",
-    )
     names = ("", *(f"/{name}" for name in files))
     assert after.keys() - before.keys() == {f"evaluation/test_{n}{name}" for n in (2, 3) for name in names}
     assert {name: after[name] for name in before} == before

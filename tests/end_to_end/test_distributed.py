@@ -31,7 +31,10 @@ def written_matrix(run: Path) -> torch.Tensor:
 def check(run: Path, output: str, images: int) -> None:
     matrix = written_matrix(run)
     assert matrix.sum() == images * 32 * 32
-    assert torch.equal(finetune.evaluate(f"run={run}").matrix, matrix)
+    again = finetune.evaluate(f"run={run}")
+    assert torch.equal(again.matrix, matrix)
+    for name in ("images.csv", "interval.json")[: min(images, 2)]:  # an interval takes two images
+        assert (run / "evaluation" / "test" / name).read_text() == (again.folder / name).read_text()
     for text in (output, (run / "train.log").read_text()):
         lines = [re.sub(r"^[\d:, -]+ INFO ", "", line) for line in text.splitlines() if line.strip()]
         logged = [line for line in lines if re.match(r"epoch|best|tuning|test_resnet|class |\d+ train", line)]
