@@ -21,12 +21,10 @@ class ImageResults:
 
     Attributes:
         seen: indices of the images that were evaluated, int64.
-        losses: (N,), float64.
         overlaps: (N, K, 3), int64.
     """
 
     seen: Tensor
-    losses: Tensor
     overlaps: Tensor
 
     @cached_property

@@ -63,7 +63,7 @@ def interval_text(images: ImageResults | None) -> str:
 
 
 def image_rows(images: ImageResults, names: Sequence[str], classes: Sequence[str]) -> list[Row]:
-    """Return one row per image, the worst first: its name, its mean IoU, its loss, and the IoU of each class.
+    """Return one row per image, the worst first: its name, its mean IoU, and the IoU of each class.
 
     The mean is over the classes that the image has or that were predicted.
     """
@@ -74,7 +74,6 @@ def image_rows(images: ImageResults, names: Sequence[str], classes: Sequence[str
         {
             "image": names[index],
             "iou": float(means[index]),
-            "loss": float(images.losses[index]),
             **{f"iou/{name}": value for name, value in zip(classes, iou[index].tolist(), strict=True)},
         }
         for index in order

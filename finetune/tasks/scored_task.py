@@ -134,7 +134,7 @@ class ScoredTask(pl.LightningModule, ABC):
         return self.total_counts
 
     def gather_images(self, count: int, classes: int) -> ImageResults | None:
-        """Return the losses and overlaps of all images of the latest evaluation, on the CPU; None if the task has none.
+        """Return the overlaps of all images of the latest evaluation, on the CPU; None if the task has none.
 
         Collective.
 
@@ -144,16 +144,13 @@ class ScoredTask(pl.LightningModule, ABC):
         """
         if self.image_overlaps is None:
             return None
-        losses = torch.zeros(count, dtype=torch.float64, device=self.device)
         overlaps = torch.zeros(count, classes, 3, dtype=torch.int64, device=self.device)
-        for index, values in self.image_losses:
-            losses[index] = values.double()
         seen = torch.zeros(count, dtype=torch.int64, device=self.device)
         for index, pixels in self.image_overlaps:
             overlaps[index], seen[index] = pixels, 1
         # each image is on one rank, so that a sum is a list of them all
-        parts = [self.trainer.strategy.reduce(part, reduce_op="sum").cpu() for part in (losses, overlaps, seen)]
-        return ImageResults(parts[2].nonzero().flatten(), parts[0], parts[1])
+        overlaps, seen = (self.trainer.strategy.reduce(part, reduce_op="sum").cpu() for part in (overlaps, seen))
+        return ImageResults(seen.nonzero().flatten(), overlaps)
 
     def on_train_epoch_start(self) -> None:
         """Start the mean of the epoch's loss."""
