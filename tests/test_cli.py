@@ -104,7 +104,7 @@ def test_an_unknown_command_exits_with_2_and_lists_the_commands(
 ) -> None:
     assert exit_code("tain", "seed=3") == 2
     assert (
-        "unknown command 'tain'. Choose from: train, audit, plan, evaluate, predict, export, list;"
+        "unknown command 'tain'. Choose from: train, audit, plan, evaluate, report, predict, export, list;"
         in capsys.readouterr().err
     )
 

@@ -58,6 +58,10 @@ COMMANDS: dict[str, Command] = {
         "finetune.commands.evaluate:evaluate",
         (("run=outputs/...", "score a run, on its data or on data.root=..."),),
     ),
+    "report": Command(
+        "finetune.commands.report:report",
+        (("run=outputs/...", "the page of a run, with its scores, images and settings"),),
+    ),
     "predict": Command(
         "finetune.commands.predict:predict",
         (("run=outputs/... input=PHOTOS output=masks", "masks for new images"),),

@@ -22,15 +22,18 @@ from finetune.config.compose import load_config, required_paths
 from finetune.config.errors import usage
 from finetune.data.module import SegmentationData
 from finetune.engine.launcher import check_launcher, end_launched_rank, report_killed_ranks
+from finetune.inference import Predictor
 from finetune.inference.finite import NonFiniteOutputError
 from finetune.io.messages import html_table
 from finetune.metrics.evaluator import headline, summary
+from finetune.models import Segmenter
 from finetune.reports.evaluation import interval_text, write_evaluation
+from finetune.reports.examples import write_examples
 from finetune.runs.console import configure_logging
 from finetune.runs.folder import check_new, free_folder, run_folder
 from finetune.runs.saved_config import read_config
 from finetune.runs.signals import raise_on_signal, shut_down_ranks_on_exit
-from finetune.tasks import TuningTask
+from finetune.tasks import PixelTask, TuningTask
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +106,8 @@ def evaluate(*overrides: str | DictConfig) -> EvaluationResult:
     scores = summary(task.evaluator.compute(counts))
     if trainer.is_global_zero:
         write_evaluation(folder, task.evaluator, counts, images, dataset.names)
+        if images is not None and isinstance(task, PixelTask):
+            write_examples(folder, predictor_of(task, task.model), dataset, images, data.ignore_index)
     name = headline(scores)[0]
     logger.info(
         f"{split}/{name} {scores[name]:.4f} over {data.sizes()[split]:,} {data.noun}"
@@ -110,6 +115,16 @@ def evaluate(*overrides: str | DictConfig) -> EvaluationResult:
     )
     interval = images.interval if images is not None else None
     return EvaluationResult(folder, scores, task.evaluator.confusion_matrix(counts), interval)
+
+
+def predictor_of(task: PixelTask, model: Segmenter) -> Predictor:
+    """Return what predicts single images as a task evaluates them.
+
+    Args:
+        task: that was evaluated.
+        model: of the task, as a whole.
+    """
+    return Predictor(model, task.device, task.output, others=list(task.others))
 
 
 IOU = {"iou": {"_target_": "finetune.callbacks.IoU"}}

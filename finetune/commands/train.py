@@ -25,7 +25,7 @@ from finetune.callbacks import ApplyTuningPlan
 from finetune.checkpoints.adapters import save_adapters
 from finetune.checkpoints.saved_model import save_model
 from finetune.commands.auto_search import resolve_auto, save_lr_figure, searched_setting, with_placeholders
-from finetune.commands.evaluate import evaluate_split
+from finetune.commands.evaluate import evaluate_split, predictor_of
 from finetune.commands.final_weights import load_best, load_soup
 from finetune.config.errors import usage
 from finetune.config.nested import select
@@ -33,9 +33,13 @@ from finetune.data.module import SegmentationData
 from finetune.engine.fsdp import full_model
 from finetune.engine.launcher import check_launcher, end_launched_rank, report_killed_ranks
 from finetune.engine.rank_zero import is_first_process
+from finetune.io.atomic_write import replace_text
 from finetune.io.messages import html_table, shortlist
+from finetune.models import Segmenter
 from finetune.plots import augmentation_figure
 from finetune.reports.evaluation import write_curves, write_evaluation
+from finetune.reports.examples import write_examples
+from finetune.reports.run_page import run_page
 from finetune.reports.training import closing_lines, fast_dev_run_lines
 from finetune.reports.tuning import write_timeline
 from finetune.runs.console import configure_logging
@@ -45,7 +49,7 @@ from finetune.runs.prepare import describe_resumption, initial_model, note_data,
 from finetune.runs.resume import ResumePoint, resume_hints
 from finetune.runs.signals import raise_on_signal, shut_down_ranks_on_exit
 from finetune.runs.slurm import requeue
-from finetune.tasks import TuningTask
+from finetune.tasks import PixelTask, TuningTask
 
 logger = logging.getLogger(__name__)
 
@@ -180,8 +184,12 @@ def _fit(
                 save_adapters(folder / "adapters", model, task.trainable_at_any_time(), task.config())
             model.merge_adapters()
         save_model(folder / "model", model, facts, named, task.config())
+        if images is not None and isinstance(task, PixelTask) and isinstance(model, Segmenter):
+            predictor = predictor_of(task, model)
+            write_examples(folder / "evaluation" / split, predictor, data.datasets[split], images, data.ignore_index)
         write_curves(folder)
         _write_timeline(trainer, folder)
+        replace_text(folder / "report.html", run_page(folder))
         for line in fast_dev_run_lines(trainer) or closing_lines(config, folder, named, monitored, images):
             logger.info(line)
     return TrainResult(best.parent.parent, best, monitored, scores)

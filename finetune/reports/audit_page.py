@@ -18,19 +18,15 @@ from finetune.plots import overlay, palette
 from finetune.plots.colors import Pixels
 from finetune.plots.panels import as_rgb
 from finetune.plots.svg import histogram
+from finetune.reports.page import page, swatch, table
 
 SHOWN = 6  # images of a finding
 SIDE = 180  # pixels of the longer side of a picture
 STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; color: #20242c; max-width: 1200px; margin: 24px auto; padding: 0 16px }
-h1 { font-size: 24px } h2 { font-size: 18px; margin-top: 32px } table { border-collapse: collapse }
-td, th { padding: 2px 12px 2px 0; text-align: right } td:first-child, th:first-child { text-align: left }
-.swatch { display: inline-block; width: 12px; height: 12px; margin-right: 6px; border: 1px solid #999 }
 .finding { border-left: 5px solid; padding: 2px 0 2px 14px; margin: 18px 0 } .finding p { margin: 4px 0 }
 .error { border-color: #c62828 } .warning { border-color: #e69f00 } .note { border-color: #8a94a6 }
 .kind { font-weight: 600 } .pictures { display: flex; flex-wrap: wrap; gap: 12px }
-figure { margin: 6px 0; max-width: 372px } figcaption { font-size: 12px; color: #555; overflow-wrap: anywhere }
-img { margin-right: 4px } li { overflow-wrap: anywhere }
+figure { max-width: 372px } img { margin-right: 4px }
 """
 
 
@@ -53,29 +49,25 @@ def audit_page(data: DataSet, findings: Sequence[Finding], notes: Sequence[str],
         f"<h2>Images</h2>{''.join(_histograms(data))}" if data.images else "",
         *(_section(severity, data, findings) for severity in SEVERITIES),
     ]
-    head = f'<meta charset="utf-8"><title>Audit {escape(title)}</title><style>{STYLE}</style>'
-    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>{"".join(body)}</body></html>\n'
+    return page(f"Audit {title}", body, STYLE)
 
 
 def _class_table(data: DataSet) -> str:
     """Return the share of the pixels and the number of images of each class, by split."""
     splits = list(data.statistics)
-    header = "".join(f"<th>{escape(split or 'all')} pixels</th><th>images</th>" for split in splits)
-    totals = {split: max(1, int(data.statistics[split].pixels.sum())) for split in splits}
+    header = ["class", *(cell for split in splits for cell in (f"{escape(split or 'all')} pixels", "images"))]
     rows = []
     for k, (name, color) in enumerate(zip(data.classes, palette(len(data.classes)), strict=True)):
-        shares = (int(data.statistics[split].pixels[k]) / totals[split] for split in splits)
-        counts = (_images_with(data, split, k) for split in splits)
-        cells = "".join(f"<td>{s:.2%}</td><td>{n:,}</td>" for s, n in zip(shares, counts, strict=True))
-        rows.append(f"<tr><td>{_swatch(color)}{escape(name)}</td>{cells}</tr>")
+        cells = [(f"{_share(data, split, k):.2%}", f"{_images_with(data, split, k):,}") for split in splits]
+        rows.append([f"{swatch(color)}{escape(name)}", *(cell for pair in cells for cell in pair)])
     if any(_void(data, split) for split in splits):
-        void = "".join(f"<td>{_void(data, split):.2%}</td><td></td>" for split in splits)
-        rows.append(f"<tr><td>void, of all pixels</td>{void}</tr>")
-    return f"<table><tr><th>class</th>{header}</tr>{''.join(rows)}</table>"
+        rows.append(["void, of all pixels", *(c for split in splits for c in (f"{_void(data, split):.2%}", ""))])
+    return table(header, rows)
 
 
-def _swatch(color: tuple[int, int, int]) -> str:
-    return f'<span class="swatch" style="background: rgb{color}"></span>'
+def _share(data: DataSet, split: str, k: int) -> float:
+    pixels = data.statistics[split].pixels
+    return int(pixels[k]) / max(1, int(pixels.sum()))
 
 
 def _images_with(data: DataSet, split: str, k: int) -> int:

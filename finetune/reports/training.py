@@ -42,6 +42,7 @@ def closing_lines(
         "",
         f"{validated} {', '.join(shown)}",
         f"run folder   {folder}",
+        f"report       {folder / 'report.html'}",
         *(f"figure       {path}" for path in figures if path.is_file()),
         "",
         "next:",

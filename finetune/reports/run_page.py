@@ -1,0 +1,126 @@
+"""The page of a run: its scores, its worst and best images, its training and its settings, from the run's files."""
+
+import csv
+from collections.abc import Iterator, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from finetune.io.safe_files import LONGEST_TABLE, LONGEST_TEXT, read_json, read_text
+from finetune.plots import palette
+from finetune.reports.page import figure, folded, page, photo, swatch, table
+
+STYLE = """
+img { max-width: 100%; height: auto } .curves { display: flex; flex-wrap: wrap; gap: 12px }
+.curves figure { flex: 1 1 420px; max-width: 640px } .headline { font-size: 20px }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 12px } details { margin: 8px 0 }
+.bar { display: block; height: 10px; background: #4477aa } td { white-space: nowrap }
+@media print { details { display: none } h2 { break-after: avoid } figure { break-inside: avoid } }
+"""
+SHOWN = 20  # images in a table
+BAR = 120  # pixels of an IoU of 1
+
+
+def run_page(run: Path) -> str:
+    """Return the page of a run that has an evaluation, from files that another person may have written."""
+    config = read_json(run / "model" / "config.json") if (run / "model" / "config.json").is_file() else {}
+    evaluations = sorted(path.parent for path in run.glob("evaluation/*/scores.json"))
+    body = [
+        f"<h1>{escape(run.resolve().parent.name)} {escape(run.resolve().name)}</h1>",
+        *_model(config),
+        *(part for folder in evaluations for part in _evaluation(folder)),
+        *_training(run),
+        "<h2>Settings</h2>",
+        *_texts(run, ("config.yaml", "env.json", "train.log")),
+    ]
+    return page(f"Run {run.resolve().name}", body, STYLE)
+
+
+def _model(config: Any) -> Iterator[str]:
+    model = config.get("model") if isinstance(config, dict) else None
+    if isinstance(model, dict):
+        yield (
+            f"<p>{escape(str(model.get('backbone')))} with a {escape(str(model.get('head')))} head; license of the "
+            f"pretrained weights: {escape(str(model.get('weights_license')))}</p>"
+        )
+
+
+def _evaluation(folder: Path) -> Iterator[str]:
+    scores, classes = read_json(folder / "scores.json"), _rows(folder / "classes.csv")
+    yield f"<h2>Scores on {escape(folder.name)}</h2>"
+    yield f'<p class="headline">{_headline(scores, folder / "interval.json")}</p>'
+    yield table(("score", "value"), [(_words(name), _number(value)) for name, value in scores.items()])
+    yield "<h2>Classes, the worst first</h2>"
+    yield _class_table(classes)
+    yield figure(folder / "confusion.png", "What the pixels of each class were predicted as")
+    yield photo(folder / "worst.png", "The images with the lowest IoU")
+    yield photo(folder / "best.png", "The images with the highest IoU")
+    if rows := _rows(folder / "images.csv"):
+        worst = [(escape(row["image"]), _number(row["iou"])) for row in rows[:SHOWN]]
+        yield f"<h2>Images, the worst {len(worst)} of {len(rows):,}</h2>" + table(("image", "IoU"), worst)
+
+
+def _headline(scores: Any, interval: Path) -> str:
+    name = "iou" if "iou" in scores else next(iter(scores), "")
+    text = f"{_words(name)} {_number(scores.get(name))}"
+    if name == "iou" and interval.is_file():
+        low, high = read_json(interval)["iou"]
+        text += f", {_number(low)} to {_number(high)} for 95 % of the sets drawn from these images"
+    return text
+
+
+def _class_table(rows: Sequence[dict[str, str]]) -> str:
+    """Return the scores of the classes with a bar for the first one, absent classes last."""
+    if not rows:
+        return ""
+    columns = [name for name in rows[0] if name not in ("class", "pixel_share")]
+    colors = dict(zip([row["class"] for row in rows], palette(len(rows)), strict=True))
+    ordered = sorted(rows, key=lambda row: (row[columns[0]] == "", float(row[columns[0]] or 0)))
+    cells = [
+        (
+            swatch(colors[row["class"]]) + escape(row["class"]),
+            f'<span class="bar" style="width: {BAR * float(row[columns[0]] or 0):.0f}px"></span>',
+            f"{float(row['pixel_share']):.2%}" if row.get("pixel_share") else "",
+            *(_number(row[name]) for name in columns),
+        )
+        for row in ordered
+    ]
+    return table(("class", "", "pixels", *map(_words, columns)), cells)
+
+
+def _training(run: Path) -> Iterator[str]:
+    yield '<h2>Training</h2><div class="curves">'
+    yield figure(run / "plots" / "iou.png", "IoU on the validation images")
+    yield figure(run / "plots" / "loss.png", "Loss")
+    yield figure(run / "plots" / "tuning.png", "Learning rates, and what trained when")
+    yield photo(run / "plots" / "augmentation.png", "Augmented training samples")
+    yield "</div>"
+
+
+def _texts(run: Path, names: Sequence[str]) -> Iterator[str]:
+    for name in names:
+        path = run / name
+        if path.is_file() and path.stat().st_size <= LONGEST_TEXT:
+            yield folded(name, read_text(path))
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file, none if it is missing."""
+    return list(csv.DictReader(read_text(path, LONGEST_TABLE).splitlines())) if path.is_file() else []
+
+
+def _words(name: object) -> str:
+    """Return the name of a score as words.
+
+    >>> _words("pixel_accuracy"), _words("iou")
+    ('pixel accuracy', 'IoU')
+    """
+    return escape(str(name).replace("_", " ")).replace("iou", "IoU")
+
+
+def _number(value: Any) -> str:
+    """Return a score with four digits; a dash for none."""
+    try:
+        return f"{float(value):.4f}"
+    except (TypeError, ValueError):
+        return "-"

@@ -1,0 +1,115 @@
+"""The page of a run: what it shows, that it is one file, and what it makes of the files of a stranger."""
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import finetune
+from finetune.config.errors import ConfigError
+from finetune.reports.run_page import run_page
+from tests.samples import draw_folder, on_folder
+
+
+class Page(HTMLParser):
+    """Text and sources of a page; every element must be closed."""
+
+    def __init__(self, content: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.sources: list[str] = []
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.feed(content)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.sources += [value for name, value in attrs if name in ("src", "href") and value]
+        if tag not in ("meta", "img", "line", "rect"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run whose classes have names that HTML must not take for tags."""
+    photos = draw_folder(tmp_path_factory.mktemp("photos"), [f"photo_{i:02d}" for i in range(16)])
+    names = "data.classes=['ground & grass','<b>wall</b>',sky]"
+    folder = tmp_path_factory.mktemp("runs") / "run" / "today"
+    finetune.train(*on_folder(photos), names, "trainer.max_epochs=2", "optimizer.lr=1e-2", f"output={folder}")
+    return folder
+
+
+def test_a_finished_run_has_a_page_with_its_scores_images_and_settings(run: Path) -> None:
+    page = Page((run / "report.html").read_text())
+    scores = json.loads((run / "evaluation" / "test" / "scores.json").read_text())
+    low, high = json.loads((run / "evaluation" / "test" / "interval.json").read_text())["iou"]
+    assert f"IoU {scores['iou']:.4f}, {low:.4f} to {high:.4f} for 95 % of the sets" in page.text
+    assert f"{scores['pixel_accuracy']:.4f}" in page.text
+    for text in ("run today", "ground & grass", "<b>wall</b>", "test_resnet", "optimizer:", "lr: 0.01", '"python"'):
+        assert text in page.text
+    rows = (run / "evaluation" / "test" / "images.csv").read_text().splitlines()[1:]
+    assert all(row.split(",")[0] in page.text for row in rows)
+
+
+def test_a_page_is_one_file_without_scripts(run: Path) -> None:
+    page = Page((run / "report.html").read_text())
+    assert "script" not in page.tags
+    assert len(page.sources) == 7  # confusion, worst, best, two curves, rates, augmentation
+    assert all(re.match(r"data:image/(png|jpeg);base64,[\w+/=]+$", source) for source in page.sources)
+
+
+def test_the_command_adds_later_evaluations(run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    finetune.evaluate(f"run={copy}", "split=val")
+    path = finetune.report(f"run={copy}")
+    assert path == copy / "report.html"
+    text = Page(path.read_text()).text
+    assert "Scores on test" in text
+    assert "Scores on val" in text
+    other = finetune.report(f"run={copy}", f"output={tmp_path / 'page.html'}")
+    assert other.read_text() == path.read_text()
+
+
+def test_a_folder_without_an_evaluation_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected the folder of a run with an evaluation"):
+        finetune.report(f"run={tmp_path}")
+
+
+def test_files_of_a_stranger_are_only_text(run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "<script>alert(1)"))
+    evil = "<script>alert(1)</script>"
+    (copy / "config.yaml").write_text(f"output: x\nname: {evil}\n")
+    (copy / "model" / "config.json").write_text(json.dumps({"model": {"backbone": evil, "head": 3}}))
+    (copy / "evaluation" / "test" / "scores.json").write_text(json.dumps({evil: evil, "iou": None}))
+    (copy / "evaluation" / "test" / "classes.csv").write_text(f"class,iou\n{evil},0.5\n")
+    (copy / "evaluation" / "test" / "images.csv").write_text(f"image,iou\n{evil},\n")
+    page = Page(run_page(copy))
+    assert "script" not in page.tags
+    assert page.text.count(evil) >= 5
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+@pytest.mark.parametrize("width", [400, 1280])
+def test_a_browser_shows_the_page_without_errors(run: Path, tmp_path: Path, width: int) -> None:
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    command += [f"--window-size={width},2000", f"--screenshot={tmp_path / 'page.png'}", "--enable-logging=stderr"]
+    done = subprocess.run([*command, (run / "report.html").as_uri()], capture_output=True, text=True, timeout=120)
+    assert "CONSOLE" not in done.stderr
+    with Image.open(tmp_path / "page.png") as picture:
+        assert len(picture.convert("RGB").getcolors(2**24) or ()) > 100
