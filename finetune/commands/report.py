@@ -1,13 +1,15 @@
-"""The command `report`: the page of a run."""
+"""The command `report`: the page of a run, or of a comparison of runs."""
 
 import logging
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from finetune.config.compose import load_config, required
+from finetune.config.compose import load_config, required_paths
 from finetune.config.errors import ConfigError, usage
 from finetune.io.atomic_write import replace_text
+from finetune.reports.comparison import FILE, on_common_images, read_overlaps
+from finetune.reports.comparison_page import comparison_page
 from finetune.reports.run_page import run_page
 from finetune.runs.console import configure_logging
 
@@ -15,24 +17,34 @@ logger = logging.getLogger(__name__)
 
 
 def report(*overrides: str | DictConfig) -> Path:
-    """Write `report.html` of a run again, with all evaluations that are in its folder by now.
+    """Write `report.html` of a run again, with all evaluations that are in its folder by now; or compare runs.
 
     Args:
-        overrides: of `finetune report`, such as `run=DIR`; or one composed config.
+        overrides: of `finetune report`, such as `run=DIR`; or one composed config. Several runs, `run=[A,B]`, are
+            compared on the images that all of them were evaluated on.
 
     Returns:
         The page.
 
     Raises:
-        ConfigError: there is no such run, or it has not been evaluated.
+        ConfigError: there is no such run, it has not been evaluated, or the runs cannot be compared.
     """
     config = load_config(overrides, "report")
     configure_logging()
-    run = Path(required(config, "run"))
+    runs = required_paths(config, "run")
     with usage():
-        if not (run / "config.yaml").is_file() or not list(run.glob("evaluation/*/scores.json")):
-            raise ConfigError(f"run={run}: expected the folder of a run with an evaluation, as a finished one has.")
-        output = Path(config["output"]) if config["output"] else run / "report.html"
-        replace_text(output, run_page(run))
+        for run in runs:
+            if not (run / "config.yaml").is_file() or not list(run.glob("evaluation/*/scores.json")):
+                raise ConfigError(f"run={run}: expected the folder of a run with an evaluation, as a finished one has.")
+        content = run_page(runs[0]) if len(runs) == 1 else _comparison(runs, config["split"])
+        name = "report.html" if len(runs) == 1 else "comparison.html"
+        output = Path(config["output"]) if config["output"] else runs[0] / name
+        replace_text(output, content)
     logger.info(f"report {output}")
     return output
+
+
+def _comparison(runs: list[Path], split: str) -> str:
+    names = [str(run) for run in runs]
+    found = [read_overlaps(run / "evaluation" / split / FILE, name) for run, name in zip(runs, names, strict=True)]
+    return comparison_page(on_common_images(found))

@@ -70,23 +70,40 @@ def overlap_iou(overlaps: Tensor) -> Tensor:
 def interval(overlaps: Tensor, seed: int = 0) -> tuple[float, float]:
     """Return the limits between which the mean IoU of the set lies for 95 % of the sets that are drawn from its images.
 
-    Sets of as many images are drawn with replacement (bootstrap), and the IoU of each is computed over all of its
-    pixels. What another training would change is not in it.
+    What another training would change is not in it.
 
     Args:
         overlaps: of the images (N, K, 3); 2 or more.
         seed: of the sets.
+    """
+    return limits(drawn_ious(overlaps, seed).nanmean(-1))
+
+
+def limits(values: Tensor) -> tuple[float, float]:
+    """Return the limits between which 95 % of values (N,) lie, as many above as below."""
+    tail = (1 - INTERVAL) / 2
+    low, high = values.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    return low, high
+
+
+def drawn_ious(overlaps: Tensor, seed: int = 0) -> Tensor:
+    """Return the IoU of each class on sets of as many images that are drawn with replacement (bootstrap).
+
+    Args:
+        overlaps: of the images (N, K, 3).
+        seed: of the sets.
+
+    Returns:
+        (RESAMPLES, K), float64, each over all pixels of a set.
 
     Source: Efron 1979, https://doi.org/10.1214/aos/1176344552
     """
     images, classes, _ = overlaps.shape
-    flat, means = overlaps.double().view(images, -1), []
+    flat, found = overlaps.double().view(images, -1), []
     generator = torch.Generator().manual_seed(seed)
     for _ in range(RESAMPLES // AT_ONCE):
         drawn = torch.randint(images, (AT_ONCE, images), generator=generator)
         times = torch.zeros(AT_ONCE, images, dtype=torch.float64)
         times.scatter_add_(1, drawn, torch.ones_like(times))
-        means.append(overlap_iou((times @ flat).view(AT_ONCE, classes, 3)).nanmean(-1))
-    tail = (1 - INTERVAL) / 2
-    low, high = torch.cat(means).quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
-    return low, high
+        found.append(overlap_iou((times @ flat).view(AT_ONCE, classes, 3)))
+    return torch.cat(found)

@@ -11,6 +11,7 @@ from torch import Tensor
 from finetune.metrics.evaluator import Counts, Evaluator, Row, summary
 from finetune.metrics.overlaps import ImageResults, overlap_iou
 from finetune.plots import class_bars_figure, confusion_figure, curves_figure
+from finetune.reports.comparison import FILE, save_overlaps
 
 
 def write_evaluation(
@@ -48,6 +49,7 @@ def write_evaluation(
         confusion_figure(matrix, classes, folder / "confusion.png")
     if images is not None and len(images.seen):
         _write_rows(folder / "images.csv", image_rows(images, names, classes))
+        save_overlaps(folder / FILE, images, names, classes)
     if images is not None and images.interval is not None:
         content = {"iou": images.interval, "images": len(images.seen)}
         (folder / "interval.json").write_text(json.dumps(content, indent=2) + "\n")
