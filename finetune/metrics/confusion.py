@@ -76,16 +76,33 @@ def pixel_accuracy(matrix: Tensor) -> Tensor:
     return _ratio(matrix.diagonal().sum(), matrix.sum())
 
 
+def frequency_weighted_iou(matrix: Tensor) -> Tensor:
+    """Return the mean of the classes' IoU, weighted by their shares of the true pixels, scalar; NaN without pixels."""
+    share = _ratio(matrix.sum(1), matrix.sum())
+    return torch.where(matrix.sum(1) > 0, share * iou(matrix), share).sum()  # a class without true pixels weighs 0
+
+
+def kappa(matrix: Tensor) -> Tensor:
+    """Return Cohen's kappa, scalar: accuracy above that of guessing with the same frequencies; NaN where that is 1.
+
+    Source: Cohen 1960, https://doi.org/10.1177/001316446002000104
+    """
+    total = matrix.sum().double()
+    chance = (matrix.sum(0).double() * matrix.sum(1).double()).sum() / total**2
+    return (pixel_accuracy(matrix) - chance) / (1 - chance)
+
+
 def mean(values: Tensor) -> Tensor:
     """Return the mean over the classes that have a value, scalar; NaN when none has."""
     return values.nanmean()
 
 
 def scores(matrix: Tensor) -> dict[str, float]:
-    """Return each score as a number: the mean over the classes that have a value, and the accuracy over all pixels."""
+    """Return each score as a number: means over the classes that have a value, then scores over all pixels."""
     per_class = {"iou": iou, "dice": dice, "precision": precision, "recall": recall, "f1": f1}
     means = {name: mean(score(matrix)).item() for name, score in per_class.items()}
-    return {**means, "pixel_accuracy": pixel_accuracy(matrix).item()}
+    whole = {"pixel_accuracy": pixel_accuracy, "frequency_weighted_iou": frequency_weighted_iou, "kappa": kappa}
+    return {**means, **{name: score(matrix).item() for name, score in whole.items()}}
 
 
 def _check_range(labels: Tensor, classes: int, where: str) -> None:

@@ -3,7 +3,10 @@
 from typing import Literal
 
 Direction = Literal["max", "min"]
-HIGHER_IS_BETTER = ("iou", "dice", "precision", "recall", "f1", "accuracy", "pixel_accuracy")
+HIGHER_IS_BETTER = (
+    *("iou", "dice", "precision", "recall", "f1", "accuracy", "pixel_accuracy"),
+    *("frequency_weighted_iou", "kappa"),
+)
 
 
 def monitor_mode(monitor: str, mode: str = "auto", setting: str = "mode") -> Direction:

@@ -14,7 +14,8 @@ class SemanticEvaluator:
     """Counts class indices in a confusion matrix; see `Evaluator`.
 
     Scores are `iou`, `dice`, `precision`, `recall` and `f1`, each the mean over the classes that have a value,
-    `pixel_accuracy` over all pixels, and `iou/<class>`. All pixels of the set are counted before a score is computed.
+    `pixel_accuracy`, `frequency_weighted_iou` and `kappa` over all pixels, and `iou/<class>`. All pixels of the set are
+    counted before a score is computed.
 
     Attributes:
         matrix: pixel counts (K, K), int64, of this rank since the last `reset`; rows are the truth.

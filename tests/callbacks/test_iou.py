@@ -11,7 +11,7 @@ from finetune.callbacks import ApplyTuningPlan, Checkpoint, IoU
 from finetune.data import CLASS_NAMES
 from tests.tasks.tiny_run import Sizes, tiny_data, tiny_task, tiny_trainer
 
-NAMES = {"iou", "dice", "precision", "recall", "f1", "pixel_accuracy"}
+NAMES = {"iou", "dice", "precision", "recall", "f1", "pixel_accuracy", "frequency_weighted_iou", "kappa"}
 
 
 def prepared() -> pl.LightningModule:
@@ -41,6 +41,7 @@ def by_hand(task: pl.LightningModule) -> dict[str, float]:
         return float(np.nanmean(values))
 
     each = {name: ratio(c["both"], c["true"] + c["predicted"] - c["both"]) for name, c in found.items()}
+    chance = sum(c["true"] * c["predicted"] for c in found.values()) / total**2
     dice = mean([ratio(2 * c["both"], c["true"] + c["predicted"]) for c in found.values()])
     return {
         "iou": mean(list(each.values())),
@@ -49,6 +50,8 @@ def by_hand(task: pl.LightningModule) -> dict[str, float]:
         "precision": mean([ratio(c["both"], c["predicted"]) for c in found.values()]),
         "recall": mean([ratio(c["both"], c["true"]) for c in found.values()]),
         "pixel_accuracy": right / total,
+        "frequency_weighted_iou": sum(c["true"] / total * each[name] for name, c in found.items() if c["true"]),
+        "kappa": (right / total - chance) / (1 - chance),
         **{f"iou/{name}": value for name, value in each.items()},
     }
 

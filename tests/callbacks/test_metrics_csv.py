@@ -41,7 +41,8 @@ def test_there_is_one_row_an_epoch_with_what_was_logged(tmp_path: Path) -> None:
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert [row["step"] for row in rows] == ["2", "4", "6"]
     assert tuple(rows[0])[: len(FIRST)] == FIRST
-    scores = {"iou", "dice", "precision", "recall", "f1", "pixel_accuracy", *(f"iou/{name}" for name in CLASS_NAMES)}
+    scores = {"iou", "dice", "precision", "recall", "f1", *(f"iou/{name}" for name in CLASS_NAMES)}
+    scores |= {"pixel_accuracy", "frequency_weighted_iou", "kappa"}
     assert set(rows[0]) == {*FIRST, *(f"val/{name}" for name in scores)}
     for row, values in zip(rows, expected, strict=True):
         assert float(row["seconds"]) > 0

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 from torchmetrics.classification import (
+    MulticlassCohenKappa,
     MulticlassConfusionMatrix,
     MulticlassF1Score,
     MulticlassJaccardIndex,
@@ -120,10 +121,25 @@ def test_per_class_f1_is_the_harmonic_mean_of_precision_and_recall(matrix: Tenso
     torch.testing.assert_close(confusion.f1(matrix), 2 * precision * recall / (precision + recall))
 
 
+def test_agreement_beyond_chance_is_kappa(labels: tuple[Tensor, Tensor], matrix: Tensor) -> None:
+    by_hand = torch.tensor([[20, 5], [10, 15]])  # accuracy 0.7, and 0.5 by chance
+    assert confusion.kappa(by_hand).item() == pytest.approx((0.7 - 0.5) / (1 - 0.5))
+    prediction, target = labels
+    theirs = MulticlassCohenKappa(CLASSES, ignore_index=255)(prediction, target)
+    assert confusion.kappa(matrix).item() == pytest.approx(theirs.item(), abs=1e-6)
+
+
+def test_frequent_classes_weigh_more_in_a_frequency_weighted_iou() -> None:
+    matrix = torch.tensor([[6, 2, 0], [1, 1, 0], [0, 0, 0]])
+    assert confusion.frequency_weighted_iou(matrix).item() == pytest.approx(0.8 * 6 / 9 + 0.2 * 1 / 4)
+    invented = torch.tensor([[6, 2], [0, 0]])  # a class that is never true has an IoU of 0, and no weight
+    assert confusion.frequency_weighted_iou(invented).item() == pytest.approx(6 / 8)
+
+
 def test_scores_are_plain_numbers_and_nan_when_nothing_was_counted(matrix: Tensor) -> None:
-    names = {"iou", "dice", "precision", "recall", "f1", "pixel_accuracy"}
+    names = {"iou", "dice", "precision", "recall", "f1", "pixel_accuracy", "frequency_weighted_iou", "kappa"}
     assert scores(matrix).keys() == names
-    assert all(type(value) is float and 0 < value < 1 for value in scores(matrix).values())
+    assert all(type(value) is float and -0.1 < value < 1 for value in scores(matrix).values())
     assert all(math.isnan(value) for value in scores(torch.zeros(3, 3, dtype=torch.int64)).values())
 
 

@@ -32,6 +32,8 @@ def test_scores_equal_those_worked_out_by_hand(tmp_path: Path) -> None:
         "precision": (6 / 7 + 3 / 5) / 2,
         "recall": (6 / 8 + 3 / 4) / 2,
         "pixel_accuracy": 9 / 12,
+        "frequency_weighted_iou": 8 / 12 * 6 / 9 + 4 / 12 * 3 / 6,
+        "kappa": (9 / 12 - (8 * 7 + 4 * 5) / 144) / (1 - (8 * 7 + 4 * 5) / 144),
     }
     assert scores == pytest.approx(expected)
     assert json.loads((tmp_path / "new" / "test" / "scores.json").read_text()) == pytest.approx(expected)

@@ -41,7 +41,7 @@ def logged_digits(logged: dict[str, Tensor]) -> dict[str, str]:
 @pytest.mark.parametrize(("length", "batch_size"), CASES)
 def test_every_rank_of_every_world_size_logs_the_same_digits(ranks: Ranks, length: int, batch_size: int) -> None:
     alone = digits(ranks[1][0]["evaluations"][length, batch_size])
-    assert len(alone) == 8 + len(CLASS_NAMES)
+    assert len(alone) == 10 + len(CLASS_NAMES)
     for size in SEVERAL:
         for rank in ranks[size]:
             assert digits(rank["evaluations"][length, batch_size]) == alone, size
@@ -81,7 +81,12 @@ def numpy_scores(matrix: np.ndarray) -> dict[str, float]:
             per_class[name].append(part / whole if whole else math.nan)
     means = {name: np.nanmean(values) for name, values in per_class.items()}
     classes = {f"iou/{name}": value for name, value in zip(CLASS_NAMES, per_class["iou"], strict=True)}
-    return {**means, "f1": means["dice"], "pixel_accuracy": matrix.trace() / matrix.sum(), **classes}
+    share, accuracy = matrix.sum(1) / matrix.sum(), matrix.trace() / matrix.sum()
+    weighted = sum(part * iou for part, iou in zip(share, per_class["iou"], strict=True) if part)
+    chance = (share * matrix.sum(0) / matrix.sum()).sum()
+    kappa = (accuracy - chance) / (1 - chance)
+    whole = {"pixel_accuracy": accuracy, "frequency_weighted_iou": weighted, "kappa": kappa}
+    return {**means, "f1": means["dice"], **whole, **classes}
 
 
 @pytest.mark.parametrize(("length", "batch_size"), CASES)
@@ -141,7 +146,7 @@ def test_means_of_batches_are_wrong_without_padding_too(ranks: Ranks, size: int,
         assert float(found["logged"]["val/one"]) == pytest.approx(one)  # the mean of nothing but ones
         assert found["logged"]["val/batch_iou"] != alone["logged"]["val/batch_iou"]
         ours = {name for name in alone["logged"] if name not in ("val/one", "val/batch_iou")}
-        assert len(ours) == 7 + len(CLASS_NAMES)
+        assert len(ours) == 9 + len(CLASS_NAMES)
         assert all(float(found["logged"][name]) == float(alone["logged"][name]) for name in ours)
         assert torch.equal(found["matrix"], alone["matrix"])
 
