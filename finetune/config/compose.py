@@ -167,8 +167,5 @@ def required_paths(config: Mapping[str, Any], key: str) -> list[Path]:
     Raises:
         ConfigError: it is not set.
     """
-    return (
-        [Path(each) for each in config[key]]
-        if config[key] and _are_texts(config[key])
-        else [Path(required(config, key))]
-    )
+    several = bool(config[key]) and _are_texts(config[key])
+    return [Path(each) for each in config[key]] if several else [Path(required(config, key))]

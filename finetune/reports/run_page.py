@@ -71,9 +71,9 @@ def _headline(scores: Any, interval: Path) -> str:
 
 def _class_table(rows: Sequence[dict[str, str]]) -> str:
     """Return the scores of the classes with a bar for the first one, absent classes last."""
-    if not rows:
+    columns = [name for name in rows[0] if name not in ("class", "pixel_share")] if rows else []
+    if not columns:
         return ""
-    columns = [name for name in rows[0] if name not in ("class", "pixel_share")]
     colors = dict(zip([row["class"] for row in rows], palette(len(rows)), strict=True))
     ordered = sorted(rows, key=lambda row: (row[columns[0]] == "", float(row[columns[0]] or 0)))
     cells = [
