@@ -1,7 +1,6 @@
 """A run of `finetune train` that takes a given time."""
 
 import json
-import math
 import shutil
 import statistics
 import time
@@ -13,6 +12,7 @@ import lightning.pytorch as pl
 
 import finetune
 from finetune.config.compose import compose
+from finetune.recipe.budget import Pace, fit_budget
 
 CLOCK = "+callbacks.clock._target_=recipe_peers.ours.Clock"
 PROBE = 8  # steps that are timed
@@ -28,18 +28,12 @@ class Clock(pl.Callback):
         self.wall_seconds = 0.0
         self.steps: list[float] = []
         self.validations: list[float] = []
-        self.batches = 0
         Clock.latest = self
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start."""
         self._begin, self._wall = time.process_time(), time.perf_counter()
         self._mark = self._begin
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note the length of an epoch, whatever limits it."""
-        assert trainer.train_dataloader is not None
-        self.batches = len(trainer.train_dataloader)
 
     def on_train_batch_end(self, *_: Any) -> None:
         """Note the time since the batch before, with the making of this one."""
@@ -91,16 +85,9 @@ def run(overrides: Sequence[str], seconds: float, folder: Path, probe: Path, fix
 
 
 def measured_length(overrides: Sequence[str], seconds: float, folder: Path) -> tuple[str, ...]:
-    """Time a few steps, and return the overrides of a training of about `seconds` of CPU time.
-
-    The epochs are as many as have to be, all of one length, and no longer than the data: so every training ends with a
-    validation.
-    """
+    """Time a few steps and a validation, and return the override of a training of about `seconds` of CPU time."""
     shape = ("trainer.max_epochs=2", f"+trainer.limit_train_batches={PROBE}", "+trainer.limit_test_batches=0")
     finetune.train(*overrides, *shape, CLOCK, f"output={folder}")
-    step, epoch = statistics.median(Clock.latest.steps[1:]), Clock.latest.validations[0]
+    step, validation = statistics.median(Clock.latest.steps[1:]), Clock.latest.validations[0]
     shutil.rmtree(folder)
-    batches = Clock.latest.batches
-    epochs = max(1, math.ceil(seconds / (batches * step + epoch)))
-    limit = max(1, min(batches, int((seconds / epochs - epoch) / step)))
-    return f"trainer.max_epochs={epochs}", f"+trainer.limit_train_batches={limit}"
+    return (f"budget={fit_budget(seconds, Pace(0.0, step, validation, 0.0)).steps}steps",)
