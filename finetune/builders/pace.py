@@ -16,8 +16,10 @@ from finetune.builders.task import task_without_weights
 from finetune.builders.training_length import with_length
 from finetune.builders.views import build_views
 from finetune.config.errors import ConfigError
+from finetune.config.nested import with_value
 from finetune.data.module import SegmentationData
 from finetune.recipe.budget import Pace, fit_budget, read_budget
+from finetune.recipe.rules import FEW_STEPS, SHORT_BATCH
 from finetune.tasks import TuningTask
 from finetune.tuning.freeze import apply_trainability
 
@@ -28,31 +30,39 @@ VALIDATION = 0.7  # seconds of a validation for the figure and the checkpoint
 END = 4.0  # seconds for the last checkpoint, the figures and the model folder
 
 
-def with_budget(config: dict[str, Any], data: DatasetBundle, started: float) -> tuple[dict[str, Any], list[str]]:
-    """Return the config with the length that a budget of time allows, and a line about it.
+def with_budget(
+    config: dict[str, Any], data: DatasetBundle, started: float, may_shrink: bool = False
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the config with the length that a budget of time allows, and lines about it.
 
     Args:
         config: of a new training; `trainer.max_epochs` is `auto` if the budget is to decide it.
         data: of the training.
         started: value of `time.monotonic` at the start of the command.
+        may_shrink: whether the batch may become smaller, for more steps where they are few.
 
     Raises:
         ConfigError: several devices, or no time for a few steps.
     """
     if config["trainer"]["max_epochs"] != "auto":
         return config, []
-    seconds = read_budget(config["budget"]).seconds
+    seconds, lines, size = read_budget(config["budget"]).seconds, [], config["data"]["batch_size"]
     assert seconds is not None  # a number of steps has been settled with the recipe
     pace = measure_pace(config, data, SHARE * seconds, started)
+    if may_shrink and size > SHORT_BATCH and (steps := int(seconds / pace.step)) < FEW_STEPS:
+        config = with_value(config, "data.batch_size", SHORT_BATCH)
+        lines = [f"data.batch_size={SHORT_BATCH}: there is time for {steps} steps of {size} images, and more help more"]
+        pace = measure_pace(config, data, SHARE * seconds, started)
     try:
         length = fit_budget(seconds, pace)
     except ValueError as error:
         raise ConfigError(f"budget={config['budget']}: {error}") from error
     config = with_length(config, length, data.sizes()["train"])
     return config, [
+        *lines,
         f"{length.steps:,} steps of {pace.step:.2g} s, {config['trainer']['max_epochs']} epochs, "
         f"{length.validations} validations of {pace.validation:.1f} s: budget={config['budget']}, of which start and "
-        f"end take {pace.before + pace.after:.0f} s"
+        f"end take {pace.before + pace.after:.0f} s",
     ]
 
 

@@ -143,8 +143,9 @@ class _Subject:
 
 def _read(config: dict[str, Any], started: float) -> tuple[dict[str, Any], _Subject]:
     """Return the config with everything that follows from the data, and what the plan is for."""
+    may_shrink = config["data"]["batch_size"] == "auto"
     config, data = check(config)
-    config, about_budget = with_budget(config, data, started)
+    config, about_budget = with_budget(config, data, started, may_shrink)
     images = data.sizes()["train"]
     lines = (*data.notes, data.describe(), *data.reasons, *about_budget)
     return config, _Subject(data.classes, images, f"{images:,} training {data.noun}", lines)

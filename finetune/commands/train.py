@@ -102,9 +102,10 @@ def _train(config: dict[str, Any], point: ResumePoint | None) -> TrainResult:
     folder, started = Path(config["output"]), time.monotonic()
     with usage():
         config, searched = with_placeholders(config)
+        may_shrink = config["data"]["batch_size"] == "auto"
         config, data = check(config if point is None else with_splits(config, folder))
         config, finding = resolve_auto(config, data, searched)
-        config, about_budget = with_budget(config, data, started)
+        config, about_budget = with_budget(config, data, started, may_shrink)
         data.reasons = (*data.reasons, *about_budget)
         check_length(config, data)
         pl.seed_everything(config["seed"], verbose=False)

@@ -14,8 +14,8 @@ MOST_SCALE, LEAST_SCALE = 2.0, 1.5
 UNEVEN_HEIGHT = 0.04  # of half the height, that a class is off the middle where up and down mean something
 SURE = 3  # standard errors
 FEW_MASKS = 10
-LARGEST_BATCH = {True: 4, False: 8}  # images: a CPU takes as long for two steps of four as for one of eight
-BATCH_SHARE = 0.05  # of the images (nnU-Net's rule)
+IMAGES_IN_A_STEP = 8  # batch norm and the gradient are noisy with fewer
+SHORT_BATCH, FEW_STEPS = 4, 100  # a training of fewer steps gains more from twice as many of them
 EVEN_SHARE = 0.6  # of the pixels that a class would have if all had the same, from which on none is rare
 RARE = 0.02  # share of the pixels below which a class is looked for
 CPU_SAMPLES, GPU_SAMPLES = (2_500, 10_000), (16_000, 64_000)  # images seen by a training, least and most
@@ -81,27 +81,17 @@ def class_weights(facts: Facts, settings: Mapping[str, Any]) -> Decision:
 
 def batch_size(facts: Facts, settings: Mapping[str, Any]) -> Decision:
     """Take as many images as a step should have, or as many as fit into memory."""
-    wanted = _images_in_a_step(facts)
-    if facts.fitting is None or facts.fitting >= wanted.value:
-        return wanted
+    if facts.fitting is None or facts.fitting >= IMAGES_IN_A_STEP:
+        return Decision(IMAGES_IN_A_STEP, "steady enough for batch norm and the gradient")
     return Decision(max(1, facts.fitting), f"more than {facts.fitting:,} images would not fit into memory")
 
 
 def accumulation(facts: Facts, settings: Mapping[str, Any]) -> Decision:
     """Take as many batches for a step as give it the images that it should have."""
-    batch, wanted = max(1, settings["data"]["batch_size"]), _images_in_a_step(facts).value
-    if facts.fitting is None or batch >= wanted:
+    batch = max(1, settings["data"]["batch_size"])
+    if facts.fitting is None or batch >= IMAGES_IN_A_STEP:
         return Decision(1, "a batch has enough images for a step")
-    return Decision(-(-wanted // batch), f"a step should have {wanted} images on each device")
-
-
-def _images_in_a_step(facts: Facts) -> Decision:
-    """Return as many images of a device as give a steady gradient, but no more than a small share of them all."""
-    limit = LARGEST_BATCH[facts.on_cpu]
-    value = max(2, min(limit, int(BATCH_SHARE * facts.images / facts.devices)))
-    if value < limit:
-        return Decision(value, f"{BATCH_SHARE:.0%} of {facts.images:,} images, but at least 2")
-    return Decision(value, "steady enough, and more steps in the same time" if facts.on_cpu else "steady enough")
+    return Decision(-(-IMAGES_IN_A_STEP // batch), f"a step should have {IMAGES_IN_A_STEP} images on each device")
 
 
 def samples(facts: Facts, settings: Mapping[str, Any]) -> Decision:

@@ -33,9 +33,9 @@ def trainer_of(folder: Path) -> dict[str, Any]:
 def test_a_run_stores_what_was_decided_and_says_why(run: Path) -> None:
     config, log = read_config(run), (run / "train.log").read_text()
     assert config["augment"]["crop"] == 32
-    assert config["data"]["batch_size"] == 2
+    assert config["data"]["batch_size"] == 8
     assert "augment.crop=32: the median image is 32 x 32, which fits whole" in log
-    assert "12 steps of 2 images" in log
+    assert "12 steps of 8 images" in log
     still = {key for key, value in leaves(config).items() if value == "auto" and not key.endswith(".mode")}
     assert still <= {"data.group", "trainer.accelerator", "trainer.strategy"}
     assert (config["trainer"]["max_steps"], rows(run)[-1]["step"]) == (12, "12")
@@ -56,16 +56,16 @@ def test_a_run_of_a_budget_resumes_with_its_own_plan_and_ends_with_the_same_weig
         before = trainer_of(folder)
         finetune.train(*STEPS, f"output={folder}", "resume=auto", WITHOUT_STOP)
         assert trainer_of(folder) == before
-        assert "12 steps of 2 images" not in (folder / "train.log").read_text().partition("resuming")[2]
+        assert "12 steps of 8 images" not in (folder / "train.log").read_text().partition("resuming")[2]
         assert rows(folder) == rows(run)
         assert same_weights(folder, run)
 
 
 def test_a_finished_run_of_a_budget_trains_on_for_more_epochs(run: Path, tmp_path: Path) -> None:
     folder = finetune.train(*STEPS, f"output={tmp_path / 'run'}").folder
-    steps = int(rows(folder)[0]["step"])
-    finetune.train(f"resume={folder}", "trainer.max_epochs=4")
-    assert int(rows(folder)[-1]["step"]) == 4 * steps
+    epochs = trainer_of(folder)["max_epochs"]
+    finetune.train(f"resume={folder}", f"trainer.max_epochs={2 * epochs}")
+    assert int(rows(folder)[-1]["step"]) == 2 * 12
 
 
 @pytest.mark.parametrize(

@@ -74,11 +74,10 @@ def test_rare_classes_count_for_more_in_the_loss(share: float, expected: str) ->
     assert decide("loss.class_weights", replace(PETS, classes=(BACKGROUND, replace(PET, share=share)))) == expected
 
 
-@pytest.mark.parametrize(
-    ("images", "devices", "expected"), [(12, 1, 2), (60, 1, 3), (84, 1, 4), (10_000, 1, 4), (84, 2, 2)]
-)
-def test_a_batch_is_a_small_share_of_the_images(images: int, devices: int, expected: int) -> None:
-    assert decide("data.batch_size", replace(PETS, images=images, devices=devices)) == expected
+@pytest.mark.parametrize("images", [3, 84, 10_000])
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_a_batch_is_large_enough_for_batch_norm_however_few_images_there_are(images: int, on_cpu: bool) -> None:
+    assert decide("data.batch_size", replace(PETS, images=images, on_cpu=on_cpu)) == 8
 
 
 @pytest.mark.parametrize(("fitting", "expected"), [(None, (8, 1)), (20, (8, 1)), (3, (3, 3)), (0, (1, 8))])
