@@ -1,8 +1,10 @@
 """The command `predict`, and `load` for notebooks."""
 
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -10,43 +12,76 @@ from finetune.builders.task import restore_output
 from finetune.builders.views import use_views
 from finetune.checkpoints.saved_model import SavedModel, load_models
 from finetune.config.compose import load_config, required, required_paths
-from finetune.config.errors import usage
+from finetune.config.errors import ConfigError, usage
+from finetune.config.options import Config
+from finetune.data import DataError
 from finetune.data.images.value_range import ValueRange
 from finetune.inference import Predictor
+from finetune.io.atomic_write import replace_text
+from finetune.io.safe_files import read_json
 from finetune.runs.console import configure_logging
 from finetune.runs.folder import check_new, run_folder
 from finetune.runs.saved_config import read_config
 
 logger = logging.getLogger(__name__)
+SETTINGS = "settings.json"  # in the output folder: of which model and with which settings its predictions are
 
 
 def predict(*overrides: str | DictConfig) -> list[Path]:
-    """Write masks, and overlays if asked for, of images.
+    """Write masks, and overlays if asked for, of images; go on with a folder that was left half-done.
 
     Args:
         overrides: of `finetune predict`, such as `run=DIR input=photos output=masks`; or one composed config.
 
     Returns:
         The paths of the masks.
+
+    Raises:
+        ConfigError: there is no model or no image, or the folder holds something else.
+            Or files cannot be read: all of them are named, after all others have been predicted.
     """
     config = load_config(overrides, "predict")
     configure_logging()
     runs = required_paths(config, "run")
     source, output = (Path(required(config, key)) for key in ("input", "output"))
     with usage():
-        check_new(output)
-        predictor = load(runs, config["device"], config["value_range"])
+        goes_on = _is_half_done(output, config)
+        if not goes_on:
+            check_new(output)
+        predictor = load(runs, config["device"], config["value_range"], config["batch_size"])
         for line in use_views(config["tta"], predictor.models):
             logger.info(line)
-        names = predictor.validate_inputs(source)
-    written = predictor.save_predictions(names, output, config["overlays"])
+        names = predictor.find_names(source)
+        output.mkdir(parents=True, exist_ok=True)
+        replace_text(output / SETTINGS, json.dumps(_identity(config), indent=2) + "\n")
+    if goes_on:
+        logger.info(f"going on with the predictions in '{output}'")
+    try:
+        written = predictor.save_predictions(names, output, config["overlays"])
+    except DataError as error:
+        raise ConfigError(str(error)) from error
     overlays = f", overlays in {output / 'overlays'}" if config["overlays"] else ""
     logger.info(f"{len(written):,} masks in {output / 'masks'}{overlays}")
     return written
 
 
+def _identity(config: Config) -> dict[str, Any]:
+    """Return what makes predictions the same ones."""
+    runs = [str(path.resolve()) for path in required_paths(config, "run")]
+    return {"run": runs, **{key: config[key] for key in ("input", "overlays", "value_range", "tta")}}
+
+
+def _is_half_done(output: Path, config: Config) -> bool:
+    """Return whether a folder holds predictions of the same model with the same settings."""
+    path = output / SETTINGS
+    return path.is_file() and bool(read_json(path) == json.loads(json.dumps(_identity(config))))
+
+
 def load(
-    path: str | Path | Sequence[str | Path], device: str | None = None, value_range: ValueRange | None = None
+    path: str | Path | Sequence[str | Path],
+    device: str | None = None,
+    value_range: ValueRange | None = None,
+    batch_size: int | None = None,
 ) -> Predictor:
     """Load a model to predict with, from a run folder, a model folder, or a checkpoint.
 
@@ -54,12 +89,13 @@ def load(
         path: such as `run.best` or `outputs/pets/2026-01-31_12-00-00`; a list of them gives the mean of their models.
         device: `cpu`, `cuda`, ...; None takes a GPU if there is one.
         value_range: the values that become black and white in images of more than 8 bit; None takes the model's.
+        batch_size: images of one size that are predicted at a time; None for 1 on a CPU and 8 elsewhere.
     """
     paths = [Path(path)] if isinstance(path, str | Path) else [Path(each) for each in path]
     saved, *others = load_models(paths)
     output = restore_output(saved.task, saved.model.class_names)
     value_range = value_range or _trained_range(paths[0], saved)
-    return Predictor(saved.model, device, output, value_range, [other.model for other in others])
+    return Predictor(saved.model, device, output, value_range, [other.model for other in others], batch_size)
 
 
 def _trained_range(path: Path, saved: SavedModel) -> ValueRange | None:

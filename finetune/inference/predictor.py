@@ -2,8 +2,9 @@
 
 import glob
 import logging
+import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,15 @@ from finetune.inference.class_indices import ClassIndices
 from finetune.inference.finite import NonFiniteOutputError, count_non_finite
 from finetune.inference.georeference import can_keep, copy_georeference, is_georeferenced
 from finetune.inference.output import Output, Prediction
+from finetune.inference.pipeline import Writer, batches, read_ahead
 from finetune.models import Segmenter
 from finetune.models.ensemble import check_alike, mean_logits
 
 logger = logging.getLogger(__name__)
 
 GEOREFERENCED = ".tif"  # of masks of images with a georeference
+GPU_BATCH = 8  # images
+UNFINISHED = ".unfinished"  # folder of files that are being written
 
 
 class Predictor:
@@ -38,6 +42,7 @@ class Predictor:
         output: how logits become predictions; None for one class per pixel.
         value_range: the values that become black and white in images of more than 8 bit; None refuses such images.
         others: further models with the same classes and channels, whose logits are averaged with the model's.
+        batch_size: images of one size that are predicted at a time; None for 1 on a CPU and 8 elsewhere.
     """
 
     def __init__(
@@ -47,8 +52,11 @@ class Predictor:
         output: Output | None = None,
         value_range: ValueRange | None = None,
         others: Sequence[Segmenter] = (),
+        batch_size: int | None = None,
     ) -> None:
         check_alike((model, *others))
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: expected 1 or more.")
         if value_range is not None:
             value_pairs(value_range)
         try:
@@ -60,6 +68,7 @@ class Predictor:
         except (RuntimeError, AssertionError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ValueError(f"device={device} cannot be used: {reason} Set device=cpu, or leave it out.") from error
+        self.batch_size = batch_size or (1 if self.device.type == "cpu" else GPU_BATCH)
         self.value_range = value_range
         self.output = output or ClassIndices(model.class_names)
 
@@ -76,7 +85,6 @@ class Predictor:
         """Return the names of the classes, by index."""
         return self.model.class_names
 
-    @torch.inference_mode()
     def predict_image(self, image: Tensor) -> Tensor:
         """Return the prediction for an image (C, H, W), uint8, on the CPU.
 
@@ -86,12 +94,17 @@ class Predictor:
         Raises:
             NonFiniteOutputError: outputs of the model are NaN or infinite.
         """
-        logits = mean_logits(self.models, image[None].to(self.device))
+        return self.predict_images(image[None])[0]
+
+    @torch.inference_mode()
+    def predict_images(self, images: Tensor) -> Tensor:
+        """Return the predictions for images (B, C, H, W), uint8, on the CPU; see `predict_image`."""
+        logits = mean_logits(self.models, images.to(self.device))
         if count_non_finite(logits):
             raise NonFiniteOutputError(
                 "the model's outputs are NaN or infinite. Its training diverged: train again with a lower optimizer.lr."
             )
-        return self.output.decode(logits)[0].cpu()
+        return self.output.decode(logits).cpu()
 
     def predict(self, source: str | Path) -> dict[Path, Prediction]:
         """Return the predictions for a file, all images below a folder, or a glob, by image path.
@@ -99,36 +112,42 @@ class Predictor:
         Raises:
             DataError: no image there, or files that cannot be read, all of them named.
         """
-        return {path: prediction for path, _, prediction in self._predictions(find_images(source))}
+        paths, problems = find_images(source), list[str]()
+        found = {path: prediction for path, _, prediction in self._predictions(paths, problems)}
+        raise_problems(problems, len(paths), "")
+        return found
 
     def save_predictions(self, names: Mapping[Path, Path], output: Path, overlays: bool = False) -> list[Path]:
         """Write predictions to `output/masks`, and PNGs to `output/overlays` if wanted; return the masks' paths.
 
+        Files are read ahead of the model and written behind it. A file has its name only when it is complete, and
+        those that are there are not predicted again, so a run that was interrupted can be repeated.
+
         Args:
-            names: image -> name of its PNG, or of its TIFF with a georeference, from `validate_inputs`.
+            names: image -> name of its PNG, or of its TIFF with a georeference, from `find_names`.
             output: folder, created if needed.
             overlays: whether to draw the predictions over the images too.
-        """
-        written: list[Path] = []
-        for path, image, prediction in self._predictions(names):
-            files = self.output.save(prediction, output / "masks" / names[path])
-            if names[path].suffix == GEOREFERENCED:
-                copy_georeference(path, files)
-            written += files
-            if overlays:
-                target = (output / "overlays" / names[path]).with_suffix(".png")
-                target.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(self.output.overlay(_rgb(image), prediction)).save(target)
-        return written
 
-    def validate_inputs(self, source: str | Path) -> dict[Path, Path]:
-        """Decode every image once, and return the images with the names of their masks.
+        Raises:
+            DataError: files that cannot be read, all of them named, after all others have been predicted.
+        """
+        problems: list[str] = []
+        missing = [path for path, name in names.items() if not self._is_there(name, output, overlays)]
+        with Writer() as writer:
+            for path, image, prediction in self._predictions(missing, problems):
+                writer.call(partial(self._save, path, names[path], image, prediction, output, overlays))
+        shutil.rmtree(output / UNFINISHED, ignore_errors=True)
+        raise_problems(problems, len(names), f" The masks of the others are in '{output}'.")
+        return [file for name in names.values() for file in self.output.files(output / "masks" / name)]
+
+    def find_names(self, source: str | Path) -> dict[Path, Path]:
+        """Return the images that a file, folder or glob names, with the names of their masks.
 
         The masks keep the images' places below the folder that `source` names. They are PNGs, and TIFFs for images with
         a georeference, which the masks have then, too.
 
         Raises:
-            DataError: no image there, files that cannot be read, or two images whose files would have one name.
+            DataError: no image there, or two images whose files would have one name.
         """
         paths = find_images(source)
         georeferenced = {path for path in paths if is_georeferenced(path)}
@@ -137,45 +156,66 @@ class Predictor:
                 f"{len(georeferenced):,} images, such as '{min(georeferenced)}', have a georeference, which their "
                 f"masks do not keep without a package that is not installed: pip install 'finetune-seg[geo]'"
             )
-        names = output_names(paths, Path(source), self.output.files, georeferenced if can_keep() else ())
-        self._check(paths)
-        return names
+        return output_names(paths, Path(source), self.output.files, georeferenced if can_keep() else ())
 
-    def _predictions(self, paths: Iterable[Path]) -> Iterator[tuple[Path, Tensor, Prediction]]:
-        """Yield each file with its image and its prediction."""
-        for path in paths:
-            image = self._read(path)
+    def _is_there(self, name: Path, output: Path, overlays: bool) -> bool:
+        """Return whether all files of an image have been written."""
+        files = self.output.files(output / "masks" / name)
+        files += [(output / "overlays" / name).with_suffix(".png")] if overlays else []
+        return all(file.exists() for file in files)
+
+    def _save(
+        self, path: Path, name: Path, image: Tensor, prediction: Prediction, output: Path, overlays: bool
+    ) -> None:
+        part = output / UNFINISHED
+        files = self.output.save(prediction, part / "masks" / name)
+        if name.suffix == GEOREFERENCED:
+            copy_georeference(path, files)
+        if overlays:
+            drawn = (part / "overlays" / name).with_suffix(".png")
+            drawn.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(self.output.overlay(_rgb(image), prediction)).save(drawn)
+            files = [*files, drawn]
+        for file in files:
+            target = output / file.relative_to(part)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(target)
+
+    def _predictions(self, paths: Iterable[Path], problems: list[str]) -> Iterator[tuple[Path, Tensor, Prediction]]:
+        """Yield each file that can be read with its image and its prediction."""
+        for batch in batches(read_ahead(paths, self._read, problems), self.batch_size):
+            images = torch.stack([image for _, image in batch])
             try:
-                yield path, image, self.predict_image(image).numpy()
+                found = self._predicted(images)
             except NonFiniteOutputError as error:
-                raise NonFiniteOutputError(f"{path}: {error}") from error
+                raise NonFiniteOutputError(f"{batch[0][0]}: {error}") from error
             except (RuntimeError, MemoryError) as error:
                 reason = str(error).strip() or type(error).__name__
                 raise RuntimeError(
-                    f"image '{path}' of {image.shape[2]:,} x {image.shape[1]:,} pixels cannot be predicted: {reason}. "
-                    f"If the memory is too small for it, cut the image into tiles, or make it smaller."
+                    f"image '{batch[0][0]}' of {images.shape[3]:,} x {images.shape[2]:,} pixels cannot be predicted: "
+                    f"{reason}. If the memory is too small for it, cut the image into tiles, or make it smaller."
                 ) from error
+            for (path, image), prediction in zip(batch, found, strict=True):
+                yield path, image, prediction.numpy()
+
+    def _predicted(self, images: Tensor) -> Tensor:
+        return self.predict_image(images[0])[None] if len(images) == 1 else self.predict_images(images)
 
     def _read(self, path: Path) -> Tensor:
         return read_image(path, self.model.backbone.in_channels, self.value_range)
 
-    def _check(self, paths: Sequence[Path]) -> None:
-        """Decode every image once, so that a bad file is found before anything is written."""
 
-        def problem(path: Path) -> str | None:
-            try:
-                self._read(path)
-            except DataError as error:
-                return str(error)
-            return None
+def raise_problems(problems: Sequence[str], count: int, rest: str) -> None:
+    """Raise a DataError with a line for each file that could not be read, if there is one.
 
-        with ThreadPoolExecutor() as pool:
-            problems = [text for text in pool.map(problem, paths) if text]
-        if problems:
-            more = f"\n... and {len(problems) - 10} more" if len(problems) > 10 else ""
-            raise DataError(
-                f"{len(problems)} of {len(paths)} files cannot be read:\n" + "\n".join(problems[:10]) + more
-            )
+    Args:
+        problems: one line each.
+        count: number of all files.
+        rest: what became of the others.
+    """
+    if problems:
+        more = f"\n... and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise DataError(f"{len(problems)} of {count} files cannot be read:\n" + "\n".join(problems[:10]) + more + rest)
 
 
 def find_images(source: str | Path) -> list[Path]:

@@ -388,14 +388,19 @@ def test_predict_for_a_folder_without_images(refused: Refuses, watched_run: Path
     assert "has no image in it" in refused("predict", f"run={watched_run}", "input=photos", "output=masks")
 
 
-def test_predict_with_broken_images_names_them_all(refused: Refuses, watched_run: Path, tmp_path: Path) -> None:
+def test_predict_with_broken_images_predicts_the_others_and_names_them_all(
+    watched_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     images = draw_folder(tmp_path / "photos") / "images"
     (images / "photo_02.png").write_text("not an image")
     (images / "photo_08.png").write_bytes((images / "photo_08.png").read_bytes()[:-600])
-    message = refused("predict", f"run={watched_run}", f"input={images}", "output=masks")
+    output = tmp_path / "masks"
+    assert exit_code("predict", f"run={watched_run}", f"input={images}", f"output={output}") == 2
+    message = capsys.readouterr().err
     assert "2 of 12" in message
     assert "photo_02.png" in message
     assert "photo_08.png" in message
+    assert len(list((output / "masks").iterdir())) == len(list((output / "overlays").iterdir())) == 10
 
 
 def test_predict_into_an_existing_folder(refused: Refuses, watched_run: Path, tmp_path: Path) -> None:

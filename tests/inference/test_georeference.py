@@ -37,7 +37,7 @@ def draw(path: Path, transform: object = PLACE, crs: str | None = "EPSG:25833", 
 @pytest.mark.parametrize("crs", ["EPSG:25833", "EPSG:4326", None])
 def test_a_mask_has_the_place_and_the_classes_of_its_prediction(tmp_path, model, transform, crs):
     predictor, image = Predictor(model, device="cpu"), draw(tmp_path / "in/a.tiff", transform, crs)
-    (written,) = predictor.save_predictions(predictor.validate_inputs(image), tmp_path / "out", overlays=True)
+    (written,) = predictor.save_predictions(predictor.find_names(image), tmp_path / "out", overlays=True)
     assert written == tmp_path / "out/masks/a.tif"
     with rasterio.open(image) as source, rasterio.open(written) as mask:
         assert (mask.crs, mask.transform, mask.shape) == (source.crs, source.transform, source.shape)
@@ -51,7 +51,7 @@ def test_a_mask_has_the_place_and_the_classes_of_its_prediction(tmp_path, model,
 def test_each_file_of_a_class_has_the_place(tmp_path, model):
     predictor = Predictor(model, device="cpu", output=ClassMasks(model.class_names, 0.5))
     image = draw(tmp_path / "a.tif")
-    written = predictor.save_predictions(predictor.validate_inputs(image), tmp_path / "out")
+    written = predictor.save_predictions(predictor.find_names(image), tmp_path / "out")
     assert [path.name for path in written] == ["a_sky.tif", "a_sea.tif", "a_land.tif"]
     for path, expected in zip(written, predictor.predict(image)[image], strict=True):
         with rasterio.open(path) as mask:
@@ -64,7 +64,7 @@ def test_other_images_next_to_it_get_png_masks(tmp_path, model):
     draw(tmp_path / "in/a.tif")
     Image.new("RGB", (56, 40)).save(tmp_path / "in/b.tif")
     Image.new("RGB", (56, 40)).save(tmp_path / "in/c.png")
-    written = predictor.save_predictions(predictor.validate_inputs(tmp_path / "in"), tmp_path / "out")
+    written = predictor.save_predictions(predictor.find_names(tmp_path / "in"), tmp_path / "out")
     assert [path.name for path in written] == ["a.tif", "b.png", "c.png"]
 
 
@@ -72,7 +72,7 @@ def test_a_missing_package_is_named_and_the_mask_is_a_png(tmp_path, model, monke
     monkeypatch.setattr("finetune.inference.georeference.find_spec", lambda name: None)
     predictor, image = Predictor(model, device="cpu"), draw(tmp_path / "in/a.tif")
     with caplog.at_level(logging.WARNING, "finetune"):
-        names = predictor.validate_inputs(tmp_path / "in")
+        names = predictor.find_names(tmp_path / "in")
     assert names == {image: Path("a.png")}
     assert "1 images, such as" in caplog.text
     assert "pip install 'finetune-seg[geo]'" in caplog.text

@@ -47,8 +47,8 @@ def below(folder: Path) -> list[str]:
 
 
 def write(predictor: Predictor, source: Path | str, output: Path, overlays: bool = False) -> list[Path]:
-    """Do what the command does: look at every file first, then predict."""
-    return predictor.save_predictions(predictor.validate_inputs(source), output, overlays)
+    """Do what the command does."""
+    return predictor.save_predictions(predictor.find_names(source), output, overlays)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
@@ -60,7 +60,7 @@ def test_outputs_that_are_not_finite_are_no_prediction(value: float, draw: Draw,
         Predictor(model, device="cpu").predict(photo)
     with pytest.raises(NonFiniteOutputError, match=r"photos/a.png: the model's outputs are NaN or infinite"):
         write(Predictor(model, device="cpu"), photo, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    assert below(tmp_path / "out") == []
 
 
 def expected_mask(predictor: Predictor, path: Path) -> np.ndarray:
@@ -157,7 +157,7 @@ def test_a_phone_photo_is_predicted_upright(predictor: Predictor, draw: Draw, tm
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png"])
-def test_one_truncated_file_is_named_and_nothing_is_written(
+def test_files_that_cannot_be_read_are_named_when_the_others_are_written(
     ending: str, predictor: Predictor, draw: Draw, tmp_path: Path
 ) -> None:
     draw("in/a_whole.png")
@@ -169,7 +169,81 @@ def test_one_truncated_file_is_named_and_nothing_is_written(
     assert f"b_broken.{ending}" in str(error.value)
     assert "c_text.png" in str(error.value)
     assert "a_whole" not in str(error.value)
-    assert not (tmp_path / "out").exists()
+    assert "The masks of the others are in" in str(error.value)
+    assert below(tmp_path / "out") == ["masks/a_whole.png", "overlays/a_whole.png"]
+    with pytest.raises(DataError, match="2 of 3 files cannot be read"):
+        predictor.predict(tmp_path / "in")
+
+
+def test_each_image_is_decoded_once_and_only_what_is_missing(
+    predictor: Predictor, draw: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        draw(f"in/{number:02d}.png", seed=number)
+    read: list[str] = []
+    original = predictor._read
+    monkeypatch.setattr(predictor, "_read", lambda path: read.append(path.name) or original(path))
+    written = write(predictor, tmp_path / "in", tmp_path / "out", overlays=True)
+    assert sorted(read) == [f"{number:02d}.png" for number in range(20)]
+    masks = [path.read_bytes() for path in written]
+    for name in ("masks/03.png", "overlays/07.png"):
+        (tmp_path / "out" / name).unlink()
+    read.clear()
+    assert write(predictor, tmp_path / "in", tmp_path / "out", overlays=True) == written
+    assert sorted(read) == ["03.png", "07.png"]
+    assert [path.read_bytes() for path in written] == masks
+
+
+def test_a_run_that_is_interrupted_leaves_whole_files_only_and_goes_on(
+    predictor: Predictor, draw: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(30):
+        draw(f"in/{number:02d}.png", seed=number)
+    whole = write(predictor, tmp_path / "in", tmp_path / "whole")
+    original = predictor.predict_image
+
+    def stop(image: torch.Tensor) -> torch.Tensor:
+        if len(below(tmp_path / "out")) >= 5:
+            raise KeyboardInterrupt
+        return original(image)
+
+    monkeypatch.setattr(predictor, "predict_image", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write(predictor, tmp_path / "in", tmp_path / "out")
+    monkeypatch.undo()
+    done = sorted((tmp_path / "out" / "masks").iterdir())
+    assert 5 <= len(done) < 30
+    assert all(path.read_bytes() == (tmp_path / "whole" / "masks" / path.name).read_bytes() for path in done)
+    written = write(predictor, tmp_path / "in", tmp_path / "out")
+    assert [path.read_bytes() for path in written] == [path.read_bytes() for path in whole]
+    assert below(tmp_path / "out") == below(tmp_path / "whole")
+
+
+def test_batches_predict_the_same_as_single_images(predictor: Predictor, draw: Draw, tmp_path: Path) -> None:
+    sizes = [(37, 53)] * 5 + [(40, 40)] * 3 + [(37, 53)]
+    for number, size in enumerate(sizes):
+        draw(f"in/{number}.png", *size, seed=number)
+    one = predictor.predict(tmp_path / "in")
+    several = Predictor(predictor.model, device="cpu", batch_size=4).predict(tmp_path / "in")
+    assert list(one) == list(several)
+    assert all(agree(one[path], several[path]) for path in one)
+
+
+def test_a_batch_has_an_image_at_least(predictor: Predictor) -> None:
+    with pytest.raises(ValueError, match="batch_size=0: expected 1 or more"):
+        Predictor(predictor.model, device="cpu", batch_size=0)
+
+
+def test_an_error_of_a_writing_thread_ends_the_predictions(
+    predictor: Predictor, draw: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    draw("in/a.png")
+    monkeypatch.setattr(predictor.output, "save", fail)
+    with pytest.raises(OSError, match="No space left"):
+        write(predictor, tmp_path / "in", tmp_path / "out")
 
 
 def test_two_images_with_one_name_collide_and_nothing_is_written(
