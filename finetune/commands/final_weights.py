@@ -1,14 +1,15 @@
 """Choose the weights with which a training ends: those of its best validation, or a mean of the best ones."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 
 from finetune.builders.trainer import find_callback
-from finetune.callbacks import Checkpoint
+from finetune.callbacks import Checkpoint, IoU
 from finetune.callbacks.weight_averaging import Averaging
 from finetune.checkpoints.checkpoint_io import wait
 from finetune.checkpoints.rotation import numbered
@@ -45,15 +46,28 @@ def load_soup(trainer: pl.Trainer, task: TuningTask, loaders: SegmentationData, 
         return score
     states = [read_whole(saver.folder / numbered("best", rank))["state_dict"] for rank in range(len(saver.best))]
     chosen, sign = states[:1], 1 if saver.mode == "max" else -1
-    for state in states[1:]:
-        load_weights(task, mean_weights([*chosen, state]))
-        evaluate_split(trainer, task, loaders, "val")
-        candidate = float(trainer.callback_metrics[saver.monitor])
-        if sign * candidate >= sign * score:
-            chosen, score = [*chosen, state], candidate
+    with _without_tables(trainer):
+        for state in states[1:]:
+            load_weights(task, mean_weights([*chosen, state]))
+            evaluate_split(trainer, task, loaders, "val")
+            candidate = float(trainer.callback_metrics[saver.monitor])
+            if sign * candidate >= sign * score:
+                chosen, score = [*chosen, state], candidate
     load_weights(task, mean_weights(chosen))
     logger.info(f"soup: the mean of {len(chosen)} of the {len(states)} best checkpoints, {saver.monitor} {score:.4f}")
     return score
+
+
+@contextmanager
+def _without_tables(trainer: pl.Trainer) -> Iterator[None]:
+    """Print no table of the classes after an evaluation."""
+    callback = find_callback(trainer, IoU)
+    shown = callback is not None and callback.table
+    if callback is not None:
+        callback.table = False
+    yield
+    if callback is not None:
+        callback.table = shown
 
 
 def _warn_if_not_averaged(trainer: pl.Trainer, content: Mapping[str, Any]) -> None:

@@ -168,6 +168,8 @@ def _fit(
     if config.get("soup"):
         monitored = load_soup(trainer, task, loaders, monitored)
     task.model.views = build_views(config.get("tta") or {})
+    if task.model.views is not None:
+        logger.info(f"the final scores are those of {task.model.views.describe()} (tta)")
     split = "val" if loaders.test is None or trainer.limit_test_batches == 0 else "test"
     counts = evaluate_split(trainer, task, loaders, split)
     images = task.gather_images(len(data.datasets[split]), len(data.classes))
