@@ -42,6 +42,21 @@ def test_each_gpu_gets_the_cores_but_one_and_a_cpu_nothing(
     assert devices.resolve_workers(5, settings) == 5
 
 
+def test_what_the_machine_decides_is_said_with_its_reason_and_what_is_given_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(devices, "_cpu_computes_bf16", lambda: True)
+    config, lines = devices.decide_for_machine(load_config([*SYNTHETIC, "trainer.precision=auto"], "train"))
+    assert (config["trainer"]["precision"], config["data"]["num_workers"]) == ("bf16-mixed", 0)
+    assert lines == [
+        "trainer.precision=bf16-mixed: this CPU multiplies bfloat16 matrices faster",
+        "data.num_workers=0: a training on the CPU computes on all of its cores",
+    ]
+    given = load_config([*SYNTHETIC, "trainer.precision=64-true", "data.num_workers=3"], "train")
+    assert devices.decide_for_machine(given) == (given, [])
+
+
 def test_a_container_with_little_shared_memory_loads_in_the_training_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "runs_on_cpu", lambda _: False)
     monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(2**26, 0, 2**26))

@@ -25,7 +25,11 @@ from tests.samples import exit_code
         ("train", "+experiment.name=x", "nothing reads experiment"),
         ("plan", "+num_classes=3", "nothing reads num_classes=3"),
         ("evaluate", "+batch_size=3", "Did you mean data.batch_size?"),
-        ("predict", "+threshold=0.5", "Choose from: tta, run, input, output, overlays, value_range, batch_size, device."),
+        (
+            "predict",
+            "+threshold=0.5",
+            "Choose from: tta, run, input, output, overlays, value_range, batch_size, device.",
+        ),
         ("predict", "+weights=a.ckpt", "Did you mean run?"),
         ("export", "+opset=17", "nothing reads opset=17"),
         ("list", "+foo=1", "nothing reads foo=1"),
