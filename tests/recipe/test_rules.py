@@ -69,7 +69,7 @@ def test_rare_classes_are_looked_for() -> None:
     assert decide("augment.class_crop", replace(PETS, classes=(BACKGROUND, replace(PET, share=0.01)))) == 0.5
 
 
-@pytest.mark.parametrize(("share", "expected"), [(0.3, "none"), (0.29, "inverse_sqrt"), (0.01, "inverse_sqrt")])
+@pytest.mark.parametrize(("share", "expected"), [(0.4, "none"), (0.39, "inverse_sqrt"), (0.01, "inverse_sqrt")])
 def test_rare_classes_count_for_more_in_the_loss(share: float, expected: str) -> None:
     assert decide("loss.class_weights", replace(PETS, classes=(BACKGROUND, replace(PET, share=share)))) == expected
 
