@@ -107,12 +107,13 @@ def evaluate(*overrides: str | DictConfig) -> EvaluationResult:
     if trainer.is_global_zero:
         write_evaluation(folder, task.evaluator, counts, images, dataset.names)
         if images is not None and isinstance(task, PixelTask):
-            write_examples(folder, predictor_of(task, task.model), dataset, images, data.ignore_index)
+            write_examples(folder, predictor_of(task, task.model), dataset, task.target, images, data.ignore_index)
     name = headline(scores)[0]
     logger.info(
-        f"{split}/{name} {scores[name]:.4f} over {data.sizes()[split]:,} {data.noun}"
-        f"{interval_text(images) if name == 'iou' else ''}; tables and figures in {folder}"
+        f"{split}/{name} {scores[name]:.4f} over {data.sizes()[split]:,} {data.noun}; tables and figures in {folder}"
     )
+    if name == "iou" and (text := interval_text(images)):
+        logger.info(f"{split}/{name}{text}")
     interval = images.interval if images is not None else None
     return EvaluationResult(folder, scores, task.evaluator.confusion_matrix(counts), interval)
 

@@ -59,6 +59,9 @@ def predict(*overrides: str | DictConfig) -> list[Path]:
     try:
         written = predictor.save_predictions(names, output, config["overlays"])
     except DataError as error:
+        if not (output / "masks").exists():  # not one could be read: nothing is left behind
+            (output / SETTINGS).unlink()
+            output.rmdir()
         raise ConfigError(str(error)) from error
     overlays = f", overlays in {output / 'overlays'}" if config["overlays"] else ""
     logger.info(f"{len(written):,} masks in {output / 'masks'}{overlays}")

@@ -189,7 +189,8 @@ def _fit(
         save_model(folder / "model", model, facts, named, task.config())
         if images is not None and isinstance(task, PixelTask) and isinstance(model, Segmenter):
             predictor = predictor_of(task, model)
-            write_examples(folder / "evaluation" / split, predictor, data.datasets[split], images, data.ignore_index)
+            dataset = data.datasets[split]
+            write_examples(folder / "evaluation" / split, predictor, dataset, task.target, images, data.ignore_index)
         write_curves(folder)
         _write_timeline(trainer, folder)
         replace_text(folder / "report.html", run_page(folder))

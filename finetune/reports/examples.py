@@ -1,17 +1,26 @@
 """The worst and the best images of an evaluation, drawn with truth, prediction and errors."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 
+from torch import Tensor
+
 from finetune.data import SegmentationDataset
+from finetune.data.dataset import Sample
 from finetune.inference import Predictor
 from finetune.metrics.overlaps import ImageResults, overlap_iou
 
 SHOWN = 4  # images on a page
+Target = Callable[[dict[str, Tensor]], Tensor]
 
 
 def write_examples(
-    folder: Path, predictor: Predictor, dataset: SegmentationDataset, images: ImageResults, ignore_index: int
+    folder: Path,
+    predictor: Predictor,
+    dataset: SegmentationDataset,
+    target: Target,
+    images: ImageResults,
+    ignore_index: int,
 ) -> None:
     """Write `worst.png` and `best.png`.
 
@@ -19,6 +28,7 @@ def write_examples(
         folder: of the evaluation.
         predictor: of the models that were evaluated.
         dataset: that they were evaluated on.
+        target: returns the target of a batch as the task compares it with predictions.
         images: results of each image.
         ignore_index: label of the pixels to leave out.
     """
@@ -27,13 +37,12 @@ def write_examples(
         (index for index in images.seen.tolist() if not means[index].isnan()), key=means.tolist().__getitem__
     )
     if order:
-        _draw(folder / "worst.png", order[:SHOWN], predictor, dataset, ignore_index)
-        _draw(folder / "best.png", order[: -SHOWN - 1 : -1], predictor, dataset, ignore_index)
+        for name, indices in {"worst.png": order[:SHOWN], "best.png": order[: -SHOWN - 1 : -1]}.items():
+            rows = [_row(dataset[index], predictor, target) for index in indices]
+            predictor.output.preview(rows, ignore_index).save(folder / name)
 
 
-def _draw(
-    path: Path, indices: Sequence[int], predictor: Predictor, dataset: SegmentationDataset, ignore_index: int
-) -> None:
-    samples = [dataset[index] for index in indices]
-    rows = [(sample["image"], sample["mask"], predictor.predict_image(sample["image"])) for sample in samples]
-    predictor.output.preview(rows, ignore_index).save(path)
+def _row(sample: Sample, predictor: Predictor, target: Target) -> tuple[Tensor, Tensor, Tensor]:
+    """Return an image, its target and its prediction."""
+    truth = target({"mask": sample["mask"][None]})[0]
+    return sample["image"], truth, predictor.predict_image(sample["image"])

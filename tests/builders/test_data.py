@@ -221,7 +221,7 @@ def test_masks_with_a_channel_per_class_become_batches_and_are_refused_by_the_se
     assert loss_weights("inverse_sqrt", data) is not None
     with pytest.raises(ConfigError, match="task=semantic needs class indices"):
         check({**settings, "task": {"name": "semantic"}})
-    resolved, _ = check(settings)
+    resolved, _ = check(load_config(overrides, "train"))
     assert (resolved["task"]["name"], resolved["loss"]["name"]) == ("multilabel", "bce_dice")
 
 

@@ -102,9 +102,9 @@ def test_what_follows_from_the_images_is_shown_with_its_reason(
     finetune.plan(*MODEL, "data.root=photos", "data.classes=3", "budget=8steps")
     output = capsys.readouterr().out
     assert "augment.crop=[32,64]: the median image is 32 x 40, which fits whole" in output
-    assert "data.batch_size=2: 5% of 6 images, but at least 2" in output
-    assert "8 steps of 2 images, 3 epochs, 2 validations: budget=8steps" in output
-    assert "3 epochs of 3 steps: 6 training images, 2 a batch" in output
+    assert "data.batch_size=8: steady enough for batch norm and the gradient" in output
+    assert "8 steps of 8 images, 8 epochs, 2 validations: budget=8steps" in output
+    assert "8 epochs of 1 steps: 6 training images, 8 a batch" in output
 
 
 def test_with_a_number_of_images_nothing_is_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -221,7 +221,10 @@ def test_the_output_says_that_phases_after_a_plateau_are_assumed(
         (("tuning.warmup=abc",), "tuning.warmup=abc"),
         (("tuning.lora=true",), "tuning.lora=True: expected a group"),
         (("tuning.unfreeze_at=null",), "null is the end"),
-        (("tuning.unfreeze_at=5", "+trainer.max_steps=6"), "after 5 epochs, but the training has only 2"),
+        (
+            ("tuning.unfreeze_at=5", "+trainer.max_steps=6", "data.batch_size=2"),
+            "after 5 epochs, but the training has only 2",
+        ),
         (("tuning=frozen", "tuning.norms=adapt", "backbone.name=test_convnext.r160_in1k"), "no batch norm"),
         (("tuning=gradual", "tuning.restart_schedule=true", "schedule=plateau"), "plateau waits for a score"),
         (("plan.images=0",), "plan.images=0"),
@@ -286,7 +289,7 @@ def test_placeholders_stand_for_settings_that_the_training_searches(
 
 
 def test_limits_of_the_trainer_shorten_the_plan(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    finetune.plan(*OVERRIDES, "trainer.max_epochs=10", "+trainer.max_steps=5", "data.count=16")
+    finetune.plan(*OVERRIDES, "trainer.max_epochs=10", "+trainer.max_steps=5", "data.count=16", "data.batch_size=2")
     assert "1 epochs of 8 steps" in capsys.readouterr().out
     finetune.plan(*OVERRIDES, "trainer.max_epochs=2", "+trainer.limit_train_batches=1", "plan.figure=second.png")
     assert "2 epochs of 1 steps" in capsys.readouterr().out

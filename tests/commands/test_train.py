@@ -77,11 +77,16 @@ def test_a_run_writes_all_its_files_into_its_folder(home: Path, run: TrainResult
         "checkpoints/last_2.ckpt",
         "config.yaml",
         "env.json",
+        "evaluation/test/best.png",
         "evaluation/test/classes.csv",
         "evaluation/test/classes.png",
         "evaluation/test/confusion.csv",
         "evaluation/test/confusion.png",
+        "evaluation/test/images.csv",
+        "evaluation/test/interval.json",
+        "evaluation/test/overlaps.npz",
         "evaluation/test/scores.json",
+        "evaluation/test/worst.png",
         "fingerprints.csv",
         "metrics.csv",
         "model/README.md",
@@ -93,6 +98,7 @@ def test_a_run_writes_all_its_files_into_its_folder(home: Path, run: TrainResult
         "plots/preview/epoch_001.png",
         "plots/preview/epoch_002.png",
         "plots/tuning.png",
+        "report.html",
         "splits.csv",
         "train.log",
     ]
@@ -105,7 +111,7 @@ def test_the_model_says_how_the_masks_of_its_training_were_read(run: TrainResult
 
 def test_every_figure_is_an_image(run: TrainResult) -> None:
     figures = sorted(run.folder.rglob("*.png"))
-    assert len(figures) == 8
+    assert len(figures) == 10
     for path in figures:
         with Image.open(path) as image:
             image.load()

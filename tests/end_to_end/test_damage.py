@@ -14,7 +14,7 @@ import finetune
 from finetune.checkpoints.checkpoint_io import write
 from finetune.checkpoints.rotation import link, next_intact_checkpoint
 from finetune.checkpoints.saved_model import ModelError, load_model
-from finetune.commands import train as run
+from finetune.commands import final_weights
 from finetune.config.errors import ConfigError
 from finetune.io.safe_files import FileError
 from finetune.models import Segmenter
@@ -150,8 +150,8 @@ def test_a_training_fails_if_its_best_checkpoint_becomes_corrupt(folder: Path, m
         best.write_bytes(content)
         return best, score
 
-    original = run._best
-    monkeypatch.setattr("finetune.commands.train._best", corrupted)
+    original = final_weights._best
+    monkeypatch.setattr("finetune.commands.final_weights._best", corrupted)
     with pytest.raises(FileError, match=r"best\.ckpt' cannot be read: the checksum of its entry"):
         finetune.train(*MODEL, "data=synthetic", "data.count=4", "data.size=32", "trainer.max_epochs=1", "output=run")
     assert not (folder / "run" / "model").exists()

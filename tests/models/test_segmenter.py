@@ -246,5 +246,5 @@ def test_the_error_for_an_unknown_head_suggests_the_nearest_names(typed: str, hi
 
 
 def test_the_error_for_too_few_decoder_channels_has_both_counts() -> None:
-    with pytest.raises(ValueError, match=r"decoder_channels has 3 entries.* 5 levels need 5"):
-        Segmenter(TINY, "unet", 2, weights="none", head_options={"decoder_channels": [8, 8, 8]})
+    with pytest.raises(ValueError, match=r"decoder_channels has 2 entries.* 5 levels need 3 to 5"):
+        Segmenter(TINY, "unet", 2, weights="none", head_options={"decoder_channels": [8, 8]})

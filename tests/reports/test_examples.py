@@ -1,5 +1,6 @@
 """Which images of an evaluation are drawn, in which order."""
 
+from operator import itemgetter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +27,7 @@ def test_the_worst_and_the_best_images_are_drawn_but_none_without_a_score(tmp_pa
     overlaps = torch.stack([both, torch.full((8,), 10), both], dim=-1).view(8, 1, 3)
     overlaps[6] = 0  # neither true nor predicted
     seen = torch.tensor([0, 1, 2, 3, 4, 6, 7])  # 5 was not evaluated
-    write_examples(tmp_path, predictor, dataset, ImageResults(seen, overlaps), ignore_index=255)
+    write_examples(tmp_path, predictor, dataset, itemgetter("mask"), ImageResults(seen, overlaps), ignore_index=255)
     assert drawn == [[1, 3, 7, 0], [2, 4, 0, 7]]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.png", "worst.png"]
 
@@ -34,5 +35,5 @@ def test_the_worst_and_the_best_images_are_drawn_but_none_without_a_score(tmp_pa
 def test_nothing_is_drawn_where_no_image_has_a_score(tmp_path: Path) -> None:
     nothing: Any = None
     images = ImageResults(torch.tensor([0]), torch.zeros(1, 2, 3, dtype=torch.int64))
-    write_examples(tmp_path, nothing, nothing, images, ignore_index=255)
+    write_examples(tmp_path, nothing, nothing, nothing, images, ignore_index=255)
     assert list(tmp_path.iterdir()) == []

@@ -34,7 +34,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
 def test_the_run_has_scores_per_class_and_no_confusion_matrix(run: TrainResult) -> None:
     assert run.scores.keys() == {"iou", "dice", "precision", "recall", "f1", "accuracy"}
     folder = run.folder / "evaluation" / "test"
-    assert sorted(path.name for path in folder.iterdir()) == ["classes.csv", "classes.png", "scores.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("best.png", "classes.csv", "classes.png", "images.csv", "interval.json", "overlaps.npz", "scores.json"),
+        "worst.png",
+    ]
     with (folder / "classes.csv").open(newline="") as file:
         assert [row["class"] for row in csv.DictReader(file)] == list(CLASS_NAMES)
     assert len(list((run.folder / "plots" / "preview").iterdir())) == 1

@@ -274,7 +274,7 @@ def test_a_test_is_scored_like_a_validation() -> None:
     task = tiny_task()
     tested = tiny_trainer(IoU(table=False)).test(task, datamodule=data, verbose=False)[0]
     checked = tiny_trainer(IoU(table=False)).validate(task, datamodule=data, verbose=False)[0]
-    assert len(tested) == 7 + len(CLASS_NAMES)
+    assert len(tested) == 9 + len(CLASS_NAMES)
     both = {key.partition("/")[2] for key in tested}
     np.testing.assert_allclose([tested[f"test/{key}"] for key in both], [checked[f"val/{key}"] for key in both])
 
