@@ -9,6 +9,7 @@ PART = r"(\d+(?:\.\d+)?)([smh])"
 MOST_VALIDATIONS = 20
 VALIDATION_SHARE = 0.08  # of the time for training: rarely enough to cost little, often enough to find the best weights
 FEWEST_STEPS = 10
+LOST = 0.01  # of the steps, that their rounding may cost
 
 
 @dataclass(frozen=True)
@@ -90,11 +91,14 @@ def with_validations(steps: int, validation_steps: float) -> Length:
         steps: of the training, at least 1.
         validation_steps: number of steps that take the time of a validation.
 
-    >>> with_validations(1010, 5), with_validations(100, 30)
-    (Length(steps=1008, validations=16), Length(steps=100, validations=2))
+    >>> with_validations(1010, 5), with_validations(100, 30), with_validations(8, 0.14)
+    (Length(steps=1008, validations=16), Length(steps=100, validations=2), Length(steps=8, validations=4))
     """
     affordable = VALIDATION_SHARE * steps / validation_steps if validation_steps > 0 else math.inf
     validations = max(1, min(MOST_VALIDATIONS, steps, max(2, round(min(affordable, MOST_VALIDATIONS)))))
+    # a few validations less lose fewer steps to the rounding, which matters if there are few of both
+    fitting = range(validations, max(1, validations // 2) - 1, -1)
+    validations = next((v for v in fitting if steps % v <= LOST * steps), validations)
     return Length(steps - steps % validations, validations)
 
 

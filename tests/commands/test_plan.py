@@ -103,7 +103,7 @@ def test_what_follows_from_the_images_is_shown_with_its_reason(
     output = capsys.readouterr().out
     assert "augment.crop=[32,64]: the median image is 32 x 40, which fits whole" in output
     assert "data.batch_size=8: steady enough for batch norm and the gradient" in output
-    assert "8 steps of 8 images, 8 epochs, 2 validations: budget=8steps" in output
+    assert "8 steps of 8 images, 8 epochs, 4 validations: budget=8steps" in output
     assert "8 epochs of 1 steps: 6 training images, 8 a batch" in output
 
 
