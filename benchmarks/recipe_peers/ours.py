@@ -13,6 +13,7 @@ import lightning.pytorch as pl
 import finetune
 from finetune.config.compose import compose
 from finetune.recipe.budget import Pace, fit_budget
+from finetune.recipe.rules import FEW_STEPS, SHORT_BATCH
 
 CLOCK = "+callbacks.clock._target_=recipe_peers.ours.Clock"
 PROBE = 8  # steps that are timed
@@ -85,9 +86,21 @@ def run(overrides: Sequence[str], seconds: float, folder: Path, probe: Path, fix
 
 
 def measured_length(overrides: Sequence[str], seconds: float, folder: Path) -> tuple[str, ...]:
-    """Time a few steps and a validation, and return the override of a training of about `seconds` of CPU time."""
+    """Time a few steps and a validation, and return the overrides of a training of about `seconds` of CPU time.
+
+    The batch is smaller where few steps fit, as with a budget of time.
+    """
+    batch: tuple[str, ...] = ()
+    steps = _steps_in_time(overrides, seconds, folder)
+    if steps < FEW_STEPS and not any(override.startswith("data.batch_size") for override in overrides):
+        batch = (f"data.batch_size={SHORT_BATCH}",)
+        steps = _steps_in_time((*overrides, *batch), seconds, folder)
+    return (*batch, f"budget={steps}steps")
+
+
+def _steps_in_time(overrides: Sequence[str], seconds: float, folder: Path) -> int:
     shape = ("trainer.max_epochs=2", f"+trainer.limit_train_batches={PROBE}", "+trainer.limit_test_batches=0")
     finetune.train(*overrides, *shape, CLOCK, f"output={folder}")
     step, validation = statistics.median(Clock.latest.steps[1:]), Clock.latest.validations[0]
     shutil.rmtree(folder)
-    return (f"budget={fit_budget(seconds, Pace(0.0, step, validation, 0.0)).steps}steps",)
+    return fit_budget(seconds, Pace(0.0, step, validation, 0.0)).steps
