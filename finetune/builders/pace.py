@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -52,7 +53,7 @@ def with_budget(
     if may_shrink and size > SHORT_BATCH and (steps := int(seconds / pace.step)) < FEW_STEPS:
         config = with_value(config, "data.batch_size", SHORT_BATCH)
         lines = [f"data.batch_size={SHORT_BATCH}: there is time for {steps} steps of {size} images, and more help more"]
-        pace = measure_pace(config, data, SHARE * seconds, started)
+        pace = replace(pace, step=pace.step * SHORT_BATCH / size)  # timing again would take time from the training
     try:
         length = fit_budget(seconds, pace)
     except ValueError as error:

@@ -16,6 +16,7 @@ def data(monkeypatch: pytest.MonkeyPatch) -> DatasetBundle:
     """Return the data of a training in which an image of a step takes a tenth of a second."""
 
     def measured(config: dict[str, Any], *_: Any) -> Pace:
+        assert config["data"]["batch_size"] == 8, "timed a second time"
         return Pace(before=2.0, step=0.1 * config["data"]["batch_size"], validation=0.5, after=1.0)
 
     monkeypatch.setattr(pace, "measure_pace", measured)
