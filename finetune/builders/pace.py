@@ -21,6 +21,7 @@ from finetune.config.nested import with_value
 from finetune.data.module import SegmentationData
 from finetune.recipe.budget import Pace, fit_budget, read_budget
 from finetune.recipe.rules import FEW_STEPS, SHORT_BATCH
+from finetune.reports.examples import SHOWN
 from finetune.tasks import TuningTask
 from finetune.tuning.freeze import apply_trainability
 
@@ -83,7 +84,8 @@ def measure_pace(config: Mapping[str, Any], data: DatasetBundle, seconds: float,
     image = _time_evaluation(task, loaders.val_dataloader())
     sizes = data.sizes()
     views = build_views(config["tta"])
-    scoring = image * sizes.get("test", sizes["val"]) * (1 if views is None else views.cost)
+    scored = sizes.get("test", sizes["val"])
+    scoring = image * (scored + min(scored, 2 * SHOWN)) * (1 if views is None else views.cost)  # some are drawn, too
     validation = image * sizes["val"] + VALIDATION
     scoring += (config["checkpoint"]["keep_best"] - 1) * validation if config.get("soup") else 0
     return Pace(time.monotonic() - started + START, step * accumulated, validation, scoring + END)

@@ -21,6 +21,7 @@ from finetune.checkpoints.saved_model import load_models
 from finetune.config.compose import load_config, required_paths
 from finetune.config.errors import usage
 from finetune.data.module import SegmentationData
+from finetune.engine.fsdp import full_model
 from finetune.engine.launcher import check_launcher, end_launched_rank, report_killed_ranks
 from finetune.inference import Predictor
 from finetune.inference.finite import NonFiniteOutputError
@@ -88,7 +89,8 @@ def evaluate(*overrides: str | DictConfig) -> EvaluationResult:
         check_evaluation_trainer(config["trainer"])
         other_splits = [folder / "splits.csv" for folder in other_runs if folder is not None]
         data, split = evaluation_data(config, saved, trained, own_splits, other_splits)
-        folder = Path(config["output"]) if config["output"] else free_folder((run or Path()) / "evaluation" / split)
+        name = split if len(paths) == 1 else f"{split}_of_{len(paths)}_runs"  # not to be taken for scores of the first
+        folder = Path(config["output"]) if config["output"] else free_folder((run or Path()) / "evaluation" / name)
         config = with_placeholders_for_recipe(config)
         settings = {**config["trainer"], "precision": resolve_precision(config["trainer"])}
         trainer = build_trainer({**config, "trainer": settings, "callbacks": IOU, "logger": {}}, folder)
@@ -101,13 +103,13 @@ def evaluate(*overrides: str | DictConfig) -> EvaluationResult:
         task.check_target(dataset[0]["mask"], data.classes, data.ignore_index)
     with shut_down_ranks_on_exit(trainer), report_killed_ranks(trainer, tuple):
         counts = evaluate_split(trainer, task, loaders, "test")
-        images = task.gather_images(len(dataset), len(data.classes))
+        images, model = task.gather_images(len(dataset), len(data.classes)), full_model(task.model)
     end_launched_rank(trainer)
     scores = summary(task.evaluator.compute(counts))
     if trainer.is_global_zero:
         write_evaluation(folder, task.evaluator, counts, images, dataset.names)
-        if images is not None and isinstance(task, PixelTask):
-            write_examples(folder, predictor_of(task, task.model), dataset, task.target, images, data.ignore_index)
+        if images is not None and isinstance(task, PixelTask) and isinstance(model, Segmenter):
+            write_examples(folder, predictor_of(task, model), dataset, task.target, images, data.ignore_index)
     name = headline(scores)[0]
     logger.info(
         f"{split}/{name} {scores[name]:.4f} over {data.sizes()[split]:,} {data.noun}; tables and figures in {folder}"

@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 
 from finetune.config.compose import load_config, required_paths
 from finetune.config.errors import ConfigError, usage
+from finetune.config.overrides import typed
 from finetune.io.atomic_write import replace_text
 from finetune.reports.comparison import FILE, on_common_images, read_overlaps
 from finetune.reports.comparison_page import comparison_page
@@ -44,7 +45,24 @@ def report(*overrides: str | DictConfig) -> Path:
     return output
 
 
-def _comparison(runs: list[Path], split: str) -> str:
-    names = [str(run) for run in runs]
-    found = [read_overlaps(run / "evaluation" / split / FILE, name) for run, name in zip(runs, names, strict=True)]
-    return comparison_page(on_common_images(found))
+def _comparison(runs: list[Path], split: str | None) -> str:
+    """Return the page of several runs.
+
+    Args:
+        runs: folders.
+        split: folder below `evaluation/`; None takes test or, if a run has none, val.
+
+    Raises:
+        ConfigError: there is no such evaluation of all runs.
+    """
+    wanted = ("test", "val") if split is None else (split,)
+    common = [name for name in wanted if all((run / "evaluation" / name / FILE).is_file() for run in runs)]
+    if not common:
+        missing = next(run for run in runs if not (run / "evaluation" / wanted[0] / FILE).is_file())
+        raise ConfigError(
+            f"the runs have no evaluation on {' or '.join(wanted)} in common: '{missing}' lacks evaluation/{wanted[0]}/"
+            f"{FILE}. Evaluate it: finetune evaluate {typed('run', missing)} split={wanted[0]}"
+        )
+    return comparison_page(
+        on_common_images([read_overlaps(run / "evaluation" / common[0] / FILE, str(run)) for run in runs])
+    )

@@ -91,7 +91,7 @@ class Record:
     weight: float = 1.0
 
     def with_split(self, split: str) -> "Record":
-        """Return the record in another split, in a fifth of the time that `replace` takes."""
+        """Return the record in another split, in a quarter of the time that `replace` takes."""
         copy = object.__new__(Record)
         copy.__dict__.update(self.__dict__, split=split)
         return copy

@@ -36,10 +36,11 @@ def write_examples(
     order = sorted(
         (index for index in images.seen.tolist() if not means[index].isnan()), key=means.tolist().__getitem__
     )
-    if order:
-        for name, indices in {"worst.png": order[:SHOWN], "best.png": order[: -SHOWN - 1 : -1]}.items():
-            rows = [_row(dataset[index], predictor, target) for index in indices]
-            predictor.output.preview(rows, ignore_index).save(folder / name)
+    shown = {"worst.png": order[:SHOWN], "best.png": order[: -SHOWN - 1 : -1]} if order else {}
+    chosen = dict.fromkeys(index for indices in shown.values() for index in indices)  # of few images, some are in both
+    rows = {index: _row(dataset[index], predictor, target) for index in chosen}
+    for name, indices in shown.items():
+        predictor.output.preview([rows[index] for index in indices], ignore_index).save(folder / name)
 
 
 def _row(sample: Sample, predictor: Predictor, target: Target) -> tuple[Tensor, Tensor, Tensor]:

@@ -92,6 +92,7 @@ def test_several_runs_predict_with_the_mean_of_their_logits(
             logits = [each.model(each.model.normalize(image[None])) for each in (first, second)]
             assert torch.equal(together.predict_image(image), ((logits[0] + logits[1]) / 2)[0].argmax(0).byte())
     result = finetune.evaluate(f"run=[{folds[0].folder},{folds[1].folder}]")
+    assert result.folder == folds[0].folder / "evaluation" / "test_of_2_runs"
     assert torch.equal(result.matrix, matrix(together, photos, tested))
     assert not torch.equal(result.matrix, finetune.evaluate(f"run={folds[0].folder}").matrix)
 

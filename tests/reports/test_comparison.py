@@ -105,6 +105,12 @@ def test_the_command_compares_runs(tmp_path: Path) -> None:
     assert f"{second.scores['iou'] - first.scores['iou']:+.4f}" in text
     assert all(f"{run.scores['iou']:.4f}" in text for run in (first, second))
     assert all(name in text for name in ("ground", "wall", "sky", "Images that changed most"))
-    shutil.rmtree(second.folder / "evaluation" / "test")
+    for run in (first, second):
+        (run.folder / "evaluation" / "test").rename(run.folder / "evaluation" / "val")
+    assert finetune.report(f"run=[{first.folder},{second.folder}]").read_text() == text
+    (first.folder / "evaluation" / "val" / "overlaps.npz").unlink()
+    with pytest.raises(ConfigError, match=r"no evaluation on val in common: '.*/a' lacks evaluation/val/overlaps\.npz"):
+        finetune.report(f"run=[{first.folder},{second.folder}]", "split=val")
+    shutil.rmtree(second.folder / "evaluation" / "val")
     with pytest.raises(ConfigError, match="expected the folder of a run with an evaluation"):
         finetune.report(f"run=[{first.folder},{second.folder}]")

@@ -21,7 +21,13 @@ def test_the_worst_and_the_best_images_are_drawn_but_none_without_a_score(tmp_pa
         return Image.new("RGB", (1, 1))
 
     output = SimpleNamespace(preview=preview)
-    predictor: Any = SimpleNamespace(output=output, predict_image=lambda image: 10 * image)
+    predicted: list[int] = []
+
+    def predict_image(image: torch.Tensor) -> torch.Tensor:
+        predicted.append(int(image))
+        return 10 * image
+
+    predictor: Any = SimpleNamespace(output=output, predict_image=predict_image)
     dataset: Any = [{"image": torch.tensor(index), "mask": torch.tensor(0)} for index in range(8)]
     both = torch.tensor([5, 1, 9, 3, 8, 2, 0, 4])
     overlaps = torch.stack([both, torch.full((8,), 10), both], dim=-1).view(8, 1, 3)
@@ -29,6 +35,7 @@ def test_the_worst_and_the_best_images_are_drawn_but_none_without_a_score(tmp_pa
     seen = torch.tensor([0, 1, 2, 3, 4, 6, 7])  # 5 was not evaluated
     write_examples(tmp_path, predictor, dataset, itemgetter("mask"), ImageResults(seen, overlaps), ignore_index=255)
     assert drawn == [[1, 3, 7, 0], [2, 4, 0, 7]]
+    assert sorted(predicted) == [0, 1, 2, 3, 4, 7]  # each once
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.png", "worst.png"]
 
 
