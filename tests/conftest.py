@@ -29,11 +29,24 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def _touch_curves(_: object, folder: Path) -> None:
+    for name in ("iou.png", "loss.png"):
+        (folder / name).touch()
+
+
+def _touch_examples(folder: Path, *_: object) -> None:
+    for name in ("worst.png", "best.png"):
+        (folder / name).touch()
+
+
 @pytest.fixture(scope="module")
 def without_figures() -> Iterator[None]:
     """Empty files instead of figures, which take two thirds of a tiny training; for modules that test other things."""
     with pytest.MonkeyPatch.context() as patched:
         for name in ("evaluation.confusion_figure", "evaluation.class_bars_figure", "tuning.timeline_figure"):
             patched.setattr(f"finetune.reports.{name}", lambda *arguments: Path(arguments[-1]).touch())
-        patched.setattr("finetune.reports.evaluation.curves_figure", lambda rows, folder: None)
+        patched.setattr("finetune.reports.evaluation.curves_figure", _touch_curves)
+        for command in ("train", "evaluate"):
+            patched.setattr(f"finetune.commands.{command}.write_examples", _touch_examples)
+        patched.setattr("finetune.commands.train.run_page", lambda folder: "")
         yield

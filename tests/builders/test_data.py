@@ -26,6 +26,8 @@ from finetune.data import SOURCES, Augment, ClassMaskFiles, DataError, Record, T
 from finetune.data.adapters import AlbumentationsTransform, TorchvisionTransform
 from tests.samples import TINY, draw_folder, save
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 SYNTHETIC = ("data=synthetic", "data.count=4", "data.size=32", "augment.crop=32")
 
 

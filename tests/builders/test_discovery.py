@@ -16,6 +16,8 @@ from finetune.config.errors import ConfigError
 from finetune.data import SOURCES
 from tests.samples import TINY, draw_folder, exit_code
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 
 def config(*overrides: str) -> dict[str, Any]:
     return load_config([*TINY, *overrides], "train")

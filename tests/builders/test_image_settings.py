@@ -21,6 +21,8 @@ from finetune.data.images.reading import read_image
 from tests.samples import draw_folder, on_folder, save
 from tests.tiff_writer import write_tiff
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 
 def draw(root: Path, kind: str, count: int = 12) -> Path:
     """Write a folder of images of a kind: gray, deep (12 bit in a file of 16), rgba, or a number of bands."""

@@ -22,6 +22,8 @@ from finetune.data.splitting.split_file import read_splits
 from finetune.metrics.confusion import confusion_matrix
 from tests.samples import TINY
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 SIZE = (40, 56)
 
 

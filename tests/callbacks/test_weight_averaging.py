@@ -21,6 +21,8 @@ from finetune.tasks import SemanticTask
 from tests.samples import SYNTHETIC
 from tests.tasks.tiny_run import FROZEN, tiny_data, tiny_task, tiny_trainer
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 State = dict[str, Tensor]
 
 

@@ -12,6 +12,8 @@ from finetune.config.errors import ConfigError
 from finetune.config.overrides import override, readable, rejoined, typed
 from tests.samples import TINY
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 NAMES = [
     "data (1)",
     "Fotos/Bäume",

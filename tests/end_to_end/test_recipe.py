@@ -13,6 +13,8 @@ from finetune.runs.saved_config import read_config
 from tests.runs.interrupted import STOP, WITHOUT_STOP, rows, same_weights
 from tests.samples import MODEL
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 # 8 images of 32 x 32 pixels, whose split, crop, batch and length nobody says
 UNSAID = (*MODEL, "data=synthetic", "data.count=16", "data.size=32", "trainer.accelerator=cpu")
 STEPS = (*UNSAID, "budget=12steps", "checkpoint.every_n_steps=1", "callbacks.preview=null")

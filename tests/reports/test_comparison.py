@@ -14,6 +14,8 @@ from finetune.metrics.overlaps import ImageResults
 from finetune.reports.comparison import Evaluation, difference, on_common_images, read_overlaps, save_overlaps
 from tests.samples import draw_folder, on_folder
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 
 def evaluation(run: str, both: torch.Tensor, images: int = 30) -> Evaluation:
     """Return an evaluation of two classes with 100 true and predicted pixels each."""

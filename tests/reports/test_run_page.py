@@ -67,6 +67,15 @@ def test_a_finished_run_has_a_page_with_its_scores_images_and_settings(run: Path
     assert all(row.split(",")[0] in page.text for row in rows)
 
 
+def test_every_figure_is_an_image(run: Path) -> None:
+    figures = sorted(run.rglob("*.png"))
+    assert len(figures) == 10
+    for path in figures:
+        with Image.open(path) as image:
+            image.load()
+            assert min(image.size) >= 100
+
+
 def test_a_page_is_one_file_without_scripts(run: Path) -> None:
     page = Page((run / "report.html").read_text())
     assert "script" not in page.tags

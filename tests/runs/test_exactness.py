@@ -12,6 +12,8 @@ from finetune.config.errors import ConfigError
 from finetune.runs.exactness import EXACT, EXACT_CALLBACKS, EXACT_OPTIONS, INEXACT, REFUSED, inexact_settings
 from tests.samples import SYNTHETIC
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 DOCS = Path(__file__).parents[2] / "docs" / "reproducibility.md"
 GIVEN = {"self", "callbacks", "logger", "default_root_dir"}  # by finetune itself
 UNKNOWN = {"plugins", "barebones", "model_registry"}

@@ -18,6 +18,8 @@ from finetune.models import Segmenter
 from finetune.tasks import TASKS, TuningTask
 from tests.samples import SYNTHETIC
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 
 class HitRate:
     """A toy evaluator of two count tensors: the pixels that are right and those that count, per class."""
