@@ -46,7 +46,6 @@ def without_figures() -> Iterator[None]:
         for name in ("evaluation.confusion_figure", "evaluation.class_bars_figure", "tuning.timeline_figure"):
             patched.setattr(f"finetune.reports.{name}", lambda *arguments: Path(arguments[-1]).touch())
         patched.setattr("finetune.reports.evaluation.curves_figure", _touch_curves)
-        for command in ("train", "evaluate"):
-            patched.setattr(f"finetune.commands.{command}.write_examples", _touch_examples)
+        patched.setattr("finetune.commands.scoring.write_examples", _touch_examples)
         patched.setattr("finetune.commands.train.run_page", lambda folder: "")
         yield

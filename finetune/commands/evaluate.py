@@ -1,11 +1,9 @@
 """What the command `evaluate` does: any run on any data."""
 
 import logging
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-import lightning.pytorch as pl
 import torch
 from omegaconf import DictConfig
 
@@ -18,23 +16,19 @@ from finetune.builders.task import restore_task
 from finetune.builders.trainer import build_trainer
 from finetune.builders.views import use_views
 from finetune.checkpoints.saved_model import load_models
+from finetune.commands.scoring import score, write_found
 from finetune.config.compose import load_config, required_paths
 from finetune.config.errors import usage
 from finetune.data.module import SegmentationData
 from finetune.engine.fsdp import full_model
 from finetune.engine.launcher import check_launcher, end_launched_rank, report_killed_ranks
-from finetune.inference import Predictor
-from finetune.inference.finite import NonFiniteOutputError
 from finetune.io.messages import html_table
 from finetune.metrics.evaluator import headline, summary
-from finetune.models import Segmenter
-from finetune.reports.evaluation import interval_text, write_evaluation
-from finetune.reports.examples import write_examples
+from finetune.reports.evaluation import interval_text
 from finetune.runs.console import configure_logging
 from finetune.runs.folder import check_new, free_folder, run_folder
 from finetune.runs.saved_config import read_config
 from finetune.runs.signals import raise_on_signal, shut_down_ranks_on_exit
-from finetune.tasks import PixelTask, TuningTask
 
 logger = logging.getLogger(__name__)
 
@@ -102,14 +96,11 @@ def evaluate(*overrides: str | DictConfig) -> EvaluationResult:
         task = restore_task(saved.task, saved.model, data.ignore_index, [other.model for other in others])
         task.check_target(dataset[0]["mask"], data.classes, data.ignore_index)
     with shut_down_ranks_on_exit(trainer), report_killed_ranks(trainer, tuple):
-        counts = evaluate_split(trainer, task, loaders, "test")
-        images, model = task.gather_images(len(dataset), len(data.classes)), full_model(task.model)
+        found, model = score(trainer, task, loaders, "test", dataset), full_model(task.model)
     end_launched_rank(trainer)
-    scores = summary(task.evaluator.compute(counts))
+    scores, images = summary(task.evaluator.compute(found.counts)), found.images
     if trainer.is_global_zero:
-        write_evaluation(folder, task.evaluator, counts, images, dataset.names)
-        if images is not None and isinstance(task, PixelTask) and isinstance(model, Segmenter):
-            write_examples(folder, predictor_of(task, model), dataset, task.target, images, data.ignore_index)
+        write_found(folder, found, task, model, dataset)
     name = headline(scores)[0]
     logger.info(
         f"{split}/{name} {scores[name]:.4f} over {data.sizes()[split]:,} {data.noun}; tables and figures in {folder}"
@@ -117,42 +108,7 @@ def evaluate(*overrides: str | DictConfig) -> EvaluationResult:
     if name == "iou" and (text := interval_text(images)):
         logger.info(f"{split}/{name}{text}")
     interval = images.interval if images is not None else None
-    return EvaluationResult(folder, scores, task.evaluator.confusion_matrix(counts), interval)
-
-
-def predictor_of(task: PixelTask, model: Segmenter) -> Predictor:
-    """Return what predicts single images as a task evaluates them.
-
-    Args:
-        task: that was evaluated.
-        model: of the task, as a whole.
-    """
-    return Predictor(model, task.device, task.output, others=list(task.others))
+    return EvaluationResult(folder, scores, task.evaluator.confusion_matrix(found.counts), interval)
 
 
 IOU = {"iou": {"_target_": "finetune.callbacks.IoU"}}
-
-
-def evaluate_split(
-    trainer: pl.Trainer, task: TuningTask, loaders: SegmentationData, split: str
-) -> dict[str, torch.Tensor]:
-    """Evaluate on the `test` or `val` loader, and return the evaluator's counts summed over all ranks.
-
-    Raises:
-        NonFiniteOutputError: outputs of the model are NaN or infinite, so there is nothing to score.
-    """
-    limit = getattr(trainer, f"limit_{split}_batches")
-    if (isinstance(limit, int) or limit < 1) and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # missing in the class
-        logger.warning(f"trainer.limit_{split}_batches={limit}: the scores are of that part of the {split} images")
-    with warnings.catch_warnings():
-        # our shards never overlap, which is what this warning is about
-        warnings.filterwarnings("ignore", ".*it is recommended to use `Trainer\\(devices=1.*")
-        run = trainer.test if split == "test" else trainer.validate
-        run(task, datamodule=loaders, verbose=False)
-    counts = task.sum_counts() if task.total_counts is None else task.total_counts
-    if task.non_finite_images:
-        raise NonFiniteOutputError(
-            f"the model's outputs are NaN or infinite for {task.non_finite_images:,} {split} images, so there are no "
-            f"scores. Its training diverged: train with a lower optimizer.lr, or with trainer.gradient_clip_val=1.0."
-        )
-    return counts

@@ -14,7 +14,7 @@ from finetune.callbacks.weight_averaging import Averaging
 from finetune.checkpoints.checkpoint_io import wait
 from finetune.checkpoints.rotation import numbered
 from finetune.checkpoints.soup import mean_weights
-from finetune.commands.evaluate import evaluate_split
+from finetune.commands.scoring import evaluate_split
 from finetune.data.module import SegmentationData
 from finetune.engine.fsdp import load_weights
 from finetune.io.safe_files import read_whole

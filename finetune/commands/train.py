@@ -25,8 +25,8 @@ from finetune.callbacks import ApplyTuningPlan
 from finetune.checkpoints.adapters import save_adapters
 from finetune.checkpoints.saved_model import save_model
 from finetune.commands.auto_search import resolve_auto, save_lr_figure, searched_setting, with_placeholders
-from finetune.commands.evaluate import evaluate_split, predictor_of
 from finetune.commands.final_weights import load_best, load_soup
+from finetune.commands.scoring import score, write_found
 from finetune.config.errors import usage
 from finetune.config.nested import select
 from finetune.data.module import SegmentationData
@@ -35,10 +35,9 @@ from finetune.engine.launcher import check_launcher, end_launched_rank, report_k
 from finetune.engine.rank_zero import is_first_process
 from finetune.io.atomic_write import replace_text
 from finetune.io.messages import html_table, shortlist
-from finetune.models import Segmenter
+from finetune.metrics.evaluator import summary
 from finetune.plots import augmentation_figure
-from finetune.reports.evaluation import write_curves, write_evaluation
-from finetune.reports.examples import write_examples
+from finetune.reports.evaluation import write_curves
 from finetune.reports.run_page import run_page
 from finetune.reports.training import closing_lines, fast_dev_run_lines
 from finetune.reports.tuning import write_timeline
@@ -49,7 +48,7 @@ from finetune.runs.prepare import describe_resumption, initial_model, note_data,
 from finetune.runs.resume import ResumePoint, resume_hints
 from finetune.runs.signals import raise_on_signal, shut_down_ranks_on_exit
 from finetune.runs.slurm import requeue
-from finetune.tasks import PixelTask, TuningTask
+from finetune.tasks import TuningTask
 
 logger = logging.getLogger(__name__)
 
@@ -171,13 +170,11 @@ def _fit(
     if task.model.views is not None:
         logger.info(f"the final scores are those of {task.model.views.describe()} (tta)")
     split = "val" if loaders.test is None or trainer.limit_test_batches == 0 else "test"
-    counts = evaluate_split(trainer, task, loaders, split)
-    images = task.gather_images(len(data.datasets[split]), len(data.classes))
+    found = score(trainer, task, loaders, split, data.datasets[split])
     scores: dict[str, float] = {}
     model = full_model(task.model)
     if trainer.is_global_zero:
-        names = data.datasets[split].names
-        scores = write_evaluation(folder / "evaluation" / split, task.evaluator, counts, images, names)
+        scores = summary(task.evaluator.compute(found.counts))
         named = {f"{split}/{name}": value for name, value in scores.items()}
         labels = {"ignore_index": data.ignore_index, "mask_values": None, "snap": False}
         facts = {name: config["data"].get(name, default) for name, default in labels.items()}
@@ -187,14 +184,11 @@ def _fit(
                 save_adapters(folder / "adapters", model, task.trainable_at_any_time(), task.config())
             model.merge_adapters()
         save_model(folder / "model", model, facts, named, task.config())
-        if images is not None and isinstance(task, PixelTask) and isinstance(model, Segmenter):
-            predictor = predictor_of(task, model)
-            dataset = data.datasets[split]
-            write_examples(folder / "evaluation" / split, predictor, dataset, task.target, images, data.ignore_index)
+        write_found(folder / "evaluation" / split, found, task, model, data.datasets[split])
         write_curves(folder)
         _write_timeline(trainer, folder)
         replace_text(folder / "report.html", run_page(folder))
-        for line in fast_dev_run_lines(trainer) or closing_lines(config, folder, named, monitored, images):
+        for line in fast_dev_run_lines(trainer) or closing_lines(config, folder, named, monitored, found.images):
             logger.info(line)
     return TrainResult(best.parent.parent, best, monitored, scores)
 

@@ -10,6 +10,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from finetune.metrics.measurement import ImageBatch, Sums
+
 RESAMPLES = 1000
 INTERVAL = 0.95
 AT_ONCE = 100  # resamples in one product of matrices
@@ -31,6 +33,39 @@ class ImageResults:
     def interval(self) -> tuple[float, float] | None:
         """The limits of the mean IoU, as in `interval`; None for less than two images."""
         return interval(self.overlaps[self.seen]) if len(self.seen) > 1 else None
+
+
+class ImageOverlaps:
+    """Keeps the overlaps of each image; see `Measurement`.
+
+    Args:
+        images: N, of the data set.
+        classes: K.
+        ignore_index: label of the pixels to leave out.
+    """
+
+    def __init__(self, images: int, classes: int, ignore_index: int) -> None:
+        self._images, self._classes, self._ignore_index = images, classes, ignore_index
+        self._rows: list[tuple[Tensor, Tensor]] = []
+
+    def update(self, batch: ImageBatch) -> None:
+        """Keep the overlaps of a batch."""
+        rows = class_overlaps(batch.prediction, batch.target, self._classes, self._ignore_index)
+        self._rows.append((batch.index, rows))
+
+    def sums(self) -> dict[str, Tensor]:
+        """Return `overlaps` (N, K, 3), and `seen` (N,), 1 for an image that was measured; int64."""
+        overlaps = torch.zeros(self._images, self._classes, 3, dtype=torch.int64)
+        seen = torch.zeros(self._images, dtype=torch.int64)
+        for index, rows in self._rows:
+            overlaps[index.cpu()], seen[index.cpu()] = rows.cpu(), 1
+        return {"overlaps": overlaps, "seen": seen}
+
+
+def image_results(sums: Sums) -> ImageResults | None:
+    """Return the results of `ImageOverlaps.sums` of all ranks; None if no image was measured."""
+    seen = sums["seen"].nonzero().flatten()
+    return ImageResults(seen, sums["overlaps"]) if len(seen) else None
 
 
 def class_overlaps(prediction: Tensor, target: Tensor, classes: int, ignore_index: int = 255) -> Tensor:

@@ -6,11 +6,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from finetune.engine.lightning_private import attached_trainer
 from finetune.inference.finite import count_non_finite
 from finetune.inference.output import Output
 from finetune.losses import Loss, Reduce, TargetFormat, no_reduction
-from finetune.metrics.overlaps import class_overlaps
+from finetune.metrics.measurement import ImageBatch
 from finetune.models import Segmenter
 from finetune.models.ensemble import mean_logits
 from finetune.tasks.base import TuningTask
@@ -44,7 +43,6 @@ class PixelTask(TuningTask):
         self.loss = loss
         self.ignore_index = ignore_index
         self.others: Sequence[Segmenter] = ()
-        self.image_overlaps = []
 
     def predict_with(self, others: Sequence[Segmenter]) -> None:
         """Average the logits of an evaluation with those of further models, from now on."""
@@ -85,16 +83,20 @@ class PixelTask(TuningTask):
             target = self.target(group)
             prediction = self.output.decode(logits)
             self.evaluator.update(prediction, target)
-            if (trainer := attached_trainer(self)) is not None and trainer.state.fn != "fit":
-                assert self.image_overlaps is not None
-                overlaps = class_overlaps(prediction, target, len(self.model.class_names), self.ignore_index)
-                self.image_overlaps.append((group["index"], overlaps))
+            self._measure(group, logits, prediction, target)
             losses = []
             for image in range(len(logits)):  # one image at a time, so that the loss does not depend on the batch
                 own = {key: values[image : image + 1] for key, values in group.items()}
                 losses.append(self.loss(logits[image : image + 1], target[image : image + 1]))
                 self.eval_loss.add(losses[-1], self.count_images(own))
             self.image_losses.append((group["index"], torch.stack(losses)))
+
+    def _measure(self, group: Batch, logits: Tensor, prediction: Tensor, target: Tensor) -> None:
+        if self.measurements:
+            probabilities = self.output.probabilities(logits)
+            batch = ImageBatch(group["index"], group["image"], probabilities, prediction, target)
+            for measurement in self.measurements.values():
+                measurement.update(batch)
 
 
 def check_several(class_names: Sequence[str]) -> None:

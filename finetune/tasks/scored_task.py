@@ -1,7 +1,7 @@
 """The interface of a task, and the hooks that average its losses and count its scores over an epoch."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
@@ -14,7 +14,7 @@ from finetune.engine.loop_state import ends_epoch, window_scale
 from finetune.inference.output import Output
 from finetune.losses import Loss, Reduce, no_reduction
 from finetune.metrics.evaluator import Evaluator
-from finetune.metrics.overlaps import ImageResults
+from finetune.metrics.measurement import Measurement
 from finetune.tasks.loss_mean import LossMean
 
 
@@ -37,8 +37,7 @@ class ScoredTask(pl.LightningModule, ABC):
         total_counts: of the latest `sum_counts`; None since the evaluation started.
         image_losses: indices (B,) and losses (B,) of the evaluation's images so far, of this rank; a task need not
             keep them.
-        image_overlaps: indices (B,) and overlaps (B, K, 3) of the images of an evaluation outside of a training, of
-            this rank; None if the task has none. See `metrics/overlaps.py`.
+        measurements: by name, of the next evaluations; a task need not support them.
         local_loss_sums: this rank's part of the sums of the last loss.
     """
 
@@ -56,7 +55,7 @@ class ScoredTask(pl.LightningModule, ABC):
         self.non_finite_images = 0
         self.total_counts: dict[str, Tensor] | None = None
         self.image_losses: list[tuple[Tensor, Tensor]] = []
-        self.image_overlaps: list[tuple[Tensor, Tensor]] | None = None
+        self.measurements: Mapping[str, Measurement] = {}
         self.local_loss_sums: list[Tensor] = []
         self._train_loss = LossMean()
 
@@ -133,24 +132,16 @@ class ScoredTask(pl.LightningModule, ABC):
         self.total_counts = {name: part.view_as(tensor) for (name, tensor), part in pairs}
         return self.total_counts
 
-    def gather_images(self, count: int, classes: int) -> ImageResults | None:
-        """Return the overlaps of all images of the latest evaluation, on the CPU; None if the task has none.
+    def sum_measurements(self) -> dict[str, dict[str, Tensor]]:
+        """Return the sums of each measurement over all ranks, on the CPU. Collective."""
 
-        Collective.
+        def total(tensor: Tensor) -> Tensor:
+            # a copy, as it is reduced in place
+            summed: Tensor = self.trainer.strategy.reduce(tensor.to(self.device, copy=True), reduce_op="sum")
+            return summed.cpu()
 
-        Args:
-            count: images of the data set.
-            classes: K.
-        """
-        if self.image_overlaps is None:
-            return None
-        overlaps = torch.zeros(count, classes, 3, dtype=torch.int64, device=self.device)
-        seen = torch.zeros(count, dtype=torch.int64, device=self.device)
-        for index, pixels in self.image_overlaps:
-            overlaps[index], seen[index] = pixels, 1
-        # each image is on one rank, so that a sum is a list of them all
-        overlaps, seen = (self.trainer.strategy.reduce(part, reduce_op="sum").cpu() for part in (overlaps, seen))
-        return ImageResults(seen.nonzero().flatten(), overlaps)
+        measured = self.measurements.items()
+        return {name: {key: total(tensor) for key, tensor in each.sums().items()} for name, each in measured}
 
     def on_train_epoch_start(self) -> None:
         """Start the mean of the epoch's loss."""
@@ -190,7 +181,6 @@ class ScoredTask(pl.LightningModule, ABC):
     def _reset(self) -> None:
         self.evaluator.reset()
         self.total_counts, self.image_losses = None, []
-        self.image_overlaps = None if self.image_overlaps is None else []
         self.eval_loss = LossMean()
         self.non_finite = torch.zeros((), dtype=torch.int64, device=self.device)
 

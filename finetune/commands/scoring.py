@@ -1,0 +1,113 @@
+"""Score a model on a data set, and write what was found: the end of a training, and the whole of `evaluate`."""
+
+import logging
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+
+from finetune.data import SegmentationDataset
+from finetune.data.module import SegmentationData
+from finetune.inference import Predictor
+from finetune.inference.finite import NonFiniteOutputError
+from finetune.metrics.measurement import Measurement
+from finetune.metrics.overlaps import ImageOverlaps, ImageResults, image_results
+from finetune.models import Segmenter
+from finetune.reports.evaluation import write_evaluation
+from finetune.reports.examples import write_examples
+from finetune.tasks import PixelTask, TuningTask
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What an evaluation found, the same on all ranks.
+
+    Attributes:
+        counts: of the evaluator.
+        measured: sums of each measurement, by name.
+    """
+
+    counts: dict[str, torch.Tensor]
+    measured: dict[str, dict[str, torch.Tensor]]
+
+    @cached_property
+    def images(self) -> ImageResults | None:
+        """The results of each image; None if the task has none."""
+        return image_results(self.measured["overlaps"]) if "overlaps" in self.measured else None
+
+
+def score(
+    trainer: pl.Trainer, task: TuningTask, loaders: SegmentationData, split: str, dataset: SegmentationDataset
+) -> Evaluated:
+    """Evaluate a model, and measure each image. Collective.
+
+    Args:
+        trainer: to evaluate with.
+        task: with the model.
+        loaders: of the data.
+        split: `test` or `val`, of the loaders.
+        dataset: of that split.
+
+    Raises:
+        NonFiniteOutputError: outputs of the model are NaN or infinite, so there is nothing to score.
+    """
+    task.measurements = _measurements(task, dataset)
+    try:
+        counts = evaluate_split(trainer, task, loaders, split)
+        return Evaluated(counts, task.sum_measurements())
+    finally:
+        task.measurements = {}
+
+
+def _measurements(task: TuningTask, dataset: SegmentationDataset) -> dict[str, Measurement]:
+    if not isinstance(task, PixelTask):
+        return {}
+    return {"overlaps": ImageOverlaps(len(dataset), len(task.model.class_names), task.ignore_index)}
+
+
+def write_found(
+    folder: Path, found: Evaluated, task: TuningTask, model: torch.nn.Module, dataset: SegmentationDataset
+) -> None:
+    """Write the files of an evaluation.
+
+    Args:
+        folder: created if needed.
+        found: by `score`.
+        task: that was evaluated.
+        model: of the task, as a whole.
+        dataset: that was evaluated.
+    """
+    write_evaluation(folder, task.evaluator, found.counts, found.images, dataset.names)
+    if found.images is not None and isinstance(task, PixelTask) and isinstance(model, Segmenter):
+        predictor = Predictor(model, task.device, task.output, others=list(task.others))
+        write_examples(folder, predictor, dataset, task.target, found.images, task.ignore_index)
+
+
+def evaluate_split(
+    trainer: pl.Trainer, task: TuningTask, loaders: SegmentationData, split: str
+) -> dict[str, torch.Tensor]:
+    """Evaluate on the `test` or `val` loader, and return the evaluator's counts summed over all ranks.
+
+    Raises:
+        NonFiniteOutputError: outputs of the model are NaN or infinite, so there is nothing to score.
+    """
+    limit = getattr(trainer, f"limit_{split}_batches")
+    if (isinstance(limit, int) or limit < 1) and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # missing in the class
+        logger.warning(f"trainer.limit_{split}_batches={limit}: the scores are of that part of the {split} images")
+    with warnings.catch_warnings():
+        # our shards never overlap, which is what this warning is about
+        warnings.filterwarnings("ignore", ".*it is recommended to use `Trainer\\(devices=1.*")
+        run = trainer.test if split == "test" else trainer.validate
+        run(task, datamodule=loaders, verbose=False)
+    counts = task.sum_counts() if task.total_counts is None else task.total_counts
+    if task.non_finite_images:
+        raise NonFiniteOutputError(
+            f"the model's outputs are NaN or infinite for {task.non_finite_images:,} {split} images, so there are no "
+            f"scores. Its training diverged: train with a lower optimizer.lr, or with trainer.gradient_clip_val=1.0."
+        )
+    return counts
