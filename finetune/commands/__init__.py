@@ -70,6 +70,10 @@ COMMANDS: dict[str, Command] = {
         "finetune.commands.export:export",
         (("run=outputs/... format=timm", "the model, or its backbone for timm"),),
     ),
+    "benchmark": Command(
+        "finetune.commands.benchmark:benchmark",
+        (("run=outputs/...", "time and memory of predictions, of one run or of several"),),
+    ),
     "list": Command(
         "finetune.commands.list_models:list_models",
         (

@@ -140,9 +140,9 @@ def measure(step: Callable[[], None], device: torch.device | str, repeats: int =
     if repeats < 1:
         raise ValueError(f"repeats={repeats}: expected 1 timed step or more.")
     device = torch.device(device)
-    _seconds(step, device)
+    seconds_of(step, device)
     held = _reset_peak(device)
-    seconds = [_seconds(step, device) for _ in range(repeats)]
+    seconds = [seconds_of(step, device) for _ in range(repeats)]
     return MeasuredCost(median(seconds), held, None if held is None else _peak(device))
 
 
@@ -188,7 +188,16 @@ def _convolution_backward(
     return 2 * images[0] * pixels * math.prod(weight) * sum(map(bool, output_mask[:2]))
 
 
-def _seconds(step: Callable[[], None], device: torch.device) -> float:
+def measure_memory(step: Callable[[], object], device: torch.device) -> int | None:
+    """Return the bytes that a step needs in addition to those in use; None if the system does not report it."""
+    held = _reset_peak(device)
+    seconds_of(step, device)
+    peak = None if held is None else _peak(device)
+    return None if held is None or peak is None else peak - held
+
+
+def seconds_of(step: Callable[[], object], device: torch.device) -> float:
+    """Return the time that a step takes on a device, in seconds."""
     start = time.perf_counter()
     step()
     if device.type != "cpu":

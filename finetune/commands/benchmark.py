@@ -1,0 +1,173 @@
+"""The command `benchmark`: what the predictions of a run cost, and what several runs cost for their scores."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from finetune.builders.task import restore_output
+from finetune.checkpoints.saved_model import SavedModel, load_model
+from finetune.config.compose import load_config, required_paths
+from finetune.config.errors import ConfigError, usage
+from finetune.config.options import Config
+from finetune.engine.environment import device_name
+from finetune.inference import Predictor
+from finetune.io.messages import format_bytes, format_table, html_table
+from finetune.models.input_size import Size
+from finetune.plots.speed import latency_figure
+from finetune.profiling.cost import estimate
+from finetune.profiling.latency import measure_latency
+from finetune.reports.speed import Speed, cells, write_speeds
+from finetune.runs.console import configure_logging
+from finetune.runs.folder import check_new, free_folder, run_folder
+from finetune.runs.saved_config import read_config
+
+logger = logging.getLogger(__name__)
+Predict = Callable[[Tensor], object]
+
+
+@dataclass(frozen=True)
+class BenchmarkResult:
+    """What was measured.
+
+    Attributes:
+        folder: table and figure.
+        rows: one for each run, form and batch size.
+    """
+
+    folder: Path
+    rows: tuple[Speed, ...]
+
+    def _repr_html_(self) -> str:
+        return html_table(cells(self.rows))
+
+
+def benchmark(*overrides: str | DictConfig) -> BenchmarkResult:
+    """Measure the time and memory of predictions: from uint8 images in main memory to predictions there.
+
+    Args:
+        overrides: of `finetune benchmark`, such as `run=DIR`; or one composed config.
+
+    Raises:
+        ConfigError: there is no model, or a setting is out of range.
+    """
+    config = load_config(overrides, "benchmark")
+    configure_logging()
+    paths = required_paths(config, "run")
+    with usage():
+        _check(config)
+        if config["output"]:
+            check_new(Path(config["output"]))
+        saved = [load_model(path) for path in paths]
+        predictors = [_predictor(each, config["device"]) for each in saved]
+        sizes = [_size(config, path, each) for path, each in zip(paths, saved, strict=True)]
+    default = (run_folder(paths[0]) or Path()) / "benchmark"
+    folder = Path(config["output"]) if config["output"] else free_folder(default)
+    device, threads = device_name(predictors[0].device), torch.get_num_threads()
+    logger.info(f"{device}, {threads} threads")
+    rows: list[Speed] = []
+    for path, predictor, size in zip(paths, predictors, sizes, strict=True):
+        logger.info(_describe(path, predictor, size))
+        rows += _measure(path, predictor, size, config)
+    logger.info(format_table(cells(rows), right=range(2, 8)))
+    write_speeds(folder, rows, {"device": device, "threads": threads, "torch": str(torch.__version__)})
+    if len(paths) > 1:
+        _draw(folder / "latency.png", rows, dict(zip(map(str, paths), saved, strict=True)))
+    logger.info(f"tables in {folder}")
+    return BenchmarkResult(folder, tuple(rows))
+
+
+def _check(config: Config) -> None:
+    if unknown := [form for form in config["forms"] if form not in FORMS]:
+        raise ConfigError(f"forms: '{unknown[0]}' is not one of {', '.join(FORMS)}.")
+    if not config["batch_sizes"] or min(config["batch_sizes"]) < 1:
+        raise ConfigError(f"batch_sizes={config['batch_sizes']}: expected a list of numbers of 1 or more.")
+    if not config["seconds"] >= 0:
+        raise ConfigError(f"seconds={config['seconds']}: expected 0 or more.")
+    if config["size"] is not None and (len(config["size"]) != 2 or min(config["size"]) < 1):
+        raise ConfigError(f"size={config['size']}: expected a height and a width in pixels, such as [512,512].")
+
+
+def _predictor(saved: SavedModel, device: str | None) -> Predictor:
+    return Predictor(saved.model, device, restore_output(saved.task, saved.model.class_names))
+
+
+def _size(config: Config, path: Path, saved: SavedModel) -> Size:
+    """Return the size to measure at: the given one, that of the training crops, or the smallest of the backbone."""
+    run = run_folder(path)
+    crop: Any = config["size"] or (run and read_config(run)["augment"].get("crop"))
+    if crop is None:
+        height, width = saved.model.backbone.dummy_input().shape[-2:]
+        return height, width
+    return (crop, crop) if isinstance(crop, int) else (crop[0], crop[1])
+
+
+def _describe(path: Path, predictor: Predictor, size: Size) -> str:
+    """Return the name, parameters and operations of a model."""
+    model = predictor.model
+    cost = estimate(model, (1, model.backbone.in_channels, *size), [])
+    counts = (sum(p.numel() for p in part.parameters()) / 1e6 for part in (model, model.backbone))
+    total, backbone = (f"{count:.2f}M" for count in counts)
+    views = "" if model.views is None else f" for each view; predictions are those of {model.views.describe()}"
+    return (
+        f"{path}: {model.backbone.name}, {total} parameters ({backbone} of the backbone), "
+        f"{format_bytes(cost.parameters)}; {size[1]} x {size[0]} pixels take {cost.forward_flops / 1e9:.2f} GFLOPs, "
+        f"which are {cost.forward_flops / 2e9:.2f} GMACs{views}"
+    )
+
+
+def _measure(path: Path, predictor: Predictor, size: Size, config: Config) -> Iterator[Speed]:
+    """Yield a row for each form and batch size; a form that cannot run is said and left out."""
+    for form in config["forms"]:
+        try:
+            predict = FORMS[form](predictor)
+            for count in config["batch_sizes"]:
+                yield _row(path, form, predict, predictor, (count, predictor.model.backbone.in_channels, *size), config)
+        except (RuntimeError, OSError) as error:
+            logger.warning(f"{form} is left out: {(str(error).strip() or type(error).__name__).splitlines()[0]}")
+
+
+def _row(
+    path: Path, form: str, predict: Predict, predictor: Predictor, shape: tuple[int, int, int, int], config: Config
+) -> Speed:
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    latency = measure_latency(lambda: predict(images), predictor.device, config["seconds"])
+    low, median, high = (1000 * latency.quantile(share) for share in (0.05, 0.5, 0.95))
+    megabytes = None if latency.growth is None else latency.growth / 1e6
+    return Speed(str(path), form, shape[0], *shape[2:], low, median, high, 1000 * shape[0] / median, megabytes)
+
+
+def _compiled(predictor: Predictor) -> Predict:
+    """Return the prediction with a model that torch compiles for each size."""
+    model = torch.compile(predictor.model)
+
+    @torch.inference_mode()
+    def predict(images: Tensor) -> Tensor:
+        logits = model(predictor.model.normalize(images.to(predictor.device)))
+        return predictor.output.decode(logits).cpu()
+
+    return predict
+
+
+FORMS: dict[str, Callable[[Predictor], Predict]] = {
+    "torch": lambda predictor: predictor.predict_images,
+    "compiled": _compiled,
+}
+
+
+def _draw(path: Path, rows: Sequence[Speed], saved: dict[str, SavedModel]) -> None:
+    """Draw the IoU of the runs that have one over the latency of a single image, or of the smallest batch."""
+    iou = {run: next((v for k, v in each.scores.items() if k.endswith("/iou")), None) for run, each in saved.items()}
+    smallest = min((row.batch_size for row in rows), default=0)
+    forms: dict[str, list[tuple[str, float, float]]] = {}
+    for row in rows:
+        if row.batch_size == smallest and (score := iou[row.run]) is not None:
+            forms.setdefault(row.form, []).append((Path(row.run).name, row.median_ms / row.batch_size, score))
+    if forms:
+        latency_figure(forms, path)
+        logger.info(f"figure       {path}")

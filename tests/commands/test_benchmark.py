@@ -1,0 +1,73 @@
+"""The command `benchmark`: rows, files and figure; what cannot run is left out."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import finetune
+from finetune.checkpoints.saved_model import save_model
+from finetune.commands import benchmark
+from finetune.models import Segmenter
+from tests.samples import exit_code
+
+pytestmark = pytest.mark.usefixtures("folder")
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> tuple[Path, Path]:
+    """Return folders of two models with scores."""
+    model = Segmenter("test_resnet.r160_in1k", "linear", 2, weights="none")
+    for name, iou in (("good", 0.8), ("poor", 0.4)):
+        save_model(tmp_path / name, model, {}, {"test/iou": iou})
+    return tmp_path / "good", tmp_path / "poor"
+
+
+def test_runs_are_measured_at_each_batch_size_and_drawn(
+    models: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = f"run=[{','.join(map(str, models))}]"
+    result = finetune.benchmark(runs, "forms=[torch]", "size=[32,48]", "seconds=0", "output=out")
+    assert [(Path(row.run).name, row.batch_size) for row in result.rows] == [
+        ("good", 1), ("good", 4), ("poor", 1), ("poor", 4)
+    ]  # fmt: skip
+    for row in result.rows:
+        assert (row.height, row.width) == (32, 48)
+        assert 0 < row.p5_ms <= row.median_ms <= row.p95_ms
+        assert row.images_per_second == pytest.approx(1000 * row.batch_size / row.median_ms)
+    with Path("out/benchmark.csv").open(newline="") as file:
+        assert [float(row["median_ms"]) for row in csv.DictReader(file)] == [row.median_ms for row in result.rows]
+    assert json.loads(Path("out/machine.json").read_text())["threads"] == torch.get_num_threads()
+    assert Image.open("out/latency.png").width > 300
+    parameters = sum(p.numel() for p in finetune.load(models[0]).model.parameters())
+    assert f"{parameters / 1e6:.2f}M parameters" in capsys.readouterr().out
+
+
+def test_a_form_that_cannot_run_is_left_out_and_said(
+    models: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(predictor: object) -> benchmark.Predict:
+        raise RuntimeError("no compiler\nat all")
+
+    monkeypatch.setitem(benchmark.FORMS, "compiled", broken)
+    result = finetune.benchmark(f"run={models[0]}", "seconds=0", "batch_sizes=[1]", "output=out")
+    assert [row.form for row in result.rows] == ["torch"]
+    assert "compiled is left out: no compiler" in "".join(capsys.readouterr())
+    assert not Path("out/latency.png").exists()
+
+
+@pytest.mark.parametrize(
+    "setting", ["forms=[tensorrt]", "batch_sizes=[0]", "batch_sizes=[]", "size=[64]", "seconds=-1"]
+)
+def test_settings_out_of_range_are_refused(setting: str, models: tuple[Path, Path]) -> None:
+    assert exit_code("benchmark", f"run={models[0]}", setting) == 2
+
+
+@pytest.mark.slow
+def test_a_compiled_model_predicts_as_the_original(models: tuple[Path, Path]) -> None:
+    predictor = finetune.load(models[0], device="cpu")
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    assert torch.equal(benchmark.FORMS["compiled"](predictor)(images), predictor.predict_images(images))
