@@ -13,6 +13,7 @@ import yaml
 import finetune
 from finetune import cli
 from finetune.cli import completed_command, split_command
+from finetune.commands import COMMANDS
 from tests import forked
 from tests.samples import COMMAND, SYNTHETIC, TINY, exit_code, listing, shell
 
@@ -103,10 +104,7 @@ def test_an_unknown_command_exits_with_2_and_lists_the_commands(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert exit_code("tain", "seed=3") == 2
-    assert (
-        "unknown command 'tain'. Choose from: train, audit, plan, evaluate, report, predict, export, list;"
-        in capsys.readouterr().err
-    )
+    assert f"unknown command 'tain'. Choose from: {', '.join(COMMANDS)};" in capsys.readouterr().err
 
 
 def test_overrides_alone_train_and_every_command_exits_with_0(folder: Path) -> None:
