@@ -16,7 +16,7 @@ from finetune.builders.task import restore_task
 from finetune.builders.trainer import build_trainer
 from finetune.builders.views import use_views
 from finetune.checkpoints.saved_model import load_models
-from finetune.commands.scoring import score, write_found
+from finetune.commands.scoring import check_boundaries, score, write_found
 from finetune.config.compose import load_config, required_paths
 from finetune.config.errors import usage
 from finetune.data.module import SegmentationData
@@ -95,8 +95,10 @@ def evaluate(*overrides: str | DictConfig) -> EvaluationResult:
         loaders = SegmentationData(dataset, dataset, dataset, batch_size, workers)
         task = restore_task(saved.task, saved.model, data.ignore_index, [other.model for other in others])
         task.check_target(dataset[0]["mask"], data.classes, data.ignore_index)
+        check_boundaries(config["boundaries"], task)
     with shut_down_ranks_on_exit(trainer), report_killed_ranks(trainer, tuple):
-        found, model = score(trainer, task, loaders, "test", dataset), full_model(task.model)
+        found = score(trainer, task, loaders, "test", dataset, config["boundaries"])
+        model = full_model(task.model)
     end_launched_rank(trainer)
     scores, images = summary(task.evaluator.compute(found.counts)), found.images
     if trainer.is_global_zero:

@@ -4,11 +4,14 @@ import logging
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
 
+from finetune.config.errors import ConfigError
 from finetune.data import SegmentationDataset
 from finetune.data.module import SegmentationData
 from finetune.inference import Predictor
@@ -42,7 +45,12 @@ class Evaluated:
 
 
 def score(
-    trainer: pl.Trainer, task: TuningTask, loaders: SegmentationData, split: str, dataset: SegmentationDataset
+    trainer: pl.Trainer,
+    task: TuningTask,
+    loaders: SegmentationData,
+    split: str,
+    dataset: SegmentationDataset,
+    boundaries: bool = False,
 ) -> Evaluated:
     """Evaluate a model, and measure each image. Collective.
 
@@ -52,11 +60,12 @@ def score(
         loaders: of the data.
         split: `test` or `val`, of the loaders.
         dataset: of that split.
+        boundaries: whether to compare boundaries and objects, too; see `check_boundaries`.
 
     Raises:
         NonFiniteOutputError: outputs of the model are NaN or infinite, so there is nothing to score.
     """
-    task.measurements = _measurements(task, dataset)
+    task.measurements = _measurements(task, dataset, boundaries)
     try:
         counts = evaluate_split(trainer, task, loaders, split)
         return Evaluated(counts, task.sum_measurements())
@@ -64,10 +73,26 @@ def score(
         task.measurements = {}
 
 
-def _measurements(task: TuningTask, dataset: SegmentationDataset) -> dict[str, Measurement]:
+def _measurements(task: TuningTask, dataset: SegmentationDataset, boundaries: bool) -> dict[str, Measurement]:
     if not isinstance(task, PixelTask):
         return {}
-    return {"overlaps": ImageOverlaps(len(dataset), len(task.model.class_names), task.ignore_index)}
+    sizes = len(dataset), len(task.model.class_names), task.ignore_index
+    measurements: dict[str, Measurement] = {"overlaps": ImageOverlaps(*sizes)}
+    if boundaries:
+        from finetune.metrics.image_boundaries import ImageBoundaries  # needs scipy
+
+        measurements["boundaries"] = ImageBoundaries(*sizes)
+    return measurements
+
+
+def check_boundaries(wanted: Any, task: TuningTask) -> None:
+    """Raise ConfigError unless the setting `boundaries` is false, or true and can be done."""
+    if not isinstance(wanted, bool):
+        raise ConfigError(f"boundaries={wanted}: expected true or false.")
+    if wanted and not isinstance(task, PixelTask):
+        raise ConfigError(f"boundaries=true: task={task.name} has no masks to compare. Leave it out.")
+    if wanted and find_spec("scipy") is None:
+        raise ConfigError("boundaries=true needs a package that is not installed: pip install 'finetune-seg[surfaces]'")
 
 
 def write_found(
@@ -83,6 +108,11 @@ def write_found(
         dataset: that was evaluated.
     """
     write_evaluation(folder, task.evaluator, found.counts, found.images, dataset.names)
+    if "boundaries" in found.measured:
+        from finetune.reports.boundaries import boundary_text, write_boundaries  # needs scipy
+
+        means = write_boundaries(folder, found.measured["boundaries"], task.model.class_names, dataset.names)
+        logger.info(boundary_text(means))
     if found.images is not None and isinstance(task, PixelTask) and isinstance(model, Segmenter):
         predictor = Predictor(model, task.device, task.output, others=list(task.others))
         write_examples(folder, predictor, dataset, task.target, found.images, task.ignore_index)

@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -35,10 +35,9 @@ def write_evaluation(
     """
     folder.mkdir(parents=True, exist_ok=True)
     scores = summary(evaluator.compute(counts))
-    plain = {name: None if math.isnan(value) else value for name, value in scores.items()}
-    (folder / "scores.json").write_text(json.dumps(plain, indent=2) + "\n")
+    write_scores(folder / "scores.json", scores)
     rows = evaluator.class_rows(counts)
-    _write_rows(folder / "classes.csv", rows)
+    write_rows(folder / "classes.csv", rows)
     classes = [str(row["class"]) for row in rows]
     if "iou" in rows[0]:
         iou, share = ([float(row[key]) for row in rows] for key in ("iou", "pixel_share"))
@@ -48,7 +47,7 @@ def write_evaluation(
         _write_matrix(folder / "confusion.csv", matrix, classes)
         confusion_figure(matrix, classes, folder / "confusion.png")
     if images is not None and len(images.seen):
-        _write_rows(folder / "images.csv", image_rows(images, names, classes))
+        write_rows(folder / "images.csv", image_rows(images, names, classes))
         save_overlaps(folder / FILE, images, names, classes)
     if images is not None and images.interval is not None:
         content = {"iou": images.interval, "images": len(images.seen)}
@@ -82,7 +81,14 @@ def image_rows(images: ImageResults, names: Sequence[str], classes: Sequence[str
     ]
 
 
-def _write_rows(path: Path, rows: Sequence[Row]) -> None:
+def write_scores(path: Path, scores: Mapping[str, float]) -> None:
+    """Write scores as JSON, null where there is none."""
+    plain = {name: None if math.isnan(value) else value for name, value in scores.items()}
+    path.write_text(json.dumps(plain, indent=2) + "\n")
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Write a table as CSV, with empty cells where there is no score."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()

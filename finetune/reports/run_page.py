@@ -18,6 +18,22 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 12px } details 
 @media print { details { display: none } h2 { break-after: avoid } figure { break-inside: avoid } }
 """
 SHOWN = 20  # images in a table
+BOUNDARIES = {  # column of the table -> title
+    "boundary_iou": "boundary IoU",
+    "boundary_f1_1px": "F1 within 1 px",
+    "boundary_f1_2px": "2 px",
+    "boundary_f1_5px": "5 px",
+    "hd95_px": "HD95, px",
+    "assd_px": "ASSD, px",
+    "compared": "images",
+    "one_sided": "one-sided",
+    "objects": "objects",
+    "detected": "detected",
+    "detected_small": "small",
+    "detected_medium": "medium",
+    "detected_large": "large",
+    "false_alarms": "false alarms",
+}
 BAR = 120  # pixels of an IoU of 1
 
 
@@ -52,6 +68,8 @@ def _evaluation(folder: Path) -> Iterator[str]:
     yield table(("score", "value"), [(_words(name), _number(value)) for name, value in scores.items()])
     yield "<h2>Classes, the worst first</h2>"
     yield _class_table(classes)
+    if rows := _rows(folder / "boundaries.csv"):
+        yield "<h2>Boundaries and objects</h2>" + _boundary_table(rows)
     yield figure(folder / "confusion.png", "What the pixels of each class were predicted as")
     yield photo(folder / "worst.png", "The images with the lowest IoU")
     yield photo(folder / "best.png", "The images with the highest IoU")
@@ -88,6 +106,11 @@ def _class_table(rows: Sequence[dict[str, str]]) -> str:
     return table(("class", "", "pixels", *map(_words, columns)), cells)
 
 
+def _boundary_table(rows: Sequence[dict[str, str]]) -> str:
+    cells = ((escape(row["class"]), *(_number(row.get(name)) for name in BOUNDARIES)) for row in rows)
+    return table(("class", *BOUNDARIES.values()), cells)
+
+
 def _training(run: Path) -> Iterator[str]:
     yield '<h2>Training</h2><div class="curves">'
     yield figure(run / "plots" / "iou.png", "IoU on the validation images")
@@ -119,8 +142,8 @@ def _words(name: object) -> str:
 
 
 def _number(value: Any) -> str:
-    """Return a score with four digits; a dash for none."""
+    """Return a score with four digits, and a whole number as it is; a dash for none."""
     try:
-        return f"{float(value):.4f}"
+        return value if str(value).isdecimal() else f"{float(value):.4f}"
     except (TypeError, ValueError):
         return "-"
