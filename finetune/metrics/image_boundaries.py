@@ -11,10 +11,10 @@ from finetune.metrics.boundaries import Mask, band, band_width, contour
 from finetune.metrics.measurement import ImageBatch, Sums
 from finetune.metrics.objects import SIZES, detections, false_alarms
 from finetune.metrics.overlaps import overlap_iou
-from finetune.metrics.surfaces import surface_distances
+from finetune.metrics.surfaces import assd, hausdorff, hd95, surface_distances
 
 TOLERANCES = (1, 2, 5)  # pixels between boundaries that agree
-DISTANCES = ("hausdorff_px", "hd95_px", "assd_px")
+DISTANCES = {"hausdorff_px": hausdorff, "hd95_px": hd95, "assd_px": assd}
 
 
 class ImageBoundaries:
@@ -46,7 +46,7 @@ class ImageBoundaries:
         arrays = (tensor.cpu().numpy() for tensor in (batch.index, batch.prediction, batch.target.int()))
         classes = len(self._counts["areas"])
         for image, prediction, target in zip(*arrays, strict=True):
-            for label, masks in enumerate(class_masks(prediction, target, classes, self._ignore_index)):
+            for label, masks in enumerate(_class_masks(prediction, target, classes, self._ignore_index)):
                 self._measure(int(image), label, *masks)
 
     def _measure(self, image: int, label: int, true: Mask, predicted: Mask, valid: Mask) -> None:
@@ -59,13 +59,12 @@ class ImageBoundaries:
         counts["areas"][label] += [np.count_nonzero(mask) for mask in (true, predicted)]
         counts["bands"][label] += [np.count_nonzero(mask) for mask in (bands[0] & bands[1], *bands)]
         counts["contours"][label] += [np.count_nonzero(mask) for mask in contours]
-        both = (distances.true, distances.predicted)
-        counts["near"][label] += [[np.count_nonzero(each <= limit) for each in both] for limit in TOLERANCES]
+        counts["near"][label] += [[np.count_nonzero(each <= limit) for each in distances] for limit in TOLERANCES]
         counts["detections"][label] += detections(true, predicted)
         counts["false_alarms"][label] += false_alarms(true, predicted)
         counts["contoured"][image, label] = sum(mask.any() for mask in contours)
         if counts["contoured"][image, label] == 2:
-            self._distances[image, label] = distances.hausdorff, distances.hd95, distances.assd
+            self._distances[image, label] = [measure(distances) for measure in DISTANCES.values()]
 
     def sums(self) -> dict[str, Tensor]:
         """Return the counts, int64, and `distances` (N, K, 3), float64, 0 where there are none."""
@@ -73,17 +72,10 @@ class ImageBoundaries:
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
-def class_masks(
+def _class_masks(
     prediction: NDArray[np.integer], target: NDArray[np.integer], classes: int, ignore_index: int
 ) -> Iterator[tuple[Mask, Mask, Mask]]:
-    """Yield where each class is true, where it is predicted, and which pixels count (H, W).
-
-    Args:
-        prediction: class indices (H, W), or masks (K, H, W) of 0 and 1.
-        target: of the same shape, with `ignore_index` where a pixel does not count.
-        classes: K.
-        ignore_index: label of the pixels to leave out.
-    """
+    """Yield where each class is true, where it is predicted, and which pixels count (H, W)."""
     for index in range(classes):
         truth, guess, label = (target, prediction, index) if target.ndim == 2 else (target[index], prediction[index], 1)
         valid = truth != ignore_index
@@ -99,7 +91,7 @@ def class_scores(sums: Sums) -> dict[str, Tensor]:
     scores = {"boundary_iou": overlap_iou(sums["bands"])}
     for column, limit in enumerate(TOLERANCES):
         recall, precision = (sums["near"][:, column] / sums["contours"].double()).unbind(-1)
-        # a boundary that only one of the two has is wrong, not absent
+        # a boundary that only one of the two has is wrong, not absent; Csurka et al. 2013, https://doi.org/10.5244/C.27.32
         f1 = (2 * precision * recall / (precision + recall)).nan_to_num(0)
         f1[sums["contours"].sum(-1) == 0] = torch.nan
         named = {"f1": f1, "precision": precision, "recall": recall}

@@ -18,22 +18,11 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 12px } details 
 @media print { details { display: none } h2 { break-after: avoid } figure { break-inside: avoid } }
 """
 SHOWN = 20  # images in a table
-BOUNDARIES = {  # column of the table -> title
-    "boundary_iou": "boundary IoU",
-    "boundary_f1_1px": "F1 within 1 px",
-    "boundary_f1_2px": "2 px",
-    "boundary_f1_5px": "5 px",
-    "hd95_px": "HD95, px",
-    "assd_px": "ASSD, px",
-    "compared": "images",
-    "one_sided": "one-sided",
-    "objects": "objects",
-    "detected": "detected",
-    "detected_small": "small",
-    "detected_medium": "medium",
-    "detected_large": "large",
-    "false_alarms": "false alarms",
-}
+BOUNDARIES = (  # columns of boundaries.csv
+    *("boundary_iou", "boundary_f1_1px", "boundary_f1_2px", "boundary_f1_5px", "hausdorff_px", "hd95_px", "assd_px"),
+    *("compared", "one_sided", "objects", "detected", "detected_small", "detected_medium", "detected_large"),
+    "false_alarms",
+)
 BAR = 120  # pixels of an IoU of 1
 
 
@@ -69,7 +58,8 @@ def _evaluation(folder: Path) -> Iterator[str]:
     yield "<h2>Classes, the worst first</h2>"
     yield _class_table(classes)
     if rows := _rows(folder / "boundaries.csv"):
-        yield "<h2>Boundaries and objects</h2>" + _boundary_table(rows)
+        cells = [(escape(row["class"]), *(_number(row.get(name)) for name in BOUNDARIES)) for row in rows]
+        yield "<h2>Boundaries and objects</h2>" + table(("class", *map(_words, BOUNDARIES)), cells)
     yield figure(folder / "confusion.png", "What the pixels of each class were predicted as")
     yield photo(folder / "worst.png", "The images with the lowest IoU")
     yield photo(folder / "best.png", "The images with the highest IoU")
@@ -104,11 +94,6 @@ def _class_table(rows: Sequence[dict[str, str]]) -> str:
         for row in ordered
     ]
     return table(("class", "", "pixels", *map(_words, columns)), cells)
-
-
-def _boundary_table(rows: Sequence[dict[str, str]]) -> str:
-    cells = ((escape(row["class"]), *(_number(row.get(name)) for name in BOUNDARIES)) for row in rows)
-    return table(("class", *BOUNDARIES.values()), cells)
 
 
 def _training(run: Path) -> Iterator[str]:
