@@ -17,6 +17,8 @@ from finetune.config.errors import ConfigError
 from finetune.data import read_mask
 from finetune.data.module import SegmentationData
 from finetune.metrics.confusion import confusion_matrix, iou
+from finetune.metrics.image_boundaries import ImageBoundaries, class_scores, mean_scores
+from finetune.metrics.measurement import ImageBatch
 from tests.samples import SYNTHETIC, draw_folder, exit_code, listing, on_folder
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -94,6 +96,35 @@ def test_the_table_of_images_has_the_scores_of_each_and_the_worst_first(run: Pat
     limits = json.loads((result.folder / "interval.json").read_text())
     assert (limits["images"], tuple(limits["iou"])) == (3, result.interval)
     assert result.interval[0] <= result.score <= result.interval[1]
+
+
+def test_boundaries_are_compared_if_asked_for(
+    run: Path, photos: Path, trained: TrainResult, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = finetune.evaluate(f"run={run}", "boundaries=true")
+    assert result.scores == trained.scores
+    assert "boundary IoU 0." in capsys.readouterr().out
+    with (result.folder / "images.csv").open(newline="") as file:
+        names = [row["image"] for row in csv.DictReader(file)]
+    masks = finetune.load(run, "cpu").predict(photos / "images")
+    guesses = {path.stem: torch.from_numpy(mask) for path, mask in masks.items()}
+    measurement = ImageBoundaries(len(names), 3, 255)
+    for index, name in enumerate(names):
+        empty, truth = torch.empty(0), read_mask(photos / "masks" / f"{name}.png")
+        measurement.update(ImageBatch(torch.tensor([index]), empty, empty, guesses[name][None], truth[None]))
+    expected = mean_scores(class_scores(measurement.sums()))
+    found = json.loads((result.folder / "boundaries.json").read_text())
+    assert found.keys() == expected.keys()
+    for name in ("boundary_iou", "boundary_f1_2px", "hd95_px", "compared", "detected", "false_alarms"):
+        assert found[name] == pytest.approx(expected[name]), name
+    with (result.folder / "distances.csv").open(newline="") as file:
+        assert {row["image"] for row in csv.DictReader(file)} == set(names)
+
+
+def test_without_scipy_the_line_that_installs_it_is_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetune.commands.scoring.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'finetune-seg\[surfaces\]'"):
+        finetune.evaluate(f"run={run}", "boundaries=true")
 
 
 def test_all_files_are_written_to_the_output(run: Path, tmp_path: Path) -> None:
@@ -232,6 +263,7 @@ def test_a_model_whose_outputs_are_nan_has_no_scores(run: Path, capsys: pytest.C
             "data.cache=ram",
             "data.cache keeps images for later epochs, but an evaluation reads each once. Leave it out.",
         ),
+        ("boundaries=1", "boundaries=1: expected true or false."),
         ("data.batch_size=x", "data.batch_size=x: expected a whole number or auto."),
         ("data.batch_size=0", "batch_size=0: expected 1 or more."),
         ("+trainer.fast_dev_run=true", "trainer.fast_dev_run=True has no effect on an evaluation. Leave it out."),

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from finetune.callbacks import ApplyTuningPlan, Checkpoint, EarlyStopping, IoU
-from finetune.data import Augment, SampleKey
+from finetune.data import CLASS_NAMES, Augment, SampleKey
 from finetune.data.dataset import Sample
 from finetune.data.module import SegmentationData, collate_by_size
 from finetune.metrics.confusion import iou, mean
+from finetune.metrics.image_boundaries import ImageBoundaries
 from finetune.tasks import SemanticTask
 from finetune.tasks.semantic import Batch
 from tests.engine.ranks import run_ranks
@@ -96,6 +97,14 @@ def in_float32(options: dict[str, Any]) -> Result:
     return evaluated(tiny_trainer(IoU(table=False), **options), fixed_task().float(), datamodule=data)
 
 
+def measured(options: dict[str, Any]) -> dict[str, Tensor]:
+    """Compare boundaries and objects, and return their sums over all ranks."""
+    task, trainer = fixed_task(), tiny_trainer(**options)
+    task.measurements = {"boundaries": ImageBoundaries(9, len(CLASS_NAMES), 255)}
+    trainer.validate(task, datamodule=SegmentationData(SyntheticDataset(4, 32), Mixed(9), batch_size=2), verbose=False)
+    return task.sum_measurements()["boundaries"]
+
+
 def usual(options: dict[str, Any]) -> dict[int, Result]:
     """Evaluate as Lightning does by default: it pads with repeated images, and averages over batches and ranks."""
     task = fixed_task(BatchScores)
@@ -150,7 +159,7 @@ def run_all(folder: Path) -> Result:
     size = int(os.environ["WORLD_SIZE"])
     options: dict[str, Any] = {"devices": size, "strategy": "ddp"} if size > 1 else {}
     kept: Result = {"evaluations": evaluations(options), "in_float32": in_float32(options)}
-    kept |= {"usual": usual(options), "unpadded": unpadded(options)}
+    kept |= {"usual": usual(options), "unpadded": unpadded(options), "measured": measured(options)}
     return {**kept, "training": training(options, folder / f"run_{size}")}
 
 

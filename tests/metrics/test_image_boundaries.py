@@ -32,7 +32,7 @@ def areas(seed: int) -> Tensor:
 
 @pytest.fixture
 def labels() -> tuple[Tensor, Tensor]:
-    """Return predictions and targets: partly right, with ignored blocks, an ignored image and a class missing in some."""
+    """Return predictions and targets: partly right, with ignored blocks, an ignored image and a class often missing."""
     prediction, target = areas(0), areas(1)
     prediction[:, :12] = target[:, :12]
     prediction[1][prediction[1] == 2] = 0

@@ -183,6 +183,14 @@ def test_scores_inside_a_training_are_those_of_one_process_with_its_weights(rank
         assert numpy_matrix(predicted(task.model, 5)).tolist() == seen["matrix"].tolist()
 
 
+@pytest.mark.parametrize("size", SEVERAL)
+def test_boundaries_distances_and_objects_are_those_of_one_rank(ranks: Ranks, size: int) -> None:
+    alone = ranks[1][0]["measured"]
+    assert (alone["distances"] > 0).any(-1).sum() > 9
+    for rank in ranks[size]:
+        assert all(torch.equal(rank["measured"][name], values) for name, values in alone.items())
+
+
 def test_losses_add_up_without_rounding_however_they_are_dealt_out() -> None:
     generator = torch.Generator().manual_seed(0)
     losses = torch.rand(1000, generator=generator).mul(16).sub(12).exp2()  # 1/4096 to 16
