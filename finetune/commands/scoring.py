@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -85,7 +84,7 @@ def _measurements(task: TuningTask, dataset: SegmentationDataset, boundaries: bo
     return measurements
 
 
-def check_boundaries(wanted: Any, task: TuningTask) -> None:
+def check_boundaries(wanted: object, task: TuningTask) -> None:
     """Raise ConfigError unless the setting `boundaries` is false, or true and can be done."""
     if not isinstance(wanted, bool):
         raise ConfigError(f"boundaries={wanted}: expected true or false.")

@@ -56,5 +56,4 @@ def _points(mask: Mask) -> Numbers:
 
 def _nearest(points: Numbers, others: Numbers) -> Numbers:
     # a tree that is not balanced is built in half of the time, and pixels are spread evenly enough
-    distances: Numbers = KDTree(others, balanced_tree=False, compact_nodes=False).query(points)[0]
-    return distances
+    return np.asarray(KDTree(others, balanced_tree=False, compact_nodes=False).query(points)[0])

@@ -34,7 +34,9 @@ def write_boundaries(folder: Path, sums: Sums, classes: Sequence[str], names: Se
 
 def boundary_text(means: Mapping[str, float]) -> str:
     """Return the means of the most usual scores in words."""
+    pairs = means["compared"] + means["one_sided"]
     return (
-        f"boundary IoU {means['boundary_iou']:.4f}, boundary F1 within 2 pixels {means['boundary_f1_2px']:.4f}, HD95 "
-        f"{means['hd95_px']:.1f} pixels, means over the classes; {means['detected']:.1%} of their objects detected"
+        f"boundary IoU {means['boundary_iou']:.4f}, boundary F1 within 2 pixels {means['boundary_f1_2px']:.4f}, "
+        f"{means['detected']:.1%} of the objects detected, HD95 {means['hd95_px']:.1f} pixels (means over the classes; "
+        f"{means['one_sided']:,} of {pairs:,} boundaries are only true or only predicted, and have no distance)"
     )

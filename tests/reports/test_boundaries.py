@@ -64,6 +64,7 @@ def test_the_distances_of_each_image_and_class_are_listed_the_largest_first(fold
 def test_means_are_said_in_a_line(folder: Path) -> None:
     means = json.loads((folder / "boundaries.json").read_text())
     assert f"boundary IoU {means['boundary_iou']:.4f}, boundary F1 within 2 pixels" in boundary_text(means)
+    assert "2 of 6 boundaries are only true or only predicted" in boundary_text(means)
     assert means["one_sided"] == 2  # both classes of the second image
 
 
