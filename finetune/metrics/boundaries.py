@@ -43,8 +43,8 @@ def band(mask: Mask, valid: Mask, width: int) -> Mask:
 def band_width(height: int, width: int) -> int:
     """Return the width of the band of an image, in pixels.
 
-    >>> band_width(512, 512), band_width(8, 8)
-    (14, 1)
+    >>> band_width(512, 512), band_width(500, 530), band_width(8, 8)
+    (14, 15, 1)
     """
     return max(1, round(BAND * float(np.hypot(height, width))))
 
