@@ -20,6 +20,7 @@ def write_evaluation(
     counts: Counts,
     images: ImageResults | None = None,
     names: Sequence[str] = (),
+    columns: Mapping[str, Sequence[float]] | None = None,
 ) -> dict[str, float]:
     """Write the files of an evaluation, and return the scores of the whole set.
 
@@ -32,6 +33,7 @@ def write_evaluation(
         counts: summed over all ranks.
         images: results of each image; None if the task has none.
         names: of the images of the data set.
+        columns: further numbers of each image of the data set, for `images.csv`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     scores = summary(evaluator.compute(counts))
@@ -47,7 +49,7 @@ def write_evaluation(
         _write_matrix(folder / "confusion.csv", matrix, classes)
         confusion_figure(matrix, classes, folder / "confusion.png")
     if images is not None and len(images.seen):
-        write_rows(folder / "images.csv", image_rows(images, names, classes))
+        write_rows(folder / "images.csv", image_rows(images, names, classes, columns or {}))
         save_overlaps(folder / FILE, images, names, classes)
     if images is not None and images.interval is not None:
         content = {"iou": images.interval, "images": len(images.seen)}
@@ -63,8 +65,10 @@ def interval_text(images: ImageResults | None) -> str:
     return f" ({low:.3f} to {high:.3f} for 95% of the sets drawn from these images)"
 
 
-def image_rows(images: ImageResults, names: Sequence[str], classes: Sequence[str]) -> list[Row]:
-    """Return one row per image, the worst first: its name, its mean IoU, and the IoU of each class.
+def image_rows(
+    images: ImageResults, names: Sequence[str], classes: Sequence[str], columns: Mapping[str, Sequence[float]]
+) -> list[Row]:
+    """Return one row per image, the worst first: its name, its mean IoU, further columns, and the IoU of each class.
 
     The mean is over the classes that the image has or that were predicted.
     """
@@ -75,6 +79,7 @@ def image_rows(images: ImageResults, names: Sequence[str], classes: Sequence[str
         {
             "image": names[index],
             "iou": float(means[index]),
+            **{name: values[index] for name, values in columns.items()},
             **{f"iou/{name}": value for name, value in zip(classes, iou[index].tolist(), strict=True)},
         }
         for index in order

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from finetune.metrics.multilabel import MultilabelEvaluator
+from finetune.metrics.overlaps import ImageResults
 from finetune.metrics.semantic import SemanticEvaluator
 from finetune.reports.evaluation import write_curves, write_evaluation
 
@@ -102,3 +103,14 @@ def test_curves_are_drawn_from_a_table_with_gaps(tmp_path: Path) -> None:
     figures = sorted((tmp_path / "plots").iterdir())
     assert [path.name for path in figures] == ["iou.png", "loss.png"]
     assert all(min(Image.open(path).size) > 100 for path in figures)
+
+
+def test_the_table_of_images_has_further_columns_and_the_worst_image_first(tmp_path: Path) -> None:
+    overlaps = torch.tensor([[[4, 5, 4], [1, 1, 2]], [[0, 0, 0], [0, 0, 0]], [[1, 4, 3], [0, 2, 3]]])
+    images = ImageResults(torch.tensor([0, 2]), overlaps)
+    counts = {"confusion": torch.tensor([[5, 4], [2, 1]])}
+    columns = {"uncertainty": [0.25, 0.0, 0.75]}
+    write_evaluation(tmp_path, SemanticEvaluator(NAMES[:2]), counts, images, ["a", "b", "c"], columns)
+    rows = read_csv(tmp_path / "images.csv")
+    assert [(row["image"], row["uncertainty"]) for row in rows] == [("c", "0.75"), ("a", "0.25")]
+    assert list(rows[0]) == ["image", "iou", "uncertainty", "iou/sky", "iou/sea"]
