@@ -43,7 +43,8 @@ def _touch_examples(folder: Path, *_: object) -> None:
 def without_figures() -> Iterator[None]:
     """Empty files instead of figures, which take two thirds of a tiny training; for modules that test other things."""
     with pytest.MonkeyPatch.context() as patched:
-        for name in ("evaluation.confusion_figure", "evaluation.class_bars_figure", "tuning.timeline_figure"):
+        figures = ("evaluation.confusion_figure", "evaluation.class_bars_figure", "tuning.timeline_figure")
+        for name in (*figures, "calibration.reliability_figure", "calibration.thresholds_figure"):
             patched.setattr(f"finetune.reports.{name}", lambda *arguments: Path(arguments[-1]).touch())
         patched.setattr("finetune.reports.evaluation.curves_figure", _touch_curves)
         patched.setattr("finetune.commands.scoring.write_examples", _touch_examples)

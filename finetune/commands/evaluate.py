@@ -101,14 +101,15 @@ def evaluate(*overrides: str | DictConfig) -> EvaluationResult:
         model = full_model(task.model)
     end_launched_rank(trainer)
     scores, images = summary(task.evaluator.compute(found.counts)), found.images
-    if trainer.is_global_zero:
-        write_found(folder, found, task, model, dataset)
+    lines = write_found(folder, found, task, model, dataset) if trainer.is_global_zero else []
     name = headline(scores)[0]
     logger.info(
         f"{split}/{name} {scores[name]:.4f} over {data.sizes()[split]:,} {data.noun}; tables and figures in {folder}"
     )
     if name == "iou" and (text := interval_text(images)):
         logger.info(f"{split}/{name}{text}")
+    for line in lines:
+        logger.info(line)
     interval = images.interval if images is not None else None
     return EvaluationResult(folder, scores, task.evaluator.confusion_matrix(found.counts), interval)
 

@@ -15,9 +15,13 @@ from finetune.data import SegmentationDataset
 from finetune.data.module import SegmentationData
 from finetune.inference import Predictor
 from finetune.inference.finite import NonFiniteOutputError
+from finetune.metrics.calibration import Confidences
+from finetune.metrics.image_statistics import ImageStatistics
 from finetune.metrics.measurement import Measurement
 from finetune.metrics.overlaps import ImageOverlaps, ImageResults, image_results
+from finetune.metrics.thresholds import Thresholds
 from finetune.models import Segmenter
+from finetune.reports.calibration import write_probabilities
 from finetune.reports.evaluation import write_evaluation
 from finetune.reports.examples import write_examples
 from finetune.tasks import PixelTask, TuningTask
@@ -41,6 +45,11 @@ class Evaluated:
     def images(self) -> ImageResults | None:
         """The results of each image; None if the task has none."""
         return image_results(self.measured["overlaps"]) if "overlaps" in self.measured else None
+
+    @cached_property
+    def statistics(self) -> dict[str, list[float]]:
+        """Numbers of each image of the data set, by name; see `ImageStatistics`."""
+        return {name: values.tolist() for name, values in self.measured.get("statistics", {}).items()}
 
 
 def score(
@@ -75,12 +84,19 @@ def score(
 def _measurements(task: TuningTask, dataset: SegmentationDataset, boundaries: bool) -> dict[str, Measurement]:
     if not isinstance(task, PixelTask):
         return {}
-    sizes = len(dataset), len(task.model.class_names), task.ignore_index
-    measurements: dict[str, Measurement] = {"overlaps": ImageOverlaps(*sizes)}
+    images, classes = len(dataset), len(task.model.class_names)
+    groups = classes if task.target_format == "masks" else 1
+    measurements: dict[str, Measurement] = {
+        "overlaps": ImageOverlaps(images, classes, task.ignore_index),
+        "confidences": Confidences(groups, task.ignore_index),
+        "statistics": ImageStatistics(images, task.ignore_index),
+    }
+    if groups == classes or classes == 2:
+        measurements["thresholds"] = Thresholds(groups, task.ignore_index)
     if boundaries:
         from finetune.metrics.image_boundaries import ImageBoundaries  # needs scipy
 
-        measurements["boundaries"] = ImageBoundaries(*sizes)
+        measurements["boundaries"] = ImageBoundaries(images, classes, task.ignore_index)
     return measurements
 
 
@@ -96,8 +112,8 @@ def check_boundaries(wanted: object, task: TuningTask) -> None:
 
 def write_found(
     folder: Path, found: Evaluated, task: TuningTask, model: torch.nn.Module, dataset: SegmentationDataset
-) -> None:
-    """Write the files of an evaluation.
+) -> list[str]:
+    """Write the files of an evaluation, and return lines about what its scores do not say.
 
     Args:
         folder: created if needed.
@@ -106,15 +122,18 @@ def write_found(
         model: of the task, as a whole.
         dataset: that was evaluated.
     """
-    write_evaluation(folder, task.evaluator, found.counts, found.images, dataset.names)
+    columns = {name: values for name, values in found.statistics.items() if name == "uncertainty"}
+    write_evaluation(folder, task.evaluator, found.counts, found.images, dataset.names, columns)
+    lines = write_probabilities(folder, found.measured, task.model.class_names)
     if "boundaries" in found.measured:
         from finetune.reports.boundaries import boundary_text, write_boundaries  # needs scipy
 
         means = write_boundaries(folder, found.measured["boundaries"], task.model.class_names, dataset.names)
-        logger.info(boundary_text(means))
+        lines.append(boundary_text(means))
     if found.images is not None and isinstance(task, PixelTask) and isinstance(model, Segmenter):
         predictor = Predictor(model, task.device, task.output, others=list(task.others))
         write_examples(folder, predictor, dataset, task.target, found.images, task.ignore_index)
+    return lines
 
 
 def evaluate_split(

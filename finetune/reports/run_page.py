@@ -60,6 +60,8 @@ def _evaluation(folder: Path) -> Iterator[str]:
         cells = [(escape(row["class"]), *(_number(row.get(name)) for name in BOUNDARIES)) for row in rows]
         yield "<h2>Boundaries and objects</h2>" + table(("class", *map(_words, BOUNDARIES)), cells)
     yield figure(folder / "confusion.png", "What the pixels of each class were predicted as")
+    yield figure(folder / "calibration.png", "How often the model is right at each confidence")
+    yield figure(folder / "thresholds.png", "Scores at each threshold of the probability")
     yield photo(folder / "worst.png", "The images with the lowest IoU")
     yield photo(folder / "best.png", "The images with the highest IoU")
     if rows := _rows(folder / "images.csv"):

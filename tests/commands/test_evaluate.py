@@ -73,8 +73,8 @@ def test_every_evaluation_writes_a_new_folder(run: Path) -> None:
     folders = [finetune.evaluate(f"run={run}").folder for _ in range(2)]
     assert folders == [run / "evaluation" / "test_2", run / "evaluation" / "test_3"]
     after = listing(run)
-    tables = ("classes.csv", "confusion.csv", "images.csv", "interval.json", "scores.json")
-    files = (*tables, "overlaps.npz", "best.png", "classes.png", "confusion.png", "worst.png")
+    tables = ("classes.csv", "confusion.csv", "images.csv", "interval.json", "scores.json", "calibration.json")
+    files = (*tables, "overlaps.npz", "best.png", "calibration.png", "classes.png", "confusion.png", "worst.png")
     names = ("", *(f"/{name}" for name in files))
     assert after.keys() - before.keys() == {f"evaluation/test_{n}{name}" for n in (2, 3) for name in names}
     assert {name: after[name] for name in before} == before

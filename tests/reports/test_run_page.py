@@ -69,7 +69,7 @@ def test_a_finished_run_has_a_page_with_its_scores_images_and_settings(run: Path
 
 def test_every_figure_is_an_image(run: Path) -> None:
     figures = sorted(run.rglob("*.png"))
-    assert len(figures) == 10
+    assert len(figures) == 11
     for path in figures:
         with Image.open(path) as image:
             image.load()
@@ -79,7 +79,7 @@ def test_every_figure_is_an_image(run: Path) -> None:
 def test_a_page_is_one_file_without_scripts(run: Path) -> None:
     page = Page((run / "report.html").read_text())
     assert "script" not in page.tags
-    assert len(page.sources) == 7  # confusion, worst, best, two curves, rates, augmentation
+    assert len(page.sources) == 8  # confusion, calibration, worst, best, two curves, rates, augmentation
     assert all(re.match(r"data:image/(png|jpeg);base64,[\w+/=]+$", source) for source in page.sources)
 
 

@@ -35,8 +35,18 @@ def test_the_run_has_scores_per_class_and_no_confusion_matrix(run: TrainResult) 
     assert run.scores.keys() == {"iou", "dice", "precision", "recall", "f1", "accuracy"}
     folder = run.folder / "evaluation" / "test"
     assert sorted(path.name for path in folder.iterdir()) == [
-        *("best.png", "classes.csv", "classes.png", "images.csv", "interval.json", "overlaps.npz", "scores.json"),
-        "worst.png",
+        *(
+            "best.png",
+            "calibration.json",
+            "calibration.png",
+            "classes.csv",
+            "classes.png",
+            "images.csv",
+            "interval.json",
+            "overlaps.npz",
+            "scores.json",
+        ),
+        *("thresholds.csv", "thresholds.png", "worst.png"),
     ]
     with (folder / "classes.csv").open(newline="") as file:
         assert [row["class"] for row in csv.DictReader(file)] == list(CLASS_NAMES)
