@@ -12,6 +12,7 @@ from finetune.builders.devices import resolve_precision, resolve_workers
 from finetune.builders.evaluation_data import evaluation_data
 from finetune.builders.recipe import with_placeholders_for_recipe
 from finetune.builders.settings import DataSettings
+from finetune.builders.slices import slice_columns
 from finetune.builders.task import restore_task
 from finetune.builders.trainer import build_trainer
 from finetune.builders.views import use_views
@@ -24,7 +25,8 @@ from finetune.engine.fsdp import full_model
 from finetune.engine.launcher import check_launcher, end_launched_rank, report_killed_ranks
 from finetune.io.messages import html_table
 from finetune.metrics.evaluator import headline, summary
-from finetune.reports.evaluation import interval_text
+from finetune.metrics.slices import slice_rows
+from finetune.reports.evaluation import interval_text, write_rows
 from finetune.runs.console import configure_logging
 from finetune.runs.folder import check_new, free_folder, run_folder
 from finetune.runs.saved_config import read_config
@@ -96,12 +98,16 @@ def evaluate(*overrides: str | DictConfig) -> EvaluationResult:
         task = restore_task(saved.task, saved.model, data.ignore_index, [other.model for other in others])
         task.check_target(dataset[0]["mask"], data.classes, data.ignore_index)
         check_boundaries(config["boundaries"], task)
+        columns = slice_columns(config["slices"], dataset.records, own_splits)
     with shut_down_ranks_on_exit(trainer), report_killed_ranks(trainer, tuple):
         found = score(trainer, task, loaders, "test", dataset, config["boundaries"])
         model = full_model(task.model)
     end_launched_rank(trainer)
     scores, images = summary(task.evaluator.compute(found.counts)), found.images
     lines = write_found(folder, found, task, model, dataset) if trainer.is_global_zero else []
+    if trainer.is_global_zero and columns and images is not None:
+        sliced = {name: found.statistics[name] if values is None else values for name, values in columns.items()}
+        write_rows(folder / "slices.csv", slice_rows(images, sliced))
     name = headline(scores)[0]
     logger.info(
         f"{split}/{name} {scores[name]:.4f} over {data.sizes()[split]:,} {data.noun}; tables and figures in {folder}"

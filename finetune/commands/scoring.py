@@ -19,7 +19,6 @@ from finetune.metrics.calibration import Confidences
 from finetune.metrics.image_statistics import ImageStatistics
 from finetune.metrics.measurement import Measurement
 from finetune.metrics.overlaps import ImageOverlaps, ImageResults, image_results
-from finetune.metrics.thresholds import Thresholds
 from finetune.models import Segmenter
 from finetune.reports.calibration import write_probabilities
 from finetune.reports.evaluation import write_evaluation
@@ -91,8 +90,6 @@ def _measurements(task: TuningTask, dataset: SegmentationDataset, boundaries: bo
         "confidences": Confidences(groups, task.ignore_index),
         "statistics": ImageStatistics(images, task.ignore_index),
     }
-    if groups == classes or classes == 2:
-        measurements["thresholds"] = Thresholds(groups, task.ignore_index)
     if boundaries:
         from finetune.metrics.image_boundaries import ImageBoundaries  # needs scipy
 
@@ -124,7 +121,9 @@ def write_found(
     """
     columns = {name: values for name, values in found.statistics.items() if name == "uncertainty"}
     write_evaluation(folder, task.evaluator, found.counts, found.images, dataset.names, columns)
-    lines = write_probabilities(folder, found.measured, task.model.class_names)
+    lines = []
+    if "confidences" in found.measured:
+        lines = write_probabilities(folder, found.measured["confidences"]["counts"], task.model.class_names)
     if "boundaries" in found.measured:
         from finetune.reports.boundaries import boundary_text, write_boundaries  # needs scipy
 

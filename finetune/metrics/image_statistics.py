@@ -63,8 +63,8 @@ def foreground(target: Tensor, ignore_index: int = 255) -> Tensor:
 def uncertainty(probabilities: Tensor, several: bool = False) -> Tensor:
     """Return the uncertainty of each image (B,), 0..1: the mean entropy of its 5 % most uncertain pixels.
 
-    The entropy of a pixel is divided by that of K equally probable classes. Where it may have several classes, it is the
-    mean of the entropies of each. Every second pixel in both directions is looked at, as neighbors are alike.
+    The entropy of a pixel is divided by that of K equally probable classes; where it may have several, it is the mean
+    of the entropies of each. Every second pixel in both directions is looked at, as neighbors are alike.
 
     Args:
         probabilities: (B, K, H, W), floating point.

@@ -4,53 +4,22 @@ import torch
 from torch import Tensor
 
 from finetune.metrics import multilabel
-from finetune.metrics.calibration import flat_cells, spread_pixels
-from finetune.metrics.measurement import ImageBatch
 
 STEPS = 100
 SCORES = {"precision": multilabel.precision, "recall": multilabel.recall, "f1": multilabel.f1, "iou": multilabel.iou}
 
 
-class Thresholds:
-    """Counts the pixels with and without a class by their probability of it; see `Measurement`.
-
-    Where a pixel may have several classes, `spread_pixels` are counted.
+def threshold_scores(counts: Tensor) -> dict[str, Tensor]:
+    """Return precision, recall, F1 and IoU (G, STEPS) of a class where its probability is at least i / STEPS.
 
     Args:
-        groups: G, 1 for one of two classes per pixel, and the second is counted; otherwise the number of classes.
-        ignore_index: label of the pixels to leave out.
+        counts: (G, CELLS, 3) of `Confidences`, whose confidence is the probability of the class.
     """
-
-    def __init__(self, groups: int, ignore_index: int) -> None:
-        self._steps = torch.zeros(groups, STEPS, 2, dtype=torch.int64)
-        self._ignore_index = ignore_index
-
-    def update(self, batch: ImageBatch) -> None:
-        """Count the pixels of a batch."""
-        if batch.target.ndim == 4:
-            probability, target = spread_pixels(batch)
-        else:
-            probability, target = batch.probabilities[:, 1:], batch.target[:, None]
-        cells = (probability * STEPS).long().clamp_(0, STEPS - 1) * 2 + (target == 1)
-        cells = flat_cells(cells, target.int() != self._ignore_index, 2 * STEPS)  # as uint8, -100 == 156
-        counts = torch.bincount(cells, minlength=self._steps.numel() + 1)[:-1].view_as(self._steps)
-        self._steps = self._steps.to(counts.device) + counts
-
-    def sums(self) -> dict[str, Tensor]:
-        """Return `steps` (G, STEPS, 2): pixels without and with the class at each probability; int64."""
-        return {"steps": self._steps}
-
-
-def threshold_scores(steps: Tensor) -> dict[str, Tensor]:
-    """Return precision, recall, F1 and IoU (G, STEPS) where a probability of at least i / STEPS is the class.
-
-    Args:
-        steps: of `Thresholds.sums`.
-    """
-    negative, positive = steps.flip(1).cumsum(1).flip(1).unbind(-1)
-    without, having = steps.sum(1, keepdim=True).unbind(-1)
-    outcomes = torch.stack([positive, negative, having - positive, without - negative], dim=-1)
-    return {name: score(outcomes.flatten(0, 1)).view(negative.shape) for name, score in SCORES.items()}
+    pixels, positive, _ = counts.view(len(counts), STEPS, -1, 3).sum(2).unbind(-1)
+    above, hits = (each.flip(1).cumsum(1).flip(1) for each in (pixels, positive))
+    misses, rest = positive.sum(1, keepdim=True) - hits, pixels.sum(1, keepdim=True) - above
+    outcomes = torch.stack([hits, above - hits, misses, rest - misses], dim=-1)
+    return {name: score(outcomes.flatten(0, 1)).view(hits.shape) for name, score in SCORES.items()}
 
 
 def best_threshold(iou: Tensor) -> float:

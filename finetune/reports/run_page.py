@@ -64,6 +64,11 @@ def _evaluation(folder: Path) -> Iterator[str]:
     yield figure(folder / "thresholds.png", "Scores at each threshold of the probability")
     yield photo(folder / "worst.png", "The images with the lowest IoU")
     yield photo(folder / "best.png", "The images with the highest IoU")
+    if rows := _rows(folder / "slices.csv"):
+        yield f"<h2>Slices, the worst {len(rows[:SHOWN])} of {len(rows):,}</h2>"
+        keys = ("iou", "low", "high")
+        cells = [(*(escape(r[k]) for k in ("slice", "value", "images")), *(_number(r[k]) for k in keys)) for r in rows]
+        yield table(("slice", "value", "images", "IoU", "from", "to"), cells[:SHOWN])
     if rows := _rows(folder / "images.csv"):
         worst = [(escape(row["image"]), _number(row["iou"])) for row in rows[:SHOWN]]
         yield f"<h2>Images, the worst {len(worst)} of {len(rows):,}</h2>" + table(("image", "IoU"), worst)

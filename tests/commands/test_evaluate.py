@@ -366,3 +366,22 @@ def test_an_output_that_cannot_be_made_is_refused_before_anything_is_done(
 def test_a_device_that_is_not_there_is_refused(run: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code("predict", f"run={run}", f"input={photos / 'images'}", "output=masks", "device=cuda") == 2
     assert "error: device=cuda cannot be used: " in capsys.readouterr().err
+
+
+def test_slices_are_scored_by_what_the_images_have_in_common(run: Path, trained: TrainResult, tmp_path: Path) -> None:
+    with (run / "splits.csv").open(newline="") as file:
+        names = [row["image"] for row in csv.DictReader(file)]
+    table = tmp_path / "weather.csv"
+    table.write_text("image,weather\n" + "".join(f"{name},sun\n" for name in names))
+    folder = finetune.evaluate(f"run={run}", f"slices={table}").folder
+    with (folder / "slices.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["slice"], row["value"], row["images"]) == ("weather", "sun", "3")
+    assert float(row["iou"]) == pytest.approx(trained.scores["iou"])
+    folder = finetune.evaluate(f"run={run}", "slices=[brightness,foreground]", "split=train").folder
+    with (folder / "slices.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert sum(int(row["images"]) for row in rows) == 20
+    assert [float(row["iou"]) for row in rows] == sorted(float(row["iou"]) for row in rows)
+    with pytest.raises(ConfigError, match=r"slices=\['weather'\]: expected names"):
+        finetune.evaluate(f"run={run}", "slices=[weather]")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
 
-from finetune.metrics.calibration import BINS, RESOLUTION, Confidences, calibration_error, reliability
+from finetune.metrics.calibration import BINS, CELLS, RESOLUTION, Confidences, calibration_error, reliability
 from finetune.metrics.measurement import ImageBatch
 
 
@@ -17,11 +17,11 @@ def batch(probabilities: Tensor, target: Tensor) -> ImageBatch:
     return ImageBatch(torch.arange(len(target)), images, probabilities, prediction, target)
 
 
-def bins(*batches: ImageBatch, groups: int = 1, ignore_index: int = 255) -> Tensor:
+def counts(*batches: ImageBatch, groups: int = 1, ignore_index: int = 255) -> Tensor:
     confidences = Confidences(groups, ignore_index)
     for each in batches:
         confidences.update(each)
-    return confidences.sums()["bins"]
+    return confidences.sums()["counts"]
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_the_error_of_one_class_per_pixel_is_that_of_a_loop_and_of_torchmetrics(
     counted = indices.target != 255
     confidence = indices.probabilities.amax(1)[counted].tolist()
     right = (indices.prediction == indices.target)[counted].tolist()
-    error = float(calibration_error(bins(indices)))
+    error = float(calibration_error(counts(indices)))
     assert error == pytest.approx(error_by_loop(list(zip(confidence, right, strict=True))), abs=1e-7)
     expected = multiclass_calibration_error(
         indices.probabilities, indices.target.long(), 4, n_bins=15, norm="l1", ignore_index=255
@@ -71,8 +71,15 @@ def test_the_error_of_one_class_per_pixel_is_that_of_a_loop_and_of_torchmetrics(
     assert error > 0.1
 
 
+def test_of_two_classes_the_probability_of_the_second_counts(indices: ImageBatch) -> None:
+    second = indices.probabilities[:, 1]
+    two = batch(torch.stack([1 - second, second], dim=1), torch.where(indices.target == 255, 255, indices.target % 2))
+    expected = binary_calibration_error(second, two.target.long(), n_bins=15, norm="l1", ignore_index=255)
+    assert float(calibration_error(counts(two))) == pytest.approx(float(expected), abs=1e-6)
+
+
 def test_the_error_of_each_class_of_masks_is_that_of_a_loop_and_of_torchmetrics(masks: ImageBatch) -> None:
-    errors = calibration_error(bins(masks, groups=3)).tolist()
+    errors = calibration_error(counts(masks, groups=3)).tolist()
     for index, error in enumerate(errors):
         target, probability = (each[:, index, ::4, ::4] for each in (masks.target, masks.probabilities))
         counted = target != 255
@@ -85,44 +92,43 @@ def test_the_error_of_each_class_of_masks_is_that_of_a_loop_and_of_torchmetrics(
 def test_the_parts_of_several_ranks_add_up_to_the_whole(indices: ImageBatch, masks: ImageBatch) -> None:
     for whole, groups in ((indices, 1), (masks, 3)):
         halves = [batch(whole.probabilities[part], whole.target[part]) for part in (slice(0, 1), slice(1, None))]
-        first, second = (bins(half, groups=groups) for half in halves)
-        assert torch.equal(first + second, bins(whole, groups=groups))
-        assert torch.equal(bins(*halves, groups=groups), bins(whole, groups=groups))
+        first, second = (counts(half, groups=groups) for half in halves)
+        assert torch.equal(first + second, counts(whole, groups=groups))
+        assert torch.equal(counts(*halves, groups=groups), counts(whole, groups=groups))
 
 
 def test_confidences_at_the_limits_of_the_bins_count_in_the_bin_above_and_certain_ones_in_the_last() -> None:
-    probabilities = torch.tensor([[0.5, 0.75, 1.0], [0.5, 0.25, 0.0]]).view(1, 2, 1, 3)
-    counts = bins(batch(probabilities, torch.tensor([[[0, 1, 0]]])))[0]
-    assert counts[[7, 11, 14]].tolist() == [
+    probabilities = torch.tensor([[0.5, 0.75, 1.0], [0.5, 0.25, 0.0], [0.0, 0.0, 0.0]]).view(1, 3, 1, 3)
+    found = counts(batch(probabilities, torch.tensor([[[0, 1, 0]]])))[0]
+    assert found[[CELLS // 2, CELLS * 3 // 4, CELLS - 1]].tolist() == [
         [1, 1, RESOLUTION // 2],
         [1, 0, RESOLUTION * 3 // 4],
         [1, 1, RESOLUTION],
     ]
-    assert counts.sum(0)[0] == 3
+    assert found.sum(0)[0] == 3
 
 
 @pytest.mark.parametrize("ignored", [255, -1, -100])
 def test_any_label_may_be_ignored(ignored: int) -> None:
-    probabilities = torch.tensor([0.9, 0.1]).view(1, 2, 1, 1).expand(1, 2, 1, 2)
-    counts = bins(batch(probabilities, torch.tensor([[[0, ignored]]])), ignore_index=ignored)
-    assert counts[0, 13, :2].tolist() == [1, 1]
-    assert counts[..., 0].sum() == 1
+    probabilities = torch.tensor([0.9, 0.1, 0.0]).view(1, 3, 1, 1).expand(1, 3, 1, 2)
+    found = counts(batch(probabilities, torch.tensor([[[0, ignored]]])), ignore_index=ignored)
+    assert found.sum(1)[0, :2].tolist() == [1, 1]
 
 
 def test_without_a_pixel_there_is_no_error() -> None:
-    assert calibration_error(bins(groups=2)).isnan().all()
-    curve = reliability(bins(groups=2))
+    assert calibration_error(counts(groups=2)).isnan().all()
+    curve = reliability(counts(groups=2))
     assert curve["accuracy"].isnan().all()
     assert curve["pixel_share"].tolist() == [0] * BINS
 
 
 def test_outputs_that_are_nan_are_left_to_the_error_about_them() -> None:
     probabilities = torch.full((1, 2, 2, 2), torch.nan)
-    assert bins(batch(probabilities, torch.zeros(1, 2, 2, dtype=torch.uint8)))[0, 0, 0] == 4
+    assert counts(batch(probabilities, torch.zeros(1, 2, 2, dtype=torch.uint8)))[0, 0, 0] == 4
 
 
 def test_the_curve_has_the_accuracy_and_the_confidence_of_all_classes_together(masks: ImageBatch) -> None:
-    curve = reliability(bins(masks, groups=3))
+    curve = reliability(counts(masks, groups=3))
     target, probability = masks.target[..., ::4, ::4], masks.probabilities[..., ::4, ::4]
     inside = (target != 255) & (probability >= 3 / 15) & (probability < 4 / 15)
     assert float(curve["accuracy"][3]) == pytest.approx(float((target[inside] == 1).double().mean()))

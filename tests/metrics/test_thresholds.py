@@ -7,15 +7,16 @@ import torch
 from torch import Tensor
 
 from finetune.metrics import multilabel
+from finetune.metrics.calibration import CELLS, Confidences
 from finetune.metrics.measurement import ImageBatch
-from finetune.metrics.thresholds import STEPS, Thresholds, best_threshold, threshold_scores
+from finetune.metrics.thresholds import STEPS, best_threshold, threshold_scores
 
 
-def steps(probabilities: Tensor, target: Tensor, groups: int, ignore_index: int = 255) -> Tensor:
+def counts(probabilities: Tensor, target: Tensor, groups: int, ignore_index: int = 255) -> Tensor:
     images = torch.zeros(len(target), 3, *target.shape[-2:], dtype=torch.uint8)
-    thresholds = Thresholds(groups, ignore_index)
-    thresholds.update(ImageBatch(torch.arange(len(target)), images, probabilities, target, target))
-    return thresholds.sums()["steps"]
+    confidences = Confidences(groups, ignore_index)
+    confidences.update(ImageBatch(torch.arange(len(target)), images, probabilities, target, target))
+    return confidences.sums()["counts"]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def two_classes() -> tuple[Tensor, Tensor]:
 
 def test_the_scores_are_those_of_masks_at_each_threshold(two_classes: tuple[Tensor, Tensor]) -> None:
     probabilities, target = two_classes
-    scores = threshold_scores(steps(probabilities, target, 1))
+    scores = threshold_scores(counts(probabilities, target, 1))
     assert {name: values.shape for name, values in scores.items()} == dict.fromkeys(scores, (1, STEPS))
     for step in range(STEPS):
         mask = (probabilities[:, 1:] * STEPS >= step).byte()  # as i / 100 cannot be represented
@@ -46,22 +47,15 @@ def test_each_class_of_masks_has_its_own_scores() -> None:
     probabilities = torch.rand(2, 3, 9, 14, generator=generator)
     target = torch.randint(0, 2, (2, 3, 9, 14), generator=generator)
     target[torch.rand(target.shape, generator=generator) < 0.2] = -100
-    iou = threshold_scores(steps(probabilities, target, 3, -100))["iou"]
+    iou = threshold_scores(counts(probabilities, target, 3, -100))["iou"]
     for step in (0, 30, 99):
         mask = (probabilities * STEPS >= step).byte()[..., ::4, ::4]
         expected = multilabel.iou(multilabel.outcomes(mask, target[..., ::4, ::4], -100))
         assert torch.allclose(iou[:, step], expected)
 
 
-def test_the_parts_of_several_ranks_add_up_to_the_whole(two_classes: tuple[Tensor, Tensor]) -> None:
-    probabilities, target = two_classes
-    parts = [steps(probabilities[part], target[part], 1) for part in (slice(0, 2), slice(2, 3))]
-    assert torch.equal(parts[0] + parts[1], steps(probabilities, target, 1))
-    assert int(steps(probabilities, target, 1).sum()) == int((target != 255).sum())
-
-
 def test_a_class_that_is_absent_has_no_best_threshold() -> None:
-    scores = threshold_scores(torch.zeros(1, STEPS, 2, dtype=torch.int64))
+    scores = threshold_scores(torch.zeros(1, CELLS, 3, dtype=torch.int64))
     assert scores["iou"].isnan().all()
     assert best_threshold(scores["iou"][0]) == 0.5
 
@@ -70,8 +64,3 @@ def test_of_equal_thresholds_the_middle_one_is_best_and_missing_scores_are_never
     iou = torch.full((STEPS,), 0.25, dtype=torch.float64)
     iou[20:61], iou[90:] = 0.5, math.nan
     assert best_threshold(iou) == 0.4
-
-
-def test_outputs_that_are_nan_are_left_to_the_error_about_them() -> None:
-    probabilities = torch.full((1, 2, 2, 2), torch.nan)
-    assert steps(probabilities, torch.ones(1, 2, 2, dtype=torch.uint8), 1)[0, 0].tolist() == [0, 4]
