@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from finetune.catalog.backbones import list_backbones
     from finetune.commands.audit import audit
     from finetune.commands.auto_search import find_batch_size, find_lr
+    from finetune.commands.calibrate import calibrate
     from finetune.commands.evaluate import evaluate
     from finetune.commands.export import export
     from finetune.commands.plan import plan
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Segmenter",
     "audit",
+    "calibrate",
     "compose",
     "evaluate",
     "export",

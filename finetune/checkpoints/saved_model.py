@@ -7,12 +7,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 
 from finetune.checkpoints.adapters import FILE as ADAPTERS
 from finetune.checkpoints.adapters import SEMANTIC, load_adapters
 from finetune.checkpoints.rotation import next_intact_checkpoint
-from finetune.io.atomic_write import write_together
+from finetune.io.atomic_write import replace_text, write_together
 from finetune.io.safe_files import FileError, check_plain, inside, read_json, read_tensors, read_whole
 from finetune.models import Segmenter, TunableModel
 from finetune.models.ensemble import check_alike
@@ -76,6 +77,34 @@ def save_model(
         "README.md": lambda part: part.write_text(_card(model, scores, task)),
     }
     write_together(folder, writers)
+
+
+def config_file(path: Path) -> Path:
+    """Return the config of a finished model in a run folder or a model folder.
+
+    Raises:
+        ModelError: there is none.
+    """
+    file = (path / "model" if (path / "model" / "config.json").is_file() else path) / "config.json"
+    if not file.is_file():
+        raise ModelError(f"'{path}' has no config.json of a finished model. Name a run that has ended, or its model/.")
+    return file
+
+
+def store_temperature(file: Path, temperature: float, former: float = 1.0) -> None:
+    """Store a temperature in a model's config, and change its thresholds so that the masks stay the same.
+
+    Args:
+        file: of `config_file`, of a model that can be loaded.
+        temperature: to store.
+        former: that the thresholds are meant for.
+    """
+    config = read_json(file)
+    config["model"]["temperature"] = temperature
+    if thresholds := config.get("task", {}).get("thresholds"):
+        logits = torch.tensor(thresholds, dtype=torch.float64).logit()
+        config["task"]["thresholds"] = (logits * (former / temperature)).sigmoid().tolist()
+    replace_text(file, json.dumps(config, indent=2) + "\n")
 
 
 def load_model(path: Path) -> SavedModel:

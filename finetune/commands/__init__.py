@@ -58,6 +58,10 @@ COMMANDS: dict[str, Command] = {
         "finetune.commands.evaluate:evaluate",
         (("run=outputs/...", "score a run, on its data or on data.root=..."),),
     ),
+    "calibrate": Command(
+        "finetune.commands.calibrate:calibrate",
+        (("run=outputs/...", "make the probabilities of a run as high as they are right"),),
+    ),
     "report": Command(
         "finetune.commands.report:report",
         (("run=outputs/...", "the page of a run, with its scores, images and settings"),),

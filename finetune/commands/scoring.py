@@ -121,13 +121,13 @@ def write_found(
     """
     columns = {name: values for name, values in found.statistics.items() if name == "uncertainty"}
     write_evaluation(folder, task.evaluator, found.counts, found.images, dataset.names, columns)
-    lines = []
-    if "confidences" in found.measured:
-        lines = write_probabilities(folder, found.measured["confidences"]["counts"], task.model.class_names)
+    lines, own = [], task.model
+    if confidences := found.measured.get("confidences"):
+        lines = write_probabilities(folder, confidences["counts"], own.class_names, own.temperature)
     if "boundaries" in found.measured:
         from finetune.reports.boundaries import boundary_text, write_boundaries  # needs scipy
 
-        means = write_boundaries(folder, found.measured["boundaries"], task.model.class_names, dataset.names)
+        means = write_boundaries(folder, found.measured["boundaries"], own.class_names, dataset.names)
         lines.append(boundary_text(means))
     if found.images is not None and isinstance(task, PixelTask) and isinstance(model, Segmenter):
         predictor = Predictor(model, task.device, task.output, others=list(task.others))

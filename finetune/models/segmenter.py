@@ -1,6 +1,7 @@
 """The segmentation model: a pretrained backbone, a neck and a head; plain torch, any image size."""
 
 import fnmatch
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -178,6 +179,8 @@ class Segmenter(TunableModel):
             outputs = self._evaluate(images, auxiliary)
         else:
             outputs = average_views(lambda view: self._evaluate(view, auxiliary), images, self.views)
+        if not self.training and self.temperature != 1:
+            outputs = [logits / self.temperature for logits in outputs]
         return outputs if auxiliary else outputs[0]
 
     def _evaluate(self, images: Tensor, auxiliary: bool) -> list[Tensor]:
@@ -287,6 +290,7 @@ class Segmenter(TunableModel):
             "interpolation": str(cfg.get("interpolation", "bilinear")),
             "weights_license": str(cfg.get("license") or "unknown"),
             "views": None if self.views is None else self.views.config(),
+            "temperature": self.temperature,
         }
 
     @classmethod
@@ -315,6 +319,9 @@ class Segmenter(TunableModel):
             auxiliary=config.get("auxiliary"),
         )
         model.views = Views(**config["views"]) if config.get("views") else None
+        model.temperature = float(config.get("temperature", 1.0))
+        if not 0 < model.temperature < math.inf:
+            raise ValueError(f"temperature={model.temperature}: expected a number above 0.")
         model.mean.copy_(torch.tensor(config["mean"]).view(1, -1, 1, 1) * 255)
         model.std.copy_(torch.tensor(config["std"]).view(1, -1, 1, 1) * 255)
         return model

@@ -18,11 +18,13 @@ class TunableModel(nn.Module, ABC):
     Attributes:
         backbone: its parameters, and no others, have names that begin with `backbone.`.
         class_names: names of the classes, by index.
+        temperature: outside of training, logits are divided by it, so that probabilities are as high as they are right.
         views: test-time augmentation: outside of training, outputs are means over these views; None for none.
     """
 
     backbone: Backbone
     class_names: tuple[str, ...]
+    temperature: float = 1.0
     views: Views | None = None
 
     @abstractmethod
