@@ -1,9 +1,8 @@
 """Predictions for a file, a folder or a glob of images, at each image's own size."""
 
-import glob
 import logging
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,12 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from finetune.data.files import IMAGE_SUFFIXES, files_below
 from finetune.data.images.reading import read_image
 from finetune.data.images.value_range import ValueRange, value_pairs
-from finetune.data.records import DataError
-from finetune.data.stems import without_suffix
 from finetune.inference.class_indices import ClassIndices
+from finetune.inference.files import GEOREFERENCED, find_images, output_names, raise_problems
 from finetune.inference.finite import NonFiniteOutputError, count_non_finite
 from finetune.inference.georeference import can_keep, copy_georeference, is_georeferenced
 from finetune.inference.output import Output, Prediction
@@ -28,7 +25,6 @@ from finetune.models.ensemble import check_alike, mean_logits
 
 logger = logging.getLogger(__name__)
 
-GEOREFERENCED = ".tif"  # of masks of images with a georeference
 GPU_BATCH = 8  # images
 UNFINISHED = ".unfinished"  # folder of files that are being written
 
@@ -203,67 +199,6 @@ class Predictor:
 
     def _read(self, path: Path) -> Tensor:
         return read_image(path, self.model.backbone.in_channels, self.value_range)
-
-
-def raise_problems(problems: Sequence[str], count: int, rest: str) -> None:
-    """Raise a DataError with a line for each file that could not be read, if there is one.
-
-    Args:
-        problems: one line each.
-        count: number of all files.
-        rest: what became of the others.
-    """
-    if problems:
-        more = f"\n... and {len(problems) - 10} more" if len(problems) > 10 else ""
-        raise DataError(f"{len(problems)} of {count} files cannot be read:\n" + "\n".join(problems[:10]) + more + rest)
-
-
-def find_images(source: str | Path) -> list[Path]:
-    """Return the image files that a file, folder or glob names, sorted.
-
-    Raises:
-        DataError: there is no image.
-    """
-    path = Path(source)
-    if path.is_file():
-        return [path]
-    matches = [] if path.is_dir() else map(Path, glob.glob(str(source), recursive=True))
-    listed = sorted(p for p in matches if p.name.lower().endswith(IMAGE_SUFFIXES) and p.is_file() and p.name[0] != ".")
-    images = files_below(path, IMAGE_SUFFIXES) if path.is_dir() else listed
-    if not images:
-        reason = "has no image in it" if path.is_dir() else "is no file or folder, and no image matches it as a glob"
-        raise DataError(f"input='{source}' {reason}. Expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}.")
-    return images
-
-
-def output_names(
-    paths: Sequence[Path],
-    source: Path,
-    files: Callable[[Path], list[Path]] = lambda name: [name],
-    georeferenced: Collection[Path] = (),
-) -> dict[Path, Path]:
-    """Return the name of each image's PNG or, with a georeference, TIFF, below the output folder.
-
-    Args:
-        paths: of the images.
-        source: that they were found by.
-        files: the files that are written for a name.
-        georeferenced: images whose place on the map is kept.
-
-    Raises:
-        DataError: two images would get a file of the same name.
-    """
-    names: dict[Path, Path] = {}
-    for path in paths:
-        name = without_suffix(path.relative_to(source) if source.is_dir() else Path(path.name))
-        names[path] = name.with_name(name.name + (GEOREFERENCED if path in georeferenced else ".png"))
-    first: dict[Path, Path] = {}
-    for path, name in names.items():
-        for file in files(name):
-            if file in first:
-                raise DataError(f"'{first[file]}' and '{path}' would both be written as '{file}'. Rename one of them.")
-            first[file] = path
-    return names
 
 
 def _rgb(image: Tensor) -> NDArray[np.uint8]:

@@ -11,8 +11,8 @@ from PIL import Image
 from finetune.data.files import IMAGE_SUFFIXES, files_below
 from finetune.data.records import DataError
 from finetune.inference import ClassIndices, ClassMasks, Predictor
+from finetune.inference.files import find_images, output_names
 from finetune.inference.finite import NonFiniteOutputError
-from finetune.inference.predictor import find_images, output_names
 from finetune.models import Segmenter
 from finetune.plots import overlay, palette
 from finetune.plots.label_sets import label_sets

@@ -1,0 +1,72 @@
+"""The images that a file, a folder or a glob names, and the names of their predictions."""
+
+import glob
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+from finetune.data.files import IMAGE_SUFFIXES, files_below
+from finetune.data.records import DataError
+from finetune.data.stems import without_suffix
+
+GEOREFERENCED = ".tif"  # of masks of images with a georeference
+
+
+def find_images(source: str | Path) -> list[Path]:
+    """Return the image files that a file, folder or glob names, sorted.
+
+    Raises:
+        DataError: there is no image.
+    """
+    path = Path(source)
+    if path.is_file():
+        return [path]
+    matches = [] if path.is_dir() else map(Path, glob.glob(str(source), recursive=True))
+    listed = sorted(p for p in matches if p.name.lower().endswith(IMAGE_SUFFIXES) and p.is_file() and p.name[0] != ".")
+    images = files_below(path, IMAGE_SUFFIXES) if path.is_dir() else listed
+    if not images:
+        reason = "has no image in it" if path.is_dir() else "is no file or folder, and no image matches it as a glob"
+        raise DataError(f"input='{source}' {reason}. Expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}.")
+    return images
+
+
+def output_names(
+    paths: Sequence[Path],
+    source: Path,
+    files: Callable[[Path], list[Path]] = lambda name: [name],
+    georeferenced: Collection[Path] = (),
+) -> dict[Path, Path]:
+    """Return the name of each image's PNG or, with a georeference, TIFF, below the output folder.
+
+    Args:
+        paths: of the images.
+        source: that they were found by.
+        files: the files that are written for a name.
+        georeferenced: images whose place on the map is kept.
+
+    Raises:
+        DataError: two images would get a file of the same name.
+    """
+    names: dict[Path, Path] = {}
+    for path in paths:
+        name = without_suffix(path.relative_to(source) if source.is_dir() else Path(path.name))
+        names[path] = name.with_name(name.name + (GEOREFERENCED if path in georeferenced else ".png"))
+    first: dict[Path, Path] = {}
+    for path, name in names.items():
+        for file in files(name):
+            if file in first:
+                raise DataError(f"'{first[file]}' and '{path}' would both be written as '{file}'. Rename one of them.")
+            first[file] = path
+    return names
+
+
+def raise_problems(problems: Sequence[str], count: int, rest: str) -> None:
+    """Raise a DataError with a line for each file that could not be read, if there is one.
+
+    Args:
+        problems: one line each.
+        count: number of all files.
+        rest: what became of the others.
+    """
+    if problems:
+        more = f"\n... and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise DataError(f"{len(problems)} of {count} files cannot be read:\n" + "\n".join(problems[:10]) + more + rest)
