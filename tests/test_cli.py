@@ -40,7 +40,7 @@ QUESTIONS = [
     (["train", "--cfg", "job"], "name: tf_efficientnet_lite0"),
     (["data.root=photos", "--cfg", "job"], "root: photos"),
     (["train", "--info"], "Config search path"),
-    (["predict", "--cfg", "job"], "overlays: true"),
+    (["predict", "--cfg", "job"], "write:\n- overlays"),
     (["list", "backbones", "convnext_nano*", "parameters=30"], "2 of 1,371 backbones"),
     (["list", "backbones", "for=cpu"], "measured backbones"),
     (["list", "heads"], "19 of 19 heads"),
@@ -76,7 +76,7 @@ def test_the_installed_command_and_the_module_print_the_same(folder: Path) -> No
     module = shell(sys.executable, "-m", "finetune", "predict", "--cfg", "job", cwd=folder)
     assert command.returncode == module.returncode == 0
     assert command.stdout == module.stdout
-    assert "overlays" in module.stdout
+    assert "write" in module.stdout
 
 
 def test_a_closed_pipe_ends_the_process_without_a_traceback(folder: Path) -> None:

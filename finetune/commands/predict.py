@@ -17,6 +17,7 @@ from finetune.config.options import Config
 from finetune.data import DataError
 from finetune.data.images.value_range import ValueRange
 from finetune.inference import Predictor
+from finetune.inference.formats import check_formats
 from finetune.io.atomic_write import replace_text
 from finetune.io.safe_files import read_json
 from finetune.runs.console import configure_logging
@@ -28,7 +29,7 @@ SETTINGS = "settings.json"  # in the output folder: of which model and with whic
 
 
 def predict(*overrides: str | DictConfig) -> list[Path]:
-    """Write masks, and overlays if asked for, of images; go on with a folder that was left half-done.
+    """Write masks of images, and other files that are wanted; go on with a folder that was left half-done.
 
     Args:
         overrides: of `finetune predict`, such as `run=DIR input=photos output=masks`; or one composed config.
@@ -43,35 +44,36 @@ def predict(*overrides: str | DictConfig) -> list[Path]:
     config = load_config(overrides, "predict")
     configure_logging()
     runs = required_paths(config, "run")
-    source, output = (Path(required(config, key)) for key in ("input", "output"))
+    source, output, write = required_paths(config, "input"), Path(required(config, "output")), config["write"] or []
     with usage():
+        check_formats(write)
         goes_on = _is_half_done(output, config)
         if not goes_on:
             check_new(output)
         predictor = load(runs, config["device"], config["value_range"], config["batch_size"])
         for line in use_views(config["tta"], predictor.models):
             logger.info(line)
-        names = predictor.find_names(source)
+        names = predictor.find_names(source, write)
         output.mkdir(parents=True, exist_ok=True)
         replace_text(output / SETTINGS, json.dumps(_identity(config), indent=2) + "\n")
     if goes_on:
         logger.info(f"going on with the predictions in '{output}'")
     try:
-        written = predictor.save_predictions(names, output, config["overlays"])
+        written = predictor.save_predictions(names, output, write)
     except DataError as error:
         if not (output / "masks").exists():  # not one could be read: nothing is left behind
             (output / SETTINGS).unlink()
             output.rmdir()
         raise ConfigError(str(error)) from error
-    overlays = f", overlays in {output / 'overlays'}" if config["overlays"] else ""
-    logger.info(f"{len(written):,} masks in {output / 'masks'}{overlays}")
+    others = [name for name in write if name != "masks"]
+    logger.info(f"{len(written):,} masks in {output / 'masks'}" + f", and {', '.join(others)}" * bool(others))
     return written
 
 
 def _identity(config: Config) -> dict[str, Any]:
     """Return what makes predictions the same ones."""
     runs = [str(path.resolve()) for path in required_paths(config, "run")]
-    return {"run": runs, **{key: config[key] for key in ("input", "overlays", "value_range", "tta")}}
+    return {"run": runs, **{key: config[key] for key in ("input", "write", "value_range", "tta")}}
 
 
 def _is_half_done(output: Path, config: Config) -> bool:

@@ -119,7 +119,9 @@ def to_run_config(config: DictConfig) -> dict[str, Any]:
     raise_mistakes(
         _not_text(key, value)
         for key, value in given.items()
-        if not isinstance(value, str | None) and value is not MISSING and not (key == "run" and _are_texts(value))
+        if not isinstance(value, str | None)
+        and value is not MISSING
+        and not (key in ("run", "input") and _are_texts(value))
     )
     if values.get("output", "") is None and "name" in values:
         raise ConfigError("output is not set. Leave it out, or name a folder.")

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from finetune.inference.output import Pixels, Prediction, Row, save_mask
+from finetune.inference.output import Pixels, Prediction, Row, at_least_float32, save_mask
 from finetune.plots import overlay, palette, preview
 
 
@@ -35,6 +36,10 @@ class ClassIndices:
         """Return class indices (B, H, W), uint8, of logits (B, K, H, W)."""
         return logits.argmax(dim=1).to(torch.uint8)
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return the softmax over the classes of logits (B, K, H, W)."""
+        return at_least_float32(logits).softmax(dim=1)
+
     def files(self, path: Path) -> list[Path]:
         """Return the one file of an image."""
         return [path]
@@ -46,9 +51,14 @@ class ClassIndices:
         save_mask(mask, path)
         return [path]
 
-    def overlay(self, image: Pixels, prediction: Prediction) -> Pixels:
+    def load(self, path: Path) -> Prediction:
+        """Return the class indices (H, W) that `save` wrote."""
+        with Image.open(path) as mask:
+            return np.array(mask)
+
+    def overlay(self, image: Pixels, prediction: Prediction, alpha: float = 0.5) -> Pixels:
         """Return the image (H, W, 3) with the classes' colors over it."""
-        return overlay(image, prediction, self.colors)
+        return overlay(image, prediction, self.colors, alpha)
 
     def preview(self, rows: Sequence[Row], ignore_index: int) -> Image.Image:
         """Return a page of images with their targets and predictions (H, W)."""

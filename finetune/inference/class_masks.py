@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from finetune.inference.output import Pixels, Prediction, Row, save_mask
+from finetune.inference.output import Pixels, Prediction, Row, at_least_float32, save_mask
 from finetune.plots import overlay, preview
 from finetune.plots.label_sets import NONE, label_sets
 
@@ -28,7 +29,6 @@ class ClassMasks:
     def __init__(self, class_names: Sequence[str], thresholds: float | Sequence[float] = 0.5) -> None:
         self.class_names = tuple(class_names)
         self.thresholds = check_thresholds(thresholds, len(self.class_names))
-        self._suffixes = file_suffixes(self.class_names)
 
     def options(self) -> dict[str, Any]:
         """Return the threshold of each class."""
@@ -43,9 +43,13 @@ class ClassMasks:
         p = self.probabilities(logits)
         return (p > p.new_tensor(self.thresholds).view(-1, 1, 1)).to(torch.uint8)
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return the sigmoid of logits (B, K, H, W)."""
+        return at_least_float32(logits).sigmoid()
+
     def files(self, path: Path) -> list[Path]:
         """Return `<name>_<class>.png`, or `.tif`, for each class."""
-        return [path.with_name(f"{path.stem}_{suffix}{path.suffix}") for suffix in self._suffixes]
+        return class_files(path, self.class_names)
 
     def save(self, prediction: Prediction, path: Path) -> list[Path]:
         """Write each mask of (K, H, W) as an 8-bit PNG or TIFF of 0 and 255."""
@@ -53,10 +57,15 @@ class ClassMasks:
             save_mask(Image.fromarray(mask * 255), file)
         return self.files(path)
 
-    def overlay(self, image: Pixels, prediction: Prediction) -> Pixels:
+    def load(self, path: Path) -> Prediction:
+        """Return the masks (K, H, W) that `save` wrote."""
+        masks: Prediction = np.stack([np.asarray(Image.open(file)) for file in self.files(path)])
+        return masks // 255
+
+    def overlay(self, image: Pixels, prediction: Prediction, alpha: float = 0.5) -> Pixels:
         """Return the image (H, W, 3) with a color for each set of classes; pixels without a class stay unchanged."""
         (labels,), _, colors = label_sets([prediction], self.class_names)
-        return overlay(image, labels, colors, ignore_index=NONE)
+        return overlay(image, labels, colors, alpha, ignore_index=NONE)
 
     def preview(self, rows: Sequence[Row], ignore_index: int) -> Image.Image:
         """Return a page of images with their targets and predictions (K, H, W), one color for each set of classes."""
@@ -86,6 +95,11 @@ def check_thresholds(thresholds: Any, classes: int) -> tuple[float, ...]:
             f"number for all."
         )
     return tuple(map(float, values))
+
+
+def class_files(path: Path, class_names: Sequence[str]) -> list[Path]:
+    """Return `<name>_<class>` in the place of a file, for each class."""
+    return [path.with_name(f"{path.stem}_{suffix}{path.suffix}") for suffix in file_suffixes(class_names)]
 
 
 def file_suffixes(class_names: Sequence[str]) -> list[str]:

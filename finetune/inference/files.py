@@ -1,45 +1,49 @@
-"""The images that a file, a folder or a glob names, and the names of their predictions."""
+"""The images that files, folders and globs name, and the names of their predictions."""
 
 import glob
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from finetune.data.files import IMAGE_SUFFIXES, files_below
 from finetune.data.records import DataError
 from finetune.data.stems import without_suffix
 
+Source = str | Path | Sequence[str | Path]
+
 GEOREFERENCED = ".tif"  # of masks of images with a georeference
 
 
-def find_images(source: str | Path) -> list[Path]:
-    """Return the image files that a file, folder or glob names, sorted.
+def find_images(source: Source) -> dict[Path, Path]:
+    """Return the image files that a file, folder, glob or list of these names, with their places below what named them.
+
+    Those of one folder or glob are sorted.
 
     Raises:
         DataError: there is no image.
     """
-    path = Path(source)
+    if isinstance(source, list | tuple):
+        return {path: place for each in source for path, place in find_images(each).items()}
+    path = Path(str(source))
     if path.is_file():
-        return [path]
+        return {path: Path(path.name)}
     matches = [] if path.is_dir() else map(Path, glob.glob(str(source), recursive=True))
     listed = sorted(p for p in matches if p.name.lower().endswith(IMAGE_SUFFIXES) and p.is_file() and p.name[0] != ".")
     images = files_below(path, IMAGE_SUFFIXES) if path.is_dir() else listed
     if not images:
         reason = "has no image in it" if path.is_dir() else "is no file or folder, and no image matches it as a glob"
         raise DataError(f"input='{source}' {reason}. Expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}.")
-    return images
+    return {image: image.relative_to(path) if path.is_dir() else Path(image.name) for image in images}
 
 
 def output_names(
-    paths: Sequence[Path],
-    source: Path,
+    places: Mapping[Path, Path],
     files: Callable[[Path], list[Path]] = lambda name: [name],
     georeferenced: Collection[Path] = (),
 ) -> dict[Path, Path]:
     """Return the name of each image's PNG or, with a georeference, TIFF, below the output folder.
 
     Args:
-        paths: of the images.
-        source: that they were found by.
+        places: image -> its place below the folder, from `find_images`.
         files: the files that are written for a name.
         georeferenced: images whose place on the map is kept.
 
@@ -47,8 +51,8 @@ def output_names(
         DataError: two images would get a file of the same name.
     """
     names: dict[Path, Path] = {}
-    for path in paths:
-        name = without_suffix(path.relative_to(source) if source.is_dir() else Path(path.name))
+    for path, place in places.items():
+        name = without_suffix(place)
         names[path] = name.with_name(name.name + (GEOREFERENCED if path in georeferenced else ".png"))
     first: dict[Path, Path] = {}
     for path, name in names.items():

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -15,7 +16,13 @@ Row = tuple[Tensor, Tensor, Tensor]
 
 
 class Output(Protocol):
-    """How the outputs of a model are read. The constructor takes the class names, then options by name."""
+    """How the outputs of a model are read. The constructor takes the class names, then options by name.
+
+    Attributes:
+        class_names: of the K classes.
+    """
+
+    class_names: tuple[str, ...]
 
     def __init__(self, class_names: Sequence[str]) -> None:
         """Take the names of the classes."""
@@ -29,6 +36,9 @@ class Output(Protocol):
     def decode(self, logits: Tensor) -> Tensor:
         """Return the predictions, uint8, of logits (B, K, H, W); the first dimension is the image."""
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return the probabilities of the classes (B, K, H, W), float32 or more precise, of logits of that shape."""
+
     def files(self, path: Path) -> list[Path]:
         """Return the files that `save` writes for an image.
 
@@ -39,8 +49,11 @@ class Output(Protocol):
     def save(self, prediction: Prediction, path: Path) -> list[Path]:
         """Write the prediction of one image, and return its files, as `files` gives them."""
 
-    def overlay(self, image: Pixels, prediction: Prediction) -> Pixels:
-        """Return the image (H, W, 3) with the prediction's colors over it."""
+    def load(self, path: Path) -> Prediction:
+        """Return the prediction that `save` wrote to a path."""
+
+    def overlay(self, image: Pixels, prediction: Prediction, alpha: float = 0.5) -> Pixels:
+        """Return the image (H, W, 3) with the prediction's colors over it, of an opacity from 0 to 1."""
 
     def preview(self, rows: Sequence[Row], ignore_index: int) -> Image.Image:
         """Return a page of images with their targets and predictions.
@@ -49,6 +62,11 @@ class Output(Protocol):
             rows: image (C, H, W), uint8, target and prediction each.
             ignore_index: label of the pixels to leave out.
         """
+
+
+def at_least_float32(logits: Tensor) -> Tensor:
+    """Return logits in a type in which probabilities can be told apart."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def save_mask(mask: Image.Image, path: Path) -> None:

@@ -36,7 +36,7 @@ def test_the_same_command_goes_on_with_a_half_done_folder(
     assert written[0].stat().st_mtime_ns == kept
 
 
-@pytest.mark.parametrize("other", ["tta=flip", "overlays=false", "run"])
+@pytest.mark.parametrize("other", ["tta=flip", "write=[]", "run"])
 def test_other_predictions_are_never_mixed_with_those_of_a_folder(
     run: Path, photos: Path, tmp_path: Path, other: str
 ) -> None:

@@ -99,7 +99,7 @@ def test_several_runs_predict_with_the_mean_of_their_logits(
 
 def test_predict_writes_the_masks_of_several_runs(folds: list[TrainResult], photos: Path, tmp_path: Path) -> None:
     runs = f"run=[{folds[0].folder},{folds[1].folder}]"
-    files = finetune.predict(runs, f"input={photos / 'images'}", f"output={tmp_path / 'masks'}", "overlays=false")
+    files = finetune.predict(runs, f"input={photos / 'images'}", f"output={tmp_path / 'masks'}", "write=[]")
     together = finetune.load([run.folder for run in folds], "cpu").predict(photos / "images")
     assert {file.stem: read_mask(file).tolist() for file in files} == {
         path.stem: mask.tolist() for path, mask in together.items()

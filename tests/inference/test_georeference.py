@@ -37,7 +37,7 @@ def draw(path: Path, transform: object = PLACE, crs: str | None = "EPSG:25833", 
 @pytest.mark.parametrize("crs", ["EPSG:25833", "EPSG:4326", None])
 def test_a_mask_has_the_place_and_the_classes_of_its_prediction(tmp_path, model, transform, crs):
     predictor, image = Predictor(model, device="cpu"), draw(tmp_path / "in/a.tiff", transform, crs)
-    (written,) = predictor.save_predictions(predictor.find_names(image), tmp_path / "out", overlays=True)
+    (written,) = predictor.save_predictions(predictor.find_names(image), tmp_path / "out", ["overlays"])
     assert written == tmp_path / "out/masks/a.tif"
     with rasterio.open(image) as source, rasterio.open(written) as mask:
         assert (mask.crs, mask.transform, mask.shape) == (source.crs, source.transform, source.shape)

@@ -46,9 +46,9 @@ def below(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def write(predictor: Predictor, source: Path | str, output: Path, overlays: bool = False) -> list[Path]:
+def write(predictor: Predictor, source: Path | str, output: Path, *formats: str) -> list[Path]:
     """Do what the command does."""
-    return predictor.save_predictions(predictor.find_names(source), output, overlays)
+    return predictor.save_predictions(predictor.find_names(source, formats), output, formats)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
@@ -122,7 +122,7 @@ def test_masks_are_palette_files_of_class_indices(predictor: Predictor, draw: Dr
 
 def test_overlays_lie_beside_the_masks(predictor: Predictor, draw: Draw, tmp_path: Path) -> None:
     source = draw("in/a.png")
-    write(predictor, tmp_path / "in", tmp_path / "out", overlays=True)
+    write(predictor, tmp_path / "in", tmp_path / "out", "overlays")
     assert below(tmp_path / "out") == ["masks/a.png", "overlays/a.png"]
     shown = np.asarray(Image.open(tmp_path / "out" / "overlays" / "a.png"))
     mask = np.asarray(Image.open(tmp_path / "out" / "masks" / "a.png"))
@@ -142,7 +142,7 @@ def test_a_model_of_gray_images_reads_color_files_as_gray(draw: Draw, tmp_path: 
     model = Segmenter("test_resnet.r160_in1k", "fpn", 2, weights="none", in_channels=1, head_options=SMALL)
     predictor = Predictor(model, device="cpu")
     draw("in/photo.png")
-    write(predictor, tmp_path / "in", tmp_path / "out", overlays=True)
+    write(predictor, tmp_path / "in", tmp_path / "out", "overlays")
     assert Image.open(tmp_path / "out" / "masks" / "photo.png").size == (53, 37)
     assert Image.open(tmp_path / "out" / "overlays" / "photo.png").mode == "RGB"
 
@@ -165,7 +165,7 @@ def test_files_that_cannot_be_read_are_named_when_the_others_are_written(
     broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 2])
     (tmp_path / "in" / "c_text.png").write_text("no image")
     with pytest.raises(DataError, match=r"2 of 3 files cannot be read") as error:
-        write(predictor, tmp_path / "in", tmp_path / "out", overlays=True)
+        write(predictor, tmp_path / "in", tmp_path / "out", "overlays")
     assert f"b_broken.{ending}" in str(error.value)
     assert "c_text.png" in str(error.value)
     assert "a_whole" not in str(error.value)
@@ -183,13 +183,13 @@ def test_each_image_is_decoded_once_and_only_what_is_missing(
     read: list[str] = []
     original = predictor._read
     monkeypatch.setattr(predictor, "_read", lambda path: read.append(path.name) or original(path))
-    written = write(predictor, tmp_path / "in", tmp_path / "out", overlays=True)
+    written = write(predictor, tmp_path / "in", tmp_path / "out", "overlays")
     assert sorted(read) == [f"{number:02d}.png" for number in range(20)]
     masks = [path.read_bytes() for path in written]
     for name in ("masks/03.png", "overlays/07.png"):
         (tmp_path / "out" / name).unlink()
     read.clear()
-    assert write(predictor, tmp_path / "in", tmp_path / "out", overlays=True) == written
+    assert write(predictor, tmp_path / "in", tmp_path / "out", "overlays") == written
     assert sorted(read) == ["03.png", "07.png"]
     assert [path.read_bytes() for path in written] == masks
 
@@ -251,7 +251,7 @@ def test_two_images_with_one_name_collide_and_nothing_is_written(
 ) -> None:
     draw("in/sub/a.jpg")
     draw("in/sub/a.png")
-    with pytest.raises(DataError, match=r"a\.jpg' and '.*a\.png' would both be written as 'sub/a\.png'"):
+    with pytest.raises(DataError, match=r"a\.jpg' and '.*a\.png' would both be written as 'masks/sub/a\.png'"):
         write(predictor, tmp_path / "in", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -266,15 +266,15 @@ def test_one_name_in_two_folders_does_not_collide(predictor: Predictor, draw: Dr
 def test_one_name_in_two_folders_of_a_glob_collides(predictor: Predictor, draw: Draw, tmp_path: Path) -> None:
     draw("in/x/a.png")
     draw("in/y/a.png")
-    with pytest.raises(DataError, match=r"would both be written as 'a\.png'"):
+    with pytest.raises(DataError, match=r"would both be written as 'masks/a\.png'"):
         write(predictor, f"{tmp_path}/in/*/a.png", tmp_path / "out")
 
 
 def test_a_dotted_name_keeps_its_dots() -> None:
     path = Path("in/photo.2024.jpg")
-    assert output_names([path], Path("in/*.jpg")) == {path: Path("photo.2024.png")}
+    assert output_names({path: Path(path.name)}) == {path: Path("photo.2024.png")}
     scan = Path("in/scan.1.nii.gz")
-    assert output_names([scan], Path("in/*")) == {scan: Path("scan.1.png")}
+    assert output_names({scan: Path(scan.name)}) == {scan: Path("scan.1.png")}
 
 
 def test_an_empty_folder_says_what_was_expected(predictor: Predictor, tmp_path: Path) -> None:
@@ -291,8 +291,8 @@ def test_a_path_that_leads_nowhere_is_refused(name: str, predictor: Predictor, t
 
 def test_a_folder_with_glob_characters_in_its_name_is_a_folder(draw: Draw, tmp_path: Path) -> None:
     path = draw("day [1]/a.png")
-    assert find_images(tmp_path / "day [1]") == [path]
-    assert find_images(path) == [path]
+    assert list(find_images(tmp_path / "day [1]")) == [path]
+    assert list(find_images(path)) == [path]
 
 
 def test_masks_of_the_most_classes_keep_every_index(tmp_path: Path) -> None:
@@ -323,7 +323,7 @@ def test_two_images_whose_classes_share_a_file_collide() -> None:
     output = ClassMasks(["b", "a_b"])
     paths = [Path("x.jpg"), Path("x_a.jpg")]
     with pytest.raises(DataError, match=r"'x.jpg' and 'x_a.jpg' would both be written as 'x_a_b.png'"):
-        output_names(paths, Path("*.jpg"), output.files)
+        output_names({path: path for path in paths}, output.files)
 
 
 def test_pixels_without_a_class_keep_the_color_of_the_image() -> None:
@@ -352,8 +352,8 @@ def test_predictions_see_the_same_files_as_a_training(draw: Draw, tmp_path: Path
     (tmp_path / "disk" / "back").symlink_to(tmp_path / "photos", target_is_directory=True)  # would never end
     (tmp_path / "photos" / "broken.png").symlink_to(tmp_path / "absent.png")
     names = ["a.png", "day/b.PNG", "linked/e.png"]
-    assert find_images(tmp_path / "photos") == [tmp_path / "photos" / name for name in names]
-    assert files_below(tmp_path / "photos", IMAGE_SUFFIXES) == find_images(tmp_path / "photos")
+    assert list(find_images(tmp_path / "photos")) == [tmp_path / "photos" / name for name in names]
+    assert files_below(tmp_path / "photos", IMAGE_SUFFIXES) == list(find_images(tmp_path / "photos"))
     assert files_below(tmp_path / "photos", IMAGE_SUFFIXES, deep=False) == [tmp_path / "photos" / "a.png"]
 
 

@@ -1,0 +1,60 @@
+"""The folder of predictions: written file by file, each complete as soon as it has its name."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from finetune.inference.files import GEOREFERENCED
+from finetune.inference.formats import PREDICTION_FORMATS, Predicted, check_formats
+from finetune.inference.georeference import copy_georeference
+from finetune.inference.output import Output
+
+UNFINISHED = ".unfinished"  # folder of files that are being written
+
+
+class PredictionFolder:
+    """A folder of masks, and of further files.
+
+    Args:
+        path: created if needed.
+        output: of the model.
+        write: formats besides masks.
+
+    Raises:
+        ValueError: an unknown format.
+    """
+
+    def __init__(self, path: Path, output: Output, write: Sequence[str] = ()) -> None:
+        check_formats(write)
+        self.path = path
+        self.formats = [PREDICTION_FORMATS[name](output) for name in dict.fromkeys(("masks", *write))]
+        self.reads_probabilities = any(each.reads_probabilities for each in self.formats)
+
+    def has(self, name: Path) -> bool:
+        """Return whether all files of an image have been written."""
+        return all((self.path / file).exists() for file in self.files(name))
+
+    def files(self, name: Path) -> list[Path]:
+        """Return all files of an image, below the folder."""
+        return [file for each in self.formats for file in each.files(name)]
+
+    def masks(self, name: Path) -> list[Path]:
+        """Return the masks of an image."""
+        return [self.path / file for file in self.formats[0].files(name)]
+
+    def save(self, predicted: Predicted, name: Path) -> None:
+        """Write the files of an image, and give them their names when all are complete."""
+        part, files = self.path / UNFINISHED, self.files(name)
+        for file in files:
+            for folder in (part, self.path):
+                (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        for each in self.formats:
+            each.save(predicted, name, part)
+        if name.suffix == GEOREFERENCED:
+            copy_georeference(predicted.path, [part / file for file in files if file.suffix == GEOREFERENCED])
+        for file in files:
+            (part / file).replace(self.path / file)
+
+    def finish(self) -> None:
+        """Remove what was left unfinished."""
+        shutil.rmtree(self.path / UNFINISHED, ignore_errors=True)
