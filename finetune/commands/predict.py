@@ -46,7 +46,7 @@ def predict(*overrides: str | DictConfig) -> list[Path]:
     runs = required_paths(config, "run")
     source, output, write = required_paths(config, "input"), Path(required(config, "output")), config["write"] or []
     with usage():
-        check_formats(write)
+        check_formats(write, config["tolerance"])
         goes_on = _is_half_done(output, config)
         if not goes_on:
             check_new(output)
@@ -59,7 +59,7 @@ def predict(*overrides: str | DictConfig) -> list[Path]:
     if goes_on:
         logger.info(f"going on with the predictions in '{output}'")
     try:
-        written = predictor.save_predictions(names, output, write)
+        written = predictor.save_predictions(names, output, write, config["tolerance"])
     except DataError as error:
         if not (output / "masks").exists():  # not one could be read: nothing is left behind
             (output / SETTINGS).unlink()
@@ -73,7 +73,7 @@ def predict(*overrides: str | DictConfig) -> list[Path]:
 def _identity(config: Config) -> dict[str, Any]:
     """Return what makes predictions the same ones."""
     runs = [str(path.resolve()) for path in required_paths(config, "run")]
-    return {"run": runs, **{key: config[key] for key in ("input", "write", "value_range", "tta")}}
+    return {"run": runs, **{key: config[key] for key in ("input", "write", "tolerance", "value_range", "tta")}}
 
 
 def _is_half_done(output: Path, config: Config) -> bool:

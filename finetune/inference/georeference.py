@@ -1,11 +1,14 @@
-"""The place of an image on the map, kept for its mask."""
+"""The place of an image on the map, kept for its mask and its outlines."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
+
 from finetune.data.images.formats import tiff
+from finetune.data.polygons.shapes import Points
 
 TRANSFORMATION, PIXEL_SCALE, TIE_POINTS = 34264, 33550, 33922  # tags; tie points alone are no affine transform
 SUFFIXES = (".tif", ".tiff")
@@ -41,3 +44,22 @@ def copy_georeference(image: Path, masks: Iterable[Path]) -> None:
                 target.transform = transform
                 if crs is not None:
                     target.crs = crs
+
+
+def pixels_to_map(image: Path) -> Callable[[Points], Points]:
+    """Return a function from points (N, 2) in pixels, as x, y, to longitude and latitude (WGS 84).
+
+    Without a coordinate reference system, the points are those that the affine transform gives.
+    """
+    import rasterio
+    from rasterio.warp import transform
+
+    with rasterio.open(image) as source:
+        crs, (a, b, c, d, e, f) = source.crs, tuple(source.transform)[:6]
+
+    def convert(points: Points) -> Points:
+        x, y = points.T
+        x, y = a * x + b * y + c, d * x + e * y + f
+        return np.stack([x, y] if crs is None else transform(crs, "EPSG:4326", x, y), axis=1)
+
+    return convert

@@ -119,7 +119,9 @@ class Predictor:
         raise_problems(problems, len(paths), "")
         return found
 
-    def save_predictions(self, names: Mapping[Path, Path], output: Path, write: Sequence[str] = ()) -> list[Path]:
+    def save_predictions(
+        self, names: Mapping[Path, Path], output: Path, write: Sequence[str] = (), tolerance: float = 0.0
+    ) -> list[Path]:
         """Write predictions to `output/masks`, and other files that are wanted; return the masks' paths.
 
         Files are read ahead of the model and written behind it. A file has its name only when it is complete, and
@@ -129,16 +131,17 @@ class Predictor:
             names: image -> name of its PNG, or of its TIFF with a georeference, from `find_names`.
             output: folder, created if needed.
             write: formats to write besides the masks, from `PREDICTION_FORMATS`.
+            tolerance: by which the outlines of labels may be simplified, pixels.
 
         Raises:
             DataError: files that cannot be read, all of them named, after all others have been predicted.
         """
-        folder, problems = PredictionFolder(output, self.output, write), list[str]()
+        folder, problems = PredictionFolder(output, self.output, write, tolerance), list[str]()
         missing = [path for path, name in names.items() if not folder.has(name)]
         with Writer() as writer:
             for predicted in self._predictions(missing, problems, folder.reads_probabilities):
                 writer.call(partial(folder.save, predicted, names[predicted.path]))
-        folder.finish()
+        folder.finish(names)
         raise_problems(problems, len(names), f" The masks of the others are in '{output}'.")
         return [file for name in names.values() for file in folder.masks(name)]
 

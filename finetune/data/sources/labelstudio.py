@@ -51,6 +51,7 @@ class LabelStudioSource(AnnotatedSource):
             the order of the classes; or name -> label, or list of labels, of each class. Other regions are not drawn.
         ignored: labels of pixels that loss and scores leave out.
         ignore_index: label of these pixels in the masks.
+        predictions: whether to read the predictions of tasks that nobody annotated.
     """
 
     def __init__(
@@ -60,9 +61,11 @@ class LabelStudioSource(AnnotatedSource):
         classes: int | Sequence[str] | Mapping[str, Any] | None = None,
         ignored: Sequence[str] = (),
         ignore_index: int = 255,
+        predictions: bool = False,
     ) -> None:
         super().__init__(root, classes, ignored, ignore_index)
         self.annotations = annotations
+        self.predictions = predictions
 
     def read(self) -> Annotations:
         """Read the JSON file."""
@@ -75,7 +78,7 @@ class LabelStudioSource(AnnotatedSource):
         for position, task in enumerate(tasks, start=1):
             place = f"'{path}': task {position}" + (f" (id {shown(task.get('id'))})" if isinstance(task, dict) else "")
             with noting(problems, place):
-                if (results := _results(task)) is not None:
+                if (results := _results(task, self.predictions)) is not None:
                     image = _image(task, index, path.parent)
                     objects, size = _objects(results, problems, place)
                     images.append(AnnotatedImage(image, path, objects, size))
@@ -97,8 +100,8 @@ def _is_export(head: str) -> bool:
     return head.lstrip("\ufeff \n\r\t").startswith("[") and '"annotations"' in head and '"result"' in head
 
 
-def _results(task: Any) -> list[Any] | None:
-    """Return the results of the only annotation of a task; None if it has none.
+def _results(task: Any, predictions: bool) -> list[Any] | None:
+    """Return the results of the only annotation of a task, or else of its only prediction; None if it has none.
 
     Raises:
         AnnotationError: there are several, of which none or several are the ground truth.
@@ -106,6 +109,8 @@ def _results(task: Any) -> list[Any] | None:
     annotations = [
         entry for entry in field(task, "annotations", list) if not field(entry, "was_cancelled", bool, default=False)
     ]
+    if not annotations and predictions:
+        annotations = field(task, "predictions", list, default=[])
     if len(annotations) > 1:
         chosen = [entry for entry in annotations if field(entry, "ground_truth", bool, default=False)]
         if len(chosen) != 1:

@@ -1,27 +1,45 @@
 """Formats of predictions: one table, and one file for each or for a few that are alike."""
 
 from collections.abc import Mapping, Sequence
+from math import inf
 
+from finetune.inference.formats.areas import Areas
+from finetune.inference.formats.coco import Coco
 from finetune.inference.formats.colored import Color, Contours, Overlays
+from finetune.inference.formats.cvat import Cvat
 from finetune.inference.formats.format import ImageFormat, Predicted
+from finetune.inference.formats.geojson import GeoJson
+from finetune.inference.formats.labelme import Labelme
+from finetune.inference.formats.labels import LabeledImage, LabelFormat
+from finetune.inference.formats.labelstudio import LabelStudio
 from finetune.inference.formats.masks import Masks
 from finetune.inference.formats.probabilities import Probabilities, ProbabilityImages
+from finetune.inference.formats.yolo import Yolo
 from finetune.io.messages import suggest
 
-__all__ = ["PREDICTION_FORMATS", "ImageFormat", "Predicted", "check_formats"]
+__all__ = ["PREDICTION_FORMATS", "ImageFormat", "LabelFormat", "LabeledImage", "Predicted", "check_formats"]
 
-PREDICTION_FORMATS: Mapping[str, type[ImageFormat]] = {
+PREDICTION_FORMATS: Mapping[str, type[ImageFormat] | type[LabelFormat]] = {
     "masks": Masks,
     "color": Color,
     "overlays": Overlays,
     "contours": Contours,
     "probabilities": Probabilities,
     "probability_images": ProbabilityImages,
+    "areas": Areas,
+    "labelme": Labelme,
+    "coco": Coco,
+    "cvat": Cvat,
+    "labelstudio": LabelStudio,
+    "yolo": Yolo,
+    "geojson": GeoJson,
 }
 
 
-def check_formats(names: Sequence[str]) -> None:
-    """Raise ValueError for formats that there are not."""
+def check_formats(names: Sequence[str], tolerance: float = 0.0) -> None:
+    """Raise ValueError for formats that there are not, or a tolerance that is no number of pixels."""
+    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 <= tolerance < inf:
+        raise ValueError(f"tolerance={tolerance}: expected a number of pixels, 0 or more.")
     if isinstance(names, str):
         raise ValueError(f"write={names}: expected a list, such as write=[{names}].")
     if unknown := [str(name) for name in names or () if name not in PREDICTION_FORMATS]:

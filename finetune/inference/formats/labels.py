@@ -1,0 +1,89 @@
+"""The interface of label formats: files that labeling tools and the data sources read, made from written masks."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from finetune.data.polygons.class_map import is_background
+from finetune.data.polygons.outlines import Region, as_one_ring, simplify, trace
+from finetune.data.polygons.shapes import Points
+from finetune.inference.output import Prediction
+
+
+@dataclass(frozen=True)
+class LabeledImage:
+    """An image with its prediction.
+
+    Attributes:
+        path: the image.
+        name: its path below what was predicted, with its suffix.
+        prediction: class indices (H, W), or masks (K, H, W) of 0 and 1.
+        tolerance: by which outlines may be simplified, pixels.
+    """
+
+    path: Path
+    name: Path
+    prediction: Prediction
+    tolerance: float = 0.0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        height, width = self.prediction.shape[-2:]
+        return height, width
+
+    @cached_property
+    def regions(self) -> list[Region]:
+        """The connected areas of all classes, with simplified rings; the label is the class."""
+        if self.prediction.ndim == 2:
+            found = trace(self.prediction)
+        else:
+            channels = [(index, region) for index, mask in enumerate(self.prediction) for region in trace(mask)]
+            found = [region._replace(label=index) for index, region in channels if region.label]
+        return [each._replace(rings=[simplify(ring, self.tolerance) for ring in each.rings]) for each in found]
+
+
+class LabelFormat(ABC):
+    """Files of all images; the classes that mean the background are not written.
+
+    Args:
+        folder: of all predictions.
+        class_names: of the K classes.
+
+    Attributes:
+        names: index -> name of the classes that are written.
+    """
+
+    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
+        self.folder = folder
+        self.names = {index: name for index, name in enumerate(class_names) if not is_background(name)}
+
+    @abstractmethod
+    def add(self, image: LabeledImage) -> None:
+        """Take in an image; a format may write files of its own for it."""
+
+    def finish(self) -> None:  # noqa: B027  # formats whose files are those of single images have nothing left
+        """Write the files of all images."""
+
+    def polygons(self, image: LabeledImage) -> list[tuple[int, Region, Points]]:
+        """Return the class, the region, and its corners (N, 2) as one ring, of each area that is written."""
+        written = [region for region in image.regions if region.label in self.names]
+        return [(region.label, region, as_one_ring(region.rings)) for region in written]
+
+
+def numbers(points: Points | list[Any]) -> list[Any]:
+    """Return numbers as lists, in which whole ones need no decimals, and others have four.
+
+    >>> numbers(np.array([[1.0, 2.123456]]))
+    [[1, 2.1235]]
+    """
+    return [numbers(each) if isinstance(each, list) else _short(each) for each in np.asarray(points).tolist()]
+
+
+def _short(value: float) -> float:
+    return int(value) if value == int(value) else round(value, 4)
