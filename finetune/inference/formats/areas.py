@@ -18,7 +18,6 @@ class Areas(LabelFormat):
     def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
         super().__init__(folder, class_names)
         self.class_names = class_names
-        self.rows: list[tuple[str, str, int, str, int]] = []
 
     def add(self, image: LabeledImage) -> None:
         """Take in an image."""
@@ -29,11 +28,11 @@ class Areas(LabelFormat):
         height, width = image.size
         for index, name in enumerate(self.class_names):
             share = f"{pixels[index] / (height * width):.6f}"
-            self.rows.append((image.name.as_posix(), name, pixels[index], share, regions[index]))
+            self.entries.append((image.name.as_posix(), name, pixels[index], share, regions[index]))
 
     def finish(self) -> None:
         """Write the table."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerows([COLUMNS, *self.rows])
+        writer.writerows([COLUMNS, *self.entries])
         replace_text(self.folder / "areas.csv", text.getvalue())

@@ -57,11 +57,13 @@ class LabelFormat(ABC):
 
     Attributes:
         names: index -> name of the classes that are written.
+        entries: of single images, to be written together.
     """
 
     def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
         self.folder = folder
         self.names = {index: name for index, name in enumerate(class_names) if not is_background(name)}
+        self.entries: list[Any] = []
 
     @abstractmethod
     def add(self, image: LabeledImage) -> None:

@@ -1,9 +1,6 @@
 """Tasks of Label Studio whose predictions are shown as pre-labels."""
 
 import json
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
@@ -20,16 +17,12 @@ class LabelStudio(LabelFormat):
     percentages of the image's width and height.
     """
 
-    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
-        super().__init__(folder, class_names)
-        self.tasks: list[dict[str, Any]] = []
-
     def add(self, image: LabeledImage) -> None:
         """Take in an image."""
         height, width = image.size
         results = [
             {
-                "id": f"{len(self.tasks) + 1}-{number}",
+                "id": f"{len(self.entries) + 1}-{number}",
                 "type": "polygonlabels",
                 "from_name": "label",
                 "to_name": "image",
@@ -45,11 +38,11 @@ class LabelStudio(LabelFormat):
             for number, (label, _, points) in enumerate(self.polygons(image), start=1)
         ]
         address = f"/data/local-files/?d={quote(image.name.as_posix())}"
-        self.tasks.append({"data": {"image": address}, "annotations": [], "predictions": [{"result": results}]})
+        self.entries.append({"data": {"image": address}, "annotations": [], "predictions": [{"result": results}]})
 
     def finish(self) -> None:
         """Write the files."""
-        replace_text(self.folder / "labelstudio.json", json.dumps(self.tasks) + "\n")
+        replace_text(self.folder / "labelstudio.json", json.dumps(self.entries) + "\n")
         labels = "".join(f"    <Label value={quoteattr(name)}/>\n" for name in self.names.values())
         polygons = f'  <PolygonLabels name="label" toName="image">\n{labels}  </PolygonLabels>\n'
         view = f'<View>\n  <Image name="image" value="$image"/>\n{polygons}</View>\n'
