@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from finetune.builders.checks.trainer import check_evaluation_trainer
 from finetune.builders.devices import resolve_precision, resolve_workers
 from finetune.builders.evaluation_data import evaluation_data
+from finetune.builders.post import build_post
 from finetune.builders.recipe import with_placeholders_for_recipe
 from finetune.builders.settings import DataSettings
 from finetune.builders.slices import slice_columns
@@ -19,7 +20,7 @@ from finetune.builders.views import use_views
 from finetune.checkpoints.saved_model import load_models
 from finetune.commands.scoring import check_boundaries, score, write_found
 from finetune.config.compose import load_config, required_paths
-from finetune.config.errors import usage
+from finetune.config.errors import ConfigError, usage
 from finetune.data.module import SegmentationData
 from finetune.engine.fsdp import full_model
 from finetune.engine.launcher import check_launcher, end_launched_rank, report_killed_ranks
@@ -86,6 +87,7 @@ def evaluate(*overrides: str | DictConfig) -> EvaluationResult:
         other_splits = [folder / "splits.csv" for folder in other_runs if folder is not None]
         data, split = evaluation_data(config, saved, trained, own_splits, other_splits)
         name = split if len(paths) == 1 else f"{split}_of_{len(paths)}_runs"  # not to be taken for scores of the first
+        name += "_post" * bool(config.get("post"))
         folder = Path(config["output"]) if config["output"] else free_folder((run or Path()) / "evaluation" / name)
         config = with_placeholders_for_recipe(config)
         settings = {**config["trainer"], "precision": resolve_precision(config["trainer"])}
@@ -96,6 +98,11 @@ def evaluate(*overrides: str | DictConfig) -> EvaluationResult:
         workers = resolve_workers("auto" if given["num_workers"] is None else given["num_workers"], config["trainer"])
         loaders = SegmentationData(dataset, dataset, dataset, batch_size, workers)
         task = restore_task(saved.task, saved.model, data.ignore_index, [other.model for other in others])
+        if config.get("post"):
+            if not isinstance(task, PixelTask):
+                raise ConfigError(f"task={saved.task['name']} has no post-processing. Leave out post.")
+            task.post = build_post(config.get("post"), saved.model.class_names)
+            logger.info(f"after the model: {', '.join(config['post'])} (post)")
         task.check_target(dataset[0]["mask"], data.classes, data.ignore_index)
         check_boundaries(config["boundaries"], task)
         columns = slice_columns(config["slices"], dataset.records, own_splits)

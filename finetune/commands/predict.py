@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from finetune.builders.post import build_post
 from finetune.builders.task import restore_output
 from finetune.builders.views import use_views
 from finetune.checkpoints.saved_model import SavedModel, load_models
@@ -50,7 +51,7 @@ def predict(*overrides: str | DictConfig) -> list[Path]:
         goes_on = _is_half_done(output, config)
         if not goes_on:
             check_new(output)
-        predictor = load(runs, config["device"], config["value_range"], config["batch_size"])
+        predictor = load(runs, config["device"], config["value_range"], config["batch_size"], config.get("post"))
         for line in use_views(config["tta"], predictor.models):
             logger.info(line)
         names = predictor.find_names(source, write)
@@ -73,7 +74,10 @@ def predict(*overrides: str | DictConfig) -> list[Path]:
 def _identity(config: Config) -> dict[str, Any]:
     """Return what makes predictions the same ones."""
     runs = [str(path.resolve()) for path in required_paths(config, "run")]
-    return {"run": runs, **{key: config[key] for key in ("input", "write", "tolerance", "value_range", "tta")}}
+    return {
+        "run": runs,
+        **{key: config.get(key) for key in ("input", "write", "tolerance", "value_range", "tta", "post")},
+    }
 
 
 def _is_half_done(output: Path, config: Config) -> bool:
@@ -87,6 +91,7 @@ def load(
     device: str | None = None,
     value_range: ValueRange | None = None,
     batch_size: int | None = None,
+    post: Config | None = None,
 ) -> Predictor:
     """Load a model to predict with, from a run folder, a model folder, or a checkpoint.
 
@@ -95,12 +100,14 @@ def load(
         device: `cpu`, `cuda`, ...; None takes a GPU if there is one.
         value_range: the values that become black and white in images of more than 8 bit; None takes the model's.
         batch_size: images of one size that are predicted at a time; None for 1 on a CPU and 8 elsewhere.
+        post: steps after the model by name, such as `{"fill_holes": {}, "min_size": {"pixels": 50}}`, in this order.
     """
     paths = [Path(path)] if isinstance(path, str | Path) else [Path(each) for each in path]
     saved, *others = load_models(paths)
     output = restore_output(saved.task, saved.model.class_names)
     value_range = value_range or _trained_range(paths[0], saved)
-    return Predictor(saved.model, device, output, value_range, [other.model for other in others], batch_size)
+    steps, others_models = build_post(post, saved.model.class_names), [other.model for other in others]
+    return Predictor(saved.model, device, output, value_range, others_models, batch_size, steps)
 
 
 def _trained_range(path: Path, saved: SavedModel) -> ValueRange | None:

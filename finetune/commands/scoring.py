@@ -130,7 +130,7 @@ def write_found(
         means = write_boundaries(folder, found.measured["boundaries"], own.class_names, dataset.names)
         lines.append(boundary_text(means))
     if found.images is not None and isinstance(task, PixelTask) and isinstance(model, Segmenter):
-        predictor = Predictor(model, task.device, task.output, others=list(task.others))
+        predictor = Predictor(model, task.device, task.output, others=list(task.others), post=task.post)
         write_examples(folder, predictor, dataset, task.target, found.images, task.ignore_index)
     return lines
 

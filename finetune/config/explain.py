@@ -14,6 +14,8 @@ from finetune.config.nested import walk
 from finetune.config.unread import may_be_added, meant_setting
 from finetune.io.messages import suggest
 
+SEVERAL = ("post",)  # groups of which several options are composed, in the order of a list
+
 
 def check_group_choices(overrides: Sequence[str]) -> None:
     """Raise a ConfigError, with all that it finds, if a group is set to something else than one of its options."""
@@ -23,7 +25,11 @@ def check_group_choices(overrides: Sequence[str]) -> None:
         group, _, option = text.partition("=")
         if group not in groups() or option == "null":
             continue
-        if not re.fullmatch(r"[A-Za-z_][\w/.-]*", option):
+        if group in SEVERAL and option[:1] + option[-1:] == "[]":
+            mistakes += [
+                _no_such_option(group, name) for name in re.split(", *", option[1:-1]) if name not in options(group)
+            ]
+        elif not re.fullmatch(r"[A-Za-z_][\w/.-]*", option):
             mistakes.append(f"'{text}': {group} takes the name of one option: {', '.join(options(group))}.")
         elif not has_own_options and option not in options(group):
             mistakes.append(_no_such_option(group, option))
@@ -46,7 +52,7 @@ def explain(error: Exception, command: str, overrides: Sequence[str] = ()) -> st
         )
     if key := re.match(r"Could not (?:override|append|delete).*?'([^']+)'", text):
         return _no_such_setting(error, key[1], command, overrides)
-    if option := re.search(r"Could not find '([^']+)'", text):
+    if option := re.search(r"Could not (?:find|load) '([^']+)'", text):
         group, _, name = option[1].rpartition("/")
         if not group or not options(group):
             return f"there is no group '{group or name}'. {suggest(group or name, groups())}"

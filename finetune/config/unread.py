@@ -61,7 +61,9 @@ def check_read(config: DictConfig, command: str) -> None:
     """
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=False)  # type: ignore[assignment]  # a dict
     top = set(top_keys(command))
-    missing = [key for key in top if key not in plain and key not in ("logger", "auxiliary", "hydra", "augment")]
+    missing = [
+        key for key in top if key not in plain and key not in ("logger", "auxiliary", "hydra", "augment", "post")
+    ]
     raise_mistakes(f"{key} is missing, but finetune {command} needs it." for key in sorted(missing))
     known = [key for key, _ in walk(plain) if key.split(".")[0] in top]
     raise_mistakes(

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from finetune.inference.output import Pixels, Prediction, Row, at_least_float32, save_mask
+from finetune.inference.output import SMALLEST, Pixels, Prediction, Row, at_least_float32, save_mask
 from finetune.plots import overlay, palette, preview
 
 
@@ -39,6 +39,10 @@ class ClassIndices:
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return the softmax over the classes of logits (B, K, H, W)."""
         return at_least_float32(logits).softmax(dim=1)
+
+    def logits(self, probabilities: Tensor) -> Tensor:
+        """Return the logarithm of probabilities (B, K, H, W)."""
+        return probabilities.clamp(min=SMALLEST).log()
 
     def files(self, path: Path) -> list[Path]:
         """Return the one file of an image."""

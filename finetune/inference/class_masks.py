@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from finetune.inference.output import Pixels, Prediction, Row, at_least_float32, save_mask
+from finetune.inference.output import SMALLEST, Pixels, Prediction, Row, at_least_float32, save_mask
 from finetune.plots import overlay, preview
 from finetune.plots.label_sets import NONE, label_sets
 
@@ -46,6 +46,10 @@ class ClassMasks:
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return the sigmoid of logits (B, K, H, W)."""
         return at_least_float32(logits).sigmoid()
+
+    def logits(self, probabilities: Tensor) -> Tensor:
+        """Return the inverse of the sigmoid of probabilities (B, K, H, W)."""
+        return probabilities.logit(eps=SMALLEST)
 
     def files(self, path: Path) -> list[Path]:
         """Return `<name>_<class>.png`, or `.tif`, for each class."""

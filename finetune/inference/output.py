@@ -14,6 +14,8 @@ Prediction = NDArray[np.uint8]
 Pixels = NDArray[np.uint8]
 Row = tuple[Tensor, Tensor, Tensor]
 
+SMALLEST = 1e-6  # probability that is told from 0, so that logits stay finite
+
 
 class Output(Protocol):
     """How the outputs of a model are read. The constructor takes the class names, then options by name.
@@ -38,6 +40,9 @@ class Output(Protocol):
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return the probabilities of the classes (B, K, H, W), float32 or more precise, of logits of that shape."""
+
+    def logits(self, probabilities: Tensor) -> Tensor:
+        """Return logits that have these probabilities, up to `SMALLEST`."""
 
     def files(self, path: Path) -> list[Path]:
         """Return the files that `save` writes for an image.

@@ -17,6 +17,7 @@ from finetune.inference.formats import Predicted
 from finetune.inference.georeference import can_keep, is_georeferenced
 from finetune.inference.output import Output, Prediction
 from finetune.inference.pipeline import Writer, batches, read_ahead
+from finetune.inference.post import PostProcessing
 from finetune.inference.prediction_folder import PredictionFolder
 from finetune.models import Segmenter
 from finetune.models.ensemble import check_alike, mean_logits
@@ -36,6 +37,7 @@ class Predictor:
         value_range: the values that become black and white in images of more than 8 bit; None refuses such images.
         others: further models with the same classes and channels, whose logits are averaged with the model's.
         batch_size: images of one size that are predicted at a time; None for 1 on a CPU and 8 elsewhere.
+        post: steps after the model.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Predictor:
         value_range: ValueRange | None = None,
         others: Sequence[Segmenter] = (),
         batch_size: int | None = None,
+        post: PostProcessing | None = None,
     ) -> None:
         check_alike((model, *others))
         if batch_size is not None and batch_size < 1:
@@ -64,6 +67,7 @@ class Predictor:
         self.batch_size = batch_size or (1 if self.device.type == "cpu" else GPU_BATCH)
         self.value_range = value_range
         self.output = output or ClassIndices(model.class_names)
+        self.post = post or PostProcessing()
 
     def _placed(self, model: Segmenter) -> Segmenter:
         return model.eval().to(self.device).to(memory_format=torch.channels_last)
@@ -101,12 +105,16 @@ class Predictor:
             images: uint8.
             wanted: whether to compute the probabilities; otherwise, they are None.
         """
-        logits = mean_logits(self.models, images.to(self.device))
+        images = images.to(self.device)
+        logits = mean_logits(self.models, images)
         if count_non_finite(logits):
             raise NonFiniteOutputError(
                 "the model's outputs are NaN or infinite. Its training diverged: train again with a lower optimizer.lr."
             )
-        return self.output.decode(logits).cpu(), self.output.probabilities(logits).cpu() if wanted else None
+        logits = self.post.refine(self.output, logits, images)
+        return self.post.clean(self.output.decode(logits).cpu()), self.output.probabilities(
+            logits
+        ).cpu() if wanted else None
 
     def predict(self, source: Source) -> dict[Path, Prediction]:
         """Return the predictions for a file, all images below a folder, a glob, or a list of these, by image path.

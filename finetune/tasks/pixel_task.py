@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from finetune.inference.finite import count_non_finite
 from finetune.inference.output import Output
+from finetune.inference.post import PostProcessing
 from finetune.losses import Loss, Reduce, TargetFormat, no_reduction
 from finetune.metrics.measurement import ImageBatch
 from finetune.models import Segmenter
@@ -43,6 +44,7 @@ class PixelTask(TuningTask):
         self.loss = loss
         self.ignore_index = ignore_index
         self.others: Sequence[Segmenter] = ()
+        self.post = PostProcessing()  # of evaluations outside of a training
 
     def predict_with(self, others: Sequence[Segmenter]) -> None:
         """Average the logits of an evaluation with those of further models, from now on."""
@@ -81,7 +83,8 @@ class PixelTask(TuningTask):
                 logits = mean_logits((self.model, *self.others), group["image"])
             self.non_finite = self.non_finite + count_non_finite(logits)
             target = self.target(group)
-            prediction = self.output.decode(logits)
+            refined = self.post.refine(self.output, logits, group["image"])
+            prediction = self.post.clean(self.output.decode(refined))
             self.evaluator.update(prediction, target)
             self._measure(group, logits, prediction, target)
             losses = []

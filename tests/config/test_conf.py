@@ -19,7 +19,9 @@ CONF = config_folder()
 FILES = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml"))
 GROUPS = {str(file.parent) for file in FILES}
 OPTIONS = [
-    file for file in FILES if str(file.parent) not in (".", "hydra", "data", "experiment") and file.stem != "from_run"
+    file
+    for file in FILES
+    if str(file.parent) not in (".", "hydra", "data", "experiment", "post") and file.stem != "from_run"
 ]
 EXPERIMENTS = [file for file in FILES if str(file.parent) == "experiment"]
 
@@ -60,7 +62,7 @@ def composed(file: Path) -> DictConfig:
     group, name = str(file.parent), file.stem
     if group == ".":
         return compose(command=name)
-    if name == "from_run":
+    if name == "from_run" or group == "post":
         return compose(f"{group}={name}", command="evaluate")
     synthetic = ["data=synthetic", "data.count=4"] if file in OPTIONS else []
     return compose(f"{group}={name}", *synthetic, *NEEDED.get(str(file), ()))

@@ -1,5 +1,6 @@
 """Remove specks from masks and fill their tiny holes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,19 +27,37 @@ def clean(labels: Labels, pixels: int, ignore_index: int = 255) -> Labels:
     >>> clean(np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], dtype=np.uint8), 1).tolist()
     [[1, 1, 1], [1, 1, 1], [1, 1, 1]]
     """
+    return absorb(
+        labels,
+        lambda found: (found.areas <= pixels) & (found.labels != ignore_index),
+        lambda found: found.areas <= pixels,
+    )
+
+
+Choose = Callable[[Components], npt.NDArray[np.bool_]]
+
+
+def absorb(labels: Labels, removable: Choose, silent: Choose | None = None) -> Labels:
+    """Give chosen areas the label that most pixels around them have; among equally frequent ones, the smallest.
+
+    Args:
+        labels: (H, W), uint8.
+        removable: chooses the areas among the components, (C,).
+        silent: chooses the areas whose labels are not given to others, (C,); None for those that are removable.
+    """
     while True:
         found = find_components(labels)
-        small = found.areas <= pixels
-        removable = small & (found.labels != ignore_index)
-        chosen, majority = _majorities(labels, found, removable, small)
+        chosen_for_removal = removable(found)
+        ignored = chosen_for_removal if silent is None else silent(found)
+        chosen, majority = _majorities(labels, found, chosen_for_removal, ignored)
         if not len(chosen):
             return labels
         new = found.labels.copy()
         new[chosen] = majority
         labels = new[found.of_run][found.runs]
-        if len(chosen) == removable.sum():
+        if len(chosen) == chosen_for_removal.sum():
             return labels
-        # what lies between small areas only takes the label that these now have
+        # what lies between removable areas only takes the label that these now have
 
 
 def _majorities(
