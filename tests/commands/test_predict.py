@@ -36,7 +36,7 @@ def test_the_same_command_goes_on_with_a_half_done_folder(
     assert written[0].stat().st_mtime_ns == kept
 
 
-@pytest.mark.parametrize("other", ["tta=flip", "write=[]", "run"])
+@pytest.mark.parametrize("other", ["tta=flip", "write=[]", "post=smooth", "run"])
 def test_other_predictions_are_never_mixed_with_those_of_a_folder(
     run: Path, photos: Path, tmp_path: Path, other: str
 ) -> None:
@@ -45,3 +45,49 @@ def test_other_predictions_are_never_mixed_with_those_of_a_folder(
     changed = (f"run={run / 'model'}",) if other == "run" else (f"run={run}", other)
     with pytest.raises(ConfigError, match="exists and is not empty; nothing is ever overwritten"):
         finetune.predict(*changed, *common)
+
+
+def test_labels_of_all_images_are_those_of_a_run_without_interruption(run: Path, photos: Path, tmp_path: Path) -> None:
+    command = (f"run={run}", f"input={photos / 'images'}", f"output={tmp_path / 'out'}", "write=[coco,areas,color]")
+    written = finetune.predict(*command)
+    tables = [tmp_path / "out" / name for name in ("coco.json", "areas.csv")]
+    before = [path.read_bytes() for path in tables]
+    assert before[1].count(b"\n") == 1 + 12 * 3
+    written[5].unlink()
+    for path in tables:
+        path.unlink()
+    assert finetune.predict(*command) == written
+    assert [path.read_bytes() for path in tables] == before
+
+
+def test_labels_are_those_of_the_images_that_can_be_read(run: Path, photos: Path, tmp_path: Path) -> None:
+    files = [photos / "images" / f"photo_0{number}.png" for number in range(2)]
+    (tmp_path / "broken.png").write_text("no image")
+    with pytest.raises(ConfigError, match="1 of 3 files cannot be read"):
+        finetune.predict(
+            f"run={run}",
+            f"input=[{files[0]},{tmp_path / 'broken.png'},{files[1]}]",
+            f"output={tmp_path / 'out'}",
+            "write=[areas]",
+        )
+    lines = (tmp_path / "out" / "areas.csv").read_text().splitlines()
+    assert [line.partition(",")[0] for line in lines[1::3]] == ["photo_00.png", "photo_01.png"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("write=[cocoo]", "write has no format 'cocoo'. Did you mean coco"),
+        ("write=coco", r"write=coco: expected a list, such as write=\[coco\]"),
+        ("tolerance=-1", "tolerance=-1: expected a number of pixels, 0 or more"),
+        ("post.smooth.radius=0 post=smooth", "radius=0: expected 1 pixel or more"),
+        ("post=[smooth,guided_filter]", "guided_filter changes probabilities, so put it before smooth"),
+        ("post=[smooth,median]", "post has no option 'median'"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_anything_is(
+    run: Path, photos: Path, tmp_path: Path, override: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        finetune.predict(f"run={run}", f"input={photos}", f"output={tmp_path / 'out'}", *override.split())
+    assert not (tmp_path / "out").exists()

@@ -81,6 +81,21 @@ def test_views_of_an_evaluation_replace_those_of_the_run(
     assert not torch.equal(scaled.matrix, plain.matrix)
 
 
+def test_an_evaluation_scores_what_the_steps_after_the_model_leave(
+    folds: list[TrainResult], photos: Path, tested: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    steps = {"guided_filter": {"radius": 2}, "smooth": {"radius": 3}, "min_size": {"pixels": 200}}
+    with caplog.at_level("INFO", "finetune"):
+        result = finetune.evaluate(
+            f"run={folds[0].folder}", "post=[guided_filter,smooth,min_size]", "post.guided_filter.radius=2",
+            "post.smooth.radius=3", "post.min_size.pixels=200",
+        )  # fmt: skip
+    assert "after the model: guided_filter, smooth, min_size (post)" in caplog.text
+    assert result.folder == folds[0].folder / "evaluation" / "test_post"
+    assert torch.equal(result.matrix, matrix(finetune.load(folds[0].folder, "cpu", post=steps), photos, tested))
+    assert not torch.equal(result.matrix, finetune.evaluate(f"run={folds[0].folder}").matrix)
+
+
 def test_several_runs_predict_with_the_mean_of_their_logits(
     folds: list[TrainResult], photos: Path, tested: list[str]
 ) -> None:

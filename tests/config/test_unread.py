@@ -73,7 +73,7 @@ def test_a_key_that_another_setting_uses_is_read() -> None:
 
 def test_every_packaged_option_is_read() -> None:
     groups = {path.parent.name for path in config_folder().glob("*/*.yaml")} - {"hydra", "average", "experiment"}
-    assert groups <= {*top_keys("train")}
+    assert groups <= {*top_keys("train"), *top_keys("predict")}
     for name in ("camvid", "quickstart"):
         load_config([f"experiment={name}", "data.root=x"] if name == "camvid" else [f"experiment={name}"], "train")
 

@@ -1,6 +1,5 @@
 """Steps in their order, in predictions and in the model's own words."""
 
-
 import numpy as np
 import pytest
 import torch

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from scipy import ndimage
 
 from finetune.inference.post.regions import FillHoles, LargestComponent, MinSize
 
+ndimage = pytest.importorskip("scipy.ndimage", reason="an independent answer, which albumentations brings")
 NAMES = ["background", "leaf", "stone"]
 
 
