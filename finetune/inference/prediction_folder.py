@@ -50,9 +50,8 @@ class PredictionFolder:
     def save(self, predicted: Predicted, name: Path) -> None:
         """Write the files of an image, and give them their names when all are complete."""
         part, files = self.path / UNFINISHED, self.files(name)
-        for file in files:
-            for folder in (part, self.path):
-                (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        for folder in {root / file.parent for file in files for root in (part, self.path)}:
+            folder.mkdir(parents=True, exist_ok=True)
         for each in self.formats:
             each.save(predicted, name, part)
         if name.suffix == GEOREFERENCED:

@@ -87,29 +87,38 @@ def _cycles(followers: Numbers) -> list[list[int]]:
 
 
 def simplify(ring: Points, tolerance: float) -> Points:
-    """Return a ring (N, 2) without corners that are within `tolerance` pixels of what is left.
+    """Return a ring through fewer points (N, 2), which is within `tolerance` pixels of the centers of all sides.
 
-    A ring that would have no area stays as it is.
+    The line through these centers has the same pixels inside as the outline, but a diagonal is straight and not a
+    stair. An outline that would have no area stays as it is, and so does each one with a tolerance of 0.
 
     Source: Douglas and Peucker 1973, https://doi.org/10.3138/FM57-6770-U75U-7727
     """
-    if tolerance <= 0 or len(ring) <= 4:
+    if tolerance == 0:
         return ring
-    closed = np.concatenate([ring, ring[:1]])
-    middle = int(np.hypot(*(ring - ring[0]).T).argmax())
-    kept, open_ends = {0, middle}, [(0, middle), (middle, len(ring))]
+    centers = _side_centers(ring)
+    closed = np.concatenate([centers, centers[:1]])
+    middle = int(np.hypot(*(centers - centers[0]).T).argmax())
+    kept, open_ends = {0, middle}, [(0, middle), (middle, len(centers))]
     while open_ends:
         start, end = open_ends.pop()
-        if end - start < 2:
-            continue
         way, offsets = closed[end] - closed[start], closed[start + 1 : end] - closed[start]
         along = (offsets @ way / max(way @ way, 1e-12)).clip(0, 1)
         distances = np.hypot(*(offsets - along[:, None] * way).T)
-        farthest = start + 1 + int(distances.argmax())
-        if distances.max() > tolerance:
+        if distances.max(initial=0) > tolerance:
+            farthest = start + 1 + int(distances.argmax())
             kept.add(farthest)
             open_ends += [(start, farthest), (farthest, end)]
-    return ring[sorted(kept)] if len(kept) >= 3 else ring
+    return centers[sorted(kept)] if len(kept) >= 3 else ring
+
+
+def _side_centers(ring: Points) -> Points:
+    """Return the centers of the sides of pixels along an outline."""
+    lines = np.roll(ring, -1, axis=0) - ring
+    lengths = np.abs(lines).sum(axis=1).astype(np.int64)
+    passed = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths) + 0.5
+    centers: Points = np.repeat(ring, lengths, axis=0) + passed[:, None] * np.repeat(np.sign(lines), lengths, axis=0)
+    return centers
 
 
 def as_one_ring(rings: list[Points]) -> Points:
