@@ -11,7 +11,9 @@ from finetune.data import read_image
 from finetune.data.records import DataError
 from finetune.inference import ClassIndices, ClassMasks, Predictor
 from finetune.inference.files import find_images
+from finetune.inference.formats import PREDICTION_FORMATS, Predicted
 from finetune.inference.formats.colored import borders
+from finetune.inference.formats.masks import Masks
 from finetune.plots import palette
 
 
@@ -119,3 +121,21 @@ def test_a_list_takes_files_folders_and_globs(photo: Path, tmp_path: Path) -> No
         "c.png": "day/c.png",
         "a.png": "a.png",
     }
+
+
+class Sizes(Masks):
+    """A format from outside: the size of each prediction as text."""
+
+    def files(self, name: Path) -> list[Path]:
+        return [Path("sizes") / name.with_suffix(".txt")]
+
+    def save(self, predicted: Predicted, name: Path, folder: Path) -> None:
+        (folder / self.files(name)[0]).write_text(str(predicted.prediction.shape))
+
+
+def test_a_format_from_outside_is_a_row_of_the_table(
+    predictor: Predictor, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PREDICTION_FORMATS, "sizes", Sizes)  # type: ignore[arg-type]  # a dict
+    write(predictor, photo, tmp_path / "out", "sizes")
+    assert (tmp_path / "out/sizes/a.txt").read_text() == "(37, 53)"

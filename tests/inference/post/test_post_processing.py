@@ -8,7 +8,7 @@ from torch import Tensor
 from finetune.builders.post import build_post
 from finetune.config.errors import ConfigError
 from finetune.inference import ClassIndices, ClassMasks, Output, Predictor
-from finetune.inference.post import PostProcessing
+from finetune.inference.post import POST_STEPS, PostProcessing
 from finetune.inference.post.guided_filter import GuidedFilter
 from finetune.inference.post.regions import MinSize
 from finetune.inference.post.smooth import Smooth
@@ -76,3 +76,8 @@ def test_all_mistakes_are_named_at_once() -> None:
         build_post({"median": {}}, NAMES)
     with pytest.raises(ConfigError, match="radius=0: expected 1 pixel or more"):
         build_post({"smooth": {"radius": 0}}, NAMES)
+
+
+def test_a_step_from_outside_is_a_row_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(POST_STEPS, "halved", Halved)  # type: ignore[arg-type]  # a dict
+    assert isinstance(build_post({"halved": None, "smooth": None}, NAMES).steps["halved"], Halved)
