@@ -117,6 +117,18 @@ def test_the_line_through_the_centers_of_sides_fills_the_same_pixels() -> None:
     assert len(simplify(trace(stairs)[0].rings[0], 0.01)) <= 8
 
 
+def test_one_ring_leads_to_each_hole_and_back() -> None:
+    labels = disc()
+    for row, column in ((22, 20), (33, 36), (40, 22)):
+        rows, columns = np.ogrid[:60, :60]
+        labels[(rows - row) ** 2 + (columns - column) ** 2 < 30] = 0
+    region = next(region for region in trace(labels) if region.label)
+    assert len(region.rings) == 4
+    canvas = np.zeros_like(labels)
+    paint(canvas, Polygon(as_one_ring(region.rings)), 1)
+    assert (canvas == labels).all()
+
+
 def test_a_ring_that_would_vanish_stays() -> None:
     speck = np.array([[0, 0], [2, 0], [2, 1], [1, 1], [1, 2], [0, 2]], dtype=float)
     assert simplify(speck, 5).tolist() == speck.tolist()
