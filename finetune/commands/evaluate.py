@@ -32,6 +32,7 @@ from finetune.runs.console import configure_logging
 from finetune.runs.folder import check_new, free_folder, run_folder
 from finetune.runs.saved_config import read_config
 from finetune.runs.signals import raise_on_signal, shut_down_ranks_on_exit
+from finetune.tasks import PixelTask
 
 logger = logging.getLogger(__name__)
 

@@ -86,7 +86,7 @@ class PixelTask(TuningTask):
             refined = self.post.refine(self.output, logits, group["image"])
             prediction = self.post.clean(self.output.decode(refined))
             self.evaluator.update(prediction, target)
-            self._measure(group, logits, prediction, target)
+            self._measure(group, refined, prediction, target)
             losses = []
             for image in range(len(logits)):  # one image at a time, so that the loss does not depend on the batch
                 own = {key: values[image : image + 1] for key, values in group.items()}
