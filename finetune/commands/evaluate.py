@@ -18,7 +18,7 @@ from finetune.builders.task import restore_task
 from finetune.builders.trainer import build_trainer
 from finetune.builders.views import use_views
 from finetune.checkpoints.saved_model import load_models
-from finetune.commands.scoring import check_boundaries, score, write_found
+from finetune.commands.scoring import check_boundaries, check_label_errors, score, write_found
 from finetune.config.compose import load_config, required_paths
 from finetune.config.errors import ConfigError, usage
 from finetune.data.module import SegmentationData
@@ -106,13 +106,17 @@ def evaluate(*overrides: str | DictConfig) -> EvaluationResult:
             logger.info(f"after the model: {', '.join(config['post'])} (post)")
         task.check_target(dataset[0]["mask"], data.classes, data.ignore_index)
         check_boundaries(config["boundaries"], task)
+        check_label_errors(config["label_errors"], task, split)
         columns = slice_columns(config["slices"], dataset.records, own_splits)
     with shut_down_ranks_on_exit(trainer), report_killed_ranks(trainer, tuple):
-        found = score(trainer, task, loaders, "test", dataset, config["boundaries"])
+        also = [name for name, key in (("boundaries", "boundaries"), ("label_doubt", "label_errors")) if config[key]]
+        found = score(trainer, task, loaders, "test", dataset, also)
         model = full_model(task.model)
     end_launched_rank(trainer)
     scores, images = summary(task.evaluator.compute(found.counts)), found.images
-    lines = write_found(folder, found, task, model, dataset) if trainer.is_global_zero else []
+    lines = []
+    if trainer.is_global_zero:
+        lines = write_found(folder, found, task, model, dataset, config["label_errors"])
     if trainer.is_global_zero and columns and images is not None:
         sliced = {name: found.statistics[name] if values is None else values for name, values in columns.items()}
         write_rows(folder / "slices.csv", slice_rows(images, sliced))

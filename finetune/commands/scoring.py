@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -17,12 +18,14 @@ from finetune.inference import Predictor
 from finetune.inference.finite import NonFiniteOutputError
 from finetune.metrics.calibration import Confidences
 from finetune.metrics.image_statistics import ImageStatistics
+from finetune.metrics.label_doubt import LabelDoubt
 from finetune.metrics.measurement import Measurement
 from finetune.metrics.overlaps import ImageOverlaps, ImageResults, image_results
 from finetune.models import Segmenter
 from finetune.reports.calibration import write_probabilities
 from finetune.reports.evaluation import write_evaluation
 from finetune.reports.examples import write_examples
+from finetune.reports.label_errors import label_errors_text, write_label_errors
 from finetune.tasks import PixelTask, TuningTask
 
 logger = logging.getLogger(__name__)
@@ -57,7 +60,7 @@ def score(
     loaders: SegmentationData,
     split: str,
     dataset: SegmentationDataset,
-    boundaries: bool = False,
+    also: Collection[str] = (),
 ) -> Evaluated:
     """Evaluate a model, and measure each image. Collective.
 
@@ -67,12 +70,12 @@ def score(
         loaders: of the data.
         split: `test` or `val`, of the loaders.
         dataset: of that split.
-        boundaries: whether to compare boundaries and objects, too; see `check_boundaries`.
+        also: measurements that take time of their own: `boundaries` (see `check_boundaries`), `label_doubt`.
 
     Raises:
         NonFiniteOutputError: outputs of the model are NaN or infinite, so there is nothing to score.
     """
-    task.measurements = _measurements(task, dataset, boundaries)
+    task.measurements = _measurements(task, dataset, also)
     try:
         counts = evaluate_split(trainer, task, loaders, split)
         return Evaluated(counts, task.sum_measurements())
@@ -80,7 +83,7 @@ def score(
         task.measurements = {}
 
 
-def _measurements(task: TuningTask, dataset: SegmentationDataset, boundaries: bool) -> dict[str, Measurement]:
+def _measurements(task: TuningTask, dataset: SegmentationDataset, also: Collection[str]) -> dict[str, Measurement]:
     if not isinstance(task, PixelTask):
         return {}
     images, classes = len(dataset), len(task.model.class_names)
@@ -90,10 +93,12 @@ def _measurements(task: TuningTask, dataset: SegmentationDataset, boundaries: bo
         "confidences": Confidences(groups, task.ignore_index),
         "statistics": ImageStatistics(images, task.ignore_index),
     }
-    if boundaries:
+    if "boundaries" in also:
         from finetune.metrics.image_boundaries import ImageBoundaries  # needs scipy
 
         measurements["boundaries"] = ImageBoundaries(images, classes, task.ignore_index)
+    if "label_doubt" in also:
+        measurements["label_doubt"] = LabelDoubt(images, task.ignore_index)
     return measurements
 
 
@@ -107,8 +112,26 @@ def check_boundaries(wanted: object, task: TuningTask) -> None:
         raise ConfigError("boundaries=true needs a package that is not installed: pip install 'finetune-seg[surfaces]'")
 
 
+def check_label_errors(wanted: object, task: TuningTask, split: str) -> None:
+    """Raise ConfigError unless the setting `label_errors` is a number of images, and 0 where it cannot be done."""
+    if type(wanted) is not int or wanted < 0:
+        raise ConfigError(f"label_errors={wanted}: expected a number of images, 0 for none.")
+    if wanted and not isinstance(task, PixelTask):
+        raise ConfigError(f"label_errors={wanted}: task={task.name} has no masks to compare. Leave it out.")
+    if wanted and split in ("train", "all"):
+        logger.warning(
+            f"label_errors: a model that was trained on these images (split={split}) has learned their mistakes. Train "
+            f"in folds (data.folds), and evaluate each run on its own test images."
+        )
+
+
 def write_found(
-    folder: Path, found: Evaluated, task: TuningTask, model: torch.nn.Module, dataset: SegmentationDataset
+    folder: Path,
+    found: Evaluated,
+    task: TuningTask,
+    model: torch.nn.Module,
+    dataset: SegmentationDataset,
+    label_errors: int = 0,
 ) -> list[str]:
     """Write the files of an evaluation, and return lines about what its scores do not say.
 
@@ -118,8 +141,11 @@ def write_found(
         task: that was evaluated.
         model: of the task, as a whole.
         dataset: that was evaluated.
+        label_errors: number of images to search for wrong labels; needs the measurement `label_doubt`.
     """
     columns = {name: values for name, values in found.statistics.items() if name == "uncertainty"}
+    doubt = found.measured.get("label_doubt", {})
+    columns |= {f"label_{name}": values.tolist() for name, values in doubt.items()}
     write_evaluation(folder, task.evaluator, found.counts, found.images, dataset.names, columns)
     lines, own = [], task.model
     if confidences := found.measured.get("confidences"):
@@ -132,6 +158,11 @@ def write_found(
     if found.images is not None and isinstance(task, PixelTask) and isinstance(model, Segmenter):
         predictor = Predictor(model, task.device, task.output, others=list(task.others), post=task.post)
         write_examples(folder, predictor, dataset, task.target, found.images, task.ignore_index)
+        if doubt:
+            order = doubt["contradicted"].argsort(descending=True, stable=True)[:label_errors]
+            order = order[doubt["contradicted"][order] > 0]
+            areas = write_label_errors(folder, predictor, dataset, task.target, order.tolist(), task.ignore_index)
+            lines.append(label_errors_text(areas, folder))
     return lines
 
 

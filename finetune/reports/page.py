@@ -47,10 +47,13 @@ def figure(path: Path, caption: str) -> str:
 
 def photo(path: Path, caption: str) -> str:
     """Return an image file as a figure inside the page, as JPEG; nothing if there is no such file."""
-    if not path.is_file():
-        return ""
+    return drawing(Image.open(path), caption) if path.is_file() else ""
+
+
+def drawing(image: Image.Image, caption: str) -> str:
+    """Return an image as a figure inside the page, as JPEG."""
     content = io.BytesIO()
-    Image.open(path).convert("RGB").save(content, "JPEG", quality=85)
+    image.convert("RGB").save(content, "JPEG", quality=85)
     return _figure(content.getvalue(), "jpeg", caption)
 
 

@@ -121,6 +121,13 @@ def test_boundaries_are_compared_if_asked_for(
         assert {row["image"] for row in csv.DictReader(file)} == set(names)
 
 
+def test_labels_are_doubted_if_asked_for(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = finetune.evaluate(f"run={run}", "label_errors=2").folder
+    with (folder / "images.csv").open(newline="") as file:
+        assert all(0 < float(row["label_quality"]) < 1 for row in csv.DictReader(file))
+    assert "the model contradicts" in capsys.readouterr().out
+
+
 def test_without_scipy_the_line_that_installs_it_is_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("finetune.commands.scoring.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'finetune-seg\[surfaces\]'"):
@@ -264,6 +271,7 @@ def test_a_model_whose_outputs_are_nan_has_no_scores(run: Path, capsys: pytest.C
             "data.cache keeps images for later epochs, but an evaluation reads each once. Leave it out.",
         ),
         ("boundaries=1", "boundaries=1: expected true or false."),
+        ("label_errors=-1", "label_errors=-1: expected a number of images, 0 for none."),
         ("data.batch_size=x", "data.batch_size=x: expected a whole number or auto."),
         ("data.batch_size=0", "batch_size=0: expected 1 or more."),
         ("+trainer.fast_dev_run=true", "trainer.fast_dev_run=True has no effect on an evaluation. Leave it out."),

@@ -1,0 +1,171 @@
+"""The labels that a model contradicts most confidently, as a table, and as a page with pictures of them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from finetune.data import SegmentationDataset
+from finetune.data.dataset import Sample
+from finetune.data.masks.components import find_components
+from finetune.inference import Predictor
+from finetune.io.atomic_write import replace_text
+from finetune.metrics.label_doubt import contradicted, label_probability
+from finetune.reports.evaluation import write_rows
+from finetune.reports.page import drawing, page
+
+SMALLEST = 50  # pixels of an area: smaller ones are at the edges of classes
+MARGIN, NARROWEST = 0.5, 96  # around an area, in its own size; least side of its picture in pixels
+PAGE = "label_errors.html"
+Target = Callable[[dict[str, Tensor]], Tensor]
+Box = tuple[int, int, int, int]
+INTRODUCTION = (
+    "<p>Each picture shows the largest area of an image. The model may be the one that is wrong: a kind of object that "
+    "it has never seen looks like an error, too. All areas are in label_errors.csv.</p>"
+)
+
+
+@dataclass(frozen=True)
+class LabelError:
+    """A connected area of an image whose label the model contradicts.
+
+    Attributes:
+        image: name.
+        label: class in the mask; `not CLASS` where a mask of a multi-label task lacks it.
+        predicted: what the model sees instead.
+        pixels: area.
+        probability: mean probability of the label.
+        left: first column.
+        top: first row.
+        right: the column after the last one.
+        bottom: the row after the last one.
+    """
+
+    image: str
+    label: str
+    predicted: str
+    pixels: int
+    probability: float
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+def write_label_errors(
+    folder: Path,
+    predictor: Predictor,
+    dataset: SegmentationDataset,
+    target: Target,
+    order: Sequence[int],
+    ignore_index: int,
+) -> list[LabelError]:
+    """Write `label_errors.csv` and `label_errors.html`, if there are any.
+
+    Args:
+        folder: of the evaluation.
+        predictor: of the models that were evaluated.
+        dataset: that they were evaluated on.
+        target: returns the target of a batch as the task compares it with predictions.
+        order: indices of the images to look at, the most doubtful first.
+        ignore_index: label of the pixels to leave out.
+
+    Returns:
+        The areas, image by image, the largest first.
+    """
+    found, pictures = list[LabelError](), list[str]()
+    for index in order:
+        sample = dataset[index]
+        truth = target({"mask": sample["mask"][None]})
+        prediction, probabilities = predictor.predict_with_probabilities(sample["image"][None])
+        assert probabilities is not None
+        areas = find_label_errors(
+            dataset.records[index].name, probabilities, truth, predictor.class_names, ignore_index
+        )
+        if areas:
+            found += areas
+            picture = _picture(areas[0], sample, truth[0], prediction[0], predictor, ignore_index)
+            pictures.append(drawing(picture, _caption(areas)))
+    if found:
+        write_rows(folder / "label_errors.csv", [asdict(area) for area in found])
+        body = [f"<h1>Labels that the model contradicts, in {len(pictures):,} images</h1>", INTRODUCTION, *pictures]
+        replace_text(folder / PAGE, page("Label errors", body))
+    return found
+
+
+def label_errors_text(areas: Sequence[LabelError], folder: Path) -> str:
+    """Return what was found in words."""
+    if not areas:
+        return f"no area of {SMALLEST} pixels or more whose label the model contradicts"
+    images = len({area.image for area in areas})
+    return f"labels that the model contradicts: areas {len(areas):,}, images {images:,}; pictures in {folder / PAGE}"
+
+
+def find_label_errors(
+    image: str, probabilities: Tensor, target: Tensor, classes: Sequence[str], ignore_index: int
+) -> list[LabelError]:
+    """Return the areas of an image whose label the model contradicts, of 50 pixels or more, the largest first.
+
+    Args:
+        image: name.
+        probabilities: (1, K, H, W).
+        target: class indices (1, H, W), or masks (1, K, H, W) of 0 and 1.
+        classes: names of the K classes.
+        ignore_index: label of the pixels to leave out.
+    """
+    of_label = label_probability(probabilities, target, ignore_index)
+    wrong, truth, p = contradicted(probabilities, of_label)[0].numpy(), target[0].numpy(), of_label[0].numpy()
+    found = list[LabelError]()
+    if target.ndim == 4:
+        for k, name in enumerate(classes):
+            found += _areas(image, (name, f"not {name}"), wrong[k] & (truth[k] == 1), p[k])
+            found += _areas(image, (f"not {name}", name), wrong[k] & (truth[k] == 0), p[k])
+    else:
+        seen = probabilities[0].argmax(0).numpy()
+        for label, other in np.unique(np.stack([truth[wrong], seen[wrong]]), axis=1).T.tolist():
+            pixels = wrong & (truth == label) & (seen == other)
+            found += _areas(image, (classes[label], classes[other]), pixels, p)
+    return sorted(found, key=lambda area: -area.pixels)
+
+
+def _areas(
+    image: str, names: tuple[str, str], wrong: NDArray[np.bool_], probability: NDArray[np.floating]
+) -> Iterator[LabelError]:
+    """Yield the connected areas of wrong pixels (H, W) with one label and one prediction."""
+    components = find_components(wrong.astype(np.uint8))
+    for index in np.flatnonzero((components.labels == 1) & (components.areas >= SMALLEST)):
+        rows, columns = np.nonzero(components.mask(np.arange(len(components.areas)) == index))
+        box = int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
+        yield LabelError(image, *names, len(rows), float(probability[rows, columns].mean()), *box)
+
+
+def _caption(areas: Sequence[LabelError]) -> str:
+    area, others = areas[0], len(areas) - 1
+    place = f"x {area.left} to {area.right}, y {area.top} to {area.bottom}"
+    rest = f"; {others} more" if others else ""
+    return f"{area.image}: {area.pixels:,} pixels labeled {area.label}, seen as {area.predicted}, {place}{rest}"
+
+
+def _picture(
+    area: LabelError, sample: Sample, truth: Tensor, prediction: Tensor, predictor: Predictor, ignore_index: int
+) -> Image.Image:
+    """Return image, mask, prediction and errors around an area."""
+    height, width = sample["image"].shape[-2:]
+    top, bottom = _widened(area.top, area.bottom, height)
+    left, right = _widened(area.left, area.right, width)
+    region = (..., slice(top, bottom), slice(left, right))
+    return predictor.output.preview([(sample["image"][region], truth[region], prediction[region])], ignore_index)
+
+
+def _widened(start: int, stop: int, length: int) -> tuple[int, int]:
+    """Return a stretch with what is around it, inside of a length.
+
+    >>> _widened(100, 300, 1000), _widened(0, 10, 1000)
+    ((0, 400), (0, 53))
+    """
+    margin = round(max(MARGIN * (stop - start), (NARROWEST - (stop - start)) / 2))
+    return max(0, start - margin), min(length, stop + margin)
