@@ -113,6 +113,8 @@ def test_any_label_may_be_ignored(ignored: int) -> None:
     probabilities = torch.tensor([0.9, 0.1, 0.0]).view(1, 3, 1, 1).expand(1, 3, 1, 2)
     found = counts(batch(probabilities, torch.tensor([[[0, ignored]]])), ignore_index=ignored)
     assert found.sum(1)[0, :2].tolist() == [1, 1]
+    labels = torch.tensor([[[0, 156]]], dtype=torch.uint8)  # -100 in 8 bit
+    assert counts(batch(probabilities, labels), ignore_index=-100).sum(1)[0, 0] == 2
 
 
 def test_without_a_pixel_there_is_no_error() -> None:
@@ -123,8 +125,8 @@ def test_without_a_pixel_there_is_no_error() -> None:
 
 
 def test_outputs_that_are_nan_are_left_to_the_error_about_them() -> None:
-    probabilities = torch.full((1, 2, 2, 2), torch.nan)
-    assert counts(batch(probabilities, torch.zeros(1, 2, 2, dtype=torch.uint8)))[0, 0, 0] == 4
+    probabilities = torch.full((1, 2, 1, 3), torch.nan)
+    assert counts(batch(probabilities, torch.zeros(1, 1, 3, dtype=torch.uint8)))[0, 0].tolist() == [3, 0, 0]
 
 
 def test_the_curve_has_the_accuracy_and_the_confidence_of_all_classes_together(masks: ImageBatch) -> None:
