@@ -108,9 +108,11 @@ def test_files_of_a_stranger_are_only_text(run: Path, tmp_path: Path) -> None:
     (copy / "evaluation" / "test" / "scores.json").write_text(json.dumps({evil: evil, "iou": None}))
     (copy / "evaluation" / "test" / "classes.csv").write_text(f"class,iou\n{evil},0.5\n")
     (copy / "evaluation" / "test" / "images.csv").write_text(f"image,iou\n{evil},\n")
+    (copy / "evaluation" / "test" / "slices.csv").write_text(f"slice,value,images,iou,low,high\n{evil},a,3,0.25,,\n")
     page = Page(run_page(copy))
     assert "script" not in page.tags
-    assert page.text.count(evil) >= 5
+    assert page.text.count(evil) >= 6
+    assert "a 3 0.2500 - -" in page.text
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
