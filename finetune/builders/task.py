@@ -113,6 +113,7 @@ def restore_task(
     task = find_task(settings)(network, **options)
     if others and not isinstance(task, PixelTask):
         raise ConfigError(f"task={settings['name']} evaluates one model. Name a single run.")
+    task.evaluates_loss = False  # it is not in the config of a saved model
     if isinstance(task, PixelTask):
         task.predict_with(others)
     return task

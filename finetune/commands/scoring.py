@@ -121,7 +121,7 @@ def check_label_errors(wanted: object, task: TuningTask, split: str) -> None:
     if wanted and split in ("train", "all"):
         logger.warning(
             f"label_errors: a model that was trained on these images (split={split}) has learned their mistakes. Train "
-            f"in folds (data.folds), and evaluate each run on its own test images."
+            f"in folds (data.folds), and evaluate each run with split=val."
         )
 
 

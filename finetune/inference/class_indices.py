@@ -30,7 +30,7 @@ class ClassIndices:
 
     def decode(self, logits: Tensor) -> Tensor:
         """Return class indices (B, H, W), uint8, of logits (B, K, H, W)."""
-        return logits.argmax(dim=1).to(torch.uint8)
+        return logits.max(dim=1).indices.to(torch.uint8)  # argmax takes twice as long in channels-last format
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return the softmax over the classes of logits (B, K, H, W)."""

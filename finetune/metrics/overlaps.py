@@ -86,14 +86,12 @@ def class_overlaps(prediction: Tensor, target: Tensor, classes: int, ignore_inde
     if target.ndim == 4:
         predicted, true = (prediction == 1) & valid, target == 1
         return torch.stack([part.sum((2, 3)) for part in (predicted & true, true, predicted)], dim=-1)
-    first = torch.arange(len(target), device=target.device).view(-1, 1, 1) * (classes + 1)
-
-    def count(labels: Tensor, counted: Tensor) -> Tensor:
-        cells = torch.where(counted, labels.int(), classes) + first  # the last cell of an image is left out
-        return torch.bincount(cells.flatten(), minlength=len(target) * (classes + 1)).view(-1, classes + 1)[:, :classes]
-
-    both = count(target, valid & (prediction == target))
-    return torch.stack([both, count(target, valid), count(prediction, valid)], dim=-1)
+    # one number per image and pair of labels; the last of an image is left out
+    first = torch.arange(len(target), device=target.device).view(-1, 1, 1) * (classes**2 + 1)
+    cells = torch.where(valid, target * classes + prediction, classes**2) + first
+    counts = torch.bincount(cells.flatten(), minlength=len(target) * (classes**2 + 1)).view(len(target), -1)
+    pairs = counts[:, :-1].view(-1, classes, classes)  # rows are the truth
+    return torch.stack([pairs.diagonal(dim1=1, dim2=2), pairs.sum(2), pairs.sum(1)], dim=-1)
 
 
 def overlap_iou(overlaps: Tensor) -> Tensor:

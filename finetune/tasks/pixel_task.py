@@ -87,6 +87,8 @@ class PixelTask(TuningTask):
             prediction = self.post.clean(self.output.decode(refined))
             self.evaluator.update(prediction, target)
             self._measure(group, refined, prediction, target)
+            if not self.evaluates_loss:
+                continue
             losses = []
             for image in range(len(logits)):  # one image at a time, so that the loss does not depend on the batch
                 own = {key: values[image : image + 1] for key, values in group.items()}

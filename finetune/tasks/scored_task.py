@@ -38,6 +38,7 @@ class ScoredTask(pl.LightningModule, ABC):
         image_losses: indices (B,) and losses (B,) of the evaluation's images so far, of this rank; a task need not
             keep them.
         measurements: by name, of the next evaluations; a task need not support them.
+        evaluates_loss: whether evaluations compute the loss.
         local_loss_sums: this rank's part of the sums of the last loss.
     """
 
@@ -56,6 +57,7 @@ class ScoredTask(pl.LightningModule, ABC):
         self.total_counts: dict[str, Tensor] | None = None
         self.image_losses: list[tuple[Tensor, Tensor]] = []
         self.measurements: Mapping[str, Measurement] = {}
+        self.evaluates_loss = True
         self.local_loss_sums: list[Tensor] = []
         self._train_loss = LossMean()
 
@@ -176,7 +178,8 @@ class ScoredTask(pl.LightningModule, ABC):
 
     def on_test_epoch_end(self) -> None:
         """Log the loss, the mean over all images of all ranks."""
-        self.log("test/loss", self._mean_over_ranks(self.eval_loss))
+        if self.evaluates_loss:
+            self.log("test/loss", self._mean_over_ranks(self.eval_loss))
 
     def _reset(self) -> None:
         self.evaluator.reset()
