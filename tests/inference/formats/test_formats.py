@@ -86,7 +86,9 @@ def test_masks_do_not_depend_on_what_else_is_written(predictor: Predictor, photo
     assert (tmp_path / "one/masks/a.png").read_bytes() == (tmp_path / "other/masks/a.png").read_bytes()
 
 
-@pytest.mark.parametrize("output", [ClassIndices(["a", "b", "c"]), ClassMasks(["a", "b", "c"])], ids=str)
+@pytest.mark.parametrize(
+    "output", [ClassIndices(["a", "b", "c"]), ClassMasks(["a", "b", "c"])], ids=["indices", "masks"]
+)
 def test_a_saved_mask_is_read_back(output: ClassIndices | ClassMasks, tmp_path: Path) -> None:
     shape = (5, 7) if isinstance(output, ClassIndices) else (3, 5, 7)
     prediction = np.random.default_rng(0).integers(0, 2, shape, dtype=np.uint8)

@@ -18,7 +18,7 @@ NAMES = ["background", "leaf", "stone"]
 SMALL = {"pyramid_channels": 32, "segmentation_channels": 64}
 
 
-@pytest.mark.parametrize("output", [ClassIndices(NAMES), ClassMasks(NAMES)], ids=str)
+@pytest.mark.parametrize("output", [ClassIndices(NAMES), ClassMasks(NAMES)], ids=["indices", "masks"])
 def test_logits_of_probabilities_have_these_probabilities(output: Output) -> None:
     logits = torch.randn(2, 3, 5, 6) * 3
     p = output.probabilities(logits)
