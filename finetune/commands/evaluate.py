@@ -27,6 +27,7 @@ from finetune.engine.launcher import check_launcher, end_launched_rank, report_k
 from finetune.io.messages import html_table
 from finetune.metrics.evaluator import headline, summary
 from finetune.metrics.slices import slice_rows
+from finetune.models.blending import SlidingWindow
 from finetune.reports.evaluation import interval_text, write_rows
 from finetune.runs.console import configure_logging
 from finetune.runs.folder import check_new, free_folder, run_folder
@@ -82,6 +83,8 @@ def evaluate(*overrides: str | DictConfig) -> EvaluationResult:
         saved, *others = load_models(paths)
         for line in use_views(config["tta"], [each.model for each in (saved, *others)]):
             logger.info(line)
+        for each in (saved, *others):
+            each.model.sliding_window = SlidingWindow(config["window"], config["overlap"])
         run, *other_runs = map(run_folder, paths)
         trained, own_splits = (read_config(run), run / "splits.csv") if run is not None else (None, None)
         check_evaluation_trainer(config["trainer"])

@@ -21,6 +21,7 @@ from finetune.inference import Predictor
 from finetune.inference.formats import check_formats
 from finetune.io.atomic_write import replace_text
 from finetune.io.safe_files import read_json
+from finetune.models.blending import AUTO, OVERLAP, SlidingWindow
 from finetune.runs.console import configure_logging
 from finetune.runs.folder import check_new, run_folder
 from finetune.runs.saved_config import read_config
@@ -51,7 +52,8 @@ def predict(*overrides: str | DictConfig) -> list[Path]:
         goes_on = _is_half_done(output, config)
         if not goes_on:
             check_new(output)
-        predictor = load(runs, config["device"], config["value_range"], config["batch_size"], config.get("post"))
+        options = {name: config[name] for name in ("device", "value_range", "batch_size", "window", "overlap")}
+        predictor = load(runs, post=config.get("post"), **options)
         for line in use_views(config["tta"], predictor.models):
             logger.info(line)
         names = predictor.find_names(source, write)
@@ -71,13 +73,13 @@ def predict(*overrides: str | DictConfig) -> list[Path]:
     return written
 
 
+IDENTITY = ("input", "write", "tolerance", "value_range", "tta", "post", "window", "overlap")
+
+
 def _identity(config: Config) -> dict[str, Any]:
     """Return what makes predictions the same ones."""
     runs = [str(path.resolve()) for path in required_paths(config, "run")]
-    return {
-        "run": runs,
-        **{key: config.get(key) for key in ("input", "write", "tolerance", "value_range", "tta", "post")},
-    }
+    return {"run": runs, **{key: config.get(key) for key in IDENTITY}}
 
 
 def _is_half_done(output: Path, config: Config) -> bool:
@@ -92,6 +94,8 @@ def load(
     value_range: ValueRange | None = None,
     batch_size: int | None = None,
     post: Config | None = None,
+    window: int | Sequence[int] | str | None = AUTO,
+    overlap: float = OVERLAP,
 ) -> Predictor:
     """Load a model to predict with, from a run folder, a model folder, or a checkpoint.
 
@@ -99,15 +103,19 @@ def load(
         path: such as `run.best` or `outputs/pets/2026-01-31_12-00-00`; a list of them gives the mean of their models.
         device: `cpu`, `cuda`, ...; None takes a GPU if there is one.
         value_range: the values that become black and white in images of more than 8 bit; None takes the model's.
-        batch_size: images of one size that are predicted at a time; None for 1 on a CPU and 8 elsewhere.
+        batch_size: images of one size, or windows, that are predicted at a time; None for 1 on a CPU and 8 elsewhere.
         post: steps after the model by name, such as `{"fill_holes": {}, "min_size": {"pixels": 50}}`, in this order.
+        window: pixels of a window, one number or height and width; larger images are predicted in windows. `auto` for
+            windows of 1024 pixels in images of more than 2048 x 2048; None for whole images.
+        overlap: part of a window that the next one covers, too.
     """
     paths = [Path(path)] if isinstance(path, str | Path) else [Path(each) for each in path]
     saved, *others = load_models(paths)
     output = restore_output(saved.task, saved.model.class_names)
     value_range = value_range or _trained_range(paths[0], saved)
-    steps, others_models = build_post(post, saved.model.class_names), [other.model for other in others]
-    return Predictor(saved.model, device, output, value_range, others_models, batch_size, steps)
+    further, steps = [other.model for other in others], build_post(post, saved.model.class_names)
+    windows = SlidingWindow(window, overlap)
+    return Predictor(saved.model, device, output, value_range, further, batch_size, steps, windows)
 
 
 def _trained_range(path: Path, saved: SavedModel) -> ValueRange | None:

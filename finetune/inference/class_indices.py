@@ -44,6 +44,10 @@ class ClassIndices:
         """Return the one file of an image."""
         return [path]
 
+    def planes(self, prediction: Prediction) -> list[Prediction]:
+        """Return the class indices (H, W)."""
+        return [prediction]
+
     def save(self, prediction: Prediction, path: Path) -> list[Path]:
         """Write class indices (H, W) as an 8-bit PNG or TIFF whose palette shows the classes' colors."""
         mask = Image.fromarray(prediction)

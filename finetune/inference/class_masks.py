@@ -26,6 +26,8 @@ class ClassMasks:
         ValueError: thresholds that are not numbers from 0 to 1, or not one per class.
     """
 
+    colors = None
+
     def __init__(self, class_names: Sequence[str], thresholds: float | Sequence[float] = 0.5) -> None:
         self.class_names = tuple(class_names)
         self.thresholds = check_thresholds(thresholds, len(self.class_names))
@@ -51,10 +53,14 @@ class ClassMasks:
         """Return `<name>_<class>.png`, or `.tif`, for each class."""
         return class_files(path, self.class_names)
 
+    def planes(self, prediction: Prediction) -> list[Prediction]:
+        """Return the masks (K, H, W) as pixels of 0 and 255."""
+        return list(prediction * 255)
+
     def save(self, prediction: Prediction, path: Path) -> list[Path]:
         """Write each mask of (K, H, W) as an 8-bit PNG or TIFF of 0 and 255."""
-        for mask, file in zip(prediction, self.files(path), strict=True):
-            save_mask(Image.fromarray(mask * 255), file)
+        for plane, file in zip(self.planes(prediction), self.files(path), strict=True):
+            save_mask(Image.fromarray(plane), file)
         return self.files(path)
 
     def load(self, path: Path) -> Prediction:

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from finetune.plots.colors import Color
+
 Prediction = NDArray[np.uint8]
 Pixels = NDArray[np.uint8]
 Row = tuple[Tensor, Tensor, Tensor]
@@ -29,6 +31,10 @@ class Output(Protocol):
     def __init__(self, class_names: Sequence[str]) -> None:
         """Take the names of the classes."""
 
+    @property
+    def colors(self) -> Sequence[Color] | None:
+        """Color of each value in the files; None if they are gray."""
+
     def options(self) -> dict[str, Any]:
         """Return the constructor's options as plain data, for `model/config.json`."""
 
@@ -47,6 +53,9 @@ class Output(Protocol):
         Args:
             path: a PNG or TIFF file, named after the image.
         """
+
+    def planes(self, prediction: Prediction) -> Sequence[Prediction]:
+        """Return the pixels (H, W) of each of the files; of a part of an image, they are that part of them."""
 
     def save(self, prediction: Prediction, path: Path) -> list[Path]:
         """Write the prediction of one image, and return its files, as `files` gives them."""

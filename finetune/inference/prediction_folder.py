@@ -1,13 +1,23 @@
 """The folder of predictions: written file by file, each complete as soon as it has its name."""
 
+import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+
+from torch import Tensor
 
 from finetune.inference.files import GEOREFERENCED
 from finetune.inference.formats import PREDICTION_FORMATS, LabeledImage, LabelFormat, Predicted, check_formats
+from finetune.inference.formats.colored import Overlays
+from finetune.inference.formats.masks import Masks
 from finetune.inference.georeference import copy_georeference
+from finetune.inference.mask_rows import write_masks
 from finetune.inference.output import Output
+from finetune.inference.windows import Overview
+
+logger = logging.getLogger(__name__)
 
 UNFINISHED = ".unfinished"  # folder of files that are being written
 
@@ -33,6 +43,8 @@ class PredictionFolder:
         chosen = [PREDICTION_FORMATS[name] for name in dict.fromkeys(("masks", *write))]
         self.formats = [each(output) for each in chosen if not issubclass(each, LabelFormat)]
         self.label_formats = [each for each in chosen if issubclass(each, LabelFormat)]
+        pictures = (Masks, Overlays)
+        self.whole_formats = [name for name in write if not issubclass(PREDICTION_FORMATS[name], pictures)]
         self.reads_probabilities = any(each.reads_probabilities for each in self.formats)
 
     def has(self, name: Path) -> bool:
@@ -48,14 +60,38 @@ class PredictionFolder:
         return [self.path / file for file in self.formats[0].files(name)]
 
     def save(self, predicted: Predicted, name: Path) -> None:
-        """Write the files of an image, and give them their names when all are complete."""
+        """Write the files of an image."""
+        with self._writing(predicted.path, name) as part:
+            for each in self.formats:
+                each.save(predicted, name, part)
+
+    def save_rows(self, rows: Iterable[Tensor], name: Path, size: tuple[int, int], overview: Overview) -> None:
+        """Write the masks of an image row by row, and its pictures at a reduced size.
+
+        Args:
+            rows: of the prediction (..., n, W), uint8.
+            name: of the image.
+            size: height and width of the image.
+            overview: keeps some of the pixels.
+        """
+        masks, *pictures = self.formats
+        with self._writing(overview.path, name) as part:
+            planes = (self.output.planes(overview.add(each).numpy()) for each in rows)
+            write_masks(planes, [part / file for file in masks.files(name)], size, self.output.colors)
+            for each in pictures:
+                each.save(overview.whole(), name, part)
+        if pictures and overview.step > 1:
+            logger.info(f"{overview.path}: pictures show one of {overview.step} x {overview.step} pixels")
+
+    @contextmanager
+    def _writing(self, path: Path, name: Path) -> Iterator[Path]:
+        """Yield the folder for the unfinished files of an image, and give them their names when all are complete."""
         part, files = self.path / UNFINISHED, self.files(name)
-        for folder in {root / file.parent for file in files for root in (part, self.path)}:
-            folder.mkdir(parents=True, exist_ok=True)
-        for each in self.formats:
-            each.save(predicted, name, part)
+        _make_folders(part, files)
+        yield part
         if name.suffix == GEOREFERENCED:
-            copy_georeference(predicted.path, [part / file for file in files if file.suffix == GEOREFERENCED])
+            copy_georeference(path, [part / file for file in files if file.suffix == GEOREFERENCED])
+        _make_folders(self.path, files)
         for file in files:
             (part / file).replace(self.path / file)
 
@@ -71,3 +107,8 @@ class PredictionFolder:
                     each.add(image)
         for each in formats:
             each.finish()
+
+
+def _make_folders(root: Path, files: Iterable[Path]) -> None:
+    for folder in {root / file.parent for file in files}:
+        folder.mkdir(parents=True, exist_ok=True)

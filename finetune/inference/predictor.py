@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from finetune.data.images.reading import read_image
 from finetune.data.images.value_range import ValueRange, value_pairs
+from finetune.data.records import DataError
 from finetune.inference.class_indices import ClassIndices
 from finetune.inference.files import Source, find_images, output_names, raise_problems
 from finetune.inference.finite import NonFiniteOutputError, count_non_finite
@@ -19,7 +21,9 @@ from finetune.inference.output import Output, Prediction
 from finetune.inference.pipeline import Writer, batches, read_ahead
 from finetune.inference.post import PostProcessing
 from finetune.inference.prediction_folder import PredictionFolder
+from finetune.inference.windows import Overview, ReadRows, check_large, open_rows, predict_rows, split_large
 from finetune.models import Segmenter
+from finetune.models.blending import SlidingWindow
 from finetune.models.ensemble import check_alike, mean_logits
 
 logger = logging.getLogger(__name__)
@@ -36,8 +40,9 @@ class Predictor:
         output: how logits become predictions; None for one class per pixel.
         value_range: the values that become black and white in images of more than 8 bit; None refuses such images.
         others: further models with the same classes and channels, whose logits are averaged with the model's.
-        batch_size: images of one size that are predicted at a time; None for 1 on a CPU and 8 elsewhere.
+        batch_size: images of one size, or windows, that are predicted at a time; None for 1 on a CPU and 8 elsewhere.
         post: steps after the model.
+        window: in which larger images are predicted; None for that of the model, which has none by default.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class Predictor:
         others: Sequence[Segmenter] = (),
         batch_size: int | None = None,
         post: PostProcessing | None = None,
+        window: SlidingWindow | None = None,
     ) -> None:
         check_alike((model, *others))
         if batch_size is not None and batch_size < 1:
@@ -66,6 +72,9 @@ class Predictor:
             raise ValueError(f"device={device} cannot be used: {reason} Set device=cpu, or leave it out.") from error
         self.batch_size = batch_size or (1 if self.device.type == "cpu" else GPU_BATCH)
         self.value_range = value_range
+        self.window = window or model.sliding_window
+        for each in self.models:
+            each.sliding_window = self.window
         self.output = output or ClassIndices(model.class_names)
         self.post = post or PostProcessing()
 
@@ -106,15 +115,23 @@ class Predictor:
             wanted: whether to compute the probabilities; otherwise, they are None.
         """
         images = images.to(self.device)
-        logits = mean_logits(self.models, images)
+        logits = self.post.refine(self.output, self._logits(images), images)
+        probabilities = self.output.probabilities(logits).cpu() if wanted else None
+        return self.post.clean(self.output.decode(logits).cpu()), probabilities
+
+    @torch.inference_mode()
+    def _logits(self, images: Tensor) -> Tensor:
+        """Return the logits (B, K, H, W) of images (B, C, H, W), uint8."""
+        logits = mean_logits(self.models, images.to(self.device))
         if count_non_finite(logits):
             raise NonFiniteOutputError(
                 "the model's outputs are NaN or infinite. Its training diverged: train again with a lower optimizer.lr."
             )
-        logits = self.post.refine(self.output, logits, images)
-        return self.post.clean(self.output.decode(logits).cpu()), self.output.probabilities(
-            logits
-        ).cpu() if wanted else None
+        return logits
+
+    def _predict_rows(self, read: ReadRows, size: tuple[int, int]) -> Iterator[Tensor]:
+        """Yield the prediction of an image a few rows at a time."""
+        return predict_rows(self._logits, self.output.decode, read, size, self.window, self.batch_size)
 
     def predict(self, source: Source) -> dict[Path, Prediction]:
         """Return the predictions for a file, all images below a folder, a glob, or a list of these, by image path.
@@ -122,10 +139,15 @@ class Predictor:
         Raises:
             DataError: no image there, or files that cannot be read, all of them named.
         """
-        paths, problems = find_images(source), list[str]()
-        found = {predicted.path: predicted.prediction for predicted in self._predictions(paths, problems)}
+        paths, problems = list(find_images(source)), list[str]()
+        whole, large = split_large(paths, self.window)
+        check_large(large, (), self.post)
+        found = {predicted.path: predicted.prediction for predicted in self._predictions(whole, problems)}
+        for path, size in large.items():
+            with _noting(problems), _named(path, size):
+                found[path] = torch.cat(list(self._predict_rows(self._open(path), size)), dim=-2).numpy()
         raise_problems(problems, len(paths), "")
-        return found
+        return {path: found[path] for path in paths}
 
     def save_predictions(
         self, names: Mapping[Path, Path], output: Path, write: Sequence[str] = (), tolerance: float = 0.0
@@ -145,10 +167,15 @@ class Predictor:
             DataError: files that cannot be read, all of them named, after all others have been predicted.
         """
         folder, problems = PredictionFolder(output, self.output, write, tolerance), list[str]()
-        missing = [path for path, name in names.items() if not folder.has(name)]
+        whole, large = split_large([path for path, name in names.items() if not folder.has(name)], self.window)
+        check_large(large, folder.whole_formats, self.post)
         with Writer() as writer:
-            for predicted in self._predictions(missing, problems, folder.reads_probabilities):
+            for predicted in self._predictions(whole, problems, folder.reads_probabilities):
                 writer.call(partial(folder.save, predicted, names[predicted.path]))
+        for path, size in large.items():
+            with _noting(problems), _named(path, size):
+                overview = Overview(path, self._open(path), size)
+                folder.save_rows(self._predict_rows(overview.read, size), names[path], size, overview)
         folder.finish(names)
         raise_problems(problems, len(names), f" The masks of the others are in '{output}'.")
         return [file for name in names.values() for file in folder.masks(name)]
@@ -182,16 +209,8 @@ class Predictor:
         """Yield each file that can be read with its image and its prediction."""
         for batch in batches(read_ahead(paths, self._read, problems), self.batch_size):
             images = torch.stack([image for _, image in batch])
-            try:
+            with _named(batch[0][0], (images.shape[2], images.shape[3])):
                 predictions, scores = self._predicted(images, probabilities)
-            except NonFiniteOutputError as error:
-                raise NonFiniteOutputError(f"{batch[0][0]}: {error}") from error
-            except (RuntimeError, MemoryError) as error:
-                reason = str(error).strip() or type(error).__name__
-                raise RuntimeError(
-                    f"image '{batch[0][0]}' of {images.shape[3]:,} x {images.shape[2]:,} pixels cannot be predicted: "
-                    f"{reason}. If the memory is too small for it, cut the image into tiles, or make it smaller."
-                ) from error
             for index, (path, image) in enumerate(batch):
                 yield Predicted(
                     path, image, predictions[index].numpy(), None if scores is None else scores[index].numpy()
@@ -202,5 +221,32 @@ class Predictor:
             return self.predict_with_probabilities(images)
         return self.predict_image(images[0])[None] if len(images) == 1 else self.predict_images(images), None
 
+    def _open(self, path: Path) -> ReadRows:
+        return open_rows(path, self.model.backbone.in_channels, self.value_range)
+
     def _read(self, path: Path) -> Tensor:
         return read_image(path, self.model.backbone.in_channels, self.value_range)
+
+
+@contextmanager
+def _noting(problems: list[str]) -> Iterator[None]:
+    """Add the error of a file that cannot be read to the problems."""
+    try:
+        yield
+    except DataError as error:
+        problems.append(str(error))
+
+
+@contextmanager
+def _named(path: Path, size: tuple[int, int]) -> Iterator[None]:
+    """Name the image in errors of its prediction."""
+    try:
+        yield
+    except NonFiniteOutputError as error:
+        raise NonFiniteOutputError(f"{path}: {error}") from error
+    except (RuntimeError, MemoryError) as error:
+        reason = str(error).strip() or type(error).__name__
+        raise RuntimeError(
+            f"image '{path}' of {size[1]:,} x {size[0]:,} pixels cannot be predicted: {reason}. If the memory is too "
+            f"small for it, predict it in smaller windows, such as window=512."
+        ) from error

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from finetune.models.backbone import Backbone
+from finetune.models.blending import SlidingWindow, blend_windows
 from finetune.models.classes import class_names
 from finetune.models.feature_levels import COARSEST
 from finetune.models.features import read_maps, read_pools, read_tokens
@@ -54,6 +55,9 @@ class Segmenter(TunableModel):
         lora: arguments of `add_lora` for low-rank adapters of the backbone, or None for no adapters.
         auxiliary: options of an `AuxiliaryHead` for an additional training loss, or None for no auxiliary head.
 
+    Attributes:
+        sliding_window: outside of training, larger images are predicted in these windows. It is not in the config.
+
     Raises:
         ValueError: if the backbone, the head or an option is unknown, there are fewer than two classes, or the weights
             are not available.
@@ -65,6 +69,7 @@ class Segmenter(TunableModel):
 
     mean: Tensor
     std: Tensor
+    sliding_window = SlidingWindow()
 
     def __init__(
         self,
@@ -175,13 +180,19 @@ class Segmenter(TunableModel):
         """
         if self.training:
             outputs = self._predict(images, auxiliary)
-        elif self.views is None:
-            outputs = self._evaluate(images, auxiliary)
+        elif self.sliding_window.divides((images.shape[-2], images.shape[-1])):
+            outputs = blend_windows(lambda region: self._view(region, auxiliary), images, self.sliding_window)
         else:
-            outputs = average_views(lambda view: self._evaluate(view, auxiliary), images, self.views)
+            outputs = self._view(images, auxiliary)
         if not self.training and self.temperature != 1:
             outputs = [logits / self.temperature for logits in outputs]
         return outputs if auxiliary else outputs[0]
+
+    def _view(self, images: Tensor, auxiliary: bool) -> list[Tensor]:
+        """Return the logits of images, the mean over all views if there are several."""
+        if self.views is None:
+            return self._evaluate(images, auxiliary)
+        return average_views(lambda view: self._evaluate(view, auxiliary), images, self.views)
 
     def _evaluate(self, images: Tensor, auxiliary: bool) -> list[Tensor]:
         """Return the logits of images, computed in windows if there is one."""
@@ -277,6 +288,7 @@ class Segmenter(TunableModel):
     def empty_copy(self) -> "Segmenter":
         """Return a model of the same config and type, with random weights, on the CPU."""
         copy = Segmenter.from_config(self.config()).to(self.mean.dtype)
+        copy.sliding_window = self.sliding_window
         copy.backbone.model.pretrained_cfg = self.backbone.pretrained_cfg  # license and interpolation of the weights
         return copy
 

@@ -1,8 +1,11 @@
 """The command `predict`: a folder that is half done, and one that holds something else."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import finetune
 from finetune.config.errors import ConfigError
@@ -36,7 +39,7 @@ def test_the_same_command_goes_on_with_a_half_done_folder(
     assert written[0].stat().st_mtime_ns == kept
 
 
-@pytest.mark.parametrize("other", ["tta=flip", "write=[]", "post=smooth", "run"])
+@pytest.mark.parametrize("other", ["tta=flip", "write=[]", "post=smooth", "window=128", "overlap=0.5", "run"])
 def test_other_predictions_are_never_mixed_with_those_of_a_folder(
     run: Path, photos: Path, tmp_path: Path, other: str
 ) -> None:
@@ -91,3 +94,40 @@ def test_what_cannot_be_written_is_refused_before_anything_is(
     with pytest.raises(ConfigError, match=message):
         finetune.predict(f"run={run}", f"input={photos}", f"output={tmp_path / 'out'}", *override.split())
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("window=32", "window=32: expected a side of at least 128 pixels"),
+        ("window=all", "window=all: expected a side of at least 128 pixels"),
+        ("overlap=1", "overlap=1: expected a part of a window, from 0 to 0.75"),
+    ],
+)
+@pytest.mark.parametrize("command", [finetune.predict, finetune.evaluate])
+def test_windows_of_no_use_are_refused(
+    command: Callable[..., object], setting: str, message: str, run: Path, photos: Path, tmp_path: Path
+) -> None:
+    paths = (f"input={photos / 'images'}",) if command is finetune.predict else ()
+    with pytest.raises(ConfigError, match=message):
+        command(f"run={run}", f"output={tmp_path / 'out'}", setting, *paths)
+    assert not (tmp_path / "out").exists()
+
+
+def test_windows_are_a_setting_of_predictions_and_evaluations(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = draw_folder(tmp_path / "large", ["a", "b"], size=(170, 300))
+    with caplog.at_level("INFO", "finetune"):
+        written = finetune.predict(f"run={run}", f"input={root / 'images'}", f"output={tmp_path / 'out'}", "window=128")
+    assert "2 of 2 images are predicted in windows of 128 x 128 pixels (window)" in caplog.text
+    predictor, counts = finetune.load(run, "cpu", window=128), np.zeros((3, 3), dtype=np.int64)
+    for path, expected in zip(written, predictor.predict(root / "images").values(), strict=True):
+        assert (np.asarray(Image.open(path)) == expected).all()
+        np.add.at(counts, (np.asarray(Image.open(root / "masks" / path.name)), expected), 1)
+    scored = finetune.evaluate(
+        f"run={run}", f"data.root={root}", "split=all", f"output={tmp_path / 'scores'}", "window=128"
+    )
+    assert (scored.matrix.numpy() == counts).all()
+    whole = finetune.evaluate(f"run={run}", f"data.root={root}", "split=all", f"output={tmp_path / 'whole'}")
+    assert (whole.matrix.numpy() != counts).any()

@@ -11,6 +11,7 @@ from PIL import Image
 from finetune.inference import ClassIndices, ClassMasks, Predictor
 from finetune.inference.georeference import is_georeferenced
 from finetune.models import Segmenter
+from finetune.models.blending import SlidingWindow
 
 rasterio = pytest.importorskip("rasterio")
 PLACE = rasterio.Affine(0.5, 0, 388_000, 0, -0.5, 5_820_000)
@@ -24,10 +25,12 @@ def model() -> Segmenter:
     return Segmenter("test_resnet.r160_in1k", "fpn", ["sky", "sea", "land"], weights="none", head_options=SMALL)
 
 
-def draw(path: Path, transform: object = PLACE, crs: str | None = "EPSG:25833", **options: object) -> Path:
+def draw(
+    path: Path, transform: object = PLACE, crs: str | None = "EPSG:25833", repeat: int = 8, **options: object
+) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 5, 7), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
-    size = {"height": 40, "width": 56, "count": 3, "dtype": "uint8"}
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 5, 7), dtype=np.uint8).repeat(repeat, 1).repeat(repeat, 2)
+    size = {"height": 5 * repeat, "width": 7 * repeat, "count": 3, "dtype": "uint8"}
     with rasterio.open(path, "w", driver="GTiff", crs=crs, transform=transform, **size, **options) as file:
         file.write(pixels)
     return path
@@ -46,6 +49,17 @@ def test_a_mask_has_the_place_and_the_classes_of_its_prediction(tmp_path, model,
         assert mask.compression.name == "deflate"
     assert Image.open(written).mode == "P"
     assert Image.open(tmp_path / "out/overlays/a.png").size == (56, 40)
+
+
+def test_a_mask_that_is_written_row_by_row_has_the_place(tmp_path, model, monkeypatch):
+    monkeypatch.setattr("finetune.inference.windows.LARGE", 100)
+    predictor, image = Predictor(model, device="cpu", window=SlidingWindow(128)), draw(tmp_path / "a.tif", repeat=24)
+    (written,) = predictor.save_predictions(predictor.find_names(image), tmp_path / "out")
+    with rasterio.open(image) as source, rasterio.open(written) as mask:
+        assert (mask.crs, mask.transform, mask.shape) == (source.crs, source.transform, (120, 168))
+        assert np.array_equal(mask.read(1), predictor.predict(image)[image])
+        assert [mask.colormap(1)[index][:3] for index in range(3)] == ClassIndices(model.class_names).colors
+        assert mask.compression.name == "deflate"
 
 
 def test_each_file_of_a_class_has_the_place(tmp_path, model):

@@ -366,5 +366,5 @@ def test_an_image_that_memory_is_too_small_for_is_named(
 
     monkeypatch.setattr(predictor, "predict_image", fail)
     reason = str(error) or "MemoryError"
-    with pytest.raises(RuntimeError, match=rf"large\.png' of 53 x 37 pixels .*{reason}.*cut the image into tiles"):
+    with pytest.raises(RuntimeError, match=rf"large\.png' of 53 x 37 pixels .*{reason}.*window=512"):
         predictor.predict(draw("large.png"))

@@ -3,7 +3,7 @@
 An image of more than `MAX_PIXELS` is refused before its pixels are decoded, however small its file is. Pillow has the
 same limit, but any code in the process may lift it; this one stays. That many pixels take half a gigabyte of memory in
 each decoding process, and are more than a model can take at once. Of larger images, such as aerial ones of 30,000 x
-30,000 pixels, parts can be read if they are TIFF or NumPy files; others must be cut into tiles.
+30,000 pixels, parts can be read if they are TIFF or NumPy files; others must be converted or cut into tiles.
 """
 
 from collections.abc import Iterator
@@ -20,8 +20,8 @@ ORIENTATION = 0x0112  # the EXIF tag
 SAMPLES_PER_PIXEL = 277  # the TIFF tag
 MAX_PIXELS = 178_956_970  # twice 256 MB of three bytes each, Pillow's own limit: 13,377 x 13,377
 NEXT = (
-    "A training reads larger TIFF and .npy files in parts with data.tiles=2048; convert other files, and cut images to "
-    "predict into tiles."
+    "Larger TIFF and .npy files are read in parts, by a training with data.tiles=2048 and by a prediction in windows; "
+    "convert other files, or cut them into tiles."
 )
 # the formats that Pillow decodes itself: a PostScript file, whatever its suffix, would be run by another program
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000")
