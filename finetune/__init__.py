@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from finetune.catalog.backbones import list_backbones
     from finetune.commands.audit import audit
     from finetune.commands.auto_search import find_batch_size, find_lr
+    from finetune.commands.benchmark import benchmark
     from finetune.commands.calibrate import calibrate
     from finetune.commands.evaluate import evaluate
     from finetune.commands.export import export
     from finetune.commands.plan import plan
     from finetune.commands.predict import load, predict
+    from finetune.commands.suggest import suggest
     from finetune.commands.train import train
     from finetune.config.compose import compose
     from finetune.models import Segmenter
@@ -29,6 +31,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Segmenter",
     "audit",
+    "benchmark",
     "calibrate",
     "compose",
     "evaluate",
@@ -39,6 +42,7 @@ __all__ = [
     "load",
     "plan",
     "predict",
+    "suggest",
     "train",
 ]
 

@@ -70,6 +70,10 @@ COMMANDS: dict[str, Command] = {
         "finetune.commands.predict:predict",
         (("run=outputs/... input=PHOTOS output=masks", "masks for new images"),),
     ),
+    "suggest": Command(
+        "finetune.commands.suggest:suggest",
+        (("run=outputs/... input=POOL output=next", "the images to label next"),),
+    ),
     "export": Command(
         "finetune.commands.export:export",
         (("run=outputs/... format=timm", "the model, or its backbone for timm"),),

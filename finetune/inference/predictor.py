@@ -207,7 +207,7 @@ class Predictor:
         self, paths: Iterable[Path], problems: list[str], probabilities: bool = False
     ) -> Iterator[Predicted]:
         """Yield each file that can be read with its image and its prediction."""
-        for batch in batches(read_ahead(paths, self._read, problems), self.batch_size):
+        for batch in batches(read_ahead(paths, self.read, problems), self.batch_size):
             images = torch.stack([image for _, image in batch])
             with _named(batch[0][0], (images.shape[2], images.shape[3])):
                 predictions, scores = self._predicted(images, probabilities)
@@ -224,7 +224,8 @@ class Predictor:
     def _open(self, path: Path) -> ReadRows:
         return open_rows(path, self.model.backbone.in_channels, self.value_range)
 
-    def _read(self, path: Path) -> Tensor:
+    def read(self, path: Path) -> Tensor:
+        """Return the image (C, H, W), uint8, of a file."""
         return read_image(path, self.model.backbone.in_channels, self.value_range)
 
 

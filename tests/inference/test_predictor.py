@@ -181,8 +181,8 @@ def test_each_image_is_decoded_once_and_only_what_is_missing(
     for number in range(20):
         draw(f"in/{number:02d}.png", seed=number)
     read: list[str] = []
-    original = predictor._read
-    monkeypatch.setattr(predictor, "_read", lambda path: read.append(path.name) or original(path))
+    original = predictor.read
+    monkeypatch.setattr(predictor, "read", lambda path: read.append(path.name) or original(path))
     written = write(predictor, tmp_path / "in", tmp_path / "out", "overlays")
     assert sorted(read) == [f"{number:02d}.png" for number in range(20)]
     masks = [path.read_bytes() for path in written]
