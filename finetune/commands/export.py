@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from finetune.checkpoints.saved_model import load_model
 from finetune.config.compose import load_config, required
 from finetune.config.errors import ConfigError, usage
-from finetune.exporters import EXPORTERS, export_model
+from finetune.exporters import EXPORTERS, Agreement, export_model
 from finetune.io.messages import format_bytes, suggest
 from finetune.runs.console import configure_logging
 from finetune.runs.folder import check_new, free_folder, run_folder
@@ -24,12 +24,12 @@ class ExportResult:
     Attributes:
         folder: where the files are.
         files: the files.
-        difference: largest absolute difference between the outputs of the files and of the model.
+        agreement: how well the outputs of the files agree with the model's.
     """
 
     folder: Path
     files: list[Path]
-    difference: float
+    agreement: Agreement
 
 
 def export(*overrides: str | DictConfig) -> ExportResult:
@@ -54,8 +54,8 @@ def export(*overrides: str | DictConfig) -> ExportResult:
     default = (run_folder(path) or Path()) / "export" / config["format"]
     folder = Path(config["output"]) if config["output"] else free_folder(default)
     exporter = EXPORTERS[config["format"]]()
-    files, difference = export_model(exporter, saved, folder)
+    files, agreement = export_model(exporter, saved, folder)
     for file in files:
         logger.info(f"{file}  {format_bytes(file.stat().st_size)}")
-    logger.info(f"checked: the outputs differ by at most {difference:.3g}; load it with {exporter.usage(folder)}")
-    return ExportResult(folder, files, difference)
+    logger.info(f"checked on random images: {agreement}; load it with {exporter.usage(folder)}")
+    return ExportResult(folder, files, agreement)

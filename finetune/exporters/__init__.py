@@ -3,6 +3,7 @@
 A new format is one file with a class that follows `Exporter`, one entry in `EXPORTERS`, and one test.
 """
 
+from finetune.exporters.agreement import Agreement, Limits
 from finetune.exporters.exporter import Exporter, ExportError, export_model
 from finetune.exporters.safetensors_folder import SafetensorsFolder
 from finetune.exporters.timm_backbone import TimmBackbone
@@ -12,4 +13,13 @@ EXPORTERS: dict[str, type[Exporter]] = {
     "timm": TimmBackbone,
 }
 
-__all__ = ["EXPORTERS", "ExportError", "Exporter", "SafetensorsFolder", "TimmBackbone", "export_model"]
+__all__ = [
+    "EXPORTERS",
+    "Agreement",
+    "ExportError",
+    "Exporter",
+    "Limits",
+    "SafetensorsFolder",
+    "TimmBackbone",
+    "export_model",
+]

@@ -1,7 +1,6 @@
 """What every export format does: write files, and compute with them again to compare with the model."""
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -9,71 +8,99 @@ import torch
 from torch import Tensor
 
 from finetune.checkpoints.saved_model import SavedModel
+from finetune.exporters.agreement import Agreement, Limits, Outputs
+from finetune.models.input_size import Size
+from finetune.tasks import PixelTask
+
+EXACT = Limits()
+ODD = (37, 75)  # pixels that make a second size, which no stride divides
+Samples = Iterable[tuple[Tensor, Tensor]]
 
 
 class ExportError(RuntimeError):
-    """An exported model that does not compute what the original does."""
+    """A model that cannot be exported, or an exported one that does not compute what the original does."""
 
 
 class Exporter(Protocol):
-    """A format that a model can be written in.
+    """A format that a model can be written in. The constructor takes the options of the format by name.
 
     Attributes:
-        tolerance: largest difference between the outputs of the original and of the files, as an absolute value.
+        limits: how far the files may differ from the model; a format with `EXACT` is checked on random images only.
+        size: height and width of the images that the files take, in pixels; None for any.
     """
 
-    tolerance: float
+    limits: Limits
+    size: Size | None
 
     def write(self, saved: SavedModel, folder: Path) -> list[Path]:
-        """Write the model into an existing, empty folder and return the files."""
+        """Write the model into an existing, empty folder and return the files.
 
-    def expected(self, saved: SavedModel, images: Tensor) -> dict[str, Tensor]:
+        Raises:
+            ExportError: the format has no way to write this model.
+        """
+
+    def expected(self, saved: SavedModel, images: Tensor) -> Outputs:
         """Return the outputs of the original model for uint8 images (B, C, H, W), as far as the format keeps them."""
 
-    def computed(self, folder: Path, images: Tensor) -> dict[str, Tensor]:
-        """Return the same outputs, computed from nothing but the files."""
+    def load(self, folder: Path) -> Callable[[Tensor], Outputs]:
+        """Return a function that computes the same outputs from nothing but the files."""
 
     def usage(self, folder: Path) -> str:
         """Return the line of code that loads the files."""
 
 
-def export_model(exporter: Exporter, saved: SavedModel, folder: Path) -> tuple[list[Path], float]:
-    """Write a model in a format and compare its outputs with those of the original on random images.
+def export_model(
+    exporter: Exporter, saved: SavedModel, folder: Path, task: PixelTask | None = None, samples: Samples = ()
+) -> tuple[list[Path], Agreement]:
+    """Write a model in a format and compare its outputs with those of the original; keep no files that differ.
+
+    Args:
+        exporter: of the format.
+        saved: the model.
+        folder: created if missing.
+        task: of the model, to read and score predictions.
+        samples: images (B, C, H, W), uint8, of the exporter's size, with the task's targets, to compare predictions on.
 
     Returns:
-        The files, and the largest absolute difference of the outputs.
+        The files, and how well they agree: on the samples if there are any, else on random images.
 
     Raises:
-        ExportError: the difference exceeds the exporter's tolerance, or an output is missing.
+        ExportError: the outputs differ by more than the exporter's limits, or an output is missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = exporter.write(saved, folder)
-    images = random_images(saved)
-    with torch.inference_mode():
-        difference = largest_difference(exporter.expected(saved, images), exporter.computed(folder, images))
-    if not difference <= exporter.tolerance:  # also refuses NaN
-        raise ExportError(
-            f"the files in '{folder}' compute outputs that differ from the model's by up to {difference:.3g}; at most "
-            f"{exporter.tolerance:.3g} is accepted. Do not use them; report this with the names of backbone and head."
-        )
-    return files, difference
+    noise, real = Agreement(task), Agreement(task)
+    try:
+        compute = exporter.load(folder)
+        with torch.inference_mode():
+            for images in random_images(saved, exporter.size):
+                noise.add(exporter.expected(saved, images), compute(images))
+            for images, target in samples:
+                real.add(exporter.expected(saved, images), compute(images), target)
+    except RuntimeError as error:
+        raise _refused(files, saved, [f"nothing: {error}"]) from error
+    # quantized to the range of real images, a model says nothing of noise
+    agreement = real if real.images else noise
+    if problems := noise.problems(Limits(exporter.limits.difference, 1, 1)) + agreement.problems(exporter.limits):
+        raise _refused(files, saved, dict.fromkeys(problems))
+    return files, agreement
 
 
-def largest_difference(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> float:
-    """Return the largest absolute difference of tensors of the same names; infinity if a name or shape differs.
-
-    >>> largest_difference({"a": torch.zeros(2)}, {"a": torch.tensor([0.0, 3.0])})
-    3.0
-    """
-    if ours.keys() != theirs.keys() or any(ours[name].shape != theirs[name].shape for name in ours):
-        return math.inf
-    return max(
-        (float((ours[name].double() - theirs[name]).abs().max()) for name in ours if ours[name].numel()), default=0
+def _refused(files: list[Path], saved: SavedModel, problems: Iterable[str]) -> ExportError:
+    """Remove the files, and return the error that says why."""
+    for file in files:
+        file.unlink()
+    config = saved.model.config()
+    return ExportError(
+        f"the files compute {', and '.join(problems)}. They were removed. If the format takes one, set "
+        f"size=[height,width] or another precision; else report this with backbone {config['backbone']} and head "
+        f"{config['head']}."
     )
 
 
-def random_images(saved: SavedModel) -> Tensor:
-    """Return uint8 images (2, C, H, W) of the smallest size that the backbone takes, the same on every call."""
-    shape = saved.model.backbone.dummy_input().shape
+def random_images(saved: SavedModel, size: Size | None = None) -> Iterator[Tensor]:
+    """Yield uint8 images (2, C, H, W), the same on every call: of the size, or of two sizes for None."""
+    channels, height, width = saved.model.backbone.dummy_input().shape[1:]
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (2, *shape[1:]), dtype=torch.uint8, generator=generator)
+    for sides in [size] if size is not None else [(height, width), (height + ODD[0], width + ODD[1])]:
+        yield torch.randint(0, 256, (2, channels, *sides), dtype=torch.uint8, generator=generator)

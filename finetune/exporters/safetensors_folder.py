@@ -1,16 +1,21 @@
 """The toolkit's own format: `model.safetensors`, `config.json` and a card, as in a run's `model/`."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import Tensor
 
 from finetune.checkpoints.saved_model import SavedModel, load_model, save_model
+from finetune.exporters.agreement import Outputs
+from finetune.exporters.exporter import EXACT
+from finetune.models.input_size import Size
 
 
 class SafetensorsFolder:
     """A model folder that `finetune.load` reads."""
 
-    tolerance = 0.0
+    limits = EXACT
+    size: Size | None = None
 
     def write(self, saved: SavedModel, folder: Path) -> list[Path]:
         """Write weights, config and card, with adapters merged into the weights."""
@@ -18,13 +23,14 @@ class SafetensorsFolder:
         save_model(folder, saved.model, saved.data, saved.scores, saved.task)
         return sorted(folder.iterdir())
 
-    def expected(self, saved: SavedModel, images: Tensor) -> dict[str, Tensor]:
+    def expected(self, saved: SavedModel, images: Tensor) -> Outputs:
         """Return the logits."""
         return {"logits": saved.model(saved.model.normalize(images))}
 
-    def computed(self, folder: Path, images: Tensor) -> dict[str, Tensor]:
-        """Return the logits of the model in the folder."""
-        return self.expected(load_model(folder), images)
+    def load(self, folder: Path) -> Callable[[Tensor], Outputs]:
+        """Return the model in the folder."""
+        saved = load_model(folder)
+        return lambda images: self.expected(saved, images)
 
     def usage(self, folder: Path) -> str:
         """Return the line of code that loads the model."""

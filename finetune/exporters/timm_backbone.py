@@ -1,5 +1,6 @@
 """The fine-tuned backbone as a timm model: `model.safetensors` and `config.json` in timm's own layout."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ from timm.models import save_for_hf
 from torch import Tensor
 
 from finetune.checkpoints.saved_model import SavedModel
+from finetune.exporters.agreement import Outputs
+from finetune.exporters.exporter import EXACT
+from finetune.models.input_size import Size
 from finetune.models import Segmenter
 
 
@@ -19,7 +23,8 @@ class TimmBackbone:
     are the same.
     """
 
-    tolerance = 0.0
+    limits = EXACT
+    size: Size | None = None
 
     def write(self, saved: SavedModel, folder: Path) -> list[Path]:
         """Write the backbone's weights and the arguments that build it."""
@@ -30,15 +35,15 @@ class TimmBackbone:
         save_for_hf(network, str(folder), model_args=arguments, safe_serialization=True, data_config=_data(model))
         return sorted(folder.iterdir())
 
-    def expected(self, saved: SavedModel, images: Tensor) -> dict[str, Tensor]:
+    def expected(self, saved: SavedModel, images: Tensor) -> Outputs:
         """Return all weights and buffers: equal ones compute equal feature maps, at any stride."""
         state: dict[str, Tensor] = saved.model.backbone.model.state_dict()
         return state
 
-    def computed(self, folder: Path, images: Tensor) -> dict[str, Tensor]:
+    def load(self, folder: Path) -> Callable[[Tensor], Outputs]:
         """Return all weights and buffers of the model that timm builds from the folder."""
         network: torch.nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)
-        return network.state_dict()
+        return lambda images: network.state_dict()
 
     def usage(self, folder: Path) -> str:
         """Return the line of code that loads the backbone."""

@@ -1,5 +1,6 @@
 """Models in other formats: they compute the same, or they are refused."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from torch import Tensor
 import finetune
 from finetune.checkpoints.saved_model import SavedModel, save_model
 from finetune.config.errors import ConfigError
-from finetune.exporters import EXPORTERS, ExportError, export_model
+from finetune.exporters import EXPORTERS, ExportError, Limits, export_model
+from finetune.exporters.agreement import Outputs
 
 LORA = {"rank": 2, "alpha": 4, "targets": None}
 
@@ -32,8 +34,8 @@ def fine_tuned(head: str = "linear", **options: Any) -> SavedModel:
     "options", [{}, {"in_channels": 1}, {"output_stride": 8, "head": "fcn"}, {"lora": LORA}], ids=str
 )
 def test_every_format_computes_what_the_model_does(name: str, options: dict[str, Any], tmp_path: Path) -> None:
-    files, difference = export_model(EXPORTERS[name](), fine_tuned(**options), tmp_path / "out")
-    assert difference == 0
+    files, agreement = export_model(EXPORTERS[name](), fine_tuned(**options), tmp_path / "out")
+    assert agreement.difference == 0
     assert {file.name for file in files} >= {"model.safetensors", "config.json"}
 
 
@@ -50,7 +52,8 @@ def test_an_exported_backbone_gives_timms_features_from_the_line_that_is_shown(t
 class HalvedLogits:
     """A format of a user's own, with a bug."""
 
-    tolerance = 1e-4
+    limits = Limits(difference=1e-4)
+    size = None
 
     def write(self, saved: SavedModel, folder: Path) -> list[Path]:
         torch.save(saved.model.state_dict(), folder / "weights.pt")
@@ -59,10 +62,10 @@ class HalvedLogits:
     def expected(self, saved: SavedModel, images: Tensor) -> dict[str, Tensor]:
         return {"logits": saved.model(saved.model.normalize(images))}
 
-    def computed(self, folder: Path, images: Tensor) -> dict[str, Tensor]:
+    def load(self, folder: Path) -> Callable[[Tensor], Outputs]:
         model = fine_tuned().model
         model.load_state_dict(torch.load(folder / "weights.pt"))
-        return {"logits": model(model.normalize(images)) / 2}
+        return lambda images: {"logits": model(model.normalize(images)) / 2}
 
     def usage(self, folder: Path) -> str:
         return "torch.load(...)"
@@ -74,10 +77,11 @@ def test_a_format_from_outside_works_by_an_entry_in_the_table(tmp_path: Path, mo
     monkeypatch.setitem(EXPORTERS, "halved", HalvedLogits)
     with pytest.raises(ExportError, match="differ from the model's by up to"):
         finetune.export(f"run={tmp_path}", "format=halved", f"output={tmp_path / 'halved'}")
-    monkeypatch.setattr(HalvedLogits, "tolerance", 100.0)
+    assert list((tmp_path / "halved").iterdir()) == []
+    monkeypatch.setattr(HalvedLogits, "limits", Limits(difference=100.0))
     result = finetune.export(f"run={tmp_path}", "format=halved", f"output={tmp_path / 'again'}")
     assert [file.name for file in result.files] == ["weights.pt"]
-    assert 0 < result.difference < 100
+    assert 0 < result.agreement.difference < 100
 
 
 def test_the_command_writes_below_the_run_and_keeps_the_scores(tmp_path: Path) -> None:
