@@ -6,13 +6,19 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from finetune.builders.export_samples import export_samples
+from finetune.builders.exporter import build_exporter, exporter_class
+from finetune.builders.task import restore_task
 from finetune.checkpoints.saved_model import load_model
 from finetune.config.compose import load_config, required
 from finetune.config.errors import ConfigError, usage
-from finetune.exporters import EXPORTERS, Agreement, export_model
-from finetune.io.messages import format_bytes, suggest
+from finetune.exporters import Agreement, export_model
+from finetune.exporters.exporter import EXACT
+from finetune.io.messages import format_bytes
 from finetune.runs.console import configure_logging
 from finetune.runs.folder import check_new, free_folder, run_folder
+from finetune.runs.saved_config import read_config
+from finetune.tasks import PixelTask
 
 logger = logging.getLogger(__name__)
 
@@ -36,26 +42,33 @@ def export(*overrides: str | DictConfig) -> ExportResult:
     """Write a model in another format and check that the files compute the same.
 
     Args:
-        overrides: of `finetune export`, such as `run=DIR format=timm`; or one composed config.
+        overrides: of `finetune export`, such as `run=DIR format=onnx`; or one composed config.
 
     Raises:
-        ConfigError: no model there, an unknown format, or an output folder that is not empty.
-        ExportError: the files compute something else.
+        ConfigError: no model there, an unknown format or option, or an output folder that is not empty.
+        ExportError: the format cannot hold the model, or the files compute something else.
     """
     config = load_config(overrides, "export")
     configure_logging()
     path = Path(required(config, "run"))
-    if config["format"] not in EXPORTERS:
-        raise ConfigError(f"unknown format '{config['format']}'. {suggest(str(config['format']), EXPORTERS)}")
+    is_exact = getattr(exporter_class(config), "limits", None) == EXACT
     with usage():
         if config["output"]:
             check_new(Path(config["output"]))
         saved = load_model(path)
-    default = (run_folder(path) or Path()) / "export" / config["format"]
-    folder = Path(config["output"]) if config["output"] else free_folder(default)
-    exporter = EXPORTERS[config["format"]]()
-    files, agreement = export_model(exporter, saved, folder)
+        run = run_folder(path)
+        task = restore_task(saved.task, saved.model, saved.data.get("ignore_index", 255))
+        if not isinstance(task, PixelTask):
+            raise ConfigError(f"task={saved.task['name']} has no export: its model does not classify pixels.")
+        trained, splits = (read_config(run), run / "splits.csv") if run is not None and not is_exact else (None, None)
+        samples, calibration = export_samples(config, saved, task, trained, splits)
+        exporter = build_exporter(config, task.output, calibration)
+    folder = Path(config["output"]) if config["output"] else free_folder((run or Path()) / "export" / config["format"])
+    if not (is_exact or samples):
+        logger.warning("the predictions are compared on random images only; data.root=PHOTOS names real ones")
+    files, agreement = export_model(exporter, saved, folder, task, samples)
     for file in files:
         logger.info(f"{file}  {format_bytes(file.stat().st_size)}")
-    logger.info(f"checked on random images: {agreement}; load it with {exporter.usage(folder)}")
+    where = f"{agreement.images:,} images" if samples else "random images"
+    logger.info(f"checked on {where}: {agreement}; use it with {exporter.usage(folder)}")
     return ExportResult(folder, files, agreement)

@@ -5,12 +5,14 @@ A new format is one file with a class that follows `Exporter`, one entry in `EXP
 
 from finetune.exporters.agreement import Agreement, Limits
 from finetune.exporters.exporter import Exporter, ExportError, export_model
+from finetune.exporters.onnx_file import OnnxFile
 from finetune.exporters.safetensors_folder import SafetensorsFolder
 from finetune.exporters.timm_backbone import TimmBackbone
 
 EXPORTERS: dict[str, type[Exporter]] = {
     "safetensors": SafetensorsFolder,
     "timm": TimmBackbone,
+    "onnx": OnnxFile,
 }
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "ExportError",
     "Exporter",
     "Limits",
+    "OnnxFile",
     "SafetensorsFolder",
     "TimmBackbone",
     "export_model",

@@ -14,7 +14,7 @@ from finetune.tasks import PixelTask
 
 EXACT = Limits()
 ODD = (37, 75)  # pixels that make a second size, which no stride divides
-Samples = Iterable[tuple[Tensor, Tensor]]
+Samples = Iterable[tuple[Tensor, Tensor]]  # images (1, C, H, W), uint8, and targets; read again at each iteration
 
 
 class ExportError(RuntimeError):

@@ -12,8 +12,8 @@ from torch import Tensor
 from finetune.checkpoints.saved_model import SavedModel
 from finetune.exporters.agreement import Outputs
 from finetune.exporters.exporter import EXACT
-from finetune.models.input_size import Size
 from finetune.models import Segmenter
+from finetune.models.input_size import Size
 
 
 class TimmBackbone:

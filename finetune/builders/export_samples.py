@@ -1,0 +1,80 @@
+"""Build the images that an exported model is calibrated with and compared on."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from finetune.builders.evaluation_data import evaluation_data
+from finetune.checkpoints.saved_model import SavedModel
+from finetune.config.errors import ConfigError
+from finetune.config.options import Config
+from finetune.data import DataError, SegmentationDataset
+from finetune.data.dataset import resize_nearest
+from finetune.exporters.exporter import Samples
+from finetune.models.input_size import Size
+from finetune.tasks import PixelTask
+
+CALIBRATION = 100  # images; more hardly change the ranges of values
+
+
+class EvenSamples:
+    """Some samples of a dataset, spread evenly over it, one at a time.
+
+    Args:
+        dataset: of the samples.
+        count: number of samples, at most.
+        task: that reads the targets.
+        size: (height, width) that images and targets are resized to; None leaves them as they are.
+    """
+
+    def __init__(self, dataset: SegmentationDataset, count: int, task: PixelTask, size: Size | None) -> None:
+        self.dataset, self.task, self.size = dataset, task, size
+        self.count = min(count, len(dataset))
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for position in range(self.count):
+            sample = self.dataset[position * len(self.dataset) // self.count]
+            image, mask = sample["image"][None], sample["mask"][None]
+            if self.size is not None:
+                resized = F.interpolate(image.float(), self.size, mode="bilinear", antialias=True)
+                image, mask = resized.round().clamp(0, 255).to(image.dtype), resize_nearest(mask, self.size)
+            yield image, self.task.target({"image": image, "mask": mask})
+
+
+def export_samples(
+    config: Config, saved: SavedModel, task: PixelTask, trained: Config | None, own_splits: Path | None
+) -> tuple[Samples, Samples]:
+    """Return samples to check an export on and samples to calibrate it with; none if no data is known.
+
+    They are of the validation and the training images of the run; of other data, all from the split that `evaluate`
+    would take.
+
+    Args:
+        config: of `finetune export`.
+        saved: the model.
+        task: of the model.
+        trained: config of the run that trained it; None for a model alone.
+        own_splits: split file of that run.
+
+    Raises:
+        ConfigError: the data cannot be used.
+    """
+    given = [name for name, value in config["data"].items() if value is not None]
+    if unread := {"batch_size", "num_workers"} & set(given):
+        raise ConfigError(f"data.{min(unread)}: an export reads one image at a time. Leave it out.")
+    if not config["check"] or (trained is None and not given):
+        return (), ()
+    splits = (None,) if given else ("val", "train")
+    try:
+        found = [evaluation_data({**config, "split": split}, saved, trained, own_splits) for split in splits]
+    except (ConfigError, DataError) as error:
+        raise ConfigError(f"{error}\nThe files are checked on these images; check=0 takes random ones.") from error
+    datasets = [data.datasets[split] for data, split in found]
+    counts = (config["check"], CALIBRATION)
+    checked, calibration = (
+        EvenSamples(dataset, count, task, config["size"])
+        for dataset, count in zip((datasets[0], datasets[-1]), counts, strict=True)
+    )
+    return checked, calibration

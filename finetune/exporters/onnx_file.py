@@ -1,0 +1,167 @@
+"""One ONNX file with everything inside, from uint8 images to classes, and a script that runs it."""
+
+import copy
+import json
+import shutil
+import warnings
+from collections.abc import Callable, Iterable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from finetune.checkpoints.saved_model import SavedModel
+from finetune.exporters.agreement import Limits, Outputs
+from finetune.exporters.deployed_model import OUTPUTS, DeployedModel, tracing_any_size
+from finetune.exporters.exporter import ExportError, Samples, random_images
+from finetune.inference import Output
+from finetune.io.messages import suggest
+from finetune.models.input_size import Size, check_size
+from finetune.plots import palette
+
+OPSET = 17  # the oldest with LayerNormalization, for the oldest runtimes
+FILE = "model.onnx"
+SCRIPT = Path(__file__).with_name("serve.py")
+LIMITS = {
+    "float32": Limits(difference=1e-4, labels=1e-3, score=1e-3),
+    "float16": Limits(difference=2e-2, labels=1e-2, score=5e-3),
+    "int8": Limits(difference=float("inf"), labels=0.1, score=5e-3),
+}
+
+
+class OnnxFile:
+    """`model.onnx`, whose metadata say what it computes, and `serve.py`, which needs onnxruntime, NumPy and Pillow.
+
+    Args:
+        output: of the task.
+        size: height and width of the images, in pixels; None for any.
+        precision: `float32`; `float16` for a GPU and half the size; `int8`, quantized, for a CPU and a quarter.
+        outputs: `classes`, `logits` or `probabilities`.
+        calibration: images that show which values occur, for int8.
+
+    Raises:
+        ValueError: an unknown precision or output, no images for int8, or packages that are not installed.
+    """
+
+    def __init__(
+        self,
+        output: Output,
+        size: Size | None = None,
+        precision: str = "float32",
+        outputs: str = "classes",
+        calibration: Samples = (),
+    ) -> None:
+        require("onnx", ("onnx", "onnxruntime"), "export")
+        if size is not None:
+            check_size(size, "size")
+        if precision not in LIMITS:
+            raise ValueError(f"precision={precision}: {suggest(str(precision), LIMITS)}")
+        if outputs not in OUTPUTS:
+            raise ValueError(f"outputs={outputs}: {suggest(str(outputs), OUTPUTS)}")
+        self.size, self.precision, self.outputs = size, precision, outputs
+        self.output, self.calibration = output, calibration
+        self.limits = LIMITS[precision]
+        self._names = ("logits",) if outputs == "logits" else ("logits", outputs)
+
+    def write(self, saved: SavedModel, folder: Path) -> list[Path]:
+        """Write the file, with adapters merged into the weights, and the script next to it."""
+        import onnx
+
+        saved.model.merge_adapters()
+        path = folder / FILE
+        self._trace(saved, path)
+        file = onnx.load(path)
+        del file.graph.output[: len(self._names) - 1]  # the logits were named, so that the check can read them
+        onnx.helper.set_model_props(file, metadata(saved, self.output, self.size, self.precision, self.outputs))
+        onnx.checker.check_model(file)
+        onnx.save(file, path)
+        return [path, Path(shutil.copy(SCRIPT, folder / SCRIPT.name))]
+
+    def _trace(self, saved: SavedModel, path: Path) -> None:
+        model = saved.model if self.precision != "float16" else copy.deepcopy(saved.model).half()
+        deployed = DeployedModel(model, self.output, self._names).eval()
+        *_, images = random_images(saved, self.size)  # a size that needs padding, so that the padding is traced
+        sides = {2: "height", 3: "width"} if self.size is None else {}
+        axes = {"images": {0: "batch", **sides}, **{name: {0: "batch", **sides} for name in self._names}}
+        if "classes" in axes and deployed.named_outputs(images)["classes"].ndim == 3:
+            axes["classes"] = {max(0, axis - 1): name for axis, name in axes["classes"].items()}
+        try:
+            with tracing_any_size(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of what the trace takes as constant, which the check finds out
+                # the exporter that symbolic shapes do not slow down: seconds, where the other takes many minutes
+                torch.onnx.export(
+                    *(deployed, (images,), str(path)),
+                    dynamo=False,
+                    opset_version=OPSET,
+                    input_names=["images"],
+                    output_names=list(self._names),
+                    dynamic_axes=axes,
+                )
+        except Exception as error:  # torch raises nearly anything for what it cannot write
+            config = saved.model.config()
+            raise ExportError(
+                f"backbone {config['backbone']} with head {config['head']} cannot be written as ONNX"
+                f"{' for any size; try size=[height,width]' if self.size is None else ''}: {str(error)[:300]}"
+            ) from error
+
+    def expected(self, saved: SavedModel, images: Tensor) -> Outputs:
+        """Return the logits, and what the file is for."""
+        return DeployedModel(saved.model, self.output, self._names).named_outputs(images)
+
+    def load(self, folder: Path) -> Callable[[Tensor], Outputs]:
+        """Return the file in ONNX Runtime, which also returns its logits."""
+        import onnx
+        import onnxruntime
+
+        file = onnx.load(folder / FILE)
+        if "logits" not in {output.name for output in file.graph.output}:
+            file.graph.output.append(onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, None))
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 4  # what fails is an error of ours
+        session = onnxruntime.InferenceSession(file.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+        def compute(images: Tensor) -> Outputs:
+            try:
+                arrays = session.run(list(self._names), {"images": images.numpy()})
+            except Exception as error:  # the runtime's errors have no common type
+                raise RuntimeError(f"ONNX Runtime fails on images {tuple(images.shape)}: {str(error)[:300]}") from error
+            return {name: torch.from_numpy(array) for name, array in zip(self._names, arrays, strict=True)}
+
+        return compute
+
+    def usage(self, folder: Path) -> str:
+        """Return the command that runs the model."""
+        return f"python {folder / SCRIPT.name} PHOTO... --output MASKS"
+
+
+def metadata(saved: SavedModel, output: Output, size: Size | None, precision: str, outputs: str) -> dict[str, str]:
+    """Return what a user of the file must know, as texts: JSON, except for plain words."""
+    config = saved.model.config()
+    facts: dict[str, Any] = {
+        "classes": list(saved.model.class_names),
+        "colors": palette(len(saved.model.class_names)),
+        "task": {**saved.task, **output.options()},
+        "size": None if size is None else list(size),
+        "channels": saved.model.backbone.in_channels,
+        "value_range": saved.data.get("value_range"),
+        "scores": saved.scores,
+    }
+    words = {
+        "outputs": outputs,
+        "precision": precision,
+        "backbone": config["backbone"],
+        "head": config["head"],
+        "weights_license": config["weights_license"],
+    }
+    return {**{name: json.dumps(value) for name, value in facts.items()}, **words}
+
+
+def require(format_name: str, packages: Iterable[str], extra: str) -> None:
+    """Raise ValueError if packages that a format needs are not installed."""
+    if missing := [name for name in packages if find_spec(name) is None]:
+        raise ValueError(
+            f"format={format_name} needs {', '.join(missing)}, not installed: pip install 'finetune-seg[{extra}]'"
+        )
