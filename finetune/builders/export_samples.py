@@ -16,7 +16,7 @@ from finetune.exporters.exporter import Samples
 from finetune.models.input_size import Size
 from finetune.tasks import PixelTask
 
-CALIBRATION = 100  # images; more hardly change the ranges of values
+CALIBRATION = 50  # images; more hardly change the ranges of values
 
 
 class EvenSamples:

@@ -16,6 +16,7 @@ from finetune.checkpoints.saved_model import SavedModel
 from finetune.exporters.agreement import Limits, Outputs
 from finetune.exporters.deployed_model import OUTPUTS, DeployedModel, tracing_any_size
 from finetune.exporters.exporter import ExportError, Samples, random_images
+from finetune.exporters.onnx_quantization import quantize
 from finetune.inference import Output
 from finetune.io.messages import suggest
 from finetune.models.input_size import Size, check_size
@@ -60,6 +61,11 @@ class OnnxFile:
             raise ValueError(f"precision={precision}: {suggest(str(precision), LIMITS)}")
         if outputs not in OUTPUTS:
             raise ValueError(f"outputs={outputs}: {suggest(str(outputs), OUTPUTS)}")
+        if precision == "int8" and not calibration:
+            raise ValueError(
+                "precision=int8 needs images that show which values occur. Export a run whose data is still there, or "
+                "name some with data.root=PHOTOS."
+            )
         self.size, self.precision, self.outputs = size, precision, outputs
         self.output, self.calibration = output, calibration
         self.limits = LIMITS[precision]
@@ -72,6 +78,8 @@ class OnnxFile:
         saved.model.merge_adapters()
         path = folder / FILE
         self._trace(saved, path)
+        if self.precision == "int8":
+            quantize(path, (image for image, _ in self.calibration))
         file = onnx.load(path)
         del file.graph.output[: len(self._names) - 1]  # the logits were named, so that the check can read them
         onnx.helper.set_model_props(file, metadata(saved, self.output, self.size, self.precision, self.outputs))

@@ -119,6 +119,25 @@ def test_an_export_is_checked_on_the_validation_images_of_the_run(run: Path, tmp
     assert session(tmp_path / "onnx").get_inputs()[0].shape == ["batch", 3, 40, 32]
 
 
+def test_half_precision_halves_the_file_and_keeps_the_labels(tmp_path: Path) -> None:
+    saved = sample_model()
+    for precision in ("float32", "float16"):
+        files, agreement = export_model(OnnxFile(TASKS["semantic"], precision=precision), saved, tmp_path / precision)
+    assert agreement.equal_labels > 0.99
+    assert files[0].stat().st_size < 0.6 * (tmp_path / "float32" / "model.onnx").stat().st_size
+
+
+def test_a_quantized_file_has_8_bit_weights_and_the_scores_of_the_run(run: Path, tmp_path: Path) -> None:
+    result = finetune.export(f"run={run}", "format=onnx", f"output={tmp_path / 'int8'}", "precision=int8")
+    file = onnx.load(tmp_path / "int8" / "model.onnx")
+    weights = [each for each in file.graph.initializer if len(each.dims) == 4 and each.dims[0] > 1]  # not the mean
+    assert {each.data_type for each in weights} == {onnx.TensorProto.INT8}
+    assert [each.name for each in file.graph.output] == ["classes"]
+    assert session(tmp_path / "int8").get_modelmeta().custom_metadata_map["precision"] == "int8"
+    assert result.agreement.images == 3
+    assert 0 < result.agreement.difference < 1
+
+
 def test_a_file_that_computes_something_else_is_refused_with_the_numbers(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,6 +157,7 @@ def test_a_file_that_computes_something_else_is_refused_with_the_numbers(
     ("overrides", "message"),
     [
         (("precision=half",), "precision=half: Choose from: float32, float16, int8"),
+        (("precision=int8", "check=0"), "precision=int8 needs images that show which values occur"),
         (("outputs=class",), "outputs=class: Did you mean classes"),
         (("size=320",), r"size=320: expected \[height, width\] in pixels"),
         (("data.batch_size=4",), "an export reads one image at a time"),
