@@ -8,11 +8,13 @@ from finetune.exporters.exporter import Exporter, ExportError, export_model
 from finetune.exporters.onnx_file import OnnxFile
 from finetune.exporters.safetensors_folder import SafetensorsFolder
 from finetune.exporters.timm_backbone import TimmBackbone
+from finetune.exporters.torch_program import TorchProgram
 
 EXPORTERS: dict[str, type[Exporter]] = {
     "safetensors": SafetensorsFolder,
     "timm": TimmBackbone,
     "onnx": OnnxFile,
+    "torch_export": TorchProgram,
 }
 
 __all__ = [
@@ -24,5 +26,6 @@ __all__ = [
     "OnnxFile",
     "SafetensorsFolder",
     "TimmBackbone",
+    "TorchProgram",
     "export_model",
 ]

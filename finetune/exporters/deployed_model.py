@@ -23,16 +23,10 @@ class DeployedModel(nn.Module):
         model: the network, without adapters.
         output: of the task.
         outputs: names in `OUTPUTS` of what is returned.
-
-    Raises:
-        ValueError: an unknown output.
     """
 
     def __init__(self, model: Segmenter, output: Output, outputs: Sequence[str]) -> None:
         super().__init__()
-        for name in outputs:
-            if name not in OUTPUTS:
-                raise ValueError(f"outputs={name}: {suggest(str(name), OUTPUTS)}")
         self.model, self.output, self.outputs = model, output, tuple(outputs)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -48,6 +42,12 @@ class DeployedModel(nn.Module):
     def named_outputs(self, images: Tensor) -> dict[str, Tensor]:
         """Return the outputs of `forward` by name."""
         return dict(zip(self.outputs, self(images), strict=True))
+
+
+def check_outputs(name: str) -> None:
+    """Raise ValueError unless it is one of `OUTPUTS`."""
+    if name not in OUTPUTS:
+        raise ValueError(f"outputs={name}: {suggest(str(name), OUTPUTS)}")
 
 
 @contextmanager

@@ -20,6 +20,16 @@ Samples = Iterable[tuple[Tensor, Tensor]]  # images (1, C, H, W), uint8, and tar
 class ExportError(RuntimeError):
     """A model that cannot be exported, or an exported one that does not compute what the original does."""
 
+    @classmethod
+    def unwritable(cls, saved: SavedModel, what: str, size: Size | None, error: Exception) -> "ExportError":
+        """Return the error for a model that a format has no way to write."""
+        config = saved.model.config()
+        advice = " for any size; try size=[height,width]" if size is None else ""
+        return cls(
+            f"backbone {config['backbone']} with head {config['head']} cannot be written as {what}{advice}: "
+            f"{str(error)[:300]}"
+        )
+
 
 class Exporter(Protocol):
     """A format that a model can be written in. The constructor takes the options of the format by name.
@@ -27,10 +37,12 @@ class Exporter(Protocol):
     Attributes:
         limits: how far the files may differ from the model; a format with `EXACT` is checked on random images only.
         size: height and width of the images that the files take, in pixels; None for any.
+        multiple: pixels that must divide both, such as 32; 1 if any size will do.
     """
 
     limits: Limits
     size: Size | None
+    multiple: int
 
     def write(self, saved: SavedModel, folder: Path) -> list[Path]:
         """Write the model into an existing, empty folder and return the files.
@@ -73,10 +85,12 @@ def export_model(
     try:
         compute = exporter.load(folder)
         with torch.inference_mode():
-            for images in random_images(saved, exporter.size):
+            for whole in random_images(saved, exporter.size):
+                images = crop(whole, exporter.multiple)
                 noise.add(exporter.expected(saved, images), compute(images))
-            for images, target in samples:
-                real.add(exporter.expected(saved, images), compute(images), target)
+            for whole, target in samples:
+                images = crop(whole, exporter.multiple)
+                real.add(exporter.expected(saved, images), compute(images), crop(target, exporter.multiple))
     except RuntimeError as error:
         raise _refused(files, saved, [f"nothing: {error}"]) from error
     # quantized to the range of real images, a model says nothing of noise
@@ -96,6 +110,16 @@ def _refused(files: list[Path], saved: SavedModel, problems: Iterable[str]) -> E
         f"size=[height,width] or another precision; else report this with backbone {config['backbone']} and head "
         f"{config['head']}."
     )
+
+
+def crop(images: Tensor, multiple: int) -> Tensor:
+    """Return images or targets (..., H, W) without the last rows and columns, so that a number divides both sides.
+
+    >>> crop(torch.zeros(3, 37, 65), 32).shape
+    torch.Size([3, 32, 64])
+    """
+    height, width = (side // multiple * multiple for side in images.shape[-2:])
+    return images[..., :height, :width]
 
 
 def random_images(saved: SavedModel, size: Size | None = None) -> Iterator[Tensor]:

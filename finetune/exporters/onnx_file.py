@@ -7,20 +7,19 @@ import warnings
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from finetune.checkpoints.saved_model import SavedModel
 from finetune.exporters.agreement import Limits, Outputs
-from finetune.exporters.deployed_model import OUTPUTS, DeployedModel, tracing_any_size
+from finetune.exporters.deployed_model import DeployedModel, check_outputs, tracing_any_size
 from finetune.exporters.exporter import ExportError, Samples, random_images
+from finetune.exporters.metadata import metadata
 from finetune.exporters.onnx_quantization import quantize
 from finetune.inference import Output
 from finetune.io.messages import suggest
 from finetune.models.input_size import Size, check_size
-from finetune.plots import palette
 
 OPSET = 17  # the oldest with LayerNormalization, for the oldest runtimes
 FILE = "model.onnx"
@@ -59,8 +58,7 @@ class OnnxFile:
             check_size(size, "size")
         if precision not in LIMITS:
             raise ValueError(f"precision={precision}: {suggest(str(precision), LIMITS)}")
-        if outputs not in OUTPUTS:
-            raise ValueError(f"outputs={outputs}: {suggest(str(outputs), OUTPUTS)}")
+        check_outputs(outputs)
         if precision == "int8" and not calibration:
             raise ValueError(
                 "precision=int8 needs images that show which values occur. Export a run whose data is still there, or "
@@ -68,7 +66,7 @@ class OnnxFile:
             )
         self.size, self.precision, self.outputs = size, precision, outputs
         self.output, self.calibration = output, calibration
-        self.limits = LIMITS[precision]
+        self.limits, self.multiple = LIMITS[precision], 1
         self._names = ("logits",) if outputs == "logits" else ("logits", outputs)
 
     def write(self, saved: SavedModel, folder: Path) -> list[Path]:
@@ -82,7 +80,9 @@ class OnnxFile:
             quantize(path, (image for image, _ in self.calibration))
         file = onnx.load(path)
         del file.graph.output[: len(self._names) - 1]  # the logits were named, so that the check can read them
-        onnx.helper.set_model_props(file, metadata(saved, self.output, self.size, self.precision, self.outputs))
+        facts = metadata(saved, self.output, self.size, self.precision, self.outputs)
+        texts = {name: fact if isinstance(fact, str) else json.dumps(fact) for name, fact in facts.items()}
+        onnx.helper.set_model_props(file, texts)
         onnx.checker.check_model(file)
         onnx.save(file, path)
         return [path, Path(shutil.copy(SCRIPT, folder / SCRIPT.name))]
@@ -108,11 +108,7 @@ class OnnxFile:
                     dynamic_axes=axes,
                 )
         except Exception as error:  # torch raises nearly anything for what it cannot write
-            config = saved.model.config()
-            raise ExportError(
-                f"backbone {config['backbone']} with head {config['head']} cannot be written as ONNX"
-                f"{' for any size; try size=[height,width]' if self.size is None else ''}: {str(error)[:300]}"
-            ) from error
+            raise ExportError.unwritable(saved, "ONNX", self.size, error) from error
 
     def expected(self, saved: SavedModel, images: Tensor) -> Outputs:
         """Return the logits, and what the file is for."""
@@ -143,28 +139,6 @@ class OnnxFile:
     def usage(self, folder: Path) -> str:
         """Return the command that runs the model."""
         return f"python {folder / SCRIPT.name} PHOTO... --output MASKS"
-
-
-def metadata(saved: SavedModel, output: Output, size: Size | None, precision: str, outputs: str) -> dict[str, str]:
-    """Return what a user of the file must know, as texts: JSON, except for plain words."""
-    config = saved.model.config()
-    facts: dict[str, Any] = {
-        "classes": list(saved.model.class_names),
-        "colors": palette(len(saved.model.class_names)),
-        "task": {**saved.task, **output.options()},
-        "size": None if size is None else list(size),
-        "channels": saved.model.backbone.in_channels,
-        "value_range": saved.data.get("value_range"),
-        "scores": saved.scores,
-    }
-    words = {
-        "outputs": outputs,
-        "precision": precision,
-        "backbone": config["backbone"],
-        "head": config["head"],
-        "weights_license": config["weights_license"],
-    }
-    return {**{name: json.dumps(value) for name, value in facts.items()}, **words}
 
 
 def require(format_name: str, packages: Iterable[str], extra: str) -> None:

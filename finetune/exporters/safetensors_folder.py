@@ -16,6 +16,7 @@ class SafetensorsFolder:
 
     limits = EXACT
     size: Size | None = None
+    multiple = 1
 
     def write(self, saved: SavedModel, folder: Path) -> list[Path]:
         """Write weights, config and card, with adapters merged into the weights."""

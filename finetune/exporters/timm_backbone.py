@@ -25,6 +25,7 @@ class TimmBackbone:
 
     limits = EXACT
     size: Size | None = None
+    multiple = 1
 
     def write(self, saved: SavedModel, folder: Path) -> list[Path]:
         """Write the backbone's weights and the arguments that build it."""

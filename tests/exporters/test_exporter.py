@@ -14,6 +14,7 @@ from finetune.checkpoints.saved_model import SavedModel, save_model
 from finetune.config.errors import ConfigError
 from finetune.exporters import EXPORTERS, ExportError, Limits, export_model
 from finetune.exporters.agreement import Outputs
+from finetune.models.input_size import Size
 
 LORA = {"rank": 2, "alpha": 4, "targets": None}
 
@@ -53,7 +54,8 @@ class HalvedLogits:
     """A format of a user's own, with a bug."""
 
     limits = Limits(difference=1e-4)
-    size = None
+    size: Size | None = None
+    multiple = 1
 
     def write(self, saved: SavedModel, folder: Path) -> list[Path]:
         torch.save(saved.model.state_dict(), folder / "weights.pt")

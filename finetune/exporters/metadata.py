@@ -1,0 +1,27 @@
+"""What a user of an exported file must know, written into it."""
+
+from typing import Any
+
+from finetune.checkpoints.saved_model import SavedModel
+from finetune.inference import Output
+from finetune.models.input_size import Size
+from finetune.plots import palette
+
+
+def metadata(saved: SavedModel, output: Output, size: Size | None, precision: str, outputs: str) -> dict[str, Any]:
+    """Return plain data that says what a file computes, and of what it was made."""
+    config = saved.model.config()
+    return {
+        "outputs": outputs,
+        "classes": list(saved.model.class_names),
+        "colors": [list(color) for color in palette(len(saved.model.class_names))],
+        "task": {**saved.task, **output.options()},
+        "size": None if size is None else list(size),
+        "channels": saved.model.backbone.in_channels,
+        "value_range": saved.data.get("value_range"),
+        "precision": precision,
+        "backbone": config["backbone"],
+        "head": config["head"],
+        "weights_license": config["weights_license"],
+        "scores": saved.scores,
+    }

@@ -1,0 +1,128 @@
+"""A program of torch.export: torch's operators in one file, which runs without timm, smp and this package."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.layers import Conv2dSame
+from torch import Tensor, nn
+from torch.export import Dim
+from torch.nn import functional as F
+
+from finetune.checkpoints.saved_model import SavedModel
+from finetune.exporters.agreement import Limits, Outputs
+from finetune.exporters.deployed_model import DeployedModel, check_outputs
+from finetune.exporters.exporter import ExportError, random_images
+from finetune.exporters.metadata import metadata
+from finetune.inference import Output
+from finetune.models import Segmenter
+from finetune.models.feature_levels import COARSEST
+from finetune.models.input_size import Size, check_size
+
+FILE = "model.pt2"
+CELLS = {"min": 2, "max": 512}  # of the coarsest map: torch writes another program for maps of one pixel
+MOST = 4096  # images of a batch
+
+
+class TorchProgram:
+    """`model.pt2` for `torch.export.load`, from uint8 images to classes; `metadata.json` inside says what it computes.
+
+    To torch padding is a condition, so a program for several sizes takes multiples of 32 pixels.
+
+    Args:
+        output: of the task.
+        size: height and width of the images, in pixels; None for all multiples of 32 pixels from 64.
+        outputs: `classes`, `logits` or `probabilities`.
+
+    Raises:
+        ValueError: an unknown output, or no size.
+    """
+
+    limits = Limits(difference=1e-4, labels=1e-3, score=1e-3)
+
+    def __init__(self, output: Output, size: Size | None = None, outputs: str = "classes") -> None:
+        if size is not None:
+            check_size(size, "size")
+        check_outputs(outputs)
+        self.output, self.size, self.outputs = output, size, outputs
+        self.multiple = 1 if size is not None else COARSEST
+
+    def write(self, saved: SavedModel, folder: Path) -> list[Path]:
+        """Write the program, with adapters merged into the weights."""
+        saved.model.merge_adapters()
+        model = saved.model if self.size is not None else with_constant_padding(saved.model)
+        deployed = DeployedModel(model, self.output, (self.outputs,)).eval()
+        images = next(random_images(saved, self.size)) if self.size is not None else self._example(saved)
+        sizes: dict[int, Any] = {0: Dim("batch", min=1, max=MOST)}
+        if self.size is None:
+            sizes |= {axis: COARSEST * Dim(name, **CELLS) for axis, name in ((2, "rows"), (3, "columns"))}
+        facts = metadata(saved, self.output, self.size, "float32", self.outputs)
+        try:
+            with torch.no_grad():
+                program = torch.export.export(deployed, (images,), dynamic_shapes=(sizes,))
+            torch.export.save(program, folder / FILE, extra_files={"metadata.json": json.dumps(facts)})
+        except Exception as error:  # torch raises nearly anything for what it cannot write
+            (folder / FILE).unlink(missing_ok=True)
+            raise ExportError.unwritable(saved, "a program of torch.export", self.size, error) from error
+        return [folder / FILE]
+
+    def _example(self, saved: SavedModel) -> Tensor:
+        side = 4 * COARSEST  # twice the smallest, so that nothing looks like one pixel
+        return next(random_images(saved, (side, side + COARSEST)))
+
+    def expected(self, saved: SavedModel, images: Tensor) -> Outputs:
+        """Return what the program is for."""
+        return DeployedModel(saved.model, self.output, (self.outputs,)).named_outputs(images)
+
+    def load(self, folder: Path) -> Callable[[Tensor], Outputs]:
+        """Return the program in the file."""
+        program = torch.export.load(folder / FILE).module()
+
+        def compute(images: Tensor) -> Outputs:
+            try:
+                return {self.outputs: program(images)[0]}
+            except AssertionError as error:  # of torch's guards
+                raise RuntimeError(str(error)[:300]) from error
+
+        return compute
+
+    def usage(self, folder: Path) -> str:
+        """Return the line of code that loads the program."""
+        return f'torch.export.load("{folder / FILE}").module()'
+
+
+def with_constant_padding(model: Segmenter) -> Segmenter:
+    """Return a copy whose "same" convolutions pad as they do for maps that their stride divides.
+
+    Timm computes their padding from the size, by a rounding that torch cannot save and that takes it many minutes.
+    """
+    model = copy.deepcopy(model)
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, Conv2dSame):
+            parent, _, own = name.rpartition(".")
+            setattr(model.get_submodule(parent), own, PaddedConvolution(layer))
+    return model
+
+
+class PaddedConvolution(nn.Module):
+    """A "same" convolution of maps whose sides its stride divides.
+
+    Args:
+        layer: timm's convolution, whose weights are shared.
+    """
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        super().__init__()
+        self.layer = layer
+        sides = zip(layer.kernel_size, layer.dilation, layer.stride, strict=True)
+        self.padding = [max((kernel - 1) * dilation + 1 - stride, 0) for kernel, dilation, stride in sides]
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return the convolved maps (B, C, h / stride, w / stride)."""
+        down, right = self.padding
+        padded = F.pad(maps, (right // 2, right - right // 2, down // 2, down - down // 2))
+        layer = self.layer
+        return F.conv2d(padded, layer.weight, layer.bias, layer.stride, 0, layer.dilation, layer.groups)
