@@ -7,13 +7,12 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from finetune.builders.export_samples import export_samples
-from finetune.builders.exporter import build_exporter, exporter_class
+from finetune.builders.exporter import build_exporter, check_format
 from finetune.builders.task import restore_task
 from finetune.checkpoints.saved_model import load_model
 from finetune.config.compose import load_config, required
 from finetune.config.errors import ConfigError, usage
 from finetune.exporters import Agreement, export_model
-from finetune.exporters.exporter import EXACT
 from finetune.io.messages import format_bytes
 from finetune.runs.console import configure_logging
 from finetune.runs.folder import check_new, free_folder, run_folder
@@ -51,7 +50,7 @@ def export(*overrides: str | DictConfig) -> ExportResult:
     config = load_config(overrides, "export")
     configure_logging()
     path = Path(required(config, "run"))
-    is_exact = getattr(exporter_class(config), "limits", None) == EXACT
+    is_exact = check_format(config)
     with usage():
         if config["output"]:
             check_new(Path(config["output"]))

@@ -4,16 +4,18 @@ from typing import Any
 
 from finetune.checkpoints.saved_model import SavedModel
 from finetune.inference import Output
+from finetune.inference.class_masks import file_suffixes
 from finetune.models.input_size import Size
 from finetune.plots import palette
 
 
 def metadata(saved: SavedModel, output: Output, size: Size | None, precision: str, outputs: str) -> dict[str, Any]:
-    """Return plain data that says what a file computes, and of what it was made."""
+    """Return plain data that says what a file computes, and of what it was made; `serve.py` reads some of it."""
     config = saved.model.config()
     return {
         "outputs": outputs,
         "classes": list(saved.model.class_names),
+        "suffixes": file_suffixes(saved.model.class_names),  # of the files of a mask per class
         "colors": [list(color) for color in palette(len(saved.model.class_names))],
         "task": {**saved.task, **output.options()},
         "size": None if size is None else list(size),

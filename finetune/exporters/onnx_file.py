@@ -81,8 +81,7 @@ class OnnxFile:
         file = onnx.load(path)
         del file.graph.output[: len(self._names) - 1]  # the logits were named, so that the check can read them
         facts = metadata(saved, self.output, self.size, self.precision, self.outputs)
-        texts = {name: fact if isinstance(fact, str) else json.dumps(fact) for name, fact in facts.items()}
-        onnx.helper.set_model_props(file, texts)
+        onnx.helper.set_model_props(file, {"finetune": json.dumps(facts)})
         onnx.checker.check_model(file)
         onnx.save(file, path)
         return [path, Path(shutil.copy(SCRIPT, folder / SCRIPT.name))]

@@ -10,7 +10,6 @@ import torch
 from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.export import Dim
-from torch.nn import functional as F
 
 from finetune.checkpoints.saved_model import SavedModel
 from finetune.exporters.agreement import Limits, Outputs
@@ -24,6 +23,7 @@ from finetune.models.input_size import Size, check_size
 
 FILE = "model.pt2"
 CELLS = {"min": 2, "max": 512}  # of the coarsest map: torch writes another program for maps of one pixel
+EXAMPLE = (4 * COARSEST, 5 * COARSEST)
 MOST = 4096  # images of a batch
 
 
@@ -55,7 +55,7 @@ class TorchProgram:
         saved.model.merge_adapters()
         model = saved.model if self.size is not None else with_constant_padding(saved.model)
         deployed = DeployedModel(model, self.output, (self.outputs,)).eval()
-        images = next(random_images(saved, self.size)) if self.size is not None else self._example(saved)
+        images = next(random_images(saved, self.size or EXAMPLE))
         sizes: dict[int, Any] = {0: Dim("batch", min=1, max=MOST)}
         if self.size is None:
             sizes |= {axis: COARSEST * Dim(name, **CELLS) for axis, name in ((2, "rows"), (3, "columns"))}
@@ -68,10 +68,6 @@ class TorchProgram:
             (folder / FILE).unlink(missing_ok=True)
             raise ExportError.unwritable(saved, "a program of torch.export", self.size, error) from error
         return [folder / FILE]
-
-    def _example(self, saved: SavedModel) -> Tensor:
-        side = 4 * COARSEST  # twice the smallest, so that nothing looks like one pixel
-        return next(random_images(saved, (side, side + COARSEST)))
 
     def expected(self, saved: SavedModel, images: Tensor) -> Outputs:
         """Return what the program is for."""
@@ -102,27 +98,12 @@ def with_constant_padding(model: Segmenter) -> Segmenter:
     model = copy.deepcopy(model)
     for name, layer in list(model.named_modules()):
         if isinstance(layer, Conv2dSame):
+            down, right = (
+                max((kernel - 1) * dilation + 1 - stride, 0)
+                for kernel, dilation, stride in zip(layer.kernel_size, layer.dilation, layer.stride, strict=True)
+            )
+            layer.__class__ = nn.Conv2d  # whose own padding is 0
+            padding = nn.ZeroPad2d((right // 2, right - right // 2, down // 2, down - down // 2))
             parent, _, own = name.rpartition(".")
-            setattr(model.get_submodule(parent), own, PaddedConvolution(layer))
+            setattr(model.get_submodule(parent), own, nn.Sequential(padding, layer))
     return model
-
-
-class PaddedConvolution(nn.Module):
-    """A "same" convolution of maps whose sides its stride divides.
-
-    Args:
-        layer: timm's convolution, whose weights are shared.
-    """
-
-    def __init__(self, layer: nn.Conv2d) -> None:
-        super().__init__()
-        self.layer = layer
-        sides = zip(layer.kernel_size, layer.dilation, layer.stride, strict=True)
-        self.padding = [max((kernel - 1) * dilation + 1 - stride, 0) for kernel, dilation, stride in sides]
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """Return the convolved maps (B, C, h / stride, w / stride)."""
-        down, right = self.padding
-        padded = F.pad(maps, (right // 2, right - right // 2, down // 2, down - down // 2))
-        layer = self.layer
-        return F.conv2d(padded, layer.weight, layer.bias, layer.stride, 0, layer.dilation, layer.groups)

@@ -104,7 +104,7 @@ def test_the_command_writes_below_the_run_and_keeps_the_scores(tmp_path: Path) -
         (("run=nowhere",), "no model at 'nowhere'"),
         (("run=null",), "run is not set"),
         (("run=x", "format=tim"), "unknown format 'tim'. Did you mean timm?"),
-        (("run=x", "format=timm", "precision=int8"), "precision=int8: format=timm has no options. Leave precision out"),
+        (("run=x", "format=timm", "precision=int8"), "format=timm has unknown options: 'precision'"),
     ],
 )
 def test_bad_requests_are_refused_before_anything_is_written(

