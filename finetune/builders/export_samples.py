@@ -48,8 +48,7 @@ def export_samples(
 ) -> tuple[Samples, Samples]:
     """Return samples to check an export on and samples to calibrate it with; none if no data is known.
 
-    They are of the validation and the training images of the run; of other data, all from the split that `evaluate`
-    would take.
+    They are validation and training images of the run; of other data, all are of the split that `evaluate` takes.
 
     Args:
         config: of `finetune export`.
@@ -57,9 +56,6 @@ def export_samples(
         task: of the model.
         trained: config of the run that trained it; None for a model alone.
         own_splits: split file of that run.
-
-    Raises:
-        ConfigError: the data cannot be used.
     """
     given = [name for name, value in config["data"].items() if value is not None]
     if unread := {"batch_size", "num_workers"} & set(given):
@@ -71,10 +67,6 @@ def export_samples(
         found = [evaluation_data({**config, "split": split}, saved, trained, own_splits) for split in splits]
     except (ConfigError, DataError) as error:
         raise ConfigError(f"{error}\nThe files are checked on these images; check=0 takes random ones.") from error
-    datasets = [data.datasets[split] for data, split in found]
-    counts = (config["check"], CALIBRATION)
-    checked, calibration = (
-        EvenSamples(dataset, count, task, config["size"])
-        for dataset, count in zip((datasets[0], datasets[-1]), counts, strict=True)
-    )
-    return checked, calibration
+    first, *_, last = [data.datasets[split] for data, split in (*found, *found)]
+    size = config["size"]
+    return EvenSamples(first, config["check"], task, size), EvenSamples(last, CALIBRATION, task, size)

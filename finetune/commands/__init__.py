@@ -76,7 +76,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "export": Command(
         "finetune.commands.export:export",
-        (("run=outputs/... format=timm", "the model, or its backbone for timm"),),
+        (("run=outputs/... format=onnx", "the model as one file that runs without torch, checked"),),
     ),
     "benchmark": Command(
         "finetune.commands.benchmark:benchmark",

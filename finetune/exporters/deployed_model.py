@@ -1,7 +1,6 @@
 """A model as it is deployed: uint8 images in, predictions out, with all steps between them inside."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -36,8 +35,8 @@ class DeployedModel(nn.Module):
             logits and probabilities (B, K, H, W), float32; classes as the task's output decodes them, uint8.
         """
         logits = self.model(self.model.normalize(images)).float()
-        compute = {"logits": lambda x: x, "probabilities": self.output.probabilities, "classes": self.output.decode}
-        return tuple(compute[name](logits) for name in self.outputs)
+        decode = {"logits": lambda x: x, "probabilities": self.output.probabilities, "classes": self.output.decode}
+        return tuple(decode[name](logits) for name in self.outputs)
 
     def named_outputs(self, images: Tensor) -> dict[str, Tensor]:
         """Return the outputs of `forward` by name."""
@@ -50,20 +49,22 @@ def check_outputs(name: str) -> None:
         raise ValueError(f"outputs={name}: {suggest(str(name), OUTPUTS)}")
 
 
-@contextmanager
-def tracing_any_size() -> Iterator[None]:
-    """Compute adaptive pooling by matrix products, which a trace can repeat for maps of another size."""
-    with torch.no_grad(), _PoolByMatrices():
-        yield
+class TraceableOperators(TorchFunctionMode):
+    """Replace operators that a trace cannot hold: adaptive pooling of any size, and antialiased interpolation.
 
+    Pooling becomes matrix products. The result of the interpolation becomes a constant, which is right for position
+    embeddings and one size of images.
+    """
 
-class _PoolByMatrices(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         options = kwargs or {}
         if func is F.adaptive_avg_pool2d:
             return adaptive_mean(args[0], args[1] if len(args) > 1 else options["output_size"])
         if func is F.interpolate and options.get("mode") == "area":  # the same, as smp's PSPNet calls it
             return adaptive_mean(args[0], options["size"])
+        if func is F.interpolate and options.get("antialias"):
+            table, size = torch.from_numpy(args[0].detach().numpy()), options.pop("size", None) or args[1]
+            return F.interpolate(table, [int(side) for side in size], **options)
         return func(*args, **options)
 
 

@@ -20,16 +20,6 @@ Samples = Iterable[tuple[Tensor, Tensor]]  # images (1, C, H, W), uint8, and tar
 class ExportError(RuntimeError):
     """A model that cannot be exported, or an exported one that does not compute what the original does."""
 
-    @classmethod
-    def unwritable(cls, saved: SavedModel, what: str, size: Size | None, error: Exception) -> "ExportError":
-        """Return the error for a model that a format has no way to write."""
-        config = saved.model.config()
-        advice = " for any size; try size=[height,width]" if size is None else ""
-        return cls(
-            f"backbone {config['backbone']} with head {config['head']} cannot be written as {what}{advice}: "
-            f"{str(error)[:300]}"
-        )
-
 
 class Exporter(Protocol):
     """A format that a model can be written in. The constructor takes the options of the format by name.
@@ -45,11 +35,7 @@ class Exporter(Protocol):
     multiple: int
 
     def write(self, saved: SavedModel, folder: Path) -> list[Path]:
-        """Write the model into an existing, empty folder and return the files.
-
-        Raises:
-            ExportError: the format has no way to write this model.
-        """
+        """Write the model into an existing, empty folder and return the files."""
 
     def expected(self, saved: SavedModel, images: Tensor) -> Outputs:
         """Return the outputs of the original model for uint8 images (B, C, H, W), as far as the format keeps them."""
@@ -77,12 +63,13 @@ def export_model(
         The files, and how well they agree: on the samples if there are any, else on random images.
 
     Raises:
-        ExportError: the outputs differ by more than the exporter's limits, or an output is missing.
+        ExportError: the format has no way to write the model, or the outputs differ by more than the exporter's limits.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    files = exporter.write(saved, folder)
+    before = set(folder.iterdir())
     noise, real = Agreement(task), Agreement(task)
     try:
+        files = exporter.write(saved, folder)
         compute = exporter.load(folder)
         with torch.inference_mode():
             for whole in random_images(saved, exporter.size):
@@ -91,24 +78,25 @@ def export_model(
             for whole, target in samples:
                 images = crop(whole, exporter.multiple)
                 real.add(exporter.expected(saved, images), compute(images), crop(target, exporter.multiple))
-    except RuntimeError as error:
-        raise _refused(files, saved, [f"nothing: {error}"]) from error
+    except OSError:  # such as a full disk
+        raise
+    except Exception as error:  # those of exporters and runtimes have no common type
+        raise _failure(saved, set(folder.iterdir()) - before, str(error)[:400]) from error
     # quantized to the range of real images, a model says nothing of noise
     agreement = real if real.images else noise
     if problems := noise.problems(Limits(exporter.limits.difference, 1, 1)) + agreement.problems(exporter.limits):
-        raise _refused(files, saved, dict.fromkeys(problems))
+        raise _failure(saved, files, f"the files give {', and '.join(dict.fromkeys(problems))}")
     return files, agreement
 
 
-def _refused(files: list[Path], saved: SavedModel, problems: Iterable[str]) -> ExportError:
-    """Remove the files, and return the error that says why."""
+def _failure(saved: SavedModel, files: Iterable[Path], problem: str) -> ExportError:
+    """Remove the files, and return the error."""
     for file in files:
         file.unlink()
     config = saved.model.config()
     return ExportError(
-        f"the files compute {', and '.join(problems)}. They were removed. If the format takes one, set "
-        f"size=[height,width] or another precision; else report this with backbone {config['backbone']} and head "
-        f"{config['head']}."
+        f"backbone {config['backbone']} with head {config['head']} cannot be exported like this: {problem}. No file is "
+        f"left. Where the format takes them, size=[height,width] or another precision may help."
     )
 
 

@@ -4,7 +4,8 @@ import copy
 import json
 import shutil
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from torch import Tensor
 
 from finetune.checkpoints.saved_model import SavedModel
 from finetune.exporters.agreement import Limits, Outputs
-from finetune.exporters.deployed_model import DeployedModel, check_outputs, tracing_any_size
-from finetune.exporters.exporter import ExportError, Samples, random_images
+from finetune.exporters.deployed_model import DeployedModel, TraceableOperators, check_outputs
+from finetune.exporters.exporter import Samples, random_images
 from finetune.exporters.metadata import metadata
 from finetune.exporters.onnx_quantization import quantize
 from finetune.inference import Output
@@ -27,7 +28,7 @@ SCRIPT = Path(__file__).with_name("serve.py")
 LIMITS = {
     "float32": Limits(difference=1e-4, labels=1e-3, score=1e-3),
     "float16": Limits(difference=2e-2, labels=1e-2, score=5e-3),
-    "int8": Limits(difference=float("inf"), labels=0.1, score=5e-3),
+    "int8": Limits(difference=float("inf"), labels=0.2, score=5e-3),
 }
 
 
@@ -53,7 +54,10 @@ class OnnxFile:
         outputs: str = "classes",
         calibration: Samples = (),
     ) -> None:
-        require("onnx", ("onnx", "onnxruntime"), "export")
+        if missing := [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]:
+            raise ValueError(
+                f"format=onnx needs {', '.join(missing)}, not installed: pip install 'finetune-seg[export]'"
+            )
         if size is not None:
             check_size(size, "size")
         if precision not in LIMITS:
@@ -61,8 +65,7 @@ class OnnxFile:
         check_outputs(outputs)
         if precision == "int8" and not calibration:
             raise ValueError(
-                "precision=int8 needs images that show which values occur. Export a run whose data is still there, or "
-                "name some with data.root=PHOTOS."
+                "precision=int8 needs images that show which values occur: those of a run, or data.root=PHOTOS"
             )
         self.size, self.precision, self.outputs = size, precision, outputs
         self.output, self.calibration = output, calibration
@@ -89,25 +92,23 @@ class OnnxFile:
     def _trace(self, saved: SavedModel, path: Path) -> None:
         model = saved.model if self.precision != "float16" else copy.deepcopy(saved.model).half()
         deployed = DeployedModel(model, self.output, self._names).eval()
-        *_, images = random_images(saved, self.size)  # a size that needs padding, so that the padding is traced
-        sides = {2: "height", 3: "width"} if self.size is None else {}
-        axes = {"images": {0: "batch", **sides}, **{name: {0: "batch", **sides} for name in self._names}}
-        if "classes" in axes and deployed.named_outputs(images)["classes"].ndim == 3:
-            axes["classes"] = {max(0, axis - 1): name for axis, name in axes["classes"].items()}
-        try:
-            with tracing_any_size(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of what the trace takes as constant, which the check finds out
-                # the exporter that symbolic shapes do not slow down: seconds, where the other takes many minutes
-                torch.onnx.export(
-                    *(deployed, (images,), str(path)),
-                    dynamo=False,
-                    opset_version=OPSET,
-                    input_names=["images"],
-                    output_names=list(self._names),
-                    dynamic_axes=axes,
-                )
-        except Exception as error:  # torch raises nearly anything for what it cannot write
-            raise ExportError.unwritable(saved, "ONNX", self.size, error) from error
+        *_, images = random_images(saved, self.size)  # the last needs padding, so that padding is traced
+        images = images.flip(0)  # not those of the check, which would not see what the trace takes as constant
+        axes = {}
+        for name, example in {"images": images, **deployed.named_outputs(images)}.items():
+            sides = {example.ndim - 2: "height", example.ndim - 1: "width"} if self.size is None else {}
+            axes[name] = {0: "batch", **sides}
+        with torch.no_grad(), TraceableOperators(), warnings.catch_warnings(), redirect_stdout(None):
+            warnings.simplefilter("ignore")  # of what the trace takes as constant, and which the check finds out
+            # the exporter that symbolic shapes do not slow down: seconds, where the other takes many minutes
+            torch.onnx.export(
+                *(deployed, (images,), str(path)),
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=["images"],
+                output_names=list(self._names),
+                dynamic_axes=axes,
+            )
 
     def expected(self, saved: SavedModel, images: Tensor) -> Outputs:
         """Return the logits, and what the file is for."""
@@ -127,10 +128,7 @@ class OnnxFile:
         session = onnxruntime.InferenceSession(file.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
         def compute(images: Tensor) -> Outputs:
-            try:
-                arrays = session.run(list(self._names), {"images": images.numpy()})
-            except Exception as error:  # the runtime's errors have no common type
-                raise RuntimeError(f"ONNX Runtime fails on images {tuple(images.shape)}: {str(error)[:300]}") from error
+            arrays = session.run(list(self._names), {"images": images.numpy()})
             return {name: torch.from_numpy(array) for name, array in zip(self._names, arrays, strict=True)}
 
         return compute
@@ -138,11 +136,3 @@ class OnnxFile:
     def usage(self, folder: Path) -> str:
         """Return the command that runs the model."""
         return f"python {folder / SCRIPT.name} PHOTO... --output MASKS"
-
-
-def require(format_name: str, packages: Iterable[str], extra: str) -> None:
-    """Raise ValueError if packages that a format needs are not installed."""
-    if missing := [name for name in packages if find_spec(name) is None]:
-        raise ValueError(
-            f"format={format_name} needs {', '.join(missing)}, not installed: pip install 'finetune-seg[{extra}]'"
-        )

@@ -14,7 +14,7 @@ from torch.export import Dim
 from finetune.checkpoints.saved_model import SavedModel
 from finetune.exporters.agreement import Limits, Outputs
 from finetune.exporters.deployed_model import DeployedModel, check_outputs
-from finetune.exporters.exporter import ExportError, random_images
+from finetune.exporters.exporter import random_images
 from finetune.exporters.metadata import metadata
 from finetune.inference import Output
 from finetune.models import Segmenter
@@ -60,13 +60,9 @@ class TorchProgram:
         if self.size is None:
             sizes |= {axis: COARSEST * Dim(name, **CELLS) for axis, name in ((2, "rows"), (3, "columns"))}
         facts = metadata(saved, self.output, self.size, "float32", self.outputs)
-        try:
-            with torch.no_grad():
-                program = torch.export.export(deployed, (images,), dynamic_shapes=(sizes,))
-            torch.export.save(program, folder / FILE, extra_files={"metadata.json": json.dumps(facts)})
-        except Exception as error:  # torch raises nearly anything for what it cannot write
-            (folder / FILE).unlink(missing_ok=True)
-            raise ExportError.unwritable(saved, "a program of torch.export", self.size, error) from error
+        with torch.no_grad():
+            program = torch.export.export(deployed, (images,), dynamic_shapes=(sizes,))
+        torch.export.save(program, folder / FILE, extra_files={"metadata.json": json.dumps(facts)})
         return [folder / FILE]
 
     def expected(self, saved: SavedModel, images: Tensor) -> Outputs:
@@ -76,14 +72,7 @@ class TorchProgram:
     def load(self, folder: Path) -> Callable[[Tensor], Outputs]:
         """Return the program in the file."""
         program = torch.export.load(folder / FILE).module()
-
-        def compute(images: Tensor) -> Outputs:
-            try:
-                return {self.outputs: program(images)[0]}
-            except AssertionError as error:  # of torch's guards
-                raise RuntimeError(str(error)[:300]) from error
-
-        return compute
+        return lambda images: {self.outputs: program(images)[0]}
 
     def usage(self, folder: Path) -> str:
         """Return the line of code that loads the program."""

@@ -31,7 +31,7 @@ def average_windows(predict: Callable[[Tensor], list[Tensor]], images: Tensor, w
         images: (B, C', H, W); smaller ones are padded with zeros.
         window: height and width, in pixels.
     """
-    height, width = images.shape[-2:]
+    height, width = map(int, images.shape[-2:])  # plain numbers, also where a trace has tensors
     down, right = max(window[0] - height, 0), max(window[1] - width, 0)
     if down or right:
         images = F.pad(images, (0, right, 0, down))
