@@ -129,6 +129,12 @@ def test_a_plain_vit_is_written_for_one_size_and_refused_for_any(tmp_path: Path,
     assert capsys.readouterr().out == ""  # torch would print its graph
 
 
+def test_images_that_the_trace_takes_as_constant_are_noticed_without_data(tmp_path: Path) -> None:
+    saved = sample_model("segformer", backbone="test_vit", backbone_options={"img_size": 64})  # resamples larger images
+    with pytest.raises(ExportError, match="outputs that differ by up to"):
+        export_model(OnnxFile(TASKS["semantic"], size=(96, 96)), saved, tmp_path)
+
+
 def test_half_precision_halves_the_file_and_keeps_the_labels(tmp_path: Path) -> None:
     saved = sample_model()
     for precision in ("float32", "float16"):
