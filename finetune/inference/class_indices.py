@@ -28,10 +28,6 @@ class ClassIndices:
         """Return no options."""
         return {}
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Return probabilities (B, K, H, W) that add up to 1 in each pixel."""
-        return logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=1)
-
     def decode(self, logits: Tensor) -> Tensor:
         """Return class indices (B, H, W), uint8, of logits (B, K, H, W)."""
         return logits.max(dim=1).indices.to(torch.uint8)  # argmax takes twice as long in channels-last format

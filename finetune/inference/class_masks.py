@@ -36,10 +36,6 @@ class ClassMasks:
         """Return the threshold of each class."""
         return {"thresholds": list(self.thresholds)}
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Return probabilities (B, K, H, W), each class by itself."""
-        return logits.to(torch.promote_types(logits.dtype, torch.float32)).sigmoid()
-
     def decode(self, logits: Tensor) -> Tensor:
         """Return masks (B, K, H, W), uint8, of logits (B, K, H, W)."""
         p = self.probabilities(logits)

@@ -38,9 +38,6 @@ class Output(Protocol):
     def options(self) -> dict[str, Any]:
         """Return the constructor's options as plain data, for `model/config.json`."""
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Return the probability of each class (B, K, H, W) of logits (B, K, H, W), at least in single precision."""
-
     def decode(self, logits: Tensor) -> Tensor:
         """Return the predictions, uint8, of logits (B, K, H, W); the first dimension is the image."""
 
