@@ -15,7 +15,9 @@ from finetune.checkpoints.saved_model import SavedModel, load_model
 from finetune.config.compose import load_config, required_paths
 from finetune.config.errors import ConfigError, usage
 from finetune.config.options import Config
+from finetune.config.overrides import typed
 from finetune.engine.environment import device_name
+from finetune.exporters.onnx_file import FILE, open_session
 from finetune.inference import Predictor
 from finetune.io.messages import format_bytes, format_table, html_table
 from finetune.models.input_size import Size
@@ -125,9 +127,10 @@ def _measure(path: Path, predictor: Predictor, size: Size, config: Config) -> It
     """Yield a row for each form and batch size; a form that cannot run is said and left out."""
     for form in config["forms"]:
         try:
-            predict = FORMS[form](predictor)
-            for count in config["batch_sizes"]:
-                yield _row(path, form, predict, predictor, (count, predictor.model.backbone.in_channels, *size), config)
+            for name, predict in FORMS[form](predictor, path).items():
+                for count in config["batch_sizes"]:
+                    shape = (count, predictor.model.backbone.in_channels, *size)
+                    yield _row(path, name, predict, predictor, shape, config)
         except (RuntimeError, OSError) as error:
             logger.warning(f"{form} is left out: {(str(error).strip() or type(error).__name__).splitlines()[0]}")
 
@@ -142,7 +145,11 @@ def _row(
     return Speed(str(path), form, shape[0], *shape[2:], low, median, high, 1000 * shape[0] / median, megabytes)
 
 
-def _compiled(predictor: Predictor) -> Predict:
+def _eager(predictor: Predictor, _: Path) -> dict[str, Predict]:
+    return {"torch": predictor.predict_images}
+
+
+def _compiled(predictor: Predictor, _: Path) -> dict[str, Predict]:
     """Return the prediction with a model that torch compiles for each size."""
     model = torch.compile(predictor.model)
 
@@ -151,12 +158,23 @@ def _compiled(predictor: Predictor) -> Predict:
         logits = model(predictor.model.normalize(images.to(predictor.device)))
         return predictor.output.decode(logits).cpu()
 
-    return predict
+    return {"compiled": predict}
 
 
-FORMS: dict[str, Callable[[Predictor], Predict]] = {
-    "torch": lambda predictor: predictor.predict_images,
+def _onnx(predictor: Predictor, path: Path) -> dict[str, Predict]:
+    """Return the predictions of the ONNX files that were exported to the run, by their precision."""
+    files = sorted(((run_folder(path) or path) / "export").glob(f"*/{FILE}"))
+    if not files or predictor.device.type != "cpu":
+        raise RuntimeError(
+            f"it runs on device=cpu, and needs exported files: finetune export {typed('run', path)} format=onnx"
+        )
+    return {f"onnx {precision}": run for precision, run in map(open_session, files)}
+
+
+FORMS: dict[str, Callable[[Predictor, Path], dict[str, Predict]]] = {
+    "torch": _eager,
     "compiled": _compiled,
+    "onnx": _onnx,
 }
 
 

@@ -136,3 +136,20 @@ class OnnxFile:
     def usage(self, folder: Path) -> str:
         """Return the command that runs the model."""
         return f"python {folder / SCRIPT.name} PHOTO... --output MASKS"
+
+
+def open_session(path: Path) -> tuple[str, Callable[[Tensor], object]]:
+    """Return the precision of an exported file, and a function that predicts uint8 images (B, C, H, W) with it.
+
+    Raises:
+        RuntimeError: onnxruntime is not installed.
+    """
+    if find_spec("onnxruntime") is None:
+        raise RuntimeError("it needs onnxruntime, which is not installed: pip install 'finetune-seg[export]'")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    facts = json.loads(session.get_modelmeta().custom_metadata_map["finetune"])
+    return facts["precision"], lambda images: session.run(None, {"images": images.numpy()})

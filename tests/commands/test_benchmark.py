@@ -49,14 +49,23 @@ def test_runs_are_measured_at_each_batch_size_and_drawn(
 def test_a_form_that_cannot_run_is_left_out_and_said(
     models: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(predictor: object) -> benchmark.Predict:
+    def broken(*_: object) -> dict[str, benchmark.Predict]:
         raise RuntimeError("no compiler\nat all")
 
     monkeypatch.setitem(benchmark.FORMS, "compiled", broken)
     result = finetune.benchmark(f"run={models[0]}", "seconds=0", "batch_sizes=[1]", "output=out")
     assert [row.form for row in result.rows] == ["torch"]
-    assert "compiled is left out: no compiler" in "".join(capsys.readouterr())
+    shown = "".join(capsys.readouterr())
+    assert "compiled is left out: no compiler" in shown
+    assert f"needs exported files: finetune export run={models[0]} format=onnx" in shown
     assert not Path("out/latency.png").exists()
+
+
+def test_exported_files_are_measured_by_their_precision(models: tuple[Path, Path]) -> None:
+    pytest.importorskip("onnxruntime")
+    finetune.export(f"run={models[0]}", "format=onnx", f"output={models[0] / 'export' / 'onnx'}")
+    result = finetune.benchmark(f"run={models[0]}", "forms=[onnx]", "seconds=0", "batch_sizes=[2]", "output=out")
+    assert [(row.form, row.batch_size) for row in result.rows] == [("onnx float32", 2)]
 
 
 @pytest.mark.parametrize(
@@ -70,4 +79,6 @@ def test_settings_out_of_range_are_refused(setting: str, models: tuple[Path, Pat
 def test_a_compiled_model_predicts_as_the_original(models: tuple[Path, Path]) -> None:
     predictor = finetune.load(models[0], device="cpu")
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
-    assert torch.equal(benchmark.FORMS["compiled"](predictor)(images), predictor.predict_images(images))
+    assert torch.equal(
+        benchmark.FORMS["compiled"](predictor, models[0])["compiled"](images), predictor.predict_images(images)
+    )
