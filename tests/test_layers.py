@@ -20,7 +20,7 @@ LAYERS = (
     ("reports", "exporters"),
     ("callbacks",),
     ("tasks",),
-    ("engine", "inference", "checkpoints", "profiling"),
+    ("engine", "inference", "checkpoints", "profiling", "explanations"),
     ("models", "data", "tuning"),
     ("losses", "metrics", "plots", "recipe", "config", "catalog"),
     ("io",),

@@ -82,6 +82,13 @@ COMMANDS: dict[str, Command] = {
         "finetune.commands.benchmark:benchmark",
         (("run=outputs/...", "time and memory of predictions, of one run or of several"),),
     ),
+    "explain": Command(
+        "finetune.commands.explain:explain",
+        (
+            ("run=outputs/... input=PHOTOS class=car", "where in the images a prediction comes from"),
+            ("run=outputs/... method=cka", "what fine-tuning changed in each layer of the backbone"),
+        ),
+    ),
     "list": Command(
         "finetune.commands.list_models:list_models",
         (

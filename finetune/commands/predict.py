@@ -112,13 +112,13 @@ def load(
     paths = [Path(path)] if isinstance(path, str | Path) else [Path(each) for each in path]
     saved, *others = load_models(paths)
     output = restore_output(saved.task, saved.model.class_names)
-    value_range = value_range or _trained_range(paths[0], saved)
+    value_range = value_range or trained_range(paths[0], saved)
     further, steps = [other.model for other in others], build_post(post, saved.model.class_names)
     windows = SlidingWindow(window, overlap)
     return Predictor(saved.model, device, output, value_range, further, batch_size, steps, windows)
 
 
-def _trained_range(path: Path, saved: SavedModel) -> ValueRange | None:
+def trained_range(path: Path, saved: SavedModel) -> ValueRange | None:
     """Return the value range of a training; a checkpoint does not hold it, but its run folder does."""
     run = run_folder(path)
     facts = saved.data if "value_range" in saved.data or run is None else read_config(run).get("data") or {}

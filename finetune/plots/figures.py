@@ -93,6 +93,19 @@ def class_bars_figure(iou: Values, pixel_fraction: Values, class_names: Sequence
             axes.tick_params(axis="y", length=0)
 
 
+def similarity_figure(layers: Sequence[tuple[str, float]], path: Path) -> None:
+    """Write a bar for the name and CKA of each layer, the first on top; none for NaN."""
+    names, values = [axis_label(name) for name, _ in layers], [value for _, value in layers]
+    with open_figure(path, 6.0 + label_inches(names), 1.4 + 0.26 * len(layers)) as figure:
+        axes = figure.subplots()
+        bars = axes.barh(range(len(layers)), np.nan_to_num(values), color=BLUE, height=0.72)
+        axes.bar_label(bars, [f" {value:.3f}" for value in values], fontsize=9)
+        axes.set_yticks(range(len(layers)), names)
+        axes.set(xlabel="linear CKA", title="pretrained and fine-tuned; 1 is unchanged", ylim=(len(layers) - 0.4, -0.6))
+        axes.set_xlim(min(0, *values) - 0.02, 1.1)
+        axes.grid(axis="x")
+
+
 def _iou_bars(axes: Any, values: NDArray[np.float64], labels: Sequence[str]) -> None:
     rows = np.arange(len(labels))
     axes.barh(rows, np.nan_to_num(values), color=BLUE, height=0.72)

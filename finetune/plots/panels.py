@@ -54,9 +54,13 @@ def error_map(image: Pixels, truth: Labels, prediction: Labels, ignore_index: in
     """Return the image (H, W, 3) in light gray, with wrong pixels in red and ignored pixels hatched."""
     ignored = as_labels(truth) == ignore_index
     wrong = as_labels(truth) != as_labels(prediction)
+    return hatched(np.where(wrong[..., None], np.array(WRONG, dtype=np.uint8), light_gray(image)), ignored)
+
+
+def light_gray(image: Pixels) -> Pixels:
+    """Return an image (H, W, 3) in light gray, to color parts of it."""
     gray = np.asarray(Image.fromarray(image).convert("L"))[..., None]
-    light_gray = np.repeat(gray // 2 + 112, 3, axis=-1)
-    return hatched(np.where(wrong[..., None], np.array(WRONG, dtype=np.uint8), light_gray), ignored)
+    return np.repeat(gray // 2 + 112, 3, axis=-1)
 
 
 def preview(
