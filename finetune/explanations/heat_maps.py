@@ -5,13 +5,14 @@ Models are in eval mode, without views and windows; images are normalized, (1, C
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from finetune.models import Segmenter
+from finetune.models.input_size import Size
 
 BATCH = 4  # covered images that are computed at a time
 
@@ -49,12 +50,7 @@ def find_target(
 def grad_cam(model: Segmenter, image: Tensor, index: int, region: Tensor, stride: int | None = None) -> Tensor:
     """Return the Seg-Grad-CAM (H, W) of the summed logits of a class in a region, 0 or more, in arbitrary units.
 
-    Args:
-        model: its head reads the feature map that is weighted.
-        image: see above.
-        index: of the class.
-        region: see above.
-        stride: of the pyramid level of the feature map; None for the coarsest.
+    The stride is that of the feature map's level in the pyramid; None is the coarsest.
 
     Raises:
         ValueError: the head reads no feature map of this level.
@@ -65,15 +61,11 @@ def grad_cam(model: Segmenter, image: Tensor, index: int, region: Tensor, stride
     if stride is not None and stride not in strides:
         raise ValueError(f"layer={stride}: the head reads feature maps of the levels {', '.join(map(str, strides))}.")
     with torch.enable_grad():  # from the image on, as the weights may be frozen
-        done = _forward(model, image.detach().requires_grad_())
-        feature = done.maps[-1 if stride is None else strides.index(stride)]
-        (gradient,) = torch.autograd.grad(done.logits[0, index][region].sum(), feature)
-    return _to_image(class_activation(feature[0].detach(), gradient[0]), done)
-
-
-def class_activation(feature: Tensor, gradient: Tensor) -> Tensor:
-    """Return the sum (h, w) of a feature map's channels (C, h, w), weighted by their mean gradients; 0 if negative."""
-    return torch.einsum("c,chw->hw", gradient.mean(dim=(1, 2)), feature).relu()
+        logits, maps, padded = _forward(model, image.detach().requires_grad_())
+        feature = maps[-1 if stride is None else strides.index(stride)]
+        (gradient,) = torch.autograd.grad(logits[0, index][region].sum(), feature)
+    weights = gradient[0].mean(dim=(1, 2))
+    return _to_image(torch.einsum("c,chw->hw", weights, feature[0].detach()).relu(), padded, image)
 
 
 @torch.no_grad()
@@ -82,12 +74,8 @@ def occlusion(
 ) -> Tensor:
     """Return the drop (H, W) of the mean probability in a region by a gray square, averaged over those on each pixel.
 
-    Args:
-        probabilities: of a class (B, H, W), for normalized images (B, C, H, W).
-        image: see above; squares are 0, the mean color of the weights.
-        region: see above.
-        patch: side of the square, pixels.
-        stride: step between two squares, pixels, not larger than one; None for half of a side.
+    Probabilities are those of a class (B, H, W), of normalized images (B, C, H, W). Squares are 0, the mean color of
+    the weights. The stride is at most the side of a square, `patch`, both in pixels; None is half of it.
 
     Source: Zeiler & Fergus 2014, https://arxiv.org/abs/1311.2901
     """
@@ -123,24 +111,25 @@ def attention_rollout(model: Segmenter, image: Tensor, region: Tensor) -> Tensor
     """
     matrices: list[Tensor] = []
     with ExitStack() as undo:
-        for layer in (getattr(block, "attn", None) for block in getattr(model.backbone.model, "blocks", ())):
-            if layer is not None and hasattr(layer, "fused_attn"):
+        for block in getattr(model.backbone.model, "blocks", ()):
+            layer: Any = getattr(block, "attn", None)
+            if hasattr(layer, "fused_attn") and hasattr(layer, "attn_drop"):
                 undo.callback(setattr, layer, "fused_attn", layer.fused_attn)
                 layer.fused_attn = False  # torch's fused attention never holds the matrix
                 hook = layer.attn_drop.register_forward_hook(lambda *call: matrices.append(call[-1][0].mean(dim=0)))
                 undo.callback(hook.remove)
-        done = _forward(model, image)
-    height, width = done.maps[-1].shape[-2:]
+        _, maps, padded = _forward(model, image)
+    height, width = maps[-1].shape[-2:]
     prefix = model.backbone.num_prefix_tokens
     if {len(matrix) for matrix in matrices} != {prefix + height * width}:
         raise ValueError(
             f"method=rollout multiplies the attention of all tokens to all tokens, which backbone "
             f"'{model.backbone.name}' does not have: it is no plain ViT. Set method=gradcam or method=occlusion."
         )
-    right, down = done.input_size[1] - region.shape[1], done.input_size[0] - region.shape[0]
+    right, down = padded[1] - region.shape[1], padded[0] - region.shape[0]
     tokens = F.adaptive_avg_pool2d(F.pad(region.float(), (0, right, 0, down))[None], (height, width)).flatten()
     heat = tokens / tokens.sum() @ rollout(matrices)[prefix:, prefix:]
-    return _to_image(heat.view(height, width), done)
+    return _to_image(heat.view(height, width), padded, image)
 
 
 def rollout(matrices: Sequence[Tensor]) -> Tensor:
@@ -155,16 +144,9 @@ def rollout(matrices: Sequence[Tensor]) -> Tensor:
     return joint
 
 
-class ForwardPass(NamedTuple):
-    """Logits (1, K, H, W), the backbone's feature maps (1, C, h, w), and the size of the image as it got it, padded."""
-
-    logits: Tensor
-    maps: list[Tensor]
-    input_size: tuple[int, int]
-
-
-def _forward(model: Segmenter, image: Tensor) -> ForwardPass:
-    passes: list[tuple[list[Tensor], tuple[int, int]]] = []
+def _forward(model: Segmenter, image: Tensor) -> tuple[Tensor, list[Tensor], Size]:
+    """Return logits (1, K, H, W), the backbone's feature maps (1, C, h, w), and the size of its input, with padding."""
+    passes: list[tuple[list[Tensor], Size]] = []
     hook = model.backbone.register_forward_hook(
         lambda _, inputs, outputs: passes.append((outputs[: len(model.backbone.levels)], inputs[0].shape[-2:]))
     )
@@ -172,11 +154,10 @@ def _forward(model: Segmenter, image: Tensor) -> ForwardPass:
         logits = model(image)
     finally:
         hook.remove()
-    ((maps, input_size),) = passes
-    return ForwardPass(logits, maps, input_size)
+    return logits, *passes[0]
 
 
-def _to_image(heat: Tensor, done: ForwardPass) -> Tensor:
-    """Return values on a feature map (h, w) at the size of the image (H, W), bilinearly, without its padding."""
-    padded = F.interpolate(heat[None, None], done.input_size, mode="bilinear", align_corners=False)[0, 0]
-    return padded[: done.logits.shape[-2], : done.logits.shape[-1]]
+def _to_image(heat: Tensor, padded: Size, image: Tensor) -> Tensor:
+    """Return values on a feature map (h, w) at the size of the image (..., H, W), bilinearly, without its padding."""
+    resized = F.interpolate(heat[None, None], padded, mode="bilinear", align_corners=False)[0, 0]
+    return resized[: image.shape[-2], : image.shape[-1]]

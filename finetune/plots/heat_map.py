@@ -13,7 +13,7 @@ from finetune.plots.legend import INK, LINE, draw_legend, font, legend_entries, 
 from finetune.plots.panels import GAP, MARGIN, WRONG, light_gray, scaled_row
 from finetune.plots.text import shorten
 
-HIGH, LOW = WRONG, (0, 114, 178)  # colors of values above and below 0
+HIGH, LOW, NEUTRAL = WRONG, (0, 114, 178), (190, 190, 190)  # colors; the last one stands for the gray of the image
 WIDTH = 360  # pixels: of an image on the page
 
 
@@ -43,7 +43,7 @@ def heat_map_page(
         shorten(title, 40): heated,
     }
 
-    extremes: list[tuple[float, Color]] = [(heat.max(), HIGH), *([(heat.min(), LOW)] if heat.min() < 0 else [])]
+    extremes: list[tuple[float, Color]] = [(heat.max(), HIGH), (heat.min(), LOW if heat.min() < 0 else NEUTRAL)]
     entries = [*((f"{value:.3g}", swatch(color)) for value, color in extremes), ("explained", swatch(INK))]
     inner, top = 3 * WIDTH + 2 * GAP, MARGIN + LINE
     lines = wrapped([*legend_entries([scaled], names, colors, -1), *entries], inner)
@@ -58,7 +58,12 @@ def heat_map_page(
 
 
 def heat_overlay(image: Pixels, heat: NDArray[np.float32]) -> Pixels:
-    """Return the image (H, W, 3) in light gray, colored where values (H, W) are far from 0: red above, blue below."""
-    opacity = (np.abs(heat) / max(float(np.abs(heat).max()), 1e-30))[..., None]
-    color = np.where(heat[..., None] > 0, np.array(HIGH), np.array(LOW))
-    return np.rint((1 - opacity) * light_gray(image) + opacity * color).astype(np.uint8)
+    """Return the image (H, W, 3) in light gray, with high values (H, W) in red, and those below 0 in blue.
+
+    Gray stands for 0, or for the lowest value if that is higher.
+    """
+    shifted = heat - max(float(heat.min()), 0.0)
+    opacity = (np.abs(shifted) / max(float(np.abs(shifted).max()), 1e-30))[..., None]
+    color = np.where(shifted[..., None] > 0, np.array(HIGH), np.array(LOW))
+    blend: Pixels = np.rint((1 - opacity) * light_gray(image) + opacity * color).astype(np.uint8)
+    return blend

@@ -185,7 +185,7 @@ def test_attention_rollout_multiplies_the_attention_of_all_blocks(transformer: S
     assert not any(block.attn.attn_drop._forward_hooks for block in blocks)
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_convnext"])
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "hiera_tiny_224"])
 def test_roll_out_refuses_a_backbone_that_is_no_plain_vit(name: str, image: Tensor) -> None:
     model = Segmenter(name, "linear", 2, weights="none").eval()
     with pytest.raises(ValueError, match=f"'{name}' does not have.*method=gradcam or method=occlusion"):

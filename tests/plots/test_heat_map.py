@@ -1,8 +1,11 @@
 """The page of a heat map: its colors, its outline, and both forms of a prediction."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from finetune.plots.figures import similarity_figure
 from finetune.plots.heat_map import HIGH, LOW, WIDTH, heat_map_page, heat_overlay
@@ -29,6 +32,7 @@ def test_the_highest_value_is_red_the_lowest_blue_and_0_gray() -> None:
     rest = heat[0] == 0
     assert np.array_equal(colored[:, rest], light_gray(image)[:, rest])
     assert np.array_equal(heat_overlay(image, heat * 0), light_gray(image))
+    assert np.array_equal(heat_overlay(image, np.abs(heat) + 5), heat_overlay(image, np.abs(heat)))
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
@@ -47,12 +51,8 @@ def test_the_region_is_outlined_on_the_heat_map_of_either_form(dimensions: int) 
     assert tuple(column[60, 150]) == HIGH
 
 
-def test_the_similarity_figure_has_bars_as_long_as_the_values(tmp_path: object) -> None:
-    from pathlib import Path
-
-    from PIL import Image
-
-    path = Path(str(tmp_path)) / "cka.png"
+def test_the_similarity_figure_has_bars_as_long_as_the_values(tmp_path: Path) -> None:
+    path = tmp_path / "cka.png"
     similarity_figure([("stem", 1.0), ("block", 0.5), ("constant", float("nan"))], path)
     pixels = np.asarray(Image.open(path).convert("RGB"))
     blue = (pixels == (0, 114, 178)).all(axis=-1).sum(axis=1)
