@@ -15,7 +15,7 @@ from finetune.builders.evaluation_data import evaluation_data
 from finetune.builders.task import restore_output
 from finetune.checkpoints.saved_model import SavedModel, load_model
 from finetune.commands.predict import trained_range
-from finetune.config.compose import load_config, required
+from finetune.config.compose import load_config, required, required_paths
 from finetune.config.errors import ConfigError, usage
 from finetune.config.options import Config
 from finetune.data.images.reading import read_image
@@ -23,8 +23,8 @@ from finetune.data.images.value_range import ValueRange
 from finetune.explanations.heat_maps import attention_rollout, find_target, grad_cam, occlusion
 from finetune.explanations.similarity import backbone_similarity
 from finetune.inference import Predictor
+from finetune.inference.files import find_images, output_names
 from finetune.inference.finite import count_non_finite
-from finetune.inference.predictor import find_images, output_names
 from finetune.io.messages import format_table, shortlist, suggest
 from finetune.models import Segmenter
 from finetune.plots.figures import similarity_figure
@@ -95,9 +95,9 @@ def _check(config: Config) -> None:
 
 def _heat_maps(config: Config, predictor: Predictor, value_range: ValueRange | None, folder: Path) -> Iterator[Path]:
     """Write `<image>.png` and `<image>.npy`, float32 (H, W), for each image, and yield the former."""
-    model, source, missing = predictor.model, Path(required(config, "input")), list[Path]()
+    model, missing = predictor.model, list[Path]()
     index = None if config["class"] is None else _class_index(str(config["class"]), model.class_names)
-    for path, name in output_names(find_images(source), source).items():
+    for path, name in output_names(find_images(required_paths(config, "input"))).items():
         image = read_image(path, model.backbone.in_channels, value_range)
         normalized = model.normalize(image[None].to(predictor.device))
         with torch.no_grad():
@@ -150,7 +150,7 @@ def _compare(config: Config, path: Path, saved: SavedModel, predictor: Predictor
         raise ConfigError(f"run={path} {reason}, so there are no pretrained weights to compare with.")
     pretrained = Segmenter.from_config(model.config(), weights).eval().to(predictor.device)
     if config["input"]:
-        paths, channels = find_images(config["input"]), model.backbone.in_channels
+        paths, channels = list(find_images(required_paths(config, "input"))), model.backbone.in_channels
         images = [partial(read_image, each, channels, trained_range(path, saved)) for each in paths]
     else:
         data, split = evaluation_data({"data": {}, "split": "val"}, saved, trained, run and run / "splits.csv")
