@@ -34,6 +34,7 @@ def run_page(run: Path) -> str:
         *_model(config),
         *(part for folder in evaluations for part in _evaluation(folder)),
         *_training(run),
+        *_speed(run),
         "<h2>Settings</h2>",
         *_texts(run, ("config.yaml", "env.json", "train.log")),
     ]
@@ -109,6 +110,15 @@ def _training(run: Path) -> Iterator[str]:
     yield figure(run / "plots" / "tuning.png", "Learning rates, and what trained when")
     yield photo(run / "plots" / "augmentation.png", "Augmented training samples")
     yield "</div>"
+
+
+def _speed(run: Path) -> Iterator[str]:
+    """Yield the table of the latest benchmark, if there is one."""
+    tables = sorted(run.glob("benchmark*/benchmark.csv"), key=lambda path: path.stat().st_mtime)
+    if tables and (rows := _rows(tables[-1])):
+        columns = ("form", "batch_size", "height", "width", "median_ms", "p95_ms", "images_per_second", "megabytes")
+        cells = [(escape(row["form"]), *(_number(row.get(name)) for name in columns[1:])) for row in rows]
+        yield "<h2>Time and memory of predictions</h2>" + table(tuple(map(_words, columns)), cells)
 
 
 def _texts(run: Path, names: Sequence[str]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from PIL import Image
 import finetune
 from finetune.config.errors import ConfigError
 from finetune.reports.run_page import run_page
+from finetune.reports.speed import Speed, write_speeds
 from tests.samples import draw_folder, on_folder
 
 
@@ -86,11 +87,13 @@ def test_a_page_is_one_file_without_scripts(run: Path) -> None:
 def test_the_command_adds_later_evaluations(run: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(run, tmp_path / "copy"))
     finetune.evaluate(f"run={copy}", "split=val")
+    write_speeds(copy / "benchmark", [Speed(str(copy), "torch", 4, 32, 48, 1.5, 2.25, 3.5, 1777.8, None)], {})
     path = finetune.report(f"run={copy}")
     assert path == copy / "report.html"
     text = Page(path.read_text()).text
     assert "Scores on test" in text
     assert "Scores on val" in text
+    assert "torch 4 32 48 2.2500 3.5000 1777.8000 -" in text
     other = finetune.report(f"run={copy}", f"output={tmp_path / 'page.html'}")
     assert other.read_text() == path.read_text()
 
