@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from finetune.builders.post import build_post
 from finetune.builders.task import restore_output
+from finetune.builders.video import build_video
 from finetune.builders.views import use_views
 from finetune.checkpoints.saved_model import SavedModel, load_models
 from finetune.config.compose import load_config, required, required_paths
@@ -31,7 +32,7 @@ SETTINGS = "settings.json"  # in the output folder: of which model and with whic
 
 
 def predict(*overrides: str | DictConfig) -> list[Path]:
-    """Write masks of images, and other files that are wanted; go on with a folder that was left half-done.
+    """Write masks of images and videos, and other files that are wanted; go on with a folder that was left half-done.
 
     Args:
         overrides: of `finetune predict`, such as `run=DIR input=photos output=masks`; or one composed config.
@@ -49,6 +50,7 @@ def predict(*overrides: str | DictConfig) -> list[Path]:
     source, output, write = required_paths(config, "input"), Path(required(config, "output")), config["write"] or []
     with usage():
         check_formats(write, config["tolerance"])
+        video = build_video(config["video"])
         goes_on = _is_half_done(output, config)
         if not goes_on:
             check_new(output)
@@ -62,7 +64,7 @@ def predict(*overrides: str | DictConfig) -> list[Path]:
     if goes_on:
         logger.info(f"going on with the predictions in '{output}'")
     try:
-        written = predictor.save_predictions(names, output, write, config["tolerance"])
+        written = predictor.save_predictions(names, output, write, config["tolerance"], video)
     except DataError as error:
         if not (output / "masks").exists():  # not one could be read: nothing is left behind
             (output / SETTINGS).unlink()
@@ -73,7 +75,7 @@ def predict(*overrides: str | DictConfig) -> list[Path]:
     return written
 
 
-IDENTITY = ("input", "write", "tolerance", "value_range", "tta", "post", "window", "overlap")
+IDENTITY = ("input", "write", "tolerance", "value_range", "tta", "post", "window", "overlap", "video")
 
 
 def _identity(config: Config) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""The images that files, folders and globs name, and the names of their predictions."""
+"""The images and videos that files, folders and globs name, and the names of their predictions."""
 
 import glob
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -10,28 +11,33 @@ from finetune.data.stems import without_suffix
 
 Source = str | Path | Sequence[str | Path]
 
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
 GEOREFERENCED = ".tif"  # of masks of images with a georeference
 
 
-def find_images(source: Source) -> dict[Path, Path]:
+def find_images(source: Source, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> dict[Path, Path]:
     """Return the image files that a file, folder, glob or list of these names, with their places below what named them.
 
     Those of one folder or glob are sorted.
+
+    Args:
+        source: of the files.
+        suffixes: of files in folders and globs, in lower case.
 
     Raises:
         DataError: there is no image.
     """
     if isinstance(source, list | tuple):
-        return {path: place for each in source for path, place in find_images(each).items()}
+        return {path: place for each in source for path, place in find_images(each, suffixes).items()}
     path = Path(str(source))
     if path.is_file():
         return {path: Path(path.name)}
     matches = [] if path.is_dir() else map(Path, glob.glob(str(source), recursive=True))
-    listed = sorted(p for p in matches if p.name.lower().endswith(IMAGE_SUFFIXES) and p.is_file() and p.name[0] != ".")
-    images = files_below(path, IMAGE_SUFFIXES) if path.is_dir() else listed
+    listed = sorted(p for p in matches if p.name.lower().endswith(tuple(suffixes)) and p.is_file() and p.name[0] != ".")
+    images = files_below(path, suffixes) if path.is_dir() else listed
     if not images:
         reason = "has no image in it" if path.is_dir() else "is no file or folder, and no image matches it as a glob"
-        raise DataError(f"input='{source}' {reason}. Expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}.")
+        raise DataError(f"input='{source}' {reason}. Expected files ending in {', '.join(sorted(suffixes))}.")
     return {image: image.relative_to(path) if path.is_dir() else Path(image.name) for image in images}
 
 
@@ -40,7 +46,7 @@ def output_names(
     files: Callable[[Path], list[Path]] = lambda name: [name],
     georeferenced: Collection[Path] = (),
 ) -> dict[Path, Path]:
-    """Return the name of each image's PNG or, with a georeference, TIFF, below the output folder.
+    """Return the name of each image's PNG or, with a georeference, TIFF, and of each video, below the output folder.
 
     Args:
         places: image -> its place below the folder, from `find_images`.
@@ -53,7 +59,8 @@ def output_names(
     names: dict[Path, Path] = {}
     for path, place in places.items():
         name = without_suffix(place)
-        names[path] = name.with_name(name.name + (GEOREFERENCED if path in georeferenced else ".png"))
+        suffix = place.suffix if is_video(place) else GEOREFERENCED if path in georeferenced else ".png"
+        names[path] = name.with_name(name.name + suffix)
     first: dict[Path, Path] = {}
     for path, name in names.items():
         for file in files(name):
@@ -61,6 +68,21 @@ def output_names(
                 raise DataError(f"'{first[file]}' and '{path}' would both be written as '{file}'. Rename one of them.")
             first[file] = path
     return names
+
+
+def is_video(path: Path) -> bool:
+    """Return whether the suffix of a file is that of a video."""
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def natural_order(path: Path) -> list[tuple[int, str]]:
+    """Return a key that sorts paths by their names, in which numbers count as such.
+
+    >>> [path.name for path in sorted(map(Path, ["a10.png", "a9.png", "A1.png"]), key=natural_order)]
+    ['A1.png', 'a9.png', 'a10.png']
+    """
+    parts = re.findall(r"(\d*)(\D*)", path.name)
+    return [(int(number or -1), text.lower()) for number, text in parts]
 
 
 def raise_problems(problems: Sequence[str], count: int, rest: str) -> None:

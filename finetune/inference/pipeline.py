@@ -1,9 +1,10 @@
 """Read images ahead of a model, and write its predictions behind it, in threads."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 from torch import Tensor
 
@@ -12,7 +13,21 @@ from finetune.data.records import DataError
 THREADS = 2  # to read, and as many to write: decoding and encoding run beside the model
 AHEAD = 8  # images that wait, read or predicted
 
-Image = tuple[Path, Tensor]
+T = TypeVar("T")
+
+
+class Image(NamedTuple):
+    """An image that has been read.
+
+    Attributes:
+        path: the file.
+        pixels: (C, H, W), uint8.
+        time: of a frame, in the time base of its video.
+    """
+
+    path: Path
+    pixels: Tensor
+    time: int = 0
 
 
 def read_ahead(paths: Iterable[Path], read: Callable[[Path], Tensor], problems: list[str]) -> Iterator[Image]:
@@ -27,7 +42,7 @@ def read_ahead(paths: Iterable[Path], read: Callable[[Path], Tensor], problems: 
     try:
         for path, image in _in_order(pool, read, paths):
             try:
-                yield path, image.result()
+                yield Image(path, image.result())
             except DataError as error:
                 problems.append(str(error))
     finally:
@@ -45,30 +60,46 @@ def _in_order(
     yield from waiting
 
 
+def ahead(items: Iterator[T]) -> Generator[T]:
+    """Yield the items of an iterator that runs in a thread, a few items ahead."""
+    pool = ThreadPoolExecutor(1)
+    try:
+        waiting = deque(pool.submit(next, items, None) for _ in range(AHEAD))
+        while (item := waiting.popleft().result()) is not None:
+            waiting.append(pool.submit(next, items, None))
+            yield item
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def batches(images: Iterable[Image], size: int) -> Iterator[list[Image]]:
     """Yield up to `size` images at a time, all of one shape; their order stays.
 
     >>> from torch import zeros
     >>> shapes = [(1, 2, 2), (1, 2, 2), (1, 2, 2), (1, 2, 3)]
-    >>> images = [(Path(str(number)), zeros(shape)) for number, shape in enumerate(shapes)]
-    >>> [[path.name for path, _ in batch] for batch in batches(images, 2)]
+    >>> images = [Image(Path(str(number)), zeros(shape)) for number, shape in enumerate(shapes)]
+    >>> [[image.path.name for image in batch] for batch in batches(images, 2)]
     [['0', '1'], ['2'], ['3']]
     """
     batch: list[Image] = []
-    for path, image in images:
-        if batch and (len(batch) == size or image.shape != batch[0][1].shape):
+    for image in images:
+        if batch and (len(batch) == size or image.pixels.shape != batch[0].pixels.shape):
             yield batch
             batch = []
-        batch.append((path, image))
+        batch.append(image)
     if batch:
         yield batch
 
 
 class Writer:
-    """Calls functions in threads; leaving the context waits for all of them, and raises their first error."""
+    """Calls functions in threads; leaving the context waits for all of them, and raises their first error.
 
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(THREADS)
+    Args:
+        threads: 1 keeps the order of the calls.
+    """
+
+    def __init__(self, threads: int = THREADS) -> None:
+        self._pool = ThreadPoolExecutor(threads)
         self._waiting: deque[Future[None]] = deque()
 
     def __enter__(self) -> "Writer":

@@ -9,12 +9,19 @@ from pathlib import Path
 from torch import Tensor
 
 from finetune.inference.files import GEOREFERENCED
-from finetune.inference.formats import PREDICTION_FORMATS, LabeledImage, LabelFormat, Predicted, check_formats
+from finetune.inference.formats import (
+    PREDICTION_FORMATS,
+    LabeledImage,
+    LabelFormat,
+    Predicted,
+    VideoFormat,
+    check_formats,
+)
 from finetune.inference.formats.colored import Overlays
 from finetune.inference.formats.masks import Masks
 from finetune.inference.georeference import copy_georeference
 from finetune.inference.mask_rows import write_masks
-from finetune.inference.output import Output
+from finetune.inference.output import Output, Pixels
 from finetune.inference.windows import Overview
 
 logger = logging.getLogger(__name__)
@@ -59,6 +66,20 @@ class PredictionFolder:
         """Return the masks of an image."""
         return [self.path / file for file in self.formats[0].files(name)]
 
+    def frames(self, predicted: Predicted) -> list[Pixels]:
+        """Return a frame for each file of a video."""
+        return [pixels for each in self.formats if isinstance(each, VideoFormat) for pixels in each.frames(predicted)]
+
+    def unfinished(self, name: Path) -> list[Path]:
+        """Return the places where the files of an image or video are written before they have their names."""
+        return [self.path / UNFINISHED / file for file in self.files(name)]
+
+    def publish(self, name: Path, suffix: str = "") -> None:
+        """Give files that are complete their names, with a suffix such as `.incomplete` before that of each file."""
+        for file, part in zip(self.files(name), self.unfinished(name), strict=True):
+            (self.path / file).parent.mkdir(parents=True, exist_ok=True)
+            part.replace((self.path / file).with_stem(file.stem + suffix))
+
     def save(self, predicted: Predicted, name: Path) -> None:
         """Write the files of an image."""
         with self._writing(predicted.path, name) as part:
@@ -86,14 +107,13 @@ class PredictionFolder:
     @contextmanager
     def _writing(self, path: Path, name: Path) -> Iterator[Path]:
         """Yield the folder for the unfinished files of an image, and give them their names when all are complete."""
-        part, files = self.path / UNFINISHED, self.files(name)
-        _make_folders(part, files)
-        yield part
+        files = self.unfinished(name)
+        for folder in {file.parent for file in files}:
+            folder.mkdir(parents=True, exist_ok=True)
+        yield self.path / UNFINISHED
         if name.suffix == GEOREFERENCED:
-            copy_georeference(path, [part / file for file in files if file.suffix == GEOREFERENCED])
-        _make_folders(self.path, files)
-        for file in files:
-            (part / file).replace(self.path / file)
+            copy_georeference(path, [file for file in files if file.suffix == GEOREFERENCED])
+        self.publish(name)
 
     def finish(self, names: Mapping[Path, Path]) -> None:
         """Write the labels of all images whose masks are there, and remove what was left unfinished."""
@@ -107,8 +127,3 @@ class PredictionFolder:
                     each.add(image)
         for each in formats:
             each.finish()
-
-
-def _make_folders(root: Path, files: Iterable[Path]) -> None:
-    for folder in {root / file.parent for file in files}:
-        folder.mkdir(parents=True, exist_ok=True)

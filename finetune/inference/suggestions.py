@@ -48,12 +48,12 @@ def look_at(predictor: Predictor, paths: Iterable[Path], problems: list[str]) ->
     handle = predictor.model.backbone.register_forward_hook(keep)
     try:
         for batch in batches(read_ahead(paths, predictor.read, problems), predictor.batch_size):
-            images = torch.stack([image for _, image in batch])
+            images = torch.stack([image.pixels for image in batch])
             _, probabilities = predictor.predict_with_probabilities(images)
             assert probabilities is not None
             features = maps[0].mean((2, 3)).float().cpu()[-len(batch) :]  # the last view, if there are several
-            for (path, _), value, row in zip(batch, uncertainty(probabilities, several), features, strict=True):
-                yield Candidate(path, float(value), row)
+            for image, value, row in zip(batch, uncertainty(probabilities, several), features, strict=True):
+                yield Candidate(image.path, float(value), row)
     finally:
         handle.remove()
 

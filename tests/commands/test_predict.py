@@ -9,7 +9,7 @@ from PIL import Image
 
 import finetune
 from finetune.config.errors import ConfigError
-from tests.samples import draw_folder, on_folder
+from tests.samples import draw_folder, on_folder, save
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
@@ -39,7 +39,10 @@ def test_the_same_command_goes_on_with_a_half_done_folder(
     assert written[0].stat().st_mtime_ns == kept
 
 
-@pytest.mark.parametrize("other", ["tta=flip", "write=[]", "post=smooth", "window=128", "overlap=0.5", "run"])
+OTHERS = ("tta=flip", "write=[]", "post=smooth", "window=128", "overlap=0.5", "video.scene_cut=9", "run")
+
+
+@pytest.mark.parametrize("other", OTHERS)
 def test_other_predictions_are_never_mixed_with_those_of_a_folder(
     run: Path, photos: Path, tmp_path: Path, other: str
 ) -> None:
@@ -86,6 +89,9 @@ def test_labels_are_those_of_the_images_that_can_be_read(run: Path, photos: Path
         ("post.smooth.radius=0 post=smooth", "radius=0: expected 1 pixel or more"),
         ("post=[smooth,guided_filter]", "guided_filter changes probabilities, so put it before smooth"),
         ("post=[smooth,median]", "post has no option 'median'"),
+        ("video.smoothing=1", "video.smoothing=1: expected a number from 0 to below 1"),
+        ("video.smoothing=much", "video.smoothing=much: expected a number"),
+        ("+video.speed=2", "there is no setting video.speed"),
     ],
 )
 def test_what_cannot_be_written_is_refused_before_anything_is(
@@ -131,3 +137,25 @@ def test_windows_are_a_setting_of_predictions_and_evaluations(
     assert (scored.matrix.numpy() == counts).all()
     whole = finetune.evaluate(f"run={run}", f"data.root={root}", "split=all", f"output={tmp_path / 'whole'}")
     assert (whole.matrix.numpy() != counts).any()
+
+
+def test_a_folder_of_images_and_videos_is_predicted_with_one_command_that_tells_its_speed(
+    run: Path, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    av = pytest.importorskip("av", reason="needs the extra video")
+    pixels = save(tmp_path / "in" / "photo.png", np.zeros((32, 40, 3), dtype=np.uint8))
+    with av.open(str(tmp_path / "in" / "clip.mp4"), "w") as file:
+        video = file.add_stream("mpeg4", rate=4)
+        video.height, video.width = 32, 40
+        for _ in range(2):
+            file.mux(video.encode(av.VideoFrame.from_image(Image.open(pixels))))
+        file.mux(video.encode(None))
+    command = (f"run={run}", f"input={tmp_path / 'in'}", f"output={tmp_path / 'out'}")
+    with caplog.at_level("INFO", "finetune"):
+        written = finetune.predict(*command)
+    assert sorted(path.name for path in written) == ["clip.mkv", "photo.png"]
+    assert "clip.mp4': 2 frames (0.5 s) in " in caplog.text
+    assert "x real time" in caplog.text
+    with pytest.raises(ConfigError, match="write=coco is for images, but there are videos in the input"):
+        finetune.predict(*command[:2], f"output={tmp_path / 'other'}", "write=[coco]")
+    assert not (tmp_path / "other").exists()

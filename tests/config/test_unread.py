@@ -29,7 +29,7 @@ from tests.samples import exit_code
             "predict",
             "+threshold=0.5",
             "Choose from: tta, post, run, input, output, write, tolerance, value_range, window, overlap, batch_size, "
-            "device.",
+            "device, video.",
         ),
         ("predict", "+weights=a.ckpt", "Did you mean run?"),
         ("export", "+opset=17", "nothing reads opset=17"),

@@ -7,7 +7,7 @@ from finetune.inference.formats.areas import Areas
 from finetune.inference.formats.coco import Coco
 from finetune.inference.formats.colored import Color, Contours, Overlays
 from finetune.inference.formats.cvat import Cvat
-from finetune.inference.formats.format import ImageFormat, Predicted
+from finetune.inference.formats.format import ImageFormat, Predicted, VideoFormat
 from finetune.inference.formats.geojson import GeoJson
 from finetune.inference.formats.labelme import Labelme
 from finetune.inference.formats.labels import LabeledImage, LabelFormat
@@ -17,7 +17,16 @@ from finetune.inference.formats.probabilities import Probabilities, ProbabilityI
 from finetune.inference.formats.yolo import Yolo
 from finetune.io.messages import suggest
 
-__all__ = ["PREDICTION_FORMATS", "ImageFormat", "LabelFormat", "LabeledImage", "Predicted", "check_formats"]
+__all__ = [
+    "PREDICTION_FORMATS",
+    "ImageFormat",
+    "LabelFormat",
+    "LabeledImage",
+    "Predicted",
+    "VideoFormat",
+    "check_formats",
+    "check_video_formats",
+]
 
 PREDICTION_FORMATS: Mapping[str, type[ImageFormat] | type[LabelFormat]] = {
     "masks": Masks,
@@ -44,3 +53,13 @@ def check_formats(names: Sequence[str], tolerance: float = 0.0) -> None:
         raise ValueError(f"write={names}: expected a list, such as write=[{names}].")
     if unknown := [str(name) for name in names or () if name not in PREDICTION_FORMATS]:
         raise ValueError(f"write has no format '{unknown[0]}'. {suggest(unknown[0], PREDICTION_FORMATS)}")
+
+
+def check_video_formats(names: Sequence[str]) -> None:
+    """Raise ValueError for formats that a video cannot be written in."""
+    fit = [name for name, each in PREDICTION_FORMATS.items() if hasattr(each, "frames")]
+    if unfit := [name for name in names if name not in fit]:
+        raise ValueError(
+            f"write={unfit[0]} is for images, but there are videos in the input, which can be written as "
+            f"{', '.join(fit)}. Predict images and videos in two calls."
+        )

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from finetune.inference.files import is_video
 from finetune.inference.formats.format import Predicted
 from finetune.inference.output import Output, Pixels, Prediction
 
@@ -22,13 +23,16 @@ class Overlays:
         self.output = output
 
     def files(self, name: Path) -> list[Path]:
-        """Return the one PNG of an image."""
-        return [(self.folder / name).with_suffix(".png")]
+        """Return the one PNG of an image, or the video of one."""
+        return [self.folder / (name if is_video(name) else name.with_suffix(".png"))]
 
     def save(self, predicted: Predicted, name: Path, folder: Path) -> None:
         """Draw the prediction."""
-        drawn = self.draw(_rgb(predicted.image), predicted.prediction)
-        Image.fromarray(drawn).save(folder / self.files(name)[0])
+        Image.fromarray(self.frames(predicted)[0]).save(folder / self.files(name)[0])
+
+    def frames(self, predicted: Predicted) -> list[Pixels]:
+        """Return the one picture (H, W, 3)."""
+        return [self.draw(_rgb(predicted.image), predicted.prediction)]
 
     def draw(self, image: Pixels, prediction: Prediction) -> Pixels:
         """Return a picture (H, W, 3) of an image (H, W, 3) and its prediction."""

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import ClassVar
 
+from finetune.inference.files import is_video
 from finetune.inference.formats.format import Predicted
-from finetune.inference.output import Output
+from finetune.inference.output import Output, Pixels
 
 
 class Masks:
@@ -17,8 +18,12 @@ class Masks:
 
     def files(self, name: Path) -> list[Path]:
         """Return the files of the output."""
-        return self.output.files("masks" / name)
+        return self.output.files("masks" / (name.with_suffix(".mkv") if is_video(name) else name))
 
     def save(self, predicted: Predicted, name: Path, folder: Path) -> None:
         """Write the prediction."""
         self.output.save(predicted.prediction, folder / "masks" / name)
+
+    def frames(self, predicted: Predicted) -> list[Pixels]:
+        """Return the class indices, or 0 and 255 for each class."""
+        return [predicted.prediction] if predicted.prediction.ndim == 2 else list(predicted.prediction * 255)

@@ -55,6 +55,11 @@ class PostProcessing:
                 logits = output.logits(step.refine(output.probabilities(logits), images))
         return logits
 
+    def with_score_step(self, name: str, step: ScoreStep) -> "PostProcessing":
+        """Return these steps and one more, which is the last one on probabilities."""
+        scores = {name: each for name, each in self.steps.items() if isinstance(each, ScoreStep)}
+        return PostProcessing({**scores, name: step, **self.steps})
+
     def clean(self, predictions: Tensor) -> Tensor:
         """Return predictions (B, ...), uint8, after the steps on predictions."""
         steps = [step for step in self.steps.values() if isinstance(step, LabelStep)]
