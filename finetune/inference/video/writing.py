@@ -81,7 +81,7 @@ class VideoWriter:
             logger.info(f"{self.path.name} is written as {encoder.canonical_name}: it cannot be written as {wanted}")
         stream = self._output.add_stream(encoder.name, rate=rate)
         stream.height, stream.width = size
-        stream.pix_fmt = "gray" if is_gray else _pixel_format(encoder, source.pix_fmt, size)
+        stream.pix_fmt = "gray" if is_gray else pixel_format(encoder, source.pix_fmt, size)
         stream.codec_context.time_base = self._video.time_base
         if encoder.name == "mpeg4":  # whose time base has 16 bit
             stream.codec_context.time_base = max(self._video.time_base, Fraction(1, 60_000))
@@ -121,7 +121,8 @@ def find_encoder(av: ModuleType, output: Any, codec: str) -> Any:
     raise ValueError(f"PyAV has no encoder for '{output.name}'; expected {codec}, h264 or mpeg4.")
 
 
-def _pixel_format(encoder: Any, wanted: str, size: tuple[int, int]) -> str:
+def pixel_format(encoder: Any, wanted: str, size: tuple[int, int]) -> str:
+    """Return the pixel format that is wanted, or the next best one that an encoder has for a size."""
     names = [each.name for each in encoder.video_formats or ()]
     whole = ("yuv444p",) if wanted in EVEN and (size[0] % 2 or size[1] % 2) else ()
     chosen: str = next(name for name in (*whole, wanted, "yuv420p", *names) if name in names)

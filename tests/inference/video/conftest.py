@@ -34,18 +34,26 @@ def draw_clip(tmp_path: Path) -> Draw:
         cut: int = 1000,
         matrix: list[int] | None = None,
         pixel_format: str = "yuv420p",
+        pixel_shape: Fraction | None = None,
+        ticks: list[int] | None = None,
     ) -> Path:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        options = {"movflags": "faststart"} if path.suffix == ".mp4" else {}
+        options = {"movflags": "faststart", "video_track_timescale": "90000"} if path.suffix == ".mp4" else {}
         with av.open(str(path), "w", format="mp4" if path.suffix == ".m4v" else None, options=options) as file:
             video = file.add_stream(codec, rate=RATE)
             video.height, video.width, video.pix_fmt = *size, pixel_format
+            if pixel_shape:
+                video.codec_context.sample_aspect_ratio = pixel_shape
+            if ticks:
+                video.codec_context.time_base = Fraction(1, 30_000)
             if matrix:
                 video.set_display_matrix(matrix)
             audio = file.add_stream(sound, rate=48_000) if sound else None
             for index in range(count):
                 frame = av.VideoFrame.from_ndarray(draw_frame(index, size, cut), format="rgb24")
+                if ticks:
+                    frame.pts, frame.time_base = ticks[index], Fraction(1, 30_000)
                 file.mux(video.encode(frame))
             file.mux(video.encode(None))
             if audio:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from finetune.inference import ClassMasks, Predictor
 from finetune.inference.pipeline import AHEAD, ahead
 from finetune.inference.video import VideoOptions, prediction
 from finetune.inference.video.reading import VideoReader
-from finetune.inference.video.writing import find_encoder
+from finetune.inference.video.writing import find_encoder, pixel_format
 from finetune.models import Segmenter
 from tests.samples import save
 
@@ -114,11 +115,13 @@ def test_colors_of_a_tagged_video_stay(predictor: Predictor, draw_clip: Draw, tm
     drawn = predictor.output.overlay(frames[0], masks[0])
     overlay = decode(tmp_path / "out" / "overlays" / "tagged.mkv")[0]
     assert np.abs(overlay.astype(int) - drawn).max() <= 3
+    with av.open(str(tmp_path / "out" / "overlays" / "tagged.mkv")) as file:
+        assert (file.streams.video[0].colorspace, file.streams.video[0].color_range) == (1, 2)
     assert len(shown) == len(frames)
 
 
 def test_a_video_of_a_turned_phone_is_predicted_upright(predictor: Predictor, draw_clip: Draw, tmp_path: Path) -> None:
-    clip = draw_clip("clip.mp4", matrix=PHONE, count=2)
+    clip = draw_clip("clip.mp4", matrix=PHONE, count=2, pixel_shape=Fraction(4, 3))
     with VideoReader(clip, 3) as reader:
         first = next(reader.frames()).pixels
     assert first.shape == (3, 64, 48)
@@ -131,6 +134,17 @@ def test_a_video_of_a_turned_phone_is_predicted_upright(predictor: Predictor, dr
     assert decode(overlay)[0].shape == (64, 48, 3)
     with av.open(str(overlay)) as file:
         assert next(file.decode(video=0)).rotation == 0
+        assert file.streams.video[0].sample_aspect_ratio == Fraction(3, 4)
+
+
+@pytest.mark.parametrize("codec", ["h264", "mpeg4"])
+def test_frames_that_come_at_uneven_times_keep_them(
+    predictor: Predictor, draw_clip: Draw, tmp_path: Path, codec: str
+) -> None:
+    clip = draw_clip("clip.mp4", codec, count=5, ticks=[0, 1001, 1500, 7000, 7003])
+    write(predictor, clip, tmp_path / "out", "overlays")
+    assert times(clip) == pytest.approx([0, 1001 / 30_000, 0.05, 7 / 30, 7003 / 30_000])
+    assert times(tmp_path / "out" / "overlays" / "clip.mp4") == pytest.approx(times(clip), abs=1 / 60_000)
 
 
 def test_odd_sizes_stay_where_the_codec_halves_colors(predictor: Predictor, draw_clip: Draw, tmp_path: Path) -> None:
@@ -138,6 +152,8 @@ def test_odd_sizes_stay_where_the_codec_halves_colors(predictor: Predictor, draw
     write(predictor, clip, tmp_path / "a", "overlays")
     clip = draw_clip("odd.avi", "mpeg4", size=(47, 65))
     write(predictor, clip, tmp_path / "b", "overlays")
+    assert pixel_format(av.Codec("h264", "w"), "yuv420p", (47, 64)) == "yuv444p"
+    assert pixel_format(av.Codec("h264", "w"), "yuv420p", (48, 64)) == "yuv420p"
     for path in (tmp_path / "a/overlays/clip.mp4", tmp_path / "b/overlays/odd.avi"):
         assert {frame.shape for frame in decode(path)} == {(47, 65, 3)}
 
