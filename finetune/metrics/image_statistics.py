@@ -33,7 +33,7 @@ class ImageStatistics:
             foreground(batch.target, self._ignore_index),
             uncertainty(batch.probabilities, several=batch.target.ndim == 4),
         )
-        self._rows.append((batch.index, torch.stack(rows, dim=-1)))
+        self._rows.append((batch.index, torch.stack([row.float() for row in rows], dim=-1)))
 
     def sums(self) -> dict[str, Tensor]:
         """Return a tensor (N,), float32, by each of `NAMES`; 0 for images that were not measured."""

@@ -122,7 +122,7 @@ def test_a_run_stores_what_was_found_and_reads_images_with_it(tmp_path: Path, mo
     for path in (run.folder, run.best):  # the checkpoint has it from its run folder
         assert (next(iter(finetune.load(path, "cpu").predict(image).values())) == expected).all()
     other = finetune.load(run.folder, "cpu", value_range=[0, 65_535])
-    assert not torch.equal(other._read(image), predictor._read(image))
+    assert not torch.equal(other.read(image), predictor.read(image))
 
     resumed = finetune.train(*on_folder(root), "resume=run", "trainer.max_epochs=2")
     assert yaml.safe_load((resumed.folder / "config.yaml").read_text())["data"]["value_range"] == value_range

@@ -79,6 +79,8 @@ def test_a_run_writes_all_its_files_into_its_folder(home: Path, run: TrainResult
         "config.yaml",
         "env.json",
         "evaluation/test/best.png",
+        "evaluation/test/calibration.json",
+        "evaluation/test/calibration.png",
         "evaluation/test/classes.csv",
         "evaluation/test/classes.png",
         "evaluation/test/confusion.csv",

@@ -102,7 +102,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a run on a folder of images, 3 of them to validate."""
     photos = draw_folder(tmp_path_factory.mktemp("photos"))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("finetune.commands.train.write_examples", lambda *_: None)
+        patched.setattr("finetune.commands.scoring.write_examples", lambda *_: None)
         patched.setattr("finetune.commands.train.run_page", lambda folder: "")
         trained = finetune.train(
             *on_folder(photos), "data.val=0.25", "data.test=0.0", f"output={tmp_path_factory.mktemp('run')}"
