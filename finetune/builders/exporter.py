@@ -10,7 +10,7 @@ from finetune.exporters.exporter import EXACT, Samples
 from finetune.inference import Output
 from finetune.io.messages import suggest
 
-OPTIONS = ("size", "precision", "outputs")  # of formats; each has some of them
+OPTIONS = ("size", "precision", "outputs", "runtime")  # of formats; each has some of them
 
 
 def check_format(config: Config) -> bool:

@@ -9,12 +9,14 @@ from finetune.exporters.onnx_file import OnnxFile
 from finetune.exporters.safetensors_folder import SafetensorsFolder
 from finetune.exporters.timm_backbone import TimmBackbone
 from finetune.exporters.torch_program import TorchProgram
+from finetune.exporters.web_page import WebPage
 
 EXPORTERS: dict[str, type[Exporter]] = {
     "safetensors": SafetensorsFolder,
     "timm": TimmBackbone,
     "onnx": OnnxFile,
     "torch_export": TorchProgram,
+    "web": WebPage,
 }
 
 __all__ = [
@@ -27,5 +29,6 @@ __all__ = [
     "SafetensorsFolder",
     "TimmBackbone",
     "TorchProgram",
+    "WebPage",
     "export_model",
 ]

@@ -55,9 +55,7 @@ class OnnxFile:
         calibration: Samples = (),
     ) -> None:
         if missing := [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]:
-            raise ValueError(
-                f"format=onnx needs {', '.join(missing)}, not installed: pip install 'finetune-seg[export]'"
-            )
+            raise ValueError(f"ONNX files need {', '.join(missing)}, not installed: pip install 'finetune-seg[export]'")
         if size is not None:
             check_size(size, "size")
         if precision not in LIMITS:

@@ -190,7 +190,7 @@ def test_bad_options_are_refused_before_anything_is_written(
 
 def test_missing_packages_are_named_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("finetune.exporters.onnx_file.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"format=onnx needs onnx, onnxruntime, .*'finetune-seg\[export\]'"):
+    with pytest.raises(ValueError, match=r"ONNX files need onnx, onnxruntime, .*'finetune-seg\[export\]'"):
         OnnxFile(ClassIndices(NAMES))
 
 

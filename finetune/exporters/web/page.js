@@ -1,0 +1,197 @@
+"use strict";
+const $ = (id) => document.getElementById(id);
+const facts = JSON.parse($("facts").textContent);
+const worker = new Worker(URL.createObjectURL(new Blob([$("worker").textContent], { type: "text/javascript" })));
+const waiting = []; // for answers of the worker, in the order of the questions
+const shown = facts.classes.map(() => true);
+let shares = [], newest = 0, prediction = null, camera = null;
+
+const bytesOf = async (stream) => new Uint8Array(await new Response(stream).arrayBuffer());
+
+async function unpack(id) {
+  const text = atob($(id).textContent), bytes = new Uint8Array(text.length);
+  $(id).remove(); // megabytes that nothing needs any more
+  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+  return bytesOf(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip")));
+}
+
+function ask(message, buffers) {
+  worker.postMessage(message, buffers);
+  return new Promise((resolve, reject) => waiting.push({ resolve, reject }));
+}
+worker.onmessage = ({ data }) => {
+  const { resolve, reject } = waiting.shift();
+  data.error ? reject(new Error(data.error)) : resolve(data);
+};
+
+async function load() {
+  const [runtime, wasm, onnx] = await Promise.all(["runtime", "wasm", "onnx"].map(unpack));
+  await ask({ runtime, wasm, onnx }, [wasm.buffer, onnx.buffer]);
+}
+
+function say(text, isProblem = false) {
+  if ($("status").textContent !== text) $("status").textContent = text; // a screen reader reads each change
+  $("status").className = isProblem ? "problem" : "";
+}
+
+function reduced(width, height) { // width and height that the model gets
+  if (facts.size) return [facts.size[1], facts.size[0]];
+  const scale = Math.min(1, Math.max(32, $("side").valueAsNumber || 800) / Math.max(width, height));
+  return [width, height].map((side) => Math.max(1, Math.round(side * scale)));
+}
+
+function planes(rgba) { // channels first; gray as Pillow converts to it
+  const count = rgba.length / 4, pixels = new Uint8Array(facts.channels * count);
+  for (let i = 0; i < count; i++) {
+    const [r, g, b] = [rgba[4 * i], rgba[4 * i + 1], rgba[4 * i + 2]];
+    pixels[i] = facts.channels === 1 ? (19595 * r + 38470 * g + 7471 * b + 32768) >> 16 : r;
+    if (facts.channels === 3) { pixels[count + i] = g; pixels[2 * count + i] = b; }
+  }
+  return pixels;
+}
+
+async function segment(source, name) {
+  const mine = ++newest;
+  await ready;
+  const whole = await createImageBitmap(source, { colorSpaceConversion: "none" })
+    .catch(() => { throw new Error(`${name} is no picture that this browser reads: choose a PNG, JPEG or WebP file.`); });
+  const [width, height] = reduced(whole.width, whole.height);
+  const canvas = new OffscreenCanvas(width, height), context = canvas.getContext("2d", { alpha: false });
+  context.imageSmoothingQuality = "high";
+  context.drawImage(whole, 0, 0, width, height);
+  const pixels = planes(context.getImageData(0, 0, width, height).data);
+  const found = await ask({ pixels, sides: [height, width] }, [pixels.buffer]);
+  if (mine !== newest) return; // another picture was chosen meanwhile
+  prediction = { ...found, name, width, height, full: [whole.width, whole.height] };
+  Object.assign($("picture"), { width, height }).getContext("2d").drawImage(canvas, 0, 0);
+  $("stack").style.aspectRatio = `${whole.width} / ${whole.height}`;
+  $("stack").style.maxWidth = `calc(75vh * ${whole.width / whole.height})`;
+  $("stack").className = "full";
+  $("download").disabled = false;
+  $("time").textContent = `${whole.width}x${whole.height} pixels, computed at ${width}x${height} in ${Math.round(found.time)} ms`;
+  paint();
+}
+
+function paint() { // a pixel of several classes gets the mean of their colors
+  if (!prediction) return;
+  const { classes, isMasks, width, height } = prediction, count = width * height;
+  const image = new ImageData(width, height), data = image.data, pixels = facts.classes.map(() => 0);
+  for (let j = 0; j < classes.length; j++) {
+    if (isMasks && !classes[j]) continue;
+    const k = isMasks ? Math.floor(j / count) : classes[j], i = 4 * (j % count);
+    pixels[k]++;
+    if (!shown[k]) continue;
+    data[i + 3]++; // number of classes, until it becomes the opacity
+    for (let c = 0; c < 3; c++) data[i + c] += (facts.colors[k][c] - data[i + c]) / data[i + 3];
+  }
+  for (let i = 3; i < data.length; i += 4) data[i] = data[i] && 255;
+  Object.assign($("overlay"), { width, height }).getContext("2d").putImageData(image, 0, 0);
+  shares.forEach((share, k) => { share.textContent = `${(100 * pixels[k] / count).toFixed(1)} %`; });
+}
+
+function mask(plane) { // of the size of the picture, by nearest neighbor
+  const { classes, isMasks, width, height, full: [columns, rows] } = prediction, pixels = new Uint8Array(columns * rows);
+  for (let y = 0; y < rows; y++) {
+    const row = plane * width * height + Math.floor((y + 0.5) * height / rows) * width;
+    for (let x = 0; x < columns; x++) {
+      pixels[y * columns + x] = classes[row + Math.floor((x + 0.5) * width / columns)] * (isMasks ? 255 : 1);
+    }
+  }
+  return png(pixels, columns, rows, isMasks ? null : facts.colors.flat());
+}
+
+async function png(pixels, width, height, palette) { // https://www.w3.org/TR/png-3/
+  const lines = new Uint8Array((width + 1) * height); // each begins with its filter, which is none
+  for (let y = 0; y < height; y++) lines.set(pixels.subarray(y * width, (y + 1) * width), y * (width + 1) + 1);
+  const header = new Uint8Array(13), view = new DataView(header.buffer);
+  view.setUint32(0, width);
+  view.setUint32(4, height);
+  header.set([8, palette ? 3 : 0], 8);
+  const deflated = await bytesOf(new Blob([lines]).stream().pipeThrough(new CompressionStream("deflate")));
+  const chunks = [["IHDR", header], ...(palette ? [["PLTE", Uint8Array.from(palette)]] : []), ["IDAT", deflated], ["IEND", []]];
+  return new Blob([Uint8Array.of(137, 80, 78, 71, 13, 10, 26, 10), ...chunks.map(chunk)], { type: "image/png" });
+}
+
+function chunk([kind, content]) {
+  const bytes = new Uint8Array(content.length + 12), view = new DataView(bytes.buffer);
+  view.setUint32(0, content.length);
+  bytes.set(new TextEncoder().encode(kind), 4);
+  bytes.set(content, 8);
+  let crc = -1;
+  for (const byte of bytes.subarray(4, -4)) {
+    crc ^= byte;
+    for (let bit = 0; bit < 8; bit++) crc = (crc >>> 1) ^ (crc & 1 ? 0xedb88320 : 0);
+  }
+  view.setUint32(content.length + 8, ~crc);
+  return bytes;
+}
+
+async function download() {
+  const stem = prediction.name.replace(/\.[^.]*$/, "");
+  for (const [plane, suffix] of (prediction.isMasks ? facts.suffixes : ["mask"]).entries()) {
+    const url = URL.createObjectURL(await mask(plane));
+    Object.assign(document.createElement("a"), { href: url, download: `${stem}_${suffix}.png` }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 60000);
+  }
+}
+
+function stopCamera() {
+  camera?.getTracks().forEach((track) => track.stop());
+  camera = null;
+  $("camera").textContent = "Camera";
+}
+
+async function runCamera() {
+  if (camera) {
+    say("The camera is off");
+    return stopCamera();
+  }
+  const mine = camera = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } })
+    .catch(({ message }) => { throw new Error(`No camera: ${message}. Allow it for this page, or choose a picture.`); });
+  $("camera").textContent = "Stop the camera";
+  const video = Object.assign(document.createElement("video"), { srcObject: mine, muted: true, playsInline: true });
+  await video.play();
+  say("The camera runs");
+  while (camera === mine) await segment(video, "camera.png");
+}
+
+async function open(file) {
+  if (!file) return;
+  stopCamera();
+  say(`Segmenting ${file.name}`);
+  await segment(file, file.name);
+  say(`Segmented ${file.name}`);
+}
+
+const guard = (action) => (event) => Promise.resolve(action(event)).catch(({ message }) => { stopCamera(); say(message, true); });
+
+async function start() {
+  shares = facts.classes.map((name, k) => {
+    const [row, label, box, color, text, share] = ["li", "label", "input", "i", "b", "span"].map((tag) => document.createElement(tag));
+    Object.assign(box, { type: "checkbox", checked: true, onchange: () => { shown[k] = box.checked; paint(); } });
+    color.style.background = `rgb(${facts.colors[k]})`;
+    text.textContent = name;
+    label.append(box, color, text, share);
+    row.append(label);
+    $("legend").append(row);
+    return share;
+  });
+  $("limit").hidden = Boolean(facts.size);
+  $("opacity").oninput = () => { $("overlay").style.opacity = $("opacity").value / 100; };
+  $("opacity").oninput();
+  $("file").onchange = guard(() => {
+    const [file] = $("file").files;
+    $("file").value = ""; // or the same picture again would be no change
+    return open(file);
+  });
+  $("camera").onclick = guard(runCamera);
+  $("download").onclick = guard(download);
+  document.onpaste = guard(({ clipboardData }) => open(clipboardData.files[0]));
+  document.ondragover = (event) => { event.preventDefault(); $("stack").classList.add("over"); };
+  document.ondragleave = () => $("stack").classList.remove("over");
+  document.ondrop = guard((event) => { event.preventDefault(); document.ondragleave(); return open(event.dataTransfer.files[0]); });
+  await ready;
+  if (!newest) say("Ready");
+}
+const ready = load();
+guard(start)();
