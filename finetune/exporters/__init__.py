@@ -7,6 +7,7 @@ from finetune.exporters.agreement import Agreement, Limits
 from finetune.exporters.exporter import Exporter, ExportError, export_model
 from finetune.exporters.onnx_file import OnnxFile
 from finetune.exporters.safetensors_folder import SafetensorsFolder
+from finetune.exporters.smp_folder import SmpFolder
 from finetune.exporters.timm_backbone import TimmBackbone
 from finetune.exporters.torch_program import TorchProgram
 from finetune.exporters.web_page import WebPage
@@ -14,6 +15,7 @@ from finetune.exporters.web_page import WebPage
 EXPORTERS: dict[str, type[Exporter]] = {
     "safetensors": SafetensorsFolder,
     "timm": TimmBackbone,
+    "smp": SmpFolder,
     "onnx": OnnxFile,
     "torch_export": TorchProgram,
     "web": WebPage,
@@ -27,6 +29,7 @@ __all__ = [
     "Limits",
     "OnnxFile",
     "SafetensorsFolder",
+    "SmpFolder",
     "TimmBackbone",
     "TorchProgram",
     "WebPage",
