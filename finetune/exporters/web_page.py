@@ -26,12 +26,6 @@ PAGE = "index.html"
 PARTS = Path(__file__).with_name("web")
 RUNTIME = "node_modules/onnxruntime-web"
 SCRIPT, WASM = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"
-PRECISIONS = ("float32", "int8")  # the runtime has few operators of float16 for a CPU
-# scripts of the page and of its own blobs, WebAssembly, and no address at all
-POLICY = (
-    "default-src 'none'; script-src '{script}' blob: 'wasm-unsafe-eval'; worker-src blob:; style-src '{style}'; "
-    "img-src data:; base-uri 'none'; form-action 'none'"
-)
 
 
 class WebPage:
@@ -45,7 +39,7 @@ class WebPage:
         calibration: images that show which values occur, for int8.
 
     Raises:
-        ValueError: no runtime there, another precision, or what `OnnxFile` refuses.
+        ValueError: no runtime there, float16, or what `OnnxFile` refuses.
     """
 
     def __init__(
@@ -56,36 +50,32 @@ class WebPage:
         runtime: str = RUNTIME,
         calibration: Samples = (),
     ) -> None:
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision={precision}: a page computes in one of {', '.join(PRECISIONS)}.")
+        if precision == "float16":
+            raise ValueError("precision=float16 is for GPUs; a page computes on the CPU: Choose from: float32, int8")
+        self.onnx, self.output = OnnxFile(output, size, precision, calibration=calibration), output
+        self.size, self.limits, self.multiple = size, self.onnx.limits, self.onnx.multiple
         self.runtime = find_runtime(Path(runtime))
-        self._onnx = OnnxFile(output, size, precision, calibration=calibration)
-        self.output, self.precision = output, precision
-        self.size, self.limits, self.multiple = size, self._onnx.limits, self._onnx.multiple
 
     def write(self, saved: SavedModel, folder: Path) -> list[Path]:
         """Write the page, with adapters merged into the weights."""
-        if saved.model.backbone.in_channels not in (1, 3):
-            raise ValueError(
-                f"a browser has no pictures of {saved.model.backbone.in_channels} channels, only of 1 or 3"
-            )
-        facts = metadata(saved, self.output, self.size, self.precision, "classes")
+        if (channels := saved.model.backbone.in_channels) not in (1, 3):
+            raise ValueError(f"a browser has no pictures of {channels} channels, only of 1 and 3")
+        facts = metadata(saved, self.output, self.size, self.onnx.precision, "classes")
         with TemporaryDirectory() as scratch:
-            self._onnx.write(saved, Path(scratch))
-            onnx = (Path(scratch) / FILE).read_bytes()
-        text = render(facts, onnx, *((self.runtime / name).read_bytes() for name in (SCRIPT, WASM)))
-        (folder / PAGE).write_bytes(text.encode())  # a line end of another system would change the hashes
+            self.onnx.write(saved, Path(scratch))
+            page = render(facts, Path(scratch, FILE).read_bytes(), self.runtime)
+        (folder / PAGE).write_bytes(page.encode())  # as text, other line ends would change the hashes in the page
         return [folder / PAGE]
 
     def expected(self, saved: SavedModel, images: Tensor) -> Outputs:
         """Return the logits and the classes."""
-        return self._onnx.expected(saved, images)
+        return self.onnx.expected(saved, images)
 
     def load(self, folder: Path) -> Callable[[Tensor], Outputs]:
         """Return the ONNX file of the page in ONNX Runtime."""
         with TemporaryDirectory() as scratch:
-            (Path(scratch) / FILE).write_bytes(unpack((folder / PAGE).read_text(encoding="utf-8"), "onnx"))
-            return self._onnx.load(Path(scratch))
+            Path(scratch, FILE).write_bytes(unpack((folder / PAGE).read_text(encoding="utf-8"), "onnx"))
+            return self.onnx.load(Path(scratch))
 
     def usage(self, folder: Path) -> str:
         """Return what opens the page."""
@@ -93,11 +83,7 @@ class WebPage:
 
 
 def find_runtime(folder: Path) -> Path:
-    """Return the folder of the runtime's files.
-
-    Raises:
-        ValueError: there are none.
-    """
+    """Return the folder of the runtime's files; ValueError if there are none."""
     for place in (folder, folder / "dist"):
         if all((place / name).is_file() for name in (SCRIPT, WASM)):
             return place
@@ -108,33 +94,15 @@ def find_runtime(folder: Path) -> Path:
     )
 
 
-def render(facts: dict[str, Any], onnx: bytes, runtime: bytes, wasm: bytes) -> str:
-    """Return the page as HTML.
-
-    Args:
-        facts: metadata of the ONNX file.
-        onnx: the file.
-        runtime: JavaScript module of onnxruntime-web.
-        wasm: WebAssembly module of onnxruntime-web.
-    """
-    template, style, script, worker = (
-        (PARTS / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "page.js", "worker.js")
-    )
-    model = f"{facts['head']} on {facts['backbone']}, {facts['precision']}"
-    about = (
-        f"License of the pretrained weights: {facts['weights_license']}. Computed by ONNX Runtime Web, © Microsoft, MIT"
-    )
-    return Template(template).substitute(
-        policy=POLICY.format(script=source_hash(script), style=source_hash(style)),
-        style=style,
-        model=html.escape(model),
-        footer=html.escape(about),
-        facts=json.dumps(facts).replace("<", "\\u003c"),  # or a class could end the element
-        worker=worker,
-        runtime=pack(runtime),
-        wasm=pack(wasm),
-        onnx=pack(onnx),
-        script=script,
+def render(facts: dict[str, Any], onnx: bytes, runtime: Path) -> str:
+    """Return the page as HTML, from the metadata of an ONNX file, the file, and the folder of the runtime."""
+    style, script, worker = ((PARTS / name).read_text("utf-8") for name in ("page.css", "page.js", "worker.js"))
+    return Template((PARTS / "page.html").read_text("utf-8")).substitute(
+        **{name: html.escape(str(facts[name])) for name in ("head", "backbone", "precision", "weights_license")},
+        facts=json.dumps(facts).replace("<", "\\u003c"),  # or the name of a class could end the element
+        **{"style": style, "style_hash": source_hash(style), "script": script, "script_hash": source_hash(script)},
+        **{"worker": worker, "onnx": pack(onnx)},
+        **{"runtime": pack((runtime / SCRIPT).read_bytes()), "wasm": pack((runtime / WASM).read_bytes())},
     )
 
 
@@ -150,6 +118,5 @@ def pack(content: bytes) -> str:
 
 def unpack(page: str, element: str) -> bytes:
     """Return the content of an element that `pack` wrote."""
-    found = re.search(rf'id="{element}">([^<]*)<', page)
-    assert found is not None
-    return gzip.decompress(base64.b64decode(found[1]))
+    (found,) = re.findall(rf'id="{element}">([^<]*)<', page)
+    return gzip.decompress(base64.b64decode(found))

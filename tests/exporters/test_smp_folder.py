@@ -11,13 +11,13 @@ import torch
 import finetune
 from finetune.checkpoints.saved_model import SavedModel, save_model
 from finetune.exporters import ExportError, SmpFolder, export_model
-from finetune.exporters.smp_folder import COUNTERPARTS
+from finetune.exporters.smp_folder import MODELS
 from finetune.inference import ClassIndices, ClassMasks
 
 NAMES = ("ground", "wall", "sky")
 OUTPUT = ClassIndices(NAMES)
 QUICK = ("fpn", "linknet", "pspnet", "segformer")
-HEADS = [pytest.param(head, marks=[] if head in QUICK else [pytest.mark.slow]) for head in COUNTERPARTS]
+HEADS = [pytest.param(head, marks=[] if head in QUICK else [pytest.mark.slow]) for head in MODELS]
 
 
 def fine_tuned(head: str, backbone: str = "test_resnet", **options: Any) -> SavedModel:
@@ -67,8 +67,10 @@ def test_options_and_other_backbones_come_along(head: str, options: dict[str, An
     ("head", "options", "message"),
     [
         ("linear", {}, "with head linear cannot .* smp computes what these heads do: unet, "),
-        ("unet", {"head_options": {"center": True}}, "smp's Unet knows no head.center=True"),
-        ("unet", {"output_stride": 16}, "knows no backbone.output_stride=16"),
+        ("unet", {"head_options": {"center": True}}, r"knows no head\.center=True"),
+        ("unet", {"head_options": {"attention_type": "scse"}}, "weights that this one lacks, such as decoder"),
+        ("pspnet", {"head_options": {"decoder_channels": 64}}, r"knows no head\.decoder_channels=64"),
+        ("unet", {"output_stride": 16}, r"knows no backbone\.output_stride=16"),
         ("unet", {"backbone": "test_convnext", "neck": "learned"}, "knows no neck=learned"),
         ("fpn", {"backbone": "test_vit"}, "backbone test_vit with head fpn cannot"),
     ],
@@ -84,7 +86,7 @@ def test_models_that_smp_lacks_are_refused_by_name(
 def test_a_calibrated_model_is_refused_rather_than_exported_without_its_temperature(tmp_path: Path) -> None:
     saved = fine_tuned("fpn")
     saved.model.temperature = 2.0
-    with pytest.raises(ExportError, match=r"smp's FPN knows no temperature=2\.0"):
+    with pytest.raises(ExportError, match=r"knows no temperature=2\.0"):
         export_model(SmpFolder(OUTPUT), saved, tmp_path)
 
 

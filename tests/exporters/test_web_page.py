@@ -98,7 +98,7 @@ def test_a_page_with_another_model_inside_is_refused(
     other = SavedModel(finetune.Segmenter("test_resnet", "linear", NAMES, weights="none").eval(), {}, {})
     export_model(OnnxFile(TASKS["semantic"]), other, tmp_path / "other")
     onnx, render = (tmp_path / "other" / "model.onnx").read_bytes(), web_page.render
-    monkeypatch.setattr("finetune.exporters.web_page.render", lambda facts, _, *rest: render(facts, onnx, *rest))
+    monkeypatch.setattr("finetune.exporters.web_page.render", lambda facts, _, runtime: render(facts, onnx, runtime))
     with pytest.raises(ExportError, match="the files give outputs that differ by up to"):
         export_model(WebPage(TASKS["semantic"], runtime=runtime), sample_model(), tmp_path / "web")
     assert list((tmp_path / "web").iterdir()) == []
@@ -113,7 +113,7 @@ def test_images_that_no_browser_reads_are_refused(runtime: str, tmp_path: Path) 
     ("overrides", "message"),
     [
         (("runtime=nowhere",), "runtime=nowhere: format=web needs .* `npm install onnxruntime-web`"),
-        (("precision=float16",), "precision=float16: a page computes in one of float32, int8"),
+        (("precision=float16",), "precision=float16 is for GPUs; .* Choose from: float32, int8"),
         (("outputs=logits",), "format=web has unknown options: 'outputs'"),
     ],
 )

@@ -6,28 +6,24 @@ const waiting = []; // for answers of the worker, in the order of the questions
 const shown = facts.classes.map(() => true);
 let shares = [], newest = 0, prediction = null, camera = null;
 
-const bytesOf = async (stream) => new Uint8Array(await new Response(stream).arrayBuffer());
+async function transform(bytes, stream) {
+  return new Uint8Array(await new Response(new Blob([bytes]).stream().pipeThrough(stream)).arrayBuffer());
+}
 
 async function unpack(id) {
   const text = atob($(id).textContent), bytes = new Uint8Array(text.length);
   $(id).remove(); // megabytes that nothing needs any more
   for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
-  return bytesOf(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip")));
+  return transform(bytes, new DecompressionStream("gzip"));
 }
 
-function ask(message, buffers) {
-  worker.postMessage(message, buffers);
+function ask(message) {
+  worker.postMessage(message);
   return new Promise((resolve, reject) => waiting.push({ resolve, reject }));
 }
-worker.onmessage = ({ data }) => {
-  const { resolve, reject } = waiting.shift();
-  data.error ? reject(new Error(data.error)) : resolve(data);
-};
+worker.onmessage = ({ data }) => data.error ? waiting.shift().reject(new Error(data.error)) : waiting.shift().resolve(data);
 
-async function load() {
-  const [runtime, wasm, onnx] = await Promise.all(["runtime", "wasm", "onnx"].map(unpack));
-  await ask({ runtime, wasm, onnx }, [wasm.buffer, onnx.buffer]);
-}
+const ready = Promise.all(["runtime", "wasm", "onnx"].map(unpack)).then(([runtime, wasm, onnx]) => ask({ runtime, wasm, onnx }));
 
 function say(text, isProblem = false) {
   if ($("status").textContent !== text) $("status").textContent = text; // a screen reader reads each change
@@ -60,12 +56,11 @@ async function segment(source, name) {
   context.imageSmoothingQuality = "high";
   context.drawImage(whole, 0, 0, width, height);
   const pixels = planes(context.getImageData(0, 0, width, height).data);
-  const found = await ask({ pixels, sides: [height, width] }, [pixels.buffer]);
+  const found = await ask({ pixels, sides: [height, width] });
   if (mine !== newest) return; // another picture was chosen meanwhile
   prediction = { ...found, name, width, height, full: [whole.width, whole.height] };
   Object.assign($("picture"), { width, height }).getContext("2d").drawImage(canvas, 0, 0);
-  $("stack").style.aspectRatio = `${whole.width} / ${whole.height}`;
-  $("stack").style.maxWidth = `calc(75vh * ${whole.width / whole.height})`;
+  $("stack").style.setProperty("--ratio", whole.width / whole.height);
   $("stack").className = "full";
   $("download").disabled = false;
   $("time").textContent = `${whole.width}x${whole.height} pixels, computed at ${width}x${height} in ${Math.round(found.time)} ms`;
@@ -103,35 +98,33 @@ function mask(plane) { // of the size of the picture, by nearest neighbor
 async function png(pixels, width, height, palette) { // https://www.w3.org/TR/png-3/
   const lines = new Uint8Array((width + 1) * height); // each begins with its filter, which is none
   for (let y = 0; y < height; y++) lines.set(pixels.subarray(y * width, (y + 1) * width), y * (width + 1) + 1);
-  const header = new Uint8Array(13), view = new DataView(header.buffer);
-  view.setUint32(0, width);
-  view.setUint32(4, height);
-  header.set([8, palette ? 3 : 0], 8);
-  const deflated = await bytesOf(new Blob([lines]).stream().pipeThrough(new CompressionStream("deflate")));
-  const chunks = [["IHDR", header], ...(palette ? [["PLTE", Uint8Array.from(palette)]] : []), ["IDAT", deflated], ["IEND", []]];
-  return new Blob([Uint8Array.of(137, 80, 78, 71, 13, 10, 26, 10), ...chunks.map(chunk)], { type: "image/png" });
+  const chunks = [chunk("IHDR", [...bigEndian(width), ...bigEndian(height), 8, palette ? 3 : 0, 0, 0, 0])];
+  if (palette) chunks.push(chunk("PLTE", palette));
+  chunks.push(chunk("IDAT", await transform(lines, new CompressionStream("deflate"))), chunk("IEND", []));
+  return new Blob([Uint8Array.of(137, 80, 78, 71, 13, 10, 26, 10), ...chunks], { type: "image/png" });
 }
 
-function chunk([kind, content]) {
-  const bytes = new Uint8Array(content.length + 12), view = new DataView(bytes.buffer);
-  view.setUint32(0, content.length);
-  bytes.set(new TextEncoder().encode(kind), 4);
+const bigEndian = (value) => [24, 16, 8, 0].map((shift) => (value >>> shift) & 255);
+
+function chunk(kind, content) {
+  const bytes = new Uint8Array(content.length + 12);
+  bytes.set([...bigEndian(content.length), ...new TextEncoder().encode(kind)]);
   bytes.set(content, 8);
   let crc = -1;
   for (const byte of bytes.subarray(4, -4)) {
     crc ^= byte;
     for (let bit = 0; bit < 8; bit++) crc = (crc >>> 1) ^ (crc & 1 ? 0xedb88320 : 0);
   }
-  view.setUint32(content.length + 8, ~crc);
+  bytes.set(bigEndian(~crc), content.length + 8);
   return bytes;
 }
 
 async function download() {
   const stem = prediction.name.replace(/\.[^.]*$/, "");
   for (const [plane, suffix] of (prediction.isMasks ? facts.suffixes : ["mask"]).entries()) {
-    const url = URL.createObjectURL(await mask(plane));
-    Object.assign(document.createElement("a"), { href: url, download: `${stem}_${suffix}.png` }).click();
-    setTimeout(() => URL.revokeObjectURL(url), 60000);
+    const href = URL.createObjectURL(await mask(plane));
+    Object.assign(document.createElement("a"), { href, download: `${stem}_${suffix}.png` }).click();
+    setTimeout(() => URL.revokeObjectURL(href), 60000);
   }
 }
 
@@ -142,10 +135,7 @@ function stopCamera() {
 }
 
 async function runCamera() {
-  if (camera) {
-    say("The camera is off");
-    return stopCamera();
-  }
+  if (camera) return stopCamera();
   const mine = camera = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } })
     .catch(({ message }) => { throw new Error(`No camera: ${message}. Allow it for this page, or choose a picture.`); });
   $("camera").textContent = "Stop the camera";
@@ -165,20 +155,20 @@ async function open(file) {
 
 const guard = (action) => (event) => Promise.resolve(action(event)).catch(({ message }) => { stopCamera(); say(message, true); });
 
+function entry(name, k) { // of the legend; returns where the share goes
+  const make = (tag, properties) => Object.assign(document.createElement(tag), properties);
+  const box = make("input", { type: "checkbox", checked: true, onchange: () => { shown[k] = box.checked; paint(); } });
+  const label = make("label"), color = make("i"), share = make("span");
+  color.style.background = `rgb(${facts.colors[k]})`;
+  label.append(box, color, make("b", { textContent: name }), share);
+  $("legend").appendChild(make("li")).append(label);
+  return share;
+}
+
 async function start() {
-  shares = facts.classes.map((name, k) => {
-    const [row, label, box, color, text, share] = ["li", "label", "input", "i", "b", "span"].map((tag) => document.createElement(tag));
-    Object.assign(box, { type: "checkbox", checked: true, onchange: () => { shown[k] = box.checked; paint(); } });
-    color.style.background = `rgb(${facts.colors[k]})`;
-    text.textContent = name;
-    label.append(box, color, text, share);
-    row.append(label);
-    $("legend").append(row);
-    return share;
-  });
+  shares = facts.classes.map(entry);
   $("limit").hidden = Boolean(facts.size);
-  $("opacity").oninput = () => { $("overlay").style.opacity = $("opacity").value / 100; };
-  $("opacity").oninput();
+  ($("opacity").oninput = () => { $("overlay").style.opacity = $("opacity").value / 100; })();
   $("file").onchange = guard(() => {
     const [file] = $("file").files;
     $("file").value = ""; // or the same picture again would be no change
@@ -186,12 +176,10 @@ async function start() {
   });
   $("camera").onclick = guard(runCamera);
   $("download").onclick = guard(download);
-  document.onpaste = guard(({ clipboardData }) => open(clipboardData.files[0]));
-  document.ondragover = (event) => { event.preventDefault(); $("stack").classList.add("over"); };
-  document.ondragleave = () => $("stack").classList.remove("over");
-  document.ondrop = guard((event) => { event.preventDefault(); document.ondragleave(); return open(event.dataTransfer.files[0]); });
+  document.ondragover = (event) => event.preventDefault(); // or a browser leaves the page for the picture
+  document.ondrop = guard((event) => { event.preventDefault(); return open(event.dataTransfer.files[0]); });
   await ready;
   if (!newest) say("Ready");
 }
-const ready = load();
+
 guard(start)();
