@@ -136,8 +136,11 @@ function stopCamera() {
 
 async function runCamera() {
   if (camera) return stopCamera();
-  const mine = camera = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } })
-    .catch(({ message }) => { throw new Error(`No camera: ${message}. Allow it for this page, or choose a picture.`); });
+  $("camera").disabled = true; // a second click would start a second camera
+  const start = async () => navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+  const mine = camera = await start()
+    .catch(({ message }) => { throw new Error(`No camera: ${message}. Allow it for this page, or choose a picture.`); })
+    .finally(() => { $("camera").disabled = false; });
   $("camera").textContent = "Stop the camera";
   const video = Object.assign(document.createElement("video"), { srcObject: mine, muted: true, playsInline: true });
   await video.play();
