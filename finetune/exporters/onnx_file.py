@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import shutil
 import warnings
 from collections.abc import Callable
@@ -19,8 +20,10 @@ from finetune.exporters.exporter import Samples, random_images
 from finetune.exporters.metadata import metadata
 from finetune.exporters.onnx_quantization import quantize
 from finetune.inference import Output
-from finetune.io.messages import suggest
+from finetune.io.messages import shortlist, suggest
 from finetune.models.input_size import Size, check_size
+
+logger = logging.getLogger(__name__)
 
 OPSET = 17  # the oldest with LayerNormalization, for the oldest runtimes
 FILE = "model.onnx"
@@ -78,7 +81,9 @@ class OnnxFile:
         path = folder / FILE
         self._trace(saved, path)
         if self.precision == "int8":
-            quantize(path, (image for image, _ in self.calibration))
+            logger.info("looking for the parts that lose most when they are quantized, which takes a minute or more")
+            kept = quantize(path, self.calibration)
+            logger.info(f"they stay in float: {shortlist(kept)}" if kept else "none loses more than the others")
         file = onnx.load(path)
         del file.graph.output[: len(self._names) - 1]  # the logits were named, so that the check can read them
         facts = metadata(saved, self.output, self.size, self.precision, self.outputs)
