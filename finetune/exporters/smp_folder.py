@@ -134,12 +134,13 @@ def smp_arguments(model: Segmenter) -> dict[str, Any]:
     stride = config["output_stride"] or HEADS[head].output_stride
     if "encoder_output_stride" in known:
         arguments["encoder_output_stride"] = stride
+        unknown += ["a backbone that cannot be dilated"] if stride < model.neck.strides[-1] else []
     elif stride != COARSEST:
         unknown.append(f"backbone.output_stride={stride}")
     if model.backbone.input_size.only is not None:
         unknown.append("a backbone of one image size")
     if unknown:
-        raise ValueError(f"smp's model of this head knows no {', '.join(unknown)}")
+        raise ValueError(f"smp has no model of this head with {', '.join(unknown)}")
     backbone = {name: value for name, value in config["backbone_options"].items() if name != "num_classes"}
     fixed = {"encoder_name": f"tu-{config['backbone']}", "encoder_weights": None, "in_channels": config["in_channels"]}
     return {**fixed, "classes": model.classes, **arguments, **backbone}

@@ -67,11 +67,12 @@ def test_options_and_other_backbones_come_along(head: str, options: dict[str, An
     ("head", "options", "message"),
     [
         ("linear", {}, "with head linear cannot .* smp computes what these heads do: unet, "),
-        ("unet", {"head_options": {"center": True}}, r"knows no head\.center=True"),
+        ("unet", {"head_options": {"center": True}}, r"of this head with head\.center=True"),
         ("unet", {"head_options": {"attention_type": "scse"}}, "weights that this one lacks, such as decoder"),
-        ("pspnet", {"head_options": {"decoder_channels": 64}}, r"knows no head\.decoder_channels=64"),
-        ("unet", {"output_stride": 16}, r"knows no backbone\.output_stride=16"),
-        ("unet", {"backbone": "test_convnext", "neck": "learned"}, "knows no neck=learned"),
+        ("pspnet", {"head_options": {"decoder_channels": 64}}, r"of this head with head\.decoder_channels=64"),
+        ("unet", {"output_stride": 16}, r"of this head with backbone\.output_stride=16"),
+        ("unet", {"backbone": "test_convnext", "neck": "learned"}, "of this head with neck=learned"),
+        ("deeplabv3", {"backbone": "test_mambaout"}, "with a backbone that cannot be dilated"),
         ("fpn", {"backbone": "test_vit"}, "backbone test_vit with head fpn cannot"),
     ],
 )
@@ -86,7 +87,7 @@ def test_models_that_smp_lacks_are_refused_by_name(
 def test_a_calibrated_model_is_refused_rather_than_exported_without_its_temperature(tmp_path: Path) -> None:
     saved = fine_tuned("fpn")
     saved.model.temperature = 2.0
-    with pytest.raises(ExportError, match=r"knows no temperature=2\.0"):
+    with pytest.raises(ExportError, match=r"of this head with temperature=2\.0"):
         export_model(SmpFolder(OUTPUT), saved, tmp_path)
 
 
