@@ -15,7 +15,7 @@ quickstart: $(VENV)/quickstart ## install, fine-tune on synthetic images, show w
 
 test: $(VENV)/dev ## install the tools too and run the whole test suite
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not alone"
-	$(BIN)/python -m pytest -m "alone and not slow" tests
+	$(BIN)/python -m pytest -m "alone and not slow" tests/data tests/end_to_end
 
 slow: $(VENV)/dev ## the tests that take minutes (a quarter of an hour or more on two cores)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m slow

@@ -178,7 +178,7 @@ class KilledIn(pl.Callback):
             raise Killed
 
 
-@pytest.mark.parametrize("epoch", [2, 3])  # before the message, and right after it
+@pytest.mark.parametrize("epoch", [2, pytest.param(3, marks=pytest.mark.slow)])  # before the message; right after it
 def test_a_resumed_training_says_what_an_uninterrupted_one_says(
     epoch: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

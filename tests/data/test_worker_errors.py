@@ -346,8 +346,8 @@ tiny_trainer().fit(tiny_task(), datamodule=data)
     ("how", "message"),
     [
         ("dies", "was ended by SIGKILL while it read synthetic image 'train_00005'"),
-        ("raises", "DataError: plain"),
-        ("leaves", "left"),
+        pytest.param("raises", "DataError: plain", marks=pytest.mark.slow),
+        pytest.param("leaves", "left", marks=pytest.mark.slow),
     ],
 )
 def test_the_process_ends_however_its_workers_end(how: str, message: str) -> None:
