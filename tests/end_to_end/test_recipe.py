@@ -63,6 +63,7 @@ def test_a_run_of_a_budget_resumes_with_its_own_plan_and_ends_with_the_same_weig
         assert same_weights(folder, run)
 
 
+@pytest.mark.slow
 def test_a_finished_run_of_a_budget_trains_on_for_more_epochs(run: Path, tmp_path: Path) -> None:
     folder = finetune.train(*STEPS, f"output={tmp_path / 'run'}").folder
     epochs = trainer_of(folder)["max_epochs"]

@@ -27,17 +27,17 @@ from tests.tasks.tiny_run import tiny_model, tiny_trainer
 PRESETS = [
     "gradual",
     "freeze_again",
-    pytest.param("full", marks=pytest.mark.slow),
-    pytest.param("head_then_full", marks=pytest.mark.slow),
+    "full",
+    "head_then_full",
 ]
-FAST = ("gradual", "freeze_again", "uneven")
-SLOW = ("full", "head_then_full", "lora", "limited", "resumed", "inside", "apart")
+PLAIN = ("gradual", "freeze_again", "uneven")
+OTHERS = ("full", "head_then_full", "lora", "limited", "resumed", "inside", "apart")
 Results = list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    return run_ranks(run_jobs, 2, tmp_path_factory.mktemp("sharded"), *FAST)
+    return run_ranks(run_jobs, 2, tmp_path_factory.mktemp("sharded"), *PLAIN)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def more_ranks(home: Path) -> Results:
-    return run_ranks(run_jobs, 2, home, *SLOW)
+    return run_ranks(run_jobs, 2, home, *OTHERS)
 
 
 def check_preset(ranks: Results, preset: str) -> None:
@@ -66,15 +66,17 @@ def check_preset(ranks: Results, preset: str) -> None:
 
 @pytest.fixture
 def preset_ranks(request: pytest.FixtureRequest, preset: str) -> Results:
-    results: Results = request.getfixturevalue("ranks" if preset in FAST else "more_ranks")
+    results: Results = request.getfixturevalue("ranks" if preset in PLAIN else "more_ranks")
     return results
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 def test_sharded_ranks_end_with_the_weights_of_one_process(preset_ranks: Results, preset: str) -> None:
     check_preset(preset_ranks, preset)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 def test_in_each_epoch_exactly_the_trainable_parameters_change(preset_ranks: Results, preset: str) -> None:
     first, second = (rank[preset]["moved"] for rank in preset_ranks)
@@ -86,6 +88,7 @@ def test_in_each_epoch_exactly_the_trainable_parameters_change(preset_ranks: Res
     assert len(set(phases)) == {"full": 1, "head_then_full": 2, "gradual": 3, "freeze_again": 2}[preset]
 
 
+@pytest.mark.slow
 def test_ranks_train_on_after_a_validation_without_images_on_one_of_them(ranks: Results) -> None:
     first, second = (rank["uneven"] for rank in ranks)
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())

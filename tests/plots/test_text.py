@@ -75,7 +75,7 @@ def test_figures_of_classes_are_whole(kind: str, classes: int, whole: list[Path]
     class_bars_figure(iou(matrix), matrix.sum(dim=1).double() / matrix.sum(), names, tmp_path / "classes.png")
 
 
-@pytest.mark.parametrize("epochs", [1, 2, 500])
+@pytest.mark.parametrize("epochs", [2, *(pytest.param(count, marks=pytest.mark.slow) for count in (1, 500))])
 def test_figures_of_epochs_are_whole(epochs: int, whole: list[Path], tmp_path: Path) -> None:
     rows = [
         {"epoch": epoch, "lr": 1e-3 / epoch, "train/loss": 1 / epoch, "val/loss": 1.1, "val/iou": epoch / 1000}

@@ -37,7 +37,7 @@ def gradual(groups: int, samples: int = 240, epochs: float = 24.0) -> tuple[list
     return names, at, np.where(at[:, None] >= begins, rates, NAN), sorted(set(begins))
 
 
-@pytest.mark.parametrize("groups", [2, 3, 10, 60])
+@pytest.mark.parametrize("groups", [2, 60, *(pytest.param(count, marks=pytest.mark.slow) for count in (3, 10))])
 def test_any_number_of_groups_is_drawn_without_a_warning(
     groups: int, tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:

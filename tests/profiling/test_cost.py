@@ -67,7 +67,11 @@ def test_activations_equal_the_tensors_that_autograd_saves(
 
 @pytest.mark.parametrize(
     ("backbone", "head"),
-    [("test_convnext", "fpn"), ("mobilenetv3_small_050", "deeplabv3plus"), ("efficientvit_b0", "fpn")],
+    [
+        ("mobilenetv3_small_050", "deeplabv3plus"),
+        pytest.param("test_convnext", "fpn", marks=pytest.mark.slow),
+        pytest.param("efficientvit_b0", "fpn", marks=pytest.mark.slow),
+    ],
 )
 def test_activations_are_exact_with_layer_norm_dilation_dropout_and_attention(backbone: str, head: str) -> None:
     model = segmenter(backbone, head)

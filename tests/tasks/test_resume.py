@@ -200,7 +200,7 @@ def test_resuming_is_exact_with_max_steps(batch: int, tmp_path: Path) -> None:
     assert differences(left(tmp_path / "cut"), left(tmp_path / "whole")) == []
 
 
-@pytest.mark.parametrize("hook", ["on_validation_start", "on_validation_batch_start", "on_train_batch_end"])
+@pytest.mark.parametrize("hook", often("on_train_batch_end", slow=("on_validation_start", "on_validation_batch_start")))
 def test_a_training_stopped_after_its_last_step_is_finished_when_resumed(hook: str, tmp_path: Path) -> None:
     """Eight steps, which end with the second epoch."""
     first = {"on_validation_start": 2, "on_validation_batch_start": 3, "on_train_batch_end": 8}[hook]
