@@ -18,9 +18,9 @@ from finetune.builders.task import restore_task
 from finetune.builders.trainer import build_trainer
 from finetune.builders.views import use_views
 from finetune.checkpoints.saved_model import load_models
-from finetune.commands.scoring import check_boundaries, check_label_errors, score, write_found
+from finetune.commands.scoring import check_wanted, score, write_found
 from finetune.config.compose import load_config, required_paths
-from finetune.config.errors import ConfigError, usage
+from finetune.config.errors import usage
 from finetune.data.module import SegmentationData
 from finetune.engine.fsdp import full_model
 from finetune.engine.launcher import check_launcher, end_launched_rank, report_killed_ranks
@@ -102,14 +102,11 @@ def evaluate(*overrides: str | DictConfig) -> EvaluationResult:
         workers = resolve_workers("auto" if given["num_workers"] is None else given["num_workers"], config["trainer"])
         loaders = SegmentationData(dataset, dataset, dataset, batch_size, workers)
         task = restore_task(saved.task, saved.model, data.ignore_index, [other.model for other in others])
-        if config.get("post"):
-            if not isinstance(task, PixelTask):
-                raise ConfigError(f"task={saved.task['name']} has no post-processing. Leave out post.")
-            task.post = build_post(config.get("post"), saved.model.class_names)
+        check_wanted(config, task, split)
+        if config.get("post") and isinstance(task, PixelTask):
+            task.post = build_post(config["post"], task.output)
             logger.info(f"after the model: {', '.join(config['post'])} (post)")
         task.check_target(dataset[0]["mask"], data.classes, data.ignore_index)
-        check_boundaries(config["boundaries"], task)
-        check_label_errors(config["label_errors"], task, split)
         columns = slice_columns(config["slices"], dataset.records, own_splits)
     with shut_down_ranks_on_exit(trainer), report_killed_ranks(trainer, tuple):
         also = [name for name, key in (("boundaries", "boundaries"), ("label_doubt", "label_errors")) if config[key]]

@@ -115,7 +115,7 @@ def load(
     saved, *others = load_models(paths)
     output = restore_output(saved.task, saved.model.class_names)
     value_range = value_range or trained_range(paths[0], saved)
-    further, steps = [other.model for other in others], build_post(post, saved.model.class_names)
+    further, steps = [other.model for other in others], build_post(post, output)
     windows = SlidingWindow(window, overlap)
     return Predictor(saved.model, device, output, value_range, further, batch_size, steps, windows)
 

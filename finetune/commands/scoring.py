@@ -12,6 +12,7 @@ import lightning.pytorch as pl
 import torch
 
 from finetune.config.errors import ConfigError
+from finetune.config.options import Config
 from finetune.data import SegmentationDataset
 from finetune.data.module import SegmentationData
 from finetune.inference import Predictor
@@ -70,7 +71,7 @@ def score(
         loaders: of the data.
         split: `test` or `val`, of the loaders.
         dataset: of that split.
-        also: measurements that take time of their own: `boundaries` (see `check_boundaries`), `label_doubt`.
+        also: measurements that take time of their own: `boundaries`, `label_doubt`.
 
     Raises:
         NonFiniteOutputError: outputs of the model are NaN or infinite, so there is nothing to score.
@@ -102,23 +103,28 @@ def _measurements(task: TuningTask, dataset: SegmentationDataset, also: Collecti
     return measurements
 
 
-def check_boundaries(wanted: object, task: TuningTask) -> None:
-    """Raise ConfigError unless the setting `boundaries` is false, or true and can be done."""
-    if not isinstance(wanted, bool):
-        raise ConfigError(f"boundaries={wanted}: expected true or false.")
+MASKS = ("post", "slices", "boundaries", "label_errors")  # settings of an evaluation that need a task with masks
+
+
+def check_wanted(config: Config, task: TuningTask, split: str) -> None:
+    """Raise ConfigError for settings of an evaluation that have another type, or cannot be done.
+
+    Args:
+        config: of `finetune evaluate`.
+        task: that is evaluated.
+        split: of the images.
+    """
+    boundaries, label_errors = config["boundaries"], config["label_errors"]
+    if not isinstance(boundaries, bool):
+        raise ConfigError(f"boundaries={boundaries}: expected true or false.")
+    if type(label_errors) is not int or label_errors < 0:
+        raise ConfigError(f"label_errors={label_errors}: expected a number of images, 0 for none.")
+    wanted = [name for name in MASKS if config.get(name)]
     if wanted and not isinstance(task, PixelTask):
-        raise ConfigError(f"boundaries=true: task={task.name} has no masks to compare. Leave it out.")
-    if wanted and find_spec("scipy") is None:
+        raise ConfigError(f"{', '.join(wanted)}: task={task.name} has no masks to compare. Leave it out.")
+    if boundaries and find_spec("scipy") is None:
         raise ConfigError("boundaries=true needs a package that is not installed: pip install 'finetune-seg[surfaces]'")
-
-
-def check_label_errors(wanted: object, task: TuningTask, split: str) -> None:
-    """Raise ConfigError unless the setting `label_errors` is a number of images, and 0 where it cannot be done."""
-    if type(wanted) is not int or wanted < 0:
-        raise ConfigError(f"label_errors={wanted}: expected a number of images, 0 for none.")
-    if wanted and not isinstance(task, PixelTask):
-        raise ConfigError(f"label_errors={wanted}: task={task.name} has no masks to compare. Leave it out.")
-    if wanted and split in ("train", "all"):
+    if label_errors and split in ("train", "all"):
         logger.warning(
             f"label_errors: a model that was trained on these images (split={split}) has learned their mistakes. Train "
             f"in folds (data.folds), and evaluate each run with split=val."

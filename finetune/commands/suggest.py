@@ -11,7 +11,7 @@ from finetune.commands.predict import load
 from finetune.config.compose import load_config, required, required_paths
 from finetune.config.errors import ConfigError, usage
 from finetune.config.overrides import typed
-from finetune.inference.files import find_images, raise_problems
+from finetune.inference.files import find_images, output_names, raise_problems
 from finetune.inference.suggestions import look_at
 from finetune.inference.suggestions import suggest as choose
 from finetune.io.messages import html_table
@@ -60,6 +60,7 @@ def suggest(*overrides: str | DictConfig) -> SuggestResult:
         for line in use_views(config["tta"], predictor.models):
             logger.info(line)
         places, problems = find_images(source), list[str]()
+        output_names(places)  # or two links would have one name
     candidates = list(look_at(predictor, places, problems))
     chosen = choose(candidates, count) if candidates else []
     for each in chosen:

@@ -81,7 +81,7 @@ class OnnxFile:
         path = folder / FILE
         self._trace(saved, path)
         if self.precision == "int8":
-            logger.info("looking for the parts that lose most when they are quantized, which takes a minute or more")
+            logger.info("looking for the parts that lose most when they are quantized, which takes minutes")
             kept = quantize(path, self.calibration)
             logger.info(f"they stay in float: {shortlist(kept)}" if kept else "none loses more than the others")
         file = onnx.load(path)

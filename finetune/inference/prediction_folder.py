@@ -35,7 +35,7 @@ class PredictionFolder:
     Args:
         path: created if needed.
         output: of the model.
-        write: formats besides masks.
+        write: formats in addition to masks.
         tolerance: by which outlines may be simplified, pixels.
 
     Raises:

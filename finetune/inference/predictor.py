@@ -181,7 +181,7 @@ class Predictor:
         Args:
             names: image or video -> name of its PNG, of its TIFF with a georeference, or its own, from `find_names`.
             output: folder, created if needed.
-            write: formats to write besides the masks, from `PREDICTION_FORMATS`.
+            write: formats to write in addition to the masks, from `PREDICTION_FORMATS`.
             tolerance: by which the outlines of labels may be simplified, pixels.
             video: how frames that follow each other are predicted; None predicts each alone.
 
@@ -218,7 +218,7 @@ class Predictor:
 
         Args:
             source: of the images.
-            write: formats to write besides the masks.
+            write: formats to write in addition to the masks.
 
         Raises:
             DataError: no image there, or two images whose files would have one name.

@@ -23,7 +23,7 @@ class Candidate:
     Attributes:
         path: of the image.
         uncertainty: of the model, 0..1, as in `metrics/image_statistics.py`.
-        features: mean over the pixels of the backbone's coarsest map (C,), on the CPU.
+        features: mean over the pixels of the backbone's coarsest map, and over views and windows (C,), on the CPU.
     """
 
     path: Path
@@ -39,19 +39,21 @@ def look_at(predictor: Predictor, paths: Iterable[Path], problems: list[str]) ->
         paths: of the images.
         problems: gets a line for each file that cannot be read.
     """
-    maps: list[Tensor] = []
+    means: list[Tensor] = []  # one for each view of each window
 
     def keep(_: object, __: object, output: list[Any]) -> None:
-        maps[:] = [each for each in output if isinstance(each, Tensor)][-1:]
+        *_, coarsest = (each for each in output if isinstance(each, Tensor))
+        means.append(coarsest.mean((2, 3)).float().cpu())
 
     several = isinstance(predictor.output, ClassMasks)
     handle = predictor.model.backbone.register_forward_hook(keep)
     try:
         for batch in batches(read_ahead(paths, predictor.read, problems), predictor.batch_size):
             images = torch.stack([image.pixels for image in batch])
+            means.clear()
             _, probabilities = predictor.predict_with_probabilities(images)
             assert probabilities is not None
-            features = maps[0].mean((2, 3)).float().cpu()[-len(batch) :]  # the last view, if there are several
+            features = torch.stack(means).mean(dim=0)
             for image, value, row in zip(batch, uncertainty(probabilities, several), features, strict=True):
                 yield Candidate(image.path, float(value), row)
     finally:

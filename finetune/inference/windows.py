@@ -32,6 +32,8 @@ def split_large(paths: Sequence[Path], window: SlidingWindow) -> tuple[list[Path
 
     Files that are broken or not divided are among the first: they are reported when they are decoded.
     """
+    if window.size is None:
+        return list(paths), {}
     with ThreadPoolExecutor() as pool:
         sizes = dict(zip(paths, pool.map(_size, paths), strict=True))
     divided = {path: size for path, size in sizes.items() if size is not None and window.divides(size)}

@@ -1,4 +1,4 @@
-"""Numbers of single images besides their scores: what they look like, and how sure the model is."""
+"""Numbers of single images that are no scores: what they look like, and how sure the model is."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The interface of a measurement: what an evaluation outside of a training finds out besides its scores."""
+"""The interface of a measurement: what an evaluation outside of a training finds out in addition to its scores."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -111,13 +111,13 @@ def blend(
     bottoms, rights = ([*(part.start for part in parts[1:]), parts[-1].stop] for parts in (rows, columns))
     above: list[Tensor | None] = [None] * len(columns)  # sums so far of what the next row of windows covers, too
     for row, row_weights, bottom in zip(rows, down, bottoms, strict=True):
-        beside: Tensor | None = None
+        carried: Tensor | None = None
         for index, (column, column_weights, right) in enumerate(zip(columns, across, rights, strict=True)):
             window = next(maps)
             block = window * (row_weights[:, None] * column_weights).to(window)
-            if beside is not None:
-                block[..., : beside.shape[-1]] += beside
-            block, beside = block.tensor_split((right - column.start,), dim=-1)
+            if carried is not None:
+                block[..., : carried.shape[-1]] += carried
+            block, carried = block.tensor_split((right - column.start,), dim=-1)
             if (last := above[index]) is not None:
                 block[..., : last.shape[-2], :] += last
             finished, rest = block.tensor_split((bottom - row.start,), dim=-2)

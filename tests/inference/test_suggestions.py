@@ -76,7 +76,12 @@ def test_images_are_seen_as_the_model_predicts_them(predictor: Predictor, photos
 def test_several_views_leave_one_row_of_features_an_image(predictor: Predictor, photos: list[Path]) -> None:
     predictor.model.views = Views(["horizontal"])
     try:
-        rows = [len(each.features) for each in look_at(predictor, photos, [])]
+        found = list(look_at(predictor, photos, []))
     finally:
         predictor.model.views = None
-    assert rows == [predictor.model.backbone.levels[-1].channels] * 3
+    assert [len(each.features) for each in found] == [predictor.model.backbone.levels[-1].channels] * 3
+    for each in found:
+        image = torch.from_numpy(np.array(Image.open(each.path))).permute(2, 0, 1)[None]
+        with torch.inference_mode():
+            maps = predictor.model.backbone(predictor.model.normalize(torch.cat([image, image.flip(3)])))
+        assert torch.allclose(each.features, maps[-1].mean((0, 2, 3)), atol=1e-5)

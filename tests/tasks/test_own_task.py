@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import finetune
 from finetune.checkpoints.saved_model import save_model
+from finetune.config.errors import ConfigError
 from finetune.inference import ClassIndices
 from finetune.losses import LOSSES, Reduce, no_reduction
 from finetune.metrics.evaluator import Row
@@ -131,6 +132,8 @@ def test_a_task_and_a_loss_of_ones_own_train_score_and_predict(toys: None, folde
     assert json.loads((folder / "run" / "model" / "config.json").read_text())["task"] == {"name": "toy"}
     assert finetune.evaluate("run=run").scores == pytest.approx(run.scores)
     assert finetune.load("run").predict_image(torch.zeros(3, 20, 30, dtype=torch.uint8)).shape == (20, 30)
+    with pytest.raises(ConfigError, match="slices, boundaries: task=toy has no masks to compare"):
+        finetune.evaluate("run=run", "boundaries=true", "slices=[brightness]")
 
 
 def test_a_loss_that_does_not_fit_the_task_is_refused_with_those_that_do(toys: None, folder: Path) -> None:

@@ -51,7 +51,7 @@ class LabelStudioSource(AnnotatedSource):
             the order of the classes; or name -> label, or list of labels, of each class. Other regions are not drawn.
         ignored: labels of pixels that loss and scores leave out.
         ignore_index: label of these pixels in the masks.
-        predictions: whether to read the predictions of tasks that nobody annotated.
+        predictions: whether to read the predictions of tasks without annotations.
     """
 
     def __init__(

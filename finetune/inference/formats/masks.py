@@ -26,4 +26,4 @@ class Masks:
 
     def frames(self, predicted: Predicted) -> list[Pixels]:
         """Return the class indices, or 0 and 255 for each class."""
-        return [predicted.prediction] if predicted.prediction.ndim == 2 else list(predicted.prediction * 255)
+        return list(self.output.planes(predicted.prediction))

@@ -59,25 +59,31 @@ def test_steps_on_probabilities_come_first() -> None:
     with pytest.raises(
         ConfigError, match=r"post=\[smooth,guided_filter\]: guided_filter changes probabilities, so put"
     ):
-        build_post({"smooth": {}, "guided_filter": {}}, NAMES)
-    assert list(build_post({"guided_filter": None, "smooth": {"radius": 3}}, NAMES).steps) == [
+        build_post({"smooth": {}, "guided_filter": {}}, ClassIndices(NAMES))
+    assert list(build_post({"guided_filter": None, "smooth": {"radius": 3}}, ClassIndices(NAMES)).steps) == [
         "guided_filter",
         "smooth",
     ]
-    assert build_post(None, NAMES) == PostProcessing()
+    assert build_post(None, ClassIndices(NAMES)) == PostProcessing()
 
 
 def test_all_mistakes_are_named_at_once() -> None:
     with pytest.raises(ConfigError) as error:
-        build_post({"smooth": {"radius": "2"}, "min_size": {"pixel": 3}}, NAMES)
+        build_post({"smooth": {"radius": "2"}, "min_size": {"pixel": 3}}, ClassIndices(NAMES))
     assert "post.smooth.radius=2: expected a whole number" in str(error.value)
     assert "there is no setting post.min_size.pixel. Did you mean pixels" in str(error.value)
     with pytest.raises(ConfigError, match="post has no step 'median'"):
-        build_post({"median": {}}, NAMES)
+        build_post({"median": {}}, ClassIndices(NAMES))
     with pytest.raises(ConfigError, match="radius=0: expected 1 pixel or more"):
-        build_post({"smooth": {"radius": 0}}, NAMES)
+        build_post({"smooth": {"radius": 0}}, ClassIndices(NAMES))
+
+
+def test_holes_need_a_background_in_class_indices_and_none_in_masks() -> None:
+    with pytest.raises(ConfigError, match="no class is called background, so nothing is a hole"):
+        build_post({"fill_holes": None}, ClassIndices(["road", "sky"]))
+    assert list(build_post({"fill_holes": None}, ClassMasks(["road", "sky"])).steps) == ["fill_holes"]
 
 
 def test_a_step_from_outside_is_a_row_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(POST_STEPS, "halved", Halved)  # type: ignore[arg-type]  # a dict
-    assert isinstance(build_post({"halved": None, "smooth": None}, NAMES).steps["halved"], Halved)
+    assert isinstance(build_post({"halved": None, "smooth": None}, ClassIndices(NAMES)).steps["halved"], Halved)
