@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from finetune.inference import Predictor
+from finetune.inference.saving import find_names, save_predictions
 from finetune.models import Segmenter
 from finetune.models.blending import SlidingWindow
 
@@ -52,7 +53,7 @@ def memory(model: Segmenter, window: SlidingWindow, options: argparse.Namespace)
         shape = (options.side, options.side, 3)
         tifffile.imwrite(path, tiles(options.side), shape=shape, dtype=np.uint8, tile=(TILE, TILE), photometric="rgb")
         written, start = peak(), time.perf_counter()
-        (mask,) = predictor.save_predictions(predictor.find_names(path), Path(folder) / "out", ["overlays"])
+        (mask,) = save_predictions(predictor, find_names(predictor, path), Path(folder) / "out", ["overlays"])
         seconds = time.perf_counter() - start
         Image.MAX_IMAGE_PIXELS = None
         with Image.open(mask) as image:

@@ -20,6 +20,7 @@ from finetune.data import DataError
 from finetune.data.images.value_range import ValueRange
 from finetune.inference import Predictor
 from finetune.inference.formats import check_formats
+from finetune.inference.saving import find_names, save_predictions
 from finetune.io.atomic_write import replace_text
 from finetune.io.safe_files import read_json
 from finetune.models.blending import AUTO, OVERLAP, SlidingWindow
@@ -58,13 +59,13 @@ def predict(*overrides: str | DictConfig) -> list[Path]:
         predictor = load(runs, post=config.get("post"), **options)
         for line in use_views(config["tta"], predictor.models):
             logger.info(line)
-        names = predictor.find_names(source, write)
+        names = find_names(predictor, source, write)
         output.mkdir(parents=True, exist_ok=True)
         replace_text(output / SETTINGS, json.dumps(_identity(config), indent=2) + "\n")
     if goes_on:
         logger.info(f"going on with the predictions in '{output}'")
     try:
-        written = predictor.save_predictions(names, output, write, config["tolerance"], video)
+        written = save_predictions(predictor, names, output, write, config["tolerance"], video)
     except DataError as error:
         if not (output / "masks").exists():  # not one could be read: nothing is left behind
             (output / SETTINGS).unlink()

@@ -11,7 +11,8 @@ from finetune.commands.predict import load
 from finetune.config.compose import load_config, required, required_paths
 from finetune.config.errors import ConfigError, usage
 from finetune.config.overrides import typed
-from finetune.inference.files import find_images, output_names, raise_problems
+from finetune.inference.files import find_images, output_names
+from finetune.inference.problems import raise_problems
 from finetune.inference.suggestions import look_at
 from finetune.inference.suggestions import suggest as choose
 from finetune.io.messages import html_table

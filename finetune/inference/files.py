@@ -83,16 +83,3 @@ def natural_order(path: Path) -> list[tuple[int, str]]:
     """
     parts = re.findall(r"(\d*)(\D*)", path.name)
     return [(int(number or -1), text.lower()) for number, text in parts]
-
-
-def raise_problems(problems: Sequence[str], count: int, rest: str) -> None:
-    """Raise a DataError with a line for each file that could not be read, if there is one.
-
-    Args:
-        problems: one line each.
-        count: number of all files.
-        rest: what became of the others.
-    """
-    if problems:
-        more = f"\n... and {len(problems) - 10} more" if len(problems) > 10 else ""
-        raise DataError(f"{len(problems)} of {count} files cannot be read:\n" + "\n".join(problems[:10]) + more + rest)

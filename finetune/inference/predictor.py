@@ -1,43 +1,25 @@
 """Predictions for files, folders and globs of images, at each image's own size."""
 
-import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from copy import copy
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from finetune.data.files import IMAGE_SUFFIXES
 from finetune.data.images.reading import read_image
 from finetune.data.images.value_range import ValueRange, value_pairs
-from finetune.data.records import DataError
 from finetune.inference.class_indices import ClassIndices
-from finetune.inference.files import (
-    VIDEO_SUFFIXES,
-    Source,
-    find_images,
-    is_video,
-    natural_order,
-    output_names,
-    raise_problems,
-)
+from finetune.inference.files import Source, find_images
 from finetune.inference.finite import NonFiniteOutputError, count_non_finite
-from finetune.inference.formats import Predicted, check_video_formats
-from finetune.inference.georeference import can_keep, is_georeferenced
+from finetune.inference.formats import Predicted
 from finetune.inference.output import Output, Prediction
-from finetune.inference.pipeline import Image, Writer, batches, read_ahead
+from finetune.inference.pipeline import Image, batches, read_ahead
 from finetune.inference.post import PostProcessing
-from finetune.inference.prediction_folder import PredictionFolder
-from finetune.inference.video import TemporalSmoothing, VideoOptions, save_video
-from finetune.inference.windows import Overview, ReadRows, check_large, open_rows, predict_rows, split_large
+from finetune.inference.problems import named, noting, raise_problems
+from finetune.inference.windows import ReadRows, check_large, open_rows, predict_rows, split_large
 from finetune.models import Segmenter
 from finetune.models.blending import SlidingWindow
 from finetune.models.ensemble import check_alike, mean_logits
-
-logger = logging.getLogger(__name__)
 
 GPU_BATCH = 8  # images
 
@@ -90,7 +72,8 @@ class Predictor:
         self.post = post or PostProcessing()
 
     @property
-    def _channels(self) -> int:
+    def channels(self) -> int:
+        """Return the number of channels of the images."""
         return self.model.backbone.in_channels
 
     def _placed(self, model: Segmenter) -> Segmenter:
@@ -144,7 +127,7 @@ class Predictor:
             )
         return logits
 
-    def _predict_rows(self, read: ReadRows, size: tuple[int, int]) -> Iterator[Tensor]:
+    def predict_rows(self, read: ReadRows, size: tuple[int, int]) -> Iterator[Tensor]:
         """Yield the prediction of an image a few rows at a time."""
         return predict_rows(self._logits, self.output.decode, read, size, self.window, self.batch_size)
 
@@ -158,111 +141,18 @@ class Predictor:
         whole, large = split_large(paths, self.window)
         check_large(large, (), self.post)
         images = read_ahead(whole, self.read, problems)
-        found = {predicted.path: predicted.prediction for predicted in self._predictions(images)}
+        found = {predicted.path: predicted.prediction for predicted in self.predictions(images)}
         for path, size in large.items():
-            with _noting(problems), _named(path, size):
-                found[path] = torch.cat(list(self._predict_rows(self._open(path), size)), dim=-2).numpy()
+            with noting(problems), named(path, size):
+                found[path] = torch.cat(list(self.predict_rows(self.open(path), size)), dim=-2).numpy()
         raise_problems(problems, len(paths), "")
         return {path: found[path] for path in paths}
 
-    def save_predictions(
-        self,
-        names: Mapping[Path, Path],
-        output: Path,
-        write: Sequence[str] = (),
-        tolerance: float = 0.0,
-        video: VideoOptions | None = None,
-    ) -> list[Path]:
-        """Write predictions to `output/masks`, and other files that are wanted; return the masks' paths.
-
-        Files are read ahead of the model and written behind it. A file has its name only when it is complete, and
-        those that are there are not predicted again, so a run that was interrupted can be repeated.
-
-        Args:
-            names: image or video -> name of its PNG, of its TIFF with a georeference, or its own, from `find_names`.
-            output: folder, created if needed.
-            write: formats to write in addition to the masks, from `PREDICTION_FORMATS`.
-            tolerance: by which the outlines of labels may be simplified, pixels.
-            video: how frames that follow each other are predicted; None predicts each alone.
-
-        Raises:
-            DataError: files that cannot be read, all of them named, after all others have been predicted.
-        """
-        folder, problems = PredictionFolder(output, self.output, write, tolerance), list[str]()
-        video = video or VideoOptions()
-        missing = {path: name for path, name in names.items() if not folder.has(name)}
-        whole, large = split_large([path for path, name in missing.items() if not is_video(name)], self.window)
-        check_large(large, [*folder.whole_formats, *(["video.sequence"] if video.sequence else [])], self.post)
-        with Writer() as writer:
-            for predictor, paths in self._sequences(names, whole, video):
-                images = read_ahead(paths, self.read, problems)
-                for predicted in predictor._predictions(images, folder.reads_probabilities):
-                    writer.call(partial(folder.save, predicted, names[predicted.path]))
-        for path, size in large.items():
-            with _noting(problems), _named(path, size):
-                overview = Overview(path, self._open(path), size)
-                folder.save_rows(self._predict_rows(overview.read, size), names[path], size, overview)
-        for path, name in missing.items():
-            if is_video(name):
-                with _noting(problems):
-                    save_video(path, name, folder, self._channels, self._for_frames(video)._predictions)
-        folder.finish(names)
-        raise_problems(problems, len(names), f" The masks of the others are in '{output}'.")
-        return [file for name in names.values() for file in folder.masks(name)]
-
-    def find_names(self, source: Source, write: Sequence[str] = ()) -> dict[Path, Path]:
-        """Return the images and videos of a file, folder, glob or list of these, with the names of their masks.
-
-        The masks keep the images' places below the folder that `source` names. They are PNGs, and TIFFs for images with
-        a georeference, which the masks have then, too. Those of videos have the videos' names.
-
-        Args:
-            source: of the images.
-            write: formats to write in addition to the masks.
-
-        Raises:
-            DataError: no image there, or two images whose files would have one name.
-            ValueError: there are videos, and a format for images only.
-        """
-        images = find_images(source, (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
-        if any(map(is_video, images)):
-            check_video_formats(write)
-        georeferenced = {path for path in images if is_georeferenced(path)}
-        if georeferenced and not can_keep():
-            logger.warning(
-                f"{len(georeferenced):,} images, such as '{min(georeferenced)}', have a georeference, which their "
-                f"masks do not keep without a package that is not installed: pip install 'finetune-seg[geo]'"
-            )
-        folder = PredictionFolder(Path(), self.output, write)
-        return output_names(images, folder.files, georeferenced if can_keep() else ())
-
-    def _sequences(
-        self, names: Mapping[Path, Path], missing: Iterable[Path], video: VideoOptions
-    ) -> Iterator[tuple["Predictor", list[Path]]]:
-        """Yield images that are predicted one after the other, and the predictor for them.
-
-        Frames of a folder depend on those before them, so all are predicted again if one is missing.
-        """
-        missing = [path for path in missing if not is_video(names[path])]
-        if not video.sequence:
-            yield self, missing
-        for folder in dict.fromkeys(path.parent for path in missing if video.sequence):
-            frames = [path for path, name in names.items() if path.parent == folder and not is_video(name)]
-            yield self._for_frames(video), sorted(frames, key=natural_order)
-
-    def _for_frames(self, video: VideoOptions) -> "Predictor":
-        """Return a predictor with the same models for the frames of one video, in their order."""
-        predictor = copy(self)
-        if video.smoothing:
-            step = TemporalSmoothing(video.smoothing, video.scene_cut)
-            predictor.post = self.post.with_score_step("video.smoothing", step)
-        return predictor
-
-    def _predictions(self, read: Iterable[Image], probabilities: bool = False) -> Iterator[Predicted]:
-        """Yield each image with its prediction."""
+    def predictions(self, read: Iterable[Image], probabilities: bool = False) -> Iterator[Predicted]:
+        """Yield each image with its prediction, and with the probabilities of the classes if they are wanted."""
         for batch in batches(read, self.batch_size):
             images = torch.stack([image.pixels for image in batch])
-            with _named(batch[0].path, (images.shape[2], images.shape[3])):
+            with named(batch[0].path, (images.shape[2], images.shape[3])):
                 predictions, scores = self._predicted(images, probabilities)
             for index, (path, image, time) in enumerate(batch):
                 probability = None if scores is None else scores[index].numpy()
@@ -273,33 +163,10 @@ class Predictor:
             return self.predict_with_probabilities(images)
         return self.predict_image(images[0])[None] if len(images) == 1 else self.predict_images(images), None
 
-    def _open(self, path: Path) -> ReadRows:
-        return open_rows(path, self._channels, self.value_range)
+    def open(self, path: Path) -> ReadRows:
+        """Return what reads rows of an image file."""
+        return open_rows(path, self.channels, self.value_range)
 
     def read(self, path: Path) -> Tensor:
         """Return the image (C, H, W), uint8, of a file."""
-        return read_image(path, self._channels, self.value_range)
-
-
-@contextmanager
-def _noting(problems: list[str]) -> Iterator[None]:
-    """Add the error of a file that cannot be read to the problems."""
-    try:
-        yield
-    except DataError as error:
-        problems.append(str(error))
-
-
-@contextmanager
-def _named(path: Path, size: tuple[int, int]) -> Iterator[None]:
-    """Name the image in errors of its prediction."""
-    try:
-        yield
-    except NonFiniteOutputError as error:
-        raise NonFiniteOutputError(f"{path}: {error}") from error
-    except (RuntimeError, MemoryError) as error:
-        reason = str(error).strip() or type(error).__name__
-        raise RuntimeError(
-            f"image '{path}' of {size[1]:,} x {size[0]:,} pixels cannot be predicted: {reason}. If the memory is too "
-            f"small for it, predict it in smaller windows, such as window=512."
-        ) from error
+        return read_image(path, self.channels, self.value_range)

@@ -17,6 +17,7 @@ from finetune.config.errors import ConfigError
 from finetune.exporters import ExportError, OnnxFile, export_model
 from finetune.exporters.deployed_model import adaptive_mean
 from finetune.inference import ClassIndices, ClassMasks, Predictor
+from finetune.inference.saving import find_names, save_predictions
 from finetune.plots import palette
 from tests.samples import draw_folder, on_folder, save, shell
 
@@ -77,7 +78,7 @@ def test_the_script_writes_the_same_masks_as_predict_without_torch(task: str, tm
     save(tmp_path / "photos" / "color.png", random.integers(0, 256, (37, 53, 3), np.uint8))
     save(tmp_path / "photos" / "gray.png", random.integers(0, 256, (64, 40), np.uint8))
     predictor = Predictor(saved.model, "cpu", output)
-    expected = predictor.save_predictions(predictor.find_names(tmp_path / "photos"), tmp_path / "predict")
+    expected = save_predictions(predictor, find_names(predictor, tmp_path / "photos"), tmp_path / "predict")
     script = tmp_path / "onnx" / "serve.py"
     block = f"import runpy, sys; sys.modules.update(torch=None, finetune=None); runpy.run_path({str(script)!r}, "
     block += "run_name='__main__')"

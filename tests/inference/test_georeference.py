@@ -10,6 +10,7 @@ from PIL import Image
 
 from finetune.inference import ClassIndices, ClassMasks, Predictor
 from finetune.inference.georeference import is_georeferenced
+from finetune.inference.saving import find_names, save_predictions
 from finetune.models import Segmenter
 from finetune.models.blending import SlidingWindow
 
@@ -40,7 +41,7 @@ def draw(
 @pytest.mark.parametrize("crs", ["EPSG:25833", "EPSG:4326", None])
 def test_a_mask_has_the_place_and_the_classes_of_its_prediction(tmp_path, model, transform, crs):
     predictor, image = Predictor(model, device="cpu"), draw(tmp_path / "in/a.tiff", transform, crs)
-    (written,) = predictor.save_predictions(predictor.find_names(image), tmp_path / "out", ["overlays"])
+    (written,) = save_predictions(predictor, find_names(predictor, image), tmp_path / "out", ["overlays"])
     assert written == tmp_path / "out/masks/a.tif"
     with rasterio.open(image) as source, rasterio.open(written) as mask:
         assert (mask.crs, mask.transform, mask.shape) == (source.crs, source.transform, source.shape)
@@ -54,7 +55,7 @@ def test_a_mask_has_the_place_and_the_classes_of_its_prediction(tmp_path, model,
 def test_a_mask_that_is_written_row_by_row_has_the_place(tmp_path, model, monkeypatch):
     monkeypatch.setattr("finetune.inference.windows.LARGE", 100)
     predictor, image = Predictor(model, device="cpu", window=SlidingWindow(128)), draw(tmp_path / "a.tif", repeat=24)
-    (written,) = predictor.save_predictions(predictor.find_names(image), tmp_path / "out")
+    (written,) = save_predictions(predictor, find_names(predictor, image), tmp_path / "out")
     with rasterio.open(image) as source, rasterio.open(written) as mask:
         assert (mask.crs, mask.transform, mask.shape) == (source.crs, source.transform, (120, 168))
         assert np.array_equal(mask.read(1), predictor.predict(image)[image])
@@ -65,7 +66,7 @@ def test_a_mask_that_is_written_row_by_row_has_the_place(tmp_path, model, monkey
 def test_each_file_of_a_class_has_the_place(tmp_path, model):
     predictor = Predictor(model, device="cpu", output=ClassMasks(model.class_names, 0.5))
     image = draw(tmp_path / "a.tif")
-    written = predictor.save_predictions(predictor.find_names(image), tmp_path / "out")
+    written = save_predictions(predictor, find_names(predictor, image), tmp_path / "out")
     assert [path.name for path in written] == ["a_sky.tif", "a_sea.tif", "a_land.tif"]
     for path, expected in zip(written, predictor.predict(image)[image], strict=True):
         with rasterio.open(path) as mask:
@@ -78,7 +79,7 @@ def test_other_images_next_to_it_get_png_masks(tmp_path, model):
     draw(tmp_path / "in/a.tif")
     Image.new("RGB", (56, 40)).save(tmp_path / "in/b.tif")
     Image.new("RGB", (56, 40)).save(tmp_path / "in/c.png")
-    written = predictor.save_predictions(predictor.find_names(tmp_path / "in"), tmp_path / "out")
+    written = save_predictions(predictor, find_names(predictor, tmp_path / "in"), tmp_path / "out")
     assert [path.name for path in written] == ["a.tif", "b.png", "c.png"]
 
 
@@ -86,7 +87,7 @@ def test_a_missing_package_is_named_and_the_mask_is_a_png(tmp_path, model, monke
     monkeypatch.setattr("finetune.inference.georeference.find_spec", lambda name: None)
     predictor, image = Predictor(model, device="cpu"), draw(tmp_path / "in/a.tif")
     with caplog.at_level(logging.WARNING, "finetune"):
-        names = predictor.find_names(tmp_path / "in")
+        names = find_names(predictor, tmp_path / "in")
     assert names == {image: Path("a.png")}
     assert "1 images, such as" in caplog.text
     assert "pip install 'finetune-seg[geo]'" in caplog.text

@@ -13,6 +13,7 @@ from finetune.data.records import DataError
 from finetune.inference import ClassIndices, ClassMasks, Predictor
 from finetune.inference.files import find_images, output_names
 from finetune.inference.finite import NonFiniteOutputError
+from finetune.inference.saving import find_names, save_predictions
 from finetune.models import Segmenter
 from finetune.plots import overlay, palette
 from finetune.plots.label_sets import label_sets
@@ -48,7 +49,7 @@ def below(folder: Path) -> list[str]:
 
 def write(predictor: Predictor, source: Path | str, output: Path, *formats: str) -> list[Path]:
     """Do what the command does."""
-    return predictor.save_predictions(predictor.find_names(source, formats), output, formats)
+    return save_predictions(predictor, find_names(predictor, source, formats), output, formats)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])

@@ -17,6 +17,7 @@ from finetune.data.records import DataError
 from finetune.inference import ClassMasks, Predictor
 from finetune.inference.post import PostProcessing
 from finetune.inference.post.smooth import Smooth
+from finetune.inference.saving import find_names, save_predictions
 from finetune.inference.windows import Reduced, open_rows, predict_rows
 from finetune.models import Segmenter
 from finetune.models.blending import SlidingWindow, gaussian_weights
@@ -127,7 +128,7 @@ def test_a_large_file_is_written_row_by_row_as_it_is_predicted_in_memory(
     save(tmp_path / "in" / "small.png", noise(90, 150))
     predictor = Predictor(model, "cpu", window=WINDOW)
     with caplog.at_level(logging.INFO, "finetune"):
-        written = predictor.save_predictions(predictor.find_names(tmp_path / "in"), tmp_path / "out", ["overlays"])
+        written = save_predictions(predictor, find_names(predictor, tmp_path / "in"), tmp_path / "out", ["overlays"])
     assert "2 of 2 images are predicted in windows of 128 x 128 pixels (window)" in caplog.text
     expected = predictor.predict_image(read_image(path)).numpy()
     mask = Image.open(written[0])
@@ -148,7 +149,7 @@ def test_the_overlay_of_a_large_file_is_reduced(
     monkeypatch.setattr("finetune.inference.windows.OVERVIEW", 100)
     path = save(tmp_path / "a.png", noise(239, 317))
     predictor = Predictor(model, "cpu", window=WINDOW)
-    (written,) = predictor.save_predictions(predictor.find_names(path), tmp_path / "out", ["overlays"])
+    (written,) = save_predictions(predictor, find_names(predictor, path), tmp_path / "out", ["overlays"])
     expected = predictor.output.overlay(noise(239, 317)[::4, ::4], np.asarray(Image.open(written))[::4, ::4])
     assert (np.asarray(Image.open(tmp_path / "out" / "overlays" / "a.png")) == expected).all()
 
@@ -157,7 +158,7 @@ def test_the_overlay_of_a_large_file_is_reduced(
 def test_masks_of_several_labels_are_written_row_by_row(model: Segmenter, tmp_path: Path) -> None:
     path = save(tmp_path / "a.tif", noise(239, 317))
     predictor = Predictor(model, "cpu", ClassMasks(CLASSES, [0.4, 0.5, 0.6, 0.5]), window=WINDOW)
-    written = predictor.save_predictions(predictor.find_names(path), tmp_path / "out", ["overlays"])
+    written = save_predictions(predictor, find_names(predictor, path), tmp_path / "out", ["overlays"])
     expected = predictor.predict_image(read_image(path)).numpy()
     assert expected.shape == (4, 239, 317)
     assert (predictor.predict(path)[path] == expected).all()
@@ -179,7 +180,7 @@ def test_files_of_any_bands_and_bits_are_read_in_rows(suffix: str, bands: int, t
     model = Segmenter("test_resnet.r160_in1k", "fpn", CLASSES, weights="none", head_options=SMALL, in_channels=bands)
     value_range = [0, 4095] if bands == 1 else [[0, 4095 + 100 * band] for band in range(bands)]
     predictor = Predictor(model, "cpu", value_range=value_range, window=WINDOW)
-    (written,) = predictor.save_predictions(predictor.find_names(path), tmp_path / "out", ["overlays"])
+    (written,) = save_predictions(predictor, find_names(predictor, path), tmp_path / "out", ["overlays"])
     expected = predictor.predict_image(read_image(path, bands, value_range)).numpy()
     assert (np.asarray(Image.open(written)) == expected).all()
 
@@ -191,11 +192,11 @@ def test_a_file_larger_than_what_is_decoded_at_once_is_predicted(
     monkeypatch.setattr("finetune.data.images.decode.MAX_PIXELS", 60_000)
     tiff, png = save(tmp_path / "a.tif", noise(301, 217)), save(tmp_path / "b.png", noise(301, 217))
     predictor = Predictor(model, "cpu", window=WINDOW)
-    names = predictor.find_names(tmp_path)
+    names = find_names(predictor, tmp_path)
     with pytest.raises(
         DataError, match=r"1 of 2 files cannot be read:\n'.*b\.png' claims .*TIFF and \.npy files are read in parts"
     ):
-        predictor.save_predictions(names, tmp_path / "out")
+        save_predictions(predictor, names, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").rglob("*.*")] == ["a.png"]
     assert predictor.predict(tiff)[tiff].shape == (301, 217)
     with pytest.raises(DataError, match=r"1 of 1 files cannot be read:\n'.*b\.png' claims"):
@@ -208,9 +209,9 @@ def test_what_needs_the_whole_prediction_of_a_large_image_is_refused_before_anyt
 ) -> None:
     path = save(tmp_path / "in" / "a.png", noise(239, 317))
     predictor = Predictor(model, "cpu", window=WINDOW)
-    names = predictor.find_names(path)
+    names = find_names(predictor, path)
     with pytest.raises(DataError, match=r"row by row, but probabilities, areas would need the whole prediction"):
-        predictor.save_predictions(names, tmp_path / "out", ["color", "probabilities", "areas"])
+        save_predictions(predictor, names, tmp_path / "out", ["color", "probabilities", "areas"])
     predictor.post = PostProcessing({"smooth": Smooth()})
     with pytest.raises(DataError, match="row by row, but smooth would need"):
         predictor.predict(path)
@@ -231,7 +232,7 @@ def test_a_broken_large_file_is_named_and_leaves_nothing(model: Segmenter, tmp_p
     os.truncate(path, path.stat().st_size // 2)
     predictor = Predictor(model, "cpu", window=WINDOW)
     with pytest.raises(DataError, match=r"1 of 1 files cannot be read:\ncannot read '.*a\.tif'"):
-        predictor.save_predictions({path: Path("a.png")}, tmp_path / "out")
+        save_predictions(predictor, {path: Path("a.png")}, tmp_path / "out")
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 
 
@@ -242,10 +243,10 @@ def test_a_large_file_is_predicted_again_when_the_disk_is_no_longer_full(model: 
     part.parent.mkdir(parents=True)
     part.symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left"):
-        predictor.save_predictions({path: Path("a.png")}, tmp_path / "out")
+        save_predictions(predictor, {path: Path("a.png")}, tmp_path / "out")
     assert not (tmp_path / "out" / "masks").exists()
     part.unlink()
-    (written,) = predictor.save_predictions({path: Path("a.png")}, tmp_path / "out")
+    (written,) = save_predictions(predictor, {path: Path("a.png")}, tmp_path / "out")
     assert (np.asarray(Image.open(written)) == predictor.predict_image(read_image(path)).numpy()).all()
 
 
@@ -279,6 +280,7 @@ import resource
 import numpy as np
 import torch
 from finetune.inference import Predictor
+from finetune.inference.saving import find_names, save_predictions
 from finetune.models import Segmenter
 from finetune.models.blending import SlidingWindow
 
@@ -286,7 +288,7 @@ torch.set_num_threads(1)
 options = {"pyramid_channels": 32, "segmentation_channels": 64}
 model = Segmenter("test_resnet.r160_in1k", "fpn", 4, weights="none", head_options=options)
 predictor = Predictor(model, "cpu", window=SlidingWindow(512, 0))
-predictor.save_predictions(predictor.find_names(sys.argv[1]), Path(sys.argv[2]), ["overlays"])
+save_predictions(predictor, find_names(predictor, sys.argv[1]), Path(sys.argv[2]), ["overlays"])
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 

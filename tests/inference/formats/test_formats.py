@@ -14,11 +14,12 @@ from finetune.inference.files import find_images
 from finetune.inference.formats import PREDICTION_FORMATS, Predicted
 from finetune.inference.formats.colored import borders
 from finetune.inference.formats.masks import Masks
+from finetune.inference.saving import find_names, save_predictions
 from finetune.plots import palette
 
 
 def write(predictor: Predictor, source: Path, output: Path, *formats: str) -> None:
-    predictor.save_predictions(predictor.find_names(source, formats), output, formats)
+    save_predictions(predictor, find_names(predictor, source, formats), output, formats)
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -99,17 +100,17 @@ def test_a_saved_mask_is_read_back(output: ClassIndices | ClassMasks, tmp_path: 
 
 def test_an_unknown_format_is_refused(predictor: Predictor, photo: Path) -> None:
     with pytest.raises(ValueError, match=r"write has no format 'overlay'. Did you mean overlays"):
-        predictor.find_names(photo, ["overlay"])
+        find_names(predictor, photo, ["overlay"])
     with pytest.raises(ValueError, match=r"write=color: expected a list, such as write=\[color\]"):
-        predictor.find_names(photo, "color")
+        find_names(predictor, photo, "color")
 
 
 def test_files_of_a_format_collide_as_masks_do(predictor: Predictor, photo: Path) -> None:
     photo.with_name("a_sea.png").write_bytes(photo.read_bytes())
     named = Predictor(predictor.model, "cpu", ClassIndices(["sea_sky", "sky", "x"]))
-    assert len(named.find_names(photo.parent)) == 2
+    assert len(find_names(named, photo.parent)) == 2
     with pytest.raises(DataError, match=r"would both be written as 'probability_images/a_sea_sky\.png'"):
-        named.find_names(photo.parent, ["probability_images"])
+        find_names(named, photo.parent, ["probability_images"])
 
 
 def test_a_list_takes_files_folders_and_globs(photo: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 from finetune.data.records import DataError
 from finetune.inference import ClassMasks, Predictor
 from finetune.inference.pipeline import AHEAD, ahead
+from finetune.inference.saving import find_names, save_predictions
 from finetune.inference.video import VideoOptions, prediction
 from finetune.inference.video.reading import VideoReader
 from finetune.inference.video.writing import find_encoder, pixel_format
@@ -39,7 +40,7 @@ def write(
     predictor: Predictor, source: Path, output: Path, *formats: str, video: VideoOptions | None = None
 ) -> list[Path]:
     """Do what the command does."""
-    return predictor.save_predictions(predictor.find_names(source, formats), output, formats, video=video)
+    return save_predictions(predictor, find_names(predictor, source, formats), output, formats, video=video)
 
 
 def below(folder: Path) -> list[str]:
@@ -301,10 +302,10 @@ def test_formats_of_images_and_files_of_one_name_are_refused(
 ) -> None:
     draw_clip("in/a.mp4", count=1)
     with pytest.raises(ValueError, match="write=coco is for images, but there are videos in the input"):
-        predictor.find_names(tmp_path / "in", ["overlays", "coco"])
+        find_names(predictor, tmp_path / "in", ["overlays", "coco"])
     draw_clip("in/a.mkv", count=1)
     with pytest.raises(DataError, match=r"would both be written as 'masks/a.mkv'"):
-        predictor.find_names(tmp_path / "in")
+        find_names(predictor, tmp_path / "in")
 
 
 def test_without_the_package_a_video_is_named_with_what_to_install(

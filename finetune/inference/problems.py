@@ -1,0 +1,45 @@
+"""Problems with single files among many: noted, named, and raised together at the end."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from finetune.data.records import DataError
+from finetune.inference.finite import NonFiniteOutputError
+
+
+@contextmanager
+def noting(problems: list[str]) -> Iterator[None]:
+    """Add the error of a file that cannot be read to the problems."""
+    try:
+        yield
+    except DataError as error:
+        problems.append(str(error))
+
+
+@contextmanager
+def named(path: Path, size: tuple[int, int]) -> Iterator[None]:
+    """Name the image in errors of its prediction."""
+    try:
+        yield
+    except NonFiniteOutputError as error:
+        raise NonFiniteOutputError(f"{path}: {error}") from error
+    except (RuntimeError, MemoryError) as error:
+        reason = str(error).strip() or type(error).__name__
+        raise RuntimeError(
+            f"image '{path}' of {size[1]:,} x {size[0]:,} pixels cannot be predicted: {reason}. If the memory is too "
+            f"small for it, predict it in smaller windows, such as window=512."
+        ) from error
+
+
+def raise_problems(problems: Sequence[str], count: int, rest: str) -> None:
+    """Raise a DataError with a line for each file that could not be read, if there is one.
+
+    Args:
+        problems: one line each.
+        count: number of all files.
+        rest: what became of the others.
+    """
+    if problems:
+        more = f"\n... and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise DataError(f"{len(problems)} of {count} files cannot be read:\n" + "\n".join(problems[:10]) + more + rest)
