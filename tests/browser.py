@@ -22,7 +22,7 @@ class Browser:
     """A browser with one page; a context manager.
 
     Attributes:
-        errors: what the page and its workers wrote to the console as errors, and exceptions that nobody caught.
+        errors: errors that the page and its workers wrote to the console, and uncaught exceptions.
         requests: addresses that they asked for, except of data inside of them.
     """
 
