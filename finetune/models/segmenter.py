@@ -1,37 +1,27 @@
 """The segmentation model: a pretrained backbone, a neck and a head; plain torch, any image size."""
 
-import fnmatch
-import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from finetune.models.backbone import Backbone
-from finetune.models.blending import SlidingWindow, blend_windows
-from finetune.models.classes import class_names
+from finetune.models.blending import blend_windows
 from finetune.models.feature_levels import COARSEST
-from finetune.models.features import read_maps, read_pools, read_tokens
 from finetune.models.heads import (
     AuxiliaryHead,
     HasAuxiliaryOutputs,
-    PyramidSpec,
     check_output_stride,
     head_spec,
     levels_read,
 )
 from finetune.models.input_size import Size
-from finetune.models.lora import add_lora, merge_lora
-from finetune.models.neck import PyramidNeck
-from finetune.models.normalization import check_statistics
-from finetune.models.sliding_window import average_windows, check_window
-from finetune.models.tunable_model import TunableModel
-from finetune.models.views import Views, average_views
+from finetune.models.pyramid_model import PyramidModel
+from finetune.models.sliding_window import average_windows
+from finetune.models.views import average_views
 
 
-class Segmenter(TunableModel):
+class Segmenter(PyramidModel):
     """A segmentation model that returns class scores for every pixel.
 
     Tuning plans refer to its parts by name: `backbone`, `neck`, `decoder`, `head`, `auxiliary`.
@@ -67,10 +57,6 @@ class Segmenter(TunableModel):
     torch.Size([1, 2, 37, 53])
     """
 
-    mean: Tensor
-    std: Tensor
-    sliding_window = SlidingWindow()
-
     def __init__(
         self,
         backbone: str = "tf_efficientnet_lite0",
@@ -91,82 +77,33 @@ class Segmenter(TunableModel):
         lora: Mapping[str, Any] | None = None,
         auxiliary: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__()
         spec = head_spec(head)
         check_output_stride(head, output_stride)
-        check_statistics(in_channels, mean=mean, std=std)
-        stride = output_stride or spec.output_stride
-        self.class_names = class_names(classes)
-        self.backbone = Backbone(
-            backbone, weights, in_channels, stride, backbone_options, image_size, grad_checkpointing
+        super().__init__(
+            backbone,
+            head,
+            classes,
+            weights=weights,
+            in_channels=in_channels,
+            backbone_options=backbone_options,
+            head_options=head_options,
+            neck=neck,
+            image_size=image_size,
+            window=window,
+            output_stride=output_stride,
+            default_stride=spec.output_stride,
+            takes_tokens=spec.takes_tokens,
+            takes_pools=spec.takes_pools,
+            mean=mean,
+            std=std,
+            grad_checkpointing=grad_checkpointing,
+            lora=lora,
         )
-        self.window = self._supported_window(window)
-        with_tokens = spec.takes_tokens and self.backbone.is_single_stride
-        keep_strides = with_tokens and self.backbone.strides[0].bit_count() == 1  # decoders scale by powers of two
-        self.neck = PyramidNeck(in_channels, self.backbone.levels, neck, keep_strides, stride)
-        self._check_output_stride(output_stride)
-        pools = self.backbone.pools if spec.takes_pools else ()
-        tokens = self.backbone.num_prefix_tokens if with_tokens else 0
-        pyramid = PyramidSpec(self.neck.channels, self.neck.strides, pools, tokens)
-        self.decoder, self.head = spec.build(pyramid, self.classes, **dict(head_options or {}))
-        self.auxiliary = None if auxiliary is None else AuxiliaryHead(pyramid, self.classes, **auxiliary)
-        levels = {level for part in (self.decoder, self.auxiliary) if part is not None for level in levels_read(part)}
-        reader = read_pools if pools else read_tokens if tokens else read_maps
-        self.backbone.select_features(self.neck.select_levels(sorted(levels)), reader)
-        self._set_normalization(mean, std)
-        self._arguments = {
-            "backbone": backbone,
-            "head": head,
-            "classes": list(self.class_names),
-            "in_channels": in_channels,
-            "head_options": dict(head_options or {}),
-            "neck": neck,
-            "output_stride": output_stride,
-            "grad_checkpointing": grad_checkpointing,
-            "auxiliary": None if auxiliary is None else dict(auxiliary),
-            "backbone_options": self.backbone.options,
-            "window": None if self.window is None else list(self.window),
-            "lora": None,
-        }
-        if lora is not None:
-            self.add_lora(lora)
-
-    def _supported_window(self, window: Size | None) -> Size | None:
-        """Return the window for a fixed-size backbone; None for backbones of any size."""
-        if window is None or self.backbone.input_size.only is None:
-            return None
-        check_window(window)
-        return window[0], window[1]
-
-    def _check_output_stride(self, output_stride: int | None) -> None:
-        if output_stride is not None and self.neck.strides[-1] > output_stride:
-            raise ValueError(
-                f"backbone.output_stride={output_stride}: {self.backbone.name} cannot be dilated; its coarsest map has "
-                f"stride {self.neck.strides[-1]}. Set it to null, or choose another backbone, such as resnet50."
-            )
-
-    def _set_normalization(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
-        self._given_statistics = {name for name, value in (("mean", mean), ("std", std)) if value is not None}
-        for name, given, default in zip(("mean", "std"), (mean, std), self.backbone.normalization(), strict=True):
-            values = torch.tensor(default if given is None else given, dtype=torch.float32)
-            self.register_buffer(name, values.view(1, -1, 1, 1) * 255, persistent=False)
-
-    @property
-    def classes(self) -> int:
-        """Number of classes."""
-        return len(self.class_names)
-
-    def normalize(self, images: Tensor) -> Tensor:
-        """Normalize images by mean and standard deviation.
-
-        Args:
-            images: (B, C, H, W), uint8 in 0..255.
-
-        Returns:
-            (B, C, H, W) in the dtype of the weights and in channels-last format, in which the model is fastest.
-        """
-        images = images.to(self.mean.dtype, memory_format=torch.channels_last, copy=True)
-        return images.sub_(self.mean).div_(self.std)
+        self.decoder, self.head = spec.build(self.pyramid, self.classes, **dict(head_options or {}))
+        self.auxiliary = None if auxiliary is None else AuxiliaryHead(self.pyramid, self.classes, **auxiliary)
+        self._arguments["auxiliary"] = None if auxiliary is None else dict(auxiliary)
+        parts = [part for part in (self.decoder, self.auxiliary) if part is not None]
+        self._finish({level for part in parts for level in levels_read(part)})
 
     def forward(self, images: Tensor, auxiliary: bool = False) -> Tensor | list[Tensor]:
         """Return the logits of images.
@@ -225,118 +162,9 @@ class Segmenter(TunableModel):
             auxiliary = [*auxiliary, self.auxiliary(pyramid)]
         return [self.head(decoded), *auxiliary]
 
-    def unused_parameters(self) -> set[str]:
-        """Return names of parameters that the logits do not depend on, such as the backbone's classifier."""
-        return {f"backbone.{name}" for name in self.backbone.unused_parameters()}
-
-    def no_weight_decay(self) -> set[str]:
-        """Return names of parameters that timm exempts from weight decay, such as tokens and position biases."""
-        patterns: Collection[str] = getattr(self.backbone.model, "no_weight_decay", set)()
-        names = [name for name, _ in self.backbone.model.named_parameters()]
-        return {f"backbone.model.{name}" for pattern in patterns for name in fnmatch.filter(names, pattern)}
-
-    @property
-    def has_lora(self) -> bool:
-        """Whether the backbone has low-rank adapters."""
-        return self._arguments["lora"] is not None
-
-    def add_lora(self, lora: Mapping[str, Any]) -> None:
-        """Add low-rank adapters to the backbone.
-
-        Args:
-            lora: the arguments of `add_lora`.
-        """
-        add_lora(self.backbone, **lora)
-        self._arguments["lora"] = dict(lora)
-
-    def load_matching_weights(self, source: "Segmenter") -> tuple[list[str], list[str]]:
-        """Load the weights of another model that match by name and shape, and its normalization if none was given.
-
-        Args:
-            source: the other model; its adapters are merged.
-
-        Returns:
-            Names of the tensors that were loaded, and of the others.
-        """
-        source.merge_adapters()
-        own, given = self.state_dict(), source.state_dict()
-        loaded = [name for name, tensor in own.items() if name in given and given[name].shape == tensor.shape]
-        self.load_state_dict({name: given[name] for name in loaded}, strict=False)
-        if source.backbone.in_channels == self.backbone.in_channels:
-            for name in {"mean", "std"} - self._given_statistics:
-                getattr(self, name).copy_(getattr(source, name))
-        return loaded, [name for name in own if name not in loaded]
-
-    def merge_adapters(self) -> None:
-        """Merge the low-rank adapters into the weights, if there are any; the outputs stay bit-identical."""
-        if self.has_lora:
-            merge_lora(self.backbone)
-            self._arguments["lora"] = None
-
-    def layer_groups(self, fine: bool = False) -> list[list[str]]:
-        """Return names of the backbone's used parameters, in groups from stem to top.
-
-        Args:
-            fine: one group per block instead of one per stage.
-        """
-        return [[f"backbone.{name}" for name in group] for group in self.backbone.layer_groups(fine)]
-
     def sharding_candidates(self) -> list[nn.Module]:
         """Return the backbone's modules and the decoder."""
         return [*self.backbone.model.children(), self.decoder]
-
-    def empty_copy(self) -> "Segmenter":
-        """Return a model of the same config and type, with random weights, on the CPU."""
-        copy = Segmenter.from_config(self.config()).to(self.mean.dtype)
-        copy.sliding_window = self.sliding_window
-        copy.backbone.model.pretrained_cfg = self.backbone.pretrained_cfg  # license and interpolation of the weights
-        return copy
-
-    def config(self) -> dict[str, Any]:
-        """Return plain data from which `from_config` builds the same model, without its weights."""
-        cfg = self.backbone.pretrained_cfg
-        return {
-            **self._arguments,
-            "mean": (self.mean.flatten() / 255).tolist(),
-            "std": (self.std.flatten() / 255).tolist(),
-            "interpolation": str(cfg.get("interpolation", "bilinear")),
-            "weights_license": str(cfg.get("license") or "unknown"),
-            "views": None if self.views is None else self.views.config(),
-            "temperature": self.temperature,
-        }
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any], weights: str = "none") -> "Segmenter":
-        """Build the model of a `config()`, with the same normalization.
-
-        Names are looked up in timm and in `HEADS`, so that an untrusted config cannot run code.
-
-        Args:
-            config: plain data of `config()`.
-            weights: weights of the backbone, as in the constructor; random by default.
-        """
-        model = cls(
-            config["backbone"],
-            config["head"],
-            config["classes"],
-            weights=weights,
-            in_channels=config["in_channels"],
-            backbone_options=config["backbone_options"],
-            head_options=config["head_options"],
-            neck=config["neck"],
-            window=config.get("window"),  # models of earlier versions lack some keys
-            output_stride=config.get("output_stride"),
-            grad_checkpointing=config["grad_checkpointing"],
-            lora=config.get("lora"),
-            auxiliary=config.get("auxiliary"),
-        )
-        model.views = Views(**config["views"]) if config.get("views") else None
-        model.temperature = float(config.get("temperature", 1.0))
-        if not 0 < model.temperature < math.inf:
-            raise ValueError(f"temperature={model.temperature}: expected a number above 0.")
-        model.mean.copy_(torch.tensor(config["mean"]).view(1, -1, 1, 1) * 255)
-        model.std.copy_(torch.tensor(config["std"]).view(1, -1, 1, 1) * 255)
-        return model
 
 
 def _resize(maps: Tensor, size: Size) -> Tensor:
