@@ -18,6 +18,7 @@ from finetune.config.options import Config
 from finetune.config.overrides import typed
 from finetune.engine.environment import device_name
 from finetune.exporters.onnx_file import FILE, open_session
+from finetune.exporters.openvino_model import MODEL, open_model
 from finetune.inference import Predictor
 from finetune.io.messages import format_bytes, format_table, html_table
 from finetune.models.input_size import Size
@@ -31,6 +32,7 @@ from finetune.runs.saved_config import read_config
 
 logger = logging.getLogger(__name__)
 Predict = Callable[[Tensor], object]
+Form = Callable[[Predictor, Path], dict[str, Predict]]
 
 
 @dataclass(frozen=True)
@@ -161,20 +163,25 @@ def _compiled(predictor: Predictor, _: Path) -> dict[str, Predict]:
     return {"compiled": predict}
 
 
-def _onnx(predictor: Predictor, path: Path) -> dict[str, Predict]:
-    """Return the predictions of the ONNX files that were exported to the run, by their precision."""
-    files = sorted(((run_folder(path) or path) / "export").glob(f"*/{FILE}"))
-    if not files or predictor.device.type != "cpu":
-        raise RuntimeError(
-            f"it runs on device=cpu, and needs exported files: finetune export {typed('run', path)} format=onnx"
-        )
-    return {f"onnx {precision}": run for precision, run in map(open_session, files)}
+def _exported(form: str, name: str, open_file: Callable[[Path], tuple[str, Predict]]) -> Form:
+    """Return the form of the files of a name that were exported to a run: their predictions, by their precision."""
+
+    def predictions(predictor: Predictor, path: Path) -> dict[str, Predict]:
+        files = sorted(((run_folder(path) or path) / "export").glob(f"*/{name}"))
+        if not files or predictor.device.type != "cpu":
+            raise RuntimeError(
+                f"it runs on device=cpu, and needs exported files: finetune export {typed('run', path)} format={form}"
+            )
+        return {f"{form} {precision}": run for precision, run in map(open_file, files)}
+
+    return predictions
 
 
-FORMS: dict[str, Callable[[Predictor, Path], dict[str, Predict]]] = {
+FORMS: dict[str, Form] = {
     "torch": _eager,
     "compiled": _compiled,
-    "onnx": _onnx,
+    "onnx": _exported("onnx", FILE, open_session),
+    "openvino": _exported("openvino", MODEL, open_model),
 }
 
 

@@ -6,6 +6,7 @@ A new format is one file with a class that follows `Exporter`, one entry in `EXP
 from finetune.exporters.agreement import Agreement, Limits
 from finetune.exporters.exporter import Exporter, ExportError, export_model
 from finetune.exporters.onnx_file import OnnxFile
+from finetune.exporters.openvino_model import OpenVinoModel
 from finetune.exporters.safetensors_folder import SafetensorsFolder
 from finetune.exporters.smp_folder import SmpFolder
 from finetune.exporters.timm_backbone import TimmBackbone
@@ -17,6 +18,7 @@ EXPORTERS: dict[str, type[Exporter]] = {
     "timm": TimmBackbone,
     "smp": SmpFolder,
     "onnx": OnnxFile,
+    "openvino": OpenVinoModel,
     "torch_export": TorchProgram,
     "web": WebPage,
 }
@@ -28,6 +30,7 @@ __all__ = [
     "Exporter",
     "Limits",
     "OnnxFile",
+    "OpenVinoModel",
     "SafetensorsFolder",
     "SmpFolder",
     "TimmBackbone",

@@ -45,6 +45,9 @@ class OnnxFile:
         outputs: `classes`, `logits` or `probabilities`.
         calibration: images that show which values occur, for int8.
 
+    Attributes:
+        names: of the outputs that are computed, the logits first; only the last one is an output of the file.
+
     Raises:
         ValueError: an unknown precision or output, no images for int8, or packages that are not installed.
     """
@@ -71,30 +74,34 @@ class OnnxFile:
         self.size, self.precision, self.outputs = size, precision, outputs
         self.output, self.calibration = output, calibration
         self.limits, self.multiple = LIMITS[precision], 1
-        self._names = ("logits",) if outputs == "logits" else ("logits", outputs)
+        self.names = ("logits",) if outputs == "logits" else ("logits", outputs)
 
     def write(self, saved: SavedModel, folder: Path) -> list[Path]:
         """Write the file, with adapters merged into the weights, and the script next to it."""
         import onnx
 
-        saved.model.merge_adapters()
         path = folder / FILE
-        self._trace(saved, path)
-        if self.precision == "int8":
-            logger.info("looking for the parts that lose most when they are quantized, which takes minutes")
-            kept = quantize(path, self.calibration)
-            logger.info(f"they stay in float: {shortlist(kept)}" if kept else "none loses more than the others")
+        self.write_graph(saved, path)
         file = onnx.load(path)
-        del file.graph.output[: len(self._names) - 1]  # the logits were named, so that the check can read them
+        del file.graph.output[: len(self.names) - 1]  # the logits were named, so that the check can read them
         facts = metadata(saved, self.output, self.size, self.precision, self.outputs)
         onnx.helper.set_model_props(file, {"finetune": json.dumps(facts)})
         onnx.checker.check_model(file)
         onnx.save(file, path)
         return [path, Path(shutil.copy(SCRIPT, folder / SCRIPT.name))]
 
+    def write_graph(self, saved: SavedModel, path: Path) -> None:
+        """Write the file with the logits as its first output, and without metadata; merge adapters into the weights."""
+        saved.model.merge_adapters()
+        self._trace(saved, path)
+        if self.precision == "int8":
+            logger.info("looking for the parts that lose most when they are quantized, which takes minutes")
+            kept = quantize(path, self.calibration)
+            logger.info(f"they stay in float: {shortlist(kept)}" if kept else "none loses more than the others")
+
     def _trace(self, saved: SavedModel, path: Path) -> None:
         model = saved.model if self.precision != "float16" else copy.deepcopy(saved.model).half()
-        deployed = DeployedModel(model, self.output, self._names).eval()
+        deployed = DeployedModel(model, self.output, self.names).eval()
         *_, images = random_images(saved, self.size)  # the last needs padding, so that padding is traced
         images = images.flip(0)  # not those of the check, which would not see what the trace takes as constant
         axes = {}
@@ -109,13 +116,13 @@ class OnnxFile:
                 dynamo=False,
                 opset_version=OPSET,
                 input_names=["images"],
-                output_names=list(self._names),
+                output_names=list(self.names),
                 dynamic_axes=axes,
             )
 
     def expected(self, saved: SavedModel, images: Tensor) -> Outputs:
         """Return the logits, and what the file is for."""
-        return DeployedModel(saved.model, self.output, self._names).named_outputs(images)
+        return DeployedModel(saved.model, self.output, self.names).named_outputs(images)
 
     def load(self, folder: Path) -> Callable[[Tensor], Outputs]:
         """Return the file in ONNX Runtime, which also returns its logits."""
@@ -131,8 +138,8 @@ class OnnxFile:
         session = onnxruntime.InferenceSession(file.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
         def compute(images: Tensor) -> Outputs:
-            arrays = session.run(list(self._names), {"images": images.numpy()})
-            return {name: torch.from_numpy(array) for name, array in zip(self._names, arrays, strict=True)}
+            arrays = session.run(list(self.names), {"images": images.numpy()})
+            return {name: torch.from_numpy(array) for name, array in zip(self.names, arrays, strict=True)}
 
         return compute
 
