@@ -3,6 +3,7 @@
 import inspect
 from typing import Any
 
+from finetune.checkpoints.hub import check_repository
 from finetune.config.errors import ConfigError
 from finetune.config.options import Config, validate_options
 from finetune.exporters import EXPORTERS, Exporter
@@ -18,11 +19,16 @@ def check_format(config: Config) -> bool:
 
     Raises:
         ConfigError: there is no such format, or it lacks an option that is given.
+        ValueError: `repo` is no name of a repository.
     """
     name = config["format"]
     if name not in EXPORTERS:
         raise ConfigError(f"unknown format '{name}'. {suggest(str(name), EXPORTERS)}")
-    validate_options(f"format={name}", EXPORTERS[name], _given(config), skip=("output", "calibration"))
+    if config["repo"] is not None:
+        check_repository(str(config["repo"]))
+    elif config["private"]:
+        raise ConfigError("private=true is for a repository on the hub. Set repo=user/name, or leave it out.")
+    validate_options(f"format={name}", EXPORTERS[name], _given(config), skip=("output", "calibration", "repo"))
     return getattr(EXPORTERS[name], "limits", None) == EXACT
 
 
@@ -33,7 +39,7 @@ def build_exporter(config: Config, output: Output, calibration: Samples) -> Expo
         ValueError: an option has no such value.
     """
     build: Any = EXPORTERS[config["format"]]
-    arguments = {**_given(config), "output": output, "calibration": calibration}
+    arguments = {**_given(config), "output": output, "calibration": calibration, "repo": config["repo"]}
     known = inspect.signature(build).parameters
     exporter: Exporter = build(**{name: value for name, value in arguments.items() if name in known})
     return exporter

@@ -12,6 +12,8 @@ from safetensors.torch import save_file
 
 from finetune.checkpoints.adapters import FILE as ADAPTERS
 from finetune.checkpoints.adapters import SEMANTIC, load_adapters
+from finetune.checkpoints.hub import download, is_address
+from finetune.checkpoints.model_card import model_card
 from finetune.checkpoints.rotation import next_intact_checkpoint
 from finetune.io.atomic_write import replace_text, write_together
 from finetune.io.safe_files import FileError, check_plain, inside, read_json, read_tensors, read_whole
@@ -51,6 +53,7 @@ def save_model(
     data: Mapping[str, Any],
     scores: Mapping[str, float],
     task: Mapping[str, Any] = SEMANTIC,
+    place: str = "path/of/this/folder",
 ) -> None:
     """Write a model folder; the old files stay until all new ones are on the disk.
 
@@ -60,6 +63,7 @@ def save_model(
         data: plain facts about the training data, such as `ignore_index`.
         scores: name -> value, for the model card.
         task: plain data, from the task's `config()`.
+        place: path or address that the model is loaded from, for the model card.
     """
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -74,7 +78,7 @@ def save_model(
     writers: dict[str, Callable[[Path], object]] = {
         "model.safetensors": lambda part: save_file(state, part, metadata={"format": "pt"}),
         "config.json": lambda part: part.write_text(json.dumps(config, indent=2) + "\n"),
-        "README.md": lambda part: part.write_text(_card(model, scores, task)),
+        "README.md": lambda part: part.write_text(model_card(model, scores, task, place)),
     }
     write_together(folder, writers)
 
@@ -108,7 +112,7 @@ def store_temperature(file: Path, temperature: float, former: float = 1.0) -> No
 
 
 def load_model(path: Path) -> SavedModel:
-    """Load a model from a run folder, its `model/` or `adapters/` folder, or a checkpoint file.
+    """Load a model from a run folder, its `model/` or `adapters/` folder, a checkpoint file, or `hf://user/name`.
 
     No code in the files runs: weights are read as plain tensors, and names are looked up in tables of this toolkit.
     Only files below the path are read, and the model is not much larger than its weights file. Adapters get their
@@ -118,7 +122,7 @@ def load_model(path: Path) -> SavedModel:
         ModelError: there is no model, or it is damaged, of another toolkit, or not safe to read.
     """
     try:
-        return _load(path)
+        return _load(download(path) if is_address(path) else path)
     except ModelError:
         raise
     except (OSError, ValueError) as error:
@@ -158,7 +162,7 @@ def _load(path: Path) -> SavedModel:
         return _load_checkpoint(path)
     raise ModelError(
         f"no model at '{path}'. Expected a run folder (with model/ or checkpoints/best.ckpt in it), a model folder "
-        f"(with config.json and model.safetensors), or a .ckpt file."
+        f"(with config.json and model.safetensors), a .ckpt file, or hf://user/name."
     )
 
 
@@ -226,34 +230,3 @@ def empty_model(config: Mapping[str, Any], path: Path) -> Segmenter:
         model = Segmenter.from_config(config)
         model.backbone.dummy_input()  # counts too: an untrusted config may name a huge input size
     return model
-
-
-def _card(model: TunableModel, scores: Mapping[str, float], task: Mapping[str, Any]) -> str:
-    config = model.config()
-    lines = [f"- {name}: {value:.4f}" for name, value in scores.items()]
-    options = "".join(f", {key}: {value}" for key, value in task.items() if key != "name")
-    return "\n".join(
-        [
-            f"# {config['backbone']} with a {config['head']} head",
-            "",
-            f"Segments images into {len(model.class_names)} classes: {', '.join(model.class_names)}.",
-            "",
-            f"Task: {task['name']}{options}.",
-            "",
-            "## Use",
-            "```python",
-            "import finetune",
-            'masks = finetune.load("path/of/this/folder").predict("photos/")',
-            "```",
-            "",
-            "## Scores",
-            "`iou` is computed over the full data set and averaged over the classes present.",
-            "",
-            *(lines or ["not evaluated"]),
-            "",
-            "## Limits",
-            "It was fine-tuned on one data set; how well it does on other images has not been measured.",
-            f"The backbone's pretrained weights have the license: {config['weights_license']}.",
-            "",
-        ]
-    )

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from finetune.builders.export_samples import export_samples
 from finetune.builders.exporter import build_exporter, check_format
 from finetune.builders.task import restore_task
+from finetune.checkpoints.hub import push
 from finetune.checkpoints.saved_model import load_model
 from finetune.config.compose import load_config, required
 from finetune.config.errors import ConfigError, usage
@@ -46,12 +47,13 @@ def export(*overrides: str | DictConfig) -> ExportResult:
     Raises:
         ConfigError: no model there, an unknown format or option, or an output folder that is not empty.
         ExportError: the format cannot hold the model, or the files compute something else.
+        HubError: the files, which are kept, cannot be pushed to `repo`.
     """
     config = load_config(overrides, "export")
     configure_logging()
     path = Path(required(config, "run"))
-    is_exact = check_format(config)
     with usage():
+        is_exact = check_format(config)
         if config["output"]:
             check_new(Path(config["output"]))
         saved = load_model(path)
@@ -70,4 +72,6 @@ def export(*overrides: str | DictConfig) -> ExportResult:
         logger.info(f"{file}  {format_bytes(file.stat().st_size)}")
     where = f"{agreement.images:,} images" if samples else "random images"
     logger.info(f"checked on {where}: {agreement}; use it with {exporter.usage(folder)}")
+    if config["repo"]:
+        logger.info(f"pushed to {push(folder, config['repo'], config['private'])}")
     return ExportResult(folder, files, agreement)

@@ -12,16 +12,23 @@ from finetune.models.input_size import Size
 
 
 class SafetensorsFolder:
-    """A model folder that `finetune.load` reads."""
+    """A model folder that `finetune.load` reads.
+
+    Args:
+        repo: repository on the Hugging Face hub that the folder is for, as `user/name`; for the model card.
+    """
 
     limits = EXACT
     size: Size | None = None
     multiple = 1
 
+    def __init__(self, repo: str | None = None) -> None:
+        self.place = {"place": f"hf://{repo}"} if repo else {}
+
     def write(self, saved: SavedModel, folder: Path) -> list[Path]:
         """Write weights, config and card, with adapters merged into the weights."""
         saved.model.merge_adapters()
-        save_model(folder, saved.model, saved.data, saved.scores, saved.task)
+        save_model(folder, saved.model, saved.data, saved.scores, saved.task, **self.place)
         return sorted(folder.iterdir())
 
     def expected(self, saved: SavedModel, images: Tensor) -> Outputs:

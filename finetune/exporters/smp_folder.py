@@ -10,6 +10,7 @@ import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor
 
+from finetune.checkpoints.model_card import front_matter
 from finetune.checkpoints.saved_model import SavedModel
 from finetune.exporters.agreement import Outputs
 from finetune.exporters.exporter import EXACT
@@ -65,7 +66,8 @@ class SmpFolder:
         answer, names = "The class of a pixel is `logits.argmax(1)`.", ", ".join(facts["classes"])
         if "thresholds" in facts["task"]:
             answer = f"A pixel has the classes whose `logits.sigmoid()` exceeds {facts['task']['thresholds']}."
-        card = CARD.format(**facts, answer=answer, names=names)
+        card = front_matter(saved.model.config(), "segmentation-models-pytorch")
+        card += CARD.format(**facts, answer=answer, names=names)
         (folder / "README.md").write_text(card)  # or smp writes one that licenses the weights as its own code
         network.save_pretrained(folder)
         config = json.loads((folder / "config.json").read_text())

@@ -9,6 +9,7 @@ import torch
 from timm.models import save_for_hf
 from torch import Tensor
 
+from finetune.checkpoints.model_card import front_matter
 from finetune.checkpoints.saved_model import SavedModel
 from finetune.exporters.agreement import Outputs
 from finetune.exporters.exporter import EXACT
@@ -31,9 +32,13 @@ class TimmBackbone:
         """Write the backbone's weights and the arguments that build it."""
         model = saved.model
         model.merge_adapters()
-        network: Any = model.backbone.model
+        network: Any = model.backbone.model.to(memory_format=torch.contiguous_format)  # as safetensors takes it
         arguments = {"in_chans": model.backbone.in_channels, **model.backbone.options}
         save_for_hf(network, str(folder), model_args=arguments, safe_serialization=True, data_config=_data(model))
+        card = front_matter(model.config(), "timm", "image-feature-extraction")
+        (folder / "README.md").write_text(
+            f"{card}# {model.backbone.name}, fine-tuned for segmentation, without its head\n"
+        )
         return sorted(folder.iterdir())
 
     def expected(self, saved: SavedModel, images: Tensor) -> Outputs:

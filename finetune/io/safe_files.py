@@ -42,18 +42,30 @@ class FileError(ValueError):
 def inside(path: Path, folder: Path) -> Path:
     """Return the path if it is below the folder after all links and `..` are resolved.
 
-    The folder itself may be a link.
+    The folder itself may be a link. The files of a snapshot in the cache of the Hugging Face hub may be links to that
+    cache.
 
     Raises:
         FileError: the path leads out of the folder.
     """
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if not path.resolve().is_relative_to(folder.resolve()) and not _is_cached(path.resolve(), folder.resolve()):
         raise FileError(
             path,
             f"it leads out of the folder, to '{path.resolve()}', and only files of the folder itself are read. Copy "
             f"the file there if it belongs to it.",
         )
     return path
+
+
+def _is_cached(file: Path, folder: Path) -> bool:
+    """Return whether a file has its content in the hub's cache that the folder is a snapshot of: by hash, in `blobs`.
+
+    Content that repositories share is in a further `blobs`, next to them.
+    """
+    repository = folder.parent.parent
+    is_snapshot = folder.parent.name == "snapshots" and repository.name.startswith("models--")
+    stores = (repository / "blobs", repository.parent / "blobs" / file.name[:2])
+    return is_snapshot and file.parent in stores and re.fullmatch("[0-9a-f]{40,64}", file.name) is not None
 
 
 def check_links(folder: Path, harmless: str = "") -> None:

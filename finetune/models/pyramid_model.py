@@ -90,6 +90,7 @@ class PyramidModel(TunableModel):
         )
         self.window = self._supported_window(window)
         self._lora = lora
+        self.base_model = self.backbone.pretrained_cfg.get("hf_hub_id") if weights == "pretrained" else None
         with_tokens = takes_tokens and self.backbone.is_single_stride
         keep_strides = with_tokens and self.backbone.strides[0].bit_count() == 1  # decoders scale by powers of two
         self.neck = PyramidNeck(in_channels, self.backbone.levels, neck, keep_strides, stride)
@@ -230,6 +231,7 @@ class PyramidModel(TunableModel):
             "weights_license": str(cfg.get("license") or "unknown"),
             "views": None if self.views is None else self.views.config(),
             "temperature": self.temperature,
+            "base_model": self.base_model,
         }
 
     @classmethod
@@ -259,6 +261,7 @@ class PyramidModel(TunableModel):
         )
         model.views = Views(**config["views"]) if config.get("views") else None
         model.temperature = float(config.get("temperature", 1.0))
+        model.base_model = config.get("base_model")
         if not 0 < model.temperature < math.inf:
             raise ValueError(f"temperature={model.temperature}: expected a number above 0.")
         model.mean.copy_(torch.tensor(config["mean"]).view(1, -1, 1, 1) * 255)

@@ -88,6 +88,8 @@ def _objection(key: KeyPath, value: Any, output: Path) -> str | None:
         return "it names who receives the results, or more."
     if not isinstance(value, str):
         return None
+    if key == ("init_from",) and value.startswith("hf://"):
+        return None  # a resumed run has the weights of its checkpoint
     if ADDRESS.match(value):
         return "it is a URL; nothing is fetched from one or sent to one."
     if group in ("callbacks", "logger", "trainer") and (name in PLACES or ELSEWHERE.match(value)):

@@ -88,7 +88,7 @@ def test_a_quantized_model_is_compared_on_real_images_and_measured(saved: SavedM
     result = finetune.export("run=model", "format=openvino", "precision=int8", "output=model/export/ov", *data)
     assert result.agreement.images == 3
     assert result.agreement.scores() is not None
-    assert 0 < result.agreement.difference
+    assert result.agreement.difference > 0
     rows = finetune.benchmark("run=model", "forms=[openvino]", "seconds=0", "batch_sizes=[2]", "size=[32,40]").rows
     assert [(row.form, row.batch_size) for row in rows] == [("openvino int8", 2)]
 

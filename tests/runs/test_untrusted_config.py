@@ -123,6 +123,7 @@ ORDINARY = [
         "+callbacks.keep.filename='{epoch}-{val/iou:.3f}'",
     ),
     ("init_from=/data/runs/1",),
+    ("init_from=hf://user/name@v1",),  # not read by a resumed run
 ]
 
 
