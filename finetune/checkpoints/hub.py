@@ -96,10 +96,12 @@ def _reason(error: Exception, repository: str) -> str:
         errors.LocalEntryNotFoundError: f"it is not in {constants.HF_HUB_CACHE} (HF_HOME moves it), and the hub does "
         f"not answer, or HF_HUB_OFFLINE forbids to ask it. Run once with a connection; or name a folder with "
         f"{' and '.join(FILES)}.",
-        errors.OfflineModeIsEnabled: "HF_HUB_OFFLINE forbids to ask the hub. Unset it.",
     }
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in (401, 403) and not isinstance(error, errors.RepositoryNotFoundError):
         return reasons[errors.LocalTokenNotFoundError]
-    text = str(error).strip() or type(error).__name__
-    return next((reason for kind, reason in reasons.items() if isinstance(error, kind)), text.splitlines()[0])
+    if known := [reason for kind, reason in reasons.items() if isinstance(error, kind)]:
+        return known[0]
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    is_answer = status is not None or isinstance(error, ValueError)  # such as a name that the hub does not allow
+    return text if is_answer else f"the hub does not answer ({text}). Check the connection, and try again."

@@ -1,7 +1,7 @@
 """A model of OpenVINO, for CPUs, GPUs and NPUs of Intel: `model.xml` and `model.bin`, converted from the ONNX file."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,13 +12,14 @@ from torch import Tensor
 
 from finetune.checkpoints.saved_model import SavedModel
 from finetune.exporters.agreement import Outputs
-from finetune.exporters.exporter import Samples
 from finetune.exporters.metadata import metadata
 from finetune.exporters.onnx_file import FILE, LIMITS, OnnxFile
 from finetune.inference import Output
+from finetune.io.messages import suggest
 from finetune.models.input_size import Size
 
 MODEL = "model.xml"
+PRECISIONS = ("float32", "float16")
 
 
 class OpenVinoModel:
@@ -27,26 +28,21 @@ class OpenVinoModel:
     Args:
         output: of the task.
         size: height and width of the images, in pixels; None for any.
-        precision: `float32`; `float16` for weights of half the size; `int8`, quantized, for a CPU and a quarter.
+        precision: `float32`; or `float16` for weights of half the size.
         outputs: `classes`, `logits` or `probabilities`.
-        calibration: images that show which values occur, for int8.
 
     Raises:
-        ValueError: openvino is not installed, or what `OnnxFile` refuses.
+        ValueError: openvino is not installed, an unknown precision, or what `OnnxFile` refuses.
     """
 
     def __init__(
-        self,
-        output: Output,
-        size: Size | None = None,
-        precision: str = "float32",
-        outputs: str = "classes",
-        calibration: Samples = (),
+        self, output: Output, size: Size | None = None, precision: str = "float32", outputs: str = "classes"
     ) -> None:
         if find_spec("openvino") is None:
             raise ValueError("format=openvino needs openvino, not installed: pip install 'finetune-seg[openvino]'")
-        traced = "float32" if precision == "float16" else precision  # OpenVINO itself rounds the weights
-        self.onnx = OnnxFile(output, size, traced, outputs, calibration)
+        if precision not in PRECISIONS:  # of a quantized ONNX file OpenVINO computes other logits than ONNX Runtime
+            raise ValueError(f"precision={precision}: {suggest(str(precision), PRECISIONS)}")
+        self.onnx = OnnxFile(output, size, outputs=outputs)
         self.output, self.size, self.precision = output, size, precision
         self.limits, self.multiple = LIMITS[precision], 1
 
@@ -56,7 +52,7 @@ class OpenVinoModel:
 
         with TemporaryDirectory() as scratch:
             self.onnx.write_graph(saved, Path(scratch, FILE))
-            model = openvino.Core().read_model(Path(scratch, FILE))  # convert_model would report to OpenVINO's makers
+            model = openvino.Core().read_model(Path(scratch, FILE))  # convert_model has telemetry
         for name in self.onnx.names[:-1]:
             model.remove_result(model.output(name).node)
         facts = metadata(saved, self.output, self.size, self.precision, self.onnx.outputs)
@@ -70,10 +66,7 @@ class OpenVinoModel:
 
     def load(self, folder: Path) -> Callable[[Tensor], Outputs]:
         """Return the model on a CPU, which also returns its logits."""
-        model, *_, last = _read(folder / MODEL), *self.onnx.names
-        if last != "logits":
-            model.add_outputs("logits")
-        compiled = _compile(model)
+        compiled, _ = _open(folder / MODEL, self.onnx.names[:-1])
 
         def compute(images: Tensor) -> Outputs:
             arrays = compiled(images.numpy())
@@ -94,20 +87,18 @@ def open_model(path: Path) -> tuple[str, Callable[[Tensor], object]]:
     """
     if find_spec("openvino") is None:
         raise RuntimeError("it needs openvino, which is not installed: pip install 'finetune-seg[openvino]'")
-    model = _read(path)
-    compiled = _compile(model)
-    return json.loads(model.get_rt_info("finetune").value)["precision"], lambda images: compiled(images.numpy())
+    compiled, facts = _open(path)
+    return facts["precision"], lambda images: compiled(images.numpy())
 
 
-def _read(path: Path) -> Any:
+def _open(path: Path, outputs: Sequence[str] = ()) -> tuple[Any, dict[str, Any]]:
+    """Return a model that is compiled for a CPU, with further outputs by name, and its metadata."""
     import openvino
 
-    return openvino.Core().read_model(path)
-
-
-def _compile(model: Any) -> Any:
-    """Compile for a CPU, in float32, where it would take bfloat16 if the CPU has it, and with torch's threads."""
-    import openvino
-
+    core = openvino.Core()
+    model = core.read_model(path)
+    for name in outputs:
+        model.add_outputs(name)
+    # in float32 and with torch's threads; by default, it would compute in bfloat16 where the CPU has it
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    return openvino.Core().compile_model(model, "CPU", options)
+    return core.compile_model(model, "CPU", options), json.loads(model.get_rt_info("finetune").value)

@@ -1,4 +1,4 @@
-"""Models on the Hugging Face hub: hub and network are replaced; its cache, its errors and its reader of cards are not."""
+"""Models on the Hugging Face hub: the hub is replaced; its cache, its errors and its reader of cards are not."""
 
 import hashlib
 from fnmatch import fnmatch
@@ -134,8 +134,10 @@ ERRORS = [
     (http(errors.HfHubHTTPError, 403), "needs a token, for a push one that may write"),
     (errors.LocalTokenNotFoundError("x"), "needs a token, for a push one that may write"),
     (errors.LocalEntryNotFoundError("x"), "does not answer, or HF_HUB_OFFLINE .* Run once with a connection; or name"),
-    (errors.OfflineModeIsEnabled("x"), "HF_HUB_OFFLINE forbids to ask the hub. Unset it"),
+    (errors.OfflineModeIsEnabled("unset HF_HUB_OFFLINE"), r"does not answer \(unset HF_HUB_OFFLINE\)"),
     (http(errors.HfHubHTTPError, 500), "name: a long story$"),
+    (errors.HFValidationError("no such name"), "name: no such name$"),
+    (ConnectionRefusedError(111, "refused"), r"does not answer \(.*refused\)\. Check the connection"),
 ]
 
 

@@ -277,5 +277,7 @@ def test_a_checkpoint_without_weights_is_refused(model: Segmenter, tmp_path: Pat
 @pytest.mark.parametrize("name", ["absent", "empty"])
 def test_a_path_without_a_model_is_refused_with_the_expected_files(name: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ModelError, match=r"no model at '.*Expected a run folder.*a model folder.*or a \.ckpt file"):
+    with pytest.raises(
+        ModelError, match=r"no model at '.*Expected a run folder.*a model folder.*a \.ckpt file, or hf://user/name"
+    ):
         load_model(tmp_path / name)

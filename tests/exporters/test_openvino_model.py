@@ -81,16 +81,16 @@ def test_half_precision_halves_the_weights_and_keeps_the_labels(saved: SavedMode
     assert files[1].stat().st_size < 0.6 * (tmp_path / "float32" / "model.bin").stat().st_size
 
 
-def test_a_quantized_model_is_compared_on_real_images_and_measured(saved: SavedModel, folder: Path) -> None:
+def test_a_model_is_compared_on_real_images_and_measured(saved: SavedModel, folder: Path) -> None:
     photos = draw_folder(folder / "photos")
     save_model(folder / "model", saved.model, {"ignore_index": 255}, saved.scores, saved.task)
     data = (f"data.root={photos}", "data.classes=[ground,wall,sky]", "check=3")
-    result = finetune.export("run=model", "format=openvino", "precision=int8", "output=model/export/ov", *data)
+    result = finetune.export("run=model", "format=openvino", "precision=float16", "output=model/export/ov", *data)
     assert result.agreement.images == 3
     assert result.agreement.scores() is not None
     assert result.agreement.difference > 0
     rows = finetune.benchmark("run=model", "forms=[openvino]", "seconds=0", "batch_sizes=[2]", "size=[32,40]").rows
-    assert [(row.form, row.batch_size) for row in rows] == [("openvino int8", 2)]
+    assert [(row.form, row.batch_size) for row in rows] == [("openvino float16", 2)]
 
 
 def test_a_model_that_computes_something_else_is_refused_with_the_numbers(
@@ -106,6 +106,11 @@ def test_a_model_that_computes_something_else_is_refused_with_the_numbers(
     with pytest.raises(ExportError, match=r"outputs that differ by up to .*, and other labels for .*% of the pixels"):
         export_model(OpenVinoModel(TASKS["semantic"]), saved, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_quantized_models_are_refused() -> None:
+    with pytest.raises(ValueError, match="precision=int8: Choose from: float32, float16"):
+        OpenVinoModel(TASKS["semantic"], precision="int8")
 
 
 def test_a_missing_package_is_named_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
