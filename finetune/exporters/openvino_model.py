@@ -76,7 +76,7 @@ class OpenVinoModel:
 
     def usage(self, folder: Path) -> str:
         """Return the line of code that loads the model."""
-        return f'openvino.Core().compile_model("{folder / MODEL}", "CPU")'
+        return f'openvino.Core().compile_model("{folder / MODEL}", "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})'
 
 
 def open_model(path: Path) -> tuple[str, Callable[[Tensor], object]]:
