@@ -1,6 +1,7 @@
 """The data of a run: datasets, records and statistics by split, and the lines that describe them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from finetune.data import Record, SegmentationDataset, Statistics
 from finetune.data.images.value_range import ValueRange
@@ -50,6 +51,25 @@ class DatasetBundle:
     def noun(self) -> str:
         """What the datasets hold: images, or tiles if some images were cut."""
         return "tiles" if self.tiled else "images"
+
+    def facts(self) -> dict[str, Any]:
+        """Return what was understood of the data as plain values: lines, classes, and numbers of each split."""
+        return {
+            "notes": [*self.notes, *self.describe_sizes()],
+            "warnings": list(self.warnings),
+            "classes": list(self.classes),
+            "noun": self.noun,
+            "multilabel": self.multilabel,
+            "splits": {
+                split: {
+                    "count": count,
+                    "groups": len({record.group for record in self.records if record.split == split} - {""}),
+                    "pixels": self.statistics[split].pixels.tolist(),
+                    "ignored": self.statistics[split].ignored,
+                }
+                for split, count in self.sizes().items()
+            },
+        }
 
     def describe(self) -> str:
         """Return a line such as `367 train, 101 val and 233 test images, 11 classes: ...`."""

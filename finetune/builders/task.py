@@ -119,9 +119,18 @@ def restore_task(
     return task
 
 
-def restore_output(settings: Config, class_names: Sequence[str]) -> Output:
-    """Build the output of a saved model, to predict with it; see `restore_task`."""
-    return find_task(settings).output_type(class_names, **drop_name(settings))
+def restore_output(
+    settings: Config, class_names: Sequence[str], threshold: float | Sequence[float] | None = None
+) -> Output:
+    """Build the output of a saved model, to predict with it, maybe at another threshold; see `restore_task`.
+
+    Raises:
+        ValueError: the threshold does not fit the classes.
+    """
+    options = drop_name(settings)
+    if threshold is not None:
+        options["thresholds" if "thresholds" in options else "threshold"] = threshold
+    return find_task(settings).output_type(class_names, **options)
 
 
 def assemble_task(config: Config, network: Segmenter, loss: Loss, ignore_index: int) -> TuningTask:

@@ -14,7 +14,7 @@ from finetune.builders.post import build_post
 from finetune.builders.recipe import with_placeholders_for_recipe
 from finetune.builders.settings import DataSettings
 from finetune.builders.slices import slice_columns
-from finetune.builders.task import restore_task
+from finetune.builders.task import restore_output, restore_task
 from finetune.builders.trainer import build_trainer
 from finetune.builders.views import use_views
 from finetune.checkpoints.saved_model import load_models
@@ -91,7 +91,7 @@ def evaluate(*overrides: str | DictConfig) -> EvaluationResult:
         other_splits = [folder / "splits.csv" for folder in other_runs if folder is not None]
         data, split = evaluation_data(config, saved, trained, own_splits, other_splits)
         name = split if len(paths) == 1 else f"{split}_of_{len(paths)}_runs"  # not to be taken for scores of the first
-        name += "_post" * bool(config.get("post"))
+        name += "_post" * bool(config.get("post")) + "_threshold" * (config["threshold"] is not None)
         folder = Path(config["output"]) if config["output"] else free_folder((run or Path()) / "evaluation" / name)
         config = with_placeholders_for_recipe(config)
         settings = {**config["trainer"], "precision": resolve_precision(config["trainer"])}
@@ -102,6 +102,8 @@ def evaluate(*overrides: str | DictConfig) -> EvaluationResult:
         workers = resolve_workers("auto" if given["num_workers"] is None else given["num_workers"], config["trainer"])
         loaders = SegmentationData(dataset, dataset, dataset, batch_size, workers)
         task = restore_task(saved.task, saved.model, data.ignore_index, [other.model for other in others])
+        if config["threshold"] is not None:
+            task.output = restore_output(saved.task, saved.model.class_names, config["threshold"])
         check_wanted(config, task, split)
         if config.get("post") and isinstance(task, PixelTask):
             task.post = build_post(config["post"], task.output)

@@ -55,7 +55,7 @@ def predict(*overrides: str | DictConfig) -> list[Path]:
         goes_on = _is_half_done(output, config)
         if not goes_on:
             check_new(output)
-        options = {name: config[name] for name in ("device", "value_range", "batch_size", "window", "overlap")}
+        options = {key: config[key] for key in OPTIONS}
         predictor = load(runs, post=config.get("post"), **options)
         for line in use_views(config["tta"], predictor.models):
             logger.info(line)
@@ -76,7 +76,8 @@ def predict(*overrides: str | DictConfig) -> list[Path]:
     return written
 
 
-IDENTITY = ("input", "write", "tolerance", "value_range", "tta", "post", "window", "overlap", "video")
+OPTIONS = ("device", "value_range", "batch_size", "window", "overlap", "threshold")  # of `load`
+IDENTITY = ("input", "write", "tolerance", "value_range", "tta", "post", "window", "overlap", "threshold", "video")
 
 
 def _identity(config: Config) -> dict[str, Any]:
@@ -99,6 +100,7 @@ def load(
     post: Config | None = None,
     window: int | Sequence[int] | str | None = AUTO,
     overlap: float = OVERLAP,
+    threshold: float | Sequence[float] | None = None,
 ) -> Predictor:
     """Load a model to predict with, from a run folder, a model folder, a checkpoint, or the Hugging Face hub.
 
@@ -112,10 +114,12 @@ def load(
         window: pixels of a window, one number or height and width; larger images are predicted in windows. `auto` for
             windows of 1024 pixels in images of more than 2048 x 2048; None for whole images.
         overlap: part of a window that the next one covers, too.
+        threshold: probability from which a pixel has the second of two classes; for a multi-label model, one number or
+            one per class; None takes the model's.
     """
     paths = [Path(path)] if isinstance(path, str | Path) else [Path(each) for each in path]
     saved, *others = load_models(paths)
-    output = restore_output(saved.task, saved.model.class_names)
+    output = restore_output(saved.task, saved.model.class_names, threshold)
     value_range = value_range or trained_range(paths[0], saved)
     further, steps = [other.model for other in others], build_post(post, output)
     windows = SlidingWindow(window, overlap)

@@ -1,4 +1,4 @@
-"""The command `report`: the page of a run, or of a comparison of runs."""
+"""The command `report`: the page of a run, of a comparison of runs, or of the wrong labels that the folds found."""
 
 import logging
 from pathlib import Path
@@ -7,10 +7,13 @@ from omegaconf import DictConfig
 
 from finetune.config.compose import load_config, required_paths
 from finetune.config.errors import ConfigError, usage
+from finetune.config.options import Config
 from finetune.config.overrides import typed
 from finetune.io.atomic_write import replace_text
 from finetune.reports.comparison import FILE, on_common_images, read_overlaps
 from finetune.reports.comparison_page import comparison_page
+from finetune.reports.evaluation import write_rows
+from finetune.reports.fold_label_errors import PAGE, join_label_errors, label_errors_page
 from finetune.reports.run_page import run_page
 from finetune.runs.console import configure_logging
 
@@ -22,7 +25,8 @@ def report(*overrides: str | DictConfig) -> Path:
 
     Args:
         overrides: of `finetune report`, such as `run=DIR`; or one composed config. Several runs, `run=[A,B]`, are
-            compared on the images that all of them were evaluated on.
+            compared on the images that all of them were evaluated on; with `label_errors=50`, the labels that runs of
+            different folds contradict are ranked together.
 
     Returns:
         The page.
@@ -37,12 +41,26 @@ def report(*overrides: str | DictConfig) -> Path:
         for run in runs:
             if not (run / "config.yaml").is_file() or not list(run.glob("evaluation/*/scores.json")):
                 raise ConfigError(f"run={run}: expected the folder of a run with an evaluation, as a finished one has.")
-        content = run_page(runs[0]) if len(runs) == 1 else _comparison(runs, config["split"])
-        name = "report.html" if len(runs) == 1 else "comparison.html"
+        name = PAGE if config["label_errors"] else "report.html" if len(runs) == 1 else "comparison.html"
         output = Path(config["output"]) if config["output"] else runs[0] / name
+        if config["label_errors"]:
+            content = _label_errors(runs, config, output.with_suffix(".csv"))
+        else:
+            content = run_page(runs[0]) if len(runs) == 1 else _comparison(runs, config["split"])
         replace_text(output, content)
     logger.info(f"report {output}")
     return output
+
+
+def _label_errors(runs: list[Path], config: Config, table: Path) -> str:
+    """Write the table of all images that the runs evaluated, and return the page with the first of them."""
+    count = config["label_errors"]
+    if type(count) is not int or count < 0:
+        raise ConfigError(f"label_errors={count}: expected a number of images, 0 for none.")
+    rows = join_label_errors(runs, config["split"] or "val")
+    write_rows(table, rows)
+    logger.info(f"{len(rows):,} images of {len(runs)} runs, the most doubtful first: {table}")
+    return label_errors_page(rows, count)
 
 
 def _comparison(runs: list[Path], split: str | None) -> str:

@@ -127,7 +127,8 @@ def check_wanted(config: Config, task: TuningTask, split: str) -> None:
     if label_errors and split in ("train", "all"):
         logger.warning(
             f"label_errors: a model that was trained on these images (split={split}) has learned their mistakes. Train "
-            f"in folds (data.folds), and evaluate each run with split=val."
+            f"in folds (data.folds), evaluate each run with split=val, and join them: finetune report run=[A,B] "
+            f"label_errors={label_errors}"
         )
 
 

@@ -37,14 +37,21 @@ from finetune.io.atomic_write import replace_text
 from finetune.io.messages import html_table, shortlist
 from finetune.metrics.evaluator import summary
 from finetune.plots import augmentation_figure
-from finetune.reports.evaluation import write_curves
+from finetune.reports.evaluation import write_curves, write_rows
 from finetune.reports.run_page import run_page
 from finetune.reports.training import closing_lines, fast_dev_run_lines
-from finetune.reports.tuning import write_timeline
+from finetune.reports.tuning import timeline_rows, write_timeline
 from finetune.runs.console import configure_logging
 from finetune.runs.error_hints import error_hints
 from finetune.runs.folder import close_log, mark_finished, open_run_folder
-from finetune.runs.prepare import describe_resumption, initial_model, note_data, resolve_run_config, with_splits
+from finetune.runs.prepare import (
+    describe_resumption,
+    initial_model,
+    note_data,
+    note_facts,
+    resolve_run_config,
+    with_splits,
+)
 from finetune.runs.resume import ResumePoint, resume_hints
 from finetune.runs.signals import raise_on_signal, shut_down_ranks_on_exit
 from finetune.runs.slurm import requeue
@@ -119,6 +126,7 @@ def _train(config: dict[str, Any], point: ResumePoint | None) -> TrainResult:
         if is_first_process():
             note_data(folder, data.records, point, file_cache(config["data"]))
             if point is None:
+                note_facts(folder, config["data"], data)
                 _draw_augmentation(data, folder / "plots" / "augmentation.png")
             if finding is not None:
                 save_lr_figure(finding, folder / "plots" / "lr_finder.png")
@@ -203,5 +211,6 @@ def _draw_augmentation(data: DatasetBundle, path: Path) -> None:
 
 def _write_timeline(trainer: pl.Trainer, folder: Path) -> None:
     callback = find_callback(trainer, ApplyTuningPlan)
-    if callback is not None and callback.record is not None:
+    if callback is not None and callback.record is not None and callback.record.epochs:
         write_timeline(callback.record, folder / "plots" / "tuning.png")
+        write_rows(folder / "plots" / "tuning.csv", timeline_rows(callback.record))

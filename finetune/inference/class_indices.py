@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from finetune.inference.class_masks import check_thresholds
 from finetune.inference.output import SMALLEST, Pixels, Prediction, Row, at_least_float32, save_mask
 from finetune.plots import overlay, palette, preview
 
@@ -18,18 +19,30 @@ class ClassIndices:
 
     Args:
         class_names: of the K classes.
+        threshold: probability from which a pixel has the second of two classes, 0..1; None takes the likelier one.
+
+    Raises:
+        ValueError: a threshold that is not a number from 0 to 1, or there are not two classes.
     """
 
-    def __init__(self, class_names: Sequence[str]) -> None:
+    def __init__(self, class_names: Sequence[str], threshold: float | None = None) -> None:
         self.class_names = tuple(class_names)
         self.colors = palette(len(self.class_names))
+        self.threshold = None if threshold is None else check_thresholds(threshold, 1)[0]
+        if threshold is not None and len(self.class_names) != 2:
+            raise ValueError(
+                f"threshold={threshold}: of {len(self.class_names)} classes, a pixel has the likeliest one. Leave it "
+                f"out; it is for models of two classes, and for task=multilabel."
+            )
 
     def options(self) -> dict[str, Any]:
-        """Return no options."""
+        """Return no options: a threshold is not the model's."""
         return {}
 
     def decode(self, logits: Tensor) -> Tensor:
         """Return class indices (B, H, W), uint8, of logits (B, K, H, W)."""
+        if self.threshold is not None:
+            return (self.probabilities(logits)[:, 1] >= self.threshold).to(torch.uint8)
         return logits.max(dim=1).indices.to(torch.uint8)  # argmax takes twice as long in channels-last format
 
     def probabilities(self, logits: Tensor) -> Tensor:

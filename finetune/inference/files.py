@@ -1,4 +1,4 @@
-"""The images and videos that files, folders and globs name, and the names of their predictions."""
+"""The images and videos that files, folders, globs and lists name, and the names of their predictions."""
 
 import glob
 import re
@@ -8,30 +8,32 @@ from pathlib import Path
 from finetune.data.files import IMAGE_SUFFIXES, files_below
 from finetune.data.records import DataError
 from finetune.data.stems import without_suffix
+from finetune.io.safe_files import LONGEST_TABLE, FileError, read_text
 
 Source = str | Path | Sequence[str | Path]
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
 GEOREFERENCED = ".tif"  # of masks of images with a georeference
+LIST = ".txt"  # of a file that names others
 
 
 def find_images(source: Source, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> dict[Path, Path]:
     """Return the image files that a file, folder, glob or list of these names, with their places below what named them.
 
-    Those of one folder or glob are sorted.
+    Those of one folder or glob are sorted. A text file (`.txt`) is a list, too: see `read_list`.
 
     Args:
         source: of the files.
         suffixes: of files in folders and globs, in lower case.
 
     Raises:
-        DataError: there is no image.
+        DataError: there is no image, or a text file names one that does not exist.
     """
     if isinstance(source, list | tuple):
         return {path: place for each in source for path, place in find_images(each, suffixes).items()}
     path = Path(str(source))
     if path.is_file():
-        return {path: Path(path.name)}
+        return read_list(path) if path.suffix.lower() == LIST else {path: Path(path.name)}
     matches = [] if path.is_dir() else map(Path, glob.glob(str(source), recursive=True))
     listed = sorted(p for p in matches if p.name.lower().endswith(tuple(suffixes)) and p.is_file() and p.name[0] != ".")
     images = files_below(path, suffixes) if path.is_dir() else listed
@@ -39,6 +41,32 @@ def find_images(source: Source, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> dic
         reason = "has no image in it" if path.is_dir() else "is no file or folder, and no image matches it as a glob"
         raise DataError(f"input='{source}' {reason}. Expected files ending in {', '.join(sorted(suffixes))}.")
     return {image: image.relative_to(path) if path.is_dir() else Path(image.name) for image in images}
+
+
+def read_list(path: Path) -> dict[Path, Path]:
+    """Return the files that a text file names, one a line, with their places.
+
+    Paths are relative to the folder of the list, which is where those below it have their places; a file elsewhere has
+    its name only. Blank lines and lines that begin with # are skipped.
+
+    Raises:
+        DataError: the list is not UTF-8, or names nothing, or something that is no file.
+    """
+    try:
+        lines = read_text(path, LONGEST_TABLE).removeprefix("\ufeff").splitlines()
+    except FileError as error:
+        raise DataError(str(error)) from error
+    places: dict[Path, Path] = {}
+    for number, line in enumerate(map(str.strip, lines), start=1):
+        if not line or line.startswith("#"):
+            continue
+        named, file = Path(line), path.parent / line
+        if not file.is_file():
+            raise DataError(f"'{path}' line {number} names '{line}', but '{file}' is no file. Correct the line.")
+        places[file] = Path(named.name) if named.is_absolute() or ".." in named.parts else named
+    if not places:
+        raise DataError(f"'{path}' names no file. Expected a list of images, one a line.")
+    return places
 
 
 def output_names(

@@ -134,6 +134,8 @@ class Predictor:
     def predict(self, source: Source) -> dict[Path, Prediction]:
         """Return the predictions for a file, all images below a folder, a glob, or a list of these, by image path.
 
+        A text file (`.txt`) names images, one a line.
+
         Raises:
             DataError: no image there, or files that cannot be read, all of them named.
         """

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from finetune.io.safe_files import LONGEST_TABLE, read_text
 from finetune.metrics.evaluator import Counts, Evaluator, Row, summary
 from finetune.metrics.overlaps import ImageResults, overlap_iou
 from finetune.plots import class_bars_figure, confusion_figure, curves_figure
@@ -92,12 +93,17 @@ def write_scores(path: Path, scores: Mapping[str, float]) -> None:
     path.write_text(json.dumps(plain, indent=2) + "\n")
 
 
-def write_rows(path: Path, rows: Sequence[Row]) -> None:
+def write_rows(path: Path, rows: Sequence[Mapping[str, str | float]]) -> None:
     """Write a table as CSV, with empty cells where there is no score."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows({k: "" if v != v else v for k, v in row.items()} for row in rows)  # NaN != NaN
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file, which another person may have written; none if it is missing."""
+    return list(csv.DictReader(read_text(path, LONGEST_TABLE).splitlines())) if path.is_file() else []
 
 
 def _write_matrix(path: Path, matrix: Tensor, names: Sequence[str]) -> None:

@@ -1,8 +1,9 @@
 """The labels that a model contradicts most confidently, as a table, and as a page with pictures of them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,16 +17,17 @@ from finetune.inference import Predictor
 from finetune.io.atomic_write import replace_text
 from finetune.metrics.label_doubt import contradicted, label_probability
 from finetune.reports.evaluation import write_rows
-from finetune.reports.page import drawing, page
+from finetune.reports.page import page, photo
 
 SMALLEST = 50  # pixels of an area: smaller ones are at the edges of classes
 MARGIN, NARROWEST = 0.5, 96  # around an area, in its own size; least side of its picture in pixels
-PAGE = "label_errors.html"
+PAGE, TABLE = "label_errors.html", "label_errors.csv"
+PICTURES = "label_errors/{:03}.jpg"  # by the place of the image in the table
 Target = Callable[[dict[str, Tensor]], Tensor]
 Box = tuple[int, int, int, int]
 INTRODUCTION = (
     "<p>Each picture shows the largest area of an image. The model may be the one that is wrong: a kind of object that "
-    "it has never seen looks like an error, too. All areas are in label_errors.csv.</p>"
+    "it has never seen looks like an error, too. label_errors.csv of the evaluation has all areas.</p>"
 )
 
 
@@ -64,7 +66,7 @@ def write_label_errors(
     order: Sequence[int],
     ignore_index: int,
 ) -> list[LabelError]:
-    """Write `label_errors.csv` and `label_errors.html`, if there are any.
+    """Write `label_errors.csv`, `label_errors.html` and the folder `label_errors` of its pictures, if there are any.
 
     Args:
         folder: of the evaluation.
@@ -89,9 +91,12 @@ def write_label_errors(
         if areas:
             found += areas
             picture = _picture(areas[0], sample, truth[0], prediction[0], predictor, ignore_index)
-            pictures.append(drawing(picture, _caption(areas)))
+            path = folder / PICTURES.format(len(pictures))
+            path.parent.mkdir(exist_ok=True)
+            picture.convert("RGB").save(path, quality=90)
+            pictures.append(photo(path, caption([asdict(area) for area in areas])))
     if found:
-        write_rows(folder / "label_errors.csv", [asdict(area) for area in found])
+        write_rows(folder / TABLE, [asdict(area) for area in found])
         body = [f"<h1>Labels that the model contradicts, in {len(pictures):,} images</h1>", INTRODUCTION, *pictures]
         replace_text(folder / PAGE, page("Label errors", body))
     return found
@@ -143,11 +148,11 @@ def _areas(
         yield LabelError(image, *names, len(rows), float(probability[rows, columns].mean()), *box)
 
 
-def _caption(areas: Sequence[LabelError]) -> str:
+def caption(areas: Sequence[Mapping[str, Any]]) -> str:
+    """Return the text below the picture of the first of these rows of `label_errors.csv`."""
     area, others = areas[0], len(areas) - 1
-    place = f"x {area.left} to {area.right}, y {area.top} to {area.bottom}"
-    rest = f"; {others} more" if others else ""
-    return f"{area.image}: {area.pixels:,} pixels labeled {area.label}, seen as {area.predicted}, {place}{rest}"
+    text = "{image}: {pixels} pixels labeled {label}, seen as {predicted}, x {left} to {right}, y {top} to {bottom}"
+    return text.format(**area) + (f"; {others} more" if others else "")
 
 
 def _picture(

@@ -47,13 +47,10 @@ def figure(path: Path, caption: str) -> str:
 
 def photo(path: Path, caption: str) -> str:
     """Return an image file as a figure inside the page, as JPEG; nothing if there is no such file."""
-    return drawing(Image.open(path), caption) if path.is_file() else ""
-
-
-def drawing(image: Image.Image, caption: str) -> str:
-    """Return an image as a figure inside the page, as JPEG."""
+    if not path.is_file():
+        return ""
     content = io.BytesIO()
-    image.convert("RGB").save(content, "JPEG", quality=85)
+    Image.open(path).convert("RGB").save(content, "JPEG", quality=85)
     return _figure(content.getvalue(), "jpeg", caption)
 
 

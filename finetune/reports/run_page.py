@@ -1,13 +1,14 @@
-"""The page of a run: its scores, its worst and best images, its training and its settings, from the run's files."""
+"""The page of a run: its data, scores, worst and best images, training and settings, from the run's files."""
 
-import csv
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from finetune.io.safe_files import LONGEST_TABLE, LONGEST_TEXT, read_json, read_text
+from finetune.io.safe_files import LONGEST_TEXT, read_json, read_text
 from finetune.plots import palette
+from finetune.reports.data_section import data_section
+from finetune.reports.evaluation import read_table
 from finetune.reports.page import figure, folded, page, photo, swatch, table
 
 STYLE = """
@@ -15,7 +16,8 @@ img { max-width: 100%; height: auto } .curves { display: flex; flex-wrap: wrap; 
 .curves figure { flex: 1 1 420px; max-width: 640px } .headline { font-size: 20px }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 12px } details { margin: 8px 0 }
 .bar { display: block; height: 10px; background: #4477aa } td { white-space: nowrap }
-@media print { details { display: none } h2 { break-after: avoid } figure { break-inside: avoid } }
+@media print { details, .screen { display: none } .scroll { overflow: visible } }
+@media print { h2 { break-after: avoid } figure { break-inside: avoid } }
 """
 SHOWN = 20  # images in a table
 BOUNDARIES = (  # columns of boundaries.csv that fit the page
@@ -32,10 +34,11 @@ def run_page(run: Path) -> str:
     body = [
         f"<h1>{escape(run.resolve().parent.name)} {escape(run.resolve().name)}</h1>",
         *_model(config),
+        *data_section(run),
         *(part for folder in evaluations for part in _evaluation(folder)),
         *_training(run),
         *_speed(run),
-        "<h2>Settings</h2>",
+        '<h2 class="screen">Settings</h2>',
         *_texts(run, ("config.yaml", "env.json", "train.log")),
     ]
     return page(f"Run {run.resolve().name}", body, STYLE)
@@ -51,13 +54,13 @@ def _model(config: Any) -> Iterator[str]:
 
 
 def _evaluation(folder: Path) -> Iterator[str]:
-    scores, classes = read_json(folder / "scores.json"), _rows(folder / "classes.csv")
+    scores, classes = read_json(folder / "scores.json"), read_table(folder / "classes.csv")
     yield f"<h2>Scores on {escape(folder.name)}</h2>"
     yield f'<p class="headline">{_headline(scores, folder / "interval.json")}</p>'
     yield table(("score", "value"), [(_words(name), _number(value)) for name, value in scores.items()])
     yield "<h2>Classes, the worst first</h2>"
     yield _class_table(classes)
-    if rows := _rows(folder / "boundaries.csv"):
+    if rows := read_table(folder / "boundaries.csv"):
         cells = [(escape(row["class"]), *(_number(row.get(name)) for name in BOUNDARIES)) for row in rows]
         yield "<h2>Boundaries and objects</h2>" + table(("class", *map(_words, BOUNDARIES)), cells)
     yield figure(folder / "confusion.png", "What the pixels of each class were predicted as")
@@ -65,12 +68,12 @@ def _evaluation(folder: Path) -> Iterator[str]:
     yield figure(folder / "thresholds.png", "Scores at each threshold of the probability")
     yield photo(folder / "worst.png", "The images with the lowest IoU")
     yield photo(folder / "best.png", "The images with the highest IoU")
-    if rows := _rows(folder / "slices.csv"):
+    if rows := read_table(folder / "slices.csv"):
         yield f"<h2>Slices, the worst {len(rows[:SHOWN])} of {len(rows):,}</h2>"
         keys = ("iou", "low", "high")
         cells = [(*(escape(r[k]) for k in ("slice", "value", "images")), *(_number(r[k]) for k in keys)) for r in rows]
         yield table(("slice", "value", "images", "IoU", "from", "to"), cells[:SHOWN])
-    if rows := _rows(folder / "images.csv"):
+    if rows := read_table(folder / "images.csv"):
         worst = [(escape(row["image"]), _number(row["iou"])) for row in rows[:SHOWN]]
         yield f"<h2>Images, the worst {len(worst)} of {len(rows):,}</h2>" + table(("image", "IoU"), worst)
 
@@ -104,18 +107,25 @@ def _class_table(rows: Sequence[dict[str, str]]) -> str:
 
 
 def _training(run: Path) -> Iterator[str]:
-    yield '<h2>Training</h2><div class="curves">'
+    yield "<h2>Training</h2>"
+    if rows := read_table(run / "metrics.csv"):
+        steps, minutes = int(rows[-1]["step"]), sum(float(row["seconds"]) for row in rows) / 60
+        yield f"<p>{len(rows):,} epochs, {steps:,} steps and their validations in {minutes:.1f} minutes</p>"
+    yield '<div class="curves">'
     yield figure(run / "plots" / "iou.png", "IoU on the validation images")
     yield figure(run / "plots" / "loss.png", "Loss")
     yield figure(run / "plots" / "tuning.png", "Learning rates, and what trained when")
     yield photo(run / "plots" / "augmentation.png", "Augmented training samples")
     yield "</div>"
+    if rows := read_table(run / "plots" / "tuning.csv"):
+        cells = [(escape(row["layer_group"]), *(f"{float(row[name]):.4g}" for name in list(row)[1:])) for row in rows]
+        yield "<h2>What trained when</h2>" + table(tuple(map(_words, rows[0])), cells)
 
 
 def _speed(run: Path) -> Iterator[str]:
     """Yield the table of the latest benchmark, if there is one."""
     tables = sorted(run.glob("benchmark*/benchmark.csv"), key=lambda path: path.stat().st_mtime)
-    if tables and (rows := _rows(tables[-1])):
+    if tables and (rows := read_table(tables[-1])):
         columns = ("form", "batch_size", "height", "width", "median_ms", "p95_ms", "images_per_second", "megabytes")
         cells = [(escape(row["form"]), *(_number(row.get(name)) for name in columns[1:])) for row in rows]
         yield "<h2>Time and memory of predictions</h2>" + table(tuple(map(_words, columns)), cells)
@@ -126,11 +136,6 @@ def _texts(run: Path, names: Sequence[str]) -> Iterator[str]:
         path = run / name
         if path.is_file() and path.stat().st_size <= LONGEST_TEXT:
             yield folded(name, read_text(path))
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a CSV file, none if it is missing."""
-    return list(csv.DictReader(read_text(path, LONGEST_TABLE).splitlines())) if path.is_file() else []
 
 
 def _words(name: object) -> str:

@@ -1,11 +1,14 @@
-"""Report of a tuning plan: its phases as text, and its timeline as a figure."""
+"""Report of a tuning plan: its phases as text, and its timeline as a figure and as rows."""
 
+import math
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
 from finetune.io.messages import format_bytes, format_table
+from finetune.metrics.evaluator import Row as TableRow
 from finetune.plots import timeline_figure
 from finetune.profiling.cost import Cost, MeasuredCost
 from finetune.tuning.lr_history import LRHistory
@@ -19,6 +22,22 @@ def write_timeline(history: LRHistory, path: Path) -> None:
     if history.epochs:
         path.parent.mkdir(parents=True, exist_ok=True)
         timeline_figure(history.names, history.epochs, np.array(history.rates), history.boundaries, path)
+
+
+def timeline_rows(history: LRHistory) -> list[TableRow]:
+    """Return a row for each stretch of epochs, counted from 1, in which a layer group trained, with its learning rates.
+
+    The rows are in the order of time, from the head down.
+    """
+    rows = list[TableRow]()
+    epochs = [int(epoch) + 1 for epoch in history.epochs]
+    for name, rates in reversed(list(zip(history.names, zip(*history.rates, strict=True), strict=True))):
+        for is_frozen, samples in groupby(zip(epochs, rates, strict=True), lambda sample: math.isnan(sample[1])):
+            if not is_frozen:
+                own, lr = zip(*samples, strict=True)
+                row = {"layer_group": name, "from_epoch": own[0], "to_epoch": own[-1]}
+                rows.append({**row, "lr_start": lr[0], "lr_highest": max(lr), "lr_end": lr[-1]})
+    return sorted(rows, key=lambda row: float(row["from_epoch"]))
 
 
 def phase_lines(

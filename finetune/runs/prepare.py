@@ -1,6 +1,8 @@
 """Prepare a training: its config, model and data, for a new run or as a resumed run had them."""
 
+import json
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,11 +23,14 @@ from finetune.config.overrides import override, typed
 from finetune.data import Record, write_splits
 from finetune.data.caching.file_cache import FileCache
 from finetune.data.caching.fingerprint import changes, fingerprints, read_fingerprints, write_fingerprints
+from finetune.data.splitting.exclude import read_exclusions
 from finetune.engine.command_line import add_for_other_ranks
 from finetune.engine.environment import numerics_environment
 from finetune.engine.loggers import with_run_ids
 from finetune.engine.rank_zero import is_first_process
+from finetune.io.atomic_write import replace_text
 from finetune.models import Segmenter
+from finetune.reports.data_section import FINDINGS
 from finetune.runs.exactness import inexact_settings
 from finetune.runs.folder import check_new, is_finished
 from finetune.runs.resume import ResumePoint, find_resume_point, has_no_checkpoint
@@ -165,6 +170,19 @@ def note_data(
             write_fingerprints(path, by_record)
     elif path.is_file() and (difference := changes(read_fingerprints(path), by_record)):
         logger.warning(f"the data has changed since the run was started: {difference}. It resumes with the new data.")
+
+
+def note_facts(folder: Path, settings: Mapping[str, Any], data: DatasetBundle) -> None:
+    """Write `data.json` of a new run, and copy the findings of the audit that wrote `data.exclude`, if one did."""
+    facts = {"settings": {name: value for name, value in settings.items() if value is not None}, **data.facts()}
+    if exclude := settings.get("exclude"):
+        facts["notes"].append(
+            f"{len(read_exclusions(Path(exclude))):,} names in '{exclude}' are left out (data.exclude)"
+        )
+        if (findings := Path(exclude).with_name(FINDINGS)).is_file():
+            (folder / "audit").mkdir(exist_ok=True)
+            shutil.copyfile(findings, folder / "audit" / FINDINGS)
+    replace_text(folder / "data.json", json.dumps(facts) + "\n")
 
 
 def describe_resumption(point: ResumePoint, trainer: pl.Trainer, config: Mapping[str, Any]) -> list[str]:

@@ -27,9 +27,9 @@ from tests.samples import exit_code
         ("evaluate", "+batch_size=3", "Did you mean data.batch_size?"),
         (
             "predict",
-            "+threshold=0.5",
-            "Choose from: tta, post, run, input, output, write, tolerance, value_range, window, overlap, batch_size, "
-            "device, video.",
+            "+confidence=0.5",
+            "Choose from: tta, post, run, input, output, write, tolerance, threshold, value_range, window, overlap, "
+            "batch_size, device, video.",
         ),
         ("predict", "+weights=a.ckpt", "Did you mean run?"),
         ("export", "+opset=17", "nothing reads opset=17"),

@@ -290,6 +290,33 @@ def test_a_path_that_leads_nowhere_is_refused(name: str, predictor: Predictor, t
         find_images(tmp_path / name)
 
 
+def test_a_text_file_names_images_below_its_folder_or_elsewhere(draw: Draw, tmp_path: Path) -> None:
+    paths = [draw("photos/day/a.png"), draw("photos/#b.png"), draw("photos/c.png"), draw("d.png")]
+    listed = tmp_path / "photos" / "list.TXT"
+    listed.write_text(f"\ufeff# by hand\n\n./day/a.png\r\n ./#b.png \n#c.png\n{paths[3]}\nday/../c.png\nday/a.png\n")
+    found = find_images([listed, paths[3]])
+    assert {path.resolve(): str(place) for path, place in found.items()} == {
+        paths[0]: "day/a.png",
+        paths[1]: "#b.png",
+        paths[3]: "d.png",
+        paths[2]: "c.png",
+    }
+    assert list(found) == [paths[0], paths[1], paths[3], tmp_path / "photos/day/../c.png"]
+
+
+def test_a_list_names_the_line_that_leads_nowhere(draw: Draw, tmp_path: Path) -> None:
+    draw("a.png")
+    (tmp_path / "list.txt").write_text("# two\na.png\n\nb.png\n")
+    with pytest.raises(DataError, match=r"list\.txt' line 4 names 'b\.png', but '.*/b\.png' is no file\."):
+        find_images(tmp_path / "list.txt")
+    (tmp_path / "list.txt").write_text("# none\n\n")
+    with pytest.raises(DataError, match=r"list\.txt' names no file\."):
+        find_images(tmp_path / "list.txt")
+    (tmp_path / "list.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match=r"list\.txt' cannot be read: 'utf-8' codec"):
+        find_images(tmp_path / "list.txt")
+
+
 def test_a_folder_with_glob_characters_in_its_name_is_a_folder(draw: Draw, tmp_path: Path) -> None:
     path = draw("day [1]/a.png")
     assert list(find_images(tmp_path / "day [1]")) == [path]

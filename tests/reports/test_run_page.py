@@ -1,19 +1,26 @@
 """The page of a run: what it shows, that it is one file, and what it makes of the files of a stranger."""
 
+import base64
+import csv
 import json
 import re
 import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 import finetune
 from finetune.config.errors import ConfigError
 from finetune.reports.run_page import run_page
 from finetune.reports.speed import Speed, write_speeds
+from finetune.runs.prepare import note_facts
+from tests.browser import CHROMIUM, Browser
 from tests.samples import draw_folder, on_folder
 
 
@@ -118,12 +125,64 @@ def test_files_of_a_stranger_are_only_text(run: Path, tmp_path: Path) -> None:
     assert "a 3 0.2500 - -" in page.text
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
-@pytest.mark.parametrize("width", [400, 1280])
-def test_a_browser_shows_the_page_without_errors(run: Path, tmp_path: Path, width: int) -> None:
-    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    command += [f"--window-size={width},2000", f"--screenshot={tmp_path / 'page.png'}", "--enable-logging=stderr"]
-    done = subprocess.run([*command, (run / "report.html").as_uri()], capture_output=True, text=True, timeout=120)
-    assert "CONSOLE" not in done.stderr
-    with Image.open(tmp_path / "page.png") as picture:
-        assert len(picture.convert("RGB").getcolors(2**24) or ()) > 100
+def test_the_page_says_what_each_split_holds(run: Path) -> None:
+    page = Page((run / "report.html").read_text())
+    settings = yaml.safe_load((run / "config.yaml").read_text())["data"]
+    with (run / "splits.csv").open(newline="") as file:
+        names = [row["image"] for row in csv.DictReader(file) if row["split"] == "train"]
+    masks = np.stack([np.asarray(Image.open(Path(settings["root"], "masks", f"{name}.png"))) for name in names])
+    facts = json.loads((run / "data.json").read_text())
+    assert facts["splits"]["train"]["pixels"] == np.bincount(masks.ravel(), minlength=3).tolist()
+    shares = [f"{(masks == k).mean():.2%}" for k in range(3)]
+    for k, name in enumerate(("ground & grass", "<b>wall</b>", "sky")):
+        assert f"{name} {shares[k]}" in page.text
+    assert f"images {len(names)} " in page.text
+    assert f"root {settings['root']}" in page.text
+
+
+def test_the_page_says_what_trained_when(run: Path) -> None:
+    with (run / "plots" / "tuning.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["from_epoch"], row["to_epoch"]) for row in rows} == {("1", "2")}
+    assert rows[0]["layer_group"] == "head"
+    text = Page((run / "report.html").read_text()).text
+    assert f"head 1 2 {float(rows[0]['lr_start']):.4g}" in text
+    assert re.search(r"2 epochs, \d+ steps and their validations in 0\.\d minutes", text)
+
+
+def test_the_findings_of_the_audit_that_chose_the_images_are_on_the_page(run: Path, tmp_path: Path) -> None:
+    data = yaml.safe_load((run / "config.yaml").read_text())["data"]
+    folder = tmp_path / "audited"
+    folder.mkdir()
+    (folder / "findings.csv").write_text(
+        "file,kind,severity,detail\n<i>a.png,blurred,warning,sharpness 3\nb.png,blurred,warning,sharpness 4\n"
+        ",split,error,no val\n"
+    )
+    (folder / "exclude.txt").write_text("images/a.png\n\nimages/b.png\n")
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    bundle: Any = SimpleNamespace(facts=lambda: {"notes": []})
+    note_facts(copy, {**data, "exclude": str(folder / "exclude.txt")}, bundle)
+    assert json.loads((copy / "data.json").read_text())["notes"] == [
+        f"2 names in '{folder / 'exclude.txt'}' are left out (data.exclude)"
+    ]
+    shutil.copyfile(run / "data.json", copy / "data.json")
+    text = Page(run_page(copy)).text
+    assert "warning blurred 2 <i>a.png sharpness 3" in text
+    assert "error split 1  no val" in text
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+def test_a_browser_shows_the_page_on_a_phone_a_desktop_and_paper(run: Path, tmp_path: Path) -> None:
+    page = run / "report.html"
+    with Browser() as browser:
+        for width in (400, 1280):
+            browser.resize(width, 1000)
+            browser.open(page, tmp_path)
+            assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            count = browser.evaluate("[...document.images].filter(i => i.complete && i.naturalWidth > 99).length")
+            assert count == browser.evaluate("document.images.length") == 8
+            assert browser.errors == []
+            assert browser.requests == [page.as_uri()]
+            with Image.open(browser.screenshot(tmp_path / "page.png")) as picture:
+                assert len(picture.convert("RGB").getcolors(2**24) or ()) > 100
+        assert base64.b64decode(browser.send("Page.printToPDF")["data"]).startswith(b"%PDF")

@@ -1,10 +1,11 @@
 """The text of a phase, against lines written by hand."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
 from finetune.profiling.cost import Cost, MeasuredCost
-from finetune.reports.tuning import phase_lines, write_timeline
+from finetune.reports.tuning import phase_lines, timeline_rows, write_timeline
 from finetune.tuning.lr_history import LRHistory
 from finetune.tuning.plan_preview import Phase, Row
 
@@ -40,6 +41,26 @@ def test_phases_after_the_first_are_assumed_if_the_plan_waits_for_plateaus() -> 
 def test_frozen_layer_groups_with_adapting_norms_are_named() -> None:
     phase = replace(PHASE, rows=(replace(BACKBONE, norms="adapt"), HEAD))
     assert phase_lines(1, phase, COST, FULL)[-1] == "  frozen, but batch norms update their statistics: backbone"
+
+
+def test_each_stretch_of_training_has_a_row_in_the_order_of_time() -> None:
+    nan, history = math.nan, LRHistory([])
+    history.names = ["stem", "deep", "never", "head"]
+    history.epochs = [0.0, 0.5, 1.0, 1.5, 2.0, 2.5]
+    history.rates = [
+        [nan, nan, nan, 0.1],
+        [nan, nan, nan, 0.2],
+        [nan, 0.05, nan, 0.1],
+        [nan, 0.04, nan, 0.05],
+        [0.01, nan, nan, 0.0],
+        [0.01, 0.02, nan, 0.0],
+    ]
+    assert [tuple(row.values()) for row in timeline_rows(history)] == [
+        ("head", 1, 3, 0.1, 0.2, 0.0),
+        ("deep", 2, 2, 0.05, 0.05, 0.04),
+        ("deep", 3, 3, 0.02, 0.02, 0.02),
+        ("stem", 3, 3, 0.01, 0.01, 0.01),
+    ]
 
 
 def test_a_history_without_samples_writes_no_figure(tmp_path: Path) -> None:
