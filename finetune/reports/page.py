@@ -16,6 +16,7 @@ h1 { font-size: 24px } h2 { font-size: 18px; margin-top: 32px } table { border-c
 td, th { padding: 2px 12px 2px 0; text-align: right } td:first-child, th:first-child { text-align: left }
 .swatch { display: inline-block; width: 12px; height: 12px; margin-right: 6px; border: 1px solid #999 }
 .scroll { overflow-x: auto } li { overflow-wrap: anywhere }
+img { max-width: 100%; height: auto }
 figure { margin: 6px 0 } figcaption { font-size: 12px; color: #555; overflow-wrap: anywhere }
 """
 

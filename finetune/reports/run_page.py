@@ -12,7 +12,7 @@ from finetune.reports.evaluation import read_table
 from finetune.reports.page import figure, folded, page, photo, swatch, table
 
 STYLE = """
-img { max-width: 100%; height: auto } .curves { display: flex; flex-wrap: wrap; gap: 12px }
+.curves { display: flex; flex-wrap: wrap; gap: 12px }
 .curves figure { flex: 1 1 420px; max-width: 640px } .headline { font-size: 20px }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 12px } details { margin: 8px 0 }
 .bar { display: block; height: 10px; background: #4477aa } td { white-space: nowrap }
