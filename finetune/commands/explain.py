@@ -18,13 +18,13 @@ from finetune.commands.predict import trained_range
 from finetune.config.compose import load_config, required, required_paths
 from finetune.config.errors import ConfigError, usage
 from finetune.config.options import Config
-from finetune.data.images.reading import read_image
-from finetune.data.images.value_range import ValueRange
 from finetune.explanations.heat_maps import attention_rollout, find_target, grad_cam, occlusion
 from finetune.explanations.similarity import backbone_similarity
 from finetune.inference import Predictor
 from finetune.inference.files import find_images, output_names
 from finetune.inference.finite import count_non_finite
+from finetune.inference.pipeline import read_ahead
+from finetune.inference.problems import raise_problems
 from finetune.io.messages import format_table, shortlist, suggest
 from finetune.models import Segmenter
 from finetune.plots.figures import similarity_figure
@@ -54,6 +54,7 @@ def explain(*overrides: str | DictConfig) -> list[Path]:
 
     Raises:
         ConfigError: there is no model or image, or a setting or the method does not fit.
+            Or files cannot be read: all of them are named, after all others have been explained.
     """
     config = load_config(overrides, "explain")
     configure_logging()
@@ -64,7 +65,9 @@ def explain(*overrides: str | DictConfig) -> list[Path]:
             check_new(Path(config["output"]))
         saved = load_model(path)
         model = saved.model
-        predictor = Predictor(model, config["device"], restore_output(saved.task, model.class_names))
+        predictor = Predictor(
+            model, config["device"], restore_output(saved.task, model.class_names), trained_range(path, saved)
+        )
         if model.views is not None or model.window is not None:
             logger.info("images are explained whole and in one view, without the windows and views of predictions")
             model.views = model.window = None
@@ -73,7 +76,7 @@ def explain(*overrides: str | DictConfig) -> list[Path]:
         if config["method"] == "cka":
             files = [_compare(config, path, saved, predictor, folder)]
         else:
-            files = list(_heat_maps(config, predictor, trained_range(path, saved), folder))
+            files = list(_heat_maps(config, predictor, folder))
     logger.info(f"{len(files):,} figures in {folder}")
     return files
 
@@ -93,12 +96,16 @@ def _check(config: Config) -> None:
         raise ConfigError(f"region={box}: expected [top,left,bottom,right] in pixels, such as [0,0,100,200].")
 
 
-def _heat_maps(config: Config, predictor: Predictor, value_range: ValueRange | None, folder: Path) -> Iterator[Path]:
-    """Write `<image>.png` and `<image>.npy`, float32 (H, W), for each image, and yield the former."""
-    model, missing = predictor.model, list[Path]()
+def _heat_maps(config: Config, predictor: Predictor, folder: Path) -> Iterator[Path]:
+    """Write `<image>.png` and `<image>.npy`, float32 (H, W), for each image, and yield the former.
+
+    Raises:
+        DataError: files that cannot be read, all of them named, after all others have been explained.
+    """
+    model, missing, problems = predictor.model, list[Path](), list[str]()
     index = None if config["class"] is None else _class_index(str(config["class"]), model.class_names)
-    for path, name in output_names(find_images(required_paths(config, "input"))).items():
-        image = read_image(path, model.backbone.in_channels, value_range)
+    names = output_names(find_images(required_paths(config, "input")))
+    for path, image, _ in read_ahead(names, predictor.read, problems):
         normalized = model.normalize(image[None].to(predictor.device))
         with torch.no_grad():
             logits = model(normalized)
@@ -112,15 +119,17 @@ def _heat_maps(config: Config, predictor: Predictor, value_range: ValueRange | N
         heat = _heat_map(config, predictor, normalized, chosen, region).float().cpu().numpy()
         title = f"{config['method']}: {model.class_names[chosen]}"
         page = heat_map_page(image, prediction, heat, region.byte(), model.class_names, title)
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        np.save((folder / name).with_suffix(".npy"), heat)
-        page.save(folder / name)
-        yield folder / name
+        file = folder / names[path]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.save(file.with_suffix(".npy"), heat)
+        page.save(file)
+        yield file
     if missing:
         logger.warning(
             f"{len(missing):,} images have no pixel that is predicted as the class, and are left out: "
             f"{shortlist(missing)}. region=[top,left,bottom,right] explains the class in other pixels."
         )
+    raise_problems(problems, len(names), f" The heat maps of the others are in '{folder}'." * folder.exists())
 
 
 def _class_index(name: str, class_names: Sequence[str]) -> int:
@@ -150,8 +159,7 @@ def _compare(config: Config, path: Path, saved: SavedModel, predictor: Predictor
         raise ConfigError(f"run={path} {reason}, so there are no pretrained weights to compare with.")
     pretrained = Segmenter.from_config(model.config(), weights).eval().to(predictor.device)
     if config["input"]:
-        paths, channels = list(find_images(required_paths(config, "input"))), model.backbone.in_channels
-        images = [partial(read_image, each, channels, trained_range(path, saved)) for each in paths]
+        images = [partial(predictor.read, each) for each in find_images(required_paths(config, "input"))]
     else:
         data, split = evaluation_data({"data": {}, "split": "val"}, saved, trained, run and run / "splits.csv")
         images = [partial(record.image.read, data.channels) for record in data.datasets[split].records]

@@ -79,6 +79,24 @@ def test_images_without_a_pixel_of_the_class_are_left_out_and_named(
     assert len(finetune.explain(*setting, "class=wall")) == 2
 
 
+def test_files_that_cannot_be_read_are_named_when_all_others_have_been_explained(
+    models: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.png", "c.png"):
+        (tmp_path / name).write_text("no image")
+    setting = (f"run={models / 'semantic'}", "class=wall", f"output={tmp_path / 'out'}")
+    files = [tmp_path / "a.png", photos / "deep" / "b.png", tmp_path / "c.png"]
+    assert exit_code("explain", *setting, f"input=[{','.join(map(str, files))}]") == 2
+    printed = capsys.readouterr().err
+    assert "2 of 3 files cannot be read:" in printed
+    assert all(f"cannot read '{file}'" in printed for file in (files[0], files[2]))
+    assert f"The heat maps of the others are in '{tmp_path / 'out'}'" in printed
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["b.npy", "b.png"]
+    assert exit_code("explain", *setting[:2], f"output={tmp_path / 'none'}", f"input={files[0]}") == 2
+    assert "The heat maps of the others" not in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
 def test_cka_compares_a_run_with_the_weights_that_it_started_from(run: Path, photos: Path, tmp_path: Path) -> None:
     figure = finetune.explain(f"run={run}", "method=cka")
     assert figure == [run / "explanations" / "cka" / "cka.png"]
