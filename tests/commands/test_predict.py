@@ -1,5 +1,7 @@
 """The command `predict`: a folder that is half done, and one that holds something else."""
 
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +11,8 @@ from PIL import Image
 
 import finetune
 from finetune.config.errors import ConfigError
-from tests.samples import draw_folder, on_folder, save
+from finetune.data.images.reading import read_image
+from tests.samples import draw_folder, exit_code, on_folder, save
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
@@ -137,6 +140,34 @@ def test_windows_are_a_setting_of_predictions_and_evaluations(
     assert (scored.matrix.numpy() == counts).all()
     whole = finetune.evaluate(f"run={run}", f"data.root={root}", "split=all", f"output={tmp_path / 'whole'}")
     assert (whole.matrix.numpy() != counts).any()
+
+
+def test_a_decompression_bomb_does_not_keep_large_images_from_being_predicted_row_by_row(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("finetune.inference.windows.LARGE", 200 * 200)
+    root = draw_folder(tmp_path / "in", ["large", "small"], size=(170, 300))
+    bomb = save(root / "images" / "bomb.png", np.zeros((1, 1), np.uint8))
+    data = bytearray(bomb.read_bytes())
+    data[16:24] = struct.pack(">II", 20_000, 20_000)  # width and height, which a checksum protects
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    bomb.write_bytes(data)
+    whole = save(root / "images" / "whole.png", np.zeros((100, 100, 3), np.uint8))
+    settings = (f"run={run}", f"input={root / 'images'}", f"output={tmp_path / 'out'}", "window=128")
+    assert exit_code("predict", *settings) == 2
+    printed = capsys.readouterr().err
+    assert "1 of 4 files cannot be read" in printed
+    assert f"'{bomb}' has more than 178,956,970 pixels" in printed
+    assert "cut them into tiles" in printed
+    assert [path.name for path in sorted((tmp_path / "out" / "masks").iterdir())] == [
+        "large.png",
+        "small.png",
+        "whole.png",
+    ]
+    predictor = finetune.load(run, "cpu", window=128)
+    for image in (root / "images" / "large.png", whole):
+        expected = predictor.predict_image(read_image(image)).numpy()
+        assert (np.asarray(Image.open(tmp_path / "out" / "masks" / image.name)) == expected).all()
 
 
 def test_a_folder_of_images_and_videos_is_predicted_with_one_command_that_tells_its_speed(
