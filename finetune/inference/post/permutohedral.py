@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding_bag
+from torch.nn.functional import embedding_bag, pad
 
 AT_ONCE = 2**18  # positions whose corners are computed at a time, which bounds the memory
 
@@ -24,7 +24,7 @@ class PermutohedralLattice:
         corners = positions.shape[1] + 1
         generator = torch.Generator().manual_seed(0)
         factors = torch.randint(-(2**62), 2**62, (corners,), generator=generator).to(positions.device)
-        parts = [_distinct(*_simplices(part, factors)) for part in torch.split(positions, AT_ONCE)]
+        parts = [_simplices(part, factors) for part in torch.split(positions, AT_ONCE)]
         hashes = torch.unique(torch.cat([own for own, _, _ in parts]))
         self._parts = [(torch.searchsorted(hashes, own).int()[index], weights) for own, index, weights in parts]
         steps = factors.sum() - corners * factors
@@ -43,8 +43,8 @@ class PermutohedralLattice:
         return torch.cat(sums)
 
 
-def _simplices(positions: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the hashes (N, d + 1), int64, of the corners around each position (N, d), and their weights.
+def _simplices(positions: Tensor, factors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the hashes of the corners around positions (N, d), and the index and weight (N, d + 1) of each corner.
 
     Corner k has coordinates that leave the rest k when divided by d + 1. The coordinates of a position in the lattice
     add up to 0; sorted by their distance from the corner 0, they give the order in which the others are reached.
@@ -52,7 +52,7 @@ def _simplices(positions: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
     corners = len(factors)
     numbers = torch.arange(corners, device=positions.device)
     scaled = positions * (2 / 3 / (numbers[1:] * (numbers[1:] + 1))).sqrt()
-    lifted = torch.nn.functional.pad(scaled.flip(1).cumsum(1).flip(1), (0, 1))  # in units of d + 1
+    lifted = pad(scaled.flip(1).cumsum(1).flip(1), (0, 1))  # in units of d + 1
     lifted[:, 1:] -= numbers[1:] * scaled
     origin = lifted.round()
     distance, order = (lifted - origin).sort(dim=1, descending=True)
@@ -65,13 +65,8 @@ def _simplices(positions: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
     weights[:, 0] += 1
     start = (factors * origin.long()).sum(1) + (factors[order] * moved).sum(1)
     passed = start[:, None] - (first.cumsum(1) - first)
-    return corners * passed + numbers * factors.sum(), weights
-
-
-def _distinct(hashes: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the distinct hashes, the index (N, d + 1), int32, of each among them, and the weights as they are."""
-    own, index = torch.unique(hashes, return_inverse=True)
-    return own, index.int(), weights
+    hashes, index = torch.unique(corners * passed + numbers * factors.sum(), return_inverse=True)
+    return hashes, index, weights
 
 
 def _find(hashes: Tensor, wanted: Tensor) -> Tensor:

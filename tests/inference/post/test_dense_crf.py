@@ -62,6 +62,15 @@ def test_it_is_the_mean_field_of_the_paper_up_to_the_error_of_the_lattice(bands:
     assert np.allclose(found.sum(0), 1, atol=1e-5)
 
 
+def test_kernels_are_normalized_on_both_sides() -> None:
+    labels = np.zeros((24, 30), int)
+    labels[:, :3] = 1  # pixels with few neighbors beside pixels with many
+    first = np.where(labels == 0, 0.7, 0.3)
+    p, image = np.stack([first, 1 - first]), np.stack([80 + 80 * labels] * 3).astype(np.uint8)
+    crf = replace(SMALL, smoothness_weight=0.0)
+    assert np.abs(refine(crf, p, image) - by_hand(p, image, crf)).max() < 0.015  # 0.027 if on one side only
+
+
 def test_the_smoothness_kernel_is_exact() -> None:
     p, image = sample()
     crf = replace(SMALL, appearance_weight=0.0, smoothness_weight=2.0, smoothness_std=2.5)

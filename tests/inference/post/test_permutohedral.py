@@ -40,8 +40,8 @@ def corners_by_hand(position: np.ndarray) -> dict[tuple[int, ...], float]:
 def test_a_position_is_divided_among_the_corners_of_its_simplex(d: int) -> None:
     factors = torch.tensor([3, 1_000_003, 1_000_000_007, 1_000_000_000_039])[: d + 1]
     positions = np.random.default_rng(0).normal(0, 3, (20, d))
-    hashes, weights = permutohedral._simplices(torch.from_numpy(positions), factors)
-    for own, shares, position in zip(hashes.tolist(), weights.tolist(), positions, strict=True):
+    hashes, index, weights = permutohedral._simplices(torch.from_numpy(positions), factors)
+    for own, shares, position in zip(hashes[index].tolist(), weights.tolist(), positions, strict=True):
         expected = {
             sum(a * b for a, b in zip(point, factors.tolist(), strict=True)): weight
             for point, weight in corners_by_hand(position).items()
