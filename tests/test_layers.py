@@ -23,7 +23,7 @@ LAYERS = (
     ("engine", "inference", "checkpoints", "profiling", "explanations"),
     ("models", "data", "tuning"),
     ("losses", "metrics", "plots", "recipe", "config", "catalog"),
-    ("io",),
+    ("io", "instances"),
 )
 LEVEL = {name: level for level, names in enumerate(reversed(LAYERS)) for name in names}
 MAY_IMPORT = {  # third-party libraries that few packages may import

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from finetune.data.augmentation.mix import Mix
+from finetune.data.augmentation.paste_objects import PasteObjects
 from finetune.data.augmentation.transforms import Transform
 from finetune.data.caching.packed_records import pack_records
 from finetune.data.caching.pixel_cache import PixelCache
@@ -58,7 +59,7 @@ class SegmentationDataset(Dataset[Sample]):
         channels: int = 3,
         transform: Transform | None = None,
         seed: int = 0,
-        mix: Mix | None = None,
+        mix: Mix | PasteObjects | None = None,
     ) -> None:
         if not records:
             raise DataError("a dataset needs at least one record, got none. Is there a split of that name?")

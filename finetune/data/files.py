@@ -1,7 +1,7 @@
 """Images and targets in files of their own."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,12 +95,14 @@ class MaskFile:
         mask_values: file values of each class; None if the file holds class indices.
         ignore_index: value or values of the pixels to leave out, in the file.
         snap: whether values that are not listed become the most similar listed one nearby.
+        divisor: a value of at least this many is divided by it, such as 1000 for class * 1000 + number of the object.
     """
 
     path: Path
     mask_values: MaskValues | None = None
     ignore_index: IgnoredValues = 255
     snap: bool = False
+    divisor: int = 1
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -114,11 +116,11 @@ class MaskFile:
 
     def read(self) -> Tensor:
         """Decode the file as uint8 (H, W)."""
-        return read_mask(self.path, self.mask_values, self.ignore_index, self.snap)
+        return read_mask(self.path, self.mask_values, self.ignore_index, self.snap, divisor=self.divisor)
 
     def read_window(self, window: Window) -> Tensor:
         """Decode a part of the file as uint8 (height, width)."""
-        return read_mask(self.path, self.mask_values, self.ignore_index, self.snap, window)
+        return read_mask(self.path, self.mask_values, self.ignore_index, self.snap, window, self.divisor)
 
     def read_size(self) -> tuple[int, int]:
         """Return the height and width."""
@@ -225,6 +227,17 @@ class LayeredMaskFiles:
         for path, index in self.layers:
             labels[masks[path] > 0] = index
         return labels
+
+
+@dataclass(frozen=True)
+class ObjectMaskFiles(LayeredMaskFiles):
+    """Files with one object each."""
+
+    def read_objects(self) -> Iterator[tuple[int, Tensor]]:
+        """Yield the class index and the mask of each object, bool (H, W)."""
+        masks = _read_equal_sizes(self.paths, None)
+        for path, index in self.layers:
+            yield index, masks[path] > 0
 
 
 def _read_equal_sizes(paths: Sequence[Path], window: Window | None) -> dict[Path, Tensor]:

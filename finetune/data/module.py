@@ -200,9 +200,17 @@ def collate(samples: Sequence[Sample]) -> Batch:
         )
     return {
         "image": torch.stack([sample["image"] for sample in samples]),
-        "mask": torch.stack([sample["mask"] for sample in samples]),
+        "mask": torch.stack(_equally_deep([sample["mask"] for sample in samples])),
         "index": torch.tensor([sample["index"] for sample in samples]),
     }
+
+
+def _equally_deep(masks: list[Tensor]) -> list[Tensor]:
+    """Return masks (K, H, W) with planes of zeros after those that have fewer than others; planes of objects do."""
+    depth = max(len(mask) for mask in masks)
+    if masks[0].dim() == 2 or all(len(mask) == depth for mask in masks):
+        return masks
+    return [torch.cat([mask, mask.new_zeros(depth - len(mask), *mask.shape[1:])]) for mask in masks]
 
 
 def collate_by_size(samples: Sequence[Sample]) -> list[Batch]:

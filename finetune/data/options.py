@@ -50,12 +50,14 @@ class MaskEncoding:
         mask_values: file values of each class; None if the files hold class indices.
         ignored: file values of the pixels to leave out.
         snap: whether other values become the most similar one nearby.
+        divisor: as for `MaskFile`.
     """
 
     class_names: tuple[str, ...]
     mask_values: MaskValues | None
     ignored: IgnoredValues
     snap: bool
+    divisor: int = 1
 
     @property
     def ignore_index(self) -> int:
@@ -64,11 +66,15 @@ class MaskEncoding:
 
     def file(self, path: Path) -> MaskFile:
         """Return a mask file in this encoding."""
-        return MaskFile(path, self.mask_values, self.ignored, self.snap)
+        return MaskFile(path, self.mask_values, self.ignored, self.snap, self.divisor)
 
 
 def mask_encoding(
-    classes: Classes, ignore_index: IgnoredValues = 255, mask_values: MaskValues | None = None, snap: bool = False
+    classes: Classes,
+    ignore_index: IgnoredValues = 255,
+    mask_values: MaskValues | None = None,
+    snap: bool = False,
+    divisor: int = 1,
 ) -> MaskEncoding:
     """Check the options of a source, and return the encoding that they describe.
 
@@ -77,6 +83,7 @@ def mask_encoding(
         ignore_index: as for `read_mask`.
         mask_values: as for `read_mask`.
         snap: as for `read_mask`.
+        divisor: as for `read_mask`.
 
     Raises:
         ValueError: options that contradict each other, or values that no file can have.
@@ -89,7 +96,9 @@ def mask_encoding(
     checked = _checked_mask_values(mask_values, ignore_index, len(names))
     if snap and checked is None:
         raise ValueError("data.snap=true needs the values to snap to: list them in data.mask_values.")
-    return MaskEncoding(names, checked, ignore_index, snap)
+    if divisor < 1 or (snap and divisor > 1):
+        raise ValueError(f"divisor={divisor}: expected 1, or 1000 for class * 1000 + number, without data.snap.")
+    return MaskEncoding(names, checked, ignore_index, snap, divisor)
 
 
 def check_ignore_index(ignore_index: int) -> None:

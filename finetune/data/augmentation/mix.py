@@ -67,9 +67,9 @@ class Mix:
         if name is None:
             return sample
         if name == "mosaic":
-            others = [_same_size(sample, other()) for _ in range(3)]
+            others = [same_size(sample, other()) for _ in range(3)]
             return mosaic([sample, *others], (0.25 + y / 2, 0.25 + x / 2))
-        partner = _same_size(sample, other())
+        partner = same_size(sample, other())
         if name == "cutmix":
             low, high = self.cutmix_area
             return cutmix(sample, partner, low + area * (high - low), 2 ** (2 * ratio - 1), (y, x))
@@ -147,7 +147,12 @@ def mosaic(samples: list[Pair], center: tuple[float, float]) -> Pair:
     return image, target
 
 
-def _same_size(sample: Pair, partner: Pair) -> Pair:
+def same_size(sample: Pair, partner: Pair) -> Pair:
+    """Return the partner of a sample.
+
+    Raises:
+        DataError: it has another size.
+    """
     if sample[0].shape != partner[0].shape:
         sizes = " and ".join(f"{height}x{width}" for height, width in (pair[0].shape[1:] for pair in (sample, partner)))
         raise DataError(f"samples of {sizes} (height x width) cannot be mixed. Set augment.crop to one size.")

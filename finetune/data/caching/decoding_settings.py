@@ -26,7 +26,7 @@ def decoding_settings(value: object) -> str | None:
 
     >>> from finetune.data.files import MaskFile
     >>> decoding_settings(MaskFile(Path("a.png"), [0, 255])), decoding_settings(3 + 4j)
-    ('MaskFile(Path,[0,255],255,False)', None)
+    ('MaskFile(Path,[0,255],255,False,1)', None)
     """
     try:
         return _text(value)

@@ -24,6 +24,7 @@ def read_mask(
     ignore_index: IgnoredValues = 255,
     snap: bool = False,
     window: Window | None = None,
+    divisor: int = 1,
 ) -> Tensor:
     """Decode a mask as class indices.
 
@@ -38,6 +39,7 @@ def read_mask(
         ignore_index: value of the pixels to leave out, or several; the file may hold it in addition to `mask_values`.
         snap: whether values that are not listed become the most similar listed one nearby, as soft edges and JPEG need.
         window: the part to read; None reads the whole mask.
+        divisor: a value of at least this many is divided by it before anything else.
 
     Returns:
         uint8 (H, W), with `ignored_label(mask_values, ignore_index)` for the pixels to leave out.
@@ -47,7 +49,11 @@ def read_mask(
             255 or outside `mask_values`.
     """
     if window is None or not snap:
-        return decode_mask(open_mask(path, window), path, mask_values, ignore_index, snap)
+        pixels = open_mask(path, window)
+        if divisor > 1:
+            numbers = mask_numbers(pixels, path)
+            pixels = np.where(numbers >= divisor, numbers // divisor, numbers)
+        return decode_mask(pixels, path, mask_values, ignore_index, snap)
     outer = window.grown(REACH, mask_size(path))  # the neighbors that decide
     labels = decode_mask(open_mask(path, outer), path, mask_values, ignore_index, snap)
     inner = window.within(outer)

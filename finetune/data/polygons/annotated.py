@@ -1,13 +1,14 @@
 """Images with labeled shapes, as records whose masks are drawn from the shapes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -99,17 +100,39 @@ class DrawnMask:
 
     def read_window(self, window: Window) -> Tensor:
         """Draw a part of the mask as uint8 (height, width)."""
+        size = self._checked_size()
+        mask = np.full((window.height, window.width), self.background, dtype=np.uint8)
+        for value, parts in self.objects:
+            self._paint(mask, parts, value, (window.top, window.left), size)
+        return torch.from_numpy(mask)
+
+    def read_objects(self) -> Iterator[tuple[int, Tensor]]:
+        """Yield the class index, or the value of ignored pixels, and the mask of each object, bool (H, W)."""
+        size = self._checked_size()
+        for value, parts in self.objects:
+            mask = np.zeros(size, dtype=np.uint8)
+            self._paint(mask, parts, 1, (0, 0), size)
+            yield value, torch.from_numpy(mask == 1)
+
+    def _paint(
+        self,
+        mask: npt.NDArray[np.uint8],
+        parts: Sequence[Shape],
+        value: int,
+        corner: tuple[int, int],
+        size: tuple[int, int],
+    ) -> None:
+        for shape in parts:
+            try:
+                paint(mask, shape, value, corner, size)
+            except ValueError as error:
+                raise DataError(f"{self.description}: {error} Simplify the polygon, or remove it.") from error
+
+    def _checked_size(self) -> tuple[int, int]:
         size = self.read_size()
         if self.size is not None and self.size != size:
             raise DataError(_size_text(self.image, self.file, size, self.size))
-        mask = np.full((window.height, window.width), self.background, dtype=np.uint8)
-        for value, parts in self.objects:
-            for shape in parts:
-                try:
-                    paint(mask, shape, value, (window.top, window.left), size)
-                except ValueError as error:
-                    raise DataError(f"{self.description}: {error} Simplify the polygon, or remove it.") from error
-        return torch.from_numpy(mask)
+        return size
 
     def read_size(self) -> tuple[int, int]:
         """Return the height and width of the image."""

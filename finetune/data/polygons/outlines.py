@@ -96,7 +96,7 @@ def simplify(ring: Points, tolerance: float) -> Points:
     """
     if tolerance == 0:
         return ring
-    centers = _side_centers(ring)
+    centers = side_centers(ring)
     closed = np.concatenate([centers, centers[:1]])
     middle = int(np.hypot(*(centers - centers[0]).T).argmax())
     kept, open_ends = {0, middle}, [(0, middle), (middle, len(centers))]
@@ -112,7 +112,7 @@ def simplify(ring: Points, tolerance: float) -> Points:
     return centers[sorted(kept)] if len(kept) >= 3 else ring
 
 
-def _side_centers(ring: Points) -> Points:
+def side_centers(ring: Points) -> Points:
     """Return the centers of the sides of pixels along an outline."""
     lines = np.roll(ring, -1, axis=0) - ring
     lengths = np.abs(lines).sum(axis=1).astype(np.int64)

@@ -108,6 +108,45 @@ def coco_counts(text: str) -> Counts:
     return counts
 
 
+def coco_text(counts: Counts) -> str:
+    """Encode lengths as a compressed RLE of COCO; see `coco_counts`.
+
+    >>> coco_text(np.array([0, 5, 2, 7, 2, 10]))
+    '052203'
+    """
+    differences, letters = counts.copy(), list[str]()
+    differences[3:] -= counts[1:-2]
+    for value in differences.tolist():
+        is_open = True
+        while is_open:
+            bits, value = value & 31, value >> 5
+            is_open = value != (-1 if bits & 16 else 0)
+            letters.append(chr(48 + bits + 32 * is_open))
+    return "".join(letters)
+
+
+def column_counts(stencil: Stencil, height: int, width: int) -> Counts:
+    """Return the lengths of runs down the columns of an image, in memory that its size does not matter to."""
+    rows = stencil.covered.shape[0] + 1  # one more, so that each column ends uncovered
+    turns = np.flatnonzero(np.diff(np.pad(stencil.covered.T, ((0, 0), (0, 1))).ravel(), prepend=False))
+    columns, lines = np.divmod(turns, rows)
+    places, times = np.unique((stencil.left + columns) * height + stencil.top + lines, return_counts=True)
+    # a run to the lower edge of the image goes on at the upper edge of the next column, if there is one
+    turns = places[(times == 1) & (places < height * width)]
+    counts: Counts = np.diff(turns, prepend=0, append=height * width)
+    return counts
+
+
+def covered_part(counts: Counts, height: int) -> Stencil:
+    """Return the pixels of runs down the columns of an image, of which one at least is covered, without the rest."""
+    ends = np.cumsum(counts)
+    first, last = int(ends[0]) // height, (int(ends[len(ends) // 2 * 2 - 1]) - 1) // height + 1
+    lengths = np.diff(ends.clip(first * height, last * height), prepend=first * height)
+    covered = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(last - first, height).T
+    rows = np.flatnonzero(covered.any(axis=1))
+    return Stencil(int(rows[0]), first, covered[rows[0] : rows[-1] + 1].copy())
+
+
 def label_studio_alpha(data: list[int], height: int, width: int) -> npt.NDArray[np.bool_]:
     """Decode the pixels that a brush of Label Studio has touched.
 

@@ -48,6 +48,8 @@ class FolderSource:
         lists: folder below root with train.txt, val.txt and perhaps test.txt, which name the images of each split; no
             other image is used. None if there are no lists.
         skip_unpaired: whether images without a mask, and masks without an image, are left out instead of refused.
+        divisor: values in the masks of at least this many are divided by it: 1000 for class * 1000 + number of the
+            object.
     """
 
     def __init__(
@@ -65,9 +67,10 @@ class FolderSource:
         mask_suffix: str = "",
         lists: str | None = None,
         skip_unpaired: bool = False,
+        divisor: int = 1,
     ) -> None:
         self.root = Path(root)
-        self.encoding = mask_encoding(classes, ignore_index, mask_values, snap)
+        self.encoding = mask_encoding(classes, ignore_index, mask_values, snap, divisor)
         self.class_names = self.encoding.class_names
         self.ignore_index = self.encoding.ignore_index
         self.folders = {"images": images, "masks": masks}

@@ -5,7 +5,15 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from finetune.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, ClassMaskFiles, ImageFile, LayeredMaskFiles, files_below
+from finetune.data.files import (
+    IMAGE_SUFFIXES,
+    MASK_SUFFIXES,
+    ClassMaskFiles,
+    ImageFile,
+    LayeredMaskFiles,
+    ObjectMaskFiles,
+    files_below,
+)
 from finetune.data.options import check_ignore_index, named_classes
 from finetune.data.recognition.mask_file_layouts import recognize_mask_files
 from finetune.data.recognition.name_patterns import NamePattern
@@ -99,7 +107,7 @@ class MaskFilesSource:
         if self.multilabel:
             return ClassMaskFiles(image, tuple(masks.get(name) for name in self._layers))
         if self.pattern.other == "object":
-            return LayeredMaskFiles(image, tuple((path, 1) for _, path in sorted(masks.items())))
+            return ObjectMaskFiles(image, tuple((path, 1) for _, path in sorted(masks.items())))
         names = self._layers
         return LayeredMaskFiles(image, tuple((masks[name], k) for k, name in enumerate(names, 1) if name in masks))
 

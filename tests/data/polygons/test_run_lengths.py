@@ -2,7 +2,17 @@ import numpy as np
 import pytest
 
 from finetune.data.polygons.annotation_files import AnnotationError
-from finetune.data.polygons.run_lengths import bitmap, bitmap_of, coco_counts, label_studio_alpha, listed_counts
+from finetune.data.polygons.run_lengths import (
+    bitmap,
+    bitmap_of,
+    coco_counts,
+    coco_text,
+    column_counts,
+    covered_part,
+    label_studio_alpha,
+    listed_counts,
+)
+from finetune.data.polygons.shapes import Stencil
 
 
 def runs(flat):
@@ -159,3 +169,44 @@ def test_a_run_beyond_the_end_is_refused():
     data = [int(bits.ljust(96, "0")[start : start + 8], 2) for start in range(0, 96, 8)]
     with pytest.raises(AnnotationError, match="is for more than the 1x1 pixels"):
         label_studio_alpha(data, 1, 1)
+
+
+def random_stencil(random: np.random.Generator, height: int, width: int) -> tuple[Stencil, np.ndarray]:
+    """Return the covered part of a random mask that is full in some columns, and the mask."""
+    mask = random.random((height, width)) < random.choice([0.1, 0.9])
+    mask[:, random.random(width) < 0.4] = True
+    mask[:, random.random(width) < 0.4] = False
+    mask[random.integers(height), random.integers(width)] = True
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    covered = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return Stencil(int(rows[0]), int(columns[0]), covered), mask
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_masks_that_are_encoded_are_those_that_are_decoded(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    height, width = random.integers(1, 12, 2).tolist()
+    stencil, mask = random_stencil(random, height, width)
+    counts = column_counts(stencil, height, width)
+    assert (counts[1:] > 0).all()  # no empty runs but the first
+    assert coco_text(counts) == compressed(counts.tolist())
+    assert (covered(bitmap(counts, height, width, by_columns=True), height, width) == mask).all()
+    again = covered_part(coco_counts(coco_text(counts)), height)
+    assert again[:2] == stencil[:2]
+    assert (again.covered == stencil.covered).all()
+
+
+def test_masks_are_encoded_as_pycocotools_does() -> None:
+    pycocotools = pytest.importorskip("pycocotools.mask")
+    for seed in range(5):
+        stencil, mask = random_stencil(np.random.default_rng(seed), 40, 300)
+        expected = pycocotools.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
+        assert coco_text(column_counts(stencil, 40, 300)) == expected
+
+
+def test_a_small_object_of_a_huge_image_takes_little_memory() -> None:
+    stencil = Stencil(50_000, 70_000, np.ones((2, 3), dtype=bool))
+    counts = column_counts(stencil, 100_000, 100_000)  # 10 gigapixels
+    assert counts.sum() == 10**10
+    assert len(counts) == 7
+    assert covered_part(counts, 100_000)[:2] == (50_000, 70_000)
