@@ -68,6 +68,21 @@ def sum_over_ranks(trainer: pl.Trainer, own: Tensor) -> Tensor:
     return total + (scaled - scaled.detach())
 
 
+def gather_rows(trainer: pl.Trainer, own: Tensor) -> Tensor:
+    """Return the rows of all ranks (N, ...), rank by rank, the same on every rank. Collective.
+
+    Args:
+        trainer: of the training.
+        own: this rank's rows (n, ...), of any number; on the device that the ranks communicate by.
+    """
+    numbers: Tensor = trainer.strategy.all_gather(torch.tensor(len(own), device=own.device))
+    numbers = numbers.flatten()  # one number without ranks
+    padded = own.new_zeros(int(numbers.max()), *own.shape[1:])
+    padded[: len(own)] = own
+    ranks = trainer.strategy.all_gather(padded).view(len(numbers), *padded.shape)
+    return torch.cat([rows[:number] for rows, number in zip(ranks, numbers.tolist(), strict=True)])
+
+
 def average_statistics(trainer: pl.Trainer, norms: Iterable[nn.Module]) -> None:
     """Give all ranks the mean of their batch-norm statistics; DDP alone would keep rank 0's. Collective.
 

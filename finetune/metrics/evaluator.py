@@ -1,7 +1,7 @@
 """The interface of an evaluator: the scores of one evaluation, from counts that add up exactly."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
@@ -12,9 +12,10 @@ Row = dict[str, str | float]
 class Evaluator(Protocol):
     """Counts batches and turns the counts into scores.
 
-    Counts are int64 tensors of fixed names and shapes. The task sums them over all ranks once, at the end of an
-    evaluation; everything else here is a function of that sum. So scores do not depend on the number of ranks, on the
-    batch size, or on which rank saw which image.
+    How a batch is counted is between it and its task. Counts are int64 tensors of fixed names and shapes. The task sums
+    them over all ranks once, at the end of an evaluation; everything else here is a function of that sum. So scores do
+    not depend on the number of ranks, on the batch size, or on which rank saw which image. Scores that are not of sums,
+    such as average precision, have rows of any number as well, which are concatenated in any order: `instances.ROWS`.
 
     A score is NaN where it is 0/0, such as the IoU of a class that is neither true nor predicted.
     """
@@ -24,9 +25,6 @@ class Evaluator(Protocol):
 
     def reset(self) -> None:
         """Set all counts to zero."""
-
-    def update(self, prediction: Any, target: Any) -> None:
-        """Count a batch, as the task predicts it, against its targets."""
 
     def counts(self) -> dict[str, Tensor]:
         """Return the counts of this rank since the last `reset`."""
@@ -45,6 +43,13 @@ class Evaluator(Protocol):
 
     def table(self, counts: Counts) -> str:
         """Return the scores of all classes as text."""
+
+
+class PixelEvaluator(Evaluator, Protocol):
+    """An evaluator of predictions for every pixel."""
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Count a batch, as the task predicts it, against its targets."""
 
 
 def summary(scores: Mapping[str, float]) -> dict[str, float]:

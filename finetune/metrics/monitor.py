@@ -1,12 +1,14 @@
 """The direction in which a monitored score improves."""
 
+import re
 from typing import Literal
 
 Direction = Literal["max", "min"]
 HIGHER_IS_BETTER = (
     *("iou", "dice", "precision", "recall", "f1", "accuracy", "pixel_accuracy"),
-    *("frequency_weighted_iou", "kappa"),
+    *("frequency_weighted_iou", "kappa", "pq", "sq", "rq"),
 )
+PRECISION_OF_OBJECTS = re.compile("(mask|box)_a[pr]([0-9]+|_small|_medium|_large)?")
 
 
 def monitor_mode(monitor: str, mode: str = "auto", setting: str = "mode") -> Direction:
@@ -36,6 +38,7 @@ def monitor_mode(monitor: str, mode: str = "auto", setting: str = "mode") -> Dir
 
 def _natural_mode(monitor: str) -> Direction | None:
     score = monitor.split("/")[1] if "/" in monitor else monitor.partition("_")[2]
-    if "loss" in score:
+    if "loss" in score or score == "count_error":
         return "min"
-    return "max" if score in HIGHER_IS_BETTER else None
+    is_higher_better = score in HIGHER_IS_BETTER or PRECISION_OF_OBJECTS.fullmatch(score)
+    return "max" if is_higher_better else None

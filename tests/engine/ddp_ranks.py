@@ -1,7 +1,7 @@
 """Trainings on two ranks, for `test_ddp.py`."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -16,7 +16,7 @@ from finetune.config.compose import compose, to_plain_dict
 from finetune.data import CLASS_NAMES, SampleKey
 from finetune.data.dataset import Sample
 from finetune.data.module import SegmentationData
-from finetune.engine.ddp import average_statistics
+from finetune.engine.ddp import average_statistics, gather_rows
 from finetune.losses import LOSSES
 from finetune.models import Segmenter
 from finetune.tasks import SemanticTask, TuningTask
@@ -183,3 +183,12 @@ def averaged_statistics() -> list[dict[str, torch.Tensor]]:
         average_statistics(trainer, [norm])
         results.append({"own": own, "averaged": torch.cat([norm.running_mean, norm.running_var])})
     return results
+
+
+def gathered_rows(lengths: Sequence[int]) -> dict[str, torch.Tensor]:
+    """Return rows of this rank, of which there are as many as given, and those of all ranks."""
+    torch.distributed.init_process_group("gloo")
+    trainer = tiny_trainer(devices=len(lengths), strategy="ddp")
+    rank = trainer.global_rank
+    own = torch.arange(3 * lengths[rank]).view(-1, 3) + 2**40 * (rank + 1)  # float32 would round
+    return {"own": own, "all": gather_rows(trainer, own)}

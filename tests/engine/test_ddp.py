@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from finetune.engine.ddp import check_ranks_agree
+from finetune.engine.ddp import check_ranks_agree, gather_rows
 from tests.engine import ddp_ranks
 from tests.engine.ddp_ranks import EPOCHS, FIRST_NORM, LOSS_OPTIONS, PRESETS, fit, settings, task
 from tests.engine.ranks import run_ranks
+from tests.tasks.tiny_run import tiny_trainer
 
 # adapters, one unfreezing, several of them, and freezing again; the other presets are like one of these
 FAST = ("lora", "gradual_layer_decay", "freeze_again")
@@ -94,6 +95,20 @@ def test_statistics_become_the_mean_of_all_ranks(size: int) -> None:
             torch.testing.assert_close(rank["averaged"], own.double().mean(0).to(own.dtype))
             assert torch.equal(rank["averaged"], ranks[0]["averaged"])
             assert not torch.equal(rank["averaged"], rank["own"])
+
+
+@pytest.mark.parametrize("lengths", [(2, 5), (0, 3), (0, 0)], ids=str)
+def test_rows_of_ranks_that_have_different_numbers_of_them_are_joined(lengths: tuple[int, int]) -> None:
+    ranks = run_ranks(ddp_ranks.gathered_rows, 2, lengths)
+    expected = torch.cat([rank["own"] for rank in ranks])
+    assert expected.shape == (sum(lengths), 3)
+    assert all(rank["all"].dtype == torch.int64 for rank in ranks)
+    assert all(torch.equal(rank["all"], expected) for rank in ranks)
+
+
+def test_one_process_keeps_its_rows() -> None:
+    own = torch.arange(6).view(2, 3)
+    assert torch.equal(gather_rows(tiny_trainer(), own), own)
 
 
 def test_ranks_that_are_not_wrapped_again_drift_apart_and_are_noticed() -> None:
