@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
+from finetune.models.pyramid_model import PyramidModel
 from finetune.models.segmenter import Segmenter
 
 
@@ -20,7 +21,7 @@ def mean_logits(models: Iterable[Segmenter], images: Tensor) -> Tensor:
     return logits[0] if len(logits) == 1 else sum(logits[1:], logits[0]) / len(logits)
 
 
-def check_alike(models: Sequence[Segmenter]) -> None:
+def check_alike(models: Sequence[PyramidModel]) -> None:
     """Raise ValueError unless all models have the same classes and read the same image channels."""
     first = models[0]
     for model in models[1:]:

@@ -99,7 +99,7 @@ class PyramidModel(TunableModel):
         tokens = self.backbone.num_prefix_tokens if with_tokens else 0
         self.pyramid = PyramidSpec(self.neck.channels, self.neck.strides, pools, tokens)
         self._set_normalization(mean, std)
-        self._arguments = {
+        self._arguments: dict[str, Any] = {
             "backbone": backbone,
             "head": head,
             "classes": list(self.class_names),
@@ -244,6 +244,8 @@ class PyramidModel(TunableModel):
             config: plain data of `config()`.
             weights: weights of the backbone, as in the constructor; random by default.
         """
+        head_options = dict(config["head_options"] or {})
+        head_options.pop("weights", None)  # no file that an untrusted config names is read
         model = cls(
             config["backbone"],
             config["head"],
@@ -251,7 +253,7 @@ class PyramidModel(TunableModel):
             weights=weights,
             in_channels=config["in_channels"],
             backbone_options=config["backbone_options"],
-            head_options=config["head_options"],
+            head_options=head_options,
             neck=config["neck"],
             window=config.get("window"),  # models of earlier versions lack some keys
             output_stride=config.get("output_stride"),

@@ -52,6 +52,7 @@ class Segmenter(PyramidModel):
         ValueError: if the backbone, the head or an option is unknown, there are fewer than two classes, or the weights
             are not available.
 
+    >>> import torch
     >>> model = Segmenter("resnet18", head="fpn", classes=["road", "other"], weights="none")
     >>> model(torch.zeros(1, 3, 37, 53)).shape
     torch.Size([1, 2, 37, 53])

@@ -31,6 +31,15 @@ class TunableModel(nn.Module, ABC):
     def normalize(self, images: Tensor) -> Tensor:
         """Return images (B, C, H, W), uint8, as the weights expect them: float, normalized."""
 
+    def dense_outputs(self, images: Tensor) -> Tensor:
+        """Return one tensor that depends on what costs most of a training step, to estimate it.
+
+        Args:
+            images: normalized (B, C, H, W).
+        """
+        outputs: Tensor = self(images)
+        return outputs
+
     @abstractmethod
     def layer_groups(self, fine: bool = False) -> list[list[str]]:
         """Return the names of the backbone's trainable parameters, in groups from stem to top.

@@ -143,17 +143,26 @@ def read_file(path: Path, name: str) -> State:
             f"backbone.weights='{path}' is not a file. Expected 'pretrained', 'none', 'package:<name>', "
             f"or the path of a .safetensors or .pth file."
         )
-    try:
-        with torch.serialization.safe_globals([Namespace]):  # timm's train.py stores its options in one; plain data
-            content = read_tensors(path) if path.suffix == ".safetensors" else read_pickle(path, old=True)
-    except FileError as error:
-        raise WeightsError(f"cannot read weights from '{path}' as plain tensors: {error.reason}") from error
+    content = read_content(path)
     found = find_state(content, tensor_names(name)) or largest_state(content)
     if found is None:
         raise WeightsError(f"'{path}' contains no state dict. Expected a mapping of parameter names to tensors.")
     if found.place:
         logger.info("weights '%s': reading %s", path, found.place)
     return found.state
+
+
+def read_content(path: Path) -> Any:
+    """Return the plain data in a weights file or a checkpoint.
+
+    Raises:
+        WeightsError: if there is no such file, it is not a weights file, or reading it would run code.
+    """
+    try:
+        with torch.serialization.safe_globals([Namespace]):  # timm's train.py stores its options in one; plain data
+            return read_tensors(path) if path.suffix == ".safetensors" else read_pickle(path, old=True)
+    except FileError as error:
+        raise WeightsError(f"cannot read weights from '{path}' as plain tensors: {error.reason}") from error
 
 
 def tensor_names(name: str) -> frozenset[str]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from finetune.models import TunableModel
 from finetune.profiling import memory
 from finetune.tuning.freeze import apply_trainability
 
@@ -110,7 +111,7 @@ def estimate(
         images = torch.empty(image_shape, dtype=parameters[0].dtype)
         precision = torch.autocast("cpu", dtype=autocast, enabled=autocast is not None)
         with _counter() as forward, _saved_storages(fake_model) as saved, precision:
-            output = fake_model(images)
+            output = (fake_model.dense_outputs if isinstance(fake_model, TunableModel) else fake_model)(images)
         with _counter() as backward:
             if output.requires_grad:
                 output.backward(torch.empty_like(output))

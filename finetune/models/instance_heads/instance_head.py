@@ -1,0 +1,34 @@
+"""The interface of a head that predicts objects."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from finetune.instances import Objects
+
+
+class InstanceHead(nn.Module, ABC):
+    """Turns the maps of a `FeaturePyramid` into objects.
+
+    The constructor takes `strides` (of the maps, fine to coarse), `channels` (of each) and `classes` (without the
+    background); then the options in `conf/head/<name>.yaml`.
+    """
+
+    @abstractmethod
+    def losses(self, maps: Sequence[Tensor], targets: Sequence[Objects]) -> dict[str, Tensor]:
+        """Return the weighted training losses by name, scalar, finite even if no image has an object.
+
+        Args:
+            maps: (B, channels, h, w), fine to coarse, of images that were padded on the right and at the bottom.
+            targets: the objects of each image, on the device of the maps; an image may have none.
+        """
+
+    @abstractmethod
+    def detect(self, maps: Sequence[Tensor], size: tuple[int, int]) -> list[Objects]:
+        """Return the objects of each image, by falling score, with masks of a size.
+
+        Args:
+            maps: (B, channels, h, w), fine to coarse, of images that were padded on the right and at the bottom.
+            size: height and width of the images without padding.
+        """
