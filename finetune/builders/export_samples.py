@@ -14,7 +14,7 @@ from finetune.data import DataError, SegmentationDataset
 from finetune.data.dataset import resize_nearest
 from finetune.exporters.exporter import Samples
 from finetune.models.input_size import Size
-from finetune.tasks import PixelTask
+from finetune.tasks import PixelTask, TuningTask
 
 CALIBRATION = 50  # images; more hardly change the ranges of values
 
@@ -29,7 +29,7 @@ class EvenSamples:
         size: (height, width) that images and targets are resized to; None leaves them as they are.
     """
 
-    def __init__(self, dataset: SegmentationDataset, count: int, task: PixelTask, size: Size | None) -> None:
+    def __init__(self, dataset: SegmentationDataset, count: int, task: TuningTask, size: Size | None) -> None:
         self.dataset, self.task, self.size = dataset, task, size
         self.count = min(count, len(dataset))
 
@@ -40,11 +40,11 @@ class EvenSamples:
             if self.size is not None:
                 resized = F.interpolate(image.float(), self.size, mode="bilinear", antialias=True)
                 image, mask = resized.round().clamp(0, 255).to(image.dtype), resize_nearest(mask, self.size)
-            yield image, self.task.target({"image": image, "mask": mask})
+            yield image, self.task.target({"image": image, "mask": mask}) if isinstance(self.task, PixelTask) else mask
 
 
 def export_samples(
-    config: Config, saved: SavedModel, task: PixelTask, trained: Config | None, own_splits: Path | None
+    config: Config, saved: SavedModel, task: TuningTask, trained: Config | None, own_splits: Path | None
 ) -> tuple[Samples, Samples]:
     """Return samples to check an export on and samples to calibrate it with; none if no data is known.
 

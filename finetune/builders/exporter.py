@@ -8,14 +8,19 @@ from finetune.config.errors import ConfigError
 from finetune.config.options import Config, validate_options
 from finetune.exporters import EXPORTERS, Exporter
 from finetune.exporters.exporter import EXACT, Samples
-from finetune.inference import Output
+from finetune.inference.output import TaskOutput
 from finetune.io.messages import suggest
 
+OF_OBJECTS = ("safetensors", "timm", "onnx")  # formats of models that find objects
 OPTIONS = ("size", "precision", "outputs", "runtime")  # of formats; each has some of them
 
 
-def check_format(config: Config) -> bool:
+def check_format(config: Config, with_objects: bool = False) -> bool:
     """Return whether the files of a format must compute exactly what the model does.
+
+    Args:
+        config: of `finetune export`.
+        with_objects: whether the model finds objects.
 
     Raises:
         ConfigError: there is no such format, or it lacks an option that is given.
@@ -28,11 +33,15 @@ def check_format(config: Config) -> bool:
         check_repository(str(config["repo"]))
     elif config["private"]:
         raise ConfigError("private=true is for a repository on the hub. Set repo=user/name, or leave it out.")
+    if config["nms"] is not None and not (with_objects and name == "onnx"):
+        raise ConfigError(f"nms={config['nms']} is for format=onnx of a model of objects. Leave it out.")
+    if with_objects and name not in OF_OBJECTS:
+        raise ConfigError(f"format={name} is for models that classify pixels; this one has {', '.join(OF_OBJECTS)}.")
     validate_options(f"format={name}", EXPORTERS[name], _given(config), skip=("output", "calibration", "repo"))
     return getattr(EXPORTERS[name], "limits", None) == EXACT
 
 
-def build_exporter(config: Config, output: Output, calibration: Samples) -> Exporter:
+def build_exporter(config: Config, output: TaskOutput, calibration: Samples) -> Exporter:
     """Build the exporter of a format; settings that are not given are the format's own.
 
     Raises:

@@ -8,13 +8,17 @@ from omegaconf import DictConfig
 
 from finetune.builders.export_samples import export_samples
 from finetune.builders.exporter import build_exporter, check_format
-from finetune.builders.task import restore_task
+from finetune.builders.task import restore_output, restore_task
 from finetune.checkpoints.hub import push
-from finetune.checkpoints.saved_model import load_model
+from finetune.checkpoints.saved_model import SavedModel, load_model
 from finetune.config.compose import load_config, required
 from finetune.config.errors import ConfigError, usage
+from finetune.config.options import Config
 from finetune.exporters import Agreement, export_model
+from finetune.exporters.exporter import Samples
+from finetune.exporters.metadata import metadata
 from finetune.io.messages import format_bytes
+from finetune.models import InstanceSegmenter
 from finetune.runs.console import configure_logging
 from finetune.runs.folder import check_new, free_folder, run_folder
 from finetune.runs.saved_config import read_config
@@ -30,12 +34,12 @@ class ExportResult:
     Attributes:
         folder: where the files are.
         files: the files.
-        agreement: how well the outputs of the files agree with the model's.
+        agreement: how well the outputs of the files agree with the model's; in words for objects.
     """
 
     folder: Path
     files: list[Path]
-    agreement: Agreement
+    agreement: Agreement | str
 
 
 def export(*overrides: str | DictConfig) -> ExportResult:
@@ -53,25 +57,52 @@ def export(*overrides: str | DictConfig) -> ExportResult:
     configure_logging()
     path = Path(required(config, "run"))
     with usage():
-        is_exact = check_format(config)
         if config["output"]:
             check_new(Path(config["output"]))
         saved = load_model(path)
+        is_exact = check_format(config, isinstance(saved.model, InstanceSegmenter))
         run = run_folder(path)
         task = restore_task(saved.task, saved.model, saved.data.get("ignore_index", 255))
-        if not isinstance(task, PixelTask):
-            raise ConfigError(f"task={saved.task['name']} has no export: its model does not classify pixels.")
         trained, splits = (read_config(run), run / "splits.csv") if run is not None and not is_exact else (None, None)
         samples, calibration = export_samples(config, saved, task, trained, splits)
-        exporter = build_exporter(config, task.output, calibration)
+        exporter = None if _is_objects_file(config, saved) else build_exporter(config, task.output, calibration)
     folder = Path(config["output"]) if config["output"] else free_folder((run or Path()) / "export" / config["format"])
     if not (is_exact or samples):
         logger.warning("the predictions are compared on random images only; data.root=PHOTOS names real ones")
-    files, agreement = export_model(exporter, saved, folder, task, samples)
-    for file in files:
+    if exporter is None:
+        result = _export_objects(config, saved, folder, samples)
+        checked = f"checked: {result.agreement}; docs/export.md says how to use it"
+    else:
+        pixels = (task, samples) if isinstance(task, PixelTask) else (None, ())
+        files, agreement = export_model(exporter, saved, folder, *pixels)
+        result = ExportResult(folder, files, agreement)
+        where = f"{agreement.images:,} images" if samples else "random images"
+        checked = f"checked on {where}: {agreement}; use it with {exporter.usage(folder)}"
+    for file in result.files:
         logger.info(f"{file}  {format_bytes(file.stat().st_size)}")
-    where = f"{agreement.images:,} images" if samples else "random images"
-    logger.info(f"checked on {where}: {agreement}; use it with {exporter.usage(folder)}")
+    logger.info(checked)
     if config["repo"]:
         logger.info(f"pushed to {push(folder, config['repo'], config['private'])}")
-    return ExportResult(folder, files, agreement)
+    return result
+
+
+def _is_objects_file(config: Config, saved: SavedModel) -> bool:
+    return config["format"] == "onnx" and isinstance(saved.model, InstanceSegmenter)
+
+
+def _export_objects(config: Config, saved: SavedModel, folder: Path, samples: Samples) -> ExportResult:
+    """Write an ONNX file of a model of objects, and return how well it agrees with the model."""
+    from finetune.exporters.instance_onnx import export_instances
+
+    assert isinstance(saved.model, InstanceSegmenter)
+    for key, only in (("precision", "float32"), ("outputs", "objects")):
+        if config[key] not in (None, only):
+            raise ConfigError(f"{key}={config[key]}: an ONNX file of objects has {only} only. Leave it out.")
+    saved.model.merge_adapters()
+    folder.mkdir(parents=True, exist_ok=True)
+    output = restore_output(saved.task, saved.model.class_names)
+    facts = metadata(saved, output, config["size"], "float32", "objects")
+    path, images = folder / "model.onnx", (image for image, _ in samples)
+    with usage():
+        agreement = export_instances(saved.model, path, config["nms"] or "inside", config["size"], images, facts)
+    return ExportResult(folder, [path], agreement)

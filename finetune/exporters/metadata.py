@@ -3,13 +3,13 @@
 from typing import Any
 
 from finetune.checkpoints.saved_model import SavedModel
-from finetune.inference import Output
 from finetune.inference.class_masks import file_suffixes
+from finetune.inference.output import TaskOutput
 from finetune.models.input_size import Size
 from finetune.plots import palette
 
 
-def metadata(saved: SavedModel, output: Output, size: Size | None, precision: str, outputs: str) -> dict[str, Any]:
+def metadata(saved: SavedModel, output: TaskOutput, size: Size | None, precision: str, outputs: str) -> dict[str, Any]:
     """Return plain data that says what a file computes, and of what it was made; `serve.py` reads some of it."""
     config = saved.model.config()
     return {

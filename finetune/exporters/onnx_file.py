@@ -5,13 +5,13 @@ import json
 import logging
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from finetune.checkpoints.saved_model import SavedModel
 from finetune.exporters.agreement import Limits, Outputs
@@ -60,8 +60,7 @@ class OnnxFile:
         outputs: str = "classes",
         calibration: Samples = (),
     ) -> None:
-        if missing := [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]:
-            raise ValueError(f"ONNX files need {', '.join(missing)}, not installed: pip install 'finetune-seg[export]'")
+        check_packages()
         if size is not None:
             check_size(size, "size")
         if precision not in LIMITS:
@@ -100,7 +99,7 @@ class OnnxFile:
             logger.info(f"they stay in float: {shortlist(kept)}" if kept else "none loses more than the others")
 
     def _trace(self, saved: SavedModel, path: Path) -> None:
-        model = saved.model if self.precision != "float16" else copy.deepcopy(saved.model).half()
+        model = saved.segmenter if self.precision != "float16" else copy.deepcopy(saved.segmenter).half()
         deployed = DeployedModel(model, self.output, self.names).eval()
         *_, images = random_images(saved, self.size)  # the last needs padding, so that padding is traced
         images = images.flip(0)  # not those of the check, which would not see what the trace takes as constant
@@ -108,21 +107,11 @@ class OnnxFile:
         for name, example in {"images": images, **deployed.named_outputs(images)}.items():
             sides = {example.ndim - 2: "height", example.ndim - 1: "width"} if self.size is None else {}
             axes[name] = {0: "batch", **sides}
-        with torch.no_grad(), TraceableOperators(), warnings.catch_warnings(), redirect_stdout(None):
-            warnings.simplefilter("ignore")  # of what the trace takes as constant, and which the check finds out
-            # the exporter that symbolic shapes do not slow down: seconds, where the other takes many minutes
-            torch.onnx.export(
-                *(deployed, (images,), str(path)),
-                dynamo=False,
-                opset_version=OPSET,
-                input_names=["images"],
-                output_names=list(self.names),
-                dynamic_axes=axes,
-            )
+        trace(deployed, images, path, self.names, axes)
 
     def expected(self, saved: SavedModel, images: Tensor) -> Outputs:
         """Return the logits, and what the file is for."""
-        return DeployedModel(saved.model, self.output, self.names).named_outputs(images)
+        return DeployedModel(saved.segmenter, self.output, self.names).named_outputs(images)
 
     def load(self, folder: Path) -> Callable[[Tensor], Outputs]:
         """Return the file in ONNX Runtime, which also returns its logits."""
@@ -146,6 +135,37 @@ class OnnxFile:
     def usage(self, folder: Path) -> str:
         """Return the command that runs the model."""
         return f"python {folder / SCRIPT.name} PHOTO... --output MASKS"
+
+
+def check_packages() -> None:
+    """Raise ValueError unless the packages that write and run ONNX files are installed."""
+    if missing := [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]:
+        raise ValueError(f"ONNX files need {', '.join(missing)}, not installed: pip install 'finetune-seg[export]'")
+
+
+def trace(
+    deployed: nn.Module, images: Tensor, path: Path, names: Sequence[str], axes: Mapping[str, Mapping[int, str]]
+) -> None:
+    """Write what a module computes from uint8 images (B, C, H, W) as an ONNX file, whose input is called `images`.
+
+    Args:
+        deployed: returns a tuple.
+        images: what is traced.
+        path: of the file.
+        names: of the outputs.
+        axes: names of the dimensions that may have any length, of the input and the outputs.
+    """
+    with torch.no_grad(), TraceableOperators(), warnings.catch_warnings(), redirect_stdout(None):
+        warnings.simplefilter("ignore")  # of what the trace takes as constant, and which the check finds out
+        # the exporter that symbolic shapes do not slow down: seconds, where the other takes many minutes
+        torch.onnx.export(
+            *(deployed, (images,), str(path)),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=list(names),
+            dynamic_axes=axes,
+        )
 
 
 def open_session(path: Path) -> tuple[str, Callable[[Tensor], object]]:

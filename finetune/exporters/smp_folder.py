@@ -60,7 +60,7 @@ class SmpFolder:
     def write(self, saved: SavedModel, folder: Path) -> list[Path]:
         """Write weights, config and card, with adapters merged into the weights."""
         saved.model.merge_adapters()
-        network = smp_model(saved.model)
+        network = smp_model(saved.segmenter)
         facts = metadata(saved, self.output, self.size, "float32", "logits")
         facts |= {name: getattr(saved.model, name).flatten().tolist() for name in ("mean", "std")}
         answer, names = "The class of a pixel is `logits.argmax(1)`.", ", ".join(facts["classes"])

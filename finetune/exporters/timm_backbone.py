@@ -13,7 +13,7 @@ from finetune.checkpoints.model_card import front_matter
 from finetune.checkpoints.saved_model import SavedModel
 from finetune.exporters.agreement import Outputs
 from finetune.exporters.exporter import EXACT
-from finetune.models import Segmenter
+from finetune.models import PyramidModel
 from finetune.models.input_size import Size
 
 
@@ -56,7 +56,7 @@ class TimmBackbone:
         return f'timm.create_model("local-dir:{folder}", pretrained=True)'
 
 
-def _data(model: Segmenter) -> dict[str, Any]:
+def _data(model: PyramidModel) -> dict[str, Any]:
     """Return the input normalization in timm's names."""
     config = model.config()
     return {"mean": config["mean"], "std": config["std"], "interpolation": config["interpolation"]}

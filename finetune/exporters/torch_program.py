@@ -53,7 +53,7 @@ class TorchProgram:
     def write(self, saved: SavedModel, folder: Path) -> list[Path]:
         """Write the program, with adapters merged into the weights."""
         saved.model.merge_adapters()
-        model = saved.model if self.size is not None else with_constant_padding(saved.model)
+        model = saved.segmenter if self.size is not None else with_constant_padding(saved.segmenter)
         deployed = DeployedModel(model, self.output, (self.outputs,)).eval()
         images = next(random_images(saved, self.size or EXAMPLE))
         sizes: dict[int, Any] = {0: Dim("batch", min=1, max=MOST)}
@@ -67,7 +67,7 @@ class TorchProgram:
 
     def expected(self, saved: SavedModel, images: Tensor) -> Outputs:
         """Return what the program is for."""
-        return DeployedModel(saved.model, self.output, (self.outputs,)).named_outputs(images)
+        return DeployedModel(saved.segmenter, self.output, (self.outputs,)).named_outputs(images)
 
     def load(self, folder: Path) -> Callable[[Tensor], Outputs]:
         """Return the program in the file."""
