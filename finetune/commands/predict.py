@@ -2,16 +2,16 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from finetune.builders.post import build_post
-from finetune.builders.task import restore_output
+from finetune.builders.task import restore_object_output, restore_pixel_output
 from finetune.builders.video import build_video
-from finetune.builders.views import use_views
+from finetune.builders.views import build_views, use_views
 from finetune.checkpoints.saved_model import SavedModel, load_models
 from finetune.config.compose import load_config, required, required_paths
 from finetune.config.errors import ConfigError, usage
@@ -19,11 +19,16 @@ from finetune.config.options import Config
 from finetune.data import DataError
 from finetune.data.images.value_range import ValueRange
 from finetune.inference import Predictor
-from finetune.inference.formats import check_formats
+from finetune.inference.formats import OBJECT_FORMATS, PREDICTION_FORMATS, check_formats
+from finetune.inference.instances import InstancePredictor
+from finetune.inference.instances.saving import find_object_names, save_objects
 from finetune.inference.saving import find_names, save_predictions
+from finetune.inference.video import VideoOptions
 from finetune.io.atomic_write import replace_text
 from finetune.io.safe_files import read_json
+from finetune.models import InstanceSegmenter
 from finetune.models.blending import AUTO, OVERLAP, SlidingWindow
+from finetune.models.views import Views
 from finetune.runs.console import configure_logging
 from finetune.runs.folder import check_new, run_folder
 from finetune.runs.saved_config import read_config
@@ -33,13 +38,15 @@ SETTINGS = "settings.json"  # in the output folder: of which model and with whic
 
 
 def predict(*overrides: str | DictConfig) -> list[Path]:
-    """Write masks of images and videos, and other files that are wanted; go on with a folder that was left half-done.
+    """Write masks of images and videos, or objects of images, and other files that are wanted.
+
+    A folder that was left half-done is completed.
 
     Args:
         overrides: of `finetune predict`, such as `run=DIR input=photos output=masks`; or one composed config.
 
     Returns:
-        The paths of the masks.
+        The paths of the masks, or of the files in `objects/`.
 
     Raises:
         ConfigError: there is no model or no image, or the folder holds something else.
@@ -48,32 +55,58 @@ def predict(*overrides: str | DictConfig) -> list[Path]:
     config = load_config(overrides, "predict")
     configure_logging()
     runs = required_paths(config, "run")
-    source, output, write = required_paths(config, "input"), Path(required(config, "output")), config["write"] or []
+    required_paths(config, "input")
+    output, write = Path(required(config, "output")), config["write"] or []
     with usage():
-        check_formats(write, config["tolerance"])
+        check_formats(write, config["tolerance"], {**PREDICTION_FORMATS, **OBJECT_FORMATS})
         video = build_video(config["video"])
         goes_on = _is_half_done(output, config)
         if not goes_on:
             check_new(output)
         options = {key: config[key] for key in OPTIONS}
         predictor = load(runs, post=config.get("post"), **options)
-        for line in use_views(config["tta"], predictor.models):
-            logger.info(line)
-        names = find_names(predictor, source, write)
+        if isinstance(predictor, Predictor):
+            kind, save = "masks", _prepare_masks(predictor, config, video)
+        else:
+            kind, save = "objects", _prepare_objects(predictor, config, video)
         output.mkdir(parents=True, exist_ok=True)
         replace_text(output / SETTINGS, json.dumps(_identity(config), indent=2) + "\n")
     if goes_on:
         logger.info(f"going on with the predictions in '{output}'")
     try:
-        written = save_predictions(predictor, names, output, write, config["tolerance"], video)
+        written = save(output)
     except DataError as error:
-        if not (output / "masks").exists():  # not one could be read: nothing is left behind
+        if not (output / kind).exists():  # not one could be read: nothing is left behind
             (output / SETTINGS).unlink()
             output.rmdir()
         raise ConfigError(str(error)) from error
-    others = [name for name in write if name != "masks"]
-    logger.info(f"{len(written):,} masks in {output / 'masks'}" + f", and {', '.join(others)}" * bool(others))
+    others = [name for name in write if name != kind]
+    what = "masks" if kind == "masks" else "files of objects"
+    logger.info(f"{len(written):,} {what} in {output / kind}" + f", and {', '.join(others)}" * bool(others))
     return written
+
+
+def _prepare_masks(predictor: Predictor, config: Config, video: VideoOptions) -> Callable[[Path], list[Path]]:
+    """Return what writes masks into a folder."""
+    for line in use_views(config["tta"], predictor.models):
+        logger.info(line)
+    write = config["write"] or []
+    names = find_names(predictor, required_paths(config, "input"), write)
+    return lambda output: save_predictions(predictor, names, output, write, config["tolerance"], video)
+
+
+def _prepare_objects(predictor: InstancePredictor, config: Config, video: VideoOptions) -> Callable[[Path], list[Path]]:
+    """Return what writes objects into a folder.
+
+    Raises:
+        ConfigError: settings that change the probabilities of pixels.
+    """
+    views = build_views({**Views().config(), **{name: value for name, value in config["tta"].items() if value}})
+    if unfit := [name for name, given in {"tta": views, "video": video != VideoOptions()}.items() if given]:
+        raise ConfigError(f"{unfit[0]}: the model finds objects, and has no probabilities of pixels. Leave it out.")
+    write = config["write"] or []
+    names = find_object_names(predictor, required_paths(config, "input"), write)
+    return lambda output: save_objects(predictor, names, output, write, config["tolerance"])
 
 
 OPTIONS = ("device", "value_range", "batch_size", "window", "overlap", "threshold")  # of `load`
@@ -101,8 +134,10 @@ def load(
     window: int | Sequence[int] | str | None = AUTO,
     overlap: float = OVERLAP,
     threshold: float | Sequence[float] | None = None,
-) -> Predictor:
+) -> Predictor | InstancePredictor:
     """Load a model to predict with, from a run folder, a model folder, a checkpoint, or the Hugging Face hub.
+
+    A model that finds objects is an `InstancePredictor`; it has no steps after it, and predicts alone.
 
     Args:
         path: such as `run.best`, `outputs/pets/2026-01-31_12-00-00` or `hf://user/name@revision`; a list of them gives
@@ -115,15 +150,20 @@ def load(
             windows of 1024 pixels in images of more than 2048 x 2048; None for whole images.
         overlap: part of a window that the next one covers, too.
         threshold: probability from which a pixel has the second of two classes; for a multi-label model, one number or
-            one per class; None takes the model's.
+            one per class; for a model that finds objects, their least score; None takes the model's.
     """
     paths = [Path(path)] if isinstance(path, str | Path) else [Path(each) for each in path]
     saved, *others = load_models(paths)
-    output = restore_output(saved.task, saved.model.class_names, threshold)
-    value_range = value_range or trained_range(paths[0], saved)
-    further, steps = [other.model for other in others], build_post(post, output)
-    windows = SlidingWindow(window, overlap)
-    return Predictor(saved.model, device, output, value_range, further, batch_size, steps, windows)
+    value_range, windows = value_range or trained_range(paths[0], saved), SlidingWindow(window, overlap)
+    if isinstance(saved.model, InstanceSegmenter):
+        if others or post:
+            what = f"{len(paths)} models predict together" if others else f"post={','.join(post or ())} cleans masks"
+            raise ConfigError(f"{what}, but '{paths[0]}' finds objects. Name a single run, without post.")
+        shown = restore_object_output(saved.task, saved.model.class_names, threshold)
+        return InstancePredictor(saved.model, device, shown, value_range, batch_size, windows)
+    output = restore_pixel_output(saved.task, saved.model.class_names, threshold)
+    further, steps = [other.segmenter for other in others], build_post(post, output)
+    return Predictor(saved.segmenter, device, output, value_range, further, batch_size, steps, windows)
 
 
 def trained_range(path: Path, saved: SavedModel) -> ValueRange | None:

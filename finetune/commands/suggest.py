@@ -11,6 +11,7 @@ from finetune.commands.predict import load
 from finetune.config.compose import load_config, required, required_paths
 from finetune.config.errors import ConfigError, usage
 from finetune.config.overrides import typed
+from finetune.inference import Predictor
 from finetune.inference.files import find_images, output_names
 from finetune.inference.problems import raise_problems
 from finetune.inference.suggestions import look_at
@@ -58,6 +59,8 @@ def suggest(*overrides: str | DictConfig) -> SuggestResult:
             raise ConfigError(f"count={count}: expected a number of images, 1 or more.")
         check_new(folder)
         predictor = load(runs, config["device"], config["value_range"], config["batch_size"])
+        if not isinstance(predictor, Predictor):
+            raise ConfigError(f"'{runs[0]}' finds objects; suggest needs a model that classifies pixels.")
         for line in use_views(config["tta"], predictor.models):
             logger.info(line)
         places, problems = find_images(source), list[str]()

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+DIVERGED = "the model's outputs are NaN or infinite. Its training diverged: train again with a lower optimizer.lr."
+
 
 class NonFiniteOutputError(ValueError):
     """A model's outputs hold NaN or infinite values, so they say nothing about the image."""

@@ -19,11 +19,11 @@ Row = tuple[Tensor, Tensor, Tensor]
 SMALLEST = 1e-6  # probability that is told from 0, so that logits stay finite
 
 
-class Output(Protocol):
-    """How the outputs of a model are read. The constructor takes the class names, then options by name.
+class TaskOutput(Protocol):
+    """What every task needs of its output: the options with which a saved model predicts.
 
     Attributes:
-        class_names: of the K classes.
+        class_names: of the classes.
     """
 
     class_names: tuple[str, ...]
@@ -31,12 +31,16 @@ class Output(Protocol):
     def __init__(self, class_names: Sequence[str]) -> None:
         """Take the names of the classes."""
 
+    def options(self) -> dict[str, Any]:
+        """Return the constructor's options as plain data, for `model/config.json`."""
+
+
+class Output(TaskOutput, Protocol):
+    """How the logits of a model are read. The constructor takes the names of the K classes, then options by name."""
+
     @property
     def colors(self) -> Sequence[Color] | None:
         """Color of each value in the files; None if they are gray."""
-
-    def options(self) -> dict[str, Any]:
-        """Return the constructor's options as plain data, for `model/config.json`."""
 
     def decode(self, logits: Tensor) -> Tensor:
         """Return the predictions, uint8, of logits (B, K, H, W); the first dimension is the image."""

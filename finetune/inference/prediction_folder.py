@@ -18,6 +18,7 @@ from finetune.inference.formats import (
     check_formats,
 )
 from finetune.inference.formats.colored import Overlays
+from finetune.inference.formats.labels import trace_classes
 from finetune.inference.formats.masks import Masks
 from finetune.inference.georeference import copy_georeference
 from finetune.inference.mask_rows import write_masks
@@ -122,7 +123,9 @@ class PredictionFolder:
         for path, name in names.items() if formats else ():
             if self.has(name):
                 prediction = self.output.load(self.path / "masks" / name)
-                image = LabeledImage(path, name.with_name(path.name), prediction, self.tolerance)
+                height, width = prediction.shape[-2:]
+                traced = trace_classes(prediction)
+                image = LabeledImage(path, name.with_name(path.name), (height, width), traced, self.tolerance)
                 for each in formats:
                     each.add(image)
         for each in formats:

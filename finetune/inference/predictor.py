@@ -6,25 +6,23 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from finetune.data.images.reading import read_image
-from finetune.data.images.value_range import ValueRange, value_pairs
+from finetune.data.images.value_range import ValueRange
+from finetune.inference.base_predictor import BasePredictor
 from finetune.inference.class_indices import ClassIndices
 from finetune.inference.files import Source, find_images
-from finetune.inference.finite import NonFiniteOutputError, count_non_finite
+from finetune.inference.finite import DIVERGED, NonFiniteOutputError, count_non_finite
 from finetune.inference.formats import Predicted
 from finetune.inference.output import Output, Prediction
 from finetune.inference.pipeline import Image, batches, read_ahead
 from finetune.inference.post import PostProcessing
 from finetune.inference.problems import named, noting, raise_problems
-from finetune.inference.windows import ReadRows, check_large, open_rows, predict_rows, split_large
+from finetune.inference.windows import ReadRows, check_large, predict_rows, split_large
 from finetune.models import Segmenter
 from finetune.models.blending import SlidingWindow
 from finetune.models.ensemble import check_alike, mean_logits
 
-GPU_BATCH = 8  # images
 
-
-class Predictor:
+class Predictor(BasePredictor[Segmenter]):
     """A model that predicts from files.
 
     Args:
@@ -50,44 +48,11 @@ class Predictor:
         window: SlidingWindow | None = None,
     ) -> None:
         check_alike((model, *others))
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}: expected 1 or more.")
-        if value_range is not None:
-            value_pairs(value_range)
-        try:
-            self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        except RuntimeError as error:
-            raise ValueError(f"device='{device}' is not a device; expected cpu, cuda, cuda:0, mps, ...") from error
-        try:
-            self.models = [self._placed(each) for each in (model, *others)]
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ValueError(f"device={device} cannot be used: {reason} Set device=cpu, or leave it out.") from error
-        self.batch_size = batch_size or (1 if self.device.type == "cpu" else GPU_BATCH)
-        self.value_range = value_range
-        self.window = window or model.sliding_window
+        super().__init__((model, *others), device, value_range, batch_size, window)
         for each in self.models:
             each.sliding_window = self.window
         self.output = output or ClassIndices(model.class_names)
         self.post = post or PostProcessing()
-
-    @property
-    def channels(self) -> int:
-        """Return the number of channels of the images."""
-        return self.model.backbone.in_channels
-
-    def _placed(self, model: Segmenter) -> Segmenter:
-        return model.eval().to(self.device).to(memory_format=torch.channels_last)
-
-    @property
-    def model(self) -> Segmenter:
-        """Return the model, the first if there are several."""
-        return self.models[0]
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Return the names of the classes, by index."""
-        return self.model.class_names
 
     def predict_image(self, image: Tensor) -> Tensor:
         """Return the prediction for an image (C, H, W), uint8, on the CPU.
@@ -122,9 +87,7 @@ class Predictor:
         """Return the logits (B, K, H, W) of images (B, C, H, W), uint8."""
         logits = mean_logits(self.models, images.to(self.device))
         if count_non_finite(logits):
-            raise NonFiniteOutputError(
-                "the model's outputs are NaN or infinite. Its training diverged: train again with a lower optimizer.lr."
-            )
+            raise NonFiniteOutputError(DIVERGED)
         return logits
 
     def predict_rows(self, read: ReadRows, size: tuple[int, int]) -> Iterator[Tensor]:
@@ -164,11 +127,3 @@ class Predictor:
         if probabilities:
             return self.predict_with_probabilities(images)
         return self.predict_image(images[0])[None] if len(images) == 1 else self.predict_images(images), None
-
-    def open(self, path: Path) -> ReadRows:
-        """Return what reads rows of an image file."""
-        return open_rows(path, self.channels, self.value_range)
-
-    def read(self, path: Path) -> Tensor:
-        """Return the image (C, H, W), uint8, of a file."""
-        return read_image(path, self.channels, self.value_range)

@@ -88,7 +88,7 @@ def predict_rows(
         batch_size: windows that are predicted at a time.
     """
     rows, columns = window.spans(size)
-    maps = (each for images in _window_images(read, rows, columns, batch_size) for each in logits(images))
+    maps = (each for images in window_images(read, rows, columns, batch_size) for each in logits(images))
     finished: list[Tensor] = []
     for _, column, block in blend(maps, rows, columns):
         finished.append(decode(block[None])[0].cpu())
@@ -97,9 +97,7 @@ def predict_rows(
             finished = []
 
 
-def _window_images(
-    read: ReadRows, rows: Sequence[slice], columns: Sequence[slice], batch_size: int
-) -> Iterator[Tensor]:
+def window_images(read: ReadRows, rows: Sequence[slice], columns: Sequence[slice], batch_size: int) -> Iterator[Tensor]:
     """Yield the images of windows (n, C, h, w), row by row; the last of a row may be narrower and is alone then."""
     held, strip = rows[0], read(rows[0])
     for row in rows:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import finetune
-from finetune.builders.task import restore_output
+from finetune.builders.task import restore_pixel_output
 from finetune.config.errors import ConfigError
 from finetune.inference import ClassIndices
 from tests.samples import draw_folder, on_folder
@@ -40,14 +40,14 @@ def test_a_pixel_has_the_second_class_from_the_threshold_on() -> None:
 )
 def test_a_threshold_that_does_not_fit_is_refused(settings: Any, names: Any, threshold: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        restore_output(settings, names, threshold)
+        restore_pixel_output(settings, names, threshold)
 
 
 def test_a_threshold_replaces_those_of_a_multilabel_model() -> None:
     settings = {"name": "multilabel", "thresholds": [0.5, 0.6]}
-    assert restore_output(settings, NAMES).options() == {"thresholds": [0.5, 0.6]}
-    assert restore_output(settings, NAMES, 0.2).options() == {"thresholds": [0.2, 0.2]}
-    assert restore_output(settings, NAMES, [0.2, 0.7]).options() == {"thresholds": [0.2, 0.7]}
+    assert restore_pixel_output(settings, NAMES).options() == {"thresholds": [0.5, 0.6]}
+    assert restore_pixel_output(settings, NAMES, 0.2).options() == {"thresholds": [0.2, 0.2]}
+    assert restore_pixel_output(settings, NAMES, [0.2, 0.7]).options() == {"thresholds": [0.2, 0.7]}
     assert settings["thresholds"] == [0.5, 0.6]
 
 

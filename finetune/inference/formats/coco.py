@@ -1,6 +1,7 @@
 """A JSON file of COCO."""
 
 import json
+from typing import Any
 
 from finetune.inference.formats.labels import LabeledImage, LabelFormat, numbers
 from finetune.io.atomic_write import replace_text
@@ -11,6 +12,12 @@ class Coco(LabelFormat):
 
     def add(self, image: LabeledImage) -> None:
         """Take in an image."""
+        height, width = image.size
+        entry = {"id": len(self.entries) + 1, "file_name": image.name.as_posix(), "height": height, "width": width}
+        self.entries.append((entry, self.annotations(image)))
+
+    def annotations(self, image: LabeledImage) -> list[dict[str, Any]]:
+        """Return the annotations of an image, without the numbers of image and annotation."""
         annotations = []
         for label, region, points in self.polygons(image):
             (left, top), (right, bottom) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
@@ -19,9 +26,7 @@ class Coco(LabelFormat):
             annotations.append(
                 {"category_id": label + 1, "segmentation": segmentation, "area": region.area, "bbox": box, "iscrowd": 0}
             )
-        height, width = image.size
-        entry = {"id": len(self.entries) + 1, "file_name": image.name.as_posix(), "height": height, "width": width}
-        self.entries.append((entry, annotations))
+        return annotations
 
     def finish(self) -> None:
         """Write the file."""

@@ -4,6 +4,7 @@ import json
 import os
 from typing import Any
 
+from finetune.data.polygons.shapes import Points
 from finetune.inference.formats.labels import LabeledImage, LabelFormat, numbers
 from finetune.io.atomic_write import replace_text
 
@@ -16,18 +17,22 @@ class Labelme(LabelFormat):
     def add(self, image: LabeledImage) -> None:
         """Write the file of an image."""
         path = (self.folder / "labelme" / image.name).with_suffix(".json")
-        common: dict[str, Any] = {"group_id": None, "shape_type": "polygon", "flags": {}}
-        shapes = [
-            {"label": self.names[label], "points": numbers(points), **common}
-            for label, _, points in self.polygons(image)
-        ]
         content: dict[str, Any] = {
             "version": VERSION,
             "flags": {},
-            "shapes": shapes,
+            "shapes": self.shapes(image),
             "imagePath": os.path.relpath(image.path.resolve(), path.parent.resolve()).replace(os.sep, "/"),
             "imageData": None,
             "imageHeight": image.size[0],
             "imageWidth": image.size[1],
         }
         replace_text(path, json.dumps(content) + "\n")
+
+    def shapes(self, image: LabeledImage) -> list[dict[str, Any]]:
+        """Return the shapes of an image."""
+        return [self.polygon(label, points) for label, _, points in self.polygons(image)]
+
+    def polygon(self, label: int, points: Points) -> dict[str, Any]:
+        """Return a polygon of a class."""
+        about: dict[str, Any] = {"group_id": None, "shape_type": "polygon", "flags": {}}
+        return {"label": self.names[label], "points": numbers(points), **about}

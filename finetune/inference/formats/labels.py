@@ -13,6 +13,7 @@ from finetune.data.polygons.class_map import is_background
 from finetune.data.polygons.outlines import Region, as_one_ring, simplify, trace
 from finetune.data.polygons.shapes import Points
 from finetune.inference.output import Prediction
+from finetune.instances import ObjectCrop
 
 
 @dataclass(frozen=True)
@@ -22,30 +23,43 @@ class LabeledImage:
     Attributes:
         path: the image.
         name: its path below what was predicted, with its suffix.
-        prediction: class indices (H, W), or masks (K, H, W) of 0 and 1.
+        size: height and width.
+        traced: the connected areas of all classes, or of all objects; the label is the class.
         tolerance: by which outlines may be simplified, pixels.
+        objects: of the image; none where classes are predicted.
     """
 
     path: Path
     name: Path
-    prediction: Prediction
+    size: tuple[int, int]
+    traced: Sequence[Region]
     tolerance: float = 0.0
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width."""
-        height, width = self.prediction.shape[-2:]
-        return height, width
+    objects: Sequence[ObjectCrop] = ()
 
     @cached_property
     def regions(self) -> list[Region]:
-        """The connected areas of all classes, with simplified rings; the label is the class."""
-        if self.prediction.ndim == 2:
-            found = trace(self.prediction)
-        else:
-            channels = [(index, region) for index, mask in enumerate(self.prediction) for region in trace(mask)]
-            found = [region._replace(label=index) for index, region in channels if region.label]
-        return [each._replace(rings=[simplify(ring, self.tolerance) for ring in each.rings]) for each in found]
+        """The areas with simplified rings."""
+        return [simplified(each, self.tolerance) for each in self.traced]
+
+
+def simplified(region: Region, tolerance: float) -> Region:
+    """Return an area with rings that were simplified by a tolerance in pixels."""
+    return region._replace(rings=[simplify(ring, tolerance) for ring in region.rings])
+
+
+def trace_classes(prediction: Prediction) -> list[Region]:
+    """Return the connected areas of class indices (H, W), or of masks (K, H, W) of 0 and 1; the label is the class."""
+    if prediction.ndim == 2:
+        return trace(prediction)
+    channels = [(index, region) for index, mask in enumerate(prediction) for region in trace(mask)]
+    return [region._replace(label=index) for index, region in channels if region.label]
+
+
+def trace_object(crop: ObjectCrop) -> list[Region]:
+    """Return the connected areas of an object, in pixels of its image."""
+    found = [region for region in trace(crop.mask.astype(np.uint8)) if region.label]
+    corner = np.array([crop.left, crop.top], dtype=np.float64)
+    return [each._replace(label=crop.label, rings=[ring + corner for ring in each.rings]) for each in found]
 
 
 class LabelFormat(ABC):
