@@ -43,7 +43,7 @@ QUESTIONS = [
     (["predict", "--cfg", "job"], "write:\n- overlays"),
     (["list", "backbones", "convnext_nano*", "parameters=30"], "2 of 1,371 backbones"),
     (["list", "backbones", "for=cpu"], "measured backbones"),
-    (["list", "heads"], "19 of 19 heads"),
+    (["list", "heads"], "21 of 21 heads"),
     (["list", "--cfg", "job"], "what: backbones"),
 ]
 FAILING = "+callbacks.bad._target_=tests.samples.Breaks"

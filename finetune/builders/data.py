@@ -15,25 +15,29 @@ from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.devices import resolve_workers
 from finetune.builders.image_settings import image_settings
 from finetune.builders.inspection import inspect_records
+from finetune.builders.objects import read_objects
 from finetune.builders.pixel_cache import attach_pixel_cache
 from finetune.builders.splits import split_records
 from finetune.builders.tiles import tiled_records
 from finetune.config.errors import ConfigError
 from finetune.config.options import Config, validate_options
 from finetune.data import SOURCES, DataError, Mix, Record, SegmentationDataset, Source, Statistics, Transform
+from finetune.data.augmentation.paste_objects import PasteObjects
 from finetune.data.images.survey import with_value_range
 from finetune.data.images.value_range import ValueRange
 from finetune.data.mistakes import Reading
 from finetune.data.module import SegmentationData
 from finetune.data.splitting.splits import SPLITS
 from finetune.data.tiles import describe_tiles
+from finetune.instances import IGNORED
 from finetune.io.messages import suggest
 from finetune.models.classes import class_names
+from finetune.tasks import TASKS
 
 # settings of `data` that are not options of the source
 COMMON_SETTINGS = (
     *("format", "value_range", "tiles", "val", "test", "splits", "group", "stratify", "folds", "fold"),
-    *("exclude", "clean_masks", "verify", "cache", "batch_size", "num_workers"),
+    *("exclude", "clean_masks", "instances", "verify", "cache", "batch_size", "num_workers"),
 )
 
 
@@ -49,18 +53,33 @@ def training_data(config: Config) -> DatasetBundle:
                 f"split from the data to have the images split by data.val, data.test and seed."
             )
     channels, value_range, about_images = image_settings(config, split.records)
-    bundle = bundle_datasets(source, split.records, settings, channels, value_range, seed, readings=split.readings)
+    with_objects = takes_objects(config)
+    bundle = bundle_datasets(
+        source, split.records, settings, channels, value_range, seed, readings=split.readings, with_objects=with_objects
+    )
     if settings.get("cache") is not None:
         attach_pixel_cache(bundle, settings["cache"], config["trainer"], channels)
     notes = (*about_images, *bundle.notes, *split.notes)
     return replace(bundle, notes=notes, warnings=(*bundle.warnings, *split.warnings))
 
 
+def takes_objects(config: Config) -> bool:
+    """Return whether the task of a config, or of a saved model, has planes of objects as targets."""
+    name = (config.get("task") or {}).get("name")
+    return name in TASKS and TASKS[name].takes_objects
+
+
 def attach_transform(data: DatasetBundle, settings: Config) -> None:
     """Have the training images changed as the settings of `augment` say."""
     train = data.datasets["train"]
-    train.transform = build_transform(settings, data.ignore_index)
-    train.mix = build_mix(settings.get("mix") or {}, data.ignore_index)
+    if data.objects is None:
+        train.transform = build_transform(settings, data.ignore_index)
+        train.mix = build_mix(settings.get("mix") or {}, data.ignore_index)
+        return
+    if settings.get("class_crop"):
+        raise ConfigError(f"augment.class_crop={settings['class_crop']}: task=instance has no masks of classes. Set 0.")
+    train.transform = build_transform(settings, IGNORED)
+    train.mix = _object_mix(settings.get("mix") or {})
 
 
 def _survey(config: Config, records: Sequence[Record]) -> tuple[list[Record], int]:
@@ -139,6 +158,7 @@ def bundle_datasets(
     seed: int = 0,
     model_decides: bool = False,
     readings: Sequence[Reading] | None = None,
+    with_objects: bool = False,
 ) -> DatasetBundle:
     """Check and count all records, and build a dataset for each of their splits.
 
@@ -151,20 +171,25 @@ def bundle_datasets(
         seed: of the random changes of training images.
         model_decides: whether the classes are those of a trained model.
         readings: of the records, or of their tiles, if they have been read.
+        with_objects: whether the datasets' targets are planes of objects.
     """
     records = with_value_range(records, value_range)
     tiled = tiled_records(records, settings)
     tiles = [tile for parts in tiled for tile in parts]
     statistics = inspect_records(source, tiles, settings, channels, model_decides, readings)
     classes = class_names(source.class_names)
+    objects, about_objects = None, list[str]()
+    if with_objects:
+        tiles, objects, about_objects = read_objects(tiles, settings, classes, source.ignore_index)
     datasets = {}
     for split in (*SPLITS, "all"):
         if chosen := [tile for tile in tiles if tile.split == split]:
             datasets[split] = SegmentationDataset(chosen, channels, seed=seed)
     is_tiled = len(tiles) > len(records)
-    notes = describe_tiles(tiled, settings["tiles"]) if is_tiled else []
+    notes: Sequence[str] = describe_tiles(tiled, settings["tiles"]) if is_tiled else []
     facts = (classes, source.ignore_index, datasets, records, statistics, channels, value_range, is_tiled)
-    return DatasetBundle(*facts, notes=tuple(notes), warnings=_turned(statistics))
+    notes = (*notes, *about_objects)
+    return DatasetBundle(*facts, notes=notes, warnings=_turned(statistics), objects=objects)
 
 
 def _turned(statistics: Mapping[str, Statistics]) -> tuple[str, ...]:
@@ -210,6 +235,15 @@ def build_mix(settings: Config, ignore_index: int) -> Mix | None:
     except ValueError as error:
         raise ConfigError(f"augment.mix: {error}") from error
     return mix if any(mix.chances.values()) else None
+
+
+def _object_mix(settings: Config) -> PasteObjects | None:
+    mix = build_mix(settings, IGNORED)
+    if mix is None:
+        return None
+    if other := [name for name, chance in mix.chances.items() if chance and name != "copy_paste"]:
+        raise ConfigError(f"augment.mix.{other[0]} mixes masks of classes. task=instance has augment.mix.copy_paste.")
+    return PasteObjects(mix.chances["copy_paste"])
 
 
 def transform_constructor(settings: Config) -> Callable[..., Any]:

@@ -5,7 +5,9 @@ from typing import Any
 
 from finetune.data import Record, SegmentationDataset, Statistics
 from finetune.data.images.value_range import ValueRange
+from finetune.data.objects import background_index
 from finetune.io.messages import shortlist
+from finetune.recipe.facts import ObjectFacts
 
 
 @dataclass
@@ -24,6 +26,7 @@ class DatasetBundle:
         notes: lines that say what was worked out from the files, and how the split was made.
         reasons: lines that say what the rules of the recipe decided, and why.
         warnings: lines that say what makes its scores doubtful.
+        objects: the objects of the training images; None if pixels are classified.
     """
 
     classes: tuple[str, ...]
@@ -37,6 +40,14 @@ class DatasetBundle:
     notes: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    objects: ObjectFacts | None = None
+
+    @property
+    def model_classes(self) -> tuple[str, ...]:
+        """Classes of the model: without the background if it predicts objects."""
+        if self.objects is None:
+            return self.classes
+        return tuple(name for index, name in enumerate(self.classes) if index != background_index(self.classes))
 
     @property
     def multilabel(self) -> bool:
@@ -75,7 +86,8 @@ class DatasetBundle:
         """Return a line such as `367 train, 101 val and 233 test images, 11 classes: ...`."""
         counts = [f"{count:,} {split}" for split, count in self.sizes().items()]
         images = f"{', '.join(counts[:-1])} and {counts[-1]}" if len(counts) > 1 else counts[0]
-        return f"{images} {self.noun}, {len(self.classes)} classes: {', '.join(self.classes)}"
+        names = self.model_classes
+        return f"{images} {self.noun}, {len(names)} class{'es' * (len(names) > 1)}: {', '.join(names)}"
 
     def describe_classes(self) -> str:
         """Return the fraction of the training pixels that each class has, most frequent first."""

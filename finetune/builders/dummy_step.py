@@ -11,7 +11,7 @@ from finetune.builders.devices import autocast_dtype, device_type
 from finetune.builders.image_settings import image_channels
 from finetune.builders.task import build_optimizer, task_without_weights
 from finetune.engine.precision import CPUMixedPrecision
-from finetune.tasks import TuningTask
+from finetune.tasks import InstanceTask, TuningTask
 from finetune.tuning.freeze import apply_trainability
 
 Shape = tuple[int, int, int, int]
@@ -69,7 +69,11 @@ def layer_without_variance(config: Mapping[str, Any], classes: Sequence[str]) ->
             for name, module in task.model.named_modules():
                 if isinstance(module, _BatchNorm):
                     module.register_forward_pre_hook(lambda *_, name=name: entered.append(name))
-            task.model(torch.zeros(1, *batch_shape(config)[1:]), auxiliary=True)
+            image = torch.zeros(1, *batch_shape(config)[1:])
+            if isinstance(task, InstanceTask):
+                task.model.maps(image)
+            else:
+                task.model(image, auxiliary=True)
     except (ValueError, RuntimeError) as error:  # other errors are reported when the model is built
         return entered[-1] if ALONE in str(error) else None
     return None

@@ -13,6 +13,7 @@ from finetune.builders.data import (
     build_source,
     bundle_datasets,
     source_class,
+    takes_objects,
 )
 from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.discovery import AUTO, discovered
@@ -74,10 +75,10 @@ def evaluation_data(
         check_value_range(settings["value_range"])
     if given.get("cache") is not None:
         raise ConfigError("data.cache keeps images for later epochs, but an evaluation reads each once. Leave it out.")
-    _check_classes(given.get("classes"), saved.model.class_names)
+    _check_classes(given.get("classes"), saved.mask_classes)
     source = build_source(settings)
     if isinstance(settings.get("classes"), Mapping):
-        _check_classes(list(source.class_names), saved.model.class_names)
+        _check_classes(list(source.class_names), saved.mask_classes)
     records = read_records(source, settings)
     if given.get("splits") is not None:
         records = assign_splits(records, read_splits(Path(given["splits"])))
@@ -91,7 +92,8 @@ def evaluation_data(
     if is_own and split in ("val", "test"):
         _check_unseen(chosen, split, other_splits)
     channels, value_range = saved.model.backbone.in_channels, settings.get("value_range")
-    data = bundle_datasets(source, chosen, settings, channels, value_range, model_decides=True)
+    objects = takes_objects({"task": saved.task})
+    data = bundle_datasets(source, chosen, settings, channels, value_range, model_decides=True, with_objects=objects)
     return data, split
 
 
@@ -110,9 +112,10 @@ def _settings(given: Mapping[str, Any], trained: Config | None, saved: SavedMode
     options = _options(given.get("format", base["format"]))
     classes = given.get("classes", base.get("classes"))
     # a mapping says which labels the classes stand for, which their names alone do not
-    facts = {**saved.data, "classes": classes if isinstance(classes, Mapping) else list(saved.model.class_names)}
+    facts = {**saved.data, "classes": classes if isinstance(classes, Mapping) else list(saved.mask_classes)}
     return {
         **base,
+        "instances": base.get("instances") or saved.data.get("instances"),
         **{option: value for option, value in facts.items() if option in options},
         "value_range": saved.data.get(
             "value_range", trained["data"].get("value_range") if trained is not None else None
@@ -128,7 +131,7 @@ def _worked_out(settings: Mapping[str, Any], given: Mapping[str, Any], saved: Sa
     labels = {name: given.get(name) for name in ("ignore_index", "mask_values", "snap")}
     if labels["ignore_index"] is None and saved.data.get("ignore_index") != 255:  # which is worked out as well
         labels["ignore_index"] = saved.data.get("ignore_index")
-    found, lines = discovered({**settings, **labels, "classes": list(saved.model.class_names)})
+    found, lines = discovered({**settings, **labels, "classes": list(saved.mask_classes)})
     for line in lines:
         logger.info(line)
     return found

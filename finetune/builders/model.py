@@ -1,6 +1,6 @@
 """Build the model of a config."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,11 +10,11 @@ from finetune.builders.settings import BackboneSettings
 from finetune.config.errors import ConfigError, usage
 from finetune.config.options import Config, drop_name
 from finetune.io.messages import shortlist
-from finetune.models import Segmenter
+from finetune.models import INSTANCE_HEADS, PyramidModel, model_class
 from finetune.models.input_size import can_be_built_for_another, check_size
 
 
-def build_model(config: Config, classes: Sequence[str], weighted: bool = True) -> Segmenter:
+def build_model(config: Config, classes: Sequence[str], weighted: bool = True) -> PyramidModel:
     """Build backbone and head, and try them on a dummy input.
 
     Args:
@@ -24,7 +24,9 @@ def build_model(config: Config, classes: Sequence[str], weighted: bool = True) -
     """
     settings, head = BackboneSettings(**config["backbone"]), config["head"]
     torch.manual_seed(config["seed"])  # the initial weights of the head
-    model = Segmenter(
+    own = {} if head["name"] in INSTANCE_HEADS else {"auxiliary": auxiliary_options(config)}
+    build: Callable[..., PyramidModel] = model_class({"head": head["name"]})
+    model = build(
         str(settings.name),
         head["name"],
         classes,
@@ -40,7 +42,7 @@ def build_model(config: Config, classes: Sequence[str], weighted: bool = True) -
         std=settings.std,
         grad_checkpointing=settings.grad_checkpointing,
         lora=config["tuning"]["lora"],
-        auxiliary=auxiliary_options(config),
+        **own,
     )
     if settings.neck == "learned" and not model.neck.scalings:
         raise ConfigError(
@@ -87,7 +89,7 @@ def _pair(size: Any) -> Any:
     return (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, list) else size
 
 
-def build_model_from(config: Config, classes: Sequence[str], source: Segmenter) -> tuple[Segmenter, str]:
+def build_model_from(config: Config, classes: Sequence[str], source: PyramidModel) -> tuple[PyramidModel, str]:
     """Build backbone and head with the weights and the normalization of another model.
 
     Returns:
@@ -112,7 +114,7 @@ def build_model_from(config: Config, classes: Sequence[str], source: Segmenter) 
     return model, line + (f"; initialized: {shortlist(left)}" if left else "")
 
 
-def _image_size_like(config: Config, source: Segmenter) -> Any:
+def _image_size_like(config: Config, source: PyramidModel) -> Any:
     """Return backbone.image_size; if it is not set, the size that the same backbone of the other model is built for."""
     size, built = config["backbone"]["image_size"], source.backbone.input_size.only
     is_same = source.backbone.name == config["backbone"]["name"]

@@ -77,7 +77,7 @@ def measure_pace(config: Mapping[str, Any], data: DatasetBundle, seconds: float,
         seconds: to spend on steps, beyond the fewest.
         started: value of `time.monotonic` at the start of the command.
     """
-    task = task_without_weights(config, data.classes)
+    task = task_without_weights(config, data.model_classes)
     apply_trainability(task.model, task.trainable_at_any_time())
     loaders, accumulated = build_datamodule(config, data), config["trainer"]["accumulate_grad_batches"]
     step = _time_steps(trial_step(config, task), loaders, device_type(config), seconds)

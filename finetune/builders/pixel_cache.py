@@ -13,6 +13,7 @@ from finetune.data.caching.file_cache import cache_folder
 from finetune.data.caching.pixel_cache import disk_cache, memory_cache
 from finetune.io.messages import format_bytes
 from finetune.profiling import memory
+from finetune.recipe.facts import ObjectFacts
 
 logger = logging.getLogger(__name__)
 CACHED = ("train", "val")  # the test images are read once
@@ -31,7 +32,7 @@ def attach_pixel_cache(data: DatasetBundle, place: str, trainer: Config, channel
     Raises:
         ConfigError: it does not fit, or its folder cannot be written to.
     """
-    size = sum(decoded_bytes(data.statistics[split], channels, len(data.classes)) for split in CACHED)
+    size = sum(decoded_bytes(data.statistics[split], channels, len(data.classes), data.objects) for split in CACHED)
     if place == "ram":
         devices = max(1, device_count(trainer) // int(trainer.get("num_nodes", 1)))
         _check_space(
@@ -54,14 +55,14 @@ def attach_pixel_cache(data: DatasetBundle, place: str, trainer: Config, channel
     _check_space(size, size - there, free, f"'{folder}'", remedy)
 
 
-def decoded_bytes(statistics: Statistics, channels: int, classes: int) -> int:
+def decoded_bytes(statistics: Statistics, channels: int, classes: int, objects: ObjectFacts | None = None) -> int:
     """Return the bytes that the decoded images and masks of a split take.
 
     >>> import torch
     >>> decoded_bytes(Statistics(2, torch.ones(2), 0, {(10, 20): 2}), 3, 2)
     1600
     """
-    planes = channels + (classes if statistics.multilabel else 1)
+    planes = channels + (classes if statistics.multilabel else 1 if objects is None else 2)  # at least
     return sum(height * width * count for (height, width), count in statistics.sizes.items()) * planes
 
 

@@ -84,6 +84,7 @@ def data_facts(config: Config, data: DatasetBundle) -> Facts:
         evaluated_pixels=sum(height * width * count for (height, width), count in data.statistics["val"].sizes.items()),
         on_cpu=runs_on_cpu(config["trainer"]),
         devices=device_count(config["trainer"]),
+        objects=data.objects,
     )
 
 
@@ -93,7 +94,7 @@ def _fitting_images(config: Config, data: DatasetBundle) -> int | None:
     if memory is None:
         return None
     trial = with_placeholders_for_recipe(with_value(config, "data.batch_size", TRIED_IMAGES))
-    task = task_without_weights(trial, data.classes)
+    task = task_without_weights(trial, data.model_classes)
     cost = estimate(task.model, batch_shape(trial), list(task.places), autocast=autocast_dtype(trial))
     free = MEMORY_SHARE * memory - (cost.memory - cost.activations)
     return max(0, int(free * TRIED_IMAGES / cost.activations))

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from finetune.data.caching.file_cache import Verify
 from finetune.data.images.value_range import ValueRange
+from finetune.data.objects import Grouping
 
 Start = int | float | str | None  # of training: an epoch, a fraction of the training, plateau, never
 
@@ -43,6 +44,7 @@ class DataSettings:
     cache: Literal["ram", "disk"] | None = None
     exclude: str | None = None
     clean_masks: int = 0
+    instances: Grouping = "files"
     tiles: int | tuple[int, int] | None = None
     batch_size: int = 4
     num_workers: int = 0

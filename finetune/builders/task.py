@@ -1,6 +1,6 @@
 """Build the task of a config: the model with its loss, plan, optimizer and schedule."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,9 +13,11 @@ from finetune.builders.training_length import min_plateau_epochs
 from finetune.config.errors import ConfigError
 from finetune.config.options import Config, drop_name, validate_options
 from finetune.inference import Output
+from finetune.inference.instances import ObjectOutput
+from finetune.inference.output import TaskOutput
 from finetune.io.messages import suggest
 from finetune.losses import Loss
-from finetune.models import Segmenter
+from finetune.models import PyramidModel, Segmenter
 from finetune.tasks import TASKS, SemanticTask, TuningTask
 from finetune.tasks.pixel_task import PixelTask
 from finetune.tuning.plan import Plan, PlateauCriterion, Rule
@@ -46,7 +48,7 @@ def build_plan(settings: Config) -> Plan:
     )
 
 
-def build_task(config: Config, network: Segmenter, data: DatasetBundle) -> TuningTask:
+def build_task(config: Config, network: PyramidModel, data: DatasetBundle) -> TuningTask:
     """Build the task of a training: the model with its loss, plan, optimizer and schedule.
 
     Raises:
@@ -75,7 +77,7 @@ def task_settings(config: Config) -> dict[str, Any]:
     >>> task_settings({})
     {'name': 'semantic'}
     """
-    settings = dict(config.get("task") or {})
+    settings = {key: value for key, value in (config.get("task") or {}).items() if key != "monitor"}
     return settings if settings.get("name", "auto") != "auto" else {"name": SemanticTask.name}
 
 
@@ -96,7 +98,7 @@ GIVEN = ("model", "loss", "ignore_index", "options")  # arguments of a task that
 
 
 def restore_task(
-    settings: Config, network: Segmenter, ignore_index: int, others: Sequence[Segmenter] = ()
+    settings: Config, network: PyramidModel, ignore_index: int, others: Sequence[PyramidModel] = ()
 ) -> TuningTask:
     """Build the task of a saved model, to evaluate it.
 
@@ -110,30 +112,52 @@ def restore_task(
         ConfigError: the task has one model only.
     """
     options: dict[str, Any] = {**drop_name(settings), "ignore_index": ignore_index}
-    task = find_task(settings)(network, **options)
+    task = _build(find_task(settings), network, options)
     if others and not isinstance(task, PixelTask):
         raise ConfigError(f"task={settings['name']} evaluates one model. Name a single run.")
     task.evaluates_loss = False  # it is not in the config of a saved model
     if isinstance(task, PixelTask):
-        task.predict_with(others)
+        task.predict_with([other for other in others if isinstance(other, Segmenter)])
     return task
 
 
-def restore_output(
+def restore_output(settings: Config, class_names: Sequence[str]) -> TaskOutput:
+    """Build the output of a saved model; see `restore_task`."""
+    return find_task(settings).output_type(class_names, **drop_name(settings))
+
+
+def restore_pixel_output(
     settings: Config, class_names: Sequence[str], threshold: float | Sequence[float] | None = None
 ) -> Output:
-    """Build the output of a saved model, to predict with it, maybe at another threshold; see `restore_task`.
+    """Build the output of a saved model that classifies pixels, to predict with it, maybe at another threshold.
 
     Raises:
+        ConfigError: its task has another output.
         ValueError: the threshold does not fit the classes.
     """
-    options = drop_name(settings)
+    task, options = find_task(settings), drop_name(settings)
+    if not issubclass(task, PixelTask):
+        raise ConfigError(f"task={task.name} does not classify pixels, which this needs.")
     if threshold is not None:
         options["thresholds" if "thresholds" in options else "threshold"] = threshold
-    return find_task(settings).output_type(class_names, **options)
+    return task.output_type(class_names, **options)
 
 
-def assemble_task(config: Config, network: Segmenter, loss: Loss, ignore_index: int) -> TuningTask:
+def restore_object_output(settings: Config, class_names: Sequence[str], min_score: Any = None) -> ObjectOutput:
+    """Build the output of a saved model that finds objects, maybe with another least score.
+
+    Raises:
+        ConfigError: its task has another output.
+        ValueError: the score is none.
+    """
+    changed = {} if min_score is None else {"min_score": min_score}
+    output = restore_output({**settings, **changed}, class_names)
+    if not isinstance(output, ObjectOutput):
+        raise ConfigError(f"task={settings['name']} finds no objects, which this needs.")
+    return output
+
+
+def assemble_task(config: Config, network: PyramidModel, loss: Loss, ignore_index: int) -> TuningTask:
     """Build the task of a model and a loss, with plan, optimizer and schedule."""
     settings, schedule, tuning = config["optimizer"], config["schedule"], config["tuning"]
     task = task_settings(config)
@@ -153,7 +177,14 @@ def assemble_task(config: Config, network: Segmenter, loss: Loss, ignore_index: 
         "l2_sp": tuning["l2_sp"],
         "seed": config["seed"],
     }
-    return find_task(task)(network, **options)
+    return _build(find_task(task), network, options)
+
+
+def _build(task: type[TuningTask], network: PyramidModel, options: dict[str, Any]) -> TuningTask:
+    if not isinstance(network, task.model_type):
+        raise ConfigError(f"task={task.name} needs another model than a {type(network).__name__}.")
+    build: Callable[..., TuningTask] = task  # whose evaluator and output follow from the model
+    return build(network, **options)
 
 
 def task_without_weights(config: Config, classes: Sequence[str]) -> TuningTask:

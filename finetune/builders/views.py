@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from finetune.builders.checks.settings import view_settings
 from finetune.config.errors import raise_mistakes, usage
 from finetune.config.options import Config
-from finetune.models import Segmenter
+from finetune.models import PyramidModel
 from finetune.models.views import Views
 
 
@@ -21,7 +21,7 @@ def build_views(settings: Config) -> Views | None:
     return None if views.all == Views().all else views
 
 
-def use_views(settings: Config, models: Sequence[Segmenter]) -> list[str]:
+def use_views(settings: Config, models: Sequence[PyramidModel]) -> list[str]:
     """Give saved models the views of an evaluation or a prediction, and return lines about them.
 
     Settings that are null are those of the model.

@@ -7,7 +7,9 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from finetune.tasks import PixelTask
+from finetune.instances import from_planes
+from finetune.plots.objects import compared, object_page
+from finetune.tasks import InstanceTask, PixelTask
 
 
 class Preview(pl.Callback):
@@ -23,13 +25,20 @@ class Preview(pl.Callback):
     @rank_zero_only
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Predict and draw, on rank 0 only, without anything that waits for other ranks."""
-        if trainer.state.fn != "fit" or not isinstance(pl_module, PixelTask):
+        if trainer.state.fn != "fit" or not isinstance(pl_module, PixelTask | InstanceTask):
             return
         dataset = trainer.datamodule.val  # type: ignore[attr-defined]  # set by fit, missing in the class
         count = min(self.images, len(dataset))
         samples = [dataset[i * len(dataset) // count] for i in range(count)]
-        rows = [_predict(pl_module, sample["image"], sample["mask"]) for sample in samples]
-        page = pl_module.output.preview(rows, pl_module.ignore_index)
+        if isinstance(pl_module, PixelTask):
+            rows = [_predict(pl_module, sample["image"], sample["mask"]) for sample in samples]
+            page = pl_module.output.preview(rows, pl_module.ignore_index)
+        else:
+            rows_of_objects = [
+                compared(sample["image"], from_planes(sample["mask"]), pl_module.find(sample["image"]))
+                for sample in samples
+            ]
+            page = object_page(rows_of_objects, pl_module.model.class_names)
         path = Path(trainer.default_root_dir) / "plots" / "preview" / f"epoch_{trainer.current_epoch + 1:03d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         page.save(path)

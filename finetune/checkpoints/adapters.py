@@ -15,7 +15,7 @@ from torch import Tensor
 from finetune.io.atomic_write import write_together
 from finetune.io.messages import shortlist
 from finetune.io.safe_files import inside, read_json, read_tensors
-from finetune.models import Segmenter, TunableModel
+from finetune.models import PyramidModel, TunableModel, model_class
 from finetune.models.lora import ADAPTER, adapted_layers
 from finetune.models.memory_limit import SizeLimit
 
@@ -50,7 +50,7 @@ def save_adapters(
     write_together(folder, writers)
 
 
-def load_adapters(folder: Path) -> Segmenter:
+def load_adapters(folder: Path) -> PyramidModel:
     """Load a model that `save_adapters` wrote, with its pretrained weights from their original source.
 
     The source is timm, a known package, or a file on this machine, never a URL.
@@ -64,7 +64,7 @@ def load_adapters(folder: Path) -> Segmenter:
             f"'{folder / 'config.json'}' does not belong to adapters: expected model, weights, pretrained, checksum."
         )
     with SizeLimit(LARGEST):
-        model = Segmenter.from_config(config["model"], weights=str(config["weights"]))
+        model = model_class(config["model"]).from_config(config["model"], weights=str(config["weights"]))
         model.backbone.dummy_input()  # counts too: an untrusted config may name a huge input size
     load_adapter_state(model, read_tensors(inside(folder / FILE, folder)))
     if _checksum(model, config["pretrained"]) != config["checksum"]:
@@ -105,7 +105,7 @@ def adapter_state(model: TunableModel, trained: Collection[str] = ()) -> dict[st
     return {name: tensor for name, tensor in state.items() if name not in left_out}
 
 
-def load_adapter_state(model: "Segmenter", state: Mapping[str, Tensor]) -> None:
+def load_adapter_state(model: PyramidModel, state: Mapping[str, Tensor]) -> None:
     """Load a state from `adapter_state` into a model with the same pretrained backbone.
 
     Args:

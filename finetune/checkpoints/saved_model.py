@@ -17,7 +17,7 @@ from finetune.checkpoints.model_card import model_card
 from finetune.checkpoints.rotation import next_intact_checkpoint
 from finetune.io.atomic_write import replace_text, write_together
 from finetune.io.safe_files import FileError, check_plain, inside, read_json, read_tensors, read_whole
-from finetune.models import Segmenter, TunableModel
+from finetune.models import PyramidModel, Segmenter, TunableModel, model_class
 from finetune.models.ensemble import check_alike
 from finetune.models.memory_limit import SizeLimit
 
@@ -41,10 +41,28 @@ class SavedModel:
         scores: name -> value on the test or validation split; empty for a training checkpoint.
     """
 
-    model: Segmenter
+    model: PyramidModel
     data: dict[str, Any]
     task: dict[str, Any]
     scores: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def segmenter(self) -> Segmenter:
+        """The model, as one that classifies pixels.
+
+        Raises:
+            ModelError: it finds objects.
+        """
+        if not isinstance(self.model, Segmenter):
+            raise ModelError(
+                f"the model finds objects (task={self.task['name']}); this needs one that classifies pixels."
+            )
+        return self.model
+
+    @property
+    def mask_classes(self) -> tuple[str, ...]:
+        """Classes of the masks that it was trained on: those of the model, and the background if it finds objects."""
+        return tuple(self.data.get("classes") or self.model.class_names)
 
 
 def save_model(
@@ -166,7 +184,7 @@ def _load(path: Path) -> SavedModel:
     )
 
 
-def _load_adapters(folder: Path) -> Segmenter:
+def _load_adapters(folder: Path) -> PyramidModel:
     try:
         return load_adapters(folder)
     except Exception as error:  # invalid settings can raise anything
@@ -214,7 +232,7 @@ def _task(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
     return dict(task)
 
 
-def _build(config: Mapping[str, Any], state: Mapping[str, Any], path: Path) -> Segmenter:
+def _build(config: Mapping[str, Any], state: Mapping[str, Any], path: Path) -> PyramidModel:
     """Build the model of a config, with weights that were read from a file."""
     try:
         model = empty_model(config, path)
@@ -224,9 +242,9 @@ def _build(config: Mapping[str, Any], state: Mapping[str, Any], path: Path) -> S
     return model.eval()
 
 
-def empty_model(config: Mapping[str, Any], path: Path) -> Segmenter:
+def empty_model(config: Mapping[str, Any], path: Path) -> PyramidModel:
     """Build the model of a config without weights; limit its size by that of its weights file."""
     with SizeLimit(path.stat().st_size + SPARE):
-        model = Segmenter.from_config(config)
+        model: PyramidModel = model_class(config).from_config(config)
         model.backbone.dummy_input()  # counts too: an untrusted config may name a huge input size
     return model

@@ -182,7 +182,7 @@ def _memory_limit(config: Mapping[str, Any]) -> int | None:
 
 
 def _find_batch_size(config: Mapping[str, Any], data: DatasetBundle) -> int:
-    task = task_without_weights(config, data.classes)
+    task = task_without_weights(config, data.model_classes)
     apply_trainability(task.model, task.places)  # the phase in which most trains needs most memory
 
     def try_step(size: int) -> None:

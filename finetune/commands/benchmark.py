@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from finetune.builders.task import restore_output
+from finetune.builders.task import restore_pixel_output
 from finetune.checkpoints.saved_model import SavedModel, load_model
 from finetune.config.compose import load_config, required_paths
 from finetune.config.errors import ConfigError, usage
@@ -98,7 +98,7 @@ def _check(config: Config) -> None:
 
 
 def _predictor(saved: SavedModel, device: str | None) -> Predictor:
-    return Predictor(saved.model, device, restore_output(saved.task, saved.model.class_names))
+    return Predictor(saved.segmenter, device, restore_pixel_output(saved.task, saved.model.class_names))
 
 
 def _size(config: Config, path: Path, saved: SavedModel) -> Size:

@@ -67,7 +67,7 @@ def calibrate(*overrides: str | DictConfig) -> CalibrationResult:
         if not isinstance(task, PixelTask):
             raise ConfigError(f"task={task.name} has no probabilities of pixels to calibrate.")
         task.check_target(dataset[0]["mask"], data.classes, data.ignore_index)
-        predictor, former = Predictor(saved.model, config["device"], task.output), saved.model.temperature
+        predictor, former = Predictor(saved.segmenter, config["device"], task.output), saved.model.temperature
         saved.model.temperature = 1.0
         logits, labels = sample_logits(task.to(predictor.device), loaders, len(dataset))
         if not len(labels) or count_non_finite(logits):

@@ -14,7 +14,7 @@ from finetune.builders.post import build_post
 from finetune.builders.recipe import with_placeholders_for_recipe
 from finetune.builders.settings import DataSettings
 from finetune.builders.slices import slice_columns
-from finetune.builders.task import restore_output, restore_task
+from finetune.builders.task import restore_pixel_output, restore_task
 from finetune.builders.trainer import build_trainer
 from finetune.builders.views import use_views
 from finetune.checkpoints.saved_model import load_models
@@ -103,12 +103,12 @@ def evaluate(*overrides: str | DictConfig) -> EvaluationResult:
         loaders = SegmentationData(dataset, dataset, dataset, batch_size, workers)
         task = restore_task(saved.task, saved.model, data.ignore_index, [other.model for other in others])
         if config["threshold"] is not None:
-            task.output = restore_output(saved.task, saved.model.class_names, config["threshold"])
+            task.output = restore_pixel_output(saved.task, saved.model.class_names, config["threshold"])
         check_wanted(config, task, split)
         if config.get("post") and isinstance(task, PixelTask):
             task.post = build_post(config["post"], task.output)
             logger.info(f"after the model: {', '.join(config['post'])} (post)")
-        task.check_target(dataset[0]["mask"], data.classes, data.ignore_index)
+        task.check_target(dataset[0]["mask"], data.model_classes, data.ignore_index)
         columns = slice_columns(config["slices"], dataset.records, own_splits)
     with shut_down_ranks_on_exit(trainer), report_killed_ranks(trainer, tuple):
         also = [name for name, key in (("boundaries", "boundaries"), ("label_doubt", "label_errors")) if config[key]]

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from finetune.builders.evaluation_data import evaluation_data
-from finetune.builders.task import restore_output
+from finetune.builders.task import restore_pixel_output
 from finetune.checkpoints.saved_model import SavedModel, load_model
 from finetune.commands.predict import trained_range
 from finetune.config.compose import load_config, required, required_paths
@@ -64,9 +64,9 @@ def explain(*overrides: str | DictConfig) -> list[Path]:
         if config["output"]:
             check_new(Path(config["output"]))
         saved = load_model(path)
-        model = saved.model
+        model = saved.segmenter
         predictor = Predictor(
-            model, config["device"], restore_output(saved.task, model.class_names), trained_range(path, saved)
+            model, config["device"], restore_pixel_output(saved.task, model.class_names), trained_range(path, saved)
         )
         if model.views is not None or model.window is not None:
             logger.info("images are explained whole and in one view, without the windows and views of predictions")

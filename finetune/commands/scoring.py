@@ -22,12 +22,12 @@ from finetune.metrics.image_statistics import ImageStatistics
 from finetune.metrics.label_doubt import LabelDoubt
 from finetune.metrics.measurement import Measurement
 from finetune.metrics.overlaps import ImageOverlaps, ImageResults, image_results
-from finetune.models import Segmenter
+from finetune.models import InstanceSegmenter, Segmenter
 from finetune.reports.calibration import write_probabilities
 from finetune.reports.evaluation import write_evaluation
-from finetune.reports.examples import write_examples
+from finetune.reports.examples import write_examples, write_object_examples
 from finetune.reports.label_errors import label_errors_text, write_label_errors
-from finetune.tasks import PixelTask, TuningTask
+from finetune.tasks import InstanceTask, PixelTask, TuningTask
 
 logger = logging.getLogger(__name__)
 
@@ -162,6 +162,8 @@ def write_found(
 
         means = write_boundaries(folder, found.measured["boundaries"], own.class_names, dataset.names)
         lines.append(boundary_text(means))
+    if isinstance(task, InstanceTask) and isinstance(model, InstanceSegmenter):
+        write_object_examples(folder, task.find, dataset, model.class_names)
     if found.images is not None and isinstance(task, PixelTask) and isinstance(model, Segmenter):
         predictor = Predictor(model, task.device, task.output, others=list(task.others), post=task.post)
         write_examples(folder, predictor, dataset, task.target, found.images, task.ignore_index)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,10 +34,12 @@ from finetune.data.module import SegmentationData
 from finetune.engine.fsdp import full_model
 from finetune.engine.launcher import check_launcher, end_launched_rank, report_killed_ranks
 from finetune.engine.rank_zero import is_first_process
+from finetune.instances import from_planes
 from finetune.io.atomic_write import replace_text
 from finetune.io.messages import html_table, shortlist
 from finetune.metrics.evaluator import summary
 from finetune.plots import augmentation_figure
+from finetune.plots.objects import object_page
 from finetune.reports.evaluation import write_curves, write_rows
 from finetune.reports.run_page import run_page
 from finetune.reports.training import closing_lines, fast_dev_run_lines
@@ -185,8 +188,11 @@ def _fit(
         scores = summary(task.evaluator.compute(found.counts))
         named = {f"{split}/{name}": value for name, value in scores.items()}
         labels = {"ignore_index": data.ignore_index, "mask_values": None, "snap": False}
+        labels |= {"instances": None, "divisor": 1} if data.objects is not None else {}
         facts = {name: config["data"].get(name, default) for name, default in labels.items()}
         facts["value_range"] = data.value_range
+        if data.objects is not None:
+            facts["classes"] = list(data.classes)
         if model.has_lora:
             if model.backbone.weights != "none":  # random ones cannot be had again to put adapters beside
                 save_adapters(folder / "adapters", model, task.trainable_at_any_time(), task.config())
@@ -206,6 +212,12 @@ def _draw_augmentation(data: DatasetBundle, path: Path) -> None:
     count = min(8, len(dataset))
     samples = [dataset[index * len(dataset) // count] for index in range(count)]
     pairs = [(sample["image"], sample["mask"]) for sample in samples]
+    if data.objects is not None:
+        cells = [[(image, None), (image, from_planes(planes))] for image, planes in pairs]
+        rows = [[*left, *right] for left, right in zip_longest(cells[::2], cells[1::2], fillvalue=())]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        object_page(rows, data.model_classes, ("training images", "their objects"), 220).save(path)
+        return
     augmentation_figure(pairs, data.classes, path, data.ignore_index)
 
 

@@ -13,6 +13,10 @@ SEARCHED: Mapping[str, tuple[str, int | float]] = {"data.batch_size": ("largest"
 # settings of a recipe, which its rules decide when they are `auto` -> placeholder until the data is known
 RECIPE: Mapping[str, Any] = {
     "head.decoder_channels": [256, 128, 64, 32, 16],
+    "head.anchor_sizes": [16, 32, 64, 128, 256],
+    "head.anchor_ratios": [0.5, 1.0, 2.0],
+    "head.max_detections": 100,
+    "head.proposals": 1000,
     "augment.crop": 320,
     "augment.scale": [0.5, 2.0],
     "augment.vertical_flip": 0.0,

@@ -2,6 +2,7 @@
 
 from finetune.losses.adapter import ForeignLoss
 from finetune.losses.functional import Reduce, ce_dice, cross_entropy, dice, focal, no_reduction, sigmoid_focal_dice
+from finetune.losses.head_loss import HeadLoss
 from finetune.losses.index_losses import CEDice, CrossEntropy, Dice, Focal, SigmoidFocalDice
 from finetune.losses.loss import Loss, TargetFormat
 from finetune.losses.mask_functional import bce, bce_dice, mask_dice, sigmoid_focal
@@ -18,6 +19,7 @@ LOSSES: dict[str, type[Loss]] = {
     "bce_dice": BCEDice,
     "sigmoid_focal": SigmoidFocal,
     "foreign": ForeignLoss,
+    "of_head": HeadLoss,  # type: ignore[dict-item]  # takes the terms of a head instead of logits
 }
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "Dice",
     "Focal",
     "ForeignLoss",
+    "HeadLoss",
     "Loss",
     "PixelLoss",
     "Reduce",

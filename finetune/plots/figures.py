@@ -17,6 +17,7 @@ from finetune.plots.text import axis_label, font_families, label_inches
 Values = Tensor | NDArray[Any] | Sequence[float]
 
 BLUE, ORANGE, GREEN, GRAY, LIGHT_GRAY = "#0072b2", "#d55e00", "#009e73", "#6b7280", "#eceef1"
+SCORES = ("iou", "mask_ap")  # with a curve of their own
 MAX_MATRIX_CLASSES, MAX_ANNOTATED_CLASSES, MAX_CONFUSIONS = 30, 15, 25
 STYLE = {
     "font.size": 10,
@@ -33,11 +34,11 @@ STYLE = {
 
 
 def curves_figure(rows: Sequence[Mapping[str, float]], folder: Path) -> list[Path]:
-    """Write `loss.png` and `iou.png`, each with the learning rate below and the epoch of the best IoU marked.
+    """Write `loss.png`, and `iou.png` or `mask_ap.png`, each with the learning rate below and the best epoch marked.
 
     Args:
-        rows: one row per epoch, as in `metrics.csv`: `epoch`, and any of `train/loss`, `val/loss`, `val/iou`, `lr`; an
-            epoch without validation has no `val/` values.
+        rows: one row per epoch, as in `metrics.csv`: `epoch`, and any of `train/loss`, `val/loss`, `val/iou`,
+            `val/mask_ap`, `lr`; an epoch without validation has no `val/` values.
         folder: existing output folder.
 
     Returns:
@@ -45,12 +46,12 @@ def curves_figure(rows: Sequence[Mapping[str, float]], folder: Path) -> list[Pat
     """
     figures = {
         "loss": {"train/loss": BLUE, "val/loss": ORANGE},
-        "iou": {"val/iou": GREEN},
+        **{name: {f"val/{name}": GREEN} for name in SCORES},
     }
     files = []
     for name, series in figures.items():
-        if any(key in row for key in series for row in rows):
-            _curves(rows, series, folder / f"{name}.png")
+        if present := {key: color for key, color in series.items() if any(key in row for row in rows)}:
+            _curves(rows, present, folder / f"{name}.png")
             files.append(folder / f"{name}.png")
     return files
 
@@ -129,7 +130,7 @@ def _pixel_bars(axes: Any, fractions: NDArray[np.float64]) -> None:
 
 
 def _curves(rows: Sequence[Mapping[str, float]], series: Mapping[str, str], path: Path) -> None:
-    best = _best_epoch(rows)
+    best, score = _best_epoch(rows)
     has_rate = any("lr" in row for row in rows)
     with open_figure(path, 7.5, 5.0 if has_rate else 4.0) as figure:
         grid = figure.subplots(
@@ -146,7 +147,7 @@ def _curves(rows: Sequence[Mapping[str, float]], series: Mapping[str, str], path
         axes.set_title(" and ".join(series))
         if best is not None:
             axes.axvline(best[0], color=GRAY, linewidth=1, linestyle="--", zorder=0)
-            axes.set_title(f"best val/iou {best[1]:.4f} at epoch {best[0]:g}", loc="right", color=GRAY, fontsize=10)
+            axes.set_title(f"best {score} {best[1]:.4f} at epoch {best[0]:g}", loc="right", color=GRAY, fontsize=10)
         if len(series) > 1:
             axes.legend()
         if has_rate:
@@ -164,11 +165,12 @@ def _series(rows: Sequence[Mapping[str, float]], key: str) -> tuple[list[float],
     return [epoch for epoch, _ in points], [value for _, value in points]
 
 
-def _best_epoch(rows: Sequence[Mapping[str, float]]) -> tuple[float, float] | None:
-    """Return the epoch and value of the highest `val/iou`; the first of equal ones, as in the best checkpoint."""
-    epochs, values = _series(rows, "val/iou")
+def _best_epoch(rows: Sequence[Mapping[str, float]]) -> tuple[tuple[float, float] | None, str]:
+    """Return the epoch and value of the highest score, the first of equal ones, and the name of the score."""
+    key = next((f"val/{name}" for name in SCORES if any(f"val/{name}" in row for row in rows)), "")
+    epochs, values = _series(rows, key)
     points = [(epoch, value) for epoch, value in zip(epochs, values, strict=True) if not np.isnan(value)]
-    return max(points, key=lambda point: point[1], default=None)
+    return max(points, key=lambda point: point[1], default=None), key
 
 
 def _confusion_cells(

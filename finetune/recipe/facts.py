@@ -23,6 +23,25 @@ class ClassFacts:
 
 
 @dataclass(frozen=True)
+class ObjectFacts:
+    """The objects of the training images.
+
+    Attributes:
+        count: of all images.
+        most: largest number in one image.
+        empty: number of images without an object.
+        sizes: 10, 30, 50, 70 and 90 % quantiles of the square roots of their areas, pixels.
+        ratios: 20, 50 and 80 % quantiles of height over width of their boxes.
+    """
+
+    count: int
+    most: int
+    empty: int
+    sizes: tuple[float, ...]
+    ratios: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Facts:
     """The training data in numbers.
 
@@ -36,6 +55,7 @@ class Facts:
         on_cpu: whether the training computes on a CPU.
         devices: number of devices.
         fitting: images that fit into the memory of a device at a time; None if that is not known.
+        objects: of the training images; None if pixels are classified.
     """
 
     images: int
@@ -47,6 +67,7 @@ class Facts:
     on_cpu: bool = True
     devices: int = 1
     fitting: int | None = None
+    objects: ObjectFacts | None = None
 
     @property
     def narrowest(self) -> ClassFacts:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from finetune.recipe.decision import Decision
-from finetune.recipe.facts import Facts
+from finetune.recipe.facts import Facts, ObjectFacts
 
 WIDE, NARROW = [256, 128, 64, 32, 16], [128, 64, 32, 16, 16]
 STRIDE = 32  # of the coarsest feature map; crops are multiples of it
@@ -19,6 +19,9 @@ SHORT_BATCH, FEW_STEPS = 4, 300  # a training of fewer steps gains more from twi
 EVEN_SHARE = 0.8  # of the pixels that a class would have if all had the same, from which on none is rare
 RARE = 0.02  # share of the pixels below which a class is looked for
 CPU_SAMPLES, GPU_SAMPLES = (2_500, 10_000), (16_000, 64_000)  # images seen by a training, least and most
+SMALLEST_ANCHOR = 4  # pixels
+MOST_DETECTIONS = 100  # in an image, as COCO counts
+PROPOSALS, PROPOSALS_OF_OBJECT = (200, 1000), 10  # of an image, least and usual; and for each object
 EPOCHS = {True: 25, False: 40}
 
 
@@ -53,6 +56,38 @@ def scale(facts: Facts, settings: Mapping[str, Any]) -> Decision:
     return Decision(value, f"the narrowest class, {narrow.name}, is {narrow.width:.0f} pixels wide")
 
 
+def anchor_sizes(facts: Facts, settings: Mapping[str, Any]) -> Decision:
+    """Give each level of the pyramid anchors of a size that objects have."""
+    sizes = _objects(facts).sizes
+    value = [max(SMALLEST_ANCHOR, round(size)) for size in sizes]
+    return Decision(value, "10, 30, 50, 70 and 90 % of the objects are smaller (square root of the area, pixels)")
+
+
+def anchor_ratios(facts: Facts, settings: Mapping[str, Any]) -> Decision:
+    """Give anchors the shapes that objects have."""
+    value = [round(ratio, 2) for ratio in _objects(facts).ratios]
+    return Decision(value, "20, 50 and 80 % of the objects are wider (height over width)")
+
+
+def max_detections(facts: Facts, settings: Mapping[str, Any]) -> Decision:
+    """Let an image have half as many objects again as any training image."""
+    most = _objects(facts).most
+    return Decision(max(MOST_DETECTIONS, -(-3 * most // 2)), f"a training image has up to {most:,} objects")
+
+
+def proposals(facts: Facts, settings: Mapping[str, Any]) -> Decision:
+    """Look at several places for each object of an image."""
+    most, (least, usual) = _objects(facts).most, PROPOSALS
+    value = max(least, min(usual, PROPOSALS_OF_OBJECT * most), most)
+    return Decision(value, f"a training image has up to {most:,} objects")
+
+
+def _objects(facts: Facts) -> ObjectFacts:
+    if facts.objects is None:
+        raise ValueError("head: what is auto there follows from objects, which only task=instance has.")
+    return facts.objects
+
+
 def vertical_flip(facts: Facts, settings: Mapping[str, Any]) -> Decision:
     """Flip up and down where no class prefers a height."""
     if facts.looked_at < FEW_MASKS:
@@ -67,6 +102,8 @@ def vertical_flip(facts: Facts, settings: Mapping[str, Any]) -> Decision:
 
 def class_crop(facts: Facts, settings: Mapping[str, Any]) -> Decision:
     """Look for rare classes."""
+    if facts.objects is not None:
+        return Decision(0.0, "objects are learned wherever they are")
     rarest = min(facts.classes, key=lambda each: each.share)
     share = f"{rarest.name}, the rarest class, has {rarest.share:.1%} of the pixels"
     return Decision(0.5 if rarest.share < RARE else 0.0, share)
@@ -120,6 +157,10 @@ def _device(facts: Facts) -> str:
 # setting -> its rule, in the order in which they are made: later ones may read the values of earlier ones
 RULES: dict[str, Rule] = {
     "head.decoder_channels": decoder_channels,
+    "head.anchor_sizes": anchor_sizes,
+    "head.anchor_ratios": anchor_ratios,
+    "head.max_detections": max_detections,
+    "head.proposals": proposals,
     "augment.crop": crop,
     "augment.scale": scale,
     "augment.vertical_flip": vertical_flip,

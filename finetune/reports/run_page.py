@@ -68,6 +68,7 @@ def _evaluation(folder: Path) -> Iterator[str]:
     yield figure(folder / "thresholds.png", "Scores at each threshold of the probability")
     yield photo(folder / "worst.png", "The images with the lowest IoU")
     yield photo(folder / "best.png", "The images with the highest IoU")
+    yield photo(folder / "examples.png", "Images with their true and their predicted objects")
     if rows := read_table(folder / "slices.csv"):
         yield f"<h2>Slices, the worst {len(rows[:SHOWN])} of {len(rows):,}</h2>"
         keys = ("iou", "low", "high")
@@ -113,6 +114,7 @@ def _training(run: Path) -> Iterator[str]:
         yield f"<p>{len(rows):,} epochs, {steps:,} steps and their validations in {minutes:.1f} minutes</p>"
     yield '<div class="curves">'
     yield figure(run / "plots" / "iou.png", "IoU on the validation images")
+    yield figure(run / "plots" / "mask_ap.png", "Average precision of masks on the validation images")
     yield figure(run / "plots" / "loss.png", "Loss")
     yield figure(run / "plots" / "tuning.png", "Learning rates, and what trained when")
     yield photo(run / "plots" / "augmentation.png", "Augmented training samples")

@@ -29,7 +29,7 @@ from finetune.engine.environment import numerics_environment
 from finetune.engine.loggers import with_run_ids
 from finetune.engine.rank_zero import is_first_process
 from finetune.io.atomic_write import replace_text
-from finetune.models import Segmenter
+from finetune.models import PyramidModel
 from finetune.reports.data_section import FINDINGS
 from finetune.runs.exactness import inexact_settings
 from finetune.runs.folder import check_new, is_finished
@@ -140,7 +140,7 @@ def with_splits(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 def initial_model(
     config: Mapping[str, Any], data: DatasetBundle, point: ResumePoint | None = None
-) -> tuple[Segmenter, list[str]]:
+) -> tuple[PyramidModel, list[str]]:
     """Return the model with the weights that the config asks for, and lines to log about them.
 
     Args:
@@ -153,8 +153,8 @@ def initial_model(
         model.backbone.weights = str(config["backbone"]["weights"] or "none")  # recorded in adapters/config.json
         return model, []
     if not config["init_from"]:
-        return build_model(config, data.classes), []
-    model, line = build_model_from(config, data.classes, load_model(Path(config["init_from"])).model)
+        return build_model(config, data.model_classes), []
+    model, line = build_model_from(config, data.model_classes, load_model(Path(config["init_from"])).model)
     return model, [line]
 
 

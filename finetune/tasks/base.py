@@ -19,7 +19,7 @@ from finetune.engine.fsdp import gather_full, local_shard, shard, shard_like
 from finetune.engine.fsdp_strategy import FullySharded
 from finetune.engine.lightning_private import attached_trainer, is_accumulating, resume_by_epochs
 from finetune.engine.loop_state import cut_short, rewind_into_epoch
-from finetune.inference.output import Output
+from finetune.inference.output import TaskOutput
 from finetune.losses.weight_penalties import l1, l2_sp
 from finetune.metrics.evaluator import Evaluator
 from finetune.models import TunableModel
@@ -67,7 +67,7 @@ class TuningTask(ScoredTask):
         self,
         model: TunableModel,
         evaluator: Evaluator,
-        output: Output,
+        output: TaskOutput,
         plan: Plan | None = None,
         optimizer: str = "adamw",
         lr: float = 1e-3,

@@ -10,6 +10,7 @@ from finetune.inference.finite import count_non_finite
 from finetune.inference.output import Output
 from finetune.inference.post import PostProcessing
 from finetune.losses import Loss, Reduce, TargetFormat, no_reduction
+from finetune.metrics.evaluator import PixelEvaluator
 from finetune.metrics.measurement import ImageBatch
 from finetune.models import Segmenter
 from finetune.models.ensemble import mean_logits
@@ -32,7 +33,11 @@ class PixelTask(TuningTask):
     """
 
     target_format: ClassVar[TargetFormat]
+    output_type: ClassVar[type[Output]]
+    evaluator_type: ClassVar[type[PixelEvaluator]]
     model: Segmenter
+    output: Output
+    evaluator: PixelEvaluator
 
     def __init__(self, model: Segmenter, loss: Loss, ignore_index: int, output: Output, **options: Any) -> None:
         super().__init__(model, self.evaluator_type(model.class_names, ignore_index), output, **options)

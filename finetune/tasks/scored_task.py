@@ -11,17 +11,19 @@ from torch import Tensor
 from finetune.engine.ddp import sum_over_ranks
 from finetune.engine.lightning_private import attached_trainer
 from finetune.engine.loop_state import ends_epoch, window_scale
-from finetune.inference.output import Output
+from finetune.inference.output import TaskOutput
 from finetune.losses import Loss, Reduce, no_reduction
 from finetune.metrics.evaluator import Evaluator
 from finetune.metrics.measurement import Measurement
+from finetune.models import PyramidModel, Segmenter
 from finetune.tasks.loss_mean import LossMean
 
 
 class ScoredTask(pl.LightningModule, ABC):
     """A LightningModule with an evaluator.
 
-    A task is a subclass with a `name`, an `evaluator_type`, an `output_type` and the abstract methods. Its constructor
+    A task is a subclass with a `name`, an `evaluator_type`, an `output_type` and the abstract methods; with a
+    `model_type` if it is no `Segmenter`, and `takes_objects` if its targets are planes of objects. Its constructor
     takes `model`, `loss` (None for the default) and `ignore_index`; then the options in `conf/task/<name>.yaml`, which
     `output_type` takes too; then those of `TuningTask`. `TASKS[name]` makes it known to the command line.
 
@@ -44,9 +46,11 @@ class ScoredTask(pl.LightningModule, ABC):
 
     name: ClassVar[str]
     evaluator_type: ClassVar[type[Evaluator]]
-    output_type: ClassVar[type[Output]]
+    output_type: ClassVar[type[TaskOutput]]
+    model_type: ClassVar[type[PyramidModel]] = Segmenter
+    takes_objects: ClassVar[bool] = False
 
-    def __init__(self, evaluator: Evaluator, output: Output) -> None:
+    def __init__(self, evaluator: Evaluator, output: TaskOutput) -> None:
         super().__init__()
         self.evaluator = evaluator
         self.output = output
@@ -124,15 +128,18 @@ class ScoredTask(pl.LightningModule, ABC):
 
         Collective: every rank calls it once per evaluation.
         """
-        counts = self.evaluator.counts()
+        self.total_counts = self.sum_over_ranks(self.evaluator.counts())
+        return self.total_counts
+
+    def sum_over_ranks(self, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return counts summed over all ranks, on the CPU, and sum the images with outputs that are not finite."""
         tensors = [*counts.values(), self.non_finite]
         flat = torch.cat([tensor.flatten().to(self.device) for tensor in tensors])  # reduced in place
         total: Tensor = self.trainer.strategy.reduce(flat, reduce_op="sum")
         *parts, non_finite = torch.split(total.cpu(), [tensor.numel() for tensor in tensors])
         self.non_finite_images = int(non_finite)
         pairs = zip(counts.items(), parts, strict=True)
-        self.total_counts = {name: part.view_as(tensor) for (name, tensor), part in pairs}
-        return self.total_counts
+        return {name: part.view_as(tensor) for (name, tensor), part in pairs}
 
     def sum_measurements(self) -> dict[str, dict[str, Tensor]]:
         """Return the sums of each measurement over all ranks, on the CPU. Collective."""
@@ -173,8 +180,9 @@ class ScoredTask(pl.LightningModule, ABC):
         self._reset()
 
     def on_validation_epoch_end(self) -> None:
-        """Log the loss, the mean over all images of all ranks."""
-        self.log("val/loss", self._mean_over_ranks(self.eval_loss))
+        """Log the loss, if there is one, the mean over all images of all ranks."""
+        if self.evaluates_loss:
+            self.log("val/loss", self._mean_over_ranks(self.eval_loss))
 
     def on_test_epoch_end(self) -> None:
         """Log the loss, the mean over all images of all ranks."""

@@ -106,7 +106,7 @@ def test_the_settings_of_a_format_are_the_options_of_its_source(name: str) -> No
 
 def test_evaluation_accepts_the_options_of_every_source() -> None:
     options = {name for source in SOURCES.values() for name in inspect.signature(source).parameters}
-    common = {"format", "value_range", "tiles", "splits", "exclude", "clean_masks", "verify", "cache"}
+    common = {"format", "value_range", "tiles", "splits", "exclude", "clean_masks", "instances", "verify", "cache"}
     assert options | common | {"batch_size", "num_workers"} == set(packaged_options("data")["from_run"])
 
 

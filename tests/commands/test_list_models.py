@@ -6,6 +6,7 @@ from finetune.catalog.backbones import select
 from finetune.commands.list_models import backbone_rows, heads, list_models
 from finetune.config.errors import ConfigError
 from finetune.models import HEADS
+from finetune.models.instance_heads import INSTANCE_HEADS
 from tests.samples import exit_code
 
 
@@ -27,7 +28,7 @@ def test_a_single_backbone_is_listed_with_all_its_weights(capsys: pytest.Capture
 
 
 def test_every_head_is_listed_with_a_description(capsys: pytest.CaptureFixture[str]) -> None:
-    assert list_models("what=heads") == sorted(HEADS)
+    assert list_models("what=heads") == sorted([*HEADS, *INSTANCE_HEADS])
     out = capsys.readouterr().out
     assert all(f"\n{head} " in out for head in HEADS)
     assert all(len(line) > 20 for line in heads().values())

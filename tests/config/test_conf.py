@@ -14,6 +14,7 @@ from finetune.builders.checks.training import check
 from finetune.commands import COMMANDS
 from finetune.config.compose import compose, load_config, to_plain_dict
 from finetune.config.folder import config_folder
+from finetune.models.instance_heads import INSTANCE_HEADS
 
 CONF = config_folder()
 FILES = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml"))
@@ -21,7 +22,10 @@ GROUPS = {str(file.parent) for file in FILES}
 OPTIONS = [
     file
     for file in FILES
-    if str(file.parent) not in (".", "hydra", "data", "experiment", "post") and file.stem != "from_run"
+    if str(file.parent) not in (".", "hydra", "data", "experiment", "post")
+    and file.stem != "from_run"
+    # these heads are for models of objects, which no task trains
+    and not (file.parent.name == "head" and file.stem in INSTANCE_HEADS)
 ]
 EXPERIMENTS = [file for file in FILES if str(file.parent) == "experiment"]
 
@@ -52,6 +56,9 @@ def test_there_is_one_config_for_each_command() -> None:
 NEEDED = {
     "backbone/timm.yaml": ("backbone.name=resnet18",),
     "loss/foreign.yaml": ("loss.target=torch.nn.CrossEntropyLoss",),
+    **{f"head/{name}.yaml": ("task=instance", "data.instances=components") for name in INSTANCE_HEADS},
+    "loss/of_head.yaml": ("task=instance", "data.instances=components"),
+    "task/instance.yaml": ("data.instances=components",),
     **{f"loss/{name}.yaml": ("task=multilabel",) for name in ("bce", "bce_dice", "sigmoid_focal")},
 }
 

@@ -77,9 +77,11 @@ def test_without_logged_values_no_figure_is_written(tmp_path: Path) -> None:
     assert curves_figure([], tmp_path) == []
 
 
-def test_the_best_epoch_is_the_first_with_the_highest_iou() -> None:
-    assert _best_epoch(ROWS) == (3, 0.6)
-    assert _best_epoch([{"epoch": 1, "val/iou": float("nan")}, {"epoch": 2}]) is None
+def test_the_best_epoch_is_the_first_with_the_highest_score() -> None:
+    assert _best_epoch(ROWS) == ((3, 0.6), "val/iou")
+    assert _best_epoch([{"epoch": 1, "val/iou": float("nan")}, {"epoch": 2}]) == (None, "val/iou")
+    assert _best_epoch([{"epoch": 1, "val/mask_ap": 0.2}, {"epoch": 2}]) == ((1, 0.2), "val/mask_ap")
+    assert _best_epoch([{"epoch": 1}]) == (None, "")
 
 
 @pytest.mark.parametrize(

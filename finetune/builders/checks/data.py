@@ -13,8 +13,9 @@ from finetune.builders.task import find_task, restore_output, task_settings
 from finetune.builders.training_length import batches_per_device
 from finetune.config.errors import ConfigError
 from finetune.config.options import Config
+from finetune.data.objects import background_index
 from finetune.io.messages import shortlist
-from finetune.models.heads import head_spec
+from finetune.models.heads import HEADS
 
 logger = logging.getLogger(__name__)
 
@@ -26,12 +27,13 @@ def check_batches(config: Config, data: DatasetBundle) -> None:
     batch = min(config["data"]["batch_size"], per_device)
     if per_device == 0:
         raise ConfigError(f"{images} training images are too few for {devices} devices.")
-    if batch == 1 and head_spec(config["head"]["name"]).pools_to_a_pixel and config["data"]["batch_size"] > 1:
+    pools = config["head"]["name"] in HEADS and HEADS[config["head"]["name"]].pools_to_a_pixel
+    if batch == 1 and pools and config["data"]["batch_size"] > 1:
         raise ConfigError(
             f"With one training image per device the batch size is 1, on which the batch norm of head="
             f"{config['head']['name']} cannot train. Add images, use fewer devices, or another head."
         )
-    if batch == 1 and (layer := layer_without_variance(config, data.classes)):
+    if batch == 1 and (layer := layer_without_variance(config, data.model_classes)):
         raise ConfigError(
             f"batches of one image do not train backbone={config['backbone']['name']} with "
             f"head={config['head']['name']}: they leave the batch norm {layer} one value a channel, which has no "
@@ -49,7 +51,7 @@ def check_targets(config: Config, data: DatasetBundle) -> None:
 
 def check_numbers_per_class(config: Config, data: DatasetBundle) -> None:
     """Raise a ConfigError unless the task's options, such as thresholds, and class weights fit the classes."""
-    restore_output(task_settings(config), data.classes)
+    restore_output(task_settings(config), data.model_classes)
     weights = config["loss"].get("class_weights", "none")
     if not isinstance(weights, str):
         check_class_weights(weights, data.classes)
@@ -62,6 +64,13 @@ def check_truth(config: Config, data: DatasetBundle) -> None:
             f"every pixel of the {' and '.join(empty)} masks has the label {data.ignore_index} and is ignored. Check "
             f"data.ignore_index and data.mask_values, or put other images into the split."
         )
+    if data.objects is not None:
+        things = [index for index in range(len(data.classes)) if index != background_index(data.classes)]
+        if empty := [split for split, each in data.statistics.items() if not each.pixels[things].sum()]:
+            raise ConfigError(
+                f"no {' and no '.join(empty)} image has an object, so there is nothing to learn or to score. Put "
+                f"images with objects into each split, or check data.classes."
+            )
     for group, monitor in monitored(config).items():
         name = monitor.removeprefix("val/iou/")
         if monitor != name and name in data.classes and not data.statistics["val"].pixels[data.classes.index(name)]:

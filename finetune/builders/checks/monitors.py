@@ -13,13 +13,14 @@ from finetune.metrics.monitor import monitor_mode
 
 def check_monitors(config: Config, data: DatasetBundle) -> None:
     """Raise a ConfigError if what a callback, the plan or the schedule monitors is wrong; see `check_monitored`."""
-    check_monitored(config, data.classes)
+    check_monitored(config, data.model_classes)
 
 
 def check_monitored(config: Config, classes: Sequence[str]) -> None:
     """Raise a ConfigError if a monitor is no value that a validation of these classes logs, or has the wrong mode."""
-    evaluator = find_task(task_settings(config)).evaluator_type(classes)
-    values = [f"val/{name}" for name in ("loss", *evaluator.compute(evaluator.counts()))]  # train/loss comes later
+    task = find_task(task_settings(config))
+    evaluator, loss = task.evaluator_type(classes), [] if task.takes_objects else ["loss"]
+    values = [f"val/{name}" for name in (*loss, *evaluator.compute(evaluator.counts()))]  # train/loss comes later
     for group, settings in _monitors(config).items():
         monitor = settings["monitor"]
         if monitor not in values and not _is_foreign(settings):

@@ -28,6 +28,7 @@ from finetune.config.settings import Settings
 from finetune.data import Mix
 from finetune.losses import LOSSES
 from finetune.models.heads import HEADS, AuxiliaryHead
+from finetune.models.instance_heads import INSTANCE_HEADS, FeaturePyramid
 from finetune.models.lora import add_lora
 from finetune.models.views import Views
 from finetune.tasks import TASKS
@@ -91,6 +92,11 @@ def _all_settings(config: Config) -> Iterator[Settings]:
         yield Settings(
             "head", _without_name(config["head"]), HEADS[config["head"]["name"]].build, ("pyramid", "classes")
         )
+    if config["head"].get("name") in INSTANCE_HEADS:
+        own = ("strides", "channels", "classes")
+        of_head = {key: value for key, value in _without_name(config["head"]).items() if key != "channels"}
+        yield Settings("head", {"channels": config["head"].get("channels", 128)}, FeaturePyramid, ("pyramid",))
+        yield Settings("head", of_head, INSTANCE_HEADS[config["head"]["name"]], own)
     if options := auxiliary_options(config):
         yield Settings("auxiliary", options, AuxiliaryHead, ("pyramid", "classes"))
     yield view_settings(_group(config.get("tta")))  # runs of earlier versions have neither

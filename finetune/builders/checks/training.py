@@ -42,9 +42,12 @@ from finetune.config.options import Config, drop_name
 from finetune.config.settings import as_list
 from finetune.data.options import named_classes
 from finetune.data.statistics import class_weights
+from finetune.io.messages import shortlist
 from finetune.losses import LOSSES
+from finetune.models import MODELS, InstanceSegmenter
 from finetune.models.feature_levels import COARSEST
 from finetune.models.heads import HEADS, AuxiliaryHead, PyramidSpec, check_output_stride, head_spec
+from finetune.models.instance_heads import INSTANCE_HEADS, FeaturePyramid, InstanceHead
 from finetune.models.normalization import check_statistics
 from finetune.models.timm_factory import check_name
 from finetune.tasks import SemanticTask
@@ -157,6 +160,9 @@ def check_backbone(config: Config) -> None:
 def check_head(config: Config) -> None:
     """Raise a ConfigError unless the options make the head, and the batch is large enough for its norms."""
     settings, batch_size = config["head"], config["data"]["batch_size"]
+    if settings["name"] in INSTANCE_HEADS:
+        _check_instance_head(drop_name(settings), INSTANCE_HEADS[settings["name"]])
+        return
     spec, output_stride = head_spec(settings["name"]), config["backbone"].get("output_stride")
     check_output_stride(settings["name"], output_stride)
     strides = tuple(min(stride, output_stride or COARSEST) for stride in ANY_PYRAMID.strides)
@@ -169,9 +175,22 @@ def check_head(config: Config) -> None:
         )
 
 
+def _check_instance_head(options: Config, head: type[InstanceHead]) -> None:
+    with torch.device("meta"):
+        FeaturePyramid(ANY_PYRAMID, options["channels"])
+        head(
+            (4, 8, 16, 32),
+            options["channels"],
+            1,
+            **{key: value for key, value in options.items() if key != "channels"},
+        )
+
+
 def check_auxiliary(config: Config) -> None:
     """Raise a ConfigError unless the options make the auxiliary head; or, without one, if options of it are set."""
     options = auxiliary_options(config)
+    if options is not None and config["head"]["name"] in INSTANCE_HEADS:
+        raise ConfigError(f"auxiliary: head={config['head']['name']} has losses of its own. Leave auxiliary out.")
     if options is not None:
         with torch.device("meta"):
             AuxiliaryHead(ANY_PYRAMID, 2, **options)
@@ -209,6 +228,14 @@ def check_task(config: Config) -> None:
     """Raise a ConfigError unless the task and its options are known, and the loss fits it."""
     settings = task_settings(config)
     task, loss = find_task(settings), find_loss(config["loss"])
+    head = config["head"]["name"]
+    if head in MODELS and MODELS[head] is not task.model_type:
+        heads = [name for name, model in MODELS.items() if model is task.model_type]
+        other = "" if task.takes_objects else " For objects, set task=instance."
+        raise ConfigError(
+            f"head={head} does not fit task={settings['name']}. Choose from: {shortlist(heads, 20)}."
+            f"{other if MODELS[head] is InstanceSegmenter else ''}"
+        )
     if not task.accepts(loss):
         fitting = [name for name, other in LOSSES.items() if task.accepts(other)]
         raise ConfigError(

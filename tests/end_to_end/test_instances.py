@@ -1,0 +1,229 @@
+"""Objects from files to scores: one setting to train, exact resume, the same scores on two ranks, clear refusals."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import finetune
+from finetune.callbacks import ApplyTuningPlan, Checkpoint, IoU
+from finetune.checkpoints.checkpoint_io import CheckpointFiles
+from finetune.checkpoints.saved_model import load_model
+from finetune.data.module import SegmentationData
+from finetune.models import InstanceSegmenter
+from tests import forked
+from tests.instance_samples import drawn_objects
+from tests.samples import TINY, exit_code, save
+from tests.tasks.test_instance import Squares, task
+from tests.tasks.test_resume import Cut, CutOff
+from tests.tasks.tiny_run import tiny_trainer
+
+SMALL = (
+    *(override for override in TINY if not override.startswith("head")),
+    *("task=instance", "head.channels=16", "augment.crop=64"),
+)
+RCNN = (*SMALL, "head.box_features=16", "head.mask_layers=1")
+
+
+def object_folder(root: Path, count: int = 10, size: int = 64) -> Path:
+    """Write images with a mask file for each object; the last image has none."""
+    for index, (image, objects) in enumerate(drawn_objects(count, size, seed=0)):
+        save(root / f"{index:02d}" / "images" / "photo.png", image.permute(1, 2, 0).numpy())
+        for number, mask in enumerate(objects.masks if index < count - 1 else ()):
+            save(root / f"{index:02d}" / "masks" / f"{number}.png", mask.numpy().astype(np.uint8) * 255)
+    (root / f"{count - 1:02d}" / "masks").mkdir(exist_ok=True)
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, float]]:
+    folder = tmp_path_factory.mktemp("instances")
+    data = object_folder(folder / "data")
+    trained = finetune.train(*RCNN, f"data.root={data}", f"output={folder / 'run'}")
+    return trained.folder, trained.scores
+
+
+def test_a_folder_of_objects_trains_from_its_root_alone(run: tuple[Path, dict[str, float]]) -> None:
+    folder, scores = run
+    assert {"mask_ap", "box_ap", "pq", "f1", "count_error"} <= scores.keys()
+    model = load_model(folder).model
+    assert isinstance(model, InstanceSegmenter)
+    assert model.class_names == ("object",)
+    log = (folder / "train.log").read_text()
+    assert "objects in" in log
+    assert "head.anchor_sizes=[" in log
+    assert (folder / "plots" / "augmentation.png").is_file()
+    assert len(list((folder / "plots" / "preview").iterdir())) == 1
+    assert "mask_ap" in (folder / "report.html").read_text()
+
+
+def test_an_evaluation_of_the_run_finds_the_scores_of_its_end(run: tuple[Path, dict[str, float]]) -> None:
+    folder, scores = run
+    again = finetune.evaluate(f"run={folder}", "trainer.accelerator=cpu").scores
+    assert again == pytest.approx(scores, nan_ok=True, abs=0)
+
+
+def test_a_plan_of_objects_needs_no_training(run: tuple[Path, dict[str, float]], tmp_path: Path) -> None:
+    data = run[0].parent / "data"
+    planned = finetune.plan(*SMALL, "head=yolact", f"data.root={data}", f"plan.figure={tmp_path / 'plan.png'}")
+    assert planned.costs[0].forward_flops > 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("data=synthetic",), "data.instances=components"),
+        (("head=fpn",), "head=fpn does not fit task=instance. Choose from: mask_rcnn, yolact"),
+        (("loss=ce_dice",), "loss=ce_dice does not fit task=instance. Choose from: of_head"),
+        (("checkpoint.monitor=val/iou",), "'val/iou' is not logged by a validation"),
+        (("augment.mix.cutmix=0.5",), "augment.mix.cutmix mixes masks of classes"),
+        (("augment.class_crop=0.5",), "augment.class_crop=0.5: task=instance has no masks of classes"),
+        (("auxiliary=fcn",), "auxiliary: head=mask_rcnn has losses of its own"),
+        (("data.clean_masks=10",), "data.instances=components"),
+        (("head.anchor_sizes=[8,16]",), "head.anchor_sizes"),
+    ],
+)
+def test_what_does_not_fit_objects_is_refused(
+    overrides: tuple[str, ...],
+    message: str,
+    run: tuple[Path, dict[str, float]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = [] if "data=synthetic" in overrides else [f"data.root={run[0].parent / 'data'}"]
+    own = RCNN if "head=fpn" not in overrides else [each for each in RCNN if not each.startswith("head.")]
+    assert exit_code("train", *own, *data, *overrides, f"output={tmp_path / 'run'}") == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run").exists()
+
+
+def bad_coco(folder: Path, annotations: list[dict[str, object]], images: int = 6) -> Path:
+    """Write images with an annotation of each kind on every image."""
+    folder.mkdir()
+    for index in range(images):
+        save(folder / f"{index}.png", np.full((64, 64, 3), 90, dtype=np.uint8))
+    content = {
+        "images": [{"id": n, "file_name": f"{n}.png", "height": 64, "width": 64} for n in range(images)],
+        "categories": [{"id": 1, "name": "cell"}],
+        "annotations": [
+            {"id": 10 * n + k, "image_id": n, "category_id": 1, "iscrowd": 0, **entry}
+            for n in range(images)
+            for k, entry in enumerate(annotations)
+        ],
+    }
+    (folder / "annotations.json").write_text(json.dumps(content))
+    return folder
+
+
+SQUARE = {"segmentation": [[8, 8, 40, 8, 40, 40, 8, 40]]}
+
+
+@pytest.mark.parametrize(
+    ("annotations", "message"),
+    [
+        ([SQUARE, {"segmentation": [[1, 1, 9, 9]]}], "it has 2 points; expected 3 or more"),
+        ([SQUARE, {**SQUARE, "category_id": 5}], "category"),
+        ([SQUARE, {**SQUARE, "image_id": 77}], "77"),
+        ([{"segmentation": [[90, 90, 99, 90, 99, 99]]}], "no train and no val and no test image has an object"),
+        ([], "has an object"),
+    ],
+)
+def test_bad_annotations_are_named(
+    annotations: list[dict[str, object]], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = bad_coco(tmp_path / "data", annotations)
+    assert exit_code("train", *RCNN, f"data.root={data}", f"output={tmp_path / 'run'}") == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_objects_without_width_and_beyond_the_image_are_no_objects(tmp_path: Path) -> None:
+    thin = {"segmentation": [[5, 5, 5, 20, 5, 30]]}
+    outside = {"segmentation": [[50, 50, 90, 50, 90, 90, 50, 90]]}
+    data = bad_coco(tmp_path / "data", [SQUARE, thin, outside])
+    trained = finetune.train(*RCNN, f"data.root={data}", f"output={tmp_path / 'run'}")
+    assert "8 objects in 4 training images" in (trained.folder / "train.log").read_text()
+    assert all(np.isfinite(value) for name, value in trained.scores.items() if name in ("mask_ap", "f1", "count_error"))
+
+
+def test_a_head_of_objects_needs_their_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("train", "data=synthetic", "head=yolact", f"output={tmp_path / 'run'}") == 2
+    assert "For objects, set task=instance" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["calibrate", "explain", "suggest"])
+def test_commands_for_masks_of_classes_refuse_a_model_of_objects(
+    command: str, run: tuple[Path, dict[str, float]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = [f"input={run[0].parent / 'data'}", f"output={run[0].parent / command}"]
+    assert exit_code(command, f"run={run[0]}", *(place if command != "calibrate" else ())) == 2
+    assert "pixels" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("head", ["mask_rcnn", "yolact"])
+def test_a_training_that_was_cut_off_ends_as_if_it_had_never_stopped(head: str, tmp_path: Path) -> None:
+    def fit(name: str, *extra: CutOff, resume: bool = False) -> dict[str, torch.Tensor]:
+        tuned, folder = task(head, lr=1e-3), tmp_path / name
+        trainer = tiny_trainer(
+            *(ApplyTuningPlan(), IoU(table=False), *extra, Checkpoint("val/mask_ap", every_n_steps=1)),
+            max_epochs=2,
+            default_root_dir=folder,
+            enable_checkpointing=True,
+            plugins=CheckpointFiles(),
+        )
+        data = SegmentationData(Squares(8), Squares(5), batch_size=4)
+        trainer.fit(tuned, datamodule=data, ckpt_path=folder / "checkpoints" / "last.ckpt" if resume else None)
+        return {**tuned.model.state_dict(), **{f"log/{k}": v for k, v in trainer.callback_metrics.items()}}
+
+    whole = fit("whole")
+    with pytest.raises(Cut):
+        fit("cut", CutOff(3))
+    resumed = fit("cut", resume=True)
+    assert whole.keys() == resumed.keys()
+    assert [name for name in whole if not torch.equal(whole[name].nan_to_num(), resumed[name].nan_to_num())] == []
+
+
+@pytest.mark.slow
+def test_two_ranks_score_as_one_does(run: tuple[Path, dict[str, float]], tmp_path: Path) -> None:
+    ranks = ("trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu")
+    command = forked.start(
+        "evaluate", f"run={run[0]}", "split=train", *ranks, "output=two", cwd=tmp_path, logs=tmp_path
+    )
+    code, errors = command.wait()
+    assert code == 0, errors
+    one = finetune.evaluate(f"run={run[0]}", "split=train", "trainer.accelerator=cpu", f"output={tmp_path / 'one'}")
+    assert one.scores["mask_ar"] == one.scores["mask_ar"]
+    assert json.loads((tmp_path / "two" / "scores.json").read_text()) == json.loads(
+        (tmp_path / "one" / "scores.json").read_text()
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["mask_rcnn", "yolact"])
+def test_two_ranks_train_on_images_without_objects(head: str, tmp_path: Path) -> None:
+    data = object_folder(tmp_path / "data", count=8)
+    for masks in data.glob("0[2-6]/masks/*.png"):
+        masks.unlink()
+    ranks = ("trainer.devices=2", "trainer.strategy=ddp", "trainer.max_epochs=2", "data.batch_size=1")
+    small = RCNN if head == "mask_rcnn" else (*SMALL, "head=yolact")
+    command = forked.start("train", *small, *ranks, f"data.root={data}", "output=run", cwd=tmp_path, logs=tmp_path)
+    code, errors = command.wait()
+    assert code == 0, errors
+
+
+def test_a_run_of_yolact_is_exported_and_one_of_mask_rcnn_refused(
+    run: tuple[Path, dict[str, float]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
+    data, trained = run[0].parent / "data", tmp_path / "run"
+    finetune.train(*SMALL, "head=yolact", "head.prototypes=8", f"data.root={data}", f"output={trained}")
+    exported = finetune.export(f"run={trained}", "format=onnx", "size=[64,64]", f"output={tmp_path / 'onnx'}")
+    assert [path.name for path in exported.files] == ["model.onnx"]
+    assert "objects agree" in str(exported.agreement)
+    assert exit_code("export", f"run={trained}", "format=web", f"output={tmp_path / 'web'}") == 2
+    assert "format=web is for models that classify pixels" in capsys.readouterr().err
+    assert exit_code("export", f"run={run[0]}", "format=onnx", f"output={tmp_path / 'rcnn'}") == 2
+    assert "head=mask_rcnn cannot be written as ONNX" in capsys.readouterr().err
+    folder = finetune.export(f"run={run[0]}", "format=safetensors", f"output={tmp_path / 'model'}").folder
+    assert isinstance(load_model(folder).model, InstanceSegmenter)
