@@ -76,7 +76,7 @@ def predict(*overrides: str | DictConfig) -> list[Path]:
     try:
         written = save(output)
     except DataError as error:
-        if not (output / kind).exists():  # not one could be read: nothing is left behind
+        if not (output / kind).exists():  # not one could be read: nothing stays
             (output / SETTINGS).unlink()
             output.rmdir()
         raise ConfigError(str(error)) from error

@@ -30,7 +30,7 @@ def save_predictions(
 ) -> list[Path]:
     """Write predictions to `output/masks`, and other files that are wanted; return the masks' paths.
 
-    Files are read ahead of the model and written behind it. A file has its name only when it is complete, and
+    Files are read and written in threads while the model computes. A file has its name only when it is complete, and
     those that are there are not predicted again, so a run that was interrupted can be repeated.
 
     Args:

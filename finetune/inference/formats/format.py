@@ -29,7 +29,7 @@ class Predicted(NamedTuple):
 
 
 class ImageFormat(Protocol):
-    """Files of each image, written behind the model.
+    """Files of each image, written while the model computes.
 
     Attributes:
         reads_probabilities: whether `save` needs the probabilities.

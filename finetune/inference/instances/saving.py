@@ -82,7 +82,7 @@ def save_objects(
 ) -> list[Path]:
     """Write objects to `output/objects`, and other files that are wanted; return the paths of the former.
 
-    Files are read ahead of the model and written behind it. Each is written atomically, and those that are there
+    Files are read and written in threads while the model computes. Each is written atomically, and those that are there
     are not predicted again, so a run that was interrupted can be repeated.
 
     Args:

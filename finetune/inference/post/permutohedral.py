@@ -56,7 +56,7 @@ def _simplices(positions: Tensor, factors: Tensor) -> tuple[Tensor, Tensor, Tens
     lifted[:, 1:] -= numbers[1:] * scaled
     origin = lifted.round()
     distance, order = (lifted - origin).sort(dim=1, descending=True)
-    excess = origin.sum(dim=1, keepdim=True).long()  # of a corner 0 beside the plane: the extreme coordinates move
+    excess = origin.sum(dim=1, keepdim=True).long()  # of a corner 0 off the plane: the extreme coordinates move
     place = numbers - excess
     moved = place.div(corners, rounding_mode="floor")
     order, distance = order.gather(1, place % corners), distance.gather(1, place % corners) - moved

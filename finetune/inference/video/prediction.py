@@ -1,4 +1,4 @@
-"""Predict a video: frames are read ahead of the model, and written behind it."""
+"""Predict a video: frames are read and written while the model computes."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
