@@ -12,6 +12,7 @@ from finetune.builders.inspection import file_cache, reading_processes
 from finetune.config.compose import packaged_options
 from finetune.config.errors import ConfigError, raise_mistakes
 from finetune.config.options import Config
+from finetune.data.masks.values import OTHERS
 from finetune.data.recognition.discovery import discover
 from finetune.tasks import MultilabelTask, SemanticTask
 
@@ -29,9 +30,9 @@ def work_out_data(config: Config) -> tuple[dict[str, Any], list[str]]:
         ConfigError: `data.root` is not set.
         DataError: the files leave a doubt.
     """
-    settings = config["data"]
+    settings = with_numbered_objects(config["data"])
     if not _needs_files(settings):
-        return dict(config), []
+        return {**config, "data": settings}, []
     if settings.get("root") is None:
         raise ConfigError(
             "data.root is not set: it is the folder with your images and masks. To try things without data of your "
@@ -42,6 +43,18 @@ def work_out_data(config: Config) -> tuple[dict[str, Any], list[str]]:
         worked_out["multilabel"] = False  # a later class is drawn over an earlier one
     raise_mistakes(line for group in data_settings(worked_out) for line in group.type_errors())
     return {**config, "data": worked_out}, lines
+
+
+def with_numbered_objects(settings: Config) -> dict[str, Any]:
+    """Return the settings of `data` with one class for all values but 0, where these are numbers of objects.
+
+    >>> with_numbered_objects({"instances": "ids", "classes": None})["classes"]
+    {'background': 0, 'object': '*'}
+    """
+    says_classes = settings.get("classes") is not None or settings.get("mask_values") is not None
+    if settings.get("instances") != "ids" or says_classes or "classes" not in settings:
+        return dict(settings)
+    return {**settings, "classes": {"background": 0, "object": OTHERS}}
 
 
 def without_unset(config: Config) -> dict[str, Any]:
