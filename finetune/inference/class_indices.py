@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -77,6 +78,8 @@ class ClassIndices:
         """Return the image (H, W, 3) with the classes' colors over it."""
         return overlay(image, prediction, self.colors, alpha)
 
-    def preview(self, rows: Sequence[Row], ignore_index: int) -> Image.Image:
+    def preview(
+        self, rows: Sequence[Row], ignore_index: int, uncertainty: Sequence[NDArray[np.floating]] = ()
+    ) -> Image.Image:
         """Return a page of images with their targets and predictions (H, W)."""
-        return preview(rows, self.class_names, self.colors, ignore_index)
+        return preview(rows, self.class_names, self.colors, ignore_index, uncertainty=uncertainty)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -73,12 +74,15 @@ class ClassMasks:
         (labels,), _, colors = label_sets([prediction], self.class_names)
         return overlay(image, labels, colors, alpha, ignore_index=NONE)
 
-    def preview(self, rows: Sequence[Row], ignore_index: int) -> Image.Image:
+    def preview(
+        self, rows: Sequence[Row], ignore_index: int, uncertainty: Sequence[NDArray[np.floating]] = ()
+    ) -> Image.Image:
         """Return a page of images with their targets and predictions (K, H, W), one color for each set of classes."""
         masks = [mask for _, *both in rows for mask in both]
         labels, names, colors = label_sets(masks, self.class_names, ignore_index)
         images = [image for image, *_ in rows]
-        return preview(list(zip(images, labels[::2], labels[1::2], strict=True)), names, colors, ignore_index=-1)
+        pages = list(zip(images, labels[::2], labels[1::2], strict=True))
+        return preview(pages, names, colors, ignore_index=-1, uncertainty=uncertainty)
 
 
 def check_thresholds(thresholds: Any, classes: int) -> tuple[float, ...]:

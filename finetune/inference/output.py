@@ -70,12 +70,15 @@ class Output(TaskOutput, Protocol):
     def overlay(self, image: Pixels, prediction: Prediction, alpha: float = 0.5) -> Pixels:
         """Return the image (H, W, 3) with the prediction's colors over it, of an opacity from 0 to 1."""
 
-    def preview(self, rows: Sequence[Row], ignore_index: int) -> Image.Image:
+    def preview(
+        self, rows: Sequence[Row], ignore_index: int, uncertainty: Sequence[NDArray[np.floating]] = ()
+    ) -> Image.Image:
         """Return a page of images with their targets and predictions.
 
         Args:
             rows: image (C, H, W), uint8, target and prediction each.
             ignore_index: label of the pixels to leave out.
+            uncertainty: of the pixels (H, W) of each image, 0..1, to be shown too; empty for none.
         """
 
 

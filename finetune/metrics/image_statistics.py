@@ -63,8 +63,7 @@ def foreground(target: Tensor, ignore_index: int = 255) -> Tensor:
 def uncertainty(probabilities: Tensor, several: bool = False) -> Tensor:
     """Return the uncertainty of each image (B,), 0..1: the mean entropy of its 5 % most uncertain pixels.
 
-    The entropy of a pixel is divided by that of K equally probable classes; where it may have several, it is the mean
-    of the entropies of each. Every second pixel in both directions is looked at, as neighbors are alike.
+    Every second pixel in both directions is looked at, as neighbors are alike.
 
     Args:
         probabilities: (B, K, H, W), floating point.
@@ -73,13 +72,20 @@ def uncertainty(probabilities: Tensor, several: bool = False) -> Tensor:
     >>> uncertainty(torch.tensor([0.5, 0.5]).view(1, 2, 1, 1)).tolist()
     [1.0]
     """
-    p = probabilities[..., ::2, ::2]
-    if several:
-        pixels = (_information(p) + _information(1 - p)).mean(1) / math.log(2)
-    else:
-        pixels = _information(p).sum(1) / math.log(p.shape[1])
-    pixels = pixels.flatten(1)
+    pixels = pixel_uncertainty(probabilities[..., ::2, ::2], several).flatten(1)
     return pixels.topk(math.ceil(MOST_UNCERTAIN * pixels.shape[1])).values.mean(1)
+
+
+def pixel_uncertainty(probabilities: Tensor, several: bool = False) -> Tensor:
+    """Return the entropy of each pixel (B, H, W), 0..1: a fraction of that of K equally probable classes.
+
+    Where a pixel may have several classes, it is the mean of the entropies of each; the arguments are those of
+    `uncertainty`.
+    """
+    p = probabilities
+    if several:
+        return (_information(p) + _information(1 - p)).mean(1) / math.log(2)
+    return _information(p).sum(1) / math.log(p.shape[1])
 
 
 def _information(p: Tensor) -> Tensor:

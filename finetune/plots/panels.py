@@ -57,6 +57,14 @@ def error_map(image: Pixels, truth: Labels, prediction: Labels, ignore_index: in
     return hatched(np.where(wrong[..., None], np.array(WRONG, dtype=np.uint8), light_gray(image)), ignored)
 
 
+def uncertainty_map(image: Pixels, values: NDArray[np.floating]) -> Pixels:
+    """Return the image (H, W, 3) in light gray, the redder the more uncertain; values (h, w), 0..1, are resized."""
+    size = image.shape[1], image.shape[0]
+    scaled = np.asarray(Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
+    share = scaled.clip(0, 1)[..., None]
+    return np.rint((1 - share) * light_gray(image) + share * np.array(WRONG)).astype(np.uint8)
+
+
 def light_gray(image: Pixels) -> Pixels:
     """Return an image (H, W, 3) in light gray, to color parts of it."""
     gray = np.asarray(Image.fromarray(image).convert("L"))[..., None]
@@ -70,6 +78,7 @@ def preview(
     ignore_index: int = 255,
     titles: Sequence[str] = TITLES,
     width: int = 260,
+    uncertainty: Sequence[NDArray[np.floating]] = (),
 ) -> Image.Image:
     """Return a page of panels below each other, with titles above and a legend below.
 
@@ -80,10 +89,12 @@ def preview(
         ignore_index: label of the ignored pixels.
         titles: titles of the four columns.
         width: width of an image on the page, in pixels.
+        uncertainty: of the pixels (H, W) of each panel, 0..1, for a fifth column; empty for four columns.
     """
     scaled = [scaled_row(row, width) for row in rows]
     panels = [panel(*row, colors, ignore_index) for row in scaled]
-    inner = 4 * width + 3 * GAP
+    titles = (*titles, "uncertainty") if len(uncertainty) else titles
+    inner = len(titles) * (width + GAP) - GAP
     entries = legend_entries([mask for _, *masks in scaled for mask in masks], class_names, colors, ignore_index)
     lines = wrapped([*entries, ("wrong", swatch(WRONG))], inner)
 
@@ -93,8 +104,11 @@ def preview(
     for column, title in enumerate(titles):
         draw.text((MARGIN + column * (width + GAP), MARGIN), title, fill=INK, font=font(16, title))
     y = MARGIN + LINE
-    for row in panels:
+    for index, row in enumerate(panels):
         _paste_in_columns(page, row, y, width)
+        if len(uncertainty):
+            last = uncertainty_map(scaled[index][0], uncertainty[index])
+            page.paste(Image.fromarray(last), (MARGIN + len(TITLES) * (width + GAP), y))
         y += row.height + GAP
     draw_legend(page, lines, MARGIN, y)
     return page

@@ -3,12 +3,16 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from finetune.data import SegmentationDataset
 from finetune.data.dataset import Sample
 from finetune.inference import Predictor
+from finetune.inference.output import Row
 from finetune.instances import Objects, from_planes
+from finetune.metrics.image_statistics import pixel_uncertainty
 from finetune.metrics.overlaps import ImageResults, overlap_iou
 from finetune.plots.objects import compared, object_page
 
@@ -41,9 +45,10 @@ def write_examples(
     )
     shown = {"worst.png": order[:SHOWN], "best.png": order[: -SHOWN - 1 : -1]} if order else {}
     chosen = dict.fromkeys(index for indices in shown.values() for index in indices)  # of few images, some are in both
-    rows = {index: _row(dataset[index], predictor, target) for index in chosen}
+    found = {index: _predicted(dataset[index], predictor, target) for index in chosen}
     for name, indices in shown.items():
-        predictor.output.preview([rows[index] for index in indices], ignore_index).save(folder / name)
+        rows, maps = [found[index][0] for index in indices], [found[index][1] for index in indices]
+        predictor.output.preview(rows, ignore_index, maps).save(folder / name)
 
 
 def write_object_examples(folder: Path, find: Find, dataset: SegmentationDataset, class_names: Sequence[str]) -> None:
@@ -61,7 +66,10 @@ def write_object_examples(folder: Path, find: Find, dataset: SegmentationDataset
     object_page(rows, class_names).save(folder / "examples.png")
 
 
-def _row(sample: Sample, predictor: Predictor, target: Target) -> tuple[Tensor, Tensor, Tensor]:
-    """Return an image, its target and its prediction."""
+def _predicted(sample: Sample, predictor: Predictor, target: Target) -> tuple[Row, NDArray[np.floating]]:
+    """Return an image with its target and its prediction, and the uncertainty of its pixels (H, W)."""
     truth = target({"mask": sample["mask"][None]})[0]
-    return sample["image"], truth, predictor.predict_image(sample["image"])
+    predictions, probabilities = predictor.predict_with_probabilities(sample["image"][None])
+    assert probabilities is not None  # they are wanted
+    uncertain = pixel_uncertainty(probabilities, several=predictions.ndim == 4)[0]
+    return (sample["image"], truth, predictions[0]), uncertain.numpy()

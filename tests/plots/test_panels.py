@@ -90,3 +90,15 @@ def test_images_of_any_channel_count_become_rgb(channels: int) -> None:
 def test_a_normalized_image_is_rejected() -> None:
     with pytest.raises(ValueError, match="is float32, expected uint8"):
         as_rgb(torch.rand(3, 4, 4))
+
+
+def test_a_fifth_column_shows_uncertain_pixels_in_red() -> None:
+    image, mask = np.full((20, 30, 3), 128, dtype=np.uint8), np.zeros((20, 30), dtype=np.uint8)
+    uncertain = np.zeros((20, 30), dtype=np.float32)
+    uncertain[:, :15] = 1
+    page = np.asarray(preview([(image, mask, mask)], ["a", "b"], palette(2), width=30, uncertainty=[uncertain]))
+    assert page.shape[1] == 28 + 5 * 30 + 4 * GAP
+    last = page[:, 14 + 4 * (30 + GAP) : -14]
+    reds = (last == np.array(WRONG)).all(-1)
+    assert reds[:, :13].any()
+    assert not reds[:, 18:].any()

@@ -15,19 +15,23 @@ from finetune.reports.examples import write_examples
 def test_the_worst_and_the_best_images_are_drawn_but_none_without_a_score(tmp_path: Path) -> None:
     drawn: list[list[int]] = []
 
-    def preview(rows: list[tuple[Any, Any, Any]], ignore_index: int) -> Image.Image:
+    def preview(rows: list[tuple[Any, Any, Any]], ignore_index: int, uncertainty: list[Any]) -> Image.Image:
         drawn.append([int(image) for image, _, _ in rows])
         assert all(int(prediction) == 10 * int(image) for image, _, prediction in rows)
+        assert [each.tolist() for each in uncertainty] == [
+            [[1.0]] if int(image) % 2 else [[0.0]] for image, _, _ in rows
+        ]
         return Image.new("RGB", (1, 1))
 
     output = SimpleNamespace(preview=preview)
     predicted: list[int] = []
 
-    def predict_image(image: torch.Tensor) -> torch.Tensor:
-        predicted.append(int(image))
-        return 10 * image
+    def predict_with_probabilities(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        predicted.append(int(images))
+        share = 0.5 if int(images) % 2 else 1.0
+        return 10 * images, torch.tensor([share, 1 - share]).view(1, 2, 1, 1)
 
-    predictor: Any = SimpleNamespace(output=output, predict_image=predict_image)
+    predictor: Any = SimpleNamespace(output=output, predict_with_probabilities=predict_with_probabilities)
     dataset: Any = [{"image": torch.tensor(index), "mask": torch.tensor(0)} for index in range(8)]
     both = torch.tensor([5, 1, 9, 3, 8, 2, 0, 4])
     overlaps = torch.stack([both, torch.full((8,), 10), both], dim=-1).view(8, 1, 3)
