@@ -115,7 +115,7 @@ def _settings(given: Mapping[str, Any], trained: Config | None, saved: SavedMode
     facts = {**saved.data, "classes": classes if isinstance(classes, Mapping) else list(saved.mask_classes)}
     return {
         **base,
-        "instances": base.get("instances") or saved.data.get("instances"),
+        "instances": base.get("instances") or saved.data.get("instances") or DataSettings.instances,
         **{option: value for option, value in facts.items() if option in options},
         "value_range": saved.data.get(
             "value_range", trained["data"].get("value_range") if trained is not None else None

@@ -10,17 +10,14 @@ from finetune.exporters import EXPORTERS, Exporter
 from finetune.exporters.exporter import EXACT, Samples
 from finetune.inference.output import TaskOutput
 from finetune.io.messages import suggest
+from finetune.models import InstanceSegmenter, PyramidModel
 
 OF_OBJECTS = ("safetensors", "timm", "onnx")  # formats of models that find objects
 OPTIONS = ("size", "precision", "outputs", "runtime")  # of formats; each has some of them
 
 
-def check_format(config: Config, with_objects: bool = False) -> bool:
+def check_format(config: Config) -> bool:
     """Return whether the files of a format must compute exactly what the model does.
-
-    Args:
-        config: of `finetune export`.
-        with_objects: whether the model finds objects.
 
     Raises:
         ConfigError: there is no such format, or it lacks an option that is given.
@@ -33,12 +30,17 @@ def check_format(config: Config, with_objects: bool = False) -> bool:
         check_repository(str(config["repo"]))
     elif config["private"]:
         raise ConfigError("private=true is for a repository on the hub. Set repo=user/name, or leave it out.")
+    validate_options(f"format={name}", EXPORTERS[name], _given(config), skip=("output", "calibration", "repo"))
+    return getattr(EXPORTERS[name], "limits", None) == EXACT
+
+
+def check_format_of(model: PyramidModel, config: Config) -> None:
+    """Raise ConfigError if a format, or an option of it, does not fit a model of objects, or one of pixels."""
+    name, with_objects = config["format"], isinstance(model, InstanceSegmenter)
     if config["nms"] is not None and not (with_objects and name == "onnx"):
         raise ConfigError(f"nms={config['nms']} is for format=onnx of a model of objects. Leave it out.")
     if with_objects and name not in OF_OBJECTS:
         raise ConfigError(f"format={name} is for models that classify pixels; this one has {', '.join(OF_OBJECTS)}.")
-    validate_options(f"format={name}", EXPORTERS[name], _given(config), skip=("output", "calibration", "repo"))
-    return getattr(EXPORTERS[name], "limits", None) == EXACT
 
 
 def build_exporter(config: Config, output: TaskOutput, calibration: Samples) -> Exporter:

@@ -136,11 +136,13 @@ def restore_pixel_output(
         ValueError: the threshold does not fit the classes.
     """
     task, options = find_task(settings), drop_name(settings)
-    if not issubclass(task, PixelTask):
+    if task.takes_objects:
         raise ConfigError(f"task={task.name} does not classify pixels, which this needs.")
     if threshold is not None:
         options["thresholds" if "thresholds" in options else "threshold"] = threshold
-    return task.output_type(class_names, **options)
+    build: Any = task.output_type  # of logits, as the task has no objects
+    output: Output = build(class_names, **options)
+    return output
 
 
 def restore_object_output(settings: Config, class_names: Sequence[str], min_score: Any = None) -> ObjectOutput:

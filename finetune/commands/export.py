@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from finetune.builders.export_samples import export_samples
-from finetune.builders.exporter import build_exporter, check_format
+from finetune.builders.exporter import build_exporter, check_format, check_format_of
 from finetune.builders.task import restore_output, restore_task
 from finetune.checkpoints.hub import push
 from finetune.checkpoints.saved_model import SavedModel, load_model
@@ -57,10 +57,11 @@ def export(*overrides: str | DictConfig) -> ExportResult:
     configure_logging()
     path = Path(required(config, "run"))
     with usage():
+        is_exact = check_format(config)
         if config["output"]:
             check_new(Path(config["output"]))
         saved = load_model(path)
-        is_exact = check_format(config, isinstance(saved.model, InstanceSegmenter))
+        check_format_of(saved.model, config)
         run = run_folder(path)
         task = restore_task(saved.task, saved.model, saved.data.get("ignore_index", 255))
         trained, splits = (read_config(run), run / "splits.csv") if run is not None and not is_exact else (None, None)

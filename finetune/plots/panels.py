@@ -62,7 +62,8 @@ def uncertainty_map(image: Pixels, values: NDArray[np.floating]) -> Pixels:
     size = image.shape[1], image.shape[0]
     scaled = np.asarray(Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
     share = scaled.clip(0, 1)[..., None]
-    return np.rint((1 - share) * light_gray(image) + share * np.array(WRONG)).astype(np.uint8)
+    mixed: Pixels = np.rint((1 - share) * light_gray(image) + share * np.array(WRONG)).astype(np.uint8)
+    return mixed
 
 
 def light_gray(image: Pixels) -> Pixels:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from finetune.builders.evaluation_data import evaluation_data
+from finetune.checkpoints.saved_model import SavedModel
 from finetune.config.errors import ConfigError
 from finetune.data import DataError
 from tests.samples import draw_folder
@@ -30,7 +31,8 @@ def annotated(tmp_path: Path) -> Path:
 def evaluated(root: Path, names: tuple[str, ...], trained: Any = None, **given: Any) -> Any:
     """Return the pixels of each class, for a model and the settings of its training and of its evaluation."""
     backbone = SimpleNamespace(in_channels=3)
-    saved = SimpleNamespace(model=SimpleNamespace(class_names=names, backbone=backbone), data={"ignore_index": 255})
+    model: Any = SimpleNamespace(class_names=names, backbone=backbone)
+    saved = SavedModel(model, {"ignore_index": 255}, {"name": "semantic"})
     settings = {"format": "labelme", "root": str(root), "classes": trained, "ignored": [], "batch_size": 1}
     config = {"data": given, "split": None}
     data, split = evaluation_data(config, saved, {"data": settings, "seed": 0})
@@ -57,8 +59,8 @@ def test_other_labels_can_stand_for_the_classes_of_the_model(annotated: Path) ->
 
 def test_a_model_alone_snaps_values_as_in_its_training(tmp_path: Path) -> None:
     root = draw_folder(tmp_path, "ab", values=(0, 190, 200))  # the class of 200 has a soft edge
-    model = SimpleNamespace(class_names=("ground", "wall"), backbone=SimpleNamespace(in_channels=3))
-    saved = SimpleNamespace(model=model, data={"ignore_index": 255, "mask_values": [0, 200], "snap": True})
+    model: Any = SimpleNamespace(class_names=("ground", "wall"), backbone=SimpleNamespace(in_channels=3))
+    saved = SavedModel(model, {"ignore_index": 255, "mask_values": [0, 200], "snap": True}, {"name": "semantic"})
     given = {"format": "folder", "root": str(root), "batch_size": 1}
     data, split = evaluation_data({"data": given, "split": None}, saved)
     assert data.statistics[split].pixels.sum() == 2 * 32 * 40

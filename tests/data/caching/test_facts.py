@@ -259,7 +259,7 @@ def test_settings_are_text_only_for_plain_data() -> None:
     assert decoding_settings(MaskFile(path, 3 + 4j)) is None
     first, other = (decoding_settings(MaskFile(path, np.arange(5000) + shift)) for shift in (0, 1))
     assert first not in (None, other)  # no value is left out
-    assert decoding_settings(MaskFile(path, {"a": [1, None]})) == "MaskFile(Path,{'a':[1,None]},255,False)"
+    assert decoding_settings(MaskFile(path, {"a": [1, None]})) == "MaskFile(Path,{'a':[1,None]},255,False,1)"
 
 
 WRONG = [
