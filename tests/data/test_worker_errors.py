@@ -262,6 +262,7 @@ class KillsAWorker(type(tiny_task())):  # type: ignore[misc]
         return super().training_step(batch, batch_idx)
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_during_a_training_step_is_reported() -> None:
     task = tiny_task()
     task.__class__ = KillsAWorker

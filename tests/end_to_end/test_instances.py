@@ -15,7 +15,7 @@ from finetune.data.module import SegmentationData
 from finetune.models import InstanceSegmenter
 from tests import forked
 from tests.instance_samples import drawn_objects
-from tests.samples import TINY, exit_code, save
+from tests.samples import MODEL, SYNTHETIC, TINY, exit_code, save
 from tests.tasks.test_instance import Squares, task
 from tests.tasks.test_resume import Cut, CutOff
 from tests.tasks.tiny_run import tiny_trainer
@@ -74,7 +74,7 @@ def test_a_plan_of_objects_needs_no_training(run: tuple[Path, dict[str, float]],
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("data=synthetic",), "data.instances=components"),
+        (("data=synthetic", "data.count=8", "data.size=32"), "data.instances=components"),
         (("head=fpn",), "head=fpn does not fit task=instance. Choose from: mask_rcnn, yolact"),
         (("loss=ce_dice",), "loss=ce_dice does not fit task=instance. Choose from: of_head"),
         (("checkpoint.monitor=val/iou",), "'val/iou' is not logged by a validation"),
@@ -163,7 +163,7 @@ def test_objects_without_width_and_beyond_the_image_are_no_objects(tmp_path: Pat
 
 
 def test_a_head_of_objects_needs_their_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_code("train", "data=synthetic", "head=yolact", f"output={tmp_path / 'run'}") == 2
+    assert exit_code("train", *SYNTHETIC[len(MODEL) :], "head=yolact", f"output={tmp_path / 'run'}") == 2
     assert "For objects, set task=instance" in capsys.readouterr().err
 
 

@@ -144,6 +144,7 @@ def test_half_precision_halves_the_file_and_keeps_the_labels(tmp_path: Path) -> 
     assert files[0].stat().st_size < 0.6 * (tmp_path / "float32" / "model.onnx").stat().st_size
 
 
+@pytest.mark.slow
 def test_a_quantized_file_has_8_bit_weights_and_the_scores_of_the_run(run: Path, tmp_path: Path) -> None:
     result = finetune.export(f"run={run}", "format=onnx", f"output={tmp_path / 'int8'}", "precision=int8")
     file = onnx.load(tmp_path / "int8" / "model.onnx")

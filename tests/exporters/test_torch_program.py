@@ -30,6 +30,7 @@ def check(program: Any, saved: SavedModel, shape: tuple[int, ...]) -> None:
     assert (computed == expected).float().mean() > 0.999
 
 
+@pytest.mark.slow
 def test_a_program_of_one_size_takes_any_number_of_images(tmp_path: Path) -> None:
     saved = sample_model("test_resnet", "linear")
     files, agreement = export_model(TorchProgram(OUTPUT, size=(50, 70)), saved, tmp_path)
