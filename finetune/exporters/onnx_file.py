@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import os
 import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,8 @@ from finetune.inference import Output
 from finetune.io.messages import shortlist, suggest
 from finetune.models.input_size import Size, check_size
 
+# read when onnxruntime is imported, which is always later; it would keep an identifier in the home folder
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 logger = logging.getLogger(__name__)
 
 OPSET = 17  # the oldest with LayerNormalization, for the oldest runtimes

@@ -1,6 +1,8 @@
 """A model of OpenVINO, for CPUs, GPUs and NPUs of Intel: `model.xml` and `model.bin`, converted from the ONNX file."""
 
+import importlib
 import json
+import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -48,11 +50,10 @@ class OpenVinoModel:
 
     def write(self, saved: SavedModel, folder: Path) -> list[Path]:
         """Write the model, with adapters merged into the weights."""
-        import openvino
-
+        openvino = import_openvino()
         with TemporaryDirectory() as scratch:
             self.onnx.write_graph(saved, Path(scratch, FILE))
-            model = openvino.Core().read_model(Path(scratch, FILE))  # convert_model has telemetry
+            model = openvino.Core().read_model(Path(scratch, FILE))
         for name in self.onnx.names[:-1]:
             model.remove_result(model.output(name).node)
         facts = metadata(saved, self.output, self.size, self.precision, self.onnx.outputs)
@@ -79,6 +80,12 @@ class OpenVinoModel:
         return f'openvino.Core().compile_model("{folder / MODEL}", "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})'
 
 
+def import_openvino() -> Any:
+    """Import openvino without its telemetry, which keeps an identifier in the home folder and reports what is used."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # an import of it fails, as if missing
+    return importlib.import_module("openvino")
+
+
 def open_model(path: Path) -> tuple[str, Callable[[Tensor], object]]:
     """Return the precision of an exported model, and a function that predicts uint8 images (B, C, H, W) with it.
 
@@ -93,9 +100,7 @@ def open_model(path: Path) -> tuple[str, Callable[[Tensor], object]]:
 
 def _open(path: Path, outputs: Sequence[str] = ()) -> tuple[Any, dict[str, Any]]:
     """Return a model that is compiled for a CPU, with further outputs by name, and its metadata."""
-    import openvino
-
-    core = openvino.Core()
+    core = import_openvino().Core()
     model = core.read_model(path)
     for name in outputs:
         model.add_outputs(name)

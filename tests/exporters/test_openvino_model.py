@@ -1,6 +1,8 @@
 """Models of OpenVINO: they compute what torch does for any size, and say what they are."""
 
 import json
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,14 @@ import torch
 import finetune
 from finetune.checkpoints.saved_model import SavedModel, save_model
 from finetune.exporters import ExportError, OpenVinoModel, export_model
+from finetune.exporters.openvino_model import import_openvino
 from finetune.inference import ClassIndices, ClassMasks
 from finetune.plots import palette
 from tests.samples import draw_folder
 
-openvino = pytest.importorskip("openvino", reason="pip install 'finetune-seg[openvino]'")
+if find_spec("openvino") is None:
+    pytest.skip("pip install 'finetune-seg[openvino]'", allow_module_level=True)
+openvino = import_openvino()
 pytest.importorskip("onnxruntime", reason="pip install 'finetune-seg[export]'")
 
 NAMES = ("ground", "wall", "sky")
@@ -117,3 +122,9 @@ def test_a_missing_package_is_named_with_the_extra(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("finetune.exporters.openvino_model.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"needs openvino, not installed: .*'finetune-seg\[openvino\]'"):
         OpenVinoModel(TASKS["semantic"])
+
+
+def test_openvino_is_imported_without_what_reports_its_use() -> None:
+    assert import_openvino() is openvino
+    assert sys.modules["openvino_telemetry"] is None
+    assert sys.modules["openvino.tools.ovc.telemetry_utils"].tm.__name__ == "openvino.tools.ovc.telemetry_stub"
