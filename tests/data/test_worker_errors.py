@@ -163,6 +163,7 @@ def test_the_error_about_a_worker_that_exits_names_its_code() -> None:
     assert f"ended with code 3 while it read {FATAL_NAME}. To see why, load in the training process" in str(error)
 
 
+@pytest.mark.slow
 def test_the_error_about_a_worker_that_dies_between_epochs_names_its_last_sample() -> None:
     again = loader(SyntheticDataset(4, 32), "val")
     assert isinstance(again, TrackedDataLoader)

@@ -44,7 +44,12 @@ def read(folder: Path) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize(
     ("task", "outputs"),
-    [("semantic", "classes"), ("semantic", "logits"), ("multilabel", "classes"), ("multilabel", "probabilities")],
+    [
+        ("semantic", "classes"),
+        pytest.param("semantic", "logits", marks=pytest.mark.slow),
+        pytest.param("multilabel", "classes", marks=pytest.mark.slow),
+        ("multilabel", "probabilities"),
+    ],
 )
 def test_a_model_computes_what_torch_does_for_images_of_any_size(
     task: str, outputs: str, saved: SavedModel, tmp_path: Path

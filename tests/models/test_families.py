@@ -102,7 +102,7 @@ SMALLEST = {
 OPTIONS = {"vgg": {"mlp_ratio": 0.02}}  # or its classifier alone would have 120M parameters
 # special cases that test_backbone.py does not have: shared parameters, a wrong stride, square images, the pretraining
 # size, any size, an order of blocks only, resampled tables
-QUICK = ["coat", "tresnet", "nest", "efficientformer", "efficientvit_msra", "rdnet", "vision_transformer_relpos"]
+QUICK = ["tresnet", "nest", "efficientformer", "efficientvit_msra", "vision_transformer_relpos"]
 
 
 def image_size(family_name: str) -> tuple[int, int] | None:

@@ -174,6 +174,7 @@ def test_without_trainable_parameters_only_the_forward_pass_has_a_cost() -> None
     assert (costs.gradients, costs.optimizer, costs.activations, costs.backward_flops) == (0, 0, 0, 0)
 
 
+@pytest.mark.slow
 def test_a_batch_too_large_for_any_memory_can_be_estimated() -> None:
     model = segmenter("test_resnet", "fpn")
     trainable = names(model, "")

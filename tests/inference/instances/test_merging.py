@@ -39,7 +39,7 @@ def test_a_disc_in_the_middle_of_four_windows_is_the_one_of_the_whole_image(pred
 
 
 @pytest.mark.parametrize("overlap", [0.25, 0.5, 0.75])
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_many_discs_are_those_of_the_whole_image(seed: int, overlap: float, predict_with: Build) -> None:
     random = np.random.default_rng(seed)
     rows, columns = np.meshgrid(np.arange(5), np.arange(7), indexing="ij")
