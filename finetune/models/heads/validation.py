@@ -1,5 +1,6 @@
 """Checks of head options, before anything is built from them."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,19 @@ def check_length(length: int, **options: Sequence[int]) -> None:
         if isinstance(values, str) or not isinstance(values, Sequence) or len(values) != length:
             raise ValueError(f"head.{name}={values}: expected a list of {length} whole numbers.")
         check_counts(**{name: values})
+
+
+def check_positive(length: int | None, **options: Sequence[float]) -> None:
+    """Raise ValueError unless each option is a list of numbers above 0, of a length if one is given.
+
+    >>> check_positive(2, anchor_sizes=[16, 0])
+    Traceback (most recent call last):
+    ValueError: head.anchor_sizes=[16, 0]: expected a list of 2 numbers above 0.
+    """
+    for name, values in options.items():
+        is_list = isinstance(values, Sequence) and all(isinstance(n, int | float) and 0 < n < math.inf for n in values)
+        if not is_list or not len(values) or length not in (None, len(values)):
+            raise ValueError(f"head.{name}={values}: expected a list of {length or 'some'} numbers above 0.")
 
 
 def check_flags(**options: bool) -> None:

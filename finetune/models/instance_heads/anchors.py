@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torchvision.ops import box_iou
+
+from finetune.models.instance_heads.ignored_pixels import lie_on
 
 POSITIVE, NEGATIVE = 0.5, 0.4  # IoU: at least, and below
 BACKGROUND, NEITHER = -1, -2  # instead of an object
@@ -53,14 +54,5 @@ def match_anchors(anchors: Tensor, boxes: Tensor, ignored: Tensor | None = None)
     found[highest < NEGATIVE] = BACKGROUND
     found = torch.where(forced >= 0, forced, found)
     if ignored is not None:
-        found[(found == BACKGROUND) & (covered_share(ignored, anchors) > 0.5)] = NEITHER
+        found[(found == BACKGROUND) & lie_on(anchors, ignored)] = NEITHER
     return found
-
-
-def covered_share(mask: Tensor, boxes: Tensor) -> Tensor:
-    """Return the share of each box (N, 4) inside the image that a mask (H, W), bool, covers; 0 for boxes outside."""
-    sums = F.pad(mask.cumsum(0).cumsum(1), (1, 0, 1, 0))
-    left, right = boxes[:, 0::2].round().long().clamp(0, mask.shape[1]).unbind(-1)
-    top, bottom = boxes[:, 1::2].round().long().clamp(0, mask.shape[0]).unbind(-1)
-    covered = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
-    return covered / ((right - left) * (bottom - top)).clamp(min=1)

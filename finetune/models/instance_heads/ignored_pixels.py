@@ -11,9 +11,13 @@ def lie_on(boxes: Tensor, pixels: Tensor) -> Tensor:
         boxes: left, top, right, bottom (N, 4), pixels; may reach beyond the image.
         pixels: bool (H, W).
     """
-    height, width = pixels.shape
-    sums = F.pad(pixels.int().cumsum(0).cumsum(1), (1, 0, 1, 0))  # of all pixels above and to the left
-    inside = boxes.round().clamp(min=0).minimum(boxes.new_tensor([width, height, width, height]))
-    left, top, right, bottom = inside.long().unbind(-1)
-    marked = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
-    return 2 * marked > (right - left) * (bottom - top)
+    return covered_share(pixels, boxes) > 0.5
+
+
+def covered_share(mask: Tensor, boxes: Tensor) -> Tensor:
+    """Return the share of each box (N, 4) inside the image that a mask (H, W), bool, covers; 0 for boxes outside."""
+    sums = F.pad(mask.int().cumsum(0).cumsum(1), (1, 0, 1, 0))  # of all pixels above and to the left
+    left, right = boxes[:, 0::2].round().long().clamp(0, mask.shape[1]).unbind(-1)
+    top, bottom = boxes[:, 1::2].round().long().clamp(0, mask.shape[0]).unbind(-1)
+    covered = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+    return covered / ((right - left) * (bottom - top)).clamp(min=1)

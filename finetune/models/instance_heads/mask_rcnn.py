@@ -1,6 +1,5 @@
 """Mask R-CNN: proposes boxes, then classifies, refines and segments each of them."""
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from itertools import repeat
@@ -13,7 +12,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.rpn import RPNHead
 
 from finetune.instances import Objects
-from finetune.models.heads.validation import check_counts, check_fraction
+from finetune.models.heads.validation import check_counts, check_fraction, check_positive
 from finetune.models.instance_heads.feature_pyramid import GROUPS
 from finetune.models.instance_heads.head_weights import load_fitting_weights
 from finetune.models.instance_heads.instance_head import InstanceHead
@@ -72,8 +71,8 @@ class MaskRCNN(InstanceHead):
         check_counts(mask_layers=mask_layers, box_features=box_features)
         check_counts(proposals=proposals, max_detections=max_detections)
         check_fraction(min_score=min_score, nms=nms)
-        _check_numbers("anchor_sizes", anchor_sizes, len(strides) + 1)
-        _check_numbers("anchor_ratios", anchor_ratios)
+        check_positive(len(strides) + 1, anchor_sizes=anchor_sizes)
+        check_positive(None, anchor_ratios=anchor_ratios)
         kept = {"training": proposals, "testing": proposals}
         self.rpn = ProposalNetwork(
             Anchors((*strides, 2 * strides[-1]), anchor_sizes, anchor_ratios),
@@ -129,10 +128,3 @@ def _training_target(objects: Objects, most: int) -> dict[str, Tensor]:
     if ignored is None:
         ignored = torch.zeros(objects.size, dtype=torch.bool, device=objects.masks.device)
     return {"boxes": kept.boxes, "labels": kept.labels + 1, "masks": kept.masks, "ignored": ignored}
-
-
-def _check_numbers(name: str, values: Sequence[float], count: int | None = None) -> None:
-    """Raise ValueError unless it is a list of positive numbers, as many as `count` if that is given."""
-    valid = isinstance(values, Sequence) and all(isinstance(n, int | float) and 0 < n < math.inf for n in values)
-    if not valid or not len(values) or len(values) != (count or len(values)):
-        raise ValueError(f"head.{name}={values}: expected a list of {count or 'some'} numbers above 0.")

@@ -10,7 +10,7 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import batched_nms, clip_boxes_to_image, sigmoid_focal_loss
 
 from finetune.instances import Objects
-from finetune.models.heads.validation import check_counts, check_fraction
+from finetune.models.heads.validation import check_counts, check_fraction, check_positive
 from finetune.models.instance_heads.anchors import NEITHER, grid_anchors, match_anchors
 from finetune.models.instance_heads.instance_head import InstanceHead
 from finetune.models.instance_heads.prototype_masks import coverage, draw_masks, mask_losses
@@ -24,7 +24,7 @@ CODER = BoxCoder((10.0, 10.0, 5.0, 5.0))  # so that corrections are about as lar
 
 
 class Yolact(InstanceHead):
-    """Predicts scores, a box and coefficients for each anchor of six levels, with the same weights on each.
+    """Predicts scores, a box and coefficients for each anchor of five levels, with the same weights on each.
 
     Classes have a focal loss, which needs no mining of negatives. Duplicates are removed by exact non-maximum
     suppression within a class: the paper's Fast NMS also removes a box that overlaps only removed ones.
@@ -33,7 +33,7 @@ class Yolact(InstanceHead):
         strides: of the maps, fine to coarse.
         channels: of each map.
         classes: without the background.
-        anchor_sizes: square root of the area of the anchors of each level, pixels; two more levels than there are maps.
+        anchor_sizes: square root of the area of the anchors of each level, pixels; one more level than there are maps.
         anchor_ratios: heights of the anchors as multiples of their widths.
         prototypes: number of prototypes.
         max_detections: most objects of an image.
@@ -61,8 +61,8 @@ class Yolact(InstanceHead):
     ) -> None:
         super().__init__()
         self.strides = (*strides, *(strides[-1] << step for step in range(1, COARSER + 1)))
-        _check_positive(len(self.strides), anchor_sizes=anchor_sizes)
-        _check_positive(None, anchor_ratios=anchor_ratios)
+        check_positive(len(self.strides), anchor_sizes=anchor_sizes)
+        check_positive(None, anchor_ratios=anchor_ratios)
         check_counts(prototypes=prototypes, max_detections=max_detections)
         check_fraction(min_score=min_score, nms=nms)
         self.anchor_sizes, self.anchor_ratios = tuple(anchor_sizes), tuple(anchor_ratios)
@@ -179,11 +179,3 @@ def _convolutions(channels: int, count: int, last: nn.Conv2d) -> nn.Sequential:
     """Return convolutions of 3 x 3, each with a ReLU, and the last one."""
     layers = [layer for _ in range(count) for layer in (nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU())]
     return nn.Sequential(*layers, last)
-
-
-def _check_positive(length: int | None, **options: Sequence[float]) -> None:
-    """Raise ValueError unless each option is a list of positive numbers, of a length if one is given."""
-    for name, values in options.items():
-        is_list = isinstance(values, Sequence) and not isinstance(values, str) and len(values) > 0
-        if not is_list or length not in (None, len(values)) or not all(value > 0 for value in values):
-            raise ValueError(f"head.{name}={values}: expected a list of {length or 'some'} numbers above 0.")

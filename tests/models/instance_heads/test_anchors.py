@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from finetune.models.instance_heads.anchors import BACKGROUND, NEITHER, covered_share, grid_anchors, match_anchors
+from finetune.models.instance_heads.anchors import BACKGROUND, NEITHER, grid_anchors, match_anchors
+from finetune.models.instance_heads.ignored_pixels import covered_share
 
 
 def test_anchors_lie_around_the_centers_of_cells_and_have_the_area_and_the_ratio() -> None:
