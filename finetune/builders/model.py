@@ -23,6 +23,7 @@ def build_model(config: Config, classes: Sequence[str], weighted: bool = True) -
         weighted: whether to load the weights that the config asks for; otherwise they are random.
     """
     settings, head = BackboneSettings(**config["backbone"]), config["head"]
+    head = head if weighted else {key: value for key, value in head.items() if key != "weights"}
     torch.manual_seed(config["seed"])  # the initial weights of the head
     own = {} if head["name"] in INSTANCE_HEADS else {"auxiliary": auxiliary_options(config)}
     build: Callable[..., PyramidModel] = model_class({"head": head["name"]})

@@ -5,11 +5,22 @@ from typing import Any
 
 import yaml
 
-from finetune.models import TunableModel
+from finetune.models import INSTANCE_HEADS, TunableModel
 
 # licenses of timm's weights that the hub knows by name: https://huggingface.co/docs/hub/repositories-licenses
 LICENSES = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "apple-ascl", "apple-amlr", "gemma")
 UNKNOWN = "unknown"
+# what a model does, what it returns, and its headline score
+PIXELS = (
+    "Segments images into",
+    "masks",
+    "`iou` is computed over the full data set and averaged over the classes present.",
+)
+OBJECTS = (
+    "Finds the objects of",
+    "objects",
+    "`mask_ap` is COCO's average precision of masks, over the full data set, averaged over the classes with objects.",
+)
 
 
 def front_matter(config: Mapping[str, Any], library: str, task: str = "image-segmentation") -> str:
@@ -22,7 +33,8 @@ def front_matter(config: Mapping[str, Any], library: str, task: str = "image-seg
     """
     name, base = config["weights_license"], config.get("base_model")
     known = {"license": name} if name in (*LICENSES, UNKNOWN) else {"license": "other", "license_name": name}
-    facts = {**known, "library_name": library, "pipeline_tag": task, "tags": ["timm", "semantic-segmentation"]}
+    kind = "instance" if config["head"] in INSTANCE_HEADS else "semantic"
+    facts = {**known, "library_name": library, "pipeline_tag": task, "tags": ["timm", f"{kind}-segmentation"]}
     return f"---\n{yaml.safe_dump({**facts, **({'base_model': base} if base else {})}, sort_keys=False)}---\n"
 
 
@@ -38,22 +50,24 @@ def model_card(model: TunableModel, scores: Mapping[str, float], task: Mapping[s
     config = model.config()
     lines = [f"- {name}: {value:.4f}" for name, value in scores.items()]
     options = "".join(f", {key}: {value}" for key, value in task.items() if key != "name")
+    does, result, about = OBJECTS if config["head"] in INSTANCE_HEADS else PIXELS
+    names = model.class_names
     return front_matter(config, "finetune-seg") + "\n".join(
         [
             f"# {config['backbone']} with a {config['head']} head",
             "",
-            f"Segments images into {len(model.class_names)} classes: {', '.join(model.class_names)}.",
+            f"{does} {len(names)} class{'es' * (len(names) > 1)}: {', '.join(names)}.",
             "",
             f"Task: {task['name']}{options}.",
             "",
             "## Use",
             "```python",
             "import finetune",
-            f'masks = finetune.load("{place}").predict("photos/")',
+            f'{result} = finetune.load("{place}").predict("photos/")',
             "```",
             "",
             "## Scores",
-            "`iou` is computed over the full data set and averaged over the classes present.",
+            about,
             "",
             *(lines or ["not evaluated"]),
             "",

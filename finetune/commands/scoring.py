@@ -122,6 +122,8 @@ def check_wanted(config: Config, task: TuningTask, split: str) -> None:
     wanted = [name for name in MASKS if config.get(name)]
     if wanted and not isinstance(task, PixelTask):
         raise ConfigError(f"{', '.join(wanted)}: task={task.name} has no masks to compare. Leave it out.")
+    if task.takes_objects and (config["window"] is not None or task.model.views is not None):
+        raise ConfigError(f"window, tta: task={task.name} evaluates images whole, in one view. Leave them out.")
     if boundaries and find_spec("scipy") is None:
         raise ConfigError("boundaries=true needs a package that is not installed: pip install 'finetune-seg[surfaces]'")
     if label_errors and split in ("train", "all"):

@@ -1,6 +1,6 @@
 """The loss of heads that compute their own terms."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 from torch import Tensor
@@ -28,7 +28,11 @@ class HeadLoss:
         Raises:
             ValueError: a weight is for a term that the head does not have.
         """
-        if unknown := sorted(self.weights.keys() - terms.keys()):
-            raise ValueError(f"loss.weights.{unknown[0]}: the head's terms are {', '.join(terms)}. Name one of these.")
+        self.check_terms(terms)
         parts = [self.weights.get(name, 1.0) * term for name, term in terms.items()]
         return sum(parts[1:], parts[0])
+
+    def check_terms(self, names: Iterable[str]) -> None:
+        """Raise ValueError if a weight is for none of these terms."""
+        if unknown := sorted(self.weights.keys() - set(names)):
+            raise ValueError(f"loss.weights.{unknown[0]}: the head's terms are {', '.join(names)}. Name one of these.")

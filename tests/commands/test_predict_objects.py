@@ -43,6 +43,15 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_the_card_of_a_model_speaks_of_objects(run: Path) -> None:
+    card = (run / "README.md").read_text()
+    assert f"Finds the objects of {len(CLASSES)} classes: {', '.join(CLASSES)}." in card
+    assert "instance-segmentation" in card
+    assert "`mask_ap` is" in card
+    assert "semantic" not in card
+    assert "iou" not in card
+
+
 def test_objects_are_written_as_they_are_predicted_in_python(run: Path, photos: Path, tmp_path: Path) -> None:
     written = finetune.predict(f"run={run}", f"input={photos}", f"output={tmp_path / 'out'}", "write=[coco,table]")
     predictor = finetune.load(run)

@@ -83,6 +83,11 @@ def test_a_plan_of_objects_needs_no_training(run: tuple[Path, dict[str, float]],
         (("auxiliary=fcn",), "auxiliary: head=mask_rcnn has losses of its own"),
         (("data.clean_masks=10",), "data.instances=components"),
         (("head.anchor_sizes=[8,16]",), "head.anchor_sizes"),
+        (("backbone.output_stride=12",), "backbone.output_stride=12: expected 8, 16 or 32"),
+        (("head.weights=coco.pth", "init_from=other"), "head.weights and init_from each give weights to the head"),
+        (("+loss.weights.mask=2",), "loss.weights.mask: the head's terms are loss_objectness, loss_rpn_box_reg"),
+        (("tta=flip",), "tta: objects of several views cannot be averaged"),
+        (("recipe=thorough",), "Set tta=none"),
     ],
 )
 def test_what_does_not_fit_objects_is_refused(
@@ -174,6 +179,14 @@ def test_commands_for_masks_of_classes_refuse_a_model_of_objects(
     place = [f"input={run[0].parent / 'data'}", f"output={run[0].parent / command}"]
     assert exit_code(command, f"run={run[0]}", *(place if command != "calibrate" else ())) == 2
     assert "pixels" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("setting", ["window=128", "tta=flip"])
+def test_windows_and_views_of_an_evaluation_are_refused(
+    setting: str, run: tuple[Path, dict[str, float]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code("evaluate", f"run={run[0]}", "trainer.accelerator=cpu", setting) == 2
+    assert "window, tta: task=instance evaluates images whole, in one view" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("head", ["mask_rcnn", "yolact"])

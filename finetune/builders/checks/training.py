@@ -43,11 +43,12 @@ from finetune.config.settings import as_list
 from finetune.data.options import named_classes
 from finetune.data.statistics import class_weights
 from finetune.io.messages import shortlist
-from finetune.losses import LOSSES
+from finetune.losses import LOSSES, HeadLoss
 from finetune.models import MODELS, InstanceSegmenter
 from finetune.models.feature_levels import COARSEST
 from finetune.models.heads import HEADS, AuxiliaryHead, PyramidSpec, check_output_stride, head_spec
-from finetune.models.instance_heads import INSTANCE_HEADS, FeaturePyramid, InstanceHead
+from finetune.models.heads.head_specs import check_output_stride_value
+from finetune.models.instance_heads import INSTANCE_HEADS, FeaturePyramid
 from finetune.models.normalization import check_statistics
 from finetune.models.timm_factory import check_name
 from finetune.tasks import SemanticTask
@@ -160,10 +161,12 @@ def check_backbone(config: Config) -> None:
 def check_head(config: Config) -> None:
     """Raise a ConfigError unless the options make the head, and the batch is large enough for its norms."""
     settings, batch_size = config["head"], config["data"]["batch_size"]
+    output_stride = config["backbone"].get("output_stride")
     if settings["name"] in INSTANCE_HEADS:
-        _check_instance_head(drop_name(settings), INSTANCE_HEADS[settings["name"]])
+        check_output_stride_value(output_stride)
+        _check_instance_head(config)
         return
-    spec, output_stride = head_spec(settings["name"]), config["backbone"].get("output_stride")
+    spec = head_spec(settings["name"])
     check_output_stride(settings["name"], output_stride)
     strides = tuple(min(stride, output_stride or COARSEST) for stride in ANY_PYRAMID.strides)
     with torch.device("meta"):
@@ -175,15 +178,14 @@ def check_head(config: Config) -> None:
         )
 
 
-def _check_instance_head(options: Config, head: type[InstanceHead]) -> None:
+def _check_instance_head(config: Config) -> None:
+    options, build = drop_name(config["head"]), INSTANCE_HEADS[config["head"]["name"]]
+    if options.pop("weights", None) is not None and config["init_from"]:
+        raise ConfigError("head.weights and init_from each give weights to the head. Leave one of them out.")
+    channels = options.pop("channels")
     with torch.device("meta"):
-        FeaturePyramid(ANY_PYRAMID, options["channels"])
-        head(
-            (4, 8, 16, 32),
-            options["channels"],
-            1,
-            **{key: value for key, value in options.items() if key != "channels"},
-        )
+        FeaturePyramid(ANY_PYRAMID, channels)
+        build((4, 8, 16, 32), channels, 1, **options)
 
 
 def check_auxiliary(config: Config) -> None:
@@ -216,7 +218,9 @@ def check_auxiliary_weight(config: Config) -> None:
 
 def check_loss(config: Config) -> None:
     """Raise a ConfigError unless the loss, its options and its class weights make sense for any classes."""
-    build_loss(config["loss"], 255, None)
+    loss, head = build_loss(config["loss"], 255, None), config["head"]["name"]
+    if isinstance(loss, HeadLoss) and head in INSTANCE_HEADS:
+        loss.check_terms(INSTANCE_HEADS[head].terms)
     weights = config["loss"].get("class_weights", "none")
     if isinstance(weights, str):
         class_weights(torch.ones(2, dtype=torch.int64), weights)
@@ -248,8 +252,10 @@ def check_task(config: Config) -> None:
 
 
 def check_views(config: Config) -> None:
-    """Raise a ConfigError unless the settings of the test-time augmentation make views of an image."""
-    build_views(config.get("tta") or {})
+    """Raise a ConfigError unless the settings of the test-time augmentation make views that the model can average."""
+    views = build_views(config.get("tta") or {})
+    if views is not None and config["head"]["name"] in INSTANCE_HEADS:
+        raise ConfigError(f"tta: objects of several views cannot be averaged ({views.describe()}). Set tta=none.")
 
 
 def check_soup(config: Config) -> None:

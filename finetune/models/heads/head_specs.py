@@ -99,14 +99,17 @@ def check_output_stride(head: str, output_stride: int | None) -> None:
     Traceback (most recent call last):
     ValueError: backbone.output_stride=16: head=linknet supports only 32. Set it to null, or choose head=unet.
     """
-    if output_stride is None:
-        return
-    if isinstance(output_stride, bool) or output_stride not in OUTPUT_STRIDES:
-        raise ValueError(
-            f"backbone.output_stride={output_stride}: expected 8, 16 or 32, or null for the head's default."
-        )
-    if output_stride not in head_spec(head).output_strides:
+    check_output_stride_value(output_stride)
+    if output_stride is not None and output_stride not in head_spec(head).output_strides:
         raise ValueError(
             f"backbone.output_stride={output_stride}: head={head} supports only 32. "
             f"Set it to null, or choose head=unet."
+        )
+
+
+def check_output_stride_value(output_stride: int | None) -> None:
+    """Raise ValueError unless it is 8, 16, 32 or None."""
+    if output_stride is not None and (isinstance(output_stride, bool) or output_stride not in OUTPUT_STRIDES):
+        raise ValueError(
+            f"backbone.output_stride={output_stride}: expected 8, 16 or 32, or null for the head's default."
         )

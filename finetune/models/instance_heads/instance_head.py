@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -13,7 +14,12 @@ class InstanceHead(nn.Module, ABC):
 
     The constructor takes `strides` (of the maps, fine to coarse), `channels` (of each) and `classes` (without the
     background); then the options in `conf/head/<name>.yaml`.
+
+    Attributes:
+        terms: names of the losses.
     """
+
+    terms: ClassVar[tuple[str, ...]]
 
     @abstractmethod
     def losses(self, maps: Sequence[Tensor], targets: Sequence[Objects]) -> dict[str, Tensor]:

@@ -52,6 +52,8 @@ class MaskRCNN(InstanceHead):
     Source: He et al. 2017, https://arxiv.org/abs/1703.06870
     """
 
+    terms = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask")
+
     def __init__(
         self,
         strides: Sequence[int],

@@ -46,6 +46,8 @@ class Yolact(InstanceHead):
     Source: Bolya et al. 2019, https://arxiv.org/abs/1904.02689; Lin et al. 2017, https://arxiv.org/abs/1708.02002
     """
 
+    terms = tuple(WEIGHTS)
+
     def __init__(
         self,
         strides: Sequence[int],

@@ -62,7 +62,7 @@ def test_losses_are_exactly_those_of_torchvision_in_training_mode_or_not(trainin
     expected = theirs(list(torch.zeros(2, 3, 128, 192)), their_targets(targets))
     torch.manual_seed(2)
     losses = head.train(training).losses(maps, targets)
-    assert set(losses) == LOSSES
+    assert set(losses) == set(head.terms) == LOSSES
     assert {name: loss.item() for name, loss in losses.items()} == {name: expected[name].item() for name in LOSSES}
 
 
