@@ -33,6 +33,7 @@ def saved(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return steps
 
 
+@pytest.mark.slow
 def test_setting_the_clock_affects_nothing(tmp_path: Path, saved: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     clock, jumps = time.time, cycle([0, 3 * DAY, -5 * DAY, 400 * DAY])
     with monkeypatch.context() as patched:

@@ -158,6 +158,7 @@ def test_bad_annotations_are_named(
     assert message in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
 def test_objects_without_width_and_beyond_the_image_are_no_objects(tmp_path: Path) -> None:
     thin = {"segmentation": [[5, 5, 5, 20, 5, 30]]}
     outside = {"segmentation": [[50, 50, 90, 50, 90, 90, 50, 90]]}
@@ -189,7 +190,7 @@ def test_windows_and_views_of_an_evaluation_are_refused(
     assert "window, tta: task=instance evaluates images whole, in one view" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("head", ["mask_rcnn", "yolact"])
+@pytest.mark.parametrize("head", ["mask_rcnn", pytest.param("yolact", marks=pytest.mark.slow)])
 def test_a_training_that_was_cut_off_ends_as_if_it_had_never_stopped(head: str, tmp_path: Path) -> None:
     def fit(name: str, *extra: CutOff, resume: bool = False) -> dict[str, torch.Tensor]:
         tuned, folder = task(head, lr=1e-3), tmp_path / name

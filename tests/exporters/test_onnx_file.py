@@ -210,6 +210,7 @@ def test_the_default_backbone_exports_for_any_size_under_the_commonest_heads(hea
         assert (computed - expected).abs().max() < 1e-4 * max(1, float(expected.abs().max()))
 
 
+@pytest.mark.slow
 def test_onnxruntime_keeps_no_identifier_in_the_home_folder(tmp_path: Path) -> None:
     code = "import finetune.exporters.onnx_file, onnxruntime"
     done = shell(sys.executable, "-c", code, cwd=tmp_path, HOME=str(tmp_path))

@@ -234,7 +234,10 @@ def test_init_from_takes_the_weights_of_a_run_with_other_classes(tmp_path: Path,
         finetune.train(*on_folder(root), source, "backbone.name=resnet18")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGUSR1, 143, marks=pytest.mark.slow), (signal.SIGINT, 130)],
+)
 def test_a_signal_during_the_training_finishes_the_step_and_saves(number: int, code: int, tmp_path: Path) -> None:
     """The command in a process of its own, which gets the signal as from a cluster."""
     overrides = (*OVERRIDES, STOP, f"+callbacks.stop.number={int(number)}", f"output={tmp_path / 'run'}")

@@ -56,7 +56,7 @@ def test_a_signal_raises_once_and_the_handler_before_is_restored(number: signal.
     [
         ("on_test_start", signal.SIGTERM, 143),
         pytest.param("on_test_start", signal.SIGINT, 130, marks=pytest.mark.slow),
-        ("on_test_batch_end", signal.SIGTERM, 143),  # of the only batch
+        pytest.param("on_test_batch_end", signal.SIGTERM, 143, marks=pytest.mark.slow),  # of the only batch
         pytest.param("on_fit_end", signal.SIGTERM, 143, marks=pytest.mark.slow),
         ("on_fit_start", signal.SIGTERM, 143),
         ("on_fit_start", signal.SIGINT, 130),
