@@ -231,8 +231,8 @@ def test_two_ranks_score_as_one_does(run: tuple[Path, dict[str, float]], tmp_pat
 @pytest.mark.slow
 @pytest.mark.parametrize("head", ["mask_rcnn", "yolact"])
 def test_two_ranks_train_on_images_without_objects(head: str, tmp_path: Path) -> None:
-    data = object_folder(tmp_path / "data", count=8)
-    for masks in data.glob("0[2-6]/masks/*.png"):
+    data = object_folder(tmp_path / "data", count=12)
+    for masks in data.glob("0[2468]/masks/*.png"):
         masks.unlink()
     ranks = ("trainer.devices=2", "trainer.strategy=ddp", "trainer.max_epochs=2", "data.batch_size=1")
     small = RCNN if head == "mask_rcnn" else (*SMALL, "head=yolact")
