@@ -7,7 +7,7 @@ from finetune.checkpoints.hub import check_repository
 from finetune.config.errors import ConfigError
 from finetune.config.options import Config, validate_options
 from finetune.exporters import EXPORTERS, Exporter
-from finetune.exporters.exporter import EXACT, Samples
+from finetune.exporters.exporter import SAME_WEIGHTS, Samples
 from finetune.inference.output import TaskOutput
 from finetune.io.messages import suggest
 from finetune.models import InstanceSegmenter, PyramidModel
@@ -17,7 +17,7 @@ OPTIONS = ("size", "precision", "outputs", "runtime")  # of formats; each has so
 
 
 def check_format(config: Config) -> bool:
-    """Return whether the files of a format must compute exactly what the model does.
+    """Return whether a format keeps the model's own weights, so that random images are enough to check its files.
 
     Raises:
         ConfigError: there is no such format, or it lacks an option that is given.
@@ -31,7 +31,7 @@ def check_format(config: Config) -> bool:
     elif config["private"]:
         raise ConfigError("private=true is for a repository on the hub. Set repo=user/name, or leave it out.")
     validate_options(f"format={name}", EXPORTERS[name], _given(config), skip=("output", "calibration", "repo"))
-    return getattr(EXPORTERS[name], "limits", None) == EXACT
+    return getattr(EXPORTERS[name], "limits", None) == SAME_WEIGHTS
 
 
 def check_format_of(model: PyramidModel, config: Config) -> None:

@@ -10,15 +10,18 @@ from typing import Any
 import lightning.pytorch as pl
 
 from finetune.io.atomic_write import replace_text
+from finetune.profiling.cost import peak_memory
 
-FIRST = ("epoch", "step", "seconds", "lr", "train/loss", "val/loss", "val/iou")
+MEASURED = ("seconds", "memory_mb")  # differ between equal trainings
+FIRST = ("epoch", "step", *MEASURED, "lr", "train/loss", "val/loss", "val/iou")
 
 
 class MetricsCSV(pl.Callback):
     """One row for each epoch, written when the epoch ends.
 
     Epochs are counted from 1, `seconds` are of the whole epoch with its validation, and `lr` is the largest of the
-    optimizer's groups at its end. A score of an absent class is left empty.
+    optimizer's groups at its end. `memory_mb` is the peak so far: of the tensors on the first GPU, or of the first
+    process in main memory. A score of an absent class is left empty.
     """
 
     def __init__(self) -> None:
@@ -53,6 +56,8 @@ class MetricsCSV(pl.Callback):
         loss = getattr(pl_module, "train_loss", None)
         row: dict[str, float] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
         row["seconds"] = round(time.perf_counter() - self._began, 3)
+        if (memory := peak_memory(pl_module.device)) is not None:
+            row["memory_mb"] = round(memory / 1e6)
         row["lr"] = max((group["lr"] for group in trainer.optimizers[0].param_groups), default=math.nan)
         row |= {"train/loss": float(loss)} if loss is not None else {}
         before = [other for other in self._rows if other["epoch"] < row["epoch"]]  # this one may have been cut short

@@ -57,18 +57,18 @@ def export(*overrides: str | DictConfig) -> ExportResult:
     configure_logging()
     path = Path(required(config, "run"))
     with usage():
-        is_exact = check_format(config)
+        same_weights = check_format(config)
         if config["output"]:
             check_new(Path(config["output"]))
         saved = load_model(path)
         check_format_of(saved.model, config)
         run = run_folder(path)
         task = restore_task(saved.task, saved.model, saved.data.get("ignore_index", 255))
-        trained, splits = (read_config(run), run / "splits.csv") if run is not None and not is_exact else (None, None)
+        trained, splits = (None, None) if run is None or same_weights else (read_config(run), run / "splits.csv")
         samples, calibration = export_samples(config, saved, task, trained, splits)
         exporter = None if _is_objects_file(config, saved) else build_exporter(config, task.output, calibration)
     folder = Path(config["output"]) if config["output"] else free_folder((run or Path()) / "export" / config["format"])
-    if not (is_exact or samples):
+    if not (same_weights or samples):
         logger.warning("the predictions are compared on random images only; data.root=PHOTOS names real ones")
     if exporter is None:
         result = _export_objects(config, saved, folder, samples)

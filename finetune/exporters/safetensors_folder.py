@@ -7,7 +7,7 @@ from torch import Tensor
 
 from finetune.checkpoints.saved_model import SavedModel, load_model, save_model
 from finetune.exporters.agreement import Outputs
-from finetune.exporters.exporter import EXACT
+from finetune.exporters.exporter import SAME_WEIGHTS
 from finetune.models import Segmenter
 from finetune.models.input_size import Size
 
@@ -19,7 +19,7 @@ class SafetensorsFolder:
         repo: repository on the Hugging Face hub that the folder is for, as `user/name`; for the model card.
     """
 
-    limits = EXACT
+    limits = SAME_WEIGHTS
     size: Size | None = None
     multiple = 1
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from finetune.checkpoints.model_card import front_matter
 from finetune.checkpoints.saved_model import SavedModel
 from finetune.exporters.agreement import Outputs
-from finetune.exporters.exporter import EXACT
+from finetune.exporters.exporter import SAME_WEIGHTS
 from finetune.exporters.metadata import metadata
 from finetune.inference import Output
 from finetune.models import Segmenter
@@ -50,7 +50,7 @@ class SmpFolder:
         output: of the task.
     """
 
-    limits = EXACT
+    limits = SAME_WEIGHTS
     size: Size | None = None
     multiple = COARSEST  # smp refuses other sizes, which this toolkit pads
 
@@ -84,8 +84,8 @@ class SmpFolder:
         facts = json.loads((folder / "config.json").read_text())["_finetune"]
         mean, std = (torch.tensor(facts[name]).view(1, -1, 1, 1) for name in ("mean", "std"))
 
-        def compute(images: Tensor) -> Outputs:  # in the model's memory format, on which the last bit depends
-            return {"logits": network(images.to(mean.dtype, memory_format=torch.channels_last).sub(mean).div(std))}
+        def compute(images: Tensor) -> Outputs:
+            return {"logits": network(images.to(mean.dtype).sub(mean).div(std))}
 
         return compute
 

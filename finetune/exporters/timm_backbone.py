@@ -12,7 +12,7 @@ from torch import Tensor
 from finetune.checkpoints.model_card import front_matter
 from finetune.checkpoints.saved_model import SavedModel
 from finetune.exporters.agreement import Outputs
-from finetune.exporters.exporter import EXACT
+from finetune.exporters.exporter import SAME_WEIGHTS
 from finetune.models import PyramidModel
 from finetune.models.input_size import Size
 
@@ -24,7 +24,7 @@ class TimmBackbone:
     are the same.
     """
 
-    limits = EXACT
+    limits = SAME_WEIGHTS
     size: Size | None = None
     multiple = 1
 

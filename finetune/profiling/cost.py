@@ -144,7 +144,7 @@ def measure(step: Callable[[], None], device: torch.device | str, repeats: int =
     seconds_of(step, device)
     held = _reset_peak(device)
     seconds = [seconds_of(step, device) for _ in range(repeats)]
-    return MeasuredCost(median(seconds), held, None if held is None else _peak(device))
+    return MeasuredCost(median(seconds), held, None if held is None else peak_memory(device))
 
 
 def _copy_without_values(model: nn.Module) -> nn.Module:
@@ -193,8 +193,16 @@ def measure_memory(step: Callable[[], object], device: torch.device) -> int | No
     """Return the bytes that a step needs in addition to those in use; None if the system does not report it."""
     held = _reset_peak(device)
     seconds_of(step, device)
-    peak = None if held is None else _peak(device)
+    peak = None if held is None else peak_memory(device)
     return None if held is None or peak is None else peak - held
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Return the most bytes used since the last reset: by tensors on a GPU, otherwise by this process in main memory.
+
+    None if the system does not report it.
+    """
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else memory.peak()
 
 
 def seconds_of(step: Callable[[], object], device: torch.device) -> float:
@@ -214,10 +222,6 @@ def _reset_peak(device: torch.device) -> int | None:
     gc.collect()
     _return_freed_memory()
     return memory.resident() if device.type == "cpu" and memory.reset_peak() else None
-
-
-def _peak(device: torch.device) -> int | None:
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else memory.peak()
 
 
 def _return_freed_memory() -> None:

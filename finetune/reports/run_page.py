@@ -111,7 +111,9 @@ def _training(run: Path) -> Iterator[str]:
     yield "<h2>Training</h2>"
     if rows := read_table(run / "metrics.csv"):
         steps, minutes = int(rows[-1]["step"]), sum(float(row["seconds"]) for row in rows) / 60
-        yield f"<p>{len(rows):,} epochs, {steps:,} steps and their validations in {minutes:.1f} minutes</p>"
+        peaks = [float(row["memory_mb"]) for row in rows if row.get("memory_mb")]
+        memory = f", with at most {max(peaks):,.0f} MB of memory" if peaks else ""
+        yield f"<p>{len(rows):,} epochs, {steps:,} steps and their validations in {minutes:.1f} minutes{memory}</p>"
     yield '<div class="curves">'
     yield figure(run / "plots" / "iou.png", "IoU on the validation images")
     yield figure(run / "plots" / "mask_ap.png", "Average precision of masks on the validation images")

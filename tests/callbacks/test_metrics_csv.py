@@ -7,10 +7,12 @@ from typing import Any
 
 import lightning.pytorch as pl
 import pytest
+import torch
 
 from finetune.callbacks import ApplyTuningPlan, IoU, MetricsCSV
-from finetune.callbacks.metrics_csv import FIRST, write_rows
+from finetune.callbacks.metrics_csv import FIRST, MEASURED, write_rows
 from finetune.data import CLASS_NAMES
+from finetune.profiling import memory
 from tests.tasks.tiny_run import tiny_data, tiny_task, tiny_trainer
 
 
@@ -46,9 +48,22 @@ def test_there_is_one_row_an_epoch_with_what_was_logged(tmp_path: Path) -> None:
     assert set(rows[0]) == {*FIRST, *(f"val/{name}" for name in scores)}
     for row, values in zip(rows, expected, strict=True):
         assert float(row["seconds"]) > 0
-        for name in set(row) - {"epoch", "step", "seconds"}:
+        assert 0 < float(row["memory_mb"]) <= round((memory.peak() or 0) / 1e6)
+        for name in set(row) - {"epoch", "step", *MEASURED}:
             written = float(row[name] or "nan")
             assert written == pytest.approx(values[name], rel=1e-6, nan_ok=True), name
+
+
+def test_memory_is_the_peak_of_the_process_and_left_out_where_the_system_does_not_report_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory.reset_peak()
+    before, ballast = memory.peak() or 0, torch.ones(50_000_000)
+    rows, _ = rows_of(tmp_path / "linux")
+    assert float(rows[-1]["memory_mb"]) >= before / 1e6 + ballast.nbytes / 1e6 - 1
+    monkeypatch.setattr(memory, "PROCESS", tmp_path)
+    rows, _ = rows_of(tmp_path / "other")
+    assert "memory_mb" not in rows[0]
 
 
 def test_an_epoch_without_a_validation_has_no_scores_of_another(tmp_path: Path) -> None:

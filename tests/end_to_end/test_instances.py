@@ -1,6 +1,7 @@
 """Objects from files to scores: one setting to train, exact resume, the same scores on two ranks, clear refusals."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -239,6 +240,29 @@ def test_two_ranks_train_on_images_without_objects(head: str, tmp_path: Path) ->
     command = forked.start("train", *small, *ranks, f"data.root={data}", "output=run", cwd=tmp_path, logs=tmp_path)
     code, errors = command.wait()
     assert code == 0, errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["mask_rcnn", "yolact"])
+def test_two_ranks_unfreeze_the_backbone_at_the_same_step(head: str, tmp_path: Path) -> None:
+    data = object_folder(tmp_path / "data", count=12)
+    ranks = ("trainer.devices=2", "trainer.strategy=ddp", "trainer.max_epochs=4", "data.batch_size=2")
+    plan = ("tuning=head_then_full", "tuning.unfreeze_at=0.5", "checkpoint.keep_last=4")
+    small = RCNN if head == "mask_rcnn" else (*SMALL, "head=yolact")
+    command = forked.start(
+        "train", *small, *ranks, *plan, f"data.root={data}", "output=run", cwd=tmp_path, logs=tmp_path
+    )
+    code, errors = command.wait()
+    assert code == 0, errors
+    paths = sorted((tmp_path / "run" / "checkpoints").glob("last*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+    contents = [torch.load(path, weights_only=True) for path in paths]
+    states = [content["state_dict"] for content in sorted(contents, key=lambda content: content["global_step"])]
+    assert len(states) == 4
+    weights = [name for name in states[0] if ".backbone." in name and name.endswith("weight")]
+    changed = [[not torch.equal(one[name], other[name]) for name in weights] for one, other in pairwise(states)]
+    assert not any(changed[0])
+    assert all(changed[1])
+    assert all(changed[2])
 
 
 def test_a_run_of_yolact_is_exported_and_one_of_mask_rcnn_refused(

@@ -10,7 +10,7 @@ NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 
 
 def test_the_notebooks_are_found() -> None:
-    assert [path.name for path in NOTEBOOKS] == ["first_steps.ipynb"]
+    assert [path.name for path in NOTEBOOKS] == ["first_steps.ipynb", "objects.ipynb"]
 
 
 @pytest.mark.slow

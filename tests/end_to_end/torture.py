@@ -21,6 +21,7 @@ import lightning.pytorch as pl
 import torch
 from safetensors.torch import load_file
 
+from finetune.callbacks.metrics_csv import MEASURED
 from finetune.checkpoints import rotation
 from finetune.io import atomic_write
 from tests import forked
@@ -115,9 +116,9 @@ def train(folder: Path, ranks: int, workers: int, *overrides: str) -> int:
 
 
 def result(folder: Path) -> tuple[list[dict[str, str]], dict[str, torch.Tensor]]:
-    """Return the rows of `metrics.csv` without their times, and the tensors of the model and of all checkpoints."""
+    """Return the rows of `metrics.csv` without time and memory, and the tensors of the model and of all checkpoints."""
     with (folder / "metrics.csv").open(newline="") as file:
-        rows = [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+        rows = [{k: v for k, v in row.items() if k not in MEASURED} for row in csv.DictReader(file)]
     tensors: dict[str, torch.Tensor] = dict(load_file(folder / "model" / "model.safetensors"))
     for path in (folder / "checkpoints" / "last.ckpt", *(folder / "checkpoints").glob("best*.ckpt")):
         content = torch.load(path, weights_only=True)

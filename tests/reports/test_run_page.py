@@ -147,7 +147,9 @@ def test_the_page_says_what_trained_when(run: Path) -> None:
     assert rows[0]["layer_group"] == "head"
     text = Page((run / "report.html").read_text()).text
     assert f"head 1 2 {float(rows[0]['lr_start']):.4g}" in text
-    assert re.search(r"2 epochs, \d+ steps and their validations in 0\.\d minutes", text)
+    assert re.search(
+        r"2 epochs, \d+ steps and their validations in 0\.\d minutes, with at most [\d,]+ MB of memory", text
+    )
 
 
 def test_the_findings_of_the_audit_that_chose_the_images_are_on_the_page(run: Path, tmp_path: Path) -> None:

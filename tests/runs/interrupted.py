@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import finetune
+from finetune.callbacks.metrics_csv import MEASURED
 from tests.samples import SYNTHETIC
 
 # a checkpoint after each of the 6 steps: 3 epochs of 2
@@ -60,9 +61,9 @@ def copy(run: Path, target: Path) -> Path:
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
-    """Return the rows of `metrics.csv` without their times."""
+    """Return the rows of `metrics.csv` without time and memory."""
     with (folder / "metrics.csv").open(newline="") as file:
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+        return [{k: v for k, v in row.items() if k not in MEASURED} for row in csv.DictReader(file)]
 
 
 def same_weights(one: Path, other: Path) -> bool:

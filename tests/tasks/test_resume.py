@@ -24,6 +24,7 @@ from finetune.callbacks import (
     MetricsCSV,
     TrainingInterrupted,
 )
+from finetune.callbacks.metrics_csv import MEASURED
 from finetune.checkpoints.checkpoint_io import CheckpointFiles
 from finetune.data import Augment
 from finetune.data.module import SegmentationData
@@ -103,14 +104,15 @@ def fit(
 
 
 def left(folder: Path) -> dict[str, Any]:
-    """Return the last and best checkpoint of a training, and its rows without their time."""
+    """Return the last and best checkpoint of a training, and its rows without time and memory."""
     with (folder / "metrics.csv").open(newline="") as file:
-        rows = [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+        rows = [{k: v for k, v in row.items() if k not in MEASURED} for row in csv.DictReader(file)]
     kept = {name: torch.load(folder / "checkpoints" / name, weights_only=True) for name in ("last.ckpt", "best.ckpt")}
     for content in kept.values():
         content["callbacks"]["MetricsCSV"].pop("seconds")
         for row in content["callbacks"]["MetricsCSV"]["rows"]:
-            row.pop("seconds")
+            for name in MEASURED:
+                row.pop(name, None)
         content.pop("loops")  # Lightning's own counts differ after a restart, without any effect
     return {"rows": rows, **kept}
 
