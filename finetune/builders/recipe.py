@@ -10,6 +10,7 @@ from finetune.builders.devices import autocast_dtype, device_count, device_memor
 from finetune.builders.dummy_step import batch_shape
 from finetune.builders.settings import RecipeSettings
 from finetune.builders.task import task_without_weights
+from finetune.builders.tiles import tiled_records
 from finetune.builders.training_length import spaces_validations, with_length
 from finetune.config.nested import select, with_value
 from finetune.config.options import Config
@@ -67,7 +68,8 @@ def data_facts(config: Config, data: DatasetBundle) -> Facts:
     """Return what the rules need to know, from the training images and the settings of the trainer."""
     train = data.statistics["train"]
     records = [record for record in data.records if record.split == "train"]
-    shapes, looked_at = class_shapes(records, data.ignore_index)
+    tiles = [tile for parts in tiled_records(records, config["data"]) for tile in parts]
+    shapes, looked_at = class_shapes(tiles, data.ignore_index)
     total = max(1, int(train.pixels.sum()))
     classes = tuple(
         ClassFacts(data.classes[k], int(train.pixels[k]) / total, shape.width, shape.height, shape.error)

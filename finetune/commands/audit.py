@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from finetune.builders.inspection import reading_processes
 from finetune.builders.readable_data import ReadableData, quiet, readable_data
 from finetune.builders.splits import split_records
+from finetune.builders.tiles import tiled_records
 from finetune.config.compose import load_config
 from finetune.config.errors import usage
 from finetune.config.options import Config
@@ -75,6 +76,7 @@ def audit(*overrides: str | DictConfig) -> AuditResult:
         found = readable_data(config)
         records, unsplit = _split(found, config)
         records, channels, about_images = _readable_images(records)
+        records = [tile for parts in tiled_records(records, found.settings) for tile in parts]
     for note in (*found.notes, *about_images):
         logger.info(note)
     examining = examine_all(records, found.source.ignore_index, channels, reading_processes(found.settings))

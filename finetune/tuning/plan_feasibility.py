@@ -90,7 +90,7 @@ def check_timing(assigned: Mapping[str, Assignment], timeline: Timeline, min_pla
             f"the plan waits for {plateaus_awaited(assignments)} plateaus of the score, each of which takes at least "
             f"{min_plateau_epochs} epochs to detect, but there are only {timeline.epochs} epochs. Train longer "
             f"(trainer.max_epochs), lower tuning.plateau.patience, validate more often "
-            f"(+trainer.val_check_interval=0.5), or unfreeze more layers at once."
+            f"(trainer.check_val_every_n_epoch=1 or +trainer.val_check_interval=0.5), or unfreeze more layers at once."
         )
 
 

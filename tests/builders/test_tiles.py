@@ -14,6 +14,7 @@ from PIL import Image
 import finetune
 from finetune.builders.checks.training import check
 from finetune.builders.data import training_data
+from finetune.builders.recipe import data_facts
 from finetune.builders.tiles import tiled_records
 from finetune.config.compose import load_config
 from finetune.config.errors import ConfigError
@@ -45,6 +46,13 @@ def settings_of(root: Path, *overrides: str) -> list[str]:
 
 def config_of(root: Path, *overrides: str) -> dict:
     return load_config(settings_of(root, *overrides), "train")
+
+
+def test_the_recipe_looks_at_tiles_and_not_at_whole_masks(tmp_path):
+    config = config_of(draw(tmp_path), "data.tiles=24", "backbone.in_channels=3")
+    data = training_data(config)
+    facts = data_facts(config, data)
+    assert facts.looked_at == facts.images == len(data.datasets["train"])
 
 
 def test_the_split_is_made_over_images_and_tiles_follow_it(tmp_path):

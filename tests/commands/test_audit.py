@@ -146,3 +146,9 @@ def test_processes_report_the_same(photos: Path, monkeypatch: pytest.MonkeyPatch
     one, other = (sorted(Path(f"report_{workers}").iterdir()) for workers in (1, 2))
     assert [path.name for path in one] == [path.name for path in other]
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other]
+
+
+def test_large_images_are_audited_as_tiles(photos: Path) -> None:
+    result = finetune.audit("data.root=photos", "data.tiles=20")
+    assert result.images == 12 * 2 * 2
+    assert not result.errors

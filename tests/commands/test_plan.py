@@ -9,6 +9,7 @@ import pytest
 import finetune
 from finetune.commands.plan import PlanResult
 from finetune.commands.train import TrainResult
+from finetune.config.errors import ConfigError
 from tests.samples import MODEL, draw_folder, exit_code, listing
 
 OVERRIDES = (*MODEL, "data=synthetic", "data.count=8", "data.size=32", "augment.crop=32", "trainer.accelerator=cpu")
@@ -155,9 +156,10 @@ def test_a_truncated_last_epoch_ends_at_the_rate_of_its_last_step(folder: Path) 
 def test_the_output_says_that_phases_after_a_plateau_are_assumed(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    finetune.plan(
-        *OVERRIDES, "tuning.unfreeze_at=plateau", "tuning.unfreeze_stagger=plateau", "tuning.plateau.patience=2"
-    )
+    plateaus = ("tuning.unfreeze_at=plateau", "tuning.unfreeze_stagger=plateau", "tuning.plateau.patience=2")
+    with pytest.raises(ConfigError, match=r"at least 72 epochs to detect, .*trainer\.check_val_every_n_epoch=1 or"):
+        finetune.plan(*OVERRIDES, *plateaus)
+    finetune.plan(*OVERRIDES, *plateaus, "trainer.check_val_every_n_epoch=1")
     assert capsys.readouterr().out.count("(assumed") == 5
 
 

@@ -161,5 +161,6 @@ def _mode(record: Record) -> str:
     try:
         with PILImage.open(record.image.paths[0], formats=FORMATS) as image:
             return image.mode
-    except (OSError, IndexError, ValueError):  # drawn, or in a format that another library reads
+    # drawn, in a format that another library reads, or too large for Pillow and read as tiles
+    except (OSError, IndexError, ValueError, PILImage.DecompressionBombError):
         return ""
