@@ -13,7 +13,7 @@ from hydra.utils import get_class, get_object, instantiate
 from finetune import data as data_package
 from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.devices import resolve_workers
-from finetune.builders.image_settings import image_settings
+from finetune.builders.image_settings import image_settings, reduction
 from finetune.builders.inspection import inspect_records
 from finetune.builders.objects import read_objects
 from finetune.builders.pixel_cache import attach_pixel_cache
@@ -57,8 +57,6 @@ def training_data(config: Config) -> DatasetBundle:
     bundle = bundle_datasets(
         source, split.records, settings, channels, value_range, seed, readings=split.readings, with_objects=with_objects
     )
-    if settings.get("cache") is not None:
-        attach_pixel_cache(bundle, settings["cache"], config["trainer"], channels)
     notes = (*about_images, *bundle.notes, *split.notes)
     return replace(bundle, notes=notes, warnings=(*bundle.warnings, *split.warnings))
 
@@ -69,8 +67,23 @@ def takes_objects(config: Config) -> bool:
     return name in TASKS and TASKS[name].takes_objects
 
 
-def attach_transform(data: DatasetBundle, settings: Config) -> None:
-    """Have the training images changed as the settings of `augment` say."""
+def prepare_datasets(data: DatasetBundle, config: Config) -> None:
+    """Have images read, kept and changed as the settings of a training say, once no setting is `auto` any more."""
+    for split in ("train", "val"):
+        data.datasets[split].reduce = reduction(config)
+    if config["data"].get("cache") is not None:
+        attach_pixel_cache(data, config["data"]["cache"], config["trainer"], data.channels)
+    _attach_transform(data, config["augment"])
+
+
+def read_at_own_size(dataset: SegmentationDataset) -> SegmentationDataset:
+    """Have the images of a dataset read at their own size, for scores that are not those of a training; return it."""
+    if dataset.reduce > 1:
+        dataset.reduce, dataset.pixels = 1, None  # the cache has the reduced ones
+    return dataset
+
+
+def _attach_transform(data: DatasetBundle, settings: Config) -> None:
     train = data.datasets["train"]
     if data.objects is None:
         train.transform = build_transform(settings, data.ignore_index)

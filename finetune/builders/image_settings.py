@@ -23,6 +23,12 @@ from finetune.models.normalization import check_statistics
 WITHOUT_IMAGES = 3  # channels of a model that is built before any image is known, such as by `finetune plan`
 
 
+def reduction(config: Config) -> int:
+    """Return `backbone.reduce`, or 1 while it is `auto` and for runs of earlier versions."""
+    factor = config["backbone"].get("reduce", 1)
+    return 1 if factor == "auto" else int(factor)
+
+
 def image_channels(config: Config) -> int:
     """Return `backbone.in_channels`, or 3 while it is `auto`."""
     channels = config["backbone"]["in_channels"]

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from finetune.builders.image_settings import image_channels
+from finetune.builders.image_settings import image_channels, reduction
 from finetune.builders.settings import BackboneSettings
 from finetune.config.errors import ConfigError, usage
 from finetune.config.options import Config, drop_name
@@ -51,6 +51,7 @@ def build_model(config: Config, classes: Sequence[str], weighted: bool = True) -
             f"head={head['name']} reads have their strides already, or it takes them as they are. "
             f"Set backbone.neck=interpolate."
         )
+    model.reduce = reduction(config)
     model.backbone.smoke_test()
     return model
 

@@ -18,6 +18,7 @@ from finetune.builders.training_length import with_length
 from finetune.builders.views import build_views
 from finetune.config.errors import ConfigError
 from finetune.config.nested import with_value
+from finetune.data.dataset import SegmentationDataset, read_pair
 from finetune.data.module import SegmentationData
 from finetune.recipe.budget import Pace, fit_budget, read_budget
 from finetune.recipe.rules import FEW_STEPS, SHORT_BATCH
@@ -29,6 +30,7 @@ WARMUP, MOST_STEPS = 2, 20
 SHARE = 0.02  # of the budget, that timing the steps may take
 START = 1.0  # seconds from the end of the timing to the first step
 VALIDATION = 0.7  # seconds of a validation for the figure and the checkpoint
+LOOP = 0.01  # seconds of a step for Lightning's loop, the callbacks and the optimizer's groups
 END = 4.0  # seconds for the last checkpoint, the figures and the model folder
 
 
@@ -81,14 +83,18 @@ def measure_pace(config: Mapping[str, Any], data: DatasetBundle, seconds: float,
     apply_trainability(task.model, task.trainable_at_any_time())
     loaders, accumulated = build_datamodule(config, data), config["trainer"]["accumulate_grad_batches"]
     step = _time_steps(trial_step(config, task), loaders, device_type(config), seconds)
+    task.model.takes_reduced = True
     image = _time_evaluation(task, loaders.val_dataloader())
+    whole = image
+    if task.model.reduce > 1:
+        whole = _time_whole_image(task, data.datasets.get("test", data.datasets["val"]))
     sizes = data.sizes()
     views = build_views(config["tta"])
     scored = sizes.get("test", sizes["val"])
-    scoring = image * (scored + min(scored, 2 * SHOWN)) * (1 if views is None else views.cost)  # some are drawn, too
+    scoring = whole * (scored + min(scored, 2 * SHOWN)) * (1 if views is None else views.cost)  # some are drawn, too
     validation = image * sizes["val"] + VALIDATION
     scoring += (config["checkpoint"]["keep_best"] - 1) * validation if config.get("soup") else 0
-    return Pace(time.monotonic() - started + START, step * accumulated, validation, scoring + END)
+    return Pace(time.monotonic() - started + START, step * accumulated + LOOP, validation, scoring + END)
 
 
 def _time_steps(step: Callable[[Any], None], loaders: SegmentationData, device: str, seconds: float) -> float:
@@ -121,6 +127,17 @@ def _time_evaluation(task: TuningTask, loader: DataLoader[Any]) -> float:
             break
     _synchronize(device)
     return (time.monotonic() - start) / max(1, images)
+
+
+@torch.inference_mode()
+def _time_whole_image(task: TuningTask, dataset: SegmentationDataset) -> float:
+    """Return the seconds to read and evaluate an image at its own size."""
+    task.model.takes_reduced, start = False, time.monotonic()
+    image, target = read_pair(dataset.records[0], dataset.channels)
+    batch = [{"image": image[None], "mask": target[None], "index": torch.tensor([0])}]
+    task.evaluate(move_data_to_device(batch, task.device.type))
+    _synchronize(task.device.type)
+    return time.monotonic() - start
 
 
 def _synchronize(device: str) -> None:

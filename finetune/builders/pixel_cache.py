@@ -32,7 +32,11 @@ def attach_pixel_cache(data: DatasetBundle, place: str, trainer: Config, channel
     Raises:
         ConfigError: it does not fit, or its folder cannot be written to.
     """
-    size = sum(decoded_bytes(data.statistics[split], channels, len(data.classes), data.objects) for split in CACHED)
+    size = sum(
+        decoded_bytes(data.statistics[split], channels, len(data.classes), data.objects)
+        // data.datasets[split].reduce ** 2
+        for split in CACHED
+    )
     if place == "ram":
         devices = max(1, device_count(trainer) // int(trainer.get("num_nodes", 1)))
         _check_space(
@@ -46,7 +50,8 @@ def attach_pixel_cache(data: DatasetBundle, place: str, trainer: Config, channel
         raise ConfigError("data.cache=disk: there is no home folder to put it into. Set FINETUNE_CACHE=FOLDER.")
     try:
         for split in CACHED:
-            data.datasets[split].pixels = disk_cache(data.datasets[split].records, channels, folder)
+            dataset = data.datasets[split]
+            dataset.pixels = disk_cache(dataset.records, channels, folder, dataset.reduce)
         there = sum(path.stat().st_size for path in _files(data))
         free = shutil.disk_usage(folder).free
     except OSError as error:

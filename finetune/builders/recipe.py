@@ -8,6 +8,7 @@ from typing import Any
 from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.devices import autocast_dtype, device_count, device_memory, runs_on_cpu
 from finetune.builders.dummy_step import batch_shape
+from finetune.builders.image_settings import reduction
 from finetune.builders.settings import RecipeSettings
 from finetune.builders.task import task_without_weights
 from finetune.builders.tiles import tiled_records
@@ -23,7 +24,11 @@ from finetune.recipe.rules import RULES, samples
 
 TRIED_IMAGES = 2  # for the estimate of the memory of an image
 MEMORY_SHARE = 0.6  # of a GPU: temporaries, the loss and fragments take the rest
-QUIET = ("head.decoder_channels", "trainer.accumulate_grad_batches")  # said only where it is not the usual value
+QUIET = (
+    "backbone.reduce",
+    "head.decoder_channels",
+    "trainer.accumulate_grad_batches",
+)  # said only where it is not the usual value
 EVALUATION_COST = 0.3  # of a training step, for the same pixels: there is no backward pass
 
 
@@ -48,11 +53,14 @@ def resolve_recipe(config: Config, data: DatasetBundle) -> tuple[dict[str, Any],
         return _with_validation_interval(config), []
     if not facts.classes:  # every pixel is ignored, which `check_truth` refuses
         return with_placeholders_for_recipe(config), []
+    facts = facts.reduced(reduction(config))
     for key in keys:
         if key == "data.batch_size":
             facts = replace(facts, fitting=_fitting_images(config, data))
         decision = RULES[key](facts, config)
         config = with_value(config, key, decision.value)
+        if key == "backbone.reduce":
+            facts = facts.reduced(decision.value)
         if key in QUIET and decision.value == RECIPE[key]:
             continue
         lines.append(f"{key}={json.dumps(decision.value, separators=(',', ':'))}: {decision.reason}")

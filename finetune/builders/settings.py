@@ -18,6 +18,7 @@ class BackboneSettings:
     name: str | None = None
     weights: str | None = "pretrained"
     in_channels: int = 3
+    reduce: int = 1
     image_size: int | tuple[int, int] | None = None
     output_stride: int | None = None
     mean: Sequence[float] | None = None

@@ -84,7 +84,7 @@ def evaluate(*overrides: str | DictConfig) -> EvaluationResult:
         for line in use_views(config["tta"], [each.model for each in (saved, *others)]):
             logger.info(line)
         for each in (saved, *others):
-            each.model.sliding_window = SlidingWindow(config["window"], config["overlap"])
+            each.model.sliding_window = SlidingWindow(config["window"], config["overlap"], each.model.reduce)
         run, *other_runs = map(run_folder, paths)
         trained, own_splits = (read_config(run), run / "splits.csv") if run is not None else (None, None)
         check_evaluation_trainer(config["trainer"])

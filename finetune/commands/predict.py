@@ -154,7 +154,8 @@ def load(
     """
     paths = [Path(path)] if isinstance(path, str | Path) else [Path(each) for each in path]
     saved, *others = load_models(paths)
-    value_range, windows = value_range or trained_range(paths[0], saved), SlidingWindow(window, overlap)
+    value_range, reduce = value_range or trained_range(paths[0], saved), max(m.model.reduce for m in (saved, *others))
+    windows = SlidingWindow(window, overlap, reduce)
     if isinstance(saved.model, InstanceSegmenter):
         if others or post:
             what = f"{len(paths)} models predict together" if others else f"post={','.join(post or ())} cleans masks"

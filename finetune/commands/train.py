@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from finetune.builders.checks.trainer import check_length
 from finetune.builders.checks.training import check
-from finetune.builders.data import build_datamodule
+from finetune.builders.data import build_datamodule, read_at_own_size
 from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.inspection import file_cache
 from finetune.builders.pace import with_budget
@@ -119,6 +119,7 @@ def _train(config: dict[str, Any], point: ResumePoint | None) -> TrainResult:
         check_length(config, data)
         pl.seed_everything(config["seed"], verbose=False)
         model, lines = initial_model(config, data, point)
+        model.takes_reduced = True
         task = build_task(config, model, data)
         trainer = build_trainer(config, folder, point.step if point else None)
         check_launcher(trainer)
@@ -177,11 +178,11 @@ def _fit(
     best, monitored = load_best(trainer, task, folder, config["checkpoint"]["monitor"])
     if config.get("soup"):
         monitored = load_soup(trainer, task, loaders, monitored)
-    task.model.views = build_views(config.get("tta") or {})
+    task.model.takes_reduced, task.model.views = False, build_views(config.get("tta") or {})
     if task.model.views is not None:
         logger.info(f"the final scores are those of {task.model.views.describe()} (tta)")
     split = "val" if loaders.test is None or trainer.limit_test_batches == 0 else "test"
-    found = score(trainer, task, loaders, split, data.datasets[split])
+    found = score(trainer, task, loaders, split, read_at_own_size(data.datasets[split]))
     scores: dict[str, float] = {}
     model = full_model(task.model)
     if trainer.is_global_zero:

@@ -12,6 +12,7 @@ from finetune.io.messages import suggest
 SEARCHED: Mapping[str, tuple[str, int | float]] = {"data.batch_size": ("largest", 2), "optimizer.lr": ("auto", 1e-3)}
 # settings of a recipe, which its rules decide when they are `auto` -> placeholder until the data is known
 RECIPE: Mapping[str, Any] = {
+    "backbone.reduce": 1,
     "head.decoder_channels": [256, 128, 64, 32, 16],
     "head.anchor_sizes": [16, 32, 64, 128, 256],
     "head.anchor_ratios": [0.5, 1.0, 2.0],

@@ -14,7 +14,8 @@ from finetune.data.augmentation.paste_objects import PasteObjects
 from finetune.data.augmentation.transforms import Transform
 from finetune.data.caching.packed_records import pack_records
 from finetune.data.caching.pixel_cache import PixelCache
-from finetune.data.records import DataError, Record
+from finetune.data.records import DataError, Image, Record
+from finetune.data.reduction import Reducible, reduce_image, reduce_target, reduced_size
 
 MIXING = 1  # counter of the stream of random numbers for mixing
 REPEATED = 2  # counter of the repetitions of a sample within an epoch
@@ -50,6 +51,7 @@ class SegmentationDataset(Dataset[Sample]):
         mix: mixes a sample with others, which are drawn from the records and transformed; None for no mixing.
 
     Attributes:
+        reduce: 2, 4 or 8 to read images and targets at 1/2, 1/4 or 1/8 of their size.
         pixels: cache of what is decoded; None decodes each time.
     """
 
@@ -70,6 +72,7 @@ class SegmentationDataset(Dataset[Sample]):
         self.mix = mix
         weights = [record.weight for record in records]
         self.weights = weights if len(set(weights)) > 1 else None
+        self.reduce = 1
         self.pixels: PixelCache | None = None
 
     @property
@@ -95,8 +98,8 @@ class SegmentationDataset(Dataset[Sample]):
 
     def _decoded(self, index: int) -> tuple[Tensor, Tensor]:
         if self.pixels is None:
-            return read_pair(self.records[index], self.channels)
-        return self.pixels.read(index, lambda: read_pair(self.records[index], self.channels))
+            return read_pair(self.records[index], self.channels, self.reduce)
+        return self.pixels.read(index, lambda: read_pair(self.records[index], self.channels, self.reduce))
 
     def _other(self, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return a random sample, another one if there is any."""
@@ -104,23 +107,36 @@ class SegmentationDataset(Dataset[Sample]):
         return self._transformed((index + step) % len(self), generator)
 
 
-def read_pair(record: Record, channels: int = 3) -> tuple[Tensor, Tensor]:
+def read_pair(record: Record, channels: int = 3, reduce: int = 1) -> tuple[Tensor, Tensor]:
     """Decode the image (C, H, W) and the target (H, W) or (K, H, W) of a record, both uint8.
 
     A target of another size but of the image's shape is resized by nearest neighbor.
+
+    Args:
+        record: the image and its target.
+        channels: of the image.
+        reduce: 2, 4 or 8 for 1/2, 1/4 or 1/8 of the image's size.
 
     Raises:
         DataError: one of them is missing or cannot be decoded, or their shapes differ.
     """
     if record.target is None:
         raise DataError(f"{record.image.description} has no mask to train or score on. Add one, or remove the image.")
-    image, target = record.image.read(channels), record.target.read()
+    image, target = _read_image(record.image, channels, reduce), record.target.read()
     size, target_size = (image.shape[-2], image.shape[-1]), (target.shape[-2], target.shape[-1])
+    if reduce > 1 and size == reduced_size(target_size, reduce):
+        return image, reduce_target(target, reduce)
     if size != target_size and same_shape(size, target_size):
         return image, resize_nearest(target, size)
     if size != target_size:
         raise size_mismatch(record.image.description, size, record.target.description, target_size)
     return image, target
+
+
+def _read_image(image: Image, channels: int, reduce: int) -> Tensor:
+    if reduce > 1 and isinstance(image, Reducible):
+        return image.read_reduced(reduce, channels)
+    return reduce_image(image.read(channels), reduce)
 
 
 def size_mismatch(image: str, size: tuple[int, int], target: str, target_size: tuple[int, int]) -> DataError:

@@ -14,6 +14,7 @@ from finetune.models.input_size import Size
 AUTO = "auto"
 AUTO_SIDE = 1024  # pixels of a window, three times the side of a usual training crop: little of it lies near its border
 AUTO_PIXELS = 2048 * 2048  # of an image; what the default model takes for the whole of one is 2 GB in float32
+MOST_AUTO_SIDE = 4096  # of a window, and of images that are predicted whole, under models that reduce them: 1 GB
 OVERLAP = 0.25  # takes 1.8 times as long as no overlap; half, as in nnU-Net, takes 4 times as long
 MOST_OVERLAP = 0.75
 MIN_SIDE = 4 * COARSEST  # pixels, so that steps of `COARSEST` suffice for every overlap
@@ -28,6 +29,8 @@ class SlidingWindow:
         size: height and width in pixels, or one number for both; images larger than that are predicted in windows.
             `auto` for windows of 1024 pixels in images of more than 2048 x 2048 pixels; None for whole images.
         overlap: part of a window that the next one covers, too, at least; 0 to 0.75.
+        reduce: the factor by which the model reduces images; as many times larger are the windows of `auto`, up to
+            4096 pixels, and the images that it does not divide, up to 4096 x 4096.
 
     Raises:
         ValueError: values of another kind, or out of range.
@@ -35,12 +38,15 @@ class SlidingWindow:
 
     size: int | Sequence[int] | str | None = None
     overlap: float = OVERLAP
+    reduce: int = 1
 
     def __post_init__(self) -> None:
-        if self.size not in (None, AUTO) and not all(type(side) is int and side >= MIN_SIDE for side in self.sides):
+        least = MIN_SIDE * self.reduce
+        if self.size not in (None, AUTO) and not all(type(side) is int and side >= least for side in self.sides):
+            seen = f" (the model sees 1/{self.reduce} of them)" if self.reduce > 1 else ""
             raise ValueError(
-                f"window={self.size}: expected a side of at least {MIN_SIDE} pixels, [height,width], auto, or null for "
-                f"whole images."
+                f"window={self.size}: expected a side of at least {least} pixels{seen}, [height,width], auto, or null "
+                f"for whole images."
             )
         if type(self.overlap) not in (int, float) or not 0 <= self.overlap <= MOST_OVERLAP:
             raise ValueError(f"overlap={self.overlap}: expected a part of a window, from 0 to {MOST_OVERLAP}.")
@@ -49,33 +55,37 @@ class SlidingWindow:
     def sides(self) -> Size:
         """Height and width of a window."""
         pair: Any = self.size if isinstance(self.size, list | tuple) and len(self.size) == 2 else (self.size, self.size)
-        return (AUTO_SIDE, AUTO_SIDE) if self.size == AUTO else (pair[0], pair[1])
+        auto = min(AUTO_SIDE * self.reduce, MOST_AUTO_SIDE)
+        return (auto, auto) if self.size == AUTO else (pair[0], pair[1])
 
     def divides(self, size: Size) -> bool:
         """Return whether an image of this height and width is predicted in windows."""
         if self.size == AUTO:
-            return size[0] * size[1] > AUTO_PIXELS
+            return size[0] * size[1] > min(AUTO_PIXELS * self.reduce**2, MOST_AUTO_SIDE**2)
         return self.size is not None and any(length > side for length, side in zip(size, self.sides, strict=True))
 
     def spans(self, size: Size) -> tuple[list[slice], list[slice]]:
         """Return the rows and the columns of the windows of an image that it divides, of this height and width."""
-        rows, columns = (spans(length, side, self.overlap) for length, side in zip(size, self.sides, strict=True))
+        rows, columns = (
+            spans(length, side, self.overlap, COARSEST * self.reduce)
+            for length, side in zip(size, self.sides, strict=True)
+        )
         return rows, columns
 
 
-def spans(length: int, side: int, overlap: float) -> list[slice]:
+def spans(length: int, side: int, overlap: float, unit: int = COARSEST) -> list[slice]:
     """Return the parts of a length that windows cover, evenly.
 
-    They begin at multiples of 32, the largest stride of a model, so that a window has the grid of feature maps that the
-    whole image has; the last one is shorter by up to 31 pixels for that.
+    They begin at multiples of a unit, the largest stride of a model, so that a window has the grid of feature maps that
+    the whole image has; the last one is shorter by less than a unit for that.
 
     >>> [(part.start, part.stop) for part in spans(500, 256, 0.25)], spans(200, 256, 0.25)
     ([(0, 256), (128, 384), (256, 500)], [slice(0, 200, None)])
     """
-    units = math.ceil(max(0, length - side) / COARSEST)
-    most = max(1, int(side * (1 - overlap)) // COARSEST)  # units from one window to the next
+    units = math.ceil(max(0, length - side) / unit)
+    most = max(1, int(side * (1 - overlap)) // unit)  # units from one window to the next
     count = math.ceil(units / most)
-    starts = [COARSEST * (units * index // count) for index in range(count + 1)] if count else [0]
+    starts = [unit * (units * index // count) for index in range(count + 1)] if count else [0]
     return [slice(start, min(start + side, length)) for start in starts]
 
 

@@ -21,6 +21,8 @@ from finetune.models.sliding_window import check_window
 from finetune.models.tunable_model import TunableModel
 from finetune.models.views import Views
 
+MOST_REDUCTION = 8  # bounds what an untrusted config can ask for
+
 
 class PyramidModel(TunableModel):
     """A backbone with a neck, without a head.
@@ -230,6 +232,7 @@ class PyramidModel(TunableModel):
             "interpolation": str(cfg.get("interpolation", "bilinear")),
             "weights_license": str(cfg.get("license") or "unknown"),
             "views": None if self.views is None else self.views.config(),
+            "reduce": self.reduce,
             "temperature": self.temperature,
             "base_model": self.base_model,
         }
@@ -262,6 +265,9 @@ class PyramidModel(TunableModel):
             **({"auxiliary": config["auxiliary"]} if config.get("auxiliary") else {}),
         )
         model.views = Views(**config["views"]) if config.get("views") else None
+        model.reduce = int(config.get("reduce", 1))
+        if not 1 <= model.reduce <= MOST_REDUCTION:
+            raise ValueError(f"reduce={model.reduce}: expected a number from 1 to {MOST_REDUCTION}.")
         model.temperature = float(config.get("temperature", 1.0))
         model.base_model = config.get("base_model")
         if not 0 < model.temperature < math.inf:

@@ -119,12 +119,21 @@ class Segmenter(PyramidModel):
         if self.training:
             outputs = self._predict(images, auxiliary)
         elif self.sliding_window.divides((images.shape[-2], images.shape[-1])):
-            outputs = blend_windows(lambda region: self._view(region, auxiliary), images, self.sliding_window)
+            outputs = blend_windows(lambda region: self._reduced(region, auxiliary), images, self.sliding_window)
         else:
-            outputs = self._view(images, auxiliary)
+            outputs = self._reduced(images, auxiliary)
         if not self.training and self.temperature != 1:
             outputs = [logits / self.temperature for logits in outputs]
         return outputs if auxiliary else outputs[0]
+
+    def _reduced(self, images: Tensor, auxiliary: bool) -> list[Tensor]:
+        """Return the logits of images, computed at a fraction of their size if there is one."""
+        if self.reduce == 1 or self.takes_reduced:
+            return self._view(images, auxiliary)
+        height, width = images.shape[-2:]
+        small = F.avg_pool2d(images, self.reduce, ceil_mode=True, count_include_pad=False)
+        size = (small.shape[-2] * self.reduce, small.shape[-1] * self.reduce)
+        return [_resize(logits, size)[..., :height, :width] for logits in self._view(small, auxiliary)]
 
     def _view(self, images: Tensor, auxiliary: bool) -> list[Tensor]:
         """Return the logits of images, the mean over all views if there are several."""

@@ -18,12 +18,16 @@ class TunableModel(nn.Module, ABC):
     Attributes:
         backbone: its parameters, and no others, have names that begin with `backbone.`.
         class_names: names of the classes, by index.
+        reduce: outside of training, images are reduced to 1/reduce of their size, and logits enlarged again.
+        takes_reduced: whether images have the reduced size already, as in a training. It is not in the config.
         temperature: outside of training, logits are divided by it, so that probabilities are as high as they are right.
         views: test-time augmentation: outside of training, outputs are means over these views; None for none.
     """
 
     backbone: Backbone
     class_names: tuple[str, ...]
+    reduce: int = 1
+    takes_reduced: bool = False
     temperature: float = 1.0
     views: Views | None = None
 

@@ -1,6 +1,6 @@
 """What the rules of a recipe know of the data and the machine."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,16 @@ class Facts:
     devices: int = 1
     fitting: int | None = None
     objects: ObjectFacts | None = None
+
+    def reduced(self, factor: int) -> "Facts":
+        """Return the facts of the same images at 1/factor of their height and width."""
+        return replace(
+            self,
+            height=-(-self.height // factor),
+            width=-(-self.width // factor),
+            classes=tuple(replace(each, width=each.width / factor) for each in self.classes),
+            evaluated_pixels=self.evaluated_pixels // factor**2,
+        )
 
     @property
     def narrowest(self) -> ClassFacts:

@@ -9,6 +9,7 @@ from finetune.recipe.facts import Facts, ObjectFacts
 WIDE, NARROW = [256, 128, 64, 32, 16], [128, 64, 32, 16, 16]
 STRIDE = 32  # of the coarsest feature map; crops are multiples of it
 LARGEST_CROP = {True: 320, False: 512}  # pixels, on a CPU and on a GPU
+ENOUGH_CROPS, MOST_REDUCTION = 1.5, 8  # crops along the longest side of a reduced image, at least
 CLEAR = 32  # pixels: what is wider gains nothing from being enlarged
 MOST_SCALE, LEAST_SCALE = 2.0, 1.5
 UNEVEN_HEIGHT = 0.04  # of half the height, that a class is off the middle where up and down mean something
@@ -28,6 +29,20 @@ EPOCHS = {True: 25, False: 40}
 Rule = Callable[[Facts, Mapping[str, Any]], Decision]
 
 
+def reduction(facts: Facts, settings: Mapping[str, Any]) -> Decision:
+    """Reduce large images while every class stays wide, so that a crop shows more of them."""
+    if facts.objects is not None:
+        return Decision(1, "objects are found in images as they are")
+    if settings["augment"].get("crop") != "auto":
+        return Decision(1, "augment.crop is given, in pixels of the images as they are")
+    narrow, longest = facts.narrowest, max(facts.height, facts.width)
+    least, factor = ENOUGH_CROPS * _largest_crop(facts, settings), 1
+    while factor < MOST_REDUCTION and narrow.width / (2 * factor) >= CLEAR and longest / (2 * factor) >= least:
+        factor *= 2
+    size = f"the median image is {facts.height} x {facts.width}"
+    return Decision(factor, f"{size}, and the narrowest class, {narrow.name}, is {narrow.width:.0f} pixels wide")
+
+
 def decoder_channels(facts: Facts, settings: Mapping[str, Any]) -> Decision:
     """Halve the widths of a U-Net on a CPU, where its decoder takes most of the time."""
     if facts.on_cpu:
@@ -37,8 +52,7 @@ def decoder_channels(facts: Facts, settings: Mapping[str, Any]) -> Decision:
 
 def crop(facts: Facts, settings: Mapping[str, Any]) -> Decision:
     """Take whole images where they are small, and else the largest crop that the device computes in reasonable time."""
-    given = settings["recipe"]["largest_crop"]
-    limit = LARGEST_CROP[facts.on_cpu] if given is None else given
+    given, limit = settings["recipe"]["largest_crop"], _largest_crop(facts, settings)
     sides = [min(limit, _up(side)) for side in (facts.height, facts.width)]
     value: int | list[int] = sides[0] if sides[0] == sides[1] else sides
     size = f"the median image is {facts.height} x {facts.width}"
@@ -46,6 +60,11 @@ def crop(facts: Facts, settings: Mapping[str, Any]) -> Decision:
         return Decision(value, f"{size}, which fits whole")
     place = f"on {_device(facts)}" if given is None else "(recipe.largest_crop)"
     return Decision(value, f"{size}, and {limit} is the limit {place}")
+
+
+def _largest_crop(facts: Facts, settings: Mapping[str, Any]) -> int:
+    given: int | None = settings["recipe"]["largest_crop"]
+    return LARGEST_CROP[facts.on_cpu] if given is None else given
 
 
 def scale(facts: Facts, settings: Mapping[str, Any]) -> Decision:
@@ -156,6 +175,7 @@ def _device(facts: Facts) -> str:
 
 # setting -> its rule, in the order in which they are made: later ones may read the values of earlier ones
 RULES: dict[str, Rule] = {
+    "backbone.reduce": reduction,
     "head.decoder_channels": decoder_channels,
     "head.anchor_sizes": anchor_sizes,
     "head.anchor_ratios": anchor_ratios,

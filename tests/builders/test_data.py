@@ -13,10 +13,10 @@ import finetune
 from finetune.builders.checks.training import check
 from finetune.builders.data import (
     COMMON_SETTINGS,
-    attach_transform,
     build_datamodule,
     build_transform,
     loss_weights,
+    prepare_datasets,
     training_data,
 )
 from finetune.builders.recipe import with_placeholders_for_recipe
@@ -215,7 +215,7 @@ def test_masks_with_a_channel_per_class_become_batches_and_are_refused_by_the_se
     settings = load_config(overrides, "train")
     settings = with_placeholders_for_recipe(settings)
     data = training_data(settings)
-    attach_transform(data, settings["augment"])
+    prepare_datasets(data, settings)
     assert data.classes == ("cat", "dog")
     assert isinstance(data.records[0].target, ClassMaskFiles)
     batch = next(iter(build_datamodule(settings, data).train_dataloader()))
@@ -272,7 +272,7 @@ def test_multilabel_targets_are_mixed_like_others(tmp_path: Path) -> None:
         overrides = (*TINY, "task=multilabel", "data=csv", f"data.root={tmp_path}", "data.table=table.csv")
         settings = with_placeholders_for_recipe(config(*overrides, f"augment.mix.{kind}=1"))
         data = training_data(settings)
-        attach_transform(data, settings["augment"])
+        prepare_datasets(data, settings)
         training = data.datasets["train"]
         assert training[0]["mask"].shape == (1, 32, 32)
         assert set(training[0]["mask"].unique().tolist()) <= {0, 1, 255}

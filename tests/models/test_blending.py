@@ -162,6 +162,17 @@ def test_other_overlaps_are_refused(overlap: object) -> None:
         SlidingWindow("auto", overlap)
 
 
+def test_windows_of_a_model_that_reduces_images_are_as_many_times_larger() -> None:
+    assert SlidingWindow("auto", reduce=2).sides == (2048, 2048)
+    assert SlidingWindow("auto", reduce=8).sides == (4096, 4096)
+    assert not SlidingWindow("auto", reduce=8).divides((3000, 5000))
+    assert SlidingWindow("auto", reduce=8).divides((4096, 4097))
+    rows, _ = SlidingWindow(1024, 0.25, reduce=8).spans((2500, 800))
+    assert [part.start % 256 for part in rows] == [0] * len(rows)
+    with pytest.raises(ValueError, match=r"at least 1024 pixels .the model sees 1/8 of them"):
+        SlidingWindow(1000, reduce=8)
+
+
 def test_which_images_are_divided() -> None:
     assert not SlidingWindow(None).divides((100_000, 100_000))
     assert SlidingWindow("auto").divides((2048, 2049))

@@ -248,3 +248,27 @@ def test_the_error_for_an_unknown_head_suggests_the_nearest_names(typed: str, hi
 def test_the_error_for_too_few_decoder_channels_has_both_counts() -> None:
     with pytest.raises(ValueError, match=r"decoder_channels has 2 entries.* 5 levels need 3 to 5"):
         Segmenter(TINY, "unet", 2, weights="none", head_options={"decoder_channels": [8, 8]})
+
+
+@pytest.mark.parametrize("size", [(64, 96), (61, 83), (3, 5)])
+def test_a_model_that_reduces_images_predicts_smaller_ones_and_enlarges_the_logits(size: tuple[int, int]) -> None:
+    model, images = segmenter(), torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    height, width = (-(-side // 4) for side in size)
+    padded = F.pad(images, (0, 4 * width - size[1], 0, 4 * height - size[0]), value=float("nan"))
+    blocks = padded.unfold(2, 4, 4).unfold(3, 4, 4).flatten(4).nanmean(-1)
+    expected = F.interpolate(logits(model, blocks), scale_factor=4, mode="bilinear")[..., : size[0], : size[1]]
+    model.reduce = 4
+    assert torch.allclose(logits(model, images), expected, atol=1e-5)
+    model.takes_reduced = True
+    assert logits(model, images).shape[-2:] == size
+    model.takes_reduced = False
+    assert logits(model.train(), images.repeat(1, 1, 8, 8)).shape[-2:] == (8 * size[0], 8 * size[1])
+
+
+def test_the_factor_is_in_the_config_and_one_from_a_stranger_has_a_limit() -> None:
+    model = segmenter()
+    model.reduce, model.takes_reduced = 8, True
+    again = Segmenter.from_config(model.config())
+    assert (again.reduce, again.takes_reduced) == (8, False)
+    with pytest.raises(ValueError, match="reduce=9: expected a number from 1 to 8"):
+        Segmenter.from_config({**model.config(), "reduce": 9})

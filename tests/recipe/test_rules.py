@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from finetune.recipe.facts import ClassFacts, Facts
+from finetune.recipe.facts import ClassFacts, Facts, ObjectFacts
 from finetune.recipe.rules import RULES, samples
 
 EVEN = {"height_offset": 0.0, "height_error": 0.01}
@@ -19,6 +19,38 @@ def decide(setting: str, facts: Facts) -> object:
     decision = RULES[setting](facts, USUAL)
     assert decision.reason
     return decision.value
+
+
+@pytest.mark.parametrize(
+    ("size", "width", "on_cpu", "expected"),
+    [
+        ((375, 500), 300, True, 1),  # not much larger than a crop
+        ((3000, 4000), 400, True, 8),  # 500 pixels are left
+        ((3000, 4000), 400, False, 4),
+        ((3000, 4000), 150, True, 4),  # the class would be 19 pixels wide
+        ((3000, 4000), 30, True, 1),
+        ((20_000, 20_000), 5000, True, 8),
+        ((960, 720), 64, True, 2),
+        ((958, 720), 64, True, 1),
+    ],
+)
+def test_images_are_reduced_while_they_stay_larger_than_a_crop_and_classes_wide(
+    size: tuple[int, int], width: float, on_cpu: bool, expected: int
+) -> None:
+    classes = (replace(BACKGROUND, width=2 * width), replace(PET, width=width))
+    facts = replace(PETS, height=size[0], width=size[1], classes=classes, on_cpu=on_cpu)
+    settings = {**USUAL, "augment": {"crop": "auto"}}
+    assert RULES["backbone.reduce"](facts, settings).value == expected
+    assert RULES["backbone.reduce"](facts, {**USUAL, "augment": {"crop": 512}}).value == 1
+    objects = replace(facts, objects=ObjectFacts(10, 2, 0, (50.0,) * 5, (1.0,) * 3))
+    assert RULES["backbone.reduce"](objects, settings).value == 1
+
+
+def test_facts_of_reduced_images_are_those_of_smaller_ones() -> None:
+    facts = PETS.reduced(4)
+    assert (facts.height, facts.width, facts.evaluated_pixels) == (94, 125, 62_500)
+    assert [each.width for each in facts.classes] == [30, 12.5]
+    assert PETS.reduced(1) == PETS
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from finetune.builders.checks.trainer import (
     check_trainer_numbers,
 )
 from finetune.builders.checks.tuning import check_average, check_tuning
-from finetune.builders.data import attach_transform, source_class, training_data
+from finetune.builders.data import prepare_datasets, source_class, training_data
 from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.devices import SOCKET_FOLDER, decide_for_machine, sockets_fit
 from finetune.builders.discovery import AUTO, resolve_task, without_unset, work_out_data
@@ -41,6 +41,7 @@ from finetune.config.nested import select
 from finetune.config.options import Config, drop_name
 from finetune.config.settings import as_list
 from finetune.data.options import named_classes
+from finetune.data.reduction import FACTORS
 from finetune.data.statistics import class_weights
 from finetune.io.messages import shortlist
 from finetune.losses import LOSSES, HeadLoss
@@ -77,7 +78,7 @@ def check(config: Config) -> tuple[dict[str, Any], DatasetBundle]:
         mistakes += mistakes_of((check_task,), resolved) if resolved["task"] != known["task"] else []
         known, reasons = resolve_recipe(resolved, data)
         data = replace(data, notes=(*notes, *data.notes), reasons=(*reasons, *about_machine))
-        attach_transform(data, known["augment"])
+        prepare_datasets(data, known)
         mistakes += mistakes_of(DATA_CHECKS, with_placeholders_for_recipe(known), data)
     except (ValueError, TypeError) as error:
         mistakes.append(str(error))
@@ -156,6 +157,15 @@ def check_backbone(config: Config) -> None:
     if channels == "auto":  # until the images are known, any number of them is right
         channels = len(mean or std or ())
     check_statistics(channels, mean=mean, std=std)
+
+
+def check_reduction(config: Config) -> None:
+    """Raise a ConfigError unless images are reduced by a factor that there is, and the task lets them be reduced."""
+    factor = config["backbone"].get("reduce", 1)  # runs of earlier versions have none
+    if factor not in FACTORS:
+        raise ConfigError(f"backbone.reduce={factor}: expected 1 for images as they are, or 2, 4, 8 or auto.")
+    if factor > 1 and config["head"]["name"] in INSTANCE_HEADS:
+        raise ConfigError(f"backbone.reduce={factor}: task=instance finds objects in images as they are. Set 1.")
 
 
 def check_head(config: Config) -> None:
@@ -286,6 +296,7 @@ SETTING_CHECKS: tuple[Callable[[Config], None], ...] = (
     check_workers,
     check_data,
     check_backbone,
+    check_reduction,
     check_head,
     check_auxiliary,
     check_auxiliary_weight,

@@ -114,19 +114,20 @@ def memory_cache() -> PixelCache:
     return cache
 
 
-def disk_cache(records: Sequence[Record], channels: int, folder: Path) -> PixelCache:
+def disk_cache(records: Sequence[Record], channels: int, folder: Path, reduce: int = 1) -> PixelCache:
     """Return a cache in files that later runs on the same files with the same settings share.
 
     Args:
         records: in the order of their indices.
         channels: of the images.
         folder: of the cache.
+        reduce: 2, 4 or 8 for what is decoded at 1/2, 1/4 or 1/8 of its size.
 
     Raises:
         DataError: what decides how a record is decoded cannot be told.
         OSError: the folder cannot be written to.
     """
-    digest = hashlib.blake2b(f"{DECODING} {PIL.__version__}".encode(), digest_size=12)
+    digest = hashlib.blake2b(f"{DECODING} {PIL.__version__} {reduce}".encode(), digest_size=12)
     for record in records:
         settings = record_settings(record, channels)
         if settings is None or not record.image.paths:

@@ -27,10 +27,17 @@ NEXT = (
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000")
 
 
-def open_image(path: Path) -> Image.Image:
-    """Decode the whole image and apply its EXIF orientation."""
+def open_image(path: Path, factor: int = 1) -> Image.Image:
+    """Decode the whole image and apply its EXIF orientation.
+
+    Args:
+        path: the file.
+        factor: 2, 4 or 8 decodes a JPEG that has as many pixels each way at that fraction of its size.
+    """
     with _opened(path) as image:
         _check_bands(image, path)
+        if 1 < factor <= min(image.size):
+            image.draft(None, (image.width // factor, image.height // factor))
         image.load()  # Image.verify() lets a truncated file pass
         if image.getexif().get(ORIENTATION, 1) == 1:
             return image

@@ -33,6 +33,11 @@ def pixels(path: Path) -> Pixels:
     return image_pixels(open_image(path))
 
 
+def reduced(path: Path, factor: int) -> Pixels:
+    """Decode a JPEG at 1/factor of its size, from fewer of its frequencies; other formats as they are."""
+    return image_pixels(open_image(path, factor))
+
+
 def image_pixels(image: Image.Image) -> Pixels:
     """Return the pixels of a decoded image; palettes, CMYK and others become RGB."""
     alpha = image.has_transparency_data
