@@ -12,13 +12,17 @@ from finetune.builders.inspection import file_cache, reading_processes
 from finetune.config.compose import packaged_options
 from finetune.config.errors import ConfigError, raise_mistakes
 from finetune.config.options import Config
+from finetune.data import DataError
 from finetune.data.masks.values import OTHERS
+from finetune.data.options import named_classes
+from finetune.data.polygons.class_map import is_background
 from finetune.data.recognition.discovery import discover
 from finetune.tasks import MultilabelTask, SemanticTask
 
 logger = logging.getLogger(__name__)
 
 AUTO = "auto"
+NONE_IGNORED = -1  # a value that no mask has
 
 
 def work_out_data(config: Config) -> tuple[dict[str, Any], list[str]]:
@@ -30,31 +34,49 @@ def work_out_data(config: Config) -> tuple[dict[str, Any], list[str]]:
         ConfigError: `data.root` is not set.
         DataError: the files leave a doubt.
     """
-    settings = with_numbered_objects(config["data"])
+    settings, numbered = with_numbered_objects(config["data"])
     if not _needs_files(settings):
-        return {**config, "data": settings}, []
+        return {**config, "data": settings}, numbered
     if settings.get("root") is None:
         raise ConfigError(
             "data.root is not set: it is the folder with your images and masks. To try things without data of your "
             "own, use data=synthetic."
         )
-    worked_out, lines = discovered(settings)
+    try:
+        worked_out, lines = discovered(settings)
+    except DataError as error:
+        if not numbered:
+            raise
+        raise DataError(f"{error} ({numbered[0]})") from error
     if worked_out.get("multilabel") and config["task"].get("name") == SemanticTask.name:
         worked_out["multilabel"] = False  # a later class is drawn over an earlier one
     raise_mistakes(line for group in data_settings(worked_out) for line in group.type_errors())
-    return {**config, "data": worked_out}, lines
+    return {**config, "data": worked_out}, [*numbered, *lines]
 
 
-def with_numbered_objects(settings: Config) -> dict[str, Any]:
-    """Return the settings of `data` with one class for all values but 0, where these are numbers of objects.
+def with_numbered_objects(settings: Config) -> tuple[dict[str, Any], list[str]]:
+    """Return the settings of `data` with one class for all values but 0 where these number objects, and a line.
 
-    >>> with_numbered_objects({"instances": "ids", "classes": None})["classes"]
-    {'background': 0, 'object': '*'}
+    No value is void then unless `data.ignore_index` says so: 255 is the number of an object like any other.
+
+    >>> with_numbered_objects({"instances": "ids", "classes": ["cell"], "ignore_index": None})[0]
+    {'instances': 'ids', 'classes': {'background': 0, 'cell': '*'}, 'ignore_index': -1}
     """
-    says_classes = settings.get("classes") is not None or settings.get("mask_values") is not None
-    if settings.get("instances") != "ids" or says_classes or "classes" not in settings:
-        return dict(settings)
-    return {**settings, "classes": {"background": 0, "object": OTHERS}}
+    names = named_classes(settings.get("classes"))
+    says_values = isinstance(settings.get("classes"), Mapping) or settings.get("mask_values") is not None
+    if settings.get("instances") != "ids" or says_values or "classes" not in settings:
+        return dict(settings), []
+    if len(names) > 1 and not (len(names) == 2 and is_background(names[0])):
+        raise ConfigError(
+            f"data.classes=[{','.join(names)}] with data.instances=ids: masks that number objects have one class. For "
+            f"masks of class * 1000 + number, give the values: data.classes={{{names[0]}: 24, ...}} data.divisor=1000."
+        )
+    name = names[-1] if names else "object"
+    changed = {**settings, "classes": {"background": 0, name: OTHERS}}
+    if settings.get("ignore_index") is None:
+        changed["ignore_index"] = NONE_IGNORED
+    line = f"all values of the masks but 0 number objects of the class {name} (data.instances=ids, data.ignore_index)"
+    return changed, [line]
 
 
 def without_unset(config: Config) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The card of a finished model: `README.md`, whose front matter the Hugging Face hub reads."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,7 +49,7 @@ def model_card(model: TunableModel, scores: Mapping[str, float], task: Mapping[s
         place: path or address that it is loaded from.
     """
     config = model.config()
-    lines = [f"- {name}: {value:.4f}" for name, value in scores.items()]
+    lines = [f"- {name}: {value:.4f}" for name, value in scores.items() if not math.isnan(value)]
     options = "".join(f", {key}: {value}" for key, value in task.items() if key != "name")
     does, result, about = OBJECTS if config["head"] in INSTANCE_HEADS else PIXELS
     names = model.class_names

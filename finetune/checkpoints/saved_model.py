@@ -1,6 +1,7 @@
 """Finished models on disk: `model.safetensors`, `config.json` and a model card."""
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -91,7 +92,7 @@ def save_model(
         "model": model.config(),
         "task": dict(task),
         "data": dict(data),
-        "scores": {name: round(value, 6) for name, value in scores.items()},
+        "scores": {name: round(value, 6) for name, value in scores.items() if not math.isnan(value)},
     }
     writers: dict[str, Callable[[Path], object]] = {
         "model.safetensors": lambda part: save_file(state, part, metadata={"format": "pt"}),

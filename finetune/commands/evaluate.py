@@ -20,7 +20,7 @@ from finetune.builders.views import use_views
 from finetune.checkpoints.saved_model import load_models
 from finetune.commands.scoring import check_wanted, score, write_found
 from finetune.config.compose import load_config, required_paths
-from finetune.config.errors import usage
+from finetune.config.errors import ConfigError, usage
 from finetune.data.module import SegmentationData
 from finetune.engine.fsdp import full_model
 from finetune.engine.launcher import check_launcher, end_launched_rank, report_killed_ranks
@@ -102,6 +102,10 @@ def evaluate(*overrides: str | DictConfig) -> EvaluationResult:
         workers = resolve_workers("auto" if given["num_workers"] is None else given["num_workers"], config["trainer"])
         loaders = SegmentationData(dataset, dataset, dataset, batch_size, workers)
         task = restore_task(saved.task, saved.model, data.ignore_index, [other.model for other in others])
+        if config["threshold"] is not None and task.takes_objects:
+            raise ConfigError(
+                f"threshold={config['threshold']}: objects are scored with task.min_score of the training. Omit it."
+            )
         if config["threshold"] is not None:
             task.output = restore_pixel_output(saved.task, saved.model.class_names, config["threshold"])
         check_wanted(config, task, split)

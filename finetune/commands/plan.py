@@ -148,7 +148,7 @@ def _read(config: dict[str, Any], started: float) -> tuple[dict[str, Any], _Subj
     config, about_budget = with_budget(config, data, started, may_shrink)
     images = data.sizes()["train"]
     lines = (*data.notes, data.describe(), *data.reasons, *about_budget)
-    return config, _Subject(data.classes, images, f"{images:,} training {data.noun}", lines)
+    return config, _Subject(data.model_classes, images, f"{images:,} training {data.noun}", lines)
 
 
 def _assumed(config: dict[str, Any]) -> tuple[dict[str, Any], _Subject]:

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,11 @@ def predict(*overrides: str | DictConfig) -> list[Path]:
         check_formats(write, config["tolerance"], {**PREDICTION_FORMATS, **OBJECT_FORMATS})
         video = build_video(config["video"])
         goes_on = _is_half_done(output, config)
+        if not goes_on and (output / SETTINGS).is_file():
+            raise ConfigError(
+                f"output='{output}' holds predictions with the settings in {SETTINGS}; nothing is ever overwritten. "
+                f"Repeat these settings to go on, or name another folder."
+            )
         if not goes_on:
             check_new(output)
         options = {key: config[key] for key in OPTIONS}
@@ -153,6 +158,10 @@ def load(
             one per class; for a model that finds objects, their least score; None takes the model's.
     """
     paths = [Path(path)] if isinstance(path, str | Path) else [Path(each) for each in path]
+    if post is not None and not isinstance(post, Mapping):
+        raise ConfigError(
+            f"post={post!r}: expected steps with their settings, such as {{'min_size': {{'pixels': 50}}}}."
+        )
     saved, *others = load_models(paths)
     value_range, reduce = value_range or trained_range(paths[0], saved), max(m.model.reduce for m in (saved, *others))
     windows = SlidingWindow(window, overlap, reduce)

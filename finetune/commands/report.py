@@ -75,6 +75,8 @@ def _comparison(runs: list[Path], split: str | None) -> str:
     """
     wanted = ("test", "val") if split is None else (split,)
     common = [name for name in wanted if all((run / "evaluation" / name / FILE).is_file() for run in runs)]
+    if not common and any((run / "evaluation" / wanted[0] / "examples.png").is_file() for run in runs):
+        raise ConfigError("only runs that classify pixels are compared, and one finds objects: read its report.html.")
     if not common:
         missing = next(run for run in runs if not (run / "evaluation" / wanted[0] / FILE).is_file())
         raise ConfigError(

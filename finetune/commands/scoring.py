@@ -165,6 +165,7 @@ def write_found(
         means = write_boundaries(folder, found.measured["boundaries"], own.class_names, dataset.names)
         lines.append(boundary_text(means))
     if isinstance(task, InstanceTask) and isinstance(model, InstanceSegmenter):
+        task.eval()  # Lightning has left it as a training needs it
         write_object_examples(folder, task.find, dataset, model.class_names)
     if found.images is not None and isinstance(task, PixelTask) and isinstance(model, Segmenter):
         predictor = Predictor(model, task.device, task.output, others=list(task.others), post=task.post)

@@ -79,7 +79,7 @@ class ObjectTarget:
         labels = self.target.read()
         planes, ignored, specks = Planes(*labels.shape), labels == self.ignore_index, 0
         for value, mask in self._objects(labels):
-            is_speck = value not in (self.ignore_index, self.background) and 0 < int(mask.sum()) < LEAST_PIXELS
+            is_speck = value not in (self.ignore_index, self.background) and int(mask.sum()) < LEAST_PIXELS
             specks += is_speck
             if value == self.ignore_index or is_speck:
                 ignored |= mask

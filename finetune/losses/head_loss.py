@@ -10,7 +10,7 @@ class HeadLoss:
     """The sum of the terms that a head computes, each times a weight.
 
     Args:
-        weights: of terms by name, such as `{mask: 2}`; 1 for the others.
+        weights: of terms by name, such as `{"mask": 2}`; 1 for the others.
         ignore_index: label of the pixels to leave out, which the head has left out.
     """
 

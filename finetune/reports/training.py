@@ -46,7 +46,7 @@ def closing_lines(
         *(f"figure       {path}" for path in figures if path.is_file()),
         "",
         "next:",
-        f"  finetune predict {typed('run', folder)} input=PHOTOS output=masks",
+        f"  finetune predict {typed('run', folder)} input=PHOTOS output={'objects' if first == 'mask_ap' else 'masks'}",
         f"  finetune evaluate {typed('run', folder)} data.root=OTHER_FOLDER"
         if config["data"].get("root")
         else "  finetune train data.root=FOLDER   # your images and masks",

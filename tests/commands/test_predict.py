@@ -52,7 +52,7 @@ def test_other_predictions_are_never_mixed_with_those_of_a_folder(
     common = (f"input={photos / 'images'}", f"output={tmp_path / 'out'}")
     finetune.predict(f"run={run}", *common)
     changed = (f"run={run / 'model'}",) if other == "run" else (f"run={run}", other)
-    with pytest.raises(ConfigError, match="exists and is not empty; nothing is ever overwritten"):
+    with pytest.raises(ConfigError, match="nothing is ever overwritten"):
         finetune.predict(*changed, *common)
 
 

@@ -84,7 +84,7 @@ def test_the_same_command_goes_on_with_a_half_done_folder(
     assert "going on with the predictions" in caplog.text
     assert {path: path.read_bytes() for path in files} == before
     assert written[0].stat().st_mtime_ns == kept
-    with pytest.raises(ConfigError, match="exists and is not empty"):
+    with pytest.raises(ConfigError, match="nothing is ever overwritten"):
         finetune.predict(*command[:-1], "window=256")
 
 

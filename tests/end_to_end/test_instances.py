@@ -14,6 +14,7 @@ from finetune.checkpoints.checkpoint_io import CheckpointFiles
 from finetune.checkpoints.saved_model import load_model
 from finetune.data.module import SegmentationData
 from finetune.models import InstanceSegmenter
+from finetune.tasks import InstanceTask
 from tests import forked
 from tests.instance_samples import drawn_objects
 from tests.samples import MODEL, SYNTHETIC, TINY, exit_code, save
@@ -165,7 +166,9 @@ def test_objects_without_width_and_beyond_the_image_are_no_objects(tmp_path: Pat
     outside = {"segmentation": [[50, 50, 90, 50, 90, 90, 50, 90]]}
     data = bad_coco(tmp_path / "data", [SQUARE, thin, outside])
     trained = finetune.train(*RCNN, f"data.root={data}", f"output={tmp_path / 'run'}")
-    assert "8 objects in 4 training images" in (trained.folder / "train.log").read_text()
+    log = (trained.folder / "train.log").read_text()
+    assert "8 objects in 4 training images" in log
+    assert "6 objects of fewer than 9 pixels are ignored" in log
     assert all(np.isfinite(value) for name, value in trained.scores.items() if name in ("mask_ap", "f1", "count_error"))
 
 
@@ -189,6 +192,77 @@ def test_windows_and_views_of_an_evaluation_are_refused(
 ) -> None:
     assert exit_code("evaluate", f"run={run[0]}", "trainer.accelerator=cpu", setting) == 2
     assert "window, tta: task=instance evaluates images whole, in one view" in capsys.readouterr().err
+
+
+def test_examples_are_drawn_by_the_model_that_is_scored(
+    run: tuple[Path, dict[str, float]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes, find = [], InstanceTask.find
+    monkeypatch.setattr(InstanceTask, "find", lambda task, image: modes.append(task.training) or find(task, image))
+    finetune.evaluate(f"run={run[0]}", "trainer.accelerator=cpu", f"output={tmp_path / 'out'}")
+    assert modes
+    assert not any(modes)
+
+
+def test_scores_without_a_value_are_left_out_of_the_model(run: tuple[Path, dict[str, float]]) -> None:
+    assert any(np.isnan(value) for value in run[1].values())
+    stored = json.loads((run[0] / "model" / "config.json").read_text(), parse_constant=pytest.fail)["scores"]
+    assert stored.keys() == {f"test/{name}" for name, value in run[1].items() if not np.isnan(value)}
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (("report", "run=[{run},{run}]"), "only runs that classify pixels are compared"),
+        (("evaluate", "run={run}", "threshold=0.3"), "threshold=0.3: objects are scored with task.min_score"),
+    ],
+)
+def test_what_is_about_pixels_is_refused_by_its_setting(
+    command: tuple[str, ...], message: str, run: tuple[Path, dict[str, float]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(*(word.replace("{run}", str(run[0])) for word in command)) == 2
+    assert message in capsys.readouterr().err
+
+
+def numbered(folder: Path, count: int, dtype: type) -> Path:
+    """Write images with masks that number their objects, of 9 pixels each, from 1 on."""
+    side = 4 * (int(count**0.5) + 1)
+    numbers = np.zeros((side, side), dtype=dtype)
+    for index in range(count):
+        row, column = divmod(index, side // 4)
+        numbers[4 * row : 4 * row + 3, 4 * column : 4 * column + 3] = index + 1
+    for index in range(6):
+        save(folder / "images" / f"{index}.png", np.full((side, side, 3), 90, dtype=np.uint8))
+        save(folder / "masks" / f"{index}.png", numbers)
+    return folder
+
+
+@pytest.mark.parametrize(("count", "dtype"), [(300, np.uint16), (255, np.uint8)])
+def test_every_number_but_0_is_an_object(
+    count: int, dtype: type, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    data = numbered(tmp_path / "data", count, dtype)
+    planned = finetune.plan(*SMALL, "head=yolact", f"data.root={data}", "data.instances=ids", "data.classes=[cell]")
+    assert planned is not None
+    text = "\n".join(caplog.messages)
+    assert f"at most {count} in one" in text
+    assert "1 class: cell" in text
+    assert "all values of the masks but 0 number objects of the class cell" in text
+
+
+def test_a_value_that_is_given_as_void_is_no_object(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    data = numbered(tmp_path / "data", 255, np.uint8)
+    finetune.plan(*SMALL, "head=yolact", f"data.root={data}", "data.instances=ids", "data.ignore_index=255")
+    assert "at most 254 in one" in "\n".join(caplog.messages)
+
+
+def test_several_classes_of_numbers_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = numbered(tmp_path / "data", 5, np.uint8)
+    given = (f"data.root={data}", "data.instances=ids", "data.classes=[cell,nucleus]")
+    assert exit_code("train", *SMALL, "head=yolact", *given, f"output={tmp_path / 'run'}") == 2
+    assert "masks that number objects have one class" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("head", ["mask_rcnn", pytest.param("yolact", marks=pytest.mark.slow)])

@@ -8,6 +8,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -190,8 +191,11 @@ def check_head(config: Config) -> None:
 
 def _check_instance_head(config: Config) -> None:
     options, build = drop_name(config["head"]), INSTANCE_HEADS[config["head"]["name"]]
-    if options.pop("weights", None) is not None and config["init_from"]:
+    weights = options.pop("weights", None)
+    if weights is not None and config["init_from"]:
         raise ConfigError("head.weights and init_from each give weights to the head. Leave one of them out.")
+    if weights is not None and not Path(weights).is_file():
+        raise ConfigError(f"head.weights={weights}: no such file.")
     channels = options.pop("channels")
     with torch.device("meta"):
         FeaturePyramid(ANY_PYRAMID, channels)

@@ -1,5 +1,6 @@
 """Objects in files, folders and globs of images, at each image's own size."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from finetune.inference.windows import OVERVIEW, ReadRows, Reduced, window_image
 from finetune.instances import ObjectCrop, Objects, as_objects, crops_of
 from finetune.models import InstanceSegmenter
 from finetune.models.blending import SlidingWindow
+
+logger = logging.getLogger(__name__)
 
 
 class InstancePredictor(BasePredictor[InstanceSegmenter]):
@@ -45,6 +48,7 @@ class InstancePredictor(BasePredictor[InstanceSegmenter]):
     ) -> None:
         super().__init__([model], device, value_range, batch_size, window)
         self.output = output or ObjectOutput(model.class_names)
+        self._has_warned = False
 
     def predict_image(self, image: Tensor) -> Objects:
         """Return the objects of an image (C, H, W), uint8, by falling score, on the CPU.
@@ -123,4 +127,15 @@ class InstancePredictor(BasePredictor[InstanceSegmenter]):
         if not all(feature.isfinite().all() for feature in maps):
             raise NonFiniteOutputError(DIVERGED)
         found = self.model.head.detect(maps, (images.shape[-2], images.shape[-1]))
-        return [self.output.shown(objects) for objects in found]
+        shown = [self.output.shown(objects) for objects in found]
+        self._warn_if_full(max(map(len, shown)))
+        return shown
+
+    def _warn_if_full(self, count: int) -> None:
+        most = self.model.head.max_detections
+        if count >= most and not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                f"{most:,} objects were found at once, the most that the model returns (head.max_detections), so there "
+                f"may be more. Predict smaller windows (window=512), or train with a larger head.max_detections."
+            )

@@ -17,9 +17,11 @@ class InstanceHead(nn.Module, ABC):
 
     Attributes:
         terms: names of the losses.
+        max_detections: most objects of an image.
     """
 
     terms: ClassVar[tuple[str, ...]]
+    max_detections: int = 100
 
     @abstractmethod
     def losses(self, maps: Sequence[Tensor], targets: Sequence[Objects]) -> dict[str, Tensor]:

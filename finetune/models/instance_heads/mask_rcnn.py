@@ -75,6 +75,7 @@ class MaskRCNN(InstanceHead):
         check_fraction(min_score=min_score, nms=nms)
         check_positive(len(strides) + 1, anchor_sizes=anchor_sizes)
         check_positive(None, anchor_ratios=anchor_ratios)
+        self.max_detections = max_detections
         kept = {"training": proposals, "testing": proposals}
         self.rpn = ProposalNetwork(
             Anchors((*strides, 2 * strides[-1]), anchor_sizes, anchor_ratios),

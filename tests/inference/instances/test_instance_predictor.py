@@ -91,3 +91,17 @@ def test_outputs_that_are_nan_are_no_objects(predict_with: Build, tmp_path: Path
     path = write(tmp_path / "a.png", image_of((20, 20)))
     with pytest.raises(NonFiniteOutputError, match=r"a\.png: the model's outputs are NaN or infinite"):
         predictor.predict(path)
+
+
+def test_as_many_objects_as_the_model_returns_are_warned_of_once(
+    predict_with: Build, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = image_of((37, 53), (10, 20, 5, 0), (20, 24, 8, 1))
+    predictor = predict_with()
+    predictor.predict_image(image)
+    assert not caplog.messages
+    predictor.model.head.max_detections = 2
+    for _ in range(2):
+        assert len(predictor.predict_image(image)) == 2
+    (message,) = caplog.messages
+    assert "2 objects were found at once, the most that the model returns (head.max_detections)" in message
