@@ -27,6 +27,7 @@ from finetune.data.recognition.legends import find_legends
 from finetune.data.recognition.recognized import Recognized
 from finetune.data.records import DataError, Source
 from finetune.data.sources import SOURCES
+from finetune.data.sources.coco import without_segmentations
 from finetune.data.splitting.exclude import without_excluded
 from finetune.io.messages import shortlist, suggest
 
@@ -103,6 +104,11 @@ def _choose(root: Path, candidates: Sequence[Recognized], given: Mapping[str, An
         raise DataError(_question(root, candidates))
     if "format" in given:
         return Recognized({"root": str(root), **given})
+    if bare := without_segmentations(root):
+        raise DataError(
+            f"'{bare[0]}' is a COCO file in which no annotation has a segmentation; boxes alone are no masks. Annotate "
+            f"the outlines, or set data.format for other annotations or masks in '{root}'."
+        )
     if given.keys() & {"images", "masks"} or any((root / name).is_dir() for name in ("images", "masks")):
         return Recognized({"format": "folder", "root": str(root)})  # its reader says what is missing
     entries = (

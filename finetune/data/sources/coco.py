@@ -100,11 +100,16 @@ class _Outline(NamedTuple):
     labels: list[str]
 
 
-def _outline(path: Path) -> _Outline | None:
-    """Return the outline of a COCO file with segmentations; None for any other file."""
+def without_segmentations(root: Path) -> list[Path]:
+    """Return the COCO files below a folder in which no annotation has a segmentation."""
+    return [path for path in annotation_files(root, ".json") if not _outline(path) and _outline(path, KEYS[:3])]
+
+
+def _outline(path: Path, keys: Sequence[bytes] = KEYS) -> _Outline | None:
+    """Return the outline of a COCO file that has these keys; None for any other file."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            places = [re.search(rb'"%s"\s*:\s*' % key, content) for key in KEYS]
+            places = [re.search(rb'"%s"\s*:\s*' % key, content) for key in keys]
             start = places[2].end() if places[2] is not None else 0
             if None in places or content[start : start + 1] != b"[":
                 return None

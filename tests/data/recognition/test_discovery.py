@@ -1,3 +1,4 @@
+import json
 import os
 from pathlib import Path
 
@@ -207,3 +208,17 @@ def test_pipes_devices_and_links_that_lead_back_are_left_alone(tmp_path):
     (tmp_path / "masks" / "loop").symlink_to(tmp_path / "masks")
     (tmp_path / "masks" / "nothing.png").symlink_to("nowhere")
     assert settings(tmp_path)["classes"] == ["class_0", "class_1", "class_2"]
+
+
+@pytest.mark.parametrize("annotations", [[], [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}]])
+def test_a_coco_file_without_segmentations_is_named(annotations: list[dict[str, object]], tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / "a.png")
+    images = [{"id": 1, "file_name": "a.png", "height": 8, "width": 8}]
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "cell"}]}
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"annotations\.json' is a COCO file in which no annotation has a segmentation"):
+        discover(tmp_path, {})
+    draw_folder(tmp_path)  # masks beside it are read
+    (tmp_path / "images" / "a.png").unlink()
+    assert settings(tmp_path)["format"] == "folder"
