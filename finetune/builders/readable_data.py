@@ -90,7 +90,7 @@ def _read_paired(config: Config) -> ReadableData | None:
 
 @contextmanager
 def quiet(name: str) -> Iterator[None]:
-    """Keep a logger from saying less than errors."""
+    """Have a logger show errors only, while the block runs."""
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -52,7 +52,7 @@ class MetricsCSV(pl.Callback):
             self._scores = {name: float(value) for name, value in logged.items() if name.startswith("val/")}
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the row."""
+        """Write the table with the row of the epoch."""
         loss = getattr(pl_module, "train_loss", None)
         row: dict[str, float] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
         row["seconds"] = round(time.perf_counter() - self._began, 3)

@@ -57,7 +57,7 @@ class Reading:
 
 
 def sum_values(readings: Iterable[Reading]) -> Tensor:
-    """Return the pixels with each of the 256 values, over all targets, int64."""
+    """Return the number of pixels with each of the 256 values, over all targets (256,), int64."""
     totals = [0] * 256
     for reading in readings:
         for value, pixels in reading.counts.items():

@@ -35,7 +35,7 @@ def end_ranks(trainer: pl.Trainer) -> None:
 
 @contextmanager
 def report_killed_ranks(trainer: pl.Trainer, hints: Callable[[], Iterable[str]]) -> Iterator[None]:
-    """Say so if a rank that this process has started is killed, and end all ranks.
+    """End all ranks if one that this process has started is killed, with an error that says so.
 
     The others would wait for it in a collective, until Lightning kills them without a word.
 

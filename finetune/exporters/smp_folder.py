@@ -85,7 +85,7 @@ class SmpFolder:
         return {"logits": saved.model(saved.model.normalize(images))}
 
     def load(self, folder: Path) -> Callable[[Tensor], Outputs]:
-        """Return the model that smp builds from the folder, behind the normalization in its config."""
+        """Return the model that smp builds from the folder, after the normalization in its config."""
         network = smp.from_pretrained(str(folder)).eval()
         facts = json.loads((folder / "config.json").read_text())["_finetune"]
         mean, std = (torch.tensor(facts[name]).view(1, -1, 1, 1) for name in ("mean", "std"))

@@ -78,7 +78,7 @@ class WebPage:
             return self.onnx.load(Path(scratch))
 
     def usage(self, folder: Path) -> str:
-        """Return what opens the page."""
+        """Return what to open the page with."""
         return f"any browser: {(folder / PAGE).absolute().as_uri()}"
 
 

@@ -1,4 +1,4 @@
-"""Images that are there twice, or nearly, and what that spoils."""
+"""Exact and near duplicates of images, and what they spoil."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
