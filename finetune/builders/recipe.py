@@ -85,6 +85,7 @@ def data_facts(config: Config, data: DatasetBundle) -> Facts:
         if k < len(data.classes)
     )
     sizes = [size for size, count in train.sizes.items() for _ in range(count)]
+    longer_sides = sorted(map(max, sizes))
     return Facts(
         images=data.sizes()["train"],
         height=int(median(height for height, _ in sizes)),
@@ -92,6 +93,7 @@ def data_facts(config: Config, data: DatasetBundle) -> Facts:
         classes=classes,
         looked_at=looked_at,
         evaluated_pixels=sum(height * width * count for (height, width), count in data.statistics["val"].sizes.items()),
+        small_side=longer_sides[len(sizes) // 10],
         on_cpu=runs_on_cpu(config["trainer"]),
         devices=device_count(config["trainer"]),
         objects=data.objects,

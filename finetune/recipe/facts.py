@@ -52,6 +52,7 @@ class Facts:
         classes: those that the training masks have.
         looked_at: number of masks that the classes' shapes are from.
         evaluated_pixels: pixels of all validation images.
+        small_side: 10 % of the images have a longer side of at most this, pixels; None if all are about as large.
         on_cpu: whether the training computes on a CPU.
         devices: number of devices.
         fitting: images that fit into the memory of a device at a time; None if that is not known.
@@ -64,6 +65,7 @@ class Facts:
     classes: tuple[ClassFacts, ...]
     looked_at: int
     evaluated_pixels: int
+    small_side: int | None = None
     on_cpu: bool = True
     devices: int = 1
     fitting: int | None = None
@@ -77,6 +79,7 @@ class Facts:
             width=-(-self.width // factor),
             classes=tuple(replace(each, width=each.width / factor) for each in self.classes),
             evaluated_pixels=self.evaluated_pixels // factor**2,
+            small_side=None if self.small_side is None else -(-self.small_side // factor),
         )
 
     @property

@@ -35,9 +35,9 @@ def reduction(facts: Facts, settings: Mapping[str, Any]) -> Decision:
         return Decision(1, "objects are found in images as they are")
     if settings["augment"].get("crop") != "auto":
         return Decision(1, "augment.crop is given, in pixels of the images as they are")
-    narrow, longest = facts.narrowest, max(facts.height, facts.width)
-    least, factor = ENOUGH_CROPS * _largest_crop(facts, settings), 1
-    while factor < MOST_REDUCTION and narrow.width / (2 * factor) >= CLEAR and longest / (2 * factor) >= least:
+    narrow, crop, factor = facts.narrowest, _largest_crop(facts, settings), 1
+    sides = ((max(facts.height, facts.width), ENOUGH_CROPS * crop), (facts.small_side, crop / 2), (narrow.width, CLEAR))
+    while factor < MOST_REDUCTION and all(side is None or side / (2 * factor) >= least for side, least in sides):
         factor *= 2
     size = f"the median image is {facts.height} x {facts.width}"
     return Decision(factor, f"{size}, and the narrowest class, {narrow.name}, is {narrow.width:.0f} pixels wide")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from finetune.recipe.facts import ClassFacts, Facts, ObjectFacts
-from finetune.recipe.rules import RULES, samples
+from finetune.recipe.rules import LARGEST_CROP, RULES, samples
 
 EVEN = {"height_offset": 0.0, "height_error": 0.01}
 PET = ClassFacts("pet", 0.3, 50, 0.0, 0.02)
@@ -42,6 +42,8 @@ def test_images_are_reduced_while_they_stay_larger_than_a_crop_and_classes_wide(
     settings = {**USUAL, "augment": {"crop": "auto"}}
     assert RULES["backbone.reduce"](facts, settings).value == expected
     assert RULES["backbone.reduce"](facts, {**USUAL, "augment": {"crop": 512}}).value == 1
+    small = replace(facts, small_side=4 * LARGEST_CROP[on_cpu] // 2)
+    assert RULES["backbone.reduce"](small, settings).value == min(expected, 4)
     objects = replace(facts, objects=ObjectFacts(10, 2, 0, (50.0,) * 5, (1.0,) * 3))
     assert RULES["backbone.reduce"](objects, settings).value == 1
 
