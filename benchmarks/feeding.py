@@ -24,7 +24,7 @@ from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from finetune.builders.data import build_transform
+from finetune.builders.transform import build_transform
 from finetune.config.compose import compose, to_plain_dict
 from finetune.data.caching.pixel_cache import PixelCache, disk_cache, memory_cache
 from finetune.data.dataset import SampleKey, SegmentationDataset

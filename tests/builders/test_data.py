@@ -14,12 +14,12 @@ from finetune.builders.checks.training import check
 from finetune.builders.data import (
     COMMON_SETTINGS,
     build_datamodule,
-    build_transform,
     loss_weights,
     prepare_datasets,
     training_data,
 )
 from finetune.builders.recipe import with_placeholders_for_recipe
+from finetune.builders.transform import build_transform
 from finetune.config.compose import load_config, packaged_options
 from finetune.config.errors import ConfigError
 from finetune.data import SOURCES, Augment, ClassMaskFiles, DataError, Record, TrivialAugment

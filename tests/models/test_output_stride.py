@@ -6,7 +6,7 @@ import pytest
 import segmentation_models_pytorch as smp
 import torch
 
-from finetune.builders.checks.training import check_head
+from finetune.builders.checks.model import check_head
 from finetune.builders.model import build_model
 from finetune.models import HEADS, Segmenter
 from tests.models.heads.pyramids import SMALL

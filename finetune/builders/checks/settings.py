@@ -8,7 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 from finetune import callbacks as own_callbacks
-from finetune.builders.data import COMMON_SETTINGS, source_class, transform_constructor
+from finetune.builders.data import COMMON_SETTINGS, source_class
 from finetune.builders.model import auxiliary_options
 from finetune.builders.settings import (
     BackboneSettings,
@@ -19,6 +19,7 @@ from finetune.builders.settings import (
     TuningSettings,
 )
 from finetune.builders.task import GIVEN, task_settings
+from finetune.builders.transform import transform_constructor
 from finetune.callbacks import Checkpoint
 from finetune.config.compose import packaged_options
 from finetune.config.errors import ConfigError

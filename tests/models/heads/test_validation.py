@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from finetune.builders.checks.training import check_head
+from finetune.builders.checks.model import check_head
 from finetune.config.errors import ConfigError
 from finetune.models.heads import HEADS
 from tests.models.heads.pyramids import pyramid_for
