@@ -115,6 +115,7 @@ def crop(images: Tensor, multiple: int) -> Tensor:
 def random_images(saved: SavedModel, size: Size | None = None) -> Iterator[Tensor]:
     """Yield uint8 images (2, C, H, W), the same on every call: of the size, or of two sizes for None."""
     channels, height, width = saved.model.backbone.dummy_input().shape[1:]
+    height, width = height * saved.model.reduce, width * saved.model.reduce
     generator = torch.Generator().manual_seed(0)
     for sides in [size] if size is not None else [(height, width), (height + ODD[0], width + ODD[1])]:
         yield torch.randint(0, 256, (2, channels, *sides), dtype=torch.uint8, generator=generator)

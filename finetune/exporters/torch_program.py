@@ -23,18 +23,19 @@ from finetune.models.input_size import Size, check_size
 
 FILE = "model.pt2"
 CELLS = {"min": 2, "max": 512}  # of the coarsest map: torch writes another program for maps of one pixel
-EXAMPLE = (4 * COARSEST, 5 * COARSEST)
+EXAMPLE = (4, 5)  # multiples
 MOST = 4096  # images of a batch
 
 
 class TorchProgram:
     """`model.pt2` for `torch.export.load`, from uint8 images to classes; `metadata.json` inside says what it computes.
 
-    To torch padding is a condition, so a program for several sizes takes multiples of 32 pixels.
+    To torch padding is a condition, so a program for several sizes takes multiples of 32 pixels,
+    and of as many times more as the model reduces images by.
 
     Args:
         output: of the task.
-        size: height and width of the images, in pixels; None for all multiples of 32 pixels from 64.
+        size: height and width of the images, in pixels; None for all such multiples from the second one on.
         outputs: `classes`, `logits` or `probabilities`.
 
     Raises:
@@ -55,10 +56,11 @@ class TorchProgram:
         saved.model.merge_adapters()
         model = saved.segmenter if self.size is not None else with_constant_padding(saved.segmenter)
         deployed = DeployedModel(model, self.output, (self.outputs,)).eval()
-        images = next(random_images(saved, self.size or EXAMPLE))
         sizes: dict[int, Any] = {0: Dim("batch", min=1, max=MOST)}
         if self.size is None:
-            sizes |= {axis: COARSEST * Dim(name, **CELLS) for axis, name in ((2, "rows"), (3, "columns"))}
+            self.multiple = COARSEST * model.reduce
+            sizes |= {axis: self.multiple * Dim(name, **CELLS) for axis, name in ((2, "rows"), (3, "columns"))}
+        images = next(random_images(saved, self.size or (EXAMPLE[0] * self.multiple, EXAMPLE[1] * self.multiple)))
         facts = metadata(saved, self.output, self.size, "float32", self.outputs)
         with torch.no_grad():
             program = torch.export.export(deployed, (images,), dynamic_shapes=(sizes,))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -131,7 +132,9 @@ class Segmenter(PyramidModel):
         if self.reduce == 1 or self.takes_reduced:
             return self._view(images, auxiliary)
         height, width = images.shape[-2:]
-        small = F.avg_pool2d(images, self.reduce, ceil_mode=True, count_include_pad=False)
+        # torch.export does not see that whole blocks need no rounding; a trace for ONNX must round for all sizes
+        is_whole = torch.compiler.is_exporting() and height % self.reduce == 0 and width % self.reduce == 0
+        small = F.avg_pool2d(images, self.reduce, ceil_mode=not is_whole, count_include_pad=False)
         size = (small.shape[-2] * self.reduce, small.shape[-1] * self.reduce)
         return [_resize(logits, size)[..., :height, :width] for logits in self._view(small, auxiliary)]
 

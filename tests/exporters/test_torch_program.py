@@ -52,6 +52,18 @@ def test_a_program_of_the_default_backbone_takes_multiples_of_32(head: str, tmp_
         check(program, saved, shape)
 
 
+@pytest.mark.slow
+def test_a_program_of_a_model_that_reduces_images_takes_as_many_times_larger_ones(tmp_path: Path) -> None:
+    saved = sample_model("test_resnet", "fpn")
+    saved.model.reduce = 2
+    files, _ = export_model(TorchProgram(OUTPUT), saved, tmp_path / "any")
+    program = torch.export.load(files[0]).module()
+    for shape in ((1, 3, 128, 128), (3, 3, 192, 320)):
+        check(program, saved, shape)
+    files, _ = export_model(TorchProgram(OUTPUT, size=(51, 70)), saved, tmp_path / "one")
+    check(torch.export.load(files[0]).module(), saved, (2, 3, 51, 70))
+
+
 def test_a_model_that_torch_cannot_write_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise KeyError("some operator")
