@@ -57,7 +57,7 @@ def work_out_data(config: Config) -> tuple[dict[str, Any], list[str]]:
 def with_numbered_objects(settings: Config) -> tuple[dict[str, Any], list[str]]:
     """Return the settings of `data` with one class for all values but 0 where these number objects, and a line.
 
-    No value is void then unless `data.ignore_index` says so: 255 is the number of an object like any other.
+    No value is void then unless `data.ignore_index` says so, as some formats do: 255 is the number of an object.
 
     >>> with_numbered_objects({"instances": "ids", "classes": ["cell"], "ignore_index": None})[0]
     {'instances': 'ids', 'classes': {'background': 0, 'cell': '*'}, 'ignore_index': -1}
@@ -75,7 +75,8 @@ def with_numbered_objects(settings: Config) -> tuple[dict[str, Any], list[str]]:
     changed = {**settings, "classes": {"background": 0, name: OTHERS}}
     if settings.get("ignore_index") is None:
         changed["ignore_index"] = NONE_IGNORED
-    line = f"all values of the masks but 0 number objects of the class {name} (data.instances=ids, data.ignore_index)"
+    void = "" if changed["ignore_index"] == NONE_IGNORED else f" and {changed['ignore_index']}, which is void,"
+    line = f"all values of the masks but 0{void} number objects of the class {name} (data.instances, data.ignore_index)"
     return changed, [line]
 
 

@@ -1,4 +1,4 @@
-"""Images and targets at a fraction of their size, against Pillow and by hand."""
+"""Images and targets at a fraction of their size, against torch and by hand."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional as F
 
 from finetune.data.dataset import read_pair
 from finetune.data.files import ImageFile, MaskFile
@@ -27,9 +28,11 @@ def smooth(size: tuple[int, int]) -> np.ndarray:
 def test_a_block_of_an_image_becomes_its_mean(size: tuple[int, int], factor: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     reduced = reduce_image(torch.from_numpy(pixels).permute(2, 0, 1), factor)
-    expected = np.asarray(Image.fromarray(pixels).reduce(factor)).transpose(2, 0, 1)
+    expected = F.avg_pool2d(
+        torch.from_numpy(pixels).permute(2, 0, 1).double(), factor, ceil_mode=True, count_include_pad=False
+    )
     assert reduced.shape[1:] == reduced_size(size, factor)
-    assert np.abs(reduced.numpy().astype(int) - expected).max() <= 1  # halves are rounded another way
+    assert (reduced - expected).abs().max() < 0.7  # of smaller blocks at the end, Pillow does not take the nearest
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])

@@ -255,7 +255,9 @@ def test_a_value_that_is_given_as_void_is_no_object(tmp_path: Path, caplog: pyte
     caplog.set_level("INFO")
     data = numbered(tmp_path / "data", 255, np.uint8)
     finetune.plan(*SMALL, "head=yolact", f"data.root={data}", "data.instances=ids", "data.ignore_index=255")
-    assert "at most 254 in one" in "\n".join(caplog.messages)
+    text = "\n".join(caplog.messages)
+    assert "at most 254 in one" in text
+    assert "all values of the masks but 0 and 255, which is void, number objects" in text
 
 
 def test_several_classes_of_numbers_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
