@@ -12,11 +12,12 @@ import lightning.pytorch as pl
 
 import finetune
 from finetune.config.compose import compose
-from finetune.recipe.budget import Pace, fit_budget
+from finetune.recipe.budget import Length, Pace, fit_budget
 from finetune.recipe.rules import FEW_STEPS, SHORT_BATCH
 
 CLOCK = "+callbacks.clock._target_=recipe_peers.ours.Clock"
-PROBE = 8  # steps that are timed
+PROBE = 12  # steps of each of the two epochs that are timed
+WARMUP = 2  # of them, which are not counted
 
 
 class Clock(pl.Callback):
@@ -91,16 +92,18 @@ def measured_length(overrides: Sequence[str], seconds: float, folder: Path) -> t
     The batch is smaller where few steps fit, as with a budget of time.
     """
     batch: tuple[str, ...] = ()
-    steps = _steps_in_time(overrides, seconds, folder)
-    if steps < FEW_STEPS and not any(override.startswith("data.batch_size") for override in overrides):
+    length = _length_in_time(overrides, seconds, folder)
+    if length.steps < FEW_STEPS and not any(override.startswith("data.batch_size") for override in overrides):
         batch = (f"data.batch_size={SHORT_BATCH}",)
-        steps = _steps_in_time((*overrides, *batch), seconds, folder)
-    return (*batch, f"budget={steps}steps")
+        length = _length_in_time((*overrides, *batch), seconds, folder)
+    spaced = ("trainer.check_val_every_n_epoch=null", f"+trainer.val_check_interval={length.steps_between}")
+    return (*batch, f"budget={length.steps}steps", *spaced)
 
 
-def _steps_in_time(overrides: Sequence[str], seconds: float, folder: Path) -> int:
+def _length_in_time(overrides: Sequence[str], seconds: float, folder: Path) -> Length:
+    """Return the steps and validations that fit, by the mean of all steps: crops differ in what they cost."""
     shape = ("trainer.max_epochs=2", f"+trainer.limit_train_batches={PROBE}", "+trainer.limit_test_batches=0")
     finetune.train(*overrides, *shape, CLOCK, f"output={folder}")
-    step, validation = statistics.median(Clock.latest.steps[1:]), Clock.latest.validations[0]
+    step, validation = statistics.mean(Clock.latest.steps[WARMUP:]), Clock.latest.validations[0]
     shutil.rmtree(folder)
-    return fit_budget(seconds, Pace(0.0, step, validation, 0.0)).steps
+    return fit_budget(seconds, Pace(0.0, step, validation, 0.0))
