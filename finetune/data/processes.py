@@ -29,8 +29,6 @@ def init_worker(worker: int) -> None:
     """
     torch.set_num_threads(1)
     gc.freeze()  # a collection would write to all objects of the training process, and so copy their memory
-    if "cv2" in sys.modules:  # a transform uses OpenCV, which has threads of its own
-        sys.modules["cv2"].setNumThreads(0)
     ignore_broadcast_signals()
 
 

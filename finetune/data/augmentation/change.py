@@ -18,6 +18,7 @@ from finetune.data.augmentation.operations import (
     jpeg,
     sharpen,
 )
+from finetune.data.opencv import contiguous
 
 
 @dataclass(frozen=True)
@@ -47,29 +48,21 @@ class PixelChange:
     seed: int = 0
 
     def __call__(self, image: Tensor) -> Tensor:
-        """Change an image.
-
-        Args:
-            image: uint8 (C, H, W), or float32 of the same range, which may be overwritten.
-
-        Returns:
-            uint8 (C, H, W).
-        """
+        """Change an image, uint8 (C, H, W)."""
         if self.equalize:
-            image = equalize(to_byte(image))
+            image = equalize(image)
         if self.clahe:
-            image = clahe(to_byte(image), self.clahe)
+            image = clahe(image, self.clahe)
         if self.color != ColorJitter():
-            image = self.color(image.float())
+            image = self.color(image)
         if self.gamma != 1:
-            image = adjust_gamma(to_byte(image), self.gamma)
+            image = adjust_gamma(image, self.gamma)
         if self.blur:
-            image = gaussian_blur(image.float(), self.blur)
+            image = gaussian_blur(image, self.blur)
         if self.sharpen:
-            image = sharpen(image.float(), self.sharpen)
+            image = sharpen(image, self.sharpen)
         if self.noise:
-            image = gaussian_noise(image.float(), 255 * self.noise, torch.Generator().manual_seed(self.seed))
-        image = to_byte(image)
+            image = gaussian_noise(image, 255 * self.noise, torch.Generator().manual_seed(self.seed))
         return image if self.jpeg is None else jpeg(image, self.jpeg)
 
 
@@ -106,12 +99,5 @@ class SampleChange:
         target = self.view.mask(target, ignore_index)
         if self.cutout is not None:
             image, target = cutout(image, target, self.cutout, ignore_index if self.cutout_ignored else None)
-        # last: on uint8 a flip is cheapest
+        image = contiguous(image)
         return image.flip([dim - 2 for dim in self.flips]), target.flip([dim - 2 for dim in self.flips])
-
-
-def to_byte(image: Tensor) -> Tensor:
-    """Return an image as uint8, values rounded and clipped; a float32 one is overwritten."""
-    if image.dtype == torch.uint8:
-        return image
-    return image.round_().clamp_(0, 255).to(torch.int16).to(torch.uint8)  # by int16: five times as fast as directly

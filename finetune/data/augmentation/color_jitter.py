@@ -3,12 +3,16 @@
 from dataclasses import dataclass
 from math import cos, pi, sin
 
-import torch
+import cv2
+import numpy as np
 from torch import Tensor
 
+from finetune.data.augmentation.operations import look_up
+from finetune.data.opencv import Array, apply, channel_means
+
 # NTSC weights: row 0 is luma (gray), rows 1 and 2 the chroma plane that hue rotates and saturation scales
-YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]], dtype=torch.float64)
-RGB = torch.linalg.inv(YIQ)
+YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+RGB = np.linalg.inv(YIQ)
 
 
 @dataclass(frozen=True)
@@ -28,29 +32,27 @@ class ColorJitter:
     hue: float = 0.0
 
     def __call__(self, image: Tensor) -> Tensor:
-        """Change the colors of an image; the caller clips values outside 0 to 255.
+        """Change the colors of an image.
 
         Args:
-            image: float32 (C, H, W). Three channels mean RGB; other images get brightness and contrast only.
+            image: uint8 (C, H, W). Three channels mean RGB; other images get brightness and contrast only.
 
         Returns:
-            float32 (C, H, W).
+            uint8 (C, H, W).
         """
-        means = image.mean((1, 2))
-        rgb = image.shape[0] == 3
-        gray = float((YIQ[0] * means).sum() if rgb else means.mean())
+        means, rgb = channel_means(image), len(image) == 3
+        gray = float(YIQ[0] @ means) if rgb else float(np.mean(means))
         gain = self.brightness * self.contrast
         offset = (1 - self.contrast) * self.brightness * gray
         if not rgb or (self.saturation == 1 and self.hue == 0):
-            return image.mul(gain).add_(offset)
-        matrix = (gain * self._chroma()).float()
-        return torch.addmm(torch.full((3, 1), offset, dtype=torch.float32), matrix, image.reshape(3, -1)).view_as(image)
+            return look_up(image, gain * np.arange(256) + offset)
+        matrix = np.concatenate([gain * self._chroma(), np.full((3, 1), offset)], axis=1)
+        return apply(lambda pixels: cv2.transform(pixels, matrix), image)
 
-    def _chroma(self) -> Tensor:
+    def _chroma(self) -> Array:
         """Return the RGB matrix (3, 3) of saturation and hue; it keeps the gray of every pixel."""
         angle = 2 * pi * self.hue
-        rotation = torch.eye(3, dtype=torch.float64)
-        turned = torch.tensor([[cos(angle), sin(angle)], [-sin(angle), cos(angle)]], dtype=torch.float32)
-        rotation[1:, 1:] = self.saturation * turned
-        chroma: Tensor = RGB @ rotation @ YIQ
+        rotation = np.eye(3)
+        rotation[1:, 1:] = self.saturation * np.array([[cos(angle), sin(angle)], [-sin(angle), cos(angle)]])
+        chroma: Array = RGB @ rotation @ YIQ
         return chroma

@@ -10,11 +10,11 @@ import os
 import struct
 import sys
 import weakref
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import PIL
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from finetune.data.caching.file_cache import create_cache_folder
 from finetune.data.images.decode import DECODING
 from finetune.data.records import DataError, Record
 
-ROW = struct.Struct("<QIIIII")  # offset; channels, height and width of the image; channels of the target; checksum
+ROW = struct.Struct("<QIIIIQ")  # offset; channels, height and width of the image; channels of the target; checksum
 INDICES = 0  # channels of a target of class indices
 
 
@@ -63,7 +63,7 @@ class PixelCache:
             written = os.write(pixels, content)  # one call, so that those of other processes cannot be in between
             end = os.lseek(pixels, 0, os.SEEK_CUR)
             if written == len(content):
-                row = ROW.pack(end - written, *image.shape, classes, zlib.crc32(content))
+                row = ROW.pack(end - written, *image.shape, classes, _checksum(content))
                 os.pwrite(rows, row, index * ROW.size)
         except OSError:  # full: the rest is decoded each time
             return
@@ -93,11 +93,18 @@ def _read(
     if not size or offset + size > os.fstat(pixels).st_size:
         return None
     content = bytearray(size)
-    if os.preadv(pixels, [content], offset) != size or zlib.crc32(content) != checksum:
+    if os.preadv(pixels, [content], offset) != size or _checksum(content) != checksum:
         return None
     values = torch.frombuffer(content, dtype=torch.uint8)
     shape = (height, width) if classes == INDICES else (classes, height, width)
     return values[:of_image].view(channels, height, width), values[of_image:].view(shape)
+
+
+def _checksum(content: bytes | bytearray) -> int:
+    """Return the sum of the words of 8 bytes: it tells what is missing, in a tenth of the time of a CRC."""
+    words, rest = divmod(len(content), 8)
+    total = np.frombuffer(content, np.uint64, count=words).sum()
+    return (int(total) + int.from_bytes(content[len(content) - rest :], "little")) % 2**64
 
 
 def memory_cache() -> PixelCache:
@@ -127,7 +134,7 @@ def disk_cache(records: Sequence[Record], channels: int, folder: Path, reduce: i
         DataError: what decides how a record is decoded cannot be told.
         OSError: the folder cannot be written to.
     """
-    digest = hashlib.blake2b(f"{DECODING} {PIL.__version__} {reduce}".encode(), digest_size=12)
+    digest = hashlib.blake2b(f"{DECODING} {PIL.__version__} {reduce} {ROW.format}".encode(), digest_size=12)
     for record in records:
         settings = record_settings(record, channels)
         if settings is None or not record.image.paths:

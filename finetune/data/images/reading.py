@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from finetune.data.images.formats import read_pixels, read_window
 from finetune.data.images.pixels import Pixels, with_channels
 from finetune.data.images.value_range import ValueRange, eight_bit
+from finetune.data.opencv import write_channels
 from finetune.data.window import Window
 
 PIECE = 2**22  # pixels that are mapped at once: floating-point ones take up to 24 bytes a band meanwhile
@@ -44,11 +44,9 @@ def read_image(
     name = f"image '{path}'"
     decoded = read_pixels(path, factor) if window is None else read_window(path, window)
     height, width, _ = decoded.values.shape
-    image = np.empty((channels, height, width), dtype=np.uint8)  # a copy, as Pillow's pixels are read-only
+    image = torch.empty(channels, height, width, dtype=torch.uint8)  # a copy, as Pillow's pixels are read-only
     count = max(1, PIECE // width)
     for top in range(0, height, count):
         piece = Pixels(decoded.values[top : top + count], decoded.alpha)
-        image[:, top : top + count] = with_channels(eight_bit(piece, value_range, name), channels, name).transpose(
-            2, 0, 1
-        )
-    return torch.from_numpy(image)
+        write_channels(with_channels(eight_bit(piece, value_range, name), channels, name), image[:, top : top + count])
+    return image

@@ -28,7 +28,10 @@ def test_a_turned_view_is_torchvisions_affine(angle, scale):
     image, mask = blobs().float(), halves()[1]
     view = CropTransform((48, 64), (48, 64), scale=scale, angle=angle)
     arguments = {"angle": -angle, "translate": [0, 0], "scale": scale, "shear": [0.0, 0.0]}
-    ours, theirs = view.image(image.byte()), F.affine(image, interpolation=InterpolationMode.BILINEAR, **arguments)
+    ours, theirs = (
+        view.image(image.byte()).float(),
+        F.affine(image, interpolation=InterpolationMode.BILINEAR, **arguments),
+    )
     covered = F.affine(torch.ones(1, 48, 64), **arguments)[0] == 1
     inside = avg_pool2d(covered.float()[None], 3, 1, 1)[0] > 0.99  # at the border the two fills mix in
     assert inside.float().mean() > 0.3
@@ -59,7 +62,7 @@ def test_a_scaled_view_is_a_crop_of_the_resized_image(scale):
     nearest = F.resize(mask[None], size, interpolation=InterpolationMode.NEAREST_EXACT)[0][cut]
     assert (view.mask(mask) == nearest).float().mean() > 0.9
     whole = CropTransform((48, 64), (size[0], size[1]), scale=scale)
-    assert torch.equal(whole.image(image), F.resize(image, size, antialias=True))
+    assert (whole.image(image).int() - F.resize(image, size, antialias=True).int()).abs().max() <= 1
     everything = F.resize(mask[None], size, interpolation=InterpolationMode.NEAREST_EXACT)[0]
     assert torch.equal(whole.mask(mask), everything)
 

@@ -93,7 +93,7 @@ def test_image_and_mask_stay_together(warp: Warp, scale: float, angle: float, cr
     mask[45:55, 5:70] = 1
     image = (40 + 160 * mask).expand(6, -1, -1).contiguous()
     view = CropTransform((60, 80), crop, scale, angle, (0.4, 0.6), warp)
-    seen, label = view.image(image)[5], view.mask(mask, ignore_index=9)
+    seen, label = view.image(image)[5].float(), view.mask(mask, ignore_index=9)
     assert set(label.unique().tolist()) <= {0, 1, 9}
     clear = (label != 9) & ((seen - 120).abs() > 50)
     assert clear.float().mean() > 0.25

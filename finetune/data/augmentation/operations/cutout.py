@@ -2,7 +2,10 @@
 
 from math import sqrt
 
+import torch
 from torch import Tensor
+
+from finetune.data.opencv import channel_means
 
 Box = tuple[int, int, int, int]  # top, bottom, left, right, pixels
 
@@ -36,7 +39,7 @@ def cutout(image: Tensor, target: Tensor, box: Box, label: int | None = None) ->
     """
     top, bottom, left, right = box
     covered = image.clone()
-    covered[:, top:bottom, left:right] = image.float().mean((1, 2), keepdim=True).round().to(image.dtype)
+    covered[:, top:bottom, left:right] = torch.tensor(channel_means(image)).round().to(torch.uint8)[:, None, None]
     if label is not None:
         target = target.clone()
         target[..., top:bottom, left:right] = label

@@ -1,9 +1,9 @@
 """Histogram equalization."""
 
-import torch
+import cv2
 from torch import Tensor
 
-from finetune.data.augmentation.operations.lookup import look_up
+from finetune.data.opencv import apply
 
 
 def equalize(image: Tensor) -> Tensor:
@@ -18,12 +18,4 @@ def equalize(image: Tensor) -> Tensor:
     Returns:
         uint8 (C, H, W).
     """
-    return torch.stack([look_up(channel, _table(channel)) for channel in image])
-
-
-def _table(channel: Tensor) -> Tensor:
-    below = torch.bincount(channel.reshape(-1), minlength=256).cumsum(0).double()
-    darkest = below[below > 0][0]
-    if darkest == below[-1]:
-        return torch.arange(256, dtype=torch.uint8)
-    return ((below - darkest) / (below[-1] - darkest) * 255).round().clamp(0, 255).to(torch.uint8)
+    return apply(cv2.equalizeHist, image, channels=1)

@@ -1,6 +1,6 @@
 """Gamma: a power of the brightness."""
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from finetune.data.augmentation.operations.lookup import look_up
@@ -16,5 +16,4 @@ def adjust_gamma(image: Tensor, gamma: float) -> Tensor:
     Returns:
         uint8 (C, H, W).
     """
-    levels = torch.arange(256, dtype=torch.float64) / 255
-    return look_up(image, (levels**gamma * 255).round().to(torch.uint8))
+    return look_up(image, (np.arange(256) / 255) ** gamma * 255)

@@ -3,9 +3,10 @@
 from io import BytesIO
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
+
+from finetune.data.opencv import Array, apply
 
 
 def jpeg(image: Tensor, quality: int) -> Tensor:
@@ -20,8 +21,10 @@ def jpeg(image: Tensor, quality: int) -> Tensor:
     """
     if len(image) not in (1, 3):
         return image
-    pixels = image[0].numpy() if len(image) == 1 else image.permute(1, 2, 0).contiguous().numpy()
-    file = BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
-    decoded = torch.from_numpy(np.array(Image.open(file)))
-    return decoded[None] if len(image) == 1 else decoded.permute(2, 0, 1).contiguous()
+
+    def compressed(pixels: Array) -> Array:
+        file = BytesIO()
+        Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(file, "JPEG", quality=quality)
+        return np.array(Image.open(file))
+
+    return apply(compressed, image)

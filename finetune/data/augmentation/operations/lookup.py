@@ -1,18 +1,22 @@
 """Tables of 256 values."""
 
-import torch
+from functools import partial
+
+import cv2
+import numpy as np
 from torch import Tensor
 
+from finetune.data.opencv import Array, apply
 
-def look_up(image: Tensor, table: Tensor) -> Tensor:
+
+def look_up(image: Tensor, table: Array) -> Tensor:
     """Replace each value by its entry in a table.
 
     Args:
-        image: uint8, any shape.
-        table: one new value, uint8, for each value (256,).
+        image: uint8 (C, H, W).
+        table: a new value for each of the values 0 to 255; it is rounded and clipped.
 
     Returns:
-        uint8, of the shape of the image.
+        uint8 (C, H, W).
     """
-    # int32 indices: six times as fast as the int64 ones of `table[image.long()]`
-    return table.index_select(0, image.reshape(-1).to(torch.int32)).view(image.shape)
+    return apply(partial(cv2.LUT, lut=np.rint(table).clip(0, 255).astype(np.uint8)), image)

@@ -14,21 +14,29 @@ IMAGE, MASK = draw((40, 56))
 
 
 def test_noise_has_the_asked_deviation_and_is_independent_in_each_band() -> None:
-    flat = torch.full((4, 100, 100), 100.0)
-    noisy = gaussian_noise(flat, 5.0, torch.Generator().manual_seed(0))
+    flat = torch.full((4, 100, 100), 100, dtype=torch.uint8)
+    noisy = gaussian_noise(flat, 5.0, torch.Generator().manual_seed(0)).float()
     assert np.allclose(noisy.std((1, 2)), 5.0, rtol=0.03)
     assert np.allclose(noisy.mean((1, 2)), 100.0, atol=0.2)
     assert np.abs(np.corrcoef(noisy.view(4, -1).numpy()) - np.eye(4)).max() < 0.03
-    assert torch.equal(noisy, gaussian_noise(flat, 5.0, torch.Generator().manual_seed(0)))
+    assert torch.equal(noisy, gaussian_noise(flat, 5.0, torch.Generator().manual_seed(0)).float())
     assert (flat == 100).all()
 
 
+def test_noise_stays_black_and_white_at_the_ends() -> None:
+    ends = torch.tensor([0, 255], dtype=torch.uint8)[:, None, None].expand(-1, 50, 50)
+    dark, bright = gaussian_noise(ends, 20.0, torch.Generator().manual_seed(0))
+    assert 0.4 < (dark == 0).float().mean() < 0.6
+    assert 0.4 < (bright == 255).float().mean() < 0.6
+    assert dark.max() < 128 < bright.min()
+
+
 def test_sharpening_enlarges_the_distance_to_the_blurred_image() -> None:
-    image = IMAGE.float()
-    blurred = gaussian_blur(image, 1.0).numpy()
-    expected = image.numpy() + 0.7 * (image.numpy() - blurred)
-    assert np.allclose(sharpen(image, 0.7).numpy(), expected, atol=1e-3)
-    assert torch.equal(image, IMAGE.float())
+    before = IMAGE.clone()
+    image, blurred = IMAGE.double().numpy(), gaussian_blur(IMAGE, 1.0).double().numpy()
+    expected = np.clip(image + 0.7 * (image - blurred), 0, 255)
+    assert np.abs(sharpen(IMAGE, 0.7).double().numpy() - expected).max() <= 0.51
+    assert torch.equal(IMAGE, before)
 
 
 @pytest.mark.parametrize("quality", [10, 90])
