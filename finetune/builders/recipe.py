@@ -24,11 +24,8 @@ from finetune.recipe.rules import RULES, samples
 
 TRIED_IMAGES = 2  # for the estimate of the memory of an image
 MEMORY_SHARE = 0.6  # of a GPU: temporaries, the loss and fragments take the rest
-QUIET = (
-    "backbone.reduce",
-    "head.decoder_channels",
-    "trainer.accumulate_grad_batches",
-)  # said only where it is not the usual value
+# decisions that are told only where they are not the usual value
+QUIET = ("backbone.reduce", "head.decoder_channels", "trainer.accumulate_grad_batches")
 EVALUATION_COST = 0.3  # of a training step, for the same pixels: there is no backward pass
 
 

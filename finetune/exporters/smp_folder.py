@@ -26,13 +26,8 @@ MODELS = {each.__name__.lower(): each for each in (*CONVOLUTIONAL, smp.DeepLabV3
 RENAMED = {"norm": "use_norm"}  # options of heads; smp also puts one of the prefixes before them
 PREFIXES = ("", "decoder_", "decoder_aspp_", "psp_")
 TRAINING_ONLY = ("deep_supervision",)  # options of heads that the logits do not depend on
-PLAIN = {
-    "neck": "interpolate",
-    "window": None,
-    "views": None,
-    "reduce": 1,
-    "temperature": 1.0,
-}  # smp has none of these steps
+# settings of a model without the steps that smp does not have
+PLAIN = {"neck": "interpolate", "window": None, "views": None, "reduce": 1, "temperature": 1.0}
 CARD = """# {backbone} with a {head} head
 
 ```python
