@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from finetune.data.caching.collection_facts import statistics_fact
+from finetune.data.caching.collection_facts import Collection, statistics_fact
 from finetune.data.caching.facts import read_each
 from finetune.data.caching.file_cache import FileCache
 from finetune.data.caching.known_facts import reading_fact
@@ -59,12 +59,12 @@ def inspect(
         known = [replace(reading, record=record) for reading, record in zip(readings, records, strict=True)]
         return _summaries(known, *settings)
 
-    def read(records: Sequence[Record]) -> dict[str, Statistics]:
-        return _summaries(_read_each(records, channels, processes, cache), *settings)
+    def read(collection: Collection) -> dict[str, Statistics]:
+        return _summaries(_read_each(collection.records, channels, processes, cache), *settings)
 
-    records, fact = list(records), statistics_fact(channels, classes, f"{ignore_index} {raw_values}")
-    with _noting_taken(cache, len(records)):
-        return dict(read_each([records], fact, read, cache)[0])
+    collection, fact = Collection(list(records)), statistics_fact(channels, classes, f"{ignore_index} {raw_values}")
+    with _noting_taken(cache, len(collection)):
+        return dict(read_each([collection], fact, read, cache)[0])
 
 
 def _summaries(

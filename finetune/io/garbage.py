@@ -17,4 +17,7 @@ def no_collection() -> Iterator[None]:
         yield
     finally:
         if was_enabled:
+            if gc.get_freeze_count() == 0:  # makes all objects old, which quick collections do not look at
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()

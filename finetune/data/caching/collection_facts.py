@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +15,46 @@ from finetune.data.records import Record
 from finetune.data.summary import Statistics
 from finetune.io.garbage import no_collection
 
-Records = Sequence[Record]
 Summary = Mapping[str, Statistics]
 
 
-@no_collection()
-def _files(records: Records) -> list[Path]:
-    """Return the files of all records; none if one has none, and is always read."""
-    each = [record.paths for record in records]
-    return [path for paths in each for path in paths] if all(each) else []
+class Collection:
+    """Records, and the files of each, which are listed once.
+
+    Args:
+        records: of any source.
+    """
+
+    @no_collection()
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.records = records
+        self.paths = [record.paths for record in records]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @no_collection()
+    def files(self) -> list[Path]:
+        """Return the files of all records; none if one has none, and is always read."""
+        return [path for paths in self.paths for path in paths] if all(self.paths) else []
+
+    def has_image_files(self) -> bool:
+        """Return whether all images are files."""
+        return all(map(attrgetter("image.paths"), self.records))
+
+    def places(self) -> str:
+        """Return how many of the files each record has."""
+        counts = set(map(len, self.paths))
+        return f"{min(counts)} each" if len(counts) == 1 else " ".join([str(len(paths)) for paths in self.paths])
 
 
-@no_collection()
-def _places(records: Records) -> str:
-    """Return how many of the files each record has."""
-    return " ".join([str(len(record.paths)) for record in records])
-
-
-hashes_fact: Fact[Records, str] = Fact(
-    "hashes 1", _files, _places, lambda found: found, lambda records, plain: _hashes(plain, len(records)), True
+hashes_fact: Fact[Collection, str] = Fact(
+    "hashes 1",
+    Collection.files,
+    Collection.places,
+    lambda found: found,
+    lambda collection, plain: _hashes(plain, len(collection)),
+    is_of_many=True,
 )
 
 
@@ -42,7 +64,7 @@ def _hashes(plain: Any, count: int) -> str:
     return str(plain)
 
 
-def statistics_fact(channels: int, classes: int, settings: str) -> Fact[Records, Summary]:
+def statistics_fact(channels: int, classes: int, settings: str) -> Fact[Collection, Summary]:
     """Return how the statistics of records without problems are kept.
 
     Args:
@@ -52,23 +74,24 @@ def statistics_fact(channels: int, classes: int, settings: str) -> Fact[Records,
     """
     return Fact(
         f"statistics 1, {reading_fact(channels).name}",
-        lambda records: _files(records) if all(record.image.paths for record in records) else [],
-        lambda records: _settings(records, f"{channels} {classes} {settings}"),
+        lambda collection: collection.files() if collection.has_image_files() else [],
+        lambda collection: _settings(collection, f"{channels} {classes} {settings}"),
         _to_json,
-        lambda records, plain: _from_json(records, plain, classes),
+        lambda collection, plain: _from_json(collection.records, plain, classes),
         is_of_many=True,
     )
 
 
 @no_collection()
-def _settings(records: Records, others: str) -> str | None:
+def _settings(collection: Collection, others: str) -> str | None:
     """Return everything but files that the statistics of records depend on; None if that cannot be told."""
+    records = collection.records
     images = settings_of_all([record.image for record in records])
     targets = settings_of_all([record.target for record in records])
     if images is None or targets is None:
         return None
     splits = ",".join([record.split for record in records])
-    return "\n".join((others, _places(records), images, targets, splits))
+    return "\n".join((others, collection.places(), images, targets, splits))
 
 
 def _to_json(summary: Summary) -> Any:
@@ -82,7 +105,7 @@ def _plain(of_split: Statistics) -> Any:
     return [counts, of_split.pixels.tolist(), [[*size, images] for size, images in of_split.sizes.items()]]
 
 
-def _from_json(records: Records, plain: Any, classes: int) -> Summary:
+def _from_json(records: Sequence[Record], plain: Any, classes: int) -> Summary:
     found = {split: _statistics(*values) for split, values in dict(plain).items()}
     images = Counter(record.split for record in records)
     if {split: of_split.images for split, of_split in found.items()} != images:

@@ -6,6 +6,7 @@ from functools import lru_cache, partial
 from operator import attrgetter, is_
 from typing import Any
 
+BLOCK = 1024  # values that a processor's cache holds, while one field after another is taken from them
 PACKAGE = f"{__name__.partition('.')[0]}."
 
 
@@ -31,4 +32,9 @@ def field_columns(values: Sequence[Any]) -> tuple[type[Any], list[list[Any]]] | 
     kind = next(iter(kinds), None)
     if kind is None or len(kinds) > 1 or not is_ours(kind):
         return None
-    return kind, [list(map(attrgetter(name), values)) for name in field_names(kind)]
+    columns: list[list[Any]] = [[] for _ in field_names(kind)]
+    for start in range(0, len(values), BLOCK):
+        block = values[start : start + BLOCK]
+        for column, name in zip(columns, field_names(kind), strict=True):
+            column.extend(map(attrgetter(name), block))
+    return kind, columns

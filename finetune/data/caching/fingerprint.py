@@ -3,9 +3,10 @@
 import csv
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 
-from finetune.data.caching.collection_facts import hashes_fact
+from finetune.data.caching.collection_facts import Collection, hashes_fact
 from finetune.data.caching.facts import read_each
 from finetune.data.caching.file_cache import FileCache
 from finetune.data.caching.known_facts import HASH, hash_fact
@@ -25,11 +26,14 @@ def fingerprints(records: Iterable[Record], cache: FileCache | None = None) -> F
         records: of any source.
         cache: of the hashes; None reads all files.
     """
-    chosen = [record for record in records if record.paths]
-    hashes = read_each([chosen], hashes_fact, lambda some: "".join(_hashes(some, cache)), cache)[0]
+    collection = Collection(list(records))
+    if not all(collection.paths):
+        collection = Collection([record for record in collection.records if record.paths])
+    hashes = read_each([collection], hashes_fact, lambda some: "".join(_hashes(some.records, cache)), cache)[0]
     with no_collection():
         found = [hashes[at : at + 2 * HASH] for at in range(0, len(hashes), 2 * HASH)]
-        return {(record.name, record.split): known for record, known in zip(chosen, found, strict=True)}
+        keys = map(attrgetter("name", "split"), collection.records)
+        return dict(zip(keys, found, strict=True))
 
 
 def _hashes(records: Sequence[Record], cache: FileCache | None) -> list[str]:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -25,10 +26,14 @@ def units(names: Iterable[str], groups: Mapping[str, str], seed: int) -> tuple[l
     for name in sorted(set(names)) if groups else ():
         members.setdefault(groups.get(name) or name, []).append(name)
     named = list(members if groups else dict.fromkeys(names))
-    digests = b"".join([hashlib.sha256(f"{seed}/{unit}".encode()).digest() for unit in named])
-    words = np.frombuffer(digests, dtype=">u8").reshape(-1, 4)  # whose order is that of the bytes, but quick to sort
-    ordered = [named[index] for index in np.lexsort(words.T[::-1]).tolist()]
-    return ordered, [members[unit] for unit in ordered] if groups else list(zip(ordered, strict=True))
+    ordered = [named[index] for index in hash_order(named, seed).tolist()]
+    return ordered, [members[unit] for unit in ordered] if groups else [(name,) for name in ordered]
+
+
+def hash_order(names: Iterable[str], seed: int) -> npt.NDArray[np.int64]:
+    """Return the positions of names in the order of a hash of each name and the seed, int64."""
+    digests = b"".join([hashlib.sha256(f"{seed}/{name}".encode()).digest() for name in names])
+    return np.frombuffer(digests, dtype="S32").argsort(kind="stable")
 
 
 def fill(sizes: Sequence[int], wanted: Sequence[int]) -> list[int]:
@@ -43,8 +48,6 @@ def fill(sizes: Sequence[int], wanted: Sequence[int]) -> list[int]:
     >>> fill([1, 1, 1, 1], [1, 1, 2]), fill([5, 2, 2, 9], [2, 2, 14])
     ([0, 1, 2, 2], [2, 0, 1, 2])
     """
-    if sum(sizes) == len(sizes) == sum(wanted):  # single images: a million of them take no time
-        return np.repeat(np.arange(len(wanted)), wanted).tolist()
     parts, remaining = [len(wanted) - 1] * len(sizes), list(range(len(sizes)))
     for part, room in enumerate(wanted[:-1]):
         needed = len(wanted) - 1 - part  # units for the parts after this one

@@ -1,7 +1,7 @@
 """The file that freezes a split."""
 
 import csv
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -90,14 +90,18 @@ def assign_splits(records: Iterable[Record], splits: Mapping[str, str]) -> list[
     """
     records = list(records)
     names = {record.name for record in records}
+    if names != splits.keys():
+        raise _other_names(names, splits)
+    return [record.with_split(splits[record.name]) for record in records]
+
+
+def _other_names(names: Set[str], splits: Mapping[str, str]) -> DataError:
     problems = []
     if without_split := sorted(names - splits.keys()):
         problems.append(f"{len(without_split):,} images are not in the splits: {shortlist(without_split)}")
     if without_image := sorted(splits.keys() - names):
         problems.append(f"{len(without_image):,} names in the splits have no image: {shortlist(without_image)}")
-    if problems:
-        raise DataError(f"{'; '.join(problems)}. Edit the split file, or leave data.splits out for a new split.")
-    return [record.with_split(splits[record.name]) for record in records]
+    return DataError(f"{'; '.join(problems)}. Edit the split file, or leave data.splits out for a new split.")
 
 
 def restore_splits(records: Iterable[Record], path: Path) -> list[Record]:
