@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -18,11 +17,13 @@ from finetune.data.module import SegmentationData
 from finetune.inference import Predictor
 from finetune.inference.finite import NonFiniteOutputError
 from finetune.metrics.calibration import Confidences
+from finetune.metrics.image_boundaries import ImageBoundaries
 from finetune.metrics.image_statistics import ImageStatistics
 from finetune.metrics.label_doubt import LabelDoubt
 from finetune.metrics.measurement import Measurement
 from finetune.metrics.overlaps import ImageOverlaps, ImageResults, image_results
 from finetune.models import InstanceSegmenter, Segmenter
+from finetune.reports.boundaries import boundary_text, write_boundaries
 from finetune.reports.calibration import write_probabilities
 from finetune.reports.evaluation import write_evaluation
 from finetune.reports.examples import write_examples, write_object_examples
@@ -95,8 +96,6 @@ def _measurements(task: TuningTask, dataset: SegmentationDataset, also: Collecti
         "statistics": ImageStatistics(images, task.ignore_index),
     }
     if "boundaries" in also:
-        from finetune.metrics.image_boundaries import ImageBoundaries  # needs scipy
-
         measurements["boundaries"] = ImageBoundaries(images, classes, task.ignore_index)
     if "label_doubt" in also:
         measurements["label_doubt"] = LabelDoubt(images, task.ignore_index)
@@ -124,8 +123,6 @@ def check_wanted(config: Config, task: TuningTask, split: str) -> None:
         raise ConfigError(f"{', '.join(wanted)}: task={task.name} has no masks to compare. Leave it out.")
     if task.takes_objects and (config["window"] is not None or task.model.views is not None):
         raise ConfigError(f"window, tta: task={task.name} evaluates images whole, in one view. Leave them out.")
-    if boundaries and find_spec("scipy") is None:
-        raise ConfigError("boundaries=true needs a package that is not installed: pip install 'finetune-seg[surfaces]'")
     if label_errors and split in ("train", "all"):
         logger.warning(
             f"label_errors: a model that was trained on these images (split={split}) has learned their mistakes. Train "
@@ -160,8 +157,6 @@ def write_found(
     if confidences := found.measured.get("confidences"):
         lines = write_probabilities(folder, confidences["counts"], own.class_names, own.temperature)
     if "boundaries" in found.measured:
-        from finetune.reports.boundaries import boundary_text, write_boundaries  # needs scipy
-
         means = write_boundaries(folder, found.measured["boundaries"], own.class_names, dataset.names)
         lines.append(boundary_text(means))
     if isinstance(task, InstanceTask) and isinstance(model, InstanceSegmenter):

@@ -4,11 +4,13 @@ A boundary runs between pixels that count: neither the edge of an image nor that
 image with an ignored frame has the same boundaries as the image without it.
 """
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
 
+CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], dtype=np.uint8)
 BAND = 0.02  # of the diagonal of an image: width of the band in the paper below
 
 
@@ -19,12 +21,7 @@ def contour(mask: Mask, valid: Mask) -> Mask:
         mask: pixels of the class (H, W), all valid.
         valid: pixels that count (H, W).
     """
-    outside, found = valid & ~mask, np.zeros_like(mask)
-    found[1:] |= outside[:-1]
-    found[:-1] |= outside[1:]
-    found[:, 1:] |= outside[:, :-1]
-    found[:, :-1] |= outside[:, 1:]
-    return found & mask
+    return _near(mask, valid, CROSS)
 
 
 def band(mask: Mask, valid: Mask, width: int) -> Mask:
@@ -37,7 +34,7 @@ def band(mask: Mask, valid: Mask, width: int) -> Mask:
 
     Source: Cheng et al. 2021, https://arxiv.org/abs/2103.16562
     """
-    return _near(_near(valid & ~mask, width).T, width).T & mask
+    return _near(mask, valid, np.ones((2 * width + 1, 2 * width + 1), dtype=np.uint8))
 
 
 def band_width(height: int, width: int) -> int:
@@ -49,11 +46,6 @@ def band_width(height: int, width: int) -> int:
     return max(1, round(BAND * float(np.hypot(height, width))))
 
 
-def _near(mask: Mask, reach: int) -> Mask:
-    """Return the pixels that are at most `reach` rows from a pixel of a mask, by windows that double in size."""
-    found, size, full = np.pad(mask, ((reach, reach), (0, 0))), 1, 2 * reach + 1
-    while size < full:
-        step = min(size, full - size)
-        found = found[:-step] | found[step:]
-        size += step
-    return found
+def _near(mask: Mask, valid: Mask, neighbors: NDArray[np.uint8]) -> Mask:
+    """Return the pixels of a mask of which one of the neighbors is outside of the class, and valid."""
+    return (cv2.dilate((valid & ~mask).astype(np.uint8), neighbors) > 0) & mask

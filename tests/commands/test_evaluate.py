@@ -128,12 +128,6 @@ def test_labels_are_doubted_if_asked_for(run: Path, capsys: pytest.CaptureFixtur
     assert "the model contradicts" in capsys.readouterr().out
 
 
-def test_without_scipy_the_line_that_installs_it_is_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune.commands.scoring.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pip install 'finetune-seg\[surfaces\]'"):
-        finetune.evaluate(f"run={run}", "boundaries=true")
-
-
 def test_all_files_are_written_to_the_output(run: Path, tmp_path: Path) -> None:
     before = listing(tmp_path)
     result = finetune.evaluate(f"run={run}", "output=scores")
