@@ -21,6 +21,7 @@ from finetune.config.errors import ConfigError
 from finetune.config.explain import check_group_choices, explain
 from finetune.config.folder import config_folder
 from finetune.config.overrides import quoted, readable, rejoined
+from finetune.engine.allocator import keep_memory
 from finetune.engine.command_line import command_line, hydra_command_line
 
 HELP = """finetune: fine-tune pretrained timm backbones for image segmentation
@@ -103,6 +104,8 @@ def with_keys(command: str, arguments: Sequence[str]) -> list[str]:
 
 
 def _run(command: str, overrides: list[str]) -> None:
+    if command == "train":
+        keep_memory()
     full_error = os.environ.get("HYDRA_FULL_ERROR")
     overrides = list(map(readable, rejoined(overrides)))
 

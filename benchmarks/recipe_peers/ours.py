@@ -12,6 +12,7 @@ import lightning.pytorch as pl
 
 import finetune
 from finetune.config.compose import compose
+from finetune.engine.allocator import keep_memory
 from finetune.recipe.budget import Length, Pace, fit_budget
 from finetune.recipe.rules import FEW_STEPS, SHORT_BATCH
 
@@ -66,6 +67,7 @@ def run(overrides: Sequence[str], seconds: float, folder: Path, probe: Path, fix
         probe: file that keeps the length of the training, so that further seeds are not timed again.
         fixed: fix the length by timed steps, although there may be a setting `budget`.
     """
+    keep_memory()  # as the command does
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was interrupted
     if not fixed and "budget" in compose("data=synthetic"):
         length: tuple[str, ...] = (f"budget={seconds:g}s",)
