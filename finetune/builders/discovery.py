@@ -55,7 +55,7 @@ def work_out_data(config: Config) -> tuple[dict[str, Any], list[str]]:
 
 
 def with_numbered_objects(settings: Config) -> tuple[dict[str, Any], list[str]]:
-    """Return the settings of `data` with one class for all values but 0 where these number objects, and a line.
+    """Return the settings of `data` with one class for all values but 0, if these number objects, and a line about it.
 
     No value is void then unless `data.ignore_index` says so, as some formats do: 255 is the number of an object.
 

@@ -21,31 +21,31 @@ def rotate_in(written: Path, best: int | None, keep_best: int, keep_last: int) -
 
     Args:
         written: a complete file in the folder of the checkpoints; it loses its name.
-        best: its rank among the best, from 0; None if it is not among them.
+        best: its place among the best, from 0; None if it is not among them.
         keep_best: number of best checkpoints, with this one.
         keep_last: number of last checkpoints to keep; 0 if this one does not become the last.
     """
     folder = written.parent
     if best is not None:
-        shift_ranks(folder, "best", best, keep_best)
+        shift_places(folder, "best", best, keep_best)
         link(written, folder / numbered("best", best))
     if keep_last:
-        shift_ranks(folder, "last", 0, keep_last)
+        shift_places(folder, "last", 0, keep_last)
         written.replace(folder / numbered("last", 0))
     else:
         written.unlink()
     sync_folder(folder)
 
 
-def shift_ranks(folder: Path, name: str, first: int, keep: int) -> None:
-    """Move the checkpoints from a rank on down by one; the one of the lowest rank is dropped."""
-    for rank in reversed(range(first, keep - 1)):
-        if (path := folder / numbered(name, rank)).exists():
-            link(path, folder / numbered(name, rank + 1))
+def shift_places(folder: Path, name: str, first: int, keep: int) -> None:
+    """Move the checkpoints from a place on by one; the last one is dropped."""
+    for place in reversed(range(first, keep - 1)):
+        if (path := folder / numbered(name, place)).exists():
+            link(path, folder / numbered(name, place + 1))
 
 
 def restore_best_order(folder: Path, steps: Sequence[int]) -> list[int]:
-    """Rename the best checkpoints to the ranks that they had when the resumed checkpoint was written.
+    """Rename the best checkpoints to the places that they had when the resumed checkpoint was written.
 
     A process that is killed during `rotate_in` leaves a better checkpoint, which the resumed run writes again, or the
     same one under two names.
@@ -87,7 +87,7 @@ def _step(path: Path) -> int | None:
 def next_intact_checkpoint(path: Path) -> Path | None:
     """Return the checkpoint to use instead of a corrupt one, or None.
 
-    The next ranks of the same name, best or last, come first, then those of the other name.
+    The next places of the same name, best or last, come first, then those of the other name.
     """
     candidates = []
     for other in path.parent.glob("*.ckpt"):
@@ -97,13 +97,13 @@ def next_intact_checkpoint(path: Path) -> Path | None:
     return next((other for *_, other in sorted(candidates) if find_corruption(other) is None), None)
 
 
-def numbered(name: str, rank: int) -> str:
-    """Return the file name of a rank.
+def numbered(name: str, place: int) -> str:
+    """Return the file name of a checkpoint by its place among those of its kind, from 0 for the newest or best.
 
     >>> numbered("last", 0), numbered("last", 1)
     ('last.ckpt', 'last_2.ckpt')
     """
-    return f"{name}.ckpt" if rank == 0 else f"{name}_{rank + 1}.ckpt"
+    return f"{name}.ckpt" if place == 0 else f"{name}_{place + 1}.ckpt"
 
 
 def link(source: Path, target: Path) -> None:

@@ -195,7 +195,7 @@ def _fit(
         if data.objects is not None:
             facts["classes"] = list(data.classes)
         if model.has_lora:
-            if model.backbone.weights != "none":  # random ones cannot be had again to put adapters beside
+            if model.backbone.weights != "none":  # random ones cannot be had again for the adapters
                 save_adapters(folder / "adapters", model, task.trainable_at_any_time(), task.config())
             model.merge_adapters()
         save_model(folder / "model", model, facts, named, task.config())

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from finetune.data.records import DataError
 
-THREADS = 2  # to read, and as many to write: decoding and encoding run beside the model
+THREADS = 2  # to read, and as many to write: decoding and encoding run while the model computes
 AHEAD = 8  # images that wait, read or predicted
 
 T = TypeVar("T")

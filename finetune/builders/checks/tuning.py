@@ -55,9 +55,9 @@ def _check_phases(settings: Config, plan: Plan, followed: Config) -> None:
     """Raise a ConfigError if a phase or plateau setting was changed but the plan has none.
 
     Args:
-        settings: of the plan.
+        settings: those of `tuning`.
         plan: made of them.
-        followed: settings of which monitor and mode are the defaults of a plateau.
+        followed: those of `checkpoint`, whose monitor and mode a plateau has too unless it names others.
     """
     defaults, rules = packaged_options("tuning")["full"], [rule for rule in plan.rules if not rule.never_trains]
     plateau_defaults = {**defaults["plateau"], "monitor": followed["monitor"], "mode": followed["mode"]}

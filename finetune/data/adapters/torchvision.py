@@ -95,7 +95,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def _build(transform: Any, ignore_index: int) -> nn.Module:
-    """Return a transform of torchvision from a mapping with its name, or the object that it is already.
+    """Build a transform of torchvision from a mapping with its name and options; one that is built is returned.
 
     Raises:
         ValueError: there is no such transform, or it has no such option.

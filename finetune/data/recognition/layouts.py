@@ -150,7 +150,7 @@ def _two_folders(groups: Sequence[Group]) -> Iterator[Candidate]:
 
 
 def likely_pairs(of_images: Sequence[Group], of_masks: Sequence[Group], total: int) -> Iterator[tuple[Group, Group]]:
-    """Yield folders that may hold images and masks, which together have a quarter of all files.
+    """Yield pairs of folders that may hold the images and their masks, with at least a quarter of all files together.
 
     Args:
         of_images: folders to take for images.

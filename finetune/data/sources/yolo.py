@@ -19,7 +19,7 @@ YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 
 
 class YoloSource(AnnotatedSource):
-    """Images in folders called images/, and a text file of polygons per image in folders called labels/ beside them.
+    """Images in folders called images/, and a text file of polygons per image in folders called labels/ next to them.
 
     A line is `class x y x y ...`, in fractions of the image's width and height; later lines are drawn over others. An
     image whose text file is absent or empty is all background. A YAML file names the classes and the splits; without
@@ -109,7 +109,7 @@ def _has_polygons(root: Path) -> bool:
 
 
 def label_file(root: Path, image: Path) -> Path:
-    """Return the text file of an image: in labels/ instead of images/, or beside it.
+    """Return the text file of an image: in labels/ instead of images/, or next to it.
 
     >>> label_file(Path("data"), Path("data/train/images/a/7.jpg")).as_posix()
     'data/train/labels/a/7.txt'

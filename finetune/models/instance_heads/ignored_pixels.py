@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 
 def lie_on(boxes: Tensor, pixels: Tensor) -> Tensor:
-    """Return which boxes have more than half of their area inside of the image on some pixels, bool (N,).
+    """Return which boxes have more than half of the area that is inside the image on these pixels, bool (N,).
 
     Args:
         boxes: left, top, right, bottom (N, 4), pixels; may reach beyond the image.
