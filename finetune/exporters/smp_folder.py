@@ -96,7 +96,7 @@ class SmpFolder:
 
 
 def smp_model(model: Segmenter) -> Any:
-    """Return smp's model with the same weights; those of training losses and the backbone's classifier stay behind.
+    """Return smp's model with the same weights; those of training losses and of the backbone's classifier are left out.
 
     Raises:
         ValueError: smp has no such model.

@@ -46,8 +46,8 @@ def find_images(source: Source, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> dic
 def read_list(path: Path) -> dict[Path, Path]:
     """Return the files that a text file names, one a line, with their places.
 
-    Paths are relative to the folder of the list, which is where those below it have their places; a file elsewhere has
-    its name only. Blank lines and lines that begin with # are skipped.
+    Paths are relative to the folder of the list. The place of a file below that folder is its path from there, and that
+    of a file elsewhere is its name. Blank lines and lines that begin with # are skipped.
 
     Raises:
         DataError: the list is not UTF-8, or names nothing, or something that is no file.

@@ -29,8 +29,8 @@ class SlidingWindow:
         size: height and width in pixels, or one number for both; images larger than that are predicted in windows.
             `auto` for windows of 1024 pixels in images of more than 2048 x 2048 pixels; None for whole images.
         overlap: part of a window that the next one covers, too, at least; 0 to 0.75.
-        reduce: the factor by which the model reduces images; as many times larger are the windows of `auto`, up to
-            4096 pixels, and the images that it does not divide, up to 4096 x 4096.
+        reduce: factor by which the model reduces images. The windows of `auto`, and the images that it predicts whole,
+            are that many times larger, up to 4096 x 4096 pixels.
 
     Raises:
         ValueError: values of another kind, or out of range.

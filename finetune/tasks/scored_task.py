@@ -132,7 +132,10 @@ class ScoredTask(pl.LightningModule, ABC):
         return self.total_counts
 
     def sum_over_ranks(self, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return counts summed over all ranks, on the CPU, and sum the images with outputs that are not finite."""
+        """Return counts summed over all ranks, on the CPU.
+
+        The number of images whose outputs are not finite is summed in the same call, into `non_finite_images`.
+        """
         tensors = [*counts.values(), self.non_finite]
         flat = torch.cat([tensor.flatten().to(self.device) for tensor in tensors])  # reduced in place
         total: Tensor = self.trainer.strategy.reduce(flat, reduce_op="sum")

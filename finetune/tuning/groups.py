@@ -89,7 +89,7 @@ def optimizer_groups(groups: Sequence[Group], parameters: Mapping[str, Parameter
 def _labels(
     members: Mapping[tuple[Assignment, str, bool], Sequence[str]], infos: Mapping[str, ParameterInfo]
 ) -> dict[tuple[Assignment, str], str]:
-    """Return a label for each assignment and part; with layer groups or the rule where the part is not unique."""
+    """Return a label for each assignment and part: the part, with layer groups or the rule if others have it too."""
     layers: dict[tuple[Assignment, str], set[int]] = {}
     for (assignment, part, _), names in members.items():
         layers.setdefault((assignment, part), set()).update(infos[name].layer for name in names)

@@ -97,7 +97,7 @@ def _check_restart(schedule: Config) -> None:
 
 
 def check_average(config: Config) -> None:
-    """Raise a ConfigError if the best weights would be restored without the average of weights following."""
+    """Raise a ConfigError if a plateau would restore the best weights, while an average of later weights goes on."""
     if config["tuning"]["plateau"]["restore_best"] and config["callbacks"].get("average"):
         raise ConfigError(
             "tuning.plateau.restore_best=true restores earlier weights, which an average of later weights would not "

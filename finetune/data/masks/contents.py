@@ -174,7 +174,7 @@ def count(values: npt.NDArray[np.integer]) -> dict[int, int]:
 
 
 def run_lengths(values: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.intp]]:
-    """Return the value and the length of each run of one value, row by row, in at least one value.
+    """Return the value and the length of each run of equal values, row by row; there is at least one value.
 
     >>> run_lengths(np.array([[7, 7, 7], [0, 7, 0]]))
     (array([7, 0, 7, 0]), array([3, 1, 1, 1]))
