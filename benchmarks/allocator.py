@@ -13,7 +13,7 @@ import subprocess
 import sys
 from time import process_time
 
-from finetune.engine.allocator import keep_memory
+from finetune.io.allocator import keep_memory
 
 
 def measure(steps: int) -> None:

@@ -21,8 +21,8 @@ from finetune.config.errors import ConfigError
 from finetune.config.explain import check_group_choices, explain
 from finetune.config.folder import config_folder
 from finetune.config.overrides import quoted, readable, rejoined
-from finetune.engine.allocator import keep_memory
 from finetune.engine.command_line import command_line, hydra_command_line
+from finetune.io.allocator import keep_memory
 
 HELP = """finetune: fine-tune pretrained timm backbones for image segmentation
 

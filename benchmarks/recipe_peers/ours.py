@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 
 import finetune
 from finetune.config.compose import compose
-from finetune.engine.allocator import keep_memory
+from finetune.io.allocator import keep_memory
 from finetune.recipe.budget import Length, Pace, fit_budget
 from finetune.recipe.rules import FEW_STEPS, SHORT_BATCH
 

@@ -1,12 +1,11 @@
 """Cost of a training step: estimated from shapes alone, or measured on real steps."""
 
 import copy
-import ctypes
 import gc
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from finetune.io.allocator import return_memory
 from finetune.models import TunableModel
 from finetune.profiling import memory
 from finetune.tuning.freeze import apply_trainability
@@ -220,11 +220,5 @@ def _reset_peak(device: torch.device) -> int | None:
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
     gc.collect()
-    _return_freed_memory()
+    return_memory()  # or it would count as memory in use
     return memory.resident() if device.type == "cpu" and memory.reset_peak() else None
-
-
-def _return_freed_memory() -> None:
-    """Return memory freed by the C allocator to the system, or it would count as memory in use."""
-    with suppress(AttributeError):  # glibc has it, musl does not
-        ctypes.CDLL(None).malloc_trim(0)

@@ -12,6 +12,7 @@ from finetune.engine.ddp import sum_over_ranks
 from finetune.engine.lightning_private import attached_trainer
 from finetune.engine.loop_state import ends_epoch, window_scale
 from finetune.inference.output import TaskOutput
+from finetune.io.allocator import return_memory
 from finetune.losses import Loss, Reduce, no_reduction
 from finetune.metrics.evaluator import Evaluator
 from finetune.metrics.measurement import Measurement
@@ -175,12 +176,13 @@ class ScoredTask(pl.LightningModule, ABC):
             self.train_loss = self._mean_over_ranks(self._train_loss)
 
     def on_validation_epoch_start(self) -> None:
-        """Reset counts and loss."""
+        """Reset counts and loss; the freed memory of the steps need not add to that of whole images."""
         self._reset()
+        return_memory()
 
     def on_test_epoch_start(self) -> None:
-        """Reset counts and loss."""
-        self._reset()
+        """Do the same for a test."""
+        self.on_validation_epoch_start()
 
     def on_validation_epoch_end(self) -> None:
         """Log the loss, if there is one, the mean over all images of all ranks."""
