@@ -22,6 +22,14 @@ def _cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _give_memory_back() -> Iterator[None]:
+    """Let a training in this process not change how it frees memory, which other tests measure."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("finetune.cli.keep_memory", lambda: None)
+        yield
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return an empty working folder."""

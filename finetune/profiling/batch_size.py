@@ -10,6 +10,7 @@ from functools import partial
 
 import torch
 
+from finetune.io.allocator import return_memory
 from finetune.profiling import memory
 
 MEMORY_ERRORS = (
@@ -76,8 +77,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_memory() -> None:
-    """Release unused memory: objects in reference cycles, and the cache of torch on an accelerator."""
+    """Release unused memory: objects in reference cycles, what is kept of it, and the cache of an accelerator."""
     gc.collect()
+    return_memory()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     if torch.backends.mps.is_available():
@@ -91,6 +93,7 @@ class _LimitedStep:
         self.try_step = try_step
         self.limit = limit
         self.size = 0  # last size that fitted, and its peak in bytes
+        free_memory()
         self.peak = _require(memory.resident() if memory.reset_peak() else None)  # raises now if it cannot be read
         self.growth = 0.0  # bytes per additional image
 

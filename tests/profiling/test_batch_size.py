@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from finetune.profiling import memory
-from finetune.profiling.batch_size import find_batch_size, is_out_of_memory
+from finetune.profiling.batch_size import find_batch_size, free_memory, is_out_of_memory
 
 MEGABYTE = 2**20
 
@@ -145,6 +145,7 @@ def test_the_tensors_of_a_failed_step_are_freed_before_the_next_try() -> None:
 
 
 def test_a_memory_limit_is_never_exceeded() -> None:
+    free_memory()  # what earlier tests have left would be taken first
     free, image, overhead = 300 * MEGABYTE, 10 * MEGABYTE, 50 * MEGABYTE
     tried = []
     weights = []
@@ -161,6 +162,8 @@ def test_a_memory_limit_is_never_exceeded() -> None:
 
 
 def test_a_step_that_turns_out_to_exceed_the_memory_limit_does_not_fit() -> None:
+    free_memory()
+
     def try_step(size: int) -> None:
         torch.ones((400 if size > 5 else 1) * MEGABYTE // 4)
 
