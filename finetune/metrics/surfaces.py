@@ -27,6 +27,7 @@ def surface_distances(true: Mask, predicted: Mask) -> Distances:
     """Return the Euclidean distances between the pixels of two boundaries (H, W)."""
     if not (true.any() and predicted.any()):
         return Distances(np.empty(0), np.empty(0))
+    # a distance is computed for every pixel, but only those of the boundaries are asked for
     x, y, width, height = cv2.boundingRect((true | predicted).astype(np.uint8))
     true, predicted = (mask[y : y + height, x : x + width] for mask in (true, predicted))
     return Distances(_distances(true, predicted), _distances(predicted, true))

@@ -77,7 +77,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_memory() -> None:
-    """Release unused memory: objects in reference cycles, what is kept of it, and the cache of an accelerator."""
+    """Release unused memory: objects in reference cycles, and what the C library or torch on an accelerator keeps."""
     gc.collect()
     return_memory()
     if torch.cuda.is_available():

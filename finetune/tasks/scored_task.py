@@ -176,13 +176,16 @@ class ScoredTask(pl.LightningModule, ABC):
             self.train_loss = self._mean_over_ranks(self._train_loss)
 
     def on_validation_epoch_start(self) -> None:
-        """Reset counts and loss; the freed memory of the steps need not add to that of whole images."""
-        self._reset()
-        return_memory()
+        """Start an evaluation."""
+        self._start_evaluation()
 
     def on_test_epoch_start(self) -> None:
-        """Do the same for a test."""
-        self.on_validation_epoch_start()
+        """Start an evaluation."""
+        self._start_evaluation()
+
+    def _start_evaluation(self) -> None:
+        self._reset()
+        return_memory()  # what the steps have freed would add to what whole images take
 
     def on_validation_epoch_end(self) -> None:
         """Log the loss, if there is one, the mean over all images of all ranks."""

@@ -28,10 +28,8 @@ def test_a_turned_view_is_torchvisions_affine(angle, scale):
     image, mask = blobs().float(), halves()[1]
     view = CropTransform((48, 64), (48, 64), scale=scale, angle=angle)
     arguments = {"angle": -angle, "translate": [0, 0], "scale": scale, "shear": [0.0, 0.0]}
-    ours, theirs = (
-        view.image(image.byte()).float(),
-        F.affine(image, interpolation=InterpolationMode.BILINEAR, **arguments),
-    )
+    ours = view.image(image.byte()).float()
+    theirs = F.affine(image, interpolation=InterpolationMode.BILINEAR, **arguments)
     covered = F.affine(torch.ones(1, 48, 64), **arguments)[0] == 1
     inside = avg_pool2d(covered.float()[None], 3, 1, 1)[0] > 0.99  # at the border the two fills mix in
     assert inside.float().mean() > 0.3
