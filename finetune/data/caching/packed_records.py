@@ -1,6 +1,5 @@
 """Records that take less than two hundred bytes each, and that loading processes share."""
 
-import os
 import pickle
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from finetune.data.caching.columns import are_one, field_columns
+from finetune.data.caching.columns import are_one, field_columns, path_texts
 from finetune.data.records import Record
 from finetune.io.garbage import no_collection
 
@@ -71,9 +70,9 @@ def _take_apart(values: Sequence[Any], columns: list[Sequence[Any]]) -> Form:
         return "same", values[0]
     if (fields := field_columns(values)) is not None:
         return "fields", (fields[0], [_take_apart(column, columns) for column in fields[1]])
-    is_path = set(map(type, values)) == {type(Path())}
-    columns.append(list(map(os.fspath, values)) if is_path else values)
-    return "path" if is_path else "entry", None
+    texts = path_texts(values)
+    columns.append(values if texts is None else texts)
+    return "entry" if texts is None else "path", None
 
 
 def _put_together(form: Form, entries: Iterator[Any]) -> Any:

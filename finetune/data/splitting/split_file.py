@@ -89,10 +89,10 @@ def assign_splits(records: Iterable[Record], splits: Mapping[str, str]) -> list[
         DataError: an image is not in the splits, or the splits name a missing image.
     """
     records = list(records)
-    names = {record.name for record in records}
-    if names != splits.keys():
-        raise _other_names(names, splits)
-    return [record.with_split(splits[record.name]) for record in records]
+    names = [record.name for record in records]
+    if names != list(splits) and set(names) != splits.keys():  # a new split has them in order, which is quick to see
+        raise _other_names(set(names), splits)
+    return [record.with_split(splits[name]) for record, name in zip(records, names, strict=True)]
 
 
 def _other_names(names: Set[str], splits: Mapping[str, str]) -> DataError:

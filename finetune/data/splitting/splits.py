@@ -56,7 +56,7 @@ def seeded_split(
         parts = np.repeat(_deal(members, list(wanted.values()), pixels), sizes)
         named: Sequence[str] = list(chain.from_iterable(members))
     else:  # in arrays: a million images take a third of the time
-        named = list(dict.fromkeys(names))
+        named = names if len(set(names)) == len(names) else list(dict.fromkeys(names))
         wanted = _wanted_sizes(len(named), len(named), val, test)
         parts = np.empty(len(named), dtype=np.int64)
         parts[hash_order(named, seed)] = np.repeat(np.arange(len(wanted)), list(wanted.values()))
