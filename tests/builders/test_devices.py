@@ -72,14 +72,23 @@ def test_auto_is_a_number_once_a_config_is_checked() -> None:
         check(load_config([*SYNTHETIC, "data.num_workers=many"], "train"))
 
 
-@pytest.mark.parametrize(("tiles", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
-def test_a_cpu_computes_in_bfloat16_only_if_it_multiplies_such_tiles(
-    monkeypatch: pytest.MonkeyPatch, tiles: bool, expected: str
+@pytest.mark.parametrize(
+    ("tiles", "avx512_bf16", "amd", "expected"),
+    [
+        (True, True, False, "bf16-mixed"),
+        (False, True, True, "bf16-mixed"),
+        (False, True, False, "32-true"),
+        (False, False, True, "32-true"),
+    ],
+)
+def test_a_cpu_computes_in_bfloat16_only_if_that_is_faster(
+    monkeypatch: pytest.MonkeyPatch, tiles: bool, avx512_bf16: bool, amd: bool, expected: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr(devices, "_is_amd", lambda: amd)
     assert devices.resolve_precision({"precision": "auto", "accelerator": "auto"}) == expected
     assert devices.resolve_precision({"precision": "16-mixed", "accelerator": "auto"}) == "16-mixed"
 
