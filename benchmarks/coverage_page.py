@@ -24,8 +24,8 @@ of a backbone its pyramid alone, so that each is tried once on each pyramid that
 of a whole model. Nothing is trained here, and no pretrained weights are read. `make coverage` rewrites this page and
 its table; `finetune list backbones` shows the table.
 
-**{whole:,} of {count:,} backbones give pyramids that every head takes** but {pooling}, which needs the indices of a
-backbone's own max-poolings; {pooled} take that one, too. {further:,} of them, small ones of {families} families, were
+**{whole:,} of {count:,} backbones work under every head** but {pooling}, which needs the indices of a backbone's own
+max-poolings; {pooled} work under that one, too. {further:,} of them, small ones of {families} families, were
 tried further: dilated to the stride that each head is made for, and with a state dict of their own, all of which loads
 at the settings that a training begins with. The others were tried undilated alone, and their weights were not.
 
@@ -48,7 +48,8 @@ at the settings that a training begins with. The others were tried undilated alo
 Every head traces with `torch.export` at a fixed size, and every head with a batch, height and width that may change:
 one program then fits all multiples of 32 pixels from 64 on (32 for `deeplabv3`, `deeplabv3plus`, `fcn`, `pspnet`,
 `setr_pup` and `mask_transformer`; 256 for `pan`). Other sizes are padded by the model itself, by a condition that a
-program cannot hold, and backbones that timm pads by their size (all named `tf_`) are for programs of one size.
+program cannot hold. Backbones that timm pads by their size (all named `tf_`) are for programs of one size, unless
+`finetune export format=torch_export` makes their padding constant.
 `tests/models/test_export.py` compares the programs with the models.
 """
 Row = dict[str, str]

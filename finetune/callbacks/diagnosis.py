@@ -14,7 +14,7 @@ from finetune.metrics.symptoms import (
     chance_iou,
     class_unfound,
     frozen_backbone,
-    over_fitting,
+    overfitting,
     rising_loss,
     unfound_classes,
 )
@@ -56,7 +56,7 @@ class Diagnosis(pl.Callback):
         for symptom, message in self._messages(trainer, task).items():
             if message is not None and symptom not in self._named:
                 self._named.add(symptom)
-                named = _hardest_images(trainer, task) if symptom == "over_fitting" else ""
+                named = _hardest_images(trainer, task) if symptom == "overfitting" else ""
                 logger.warning(f"epoch {trainer.current_epoch + 1}: {message}{named}")
 
     def _messages(self, trainer: pl.Trainer, task: TuningTask) -> dict[str, str | None]:
@@ -66,7 +66,7 @@ class Diagnosis(pl.Callback):
         is_frozen = bool(backbone) and not backbone & task.trainable_at_any_time()
         return {
             "class_unfound": class_unfound(history, patience, shares, task.timeline.epochs),
-            "over_fitting": over_fitting(history, patience),
+            "overfitting": overfitting(history, patience),
             "at_chance": at_chance(history, patience, task.lr),
             "frozen_backbone": frozen_backbone(history, patience) if is_frozen else None,
             "rising_loss": rising_loss(history, patience, task.lr),

@@ -95,20 +95,20 @@ def class_unfound(history: Sequence[Validation], patience: int, shares: Mapping[
     )
 
 
-def over_fitting(history: Sequence[Validation], patience: int) -> str | None:
+def overfitting(history: Sequence[Validation], patience: int) -> str | None:
     """Return a message if all last validations are worse than before, by loss and IoU, and the training loss better."""
     if len(history) < 2 * patience:
         return None
     trains = smoothed([each.train_loss for each in history], patience)
     losses = smoothed([each.val_loss for each in history], patience)
     lowest, highest = losses.index(min(losses)), max(smoothed([each.iou for each in history], patience))
-    # the best of the latest: one that goes up and down with a high learning rate does not over-fit
+    # the best of the latest: one that goes up and down with a high learning rate does not overfit
     loss, iou = min(each.val_loss for each in history[-patience:]), max(each.iou for each in history[-patience:])
     is_worse = loss > 1.2 * losses[lowest] and iou < 0.97 * highest and highest > _chance(history[-1])
     if not (is_worse and trains[-1] < 0.9 * trains[lowest]):
         return None
     return (
-        f"over-fitting: the training loss fell from {trains[lowest]:.3f} to {trains[-1]:.3f}, but the validation loss "
+        f"overfitting: the training loss fell from {trains[lowest]:.3f} to {trains[-1]:.3f}, but the validation loss "
         f"rose from {losses[lowest]:.3f} to {loss:.3f} and the IoU fell from {highest:.3f} to {iou:.3f}. There are few "
         f"training images for so many parameters, or wrong masks. Next: augment=strong; tuning=frozen or tuning=lora, "
         f"with which fewer parameters train; callbacks.early_stopping.patience=5; finetune audit, which finds "
@@ -125,7 +125,7 @@ def at_chance(history: Sequence[Validation], patience: int, lr: float) -> str | 
     latest = history[-1]
     return (
         f"the IoU is {latest.iou:.3f}, and predictions that ignore the image would have {latest.chance:.3f}: "
-        f"after {latest.progress:.0%} of the training the model has learnt nothing that helps on other images. "
+        f"after {latest.progress:.0%} of the training the model has learned nothing that helps on other images. "
         f"Next: do masks fit their images in plots/augmentation.png; finetune audit; is data.mask_values right; if "
         f"they are, optimizer.lr={third(lr)}."
     )

@@ -37,7 +37,7 @@ def validation_images() -> Any:
 
 
 def named_images() -> list[str]:
-    """Return what this rank logs about a validation that looks like over-fitting."""
+    """Return what this rank logs about a validation that looks like overfitting."""
     lines, log = Lines(), logging.getLogger("finetune.callbacks.diagnosis")
     ranks = int(os.environ.get("WORLD_SIZE", 1))
     trainer = tiny_trainer(
@@ -46,7 +46,7 @@ def named_images() -> list[str]:
     images = validation_images()
     log.addHandler(lines)
     try:
-        with patch("finetune.callbacks.diagnosis.over_fitting", return_value="over-fitting."):
+        with patch("finetune.callbacks.diagnosis.overfitting", return_value="overfitting."):
             trainer.fit(steady_task(), datamodule=SegmentationData(images, images, batch_size=2))
     finally:
         log.removeHandler(lines)

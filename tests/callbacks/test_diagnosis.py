@@ -86,7 +86,7 @@ class Training(NamedTuple):
 CONSTANT = {"schedule_name": "constant"}
 ILL = {
     "class_unfound": Training(Bars(16, specks=True), Bars(6, 1, specks=True), 6),
-    "over_fitting": Training(Bars(4, noise=0.7), Bars(6, 1), 24, 2, options=CONSTANT),
+    "overfitting": Training(Bars(4, noise=0.7), Bars(6, 1), 24, 2, options=CONSTANT),
     "at_chance": Training(Bars(16, mispaired=True), Bars(16, 1, mispaired=True), 14, 2),
     "frozen_backbone": Training(
         *(SyntheticDataset(32, SIZE), SyntheticDataset(16, SIZE, split="val")),
@@ -138,7 +138,7 @@ EXPECTED = {
         "epoch 3: hardly a pixel of these classes of the validation images is predicted: triangle (0.10% of the "
         "training pixels). Next: augment.class_crop=0.5"
     ),
-    "over_fitting": "Validation images with the highest loss: bars_",
+    "overfitting": "Validation images with the highest loss: bars_",
     "at_chance": "predictions that ignore the image would have 0.200",
     "frozen_backbone": "Next: tuning=discriminative",
     "rising_loss": "the learning rate is too high. Next: optimizer.lr=10.",
@@ -151,7 +151,7 @@ def test_a_training_that_goes_wrong_says_so_once_with_the_next_move(
 ) -> None:
     named = train(ILL[symptom])
     assert symptom in named
-    assert named <= {symptom, "class_unfound"}  # a model that has learnt little finds few classes
+    assert named <= {symptom, "class_unfound"}  # a model that has learned little finds few classes
     said = messages(caplog)
     assert len(said) == len(named)
     assert [EXPECTED[symptom] in message for message in said].count(True) == 1
@@ -200,7 +200,7 @@ def test_two_ranks_name_the_images_that_one_names_and_only_the_first_speaks() ->
     losses = losses_by_hand()
     hardest = sorted(losses, key=lambda name: -losses[name])[:3]
     named = ", ".join(f"{name} ({losses[name]:.3f})" for name in hardest)
-    assert alone == [f"epoch 1: over-fitting. Validation images with the highest loss: {named}."]
+    assert alone == [f"epoch 1: overfitting. Validation images with the highest loss: {named}."]
     assert run_ranks(named_images, 2) == [alone, []]
 
 

@@ -15,7 +15,7 @@ NAMES = {"iou", "dice", "precision", "recall", "f1", "pixel_accuracy", "frequenc
 
 
 def prepared() -> pl.LightningModule:
-    """Return a task that has learnt a little, so that its predictions have more than one class."""
+    """Return a task that has learned a little, so that its predictions have more than one class."""
     task = tiny_task(lr=1e-2, schedule_name="constant", warmup=0)
     tiny_trainer(ApplyTuningPlan(), max_epochs=12, limit_val_batches=0).fit(task, datamodule=tiny_data(batch_size=8))
     return task

@@ -1,4 +1,4 @@
-"""Heat maps: Grad-CAM by hand and pixel by pixel, occlusion by a loop, roll-out by a product of matrices."""
+"""Heat maps: Grad-CAM by hand and pixel by pixel, occlusion by a loop, rollout by a product of matrices."""
 
 from types import SimpleNamespace
 from typing import Any, cast

@@ -15,7 +15,7 @@ from finetune.metrics.symptoms import (
     chance_iou,
     class_unfound,
     frozen_backbone,
-    over_fitting,
+    overfitting,
     rising_loss,
     unfound_classes,
 )
@@ -37,7 +37,7 @@ def all_of(given: list[Validation]) -> list[str]:
     """Return all messages about a history, the latest validation being the last."""
     found = (
         class_unfound(given, 3, {}, 10),
-        over_fitting(given, 3),
+        overfitting(given, 3),
         at_chance(given, 3, 1e-3),
         frozen_backbone(given, 3),
         rising_loss(given, 3, 1e-3),
@@ -100,29 +100,29 @@ def test_an_unfound_class_is_named_in_the_second_half_if_it_lasts() -> None:
 OVER = history([1.0, 0.8, 0.6, 0.5, 0.4, 0.3], [1.0, 0.9, 0.8, 1.2, 1.3, 1.4], [0.4, 0.5, 0.6, 0.4, 0.4, 0.3])
 
 
-def test_over_fitting_is_a_validation_that_gets_worse_while_the_training_loss_improves() -> None:
-    message = over_fitting(OVER, 3)
+def test_overfitting_is_a_validation_that_gets_worse_while_the_training_loss_improves() -> None:
+    message = overfitting(OVER, 3)
     assert message is not None
     assert "training loss fell from 0.800 to 0.400, but the validation loss rose from 0.900 to 1.200" in message
     assert "IoU fell from 0.500 to 0.400" in message
     assert all(move in message for move in ("augment=strong", "tuning=frozen", "tuning=lora", "finetune audit"))
-    assert over_fitting(OVER[:5], 3) is None
+    assert overfitting(OVER[:5], 3) is None
     recovered = [*OVER[:5], OVER[5]._replace(iou=0.5)]  # which a learning rate that is too high does now and then
-    assert over_fitting(recovered, 3) is None
+    assert overfitting(recovered, 3) is None
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"train_loss": 0.8},  # both get worse: that is no over-fitting
+        {"train_loss": 0.8},  # both get worse: that is no overfitting
         {"val_loss": 1.0},
         {"iou": 0.49},
-        {"chance": 0.48},  # it never learnt anything that it could lose
+        {"chance": 0.48},  # it never learned anything that it could lose
     ],
 )
-def test_over_fitting_needs_all_of_its_signs(change: dict[str, float]) -> None:
+def test_overfitting_needs_all_of_its_signs(change: dict[str, float]) -> None:
     worse = [*OVER[:3], *(each._replace(**change) for each in OVER[3:])]
-    assert over_fitting(worse, 3) is None
+    assert overfitting(worse, 3) is None
 
 
 def test_a_score_is_at_chance_if_none_was_better_after_a_tenth_of_the_training() -> None:
