@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from hydra.utils import get_class
 
 from finetune import data as data_package
 from finetune.builders.dataset_bundle import DatasetBundle
@@ -17,6 +16,7 @@ from finetune.builders.inspection import inspect_records
 from finetune.builders.objects import read_objects
 from finetune.builders.pixel_cache import attach_pixel_cache
 from finetune.builders.splits import split_records
+from finetune.builders.targets import find_object
 from finetune.builders.tiles import tiled_records
 from finetune.builders.transform import attach_transform
 from finetune.config.errors import ConfigError
@@ -101,7 +101,7 @@ def source_class(format_name: str) -> type[Source]:
             f"package.module.Class."
         )
     try:
-        imported: type[Source] = get_class(format_name)
+        imported: type[Source] = find_object(format_name)
     except Exception as error:  # an import may raise anything
         raise ConfigError(f"data.format={format_name} cannot be imported: {error or type(error).__name__}") from error
     if not callable(getattr(imported, "records", None)):
@@ -124,7 +124,8 @@ def missing_options(settings: Config) -> list[str]:
     if settings["format"] == "auto":
         return ["root"] if settings.get("root") is None else []
     parameters = inspect.signature(source_class(settings["format"])).parameters.values()
-    return [p.name for p in parameters if p.default is p.empty and settings.get(p.name) is None]
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return [name for name in needed if settings.get(name) is None]
 
 
 def build_source(settings: Config) -> Source:

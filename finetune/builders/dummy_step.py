@@ -1,6 +1,7 @@
 """Training steps outside of a training, to measure them before it starts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -37,21 +38,38 @@ def trial_step(config: Mapping[str, Any], task: TuningTask) -> Callable[[Any], N
         config: optimizer, precision and device of the training.
         task: moved to that device.
     """
-    device, half = device_type(config), autocast_dtype(config)
+    device, dtype = device_type(config), autocast_dtype(config)
     task.to(device)
-    if device == "cpu" and half is torch.bfloat16:
-        CPUMixedPrecision().convert_module(task.model)
     trained = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
     optimizer = build_optimizer([{"params": trained}], config["optimizer"])
 
     def step(batch: Any) -> None:
         optimizer.zero_grad()
-        with torch.autocast(device, half or torch.bfloat16, enabled=half is not None):
+        with training_precision(task, device, dtype):
             loss, auxiliary = task.losses(batch)
         torch.autograd.backward(loss + auxiliary)
         optimizer.step()
 
     return step
+
+
+@contextmanager
+def training_precision(task: TuningTask, device: str, dtype: torch.dtype | None) -> Iterator[None]:
+    """Compute a loss as in a training.
+
+    Args:
+        task: on the device.
+        device: its type.
+        dtype: of mixed precision; None computes in the dtype of the model.
+    """
+    plugin = CPUMixedPrecision()
+    if device == "cpu" and dtype is torch.bfloat16:
+        plugin.convert_module(task.model)
+    try:
+        with torch.autocast(device, dtype or torch.bfloat16, enabled=dtype is not None):
+            yield
+    finally:
+        plugin.teardown()
 
 
 def layer_without_variance(config: Mapping[str, Any], classes: Sequence[str]) -> str | None:

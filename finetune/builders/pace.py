@@ -13,8 +13,9 @@ from finetune.builders.data import build_datamodule
 from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.devices import device_type
 from finetune.builders.dummy_step import trial_step
+from finetune.builders.recipe import settle_length
 from finetune.builders.task import task_without_weights
-from finetune.builders.training_length import with_length
+from finetune.builders.training_length import spaces_validations, step_counts, with_length
 from finetune.builders.views import build_views
 from finetune.config.errors import ConfigError
 from finetune.config.nested import with_value
@@ -37,10 +38,10 @@ END = 4.0  # seconds for the last checkpoint, the figures and the model folder
 def with_budget(
     config: dict[str, Any], data: DatasetBundle, started: float, may_shrink: bool = False
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return the config with the length that a budget of time allows, and lines about it.
+    """Return the config with a length in place of `auto`, such as what a budget of time allows, and lines about it.
 
     Args:
-        config: of a new training; `trainer.max_epochs` is `auto` if the budget is to decide it.
+        config: of a training; `trainer.max_epochs` is `auto` if its length is not settled yet.
         data: of the training.
         started: value of `time.monotonic` at the start of the command.
         may_shrink: whether the batch may become smaller, for more steps where they are few.
@@ -50,8 +51,10 @@ def with_budget(
     """
     if config["trainer"]["max_epochs"] != "auto":
         return config, []
-    seconds, lines, size = read_budget(config["budget"]).seconds, [], config["data"]["batch_size"]
-    assert seconds is not None  # a number of steps has been settled with the recipe
+    seconds = read_budget(config["budget"]).seconds if config.get("budget") else None
+    if seconds is None:
+        return settle_length(config, data)
+    lines, size = [], config["data"]["batch_size"]
     pace = measure_pace(config, data, SHARE * seconds, started)
     if may_shrink and size > SHORT_BATCH and (steps := int(seconds / pace.step)) < FEW_STEPS:
         config = with_value(config, "data.batch_size", SHORT_BATCH)
@@ -61,12 +64,14 @@ def with_budget(
         length = fit_budget(seconds, pace)
     except ValueError as error:
         raise ConfigError(f"budget={config['budget']}: {error}") from error
-    config = with_length(config, length, data.sizes()["train"])
+    images, validations = data.sizes()["train"], f"{length.validations} "
+    validations = "" if spaces_validations(config["trainer"]) else validations
+    config = with_length(config, length, images)
     return config, [
         *lines,
-        f"{length.steps:,} steps of {pace.step:.2g} s, {config['trainer']['max_epochs']} epochs, "
-        f"{length.validations} validations of {pace.validation:.1f} s: budget={config['budget']}, of which start and "
-        f"end take {pace.before + pace.after:.0f} s",
+        f"{step_counts(config, images)[1]:,} steps of {pace.step:.2g} s, {config['trainer']['max_epochs']} epochs, "
+        f"{validations}validations of {pace.validation:.1f} s: budget={config['budget']}, of which start and end take "
+        f"{pace.before + pace.after:.0f} s",
     ]
 
 
@@ -80,7 +85,7 @@ def measure_pace(config: Mapping[str, Any], data: DatasetBundle, seconds: float,
         started: value of `time.monotonic` at the start of the command.
     """
     task = task_without_weights(config, data.model_classes)
-    apply_trainability(task.model, task.trainable_at_any_time())
+    apply_trainability(task.model, task.trainable_at_any_time(), task.norms())
     loaders, accumulated = build_datamodule(config, data), config["trainer"]["accumulate_grad_batches"]
     step = _time_steps(trial_step(config, task), loaders, device_type(config), seconds)
     task.model.takes_reduced = True
@@ -102,6 +107,7 @@ def _time_steps(step: Callable[[Any], None], loaders: SegmentationData, device: 
     batches = _repeated(loaders)
     for _ in range(WARMUP):
         step(move_data_to_device(next(batches), device))
+    _synchronize(device)
     start, done = time.monotonic(), 0
     while done < 3 or (done < MOST_STEPS and time.monotonic() - start < seconds):
         step(move_data_to_device(next(batches), device))

@@ -12,7 +12,7 @@ from finetune.builders.image_settings import reduction
 from finetune.builders.settings import RecipeSettings
 from finetune.builders.task import task_without_weights
 from finetune.builders.tiles import tiled_records
-from finetune.builders.training_length import spaces_validations, with_length
+from finetune.builders.training_length import spaces_validations, step_counts, with_length
 from finetune.config.nested import select, with_value
 from finetune.config.options import Config
 from finetune.config.settings import RECIPE
@@ -38,10 +38,15 @@ def with_placeholders_for_recipe(config: Config) -> dict[str, Any]:
     return config
 
 
-def resolve_recipe(config: Config, data: DatasetBundle) -> tuple[dict[str, Any], list[str]]:
+def resolve_recipe(
+    config: Config, data: DatasetBundle, settles_length: bool = True
+) -> tuple[dict[str, Any], list[str]]:
     """Return the config with what the rules decide, and a line with the reason of each decision.
 
-    The length stays `auto` if a budget of time is to decide it.
+    Args:
+        config: of the training.
+        data: of the training.
+        settles_length: whether to replace a length that is `auto`; it stays for a budget of time, which decides it.
     """
     config, lines = {**config, "recipe": asdict(RecipeSettings(**(config.get("recipe") or {})))}, []
     keys = [key for key in RULES if select(config, key) == "auto"]
@@ -63,10 +68,16 @@ def resolve_recipe(config: Config, data: DatasetBundle) -> tuple[dict[str, Any],
         lines.append(f"{key}={json.dumps(decision.value, separators=(',', ':'))}: {decision.reason}")
     if config["trainer"]["max_epochs"] != "auto":
         return _with_validation_interval(config), lines
-    budget = read_budget(config["budget"]) if config.get("budget") else None
-    if budget is not None and budget.seconds is not None:
+    if not settles_length or (config.get("budget") and read_budget(config["budget"]).seconds is not None):
         return config, lines
-    return _with_steps(config, facts, None if budget is None else budget.steps, lines)
+    config, line = _with_steps(config, facts)
+    return config, [*lines, line]
+
+
+def settle_length(config: Config, data: DatasetBundle) -> tuple[dict[str, Any], list[str]]:
+    """Return the config with a length in steps in place of `auto`, and the line with its reason."""
+    config, line = _with_steps(dict(config), data_facts(config, data).reduced(reduction(config)))
+    return config, [line]
 
 
 def data_facts(config: Config, data: DatasetBundle) -> Facts:
@@ -109,10 +120,9 @@ def _fitting_images(config: Config, data: DatasetBundle) -> int | None:
     return max(0, int(free * TRIED_IMAGES / cost.activations))
 
 
-def _with_steps(
-    config: dict[str, Any], facts: Facts, steps: int | None, lines: list[str]
-) -> tuple[dict[str, Any], list[str]]:
-    """Return the config with a length in steps: the given ones, or as many as show enough images."""
+def _with_steps(config: dict[str, Any], facts: Facts) -> tuple[dict[str, Any], str]:
+    """Return the config with a length in steps, those of a budget or as many as show enough images, and its reason."""
+    steps = read_budget(config["budget"]).steps if config.get("budget") else None
     batch_size = max(1, config["data"]["batch_size"])  # a smaller one is reported elsewhere
     in_a_step = batch_size * facts.devices * config["trainer"]["accumulate_grad_batches"]
     given, reason = config["trainer"].get("max_steps", -1), f"budget={steps}steps"
@@ -125,10 +135,10 @@ def _with_steps(
     validation_steps = EVALUATION_COST * facts.evaluated_pixels / max(1, in_a_step * height * width)
     length = Length(steps, 1) if spaces_validations(config["trainer"]) else with_validations(steps, validation_steps)
     config = with_length(config, length, facts.images)
-    shown = f"{length.steps:,} steps of {in_a_step} images, {config['trainer']['max_epochs']} epochs"
+    total = step_counts(config, facts.images)[1]
+    shown = f"{total:,} steps of {in_a_step} images, {config['trainer']['max_epochs']} epochs"
     validations = f", {length.validations} validations" if length.validations > 1 else ""
-    lines.append(f"{shown}{validations}: {reason}")
-    return config, lines
+    return config, f"{shown}{validations}: {reason}"
 
 
 def _with_validation_interval(config: dict[str, Any]) -> dict[str, Any]:

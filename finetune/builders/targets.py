@@ -41,7 +41,7 @@ def find_class(target: str | None, kind: type[T], key: str) -> type[T]:
     if target is None:
         raise ConfigError(f"{key} is not set: expected the dotted name of {expected}.")
     try:
-        value = _find(target)
+        value = find_object(target)
     except Exception as error:  # importing a module may raise anything
         raise ConfigError(
             f"{key}={target}: expected {expected}, but it cannot be imported: {error or type(error).__name__}"
@@ -52,8 +52,8 @@ def find_class(target: str | None, kind: type[T], key: str) -> type[T]:
     return value
 
 
-def _find(target: str) -> Any:
-    """Return the object of a dotted name, by the same rules as Hydra."""
+def find_object(target: str) -> Any:
+    """Return the object of a dotted name, by the same rules as Hydra, which would log a failure as well."""
     name, *rest = target.split(".")
     value: Any = importlib.import_module(name)
     for part in rest:

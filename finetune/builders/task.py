@@ -150,7 +150,7 @@ def restore_object_output(settings: Config, class_names: Sequence[str], min_scor
 
     Raises:
         ConfigError: its task has another output.
-        ValueError: the score is none.
+        ValueError: the score is not from 0 to 1.
     """
     changed = {} if min_score is None else {"min_score": min_score}
     output = restore_output({**settings, **changed}, class_names)

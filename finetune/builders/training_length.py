@@ -69,8 +69,9 @@ def min_plateau_epochs(config: Config, images: int) -> int:
 
 
 def _batches(config: Config, images: int) -> int:
-    """Return the batches of an epoch on each device, within `trainer.limit_train_batches`."""
-    limit, batches = config["trainer"].get("limit_train_batches"), batches_per_device(config, images)
+    """Return the batches of an epoch on each device, within a limit of the Trainer."""
+    settings, batches = config["trainer"], batches_per_device(config, images)
+    limit = settings.get("overfit_batches") or settings.get("limit_train_batches")
     limit = 1.0 if limit is None else limit
     return min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
 

@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hydra.errors import HydraException
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 
 from finetune.builders.dataset_bundle import DatasetBundle
+from finetune.builders.targets import find_object
 from finetune.config.errors import ConfigError
 from finetune.config.options import Config, validate_options
 from finetune.data import Mix, Transform
@@ -80,7 +81,7 @@ def transform_constructor(settings: Config) -> Callable[..., Any]:
     if not isinstance(target, str):
         raise ConfigError(f"augment._target_={target}: expected a dotted name such as finetune.data.Augment.")
     try:
-        constructor: Callable[..., Any] = get_object(target)
+        constructor: Callable[..., Any] = find_object(target)
         inspect.signature(constructor)
     except Exception as error:  # an import may raise anything
         raise ConfigError(f"augment._target_={target} cannot be used: {error or type(error).__name__}") from error

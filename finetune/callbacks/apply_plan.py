@@ -160,7 +160,7 @@ class ApplyTuningPlan(pl.Callback):
             logger.info(f"{plateau.monitor} has not improved for {plateau.patience} validations: next step of the plan")
             task.record_plateau()
             detector.reset()
-            self._restores_best = plateau.restore_best
+            self._restores_best = plateau.restore_best and bool(self._best)  # no score may have been a number
 
     def _restore_best(self, task: TuningTask) -> None:
         """Start a phase from the best weights of the last one, once that one's last checkpoint has been written."""

@@ -39,6 +39,13 @@ class EarlyStopping(LightningEarlyStopping):
         direction = monitor_mode(monitor, mode)
         super().__init__(monitor, min_delta, patience, mode=direction, check_on_train_epoch_end=False)
         self._plan_is_pending = False
+        self._untrained = self.state_dict()
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Forget the scores of an earlier training."""
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            self.load_state_dict({**self._untrained, "patience": self.patience})
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop if the score has not improved for too long."""

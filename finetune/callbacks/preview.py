@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from finetune.data import SegmentationDataset
 from finetune.instances import from_planes
 from finetune.plots.objects import compared, object_page
 from finetune.tasks import InstanceTask, PixelTask
@@ -20,6 +21,8 @@ class Preview(pl.Callback):
     """
 
     def __init__(self, images: int = 4) -> None:
+        if images < 1:
+            raise ValueError(f"images={images}: expected 1 or more.")
         self.images = images
 
     @rank_zero_only
@@ -27,7 +30,9 @@ class Preview(pl.Callback):
         """Predict and draw, on rank 0 only, without anything that waits for other ranks."""
         if trainer.state.fn != "fit" or not isinstance(pl_module, PixelTask | InstanceTask):
             return
-        dataset = trainer.datamodule.val  # type: ignore[attr-defined]  # set by fit, missing in the class
+        dataset = getattr(getattr(trainer, "datamodule", None), "val", None)
+        if not isinstance(dataset, SegmentationDataset):  # loaders of the user's own
+            return
         count = min(self.images, len(dataset))
         samples = [dataset[i * len(dataset) // count] for i in range(count)]
         if isinstance(pl_module, PixelTask):

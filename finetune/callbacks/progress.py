@@ -39,7 +39,7 @@ class Progress(ProgressBar):
         self._images = 0
         self._shown = self._began = self._training = self._started = 0.0
         self._first_epoch = 0
-        self._best = float("nan")
+        self._best = math.nan
         self._validated = False  # in this epoch
 
     def disable(self) -> None:
@@ -50,12 +50,17 @@ class Progress(ProgressBar):
         """Show the bar again."""
         self._enabled = True
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Forget the best score of an earlier training."""
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            self._best = math.nan
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock, and open the bar on a terminal."""
         super().on_train_start(trainer, pl_module)
-        self._started = self._began = (
-            time.perf_counter()
-        )  # a training that is resumed inside an epoch gets no epoch start
+        # a training that is resumed inside an epoch gets no epoch start
+        self._started = self._began = time.perf_counter()
         self._first_epoch = trainer.current_epoch
         if self._enabled and sys.stderr.isatty():
             self._bar = RichProgress(
@@ -75,9 +80,13 @@ class Progress(ProgressBar):
         self._images, self._began, self._validated = 0, time.perf_counter(), False
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note that the epoch has scores of its own."""
+        """Note that the epoch has scores of its own, and the best one so far."""
         super().on_validation_end(trainer, pl_module)
         self._validated = True
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            latest = float(trainer.callback_metrics.get(self.monitor, math.nan))
+            scores = [score for score in (self._best, latest) if not math.isnan(score)]
+            self._best = self._better(scores, default=math.nan)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -100,8 +109,6 @@ class Progress(ProgressBar):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the line of the epoch."""
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        scores = [score for score in (self._best, metrics.get(self.monitor, math.nan)) if not math.isnan(score)]
-        self._best = self._better(scores, default=math.nan)
         if self._enabled:
             loss = getattr(pl_module, "train_loss", None)
             metrics |= {"train/loss": float(loss)} if loss is not None else {}

@@ -33,7 +33,7 @@ class AuditResult:
     Attributes:
         folder: `audit.html`, `findings.csv` and, if images should be left out, `exclude.txt`.
         findings: errors, then warnings, then notes.
-        images: number of images.
+        images: number of images, or of their tiles.
         notes: what was worked out from the files.
     """
 

@@ -13,8 +13,8 @@ from finetune.builders.checks.trainer import check_budget
 from finetune.builders.checks.training import check
 from finetune.builders.data import build_datamodule
 from finetune.builders.dataset_bundle import DatasetBundle
-from finetune.builders.devices import autocast_dtype, device_type
-from finetune.builders.dummy_step import batch_shape, noise_step
+from finetune.builders.devices import autocast_dtype, device_count, device_type
+from finetune.builders.dummy_step import batch_shape, noise_step, training_precision
 from finetune.builders.recipe import with_placeholders_for_recipe
 from finetune.builders.task import build_optimizer, build_task, task_without_weights
 from finetune.config.compose import load_config
@@ -81,7 +81,7 @@ def with_placeholders(config: dict[str, Any], search: bool = True) -> tuple[dict
             "a search starts from the beginning of a training, but resume continues one. Leave resume out."
         )
     searched = [key for key, (value, _) in SEARCHED.items() if select(config, key) == value]
-    if search and searched and config["trainer"]["devices"] not in (1, "1"):
+    if search and searched and device_count(config["trainer"]) > 1:
         raise ConfigError(
             f"{' and '.join(map(searched_setting, searched))} is searched on one device, but trainer.devices="
             f"{config['trainer']['devices']}. Search once with trainer.devices=1 trainer.max_epochs=1, then set the "
@@ -136,16 +136,14 @@ def _find_lr(config: Mapping[str, Any], data: DatasetBundle, figure: Path | None
     optimizer = build_optimizer(optimizer_groups(task.groups, parameters), config["optimizer"])
 
     def loss_of_batch(batch: Mapping[str, Tensor]) -> Tensor:
-        with torch.autocast(device, dtype or torch.bfloat16, enabled=dtype is not None):
+        with training_precision(task, device, dtype):
             loss, auxiliary = task.losses({key: values.to(device) for key, values in batch.items()})
         return loss + auxiliary + task.penalty()
 
     _clip(optimizer, config["trainer"])
-    batches, accumulate = (
-        build_datamodule(config, data).train_dataloader(),
-        config["trainer"]["accumulate_grad_batches"],
-    )
-    finding = lr_finder.find_lr(task.model, loss_of_batch, optimizer, batches, accumulate=accumulate)
+    batches = build_datamodule(config, data).train_dataloader()
+    accumulated = config["trainer"]["accumulate_grad_batches"]
+    finding = lr_finder.find_lr(task.model, loss_of_batch, optimizer, batches, accumulate=accumulated)
     try:
         others = ", ".join(f"{rule} {rate:.1e}" for rule, rate in finding.suggestions.items())
     except ValueError as error:
@@ -183,7 +181,7 @@ def _memory_limit(config: Mapping[str, Any]) -> int | None:
 
 def _find_batch_size(config: Mapping[str, Any], data: DatasetBundle) -> int:
     task = task_without_weights(config, data.model_classes)
-    apply_trainability(task.model, task.places)  # the phase in which most trains needs most memory
+    apply_trainability(task.model, task.places, task.norms())  # the phase in which most trains needs most memory
 
     def try_step(size: int) -> None:
         noise_step(config, task, (size, *batch_shape(config)[1:]))()

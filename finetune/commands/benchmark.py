@@ -87,14 +87,17 @@ def benchmark(*overrides: str | DictConfig) -> BenchmarkResult:
 
 
 def _check(config: Config) -> None:
+    if scalars := [name for name in ("forms", "batch_sizes") if not isinstance(config[name], list)]:
+        raise ConfigError(f"{scalars[0]}={config[scalars[0]]}: expected a list, {scalars[0]}=[{config[scalars[0]]}].")
     if unknown := [form for form in config["forms"] if form not in FORMS]:
         raise ConfigError(f"forms: '{unknown[0]}' is not one of {', '.join(FORMS)}.")
     if not config["batch_sizes"] or min(config["batch_sizes"]) < 1:
         raise ConfigError(f"batch_sizes={config['batch_sizes']}: expected a list of numbers of 1 or more.")
     if not config["seconds"] >= 0:
         raise ConfigError(f"seconds={config['seconds']}: expected 0 or more.")
-    if config["size"] is not None and (len(config["size"]) != 2 or min(config["size"]) < 1):
-        raise ConfigError(f"size={config['size']}: expected a height and a width in pixels, such as [512,512].")
+    size = config["size"]
+    if size is not None and not (isinstance(size, list) and len(size) == 2 and min(size) >= 1):
+        raise ConfigError(f"size={size}: expected a height and a width in pixels, such as [512,512].")
 
 
 def _predictor(saved: SavedModel, device: str | None) -> Predictor:

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from finetune.builders.evaluation_data import evaluation_data
+from finetune.builders.recipe import with_placeholders_for_recipe
 from finetune.builders.settings import DataSettings
 from finetune.builders.task import restore_task
 from finetune.checkpoints.saved_model import config_file, load_model, store_temperature
@@ -53,7 +54,7 @@ def calibrate(*overrides: str | DictConfig) -> CalibrationResult:
     Raises:
         ConfigError: there is no finished model, or the data does not fit it.
     """
-    config = load_config(overrides, "calibrate")
+    config = with_placeholders_for_recipe(load_config(overrides, "calibrate"))
     configure_logging()
     path, given = Path(required(config, "run")), config["data"]
     with usage():

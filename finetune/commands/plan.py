@@ -211,7 +211,7 @@ def _costs(
 
 
 def _measure(config: Mapping[str, Any], task: TuningTask, names: frozenset[str]) -> MeasuredCost:
-    apply_trainability(task.model, names)
+    apply_trainability(task.model, names, task.norms())
     return measure(noise_step(config, task, batch_shape(config)), device_type(config))
 
 

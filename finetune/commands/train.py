@@ -112,7 +112,8 @@ def _train(config: dict[str, Any], point: ResumePoint | None) -> TrainResult:
     with usage():
         config, searched = with_placeholders(config)
         may_shrink = config["data"]["batch_size"] == "auto"
-        config, data = check(config if point is None else with_splits(config, folder))
+        settles_length = "data.batch_size" not in searched
+        config, data = check(config if point is None else with_splits(config, folder), settles_length)
         config, finding = resolve_auto(config, data, searched)
         config, about_budget = with_budget(config, data, started, may_shrink)
         data.reasons = (*data.reasons, *about_budget)

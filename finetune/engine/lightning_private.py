@@ -1,4 +1,7 @@
-"""The only use of Lightning's private API, except for two calls in `data/module.py`, which may not import this package.
+"""Lightning's private API, which is used in few other places.
+
+These are two calls in `data/module.py`, which may not import this package, a key in `loop_state.py`, and two methods
+that `callbacks/early_stopping.py` extends.
 
 Check this file when Lightning is upgraded; `tests/engine/test_lightning_private.py` fails if a private name is missing.
 """

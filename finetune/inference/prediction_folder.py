@@ -119,14 +119,14 @@ class PredictionFolder:
     def finish(self, names: Mapping[Path, Path]) -> None:
         """Write the labels of all images whose masks are there, and remove what was left unfinished."""
         shutil.rmtree(self.path / UNFINISHED, ignore_errors=True)
-        formats = [each(self.path, self.output.class_names) for each in self.label_formats]
-        for path, name in names.items() if formats else ():
-            if self.has(name):
-                prediction = self.output.load(self.path / "masks" / name)
-                height, width = prediction.shape[-2:]
-                traced = trace_classes(prediction)
-                image = LabeledImage(path, name.with_name(path.name), (height, width), traced, self.tolerance)
-                for each in formats:
-                    each.add(image)
+        written = {path: name for path, name in names.items() if self.has(name)}
+        formats = [each(self.path, self.output.class_names) for each in self.label_formats if written]
+        for path, name in written.items() if formats else ():
+            prediction = self.output.load(self.path / "masks" / name)
+            height, width = prediction.shape[-2:]
+            traced = trace_classes(prediction)
+            image = LabeledImage(path, name.with_name(path.name), (height, width), traced, self.tolerance)
+            for each in formats:
+                each.add(image)
         for each in formats:
             each.finish()

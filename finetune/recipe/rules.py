@@ -16,7 +16,8 @@ UNEVEN_HEIGHT = 0.04  # of half the height, that a class is off the middle where
 SURE = 3  # standard errors
 FEW_MASKS = 10
 IMAGES_IN_A_STEP = 8  # batch norm and the gradient are noisy with fewer
-SHORT_BATCH, FEW_STEPS = 4, 200  # a training of fewer steps gains more from twice as many of them
+# a training of fewer steps than this gains more from twice as many of them, with batches of this size
+FEW_STEPS, SHORT_BATCH = 200, 4
 EVEN_SHARE = 0.8  # of the pixels that a class would have if all had the same, from which on none is rare
 RARE = 0.02  # share of the pixels below which a class is looked for
 CPU_SAMPLES, GPU_SAMPLES = (2_500, 10_000), (16_000, 64_000)  # images seen by a training, least and most
@@ -68,7 +69,7 @@ def _largest_crop(facts: Facts, settings: Mapping[str, Any]) -> int:
 
 
 def scale(facts: Facts, settings: Mapping[str, Any]) -> Decision:
-    """Enlarge images as far as the narrowest class gains from it, and shrink them as far: predictions have scale 1."""
+    """Enlarge images as far as helps the narrowest class, and shrink them by the same factor, around 1."""
     narrow = facts.narrowest
     high = min(MOST_SCALE, max(LEAST_SCALE, CLEAR / narrow.width))
     value = [round(1 / high, 2), round(high, 2)]
@@ -103,7 +104,7 @@ def proposals(facts: Facts, settings: Mapping[str, Any]) -> Decision:
 
 def _objects(facts: Facts) -> ObjectFacts:
     if facts.objects is None:
-        raise ValueError("head: what is auto there follows from objects, which only task=instance has.")
+        raise ValueError("head: settings that are auto follow from objects. Set task=instance, or give numbers.")
     return facts.objects
 
 

@@ -102,7 +102,7 @@ class ScoredTask(pl.LightningModule, ABC):
         return {"name": self.name, **self.output.options()}
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Return the loss of the global batch, weighted so that a step is that of the mean over its batches."""
+        """Return the loss of the global batch, scaled so that a step takes the mean of its batches, even of fewer."""
         self.local_loss_sums = []
         loss, auxiliary = self.losses(batch, self._sum_over_ranks)
         # a step that is skipped, because its loss is not finite, does not change the epoch's mean

@@ -15,6 +15,7 @@ from finetune.builders.data import (
     COMMON_SETTINGS,
     build_datamodule,
     loss_weights,
+    missing_options,
     prepare_datasets,
     training_data,
 )
@@ -62,6 +63,13 @@ class ToySource:
         return [Record(f"noise_{each.seed}", each, each) for each in noise]
 
 
+class VariadicSource(ToySource):
+    """A source that takes any further option."""
+
+    def __init__(self, images: int, *places: str, **options: Any) -> None:
+        super().__init__(images)
+
+
 class NoSource:
     """A class without records."""
 
@@ -89,6 +97,12 @@ class KeepsLabel(Darker):
 
 def config(*overrides: str) -> dict[str, Any]:
     return load_config([*TINY, *overrides], "train")
+
+
+def test_options_that_may_be_any_number_are_none_that_a_source_needs() -> None:
+    settings = {"format": f"{__name__}.VariadicSource"}
+    assert missing_options(settings) == ["images"]
+    assert missing_options({**settings, "images": 3}) == []
 
 
 @pytest.mark.parametrize("name", SOURCES)

@@ -26,6 +26,8 @@ def config(batch_size: int = 4, patience: int = 3, **trainer: Any) -> dict[str, 
         ({"accumulate_grad_batches": 4}, (7, 70)),  # the last step of an epoch has one batch
         ({"limit_train_batches": 10}, (10, 100)),
         ({"limit_train_batches": 0.5}, (12, 120)),
+        ({"overfit_batches": 3}, (3, 30)),  # takes the place of limit_train_batches, in Lightning too
+        ({"overfit_batches": 0.0, "limit_train_batches": 10}, (10, 100)),
         ({"max_steps": 60}, (25, 60)),
         ({"max_steps": 600}, (25, 250)),
         ({"batch_size": 200}, (1, 10)),  # fewer images than a batch make one all the same

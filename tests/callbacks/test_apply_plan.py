@@ -1,6 +1,7 @@
 """When the plan is applied, and what is logged about it."""
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +240,12 @@ def test_the_next_phase_starts_from_the_best_weights_with_restore_best(
     third = torch.load(folder / "2.ckpt", weights_only=True)["state_dict"]
     assert equal(fifth.weights, {name.removeprefix("model."): tensor for name, tensor in best.items()})
     assert not equal(fifth.weights, {name.removeprefix("model."): tensor for name, tensor in third.items()})
+
+
+def test_without_a_score_that_is_a_number_the_next_phase_starts_from_the_weights_that_are_there() -> None:
+    task = tiny_task(plan=RESTORING)
+    tiny_trainer(Scores(*[math.nan] * 4), ApplyTuningPlan(), max_epochs=4).fit(task, datamodule=tiny_data())
+    assert task.timeline.plateaus == (2,)
 
 
 def test_a_plateau_of_a_score_that_is_not_logged_is_an_error() -> None:

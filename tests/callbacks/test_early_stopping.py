@@ -41,6 +41,14 @@ def epochs(scores: Sequence[float], **options: Any) -> int:
     return trainer.current_epoch
 
 
+def test_a_second_training_starts_anew() -> None:
+    loader, stopping = torch.utils.data.DataLoader(range(2), batch_size=2), EarlyStopping(patience=1)
+    for _ in range(2):
+        trainer = tiny_trainer(stopping, max_epochs=4)
+        trainer.fit(Scored([0.3, 0.2, 0.1, 0.1]), loader, loader)
+        assert trainer.current_epoch == 2
+
+
 @pytest.mark.parametrize(
     ("scores", "options", "expected"),
     [

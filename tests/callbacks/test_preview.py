@@ -48,6 +48,19 @@ def test_the_page_shows_images_spread_over_the_set_with_the_models_predictions(
     assert (np.asarray(page) == np.asarray(expected)).mean() > 0.999  # a pixel may tip between two memory formats
 
 
+def test_no_images_are_refused() -> None:
+    with pytest.raises(ValueError, match="images=0: expected 1 or more"):
+        Preview(0)
+
+
+def test_loaders_without_a_data_module_have_no_page(tmp_path: Path) -> None:
+    trainer = tiny_trainer(ApplyTuningPlan(), Preview(), max_epochs=1, default_root_dir=tmp_path)
+    data = tiny_data()
+    trainer.fit(tiny_task(), data.train_dataloader(), data.val_dataloader())
+    assert trainer.current_epoch == 1
+    assert pages(tmp_path) == []
+
+
 def test_a_validation_that_stands_alone_leaves_none(tmp_path: Path) -> None:
     trainer = tiny_trainer(Preview(), default_root_dir=tmp_path)
     trainer.validate(tiny_task(), datamodule=tiny_data(), verbose=False)

@@ -69,6 +69,29 @@ def test_without_a_terminal_each_epoch_is_one_line(
     assert "\x1b" not in capsys.readouterr().err
 
 
+def test_the_best_score_is_that_of_all_validations_of_an_epoch(caplog: pytest.LogCaptureFixture) -> None:
+    class Falling(pl.Callback):
+        scores = iter((0.5, 0.25, 0.375, 0.125))
+
+        def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            pl_module.log("val/iou", next(self.scores))
+
+    caplog.set_level(logging.INFO)
+    trainer = tiny_trainer(
+        ApplyTuningPlan(), Falling(), Progress(), max_epochs=2, enable_progress_bar=True, val_check_interval=1
+    )
+    trainer.fit(tiny_task(), datamodule=tiny_data())
+    assert ["best 0.5000" in line for line in lines(caplog)] == [True, True]
+
+
+def test_a_second_training_has_a_best_score_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    progress = Progress()
+    fit(progress)
+    caplog.set_level(logging.INFO)
+    fit(progress)
+    assert "best 0.2500" in lines(caplog)[0]
+
+
 def test_the_last_line_has_no_time_left(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     fit(Progress())

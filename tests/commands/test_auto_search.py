@@ -99,6 +99,23 @@ def test_placeholders_replace_auto_until_a_value_is_found() -> None:
     assert isinstance(check(config)[1], DatasetBundle)
 
 
+@pytest.mark.parametrize(("length", "steps"), [("budget=10steps", 10), ("recipe.length=0.008", 5)])
+def test_the_length_is_that_of_the_batch_size_that_was_found(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, length: str, steps: int
+) -> None:
+    monkeypatch.setattr("finetune.commands.auto_search._find_batch_size", lambda *_: 4)
+    overrides = (*SYNTHETIC, "data.count=24", "data.batch_size=largest", "trainer.max_epochs=auto", length)
+    run = finetune.train(*overrides, "output=run")
+    assert torch.load(run.folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == steps
+    assert run.score == run.score  # a validation fits into it
+
+
+@pytest.mark.parametrize("devices", ["auto", "[0]"])
+def test_one_device_may_be_given_in_other_words(devices: str) -> None:
+    config = load_config((*SYNTHETIC, "optimizer.lr=auto", f"trainer.devices={devices}"), "train")
+    assert with_placeholders(config)[1] == ["optimizer.lr"]
+
+
 @pytest.mark.parametrize("override", ["data.batch_size=largest", "optimizer.lr=auto"])
 def test_a_search_on_several_devices_is_refused(
     folder: Path, override: str, capsys: pytest.CaptureFixture[str]

@@ -11,6 +11,7 @@ from PIL import Image
 import finetune
 from finetune.checkpoints.saved_model import save_model
 from finetune.commands import benchmark
+from finetune.config.errors import ConfigError
 from finetune.models import Segmenter
 from tests.samples import exit_code
 
@@ -82,3 +83,16 @@ def test_a_compiled_model_predicts_as_the_original(models: tuple[Path, Path]) ->
     assert torch.equal(
         benchmark.FORMS["compiled"](predictor, models[0])["compiled"](images), predictor.predict_images(images)
     )
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("size=512", "size=512: expected a height and a width in pixels"),
+        ("batch_sizes=8", r"batch_sizes=8: expected a list, batch_sizes=\[8\]"),
+        ("forms=torch", r"forms=torch: expected a list, forms=\[torch\]"),
+    ],
+)
+def test_a_setting_of_another_type_is_refused(models: tuple[Path, Path], override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        finetune.benchmark(f"run={models[0]}", override)

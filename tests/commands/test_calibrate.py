@@ -129,3 +129,8 @@ def test_models_of_earlier_versions_have_the_temperature_one_and_others_are_chec
     for wrong in (0, -1, float("inf"), float("nan")):
         with pytest.raises(ValueError, match=r"temperature=.*: expected a number above 0"):
             Segmenter.from_config({**config, "temperature": wrong})
+
+
+def test_a_batch_size_of_auto_is_that_of_an_evaluation(run: Path) -> None:
+    given = finetune.calibrate(f"run={run}", "device=cpu", "data.batch_size=auto").temperature
+    assert given == pytest.approx(finetune.calibrate(f"run={run}", "device=cpu").temperature)

@@ -69,6 +69,16 @@ def test_labels_of_all_images_are_those_of_a_run_without_interruption(run: Path,
     assert [path.read_bytes() for path in tables] == before
 
 
+def test_where_no_image_can_be_read_nothing_stays(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_text("no image")
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="1 of 1 files cannot be read"):
+            finetune.predict(
+                f"run={run}", f"input={tmp_path / 'broken.png'}", f"output={tmp_path / 'out'}", "write=[coco,areas]"
+            )
+        assert not (tmp_path / "out").exists()
+
+
 def test_labels_are_those_of_the_images_that_can_be_read(run: Path, photos: Path, tmp_path: Path) -> None:
     files = [photos / "images" / f"photo_0{number}.png" for number in range(2)]
     (tmp_path / "broken.png").write_text("no image")

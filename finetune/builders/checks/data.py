@@ -84,7 +84,7 @@ def check_image_sizes(config: Config, data: DatasetBundle) -> None:
     """Raise a ConfigError if training images of different sizes would meet in one batch or one sample."""
     settings, sizes = config["augment"], data.statistics["train"].sizes
     ours = ("finetune.data.Augment", "finetune.data.TrivialAugment")
-    if settings["_target_"] not in ours or settings["crop"] is not None:
+    if settings["_target_"] not in ours or settings.get("crop", "the default") is not None:
         return
     if len(sizes) > 1 and (config["data"]["batch_size"] > 1 or data.datasets["train"].mix is not None):
         named = shortlist((f"{height}x{width}" for height, width in sorted(sizes)), 4)
@@ -101,8 +101,7 @@ def check_limits(config: Config, data: DatasetBundle) -> None:
     limit = settings.get("limit_train_batches", 1.0)
     if isinstance(limit, float) and 0 < limit < 1 and int(limit * batches) < 1:
         raise ConfigError(
-            f"trainer.limit_train_batches={limit} of {batches} batches is none. Set {1 / batches:.2g} or more, or a "
-            f"whole number of batches."
+            f"trainer.limit_train_batches={limit} of {batches} batches is none. Set a whole number of batches."
         )
     for split in ("val", "test"):
         limit, images = settings.get(f"limit_{split}_batches"), data.sizes().get(split, 0)

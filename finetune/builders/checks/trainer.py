@@ -138,6 +138,7 @@ def check_trainer_numbers(config: Config) -> None:
     if not_numbers := [key for key, value in settings.items() if isinstance(value, float) and math.isnan(value)]:
         raise ConfigError(f"trainer.{not_numbers[0]}=nan: expected a number.")
     ranges = {"check_val_every_n_epoch": "1 or more", "val_check_interval": "more than 0", "num_nodes": "1 or more"}
+    ranges |= {"limit_train_batches": "more than 0", "overfit_batches": "0 or more"}
     for key, expected in ranges.items():
         value = settings.get(key)
         if isinstance(value, int | float) and value <= 0:

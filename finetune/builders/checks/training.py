@@ -4,6 +4,7 @@ A check raises a ConfigError for the first mistake it finds; mistakes of differe
 """
 
 import logging
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -38,10 +39,14 @@ from finetune.models.feature_levels import COARSEST
 logger = logging.getLogger(__name__)
 
 
-def check(config: Config) -> tuple[dict[str, Any], DatasetBundle]:
+def check(config: Config, settles_length: bool = True) -> tuple[dict[str, Any], DatasetBundle]:
     """Find every mistake in a training config; return it with what follows from the files, and its data.
 
     Every `auto` is replaced, except for the length of a training with a budget of time.
+
+    Args:
+        config: of a training.
+        settles_length: False also leaves a length in steps, which depends on the batch size, to `with_budget`.
 
     Raises:
         ConfigError: with all mistakes found.
@@ -54,12 +59,15 @@ def check(config: Config) -> tuple[dict[str, Any], DatasetBundle]:
         known, about_machine = decide_for_machine(known)  # not before: while nothing trains, all cores read files
         resolved = resolve_task(with_image_settings(known, data), data)
         mistakes += mistakes_of((check_task,), resolved) if resolved["task"] != known["task"] else []
-        known, reasons = resolve_recipe(resolved, data)
+        known, reasons = resolve_recipe(resolved, data, settles_length)
         data = replace(data, notes=(*notes, *data.notes), reasons=(*reasons, *about_machine))
         prepare_datasets(data, known)
         mistakes += mistakes_of(DATA_CHECKS, with_placeholders_for_recipe(known), data)
     except (ValueError, TypeError) as error:
         mistakes.append(str(error))
+    except ArithmeticError:  # of a number out of range, such as 0 devices, which is among the mistakes
+        if not mistakes:
+            raise
     raise_mistakes(mistakes)
     assert data is not None
     check_length(with_placeholders_for_recipe(known), data)
@@ -140,7 +148,7 @@ def check_soup(config: Config) -> None:
 def check_recipe(config: Config) -> None:
     """Raise a ConfigError if a number of the recipe is out of its range."""
     settings = RecipeSettings(**(config.get("recipe") or {}))
-    if not settings.length > 0:
+    if not 0 < settings.length < math.inf:
         raise ConfigError(
             f"recipe.length={settings.length}: expected a number above 0, such as 0.5 for half the steps."
         )

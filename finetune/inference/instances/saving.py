@@ -52,14 +52,14 @@ class ObjectFolder:
 
     def finish(self, names: Mapping[Path, Path]) -> None:
         """Write the labels of all images whose objects are there."""
-        formats = [each(self.path, self.class_names) for each in self.label_formats]
-        for path, name in names.items() if formats else ():
-            if self.has(name):
-                size, objects = read_objects(self.files(name)[0], self.class_names)
-                traced = [region for crop in objects for region in trace_object(crop)]
-                image = LabeledImage(path, name.with_name(path.name), size, traced, self.tolerance, objects)
-                for each in formats:
-                    each.add(image)
+        written = {path: name for path, name in names.items() if self.has(name)}
+        formats = [each(self.path, self.class_names) for each in self.label_formats if written]
+        for path, name in written.items() if formats else ():
+            size, objects = read_objects(self.files(name)[0], self.class_names)
+            traced = [region for crop in objects for region in trace_object(crop)]
+            image = LabeledImage(path, name.with_name(path.name), size, traced, self.tolerance, objects)
+            for each in formats:
+                each.add(image)
         for each in formats:
             each.finish()
 

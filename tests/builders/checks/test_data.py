@@ -30,12 +30,13 @@ def test_images_of_different_sizes_need_a_crop_or_batches_of_one(folder: Path) -
     mixed = mistake(*without_crop, "data.batch_size=1", "augment.mix.classmix=0.1")
     assert "without augment.mix" in mixed
     check(load_config([*on_folder(folder), "augment.crop=16"], "train"))
+    check(load_config([*on_folder(folder), "~augment.crop"], "train"))  # leaves the default of the transform
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("+trainer.limit_train_batches=0.01", "limit_train_batches=0.01 of 2 batches is none. Set 0.5 or more"),
+        ("+trainer.limit_train_batches=0.01", "limit_train_batches=0.01 of 2 batches is none. Set a whole number"),
         ("+trainer.val_check_interval=3", "val_check_interval=3, but an epoch has 2 batches"),
     ],
 )

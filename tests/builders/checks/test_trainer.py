@@ -68,6 +68,22 @@ def test_settings_that_cannot_train_are_refused(overrides: tuple[str, ...], mess
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.accumulate_grad_batches=0", "accumulate_grad_batches=0: expected a whole number of 1 or more"),
+        ("+trainer.limit_train_batches=0", "limit_train_batches=0: expected more than 0"),
+        ("+trainer.num_nodes=0", "num_nodes=0: expected 1 or more"),
+        ("recipe.length=inf", "recipe.length=inf: expected a number above 0"),
+    ],
+)
+def test_a_number_out_of_range_is_named_although_the_length_would_be_computed_from_it(
+    override: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check(load_config([*SYNTHETIC, "trainer.max_epochs=auto", override], "train"))
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="these optimizers train on a GPU")
 @pytest.mark.parametrize("name", [name for name in ("bnbadam", "fusedadam") if name in list_optimizers()])
 def test_optimizers_for_gpus_are_refused_on_a_cpu(name: str) -> None:
