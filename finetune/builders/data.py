@@ -187,9 +187,19 @@ def bundle_datasets(
             datasets[split] = SegmentationDataset(chosen, channels, seed=seed)
     is_tiled = len(tiles) > len(records)
     notes: Sequence[str] = describe_tiles(tiled, settings["tiles"]) if is_tiled else []
-    facts = (classes, source.ignore_index, datasets, records, statistics, channels, value_range, is_tiled)
-    notes = (*notes, *about_objects)
-    return DatasetBundle(*facts, notes=notes, warnings=_turned(statistics), objects=objects)
+    return DatasetBundle(
+        classes=classes,
+        ignore_index=source.ignore_index,
+        datasets=datasets,
+        records=records,
+        statistics=statistics,
+        channels=channels,
+        value_range=value_range,
+        tiled=is_tiled,
+        notes=(*notes, *about_objects),
+        warnings=_turned(statistics),
+        objects=objects,
+    )
 
 
 def _turned(statistics: Mapping[str, Statistics]) -> tuple[str, ...]:

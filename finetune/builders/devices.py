@@ -85,6 +85,11 @@ def device_count(settings: Config) -> int:
     return max(1, int(devices) if str(devices).isdigit() else 1) * nodes
 
 
+def devices_of_node(settings: Config) -> int:
+    """Return the number of devices of this machine."""
+    return max(1, device_count(settings) // int(settings.get("num_nodes", 1)))
+
+
 def resolve_workers(workers: int | str, settings: Config) -> int:
     """Return the number of loading processes.
 
@@ -101,7 +106,7 @@ def decide_workers(settings: Config) -> Decision:
         return Decision(0, "a training on the CPU computes on all of its cores")
     if _shared_memory() < SHARED_MEMORY or not sockets_fit():
         return Decision(0, "loading processes lack shared memory or a short path for temporary files")
-    devices = max(1, device_count(settings) // int(settings.get("num_nodes", 1)))
+    devices = devices_of_node(settings)
     workers = min(MOST_WORKERS, max(1, cores() // devices - 1))
     return Decision(workers, f"{cores()} cores for {devices} GPU{'s' if devices > 1 else ''}, {MOST_WORKERS} at most")
 

@@ -67,6 +67,6 @@ def export_samples(
         found = [evaluation_data({**config, "split": split}, saved, trained, own_splits) for split in splits]
     except (ConfigError, DataError) as error:
         raise ConfigError(f"{error}\nThe files are checked on these images; check=0 takes random ones.") from error
-    first, *_, last = [data.datasets[split] for data, split in (*found, *found)]
+    datasets = [data.datasets[split] for data, split in found]
     size = config["size"]
-    return EvenSamples(first, config["check"], task, size), EvenSamples(last, CALIBRATION, task, size)
+    return EvenSamples(datasets[0], config["check"], task, size), EvenSamples(datasets[-1], CALIBRATION, task, size)

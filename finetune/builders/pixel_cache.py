@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from finetune.builders.dataset_bundle import DatasetBundle
-from finetune.builders.devices import device_count
+from finetune.builders.devices import devices_of_node
 from finetune.config.errors import ConfigError
 from finetune.config.options import Config
 from finetune.data import Statistics
@@ -38,7 +38,7 @@ def attach_pixel_cache(data: DatasetBundle, place: str, trainer: Config, channel
         for split in CACHED
     )
     if place == "ram":
-        devices = max(1, device_count(trainer) // int(trainer.get("num_nodes", 1)))
+        devices = devices_of_node(trainer)
         _check_space(
             size * devices, size * devices, memory.available(), "memory", "Set data.cache=disk, or leave it out."
         )

@@ -16,6 +16,7 @@ from finetune.config.options import Config
 from finetune.data import DataError, Record, Source
 from finetune.data.audit import Finding
 from finetune.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, files_below
+from finetune.data.sources.folder import WITHOUT_IMAGE, WITHOUT_MASK
 from finetune.models.classes import class_names
 
 
@@ -108,7 +109,7 @@ def _with_unpaired(data: ReadableData, message: str) -> ReadableData:
     texts = message.split("\n- ")[1:] or [message]
     findings = []
     for text in texts:
-        kind = "no_mask" if "images without a mask" in text else "no_image" if "masks without an image" in text else ""
+        kind = "no_mask" if WITHOUT_MASK in text else "no_image" if WITHOUT_IMAGE in text else ""
         files = {"no_mask": images, "no_image": masks}.get(kind, [])
         left = [path for path in files if path not in used]
         findings.append(Finding(kind or "files", "error", text, {}, files=left))

@@ -7,7 +7,6 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from finetune.data import SegmentationDataset
 from finetune.instances import from_planes
 from finetune.plots.objects import compared, object_page
 from finetune.tasks import InstanceTask, PixelTask
@@ -31,7 +30,7 @@ class Preview(pl.Callback):
         if trainer.state.fn != "fit" or not isinstance(pl_module, PixelTask | InstanceTask):
             return
         dataset = getattr(getattr(trainer, "datamodule", None), "val", None)
-        if not isinstance(dataset, SegmentationDataset):  # loaders of the user's own
+        if dataset is None:  # loaders of the user's own
             return
         count = min(self.images, len(dataset))
         samples = [dataset[i * len(dataset) // count] for i in range(count)]

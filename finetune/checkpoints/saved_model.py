@@ -1,6 +1,7 @@
 """Finished models on disk: `model.safetensors`, `config.json` and a model card."""
 
 import json
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from finetune.io.safe_files import FileError, check_plain, inside, read_json, re
 from finetune.models import PyramidModel, Segmenter, TunableModel, model_class
 from finetune.models.ensemble import check_alike
 from finetune.models.memory_limit import SizeLimit
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1
 DISTRIBUTION = "finetune-seg"
@@ -96,8 +99,8 @@ def save_model(
     }
     writers: dict[str, Callable[[Path], object]] = {
         "model.safetensors": lambda part: save_file(state, part, metadata={"format": "pt"}),
-        "config.json": lambda part: part.write_text(json.dumps(config, indent=2) + "\n"),
-        "README.md": lambda part: part.write_text(model_card(model, scores, task, place)),
+        "config.json": lambda part: part.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8"),
+        "README.md": lambda part: part.write_text(model_card(model, scores, task, place), encoding="utf-8"),
     }
     write_together(folder, writers)
 
@@ -164,6 +167,12 @@ def load_models(paths: Sequence[Path]) -> list[SavedModel]:
             raise ModelError(
                 f"models that predict together need the same task and options: '{paths[0]}' has {saved[0].task}, and "
                 f"'{path}' {each.task}."
+            )
+        ranges = [model.data.get("value_range") for model in (saved[0], each)]
+        if None not in ranges and ranges[0] != ranges[1]:
+            logger.warning(
+                f"'{path}' was trained with data.value_range={ranges[1]}, but reads images with {ranges[0]}, as "
+                f"'{paths[0]}' does. Models that are trained with the same data.value_range predict better together."
             )
     return saved
 

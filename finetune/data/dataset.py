@@ -102,9 +102,12 @@ class SegmentationDataset(Dataset[Sample]):
         return self.pixels.read(index, lambda: read_pair(self.records[index], self.channels, self.reduce))
 
     def _other(self, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return a random sample, another one if there is any."""
+        """Return a random sample, another one if there is any; none of weight 0, which is never trained on."""
         step = 1 + int(torch.randint(max(1, len(self) - 1), (), generator=generator))
-        return self._transformed((index + step) % len(self), generator)
+        weights, other = self.weights, (index + step) % len(self)
+        while weights is not None and not weights[other]:
+            other = (other + 1) % len(self)
+        return self._transformed(other, generator)
 
 
 def read_pair(record: Record, channels: int = 3, reduce: int = 1) -> tuple[Tensor, Tensor]:
@@ -174,7 +177,10 @@ def nearest_positions(start: int, stop: int, length: int, before: int) -> Tensor
 
 
 def counted_generator(*counters: int) -> torch.Generator:
-    """Return a generator whose stream depends on these numbers (0 or above) only, and differs if one of them does."""
+    """Return a generator whose stream depends on these numbers only, and differs if one of them does.
+
+    They are 0 or above; zeros at the end do not count.
+    """
     # SeedSequence mixes: neighboring seeds, epochs and indices give unrelated streams, unlike seed + epoch + index
     mixed = np.random.SeedSequence(counters).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(mixed[0]))

@@ -41,7 +41,8 @@ def files_below(folder: Path, suffixes: Sequence[str], deep: bool = True) -> lis
     found, entered = [], set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
-        folders[:] = [] if real in entered or not deep else [name for name in folders if name[0] != "."]
+        # sorted, as the first link or folder to a place decides what its files are called
+        folders[:] = [] if real in entered or not deep else sorted(name for name in folders if name[0] != ".")
         if real not in entered:  # a link may lead back
             found += [Path(parent, name) for name in files if name[0] != "." and name.lower().endswith(tuple(suffixes))]
         entered.add(real)

@@ -91,13 +91,30 @@ class ObjectTarget:
         if self.grouping == "components":
             return component_objects(labels)
         if self.grouping == "ids":
-            return _objects_by_id(self.target, labels)
+            return self._objects_by_id(labels)
         if not isinstance(self.target, HasObjects):
             raise DataError(
                 f"{self.description} has classes, and does not tell objects apart. Set data.instances=components to "
                 f"take each area of a class as an object, or data.instances=ids if its values number the objects."
             )
         return self.target.read_objects()
+
+    def _objects_by_id(self, labels: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Yield the class and the mask of the pixels of each value in a mask file, with their class (H, W).
+
+        With a divisor, an area of a class without a number is a group whose objects are not told apart: it is ignored.
+        """
+        target = self.target
+        if not isinstance(target, MaskFile):
+            raise DataError(f"data.instances=ids needs mask files, and {target.description} is none. Leave it out.")
+        numbers = np.asarray(mask_numbers(open_mask(target.path), target.path)).astype(np.int64)
+        ignored = [value for value in as_values(target.ignore_index) if isinstance(value, int)]
+        for number in np.unique(numbers).tolist():
+            if number >= target.divisor and number not in ignored:
+                mask = torch.from_numpy(numbers == number)
+                yield int(labels[mask][0]), mask
+        if target.divisor > 1:
+            yield self.ignore_index, torch.from_numpy(numbers < target.divisor) & (labels != self.background)
 
 
 def component_objects(labels: Tensor) -> Iterator[tuple[int, Tensor]]:
@@ -106,18 +123,6 @@ def component_objects(labels: Tensor) -> Iterator[tuple[int, Tensor]]:
     of_pixel = components.of_run[components.runs]
     for index, label in enumerate(components.labels.tolist()):
         yield label, torch.from_numpy(of_pixel == index)
-
-
-def _objects_by_id(target: Target, labels: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Yield the class and the mask of the pixels of each value in a mask file, with their class (H, W)."""
-    if not isinstance(target, MaskFile):
-        raise DataError(f"data.instances=ids needs mask files, and {target.description} is none. Leave it out.")
-    numbers = np.asarray(mask_numbers(open_mask(target.path), target.path)).astype(np.int64)
-    ignored = [value for value in as_values(target.ignore_index) if isinstance(value, int)]
-    for number in np.unique(numbers).tolist():
-        if number >= target.divisor and number not in ignored:  # the others are areas without objects
-            mask = torch.from_numpy(numbers == number)
-            yield int(labels[mask][0]), mask
 
 
 def with_objects(record: Record, grouping: Grouping, background: int, ignore_index: int) -> Record:

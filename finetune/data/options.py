@@ -131,12 +131,14 @@ def _checked_mask_values(
     for value in values:
         if not isinstance(value, int) or isinstance(value, bool):
             _check_value("data.mask_values", value)
-    if len({is_color(value) for value in [*values, *as_values(ignored)] if value not in (OTHERS, 255)}) > 1:
+    told = [value for value in values if value != OTHERS] + [value for value in as_values(ignored) if value != 255]
+    if len(set(map(is_color, told))) > 1:
         raise ValueError(
             f"data.mask_values={list(mask_values)} with data.ignore_index={ignored} mixes colors and numbers. Give all "
             f"as colors such as '#ff00ff', or all as numbers."
         )
-    if repeated := [value for value, count in Counter(values).items() if count > 1]:
+    counts = Counter(value.lower() if isinstance(value, str) else value for value in values)
+    if repeated := [value for value, count in counts.items() if count > 1]:
         raise ValueError(
             f"data.mask_values={list(mask_values)} has {shortlist(repeated)} more than once: which class is it? List "
             f"each file value once, in the order of the classes; several values of one class as [0,[1,2]], and a color "

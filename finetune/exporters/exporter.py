@@ -78,16 +78,21 @@ def export_model(
                 images = crop(whole, exporter.multiple)
                 noise.add(exporter.expected(saved, images), compute(images))
             for whole, target in samples:
+                if exporter.multiple > 1 and min(whole.shape[-2:]) < 2 * exporter.multiple:
+                    continue  # smaller than a program takes
                 images = crop(whole, exporter.multiple)
                 real.add(exporter.expected(saved, images), compute(images), crop(target, exporter.multiple))
-    except OSError:  # such as a full disk
-        raise
-    except Exception as error:  # those of exporters and runtimes have no common type
-        raise _failure(saved, set(folder.iterdir()) - before, str(error)[:400]) from error
+    except BaseException as error:  # those of exporters and runtimes have no common type
+        failure = _failure(saved, set(folder.iterdir()) - before, str(error)[:400])
+        if isinstance(error, OSError) or not isinstance(error, Exception):  # such as a full disk, or Ctrl-C
+            raise
+        raise failure from error
     # quantized to the range of real images, a model says nothing of noise
     agreement = real if real.images else noise
     if problems := noise.problems(Limits(exporter.limits.difference, 1, 1)) + agreement.problems(exporter.limits):
-        raise _failure(saved, files, f"the files give {', and '.join(dict.fromkeys(problems))}")
+        raise _failure(
+            saved, set(folder.iterdir()) - before, f"the files give {', and '.join(dict.fromkeys(problems))}"
+        )
     return files, agreement
 
 

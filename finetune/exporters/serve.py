@@ -60,8 +60,10 @@ def predict(model: Model, path: Path) -> NDArray[Any]:
     """
     from PIL import Image, ImageOps
 
-    image, channels, size = ImageOps.exif_transpose(Image.open(path)), model.facts["channels"], model.facts["size"]
-    if channels not in (1, 3) or image.mode[0] in "IF":
+    opened, channels, size = Image.open(path), model.facts["channels"], model.facts["size"]
+    is_deep = opened.mode[0] in "IF" or ";16" in str(opened.tile)  # Pillow would keep the high bytes of 16-bit colors
+    image = ImageOps.exif_transpose(opened)
+    if channels not in (1, 3) or is_deep:
         raise ValueError(f"'{path}' has mode {image.mode}; read it yourself, and give Model an array of uint8.")
     color = image.convert("RGB") if channels == 3 else image.convert("RGB").convert("L")
     if size is not None:
@@ -99,9 +101,15 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, help="folder for the masks")
     parser.add_argument("--threads", default=0, type=int, help="on a CPU; 0 for one per core")
     given = parser.parse_args()
-    model = Model(threads=given.threads)
+    targets: dict[Path, Path] = {}
     for path in given.images:
-        print(*save(model, predict(model, path), given.output / f"{path.stem}.png"), sep="\n")
+        target = given.output / f"{path.stem}.png"
+        if target in targets:
+            parser.error(f"'{targets[target]}' and '{path}' would both be written as '{target}'.")
+        targets[target] = path
+    model = Model(threads=given.threads)
+    for target, path in targets.items():
+        print(*save(model, predict(model, path), target), sep="\n")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ class TimmBackbone:
         save_for_hf(network, str(folder), model_args=arguments, safe_serialization=True, data_config=_data(model))
         card = front_matter(model.config(), "timm", "image-feature-extraction")
         (folder / "README.md").write_text(
-            f"{card}# {model.backbone.name}, fine-tuned for segmentation, without its head\n"
+            f"{card}# {model.backbone.name}, fine-tuned for segmentation, without its head\n", encoding="utf-8"
         )
         return sorted(folder.iterdir())
 

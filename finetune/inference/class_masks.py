@@ -117,10 +117,14 @@ def file_suffixes(class_names: Sequence[str]) -> list[str]:
 
     >>> file_suffixes(["sky", "road/path", "road path", "Sky"])
     ['sky', 'road-path', 'road-path-2', 'Sky-3']
+    >>> file_suffixes(["a b", "a-b-2", "a-b"])
+    ['a-b', 'a-b-2', 'a-b-3']
     """
     suffixes: list[str] = []
     for index, name in enumerate(class_names):
-        suffix = re.sub(r"[^\w.-]+", "-", name)
-        taken = {other.lower() for other in suffixes}
-        suffixes.append(suffix if suffix.lower() not in taken else f"{suffix}-{index}")
+        plain = suffix = re.sub(r"[^\w.-]+", "-", name)
+        taken, number = {other.lower() for other in suffixes}, index
+        while suffix.lower() in taken:
+            suffix, number = f"{plain}-{number}", number + 1
+        suffixes.append(suffix)
     return suffixes

@@ -63,6 +63,10 @@ class PredictionFolder:
         """Return all files of an image, below the folder."""
         return [file for each in self.formats for file in each.files(name)]
 
+    def own_names(self, name: Path) -> list[Path]:
+        """Return the names that no other image may have: its files, and that of its labels, without their suffix."""
+        return [*self.files(name), *([Path("labels", name.with_suffix(""))] if self.label_formats else [])]
+
     def masks(self, name: Path) -> list[Path]:
         """Return the masks of an image."""
         return [self.path / file for file in self.formats[0].files(name)]

@@ -92,7 +92,7 @@ def find_names(predictor: Predictor, source: Source, write: Sequence[str] = ()) 
             f"masks do not keep without a package that is not installed: pip install 'finetune-seg[geo]'"
         )
     folder = PredictionFolder(Path(), predictor.output, write)
-    return output_names(images, folder.files, georeferenced if can_keep() else ())
+    return output_names(images, folder.own_names, georeferenced if can_keep() else ())
 
 
 def _sequences(

@@ -79,7 +79,7 @@ class ForeignLoss(nn.Module):
         """Return the scalar loss of this device's part of the batch; `reduce` has nothing to add up."""
         self._warn_on_several_devices()
         zero = 0 * logits.sum()
-        ignored = target == self.ignore_index
+        ignored = target.int() == self.ignore_index  # as uint8, -100 == 156
         if ignored.all():
             return zero
         with torch.autocast(device_type=logits.device.type, enabled=False):

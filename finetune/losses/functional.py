@@ -147,7 +147,7 @@ def sigmoid_focal_dice(
 
     Source: Cheng et al. 2021, https://arxiv.org/abs/2107.06278
     """
-    valid = target != ignore_index
+    valid = target.int() != ignore_index  # as uint8, -100 == 156
     label = target.long().masked_fill(~valid, 0).unsqueeze(1)
     truth = torch.zeros_like(logits).scatter_(1, label, 1.0)
     p = logits.sigmoid()

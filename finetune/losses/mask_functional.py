@@ -100,7 +100,7 @@ def sigmoid_focal(
 
 def _split(target: Tensor, ignore_index: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return which pixels count and which are of the class, both (B, K, H, W) of 0 and 1."""
-    valid = target != ignore_index
+    valid = target.int() != ignore_index  # as uint8, -100 == 156
     return valid.to(dtype), target.masked_fill(~valid, 0).to(dtype)
 
 

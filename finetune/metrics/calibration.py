@@ -35,7 +35,8 @@ class Confidences:
         elif confidence.shape[1] == 2:
             confidence, right = confidence[:, 1:], target == 1
         else:
-            confidence, right = confidence.amax(1, keepdim=True), target == batch.prediction[:, None]
+            predicted = batch.prediction[:, None]  # not always the most probable class, after steps that clean it
+            confidence, right = confidence.gather(1, predicted.long()), target == predicted
         counts = confidence_counts(confidence, right, target.int() != self._ignore_index)  # as uint8, -100 == 156
         self._counts = self._counts.to(counts.device) + counts
 

@@ -102,7 +102,9 @@ def class_scores(sums: Sums) -> dict[str, Tensor]:
     scores |= {"compared": compared, "one_sided": (sums["contoured"] == 1).sum(0)}
     for name in ("contours", "areas"):
         true, predicted = sums[name].double().unbind(-1)
-        scores[f"{name.removesuffix('s')}_ratio"] = predicted / true
+        scores[f"{name.removesuffix('s')}_ratio"] = (predicted / true).masked_fill(
+            true == 0, torch.nan
+        )  # no ratio to nothing
     return {**scores, **_object_scores(sums)}
 
 

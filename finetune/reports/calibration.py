@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from finetune.io.atomic_write import replace_text
 from finetune.metrics.calibration import calibration_error, reliability
 from finetune.metrics.evaluator import Row
 from finetune.metrics.thresholds import STEPS, best_threshold, threshold_scores
@@ -36,7 +37,7 @@ def write_probabilities(folder: Path, counts: Tensor, classes: Sequence[str], te
         "ece_of_classes": dict(zip(classes, map(_plain, errors.tolist()), strict=True)) if len(errors) > 1 else {},
         "bins": [dict(zip(curve, map(_plain, row), strict=True)) for row in rows],
     }
-    (folder / "calibration.json").write_text(json.dumps(content, indent=2) + "\n")
+    replace_text(folder / "calibration.json", json.dumps(content, indent=2) + "\n")
     reliability_figure(curve, f"expected calibration error {error:.3f}", folder / "calibration.png")
     line = f"expected calibration error {error:.4f} at temperature {temperature:.3g}"
     return [line, _write_thresholds(folder, counts, classes)] if len(classes) in (2, len(counts)) else [line]

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from finetune.io.atomic_write import write_together
 from finetune.io.safe_files import FileError
 from finetune.metrics.overlaps import ImageResults, drawn_ious, limits, overlap_iou
 
@@ -61,12 +63,17 @@ class Difference:
 def save_overlaps(path: Path, images: ImageResults, names: Sequence[str], classes: Sequence[str]) -> None:
     """Write the overlaps of the images that were evaluated."""
     seen = images.seen.tolist()
-    np.savez_compressed(
-        path,
-        images=np.array([names[index] for index in seen]),
-        classes=np.array(list(classes)),
-        overlaps=images.overlaps[images.seen].numpy(),
-    )
+    arrays: dict[str, Any] = {
+        "images": np.array([names[index] for index in seen]),
+        "classes": np.array(list(classes)),
+        "overlaps": images.overlaps[images.seen].numpy(),
+    }
+
+    def write(part: Path) -> None:
+        with part.open("wb") as file:  # NumPy adds .npz to a name
+            np.savez_compressed(file, **arrays)
+
+    write_together(path.parent, {path.name: write})
 
 
 def read_overlaps(path: Path, run: str) -> Evaluation:
@@ -80,7 +87,9 @@ def read_overlaps(path: Path, run: str) -> Evaluation:
             if sum(each.file_size for each in file.zip.infolist()) > LARGEST:
                 raise FileError(path, f"it holds more than {LARGEST:,} bytes.")
             arrays = {name: file[name] for name in ("images", "classes", "overlaps")}
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except FileError:
+        raise
+    except Exception as error:  # a damaged archive makes NumPy raise nearly anything
         raise FileError(path, f"it holds no overlaps of an evaluation: {error}.") from error
     images, classes, overlaps = (arrays[name] for name in ("images", "classes", "overlaps"))
     if overlaps.shape != (len(images), len(classes), 3) or overlaps.dtype != np.int64:

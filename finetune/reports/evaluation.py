@@ -4,10 +4,12 @@ import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 
 from torch import Tensor
 
+from finetune.io.atomic_write import replace_text
 from finetune.io.safe_files import LONGEST_TABLE, read_text
 from finetune.metrics.evaluator import Counts, Evaluator, Row, summary
 from finetune.metrics.overlaps import ImageResults, overlap_iou
@@ -54,7 +56,7 @@ def write_evaluation(
         save_overlaps(folder / FILE, images, names, classes)
     if images is not None and images.interval is not None:
         content = {"iou": images.interval, "images": len(images.seen)}
-        (folder / "interval.json").write_text(json.dumps(content, indent=2) + "\n")
+        replace_text(folder / "interval.json", json.dumps(content, indent=2) + "\n")
     return scores
 
 
@@ -89,16 +91,17 @@ def image_rows(
 
 def write_scores(path: Path, scores: Mapping[str, float]) -> None:
     """Write scores as JSON, null where there is none."""
-    plain = {name: None if math.isnan(value) else value for name, value in scores.items()}
-    path.write_text(json.dumps(plain, indent=2) + "\n")
+    plain = {name: value if math.isfinite(value) else None for name, value in scores.items()}
+    replace_text(path, json.dumps(plain, indent=2) + "\n")
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, str | float]]) -> None:
     """Write a table as CSV, with empty cells where there is no score."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows({k: "" if v != v else v for k, v in row.items()} for row in rows)  # NaN != NaN
+    file = StringIO(newline="")
+    writer = csv.DictWriter(file, rows[0])
+    writer.writeheader()
+    writer.writerows({k: "" if v != v else v for k, v in row.items()} for row in rows)  # NaN != NaN
+    replace_text(path, file.getvalue())
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
@@ -107,10 +110,11 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 
 def _write_matrix(path: Path, matrix: Tensor, names: Sequence[str]) -> None:
-    with path.open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["truth \\ prediction", *names])
-        table.writerows([name, *row] for name, row in zip(names, matrix.tolist(), strict=True))
+    file = StringIO(newline="")
+    table = csv.writer(file)
+    table.writerow(["truth \\ prediction", *names])
+    table.writerows([name, *row] for name, row in zip(names, matrix.tolist(), strict=True))
+    replace_text(path, file.getvalue())
 
 
 def write_curves(run: Path) -> None:

@@ -42,9 +42,10 @@ class Console(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one message, with its level if it is a warning or an error."""
-        label = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        text = ("" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: ") + record.getMessage()
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
         try:
-            print(label + record.getMessage(), file=sys.stdout, flush=True)
+            print(text.encode(encoding, "replace").decode(encoding), file=sys.stdout, flush=True)
         except BrokenPipeError:
             raise
         except OSError as error:

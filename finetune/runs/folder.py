@@ -85,7 +85,7 @@ def open_run_folder(folder: Path, config: Mapping[str, Any], resumed: bool = Fal
 
 
 def _open_log(folder: Path) -> None:
-    log = logging.FileHandler(folder / "train.log")
+    log = logging.FileHandler(folder / "train.log", encoding="utf-8")
     assert log.stream is not None  # open, as no delay was asked for
     if not _lock(log.stream):
         log.close()

@@ -150,7 +150,8 @@ def initial_model(
     """
     if point is not None:
         model = empty_model(point.state["model_config"], point.checkpoint)
-        model.backbone.weights = str(config["backbone"]["weights"] or "none")  # recorded in adapters/config.json
+        named = "none" if config["init_from"] else config["backbone"]["weights"]  # as where the run started
+        model.backbone.weights = str(named or "none")  # recorded in adapters/config.json
         return model, []
     if not config["init_from"]:
         return build_model(config, data.model_classes), []

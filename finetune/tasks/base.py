@@ -200,10 +200,6 @@ class TuningTask(ScoredTask):
         """Seed the step by its position, so that it does not depend on the steps before it."""
         torch.manual_seed(step_seed(self.seed, self.current_epoch, batch_idx, self.global_rank))
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Return the loss of the global batch, with penalties."""
-        return super().training_step(batch, batch_idx) + self.penalty()
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the config of the model, the environment, and the tuning state that does not follow from the step."""
         super().on_save_checkpoint(checkpoint)
@@ -230,7 +226,8 @@ class TuningTask(ScoredTask):
         state = checkpoint.get("tuning", {})
         plateaus, smallest = tuple(state.get("plateaus", ())), state.get("epochs", sys.maxsize)
         self.timeline = replace(self.timeline, plateaus=plateaus, smallest_epochs=smallest)
-        self._start = state.get("start") if self._start and state.get("start") else self._start
+        if self._start and state.get("start"):
+            self._start = state["start"]
         self._schedule_state = state.get("schedule", {})
         self._restore_schedule()
 

@@ -102,14 +102,22 @@ class ScoredTask(pl.LightningModule, ABC):
         return {"name": self.name, **self.output.options()}
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Return the loss of the global batch, scaled so that a step takes the mean of its batches, even of fewer."""
+        """Return the loss of the global batch, with penalties.
+
+        It is scaled so that a step takes the mean of its batches, also where it has fewer.
+        """
         self.local_loss_sums = []
         loss, auxiliary = self.losses(batch, self._sum_over_ranks)
         # a step that is skipped, because its loss is not finite, does not change the epoch's mean
         self._train_loss.add(loss.detach().nan_to_num(0, 0, 0), self.count_images(batch) * loss.isfinite())
         trainer = attached_trainer(self)
         scale = 1.0 if trainer is None else window_scale(trainer, batch_idx)
-        return (loss + auxiliary) * scale if scale != 1 else loss + auxiliary
+        total = loss + auxiliary + self.penalty()
+        return total * scale if scale != 1 else total
+
+    def penalty(self) -> Tensor | float:
+        """Return what a step adds to the loss."""
+        return 0.0
 
     def _sum_over_ranks(self, sums: Tensor) -> Tensor:
         self.local_loss_sums.append(sums.detach())

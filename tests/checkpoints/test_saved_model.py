@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from finetune.checkpoints.adapters import save_adapters
-from finetune.checkpoints.saved_model import ModelError, load_model, save_model
+from finetune.checkpoints.saved_model import ModelError, load_model, load_models, save_model
 from finetune.models import Segmenter
 
 FACTS = {"ignore_index": 255, "images": {"train": 8, "val": 2}}
@@ -281,3 +281,15 @@ def test_a_path_without_a_model_is_refused_with_the_expected_files(name: str, tm
         ModelError, match=r"no model at '.*Expected a run folder.*a model folder.*a \.ckpt file, or hf://user/name"
     ):
         load_model(tmp_path / name)
+
+
+@pytest.mark.parametrize(("other", "warned"), [([0, 4095], False), ([0, 1000], True)])
+def test_models_that_were_trained_with_other_value_ranges_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, other: list[int], warned: bool
+) -> None:
+    model = Segmenter("test_resnet.r160_in1k", "linear", 2, weights="none")
+    for name, value_range in (("a", [0, 4095]), ("b", other)):
+        save_model(tmp_path / name, model, {"value_range": value_range}, {})
+    load_models([tmp_path / "a", tmp_path / "b"])
+    text = f"'{tmp_path / 'b'}' was trained with data.value_range=[0, 1000], but reads images with [0, 4095]"
+    assert (text in caplog.text) == warned

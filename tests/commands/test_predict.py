@@ -11,7 +11,9 @@ from PIL import Image
 
 import finetune
 from finetune.config.errors import ConfigError
+from finetune.data import DataError
 from finetune.data.images.reading import read_image
+from finetune.inference.saving import find_names
 from tests.samples import draw_folder, exit_code, on_folder, save
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -200,3 +202,16 @@ def test_a_folder_of_images_and_videos_is_predicted_with_one_command_that_tells_
     with pytest.raises(ConfigError, match="write=coco is for images, but there are videos in the input"):
         finetune.predict(*command[:2], f"output={tmp_path / 'other'}", "write=[coco]")
     assert not (tmp_path / "other").exists()
+
+
+def test_labels_of_a_map_and_of_its_preview_need_names_of_their_own(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finetune.inference.saving.is_georeferenced", lambda path: path.suffix == ".tif")
+    monkeypatch.setattr("finetune.inference.saving.can_keep", lambda: True)
+    for name in ("a.tif", "a.png"):
+        save(tmp_path / "maps" / name, np.zeros((4, 4, 3), np.uint8))
+    predictor = finetune.load(run, "cpu")
+    assert len(find_names(predictor, tmp_path / "maps")) == 2
+    with pytest.raises(DataError, match=r"would both be written as 'labels/a'. Rename one of them"):
+        find_names(predictor, tmp_path / "maps", ["labelme"])

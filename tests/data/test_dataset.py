@@ -1,9 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from finetune.data.augmentation.mix import Mix
 from finetune.data.augmentation.transforms import Augment
 from finetune.data.dataset import SampleKey, SegmentationDataset, counted_generator
 from finetune.data.files import ImageFile, MaskFile
@@ -84,3 +86,19 @@ def test_repetitions_of_a_sample_are_transformed_anew(records):
     assert not torch.equal(first, again)
     assert torch.equal(again, dataset[SampleKey(0, 0, 1)]["image"])
     assert torch.equal(first, dataset[0]["image"])
+
+
+def test_an_image_of_weight_0_is_mixed_with_no_other(records):
+    weighted = [replace(record, weight=float(index in (1, 4))) for index, record in enumerate(records)]
+    read: list[int] = []
+
+    class Reading(SegmentationDataset):
+        def _transformed(self, index, generator):
+            read.append(index)
+            return super()._transformed(index, generator)
+
+    dataset = Reading(weighted, transform=Augment(16), mix=Mix(cutmix=1.0))
+    for epoch in range(20):
+        dataset[SampleKey(epoch, 1)]
+    assert set(read) <= {1, 4}
+    assert 4 in read

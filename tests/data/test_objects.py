@@ -137,6 +137,18 @@ def test_class_times_1000_plus_number_gives_both(tmp_path: Path) -> None:
     assert int(objects.ignored.sum()) == 4
 
 
+def test_an_area_of_a_class_without_a_number_is_a_group_that_is_ignored(tmp_path: Path) -> None:
+    mask = np.zeros(SIZE, dtype=np.uint16)
+    mask[2:6, 2:6], mask[2:6, 10:14], mask[12:16, 2:6] = 26001, 26, 7
+    save(tmp_path / "images" / "a.png", np.zeros((*SIZE, 3), dtype=np.uint8))
+    save(tmp_path / "masks" / "a.png", mask)
+    source = FolderSource(tmp_path, classes={"background": "*", "car": 26}, divisor=1000)
+    objects = read(source.records()[0], "ids", ignore_index=source.ignore_index)
+    assert areas(objects) == {0: [16]}
+    assert objects.ignored is not None
+    assert objects.ignored.nonzero().tolist() == [[row, column] for row in range(2, 6) for column in range(10, 14)]
+
+
 def test_a_tile_has_the_parts_of_objects_that_it_shows(tmp_path: Path) -> None:
     record = coco(tmp_path, [{"category_id": 7, "segmentation": corners(4, 10, 12)}])
     (tiles,) = with_tiles([record], (24, 16))

@@ -86,6 +86,37 @@ def test_a_format_from_outside_works_by_an_entry_in_the_table(tmp_path: Path, mo
     assert 0 < result.agreement.difference < 100
 
 
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()], ids=["OSError", "KeyboardInterrupt"])
+def test_an_export_that_is_cut_off_leaves_nothing_but_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def cut_off(exporter: object, saved: SavedModel, folder: Path) -> list[Path]:
+        (folder / "weights.pt").write_text("half")
+        raise error
+
+    monkeypatch.setattr(HalvedLogits, "write", cut_off)
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(type(error)):
+        export_model(HalvedLogits(), fine_tuned(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_images_that_are_smaller_than_a_program_takes_are_not_compared(tmp_path: Path) -> None:
+    compared: list[tuple[int, ...]] = []
+
+    class Recording(HalvedLogits):
+        limits, multiple = Limits(difference=100.0), 32
+
+        def expected(self, saved: SavedModel, images: Tensor) -> dict[str, Tensor]:
+            compared.append(tuple(images.shape[-2:]))
+            return super().expected(saved, images)
+
+    samples = [(torch.zeros(1, 3, side, 80, dtype=torch.uint8), torch.zeros(1, side, 80)) for side in (40, 70)]
+    export_model(Recording(), fine_tuned(), tmp_path, samples=samples)
+    assert (32, 64) not in compared
+    assert compared[-1] == (64, 64)
+
+
 def test_the_command_writes_below_the_run_and_keeps_the_scores(tmp_path: Path) -> None:
     saved = fine_tuned()
     save_model(tmp_path / "model", saved.model, saved.data, saved.scores, saved.task)

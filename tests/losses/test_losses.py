@@ -329,3 +329,10 @@ def test_an_option_out_of_its_range_is_refused(name: str, option: str, value: fl
 def test_a_loss_has_no_options_of_other_losses(name: str) -> None:
     with pytest.raises(TypeError, match="unexpected keyword"):
         LOSSES[name](option_of_another_loss=1)
+
+
+def test_a_negative_ignored_label_is_no_class_of_bytes() -> None:
+    logits = torch.randn(1, 160, 2, 2, generator=torch.Generator().manual_seed(0))
+    labels = torch.full((1, 2, 2), 156)  # as uint8, -100 is 156
+    expected = sigmoid_focal_dice(logits, labels, ignore_index=-100)
+    assert sigmoid_focal_dice(logits, labels.to(torch.uint8), ignore_index=-100) == expected

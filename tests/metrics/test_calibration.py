@@ -136,3 +136,15 @@ def test_the_curve_has_the_accuracy_and_the_confidence_of_all_classes_together(m
     assert float(curve["accuracy"][3]) == pytest.approx(float((target[inside] == 1).double().mean()))
     assert float(curve["confidence"][3]) == pytest.approx(float(probability[inside].double().mean()), abs=1e-7)
     assert float(curve["pixel_share"][3]) == pytest.approx(int(inside.sum()) / int((target != 255).sum()))
+
+
+def test_the_confidence_is_that_of_the_predicted_class_after_steps_that_clean_it() -> None:
+    probabilities = torch.tensor([0.05, 0.05, 0.9]).view(1, 3, 1, 1)
+    cleaned = ImageBatch(
+        torch.zeros(1, dtype=torch.int64),
+        torch.zeros(1, 3, 1, 1, dtype=torch.uint8),
+        probabilities,
+        torch.zeros(1, 1, 1, dtype=torch.uint8),
+        torch.zeros(1, 1, 1, dtype=torch.uint8),
+    )
+    assert float(calibration_error(counts(cleaned))) == pytest.approx(0.95, abs=1e-4)

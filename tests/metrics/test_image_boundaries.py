@@ -143,6 +143,8 @@ def test_an_empty_prediction_or_truth_is_wrong_and_has_no_distance(empty: str) -
     assert (scores["boundary_iou"], scores["boundary_f1_5px"]) == (0, 0)
     assert (scores["compared"], scores["one_sided"]) == (0, 1)
     assert all(np.isnan(scores[name]) for name in ("hausdorff_px", "hd95_px", "assd_px"))
+    ratios = [scores[name] for name in ("contour_ratio", "area_ratio")]
+    assert ratios == [0, 0] if empty == "prediction" else all(map(np.isnan, ratios))
     assert (scores["objects"], scores["predicted_objects"], scores["false_alarms"]) == (
         (1, 0, 0) if empty == "prediction" else (0, 1, 1)
     )

@@ -91,6 +91,10 @@ def test_a_file_of_a_stranger_is_no_code(tmp_path: Path) -> None:
     np.savez(path, images=np.array(["x"]), classes=np.array(["a"]), overlaps=np.zeros((2, 1, 3), np.int64))
     with pytest.raises(FileError, match=r"its overlaps have the shape \(2, 1, 3\)"):
         read_overlaps(path, "a")
+    np.savez(path, images=np.array(["x"]), classes=np.array(["a"]), overlaps=np.zeros((1, 1, 3), np.int64))
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(FileError, match="holds no overlaps"):
+        read_overlaps(path, "a")
     path.write_bytes(b"nothing")
     with pytest.raises(FileError, match="holds no overlaps"):
         read_overlaps(path, "a")

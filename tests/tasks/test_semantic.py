@@ -188,7 +188,7 @@ def test_learning_rates_follow_the_schedule_in_a_constant_ratio(name: str, warmu
 def test_a_last_step_of_fewer_batches_is_the_mean_over_them(accumulated: int) -> None:
     """Two batches in one step change the weights equally, whether a step may have two, four or more of them."""
     options = {"optimizer": "momentum", "optimizer_options": {"momentum": 0}, "lr": 0.1, "weight_decay": 0.0}
-    options |= {"schedule_name": "constant", "warmup": 0}
+    options |= {"schedule_name": "constant", "warmup": 0, "l1": 1e-4}
     tasks = [
         trained(tiny_data(train=8, val=1), accumulate_grad_batches=batches, task=dict(options))
         for batches in (2, accumulated)

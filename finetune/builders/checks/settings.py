@@ -24,7 +24,7 @@ from finetune.callbacks import Checkpoint
 from finetune.config.compose import packaged_options
 from finetune.config.errors import ConfigError
 from finetune.config.nested import remove
-from finetune.config.options import Config
+from finetune.config.options import Config, drop_name
 from finetune.config.settings import Settings
 from finetune.data import Mix
 from finetune.losses import LOSSES
@@ -92,12 +92,10 @@ def _all_settings(config: Config) -> Iterator[Settings]:
     yield Settings("tuning.plateau", _group(config["tuning"].get("plateau")), PlateauCriterion)
     yield Settings("tuning.lora", _group(config["tuning"].get("lora")), add_lora, ("model",))
     if config["head"].get("name") in HEADS:
-        yield Settings(
-            "head", _without_name(config["head"]), HEADS[config["head"]["name"]].build, ("pyramid", "classes")
-        )
+        yield Settings("head", drop_name(config["head"]), HEADS[config["head"]["name"]].build, ("pyramid", "classes"))
     if config["head"].get("name") in INSTANCE_HEADS:
         own = ("strides", "channels", "classes")
-        of_head = {key: value for key, value in _without_name(config["head"]).items() if key != "channels"}
+        of_head = {key: value for key, value in drop_name(config["head"]).items() if key != "channels"}
         yield Settings("head", {"channels": config["head"].get("channels", 128)}, FeaturePyramid, ("pyramid",))
         yield Settings("head", of_head, INSTANCE_HEADS[config["head"]["name"]], own)
     if options := auxiliary_options(config):
@@ -105,11 +103,11 @@ def _all_settings(config: Config) -> Iterator[Settings]:
     yield view_settings(_group(config.get("tta")))  # runs of earlier versions have neither
     yield Settings("recipe", _group(config.get("recipe")), RecipeSettings)
     if config["schedule"].get("name") in SCHEDULES:
-        yield Settings("schedule", _without_name(config["schedule"]), SCHEDULES[config["schedule"]["name"]], ("total",))
+        yield Settings("schedule", drop_name(config["schedule"]), SCHEDULES[config["schedule"]["name"]], ("total",))
     if config["loss"].get("name") in LOSSES:
         yield Settings("loss", _loss_options(config["loss"]), LOSSES[config["loss"]["name"]], ("ignore_index",))
     if (task := task_settings(config)).get("name") in TASKS:
-        yield Settings("task", _without_name(task), TASKS[task["name"]], GIVEN)
+        yield Settings("task", drop_name(task), TASKS[task["name"]], GIVEN)
     yield from _augment_settings(config["augment"])
 
 
@@ -148,13 +146,9 @@ def _augment_settings(settings: Config) -> Iterator[Settings]:
 def _loss_options(settings: Config) -> Config:
     """Return the options of a loss; class weights that are no list, such as a rule, are checked elsewhere."""
     is_list = isinstance(settings.get("class_weights"), list)
-    options = _without_name(settings)
+    options = drop_name(settings)
     return {**options, "class_weights": None} if "class_weights" in options and not is_list else options
 
 
 def _group(settings: Any) -> Config:
     return settings if isinstance(settings, dict) else {}
-
-
-def _without_name(settings: Config) -> Config:
-    return {key: value for key, value in settings.items() if key != "name"}

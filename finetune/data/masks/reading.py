@@ -125,10 +125,14 @@ def decode_mask(
 def read_binary_mask(path: Path, window: Window | None = None) -> Tensor:
     """Decode a mask of one class, or a part of it, as uint8 (H, W): 1 where the file holds any value but 0.
 
+    In a JPEG, whose zeros are noisy around edges, it is 1 from 128 on.
+
     Raises:
         DataError: the file cannot be decoded, or is a color image.
     """
-    return torch.from_numpy((mask_numbers(open_mask(path, window), path) != 0).astype(np.uint8))
+    pixels = open_mask(path, window)
+    is_jpeg = path.suffix.lower() in (".jpg", ".jpeg") or getattr(pixels, "format", None) == "JPEG"
+    return torch.from_numpy((mask_numbers(pixels, path) >= (128 if is_jpeg else 1)).astype(np.uint8))
 
 
 def mask_numbers(pixels: Image.Image | npt.NDArray[np.integer], path: Path | str) -> npt.NDArray[np.integer]:

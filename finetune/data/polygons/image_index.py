@@ -24,8 +24,10 @@ class ImageIndex:
         self.paths = files_below(root, IMAGE_SUFFIXES)
         self._by_name: defaultdict[str, list[Path]] = defaultdict(list)
         self._by_stem: defaultdict[str, list[Path]] = defaultdict(list)
+        self._by_place: dict[tuple[str, Path], Path] = {}
         for path in self.paths:
             self._by_name[_composed(path.name)].append(path)
+            self._by_place.setdefault((_composed(path.name), path.parent), path)
             self._by_stem[_composed(stem_of(path))].append(path)
 
     def find(self, name: str, folders: Sequence[Path] = (), split: str = "") -> Path:
@@ -43,10 +45,10 @@ class ImageIndex:
             AnnotationError: there is no such image, or there are several.
         """
         given = PurePosixPath(name.replace("\\", "/"))
-        candidates = self._by_name.get(_composed(given.name), [])
         for folder in folders:
-            if found := [path for path in candidates if path.parent == (folder / given).parent]:
-                return found[0]
+            if placed := self._by_place.get((_composed(given.name), (folder / given).parent)):
+                return placed
+        candidates = self._by_name.get(_composed(given.name), [])
         parents = tuple(part for part in given.parent.parts if part not in ("..", given.anchor))
         endings = (
             [path for path in candidates if path.parent.parts[start - len(parents) :] == parents[start:]]

@@ -126,7 +126,8 @@ class CsvSource:
             target = ClassMaskFiles(image, tuple(folder / mask if mask else None for mask in masks))
         else:
             target = self.encoding.file(folder / cells["mask"])
-        split, group = split_of(cells.get("split", "")), cells.get(self.group_column, "")
+        split = split_of(cells.get("split", ""))
+        group = cells[self.group_column] if self.group_column else ""  # a column without a name is none
         return Record(cells["image"], ImageFile(image), target, split, group, float(cells.get("weight") or 1))
 
 

@@ -124,9 +124,16 @@ def read_xml(path: Path) -> Element:
 
 
 def _with_splits(images: list[AnnotatedImage], root: Path) -> list[AnnotatedImage]:
-    if all(image.split for image in images):
+    without = [image for image in images if not image.split]
+    if not without:
         return images
-    return with_folder_splits([replace(image, split="") for image in images], root)
+    placed = with_folder_splits([replace(image, split="") for image in images], root)
+    if len(without) < len(images) and not all(image.split for image in placed):
+        raise DataError(
+            f"{len(without):,} images of '{root}' have no subset, such as '{without[0].path}', but others have. Put "
+            f"each image into a subset, or none."
+        )
+    return placed
 
 
 def _labels(document: Element, images: Sequence[AnnotatedImage]) -> list[str]:

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 PLACE_OF_SPLIT = "{split}"
 PHOTO_SUFFIXES = (".jpg", ".jpeg")
 LAYOUT = "expected ROOT/images/*.jpg with ROOT/masks/*.png, either flat or with train/ val/ test/ in both"
+# in messages, by which an audit knows what they are about
+WITHOUT_MASK, WITHOUT_IMAGE = "images without a mask", "masks without an image"
 
 
 class FolderSource:
@@ -159,10 +161,10 @@ class FolderSource:
         without_mask = [image.name for _, image, mask in pairs.pairs if mask is None]
         texts = []
         if without_mask:
-            texts.append(f"{len(without_mask):,} images without a mask in '{mask_folder}': {shortlist(without_mask)}.")
+            texts.append(f"{len(without_mask):,} {WITHOUT_MASK} in '{mask_folder}': {shortlist(without_mask)}.")
         if pairs.without_image:
             names = shortlist(path.name for path in pairs.without_image)
-            texts.append(f"{len(pairs.without_image):,} masks without an image in '{image_folder}': {names}.")
+            texts.append(f"{len(pairs.without_image):,} {WITHOUT_IMAGE} in '{image_folder}': {names}.")
         if not self.skip_unpaired or len(without_mask) == len(pairs.pairs):
             return [f"{text} data.skip_unpaired=true leaves them out." if self._some(pairs) else text for text in texts]
         for text in texts:

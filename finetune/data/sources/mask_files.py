@@ -1,6 +1,6 @@
 """Several mask files per image: one for each class, or one for each object."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from finetune.data.files import (
     files_below,
 )
 from finetune.data.options import check_ignore_index, named_classes
+from finetune.data.polygons.class_map import is_background
 from finetune.data.recognition.mask_file_layouts import recognize_mask_files
 from finetune.data.recognition.name_patterns import NamePattern
 from finetune.data.recognition.recognized import Recognized
@@ -70,12 +71,12 @@ class MaskFilesSource:
         names = self._layers
         return names if self.multilabel else (BACKGROUND, *names)
 
-    @property
+    @cached_property
     def _layers(self) -> tuple[str, ...]:
-        given = self.classes if self.multilabel else tuple(n for n in self.classes if n.lower() != BACKGROUND)
+        given = self.classes if self.multilabel else tuple(n for n in self.classes if not is_background(n))
         if self.pattern.other == "object":
             return given or (OBJECT,)
-        found = sorted({name for masks in self._masks.values() for name in masks} - {BACKGROUND})
+        found = sorted({name for masks in self._masks.values() for name in masks if not is_background(name)})
         if unknown := [name for name in given if name not in found]:
             raise DataError(
                 f"no mask in '{self.root}' is of the class '{unknown[0]}' (data.classes). {suggest(unknown[0], found)}"
@@ -98,9 +99,13 @@ class MaskFilesSource:
             raise DataError(f"no images in '{self.root / self.images}'. Set data.images to their folder.")
         if not any(self._masks.values()):
             raise DataError(f"no masks '{self.root / self.pattern.pattern}' for the images. Set data.masks.")
+        problems = []
         if self._left_over:
-            problem = f"{len(self._left_over):,} masks are of no image: {shortlist(self._left_over)}."
-            raise error_listing(f"'{self.root}' cannot be used as it is", [problem])
+            problems.append(f"{len(self._left_over):,} masks are of no image: {shortlist(self._left_over)}.")
+        if repeated := sorted(str(path.relative_to(self.root)) for path in self._repeated()):
+            problems.append(f"{len(repeated):,} files share their name: {shortlist(repeated)}. Rename them.")
+        if problems:
+            raise error_listing(f"'{self.root}' cannot be used as it is", problems)
         return [Record(stem, ImageFile(path), self._target(path, self._masks[stem])) for stem, path in images.items()]
 
     def _target(self, image: Path, masks: Mapping[str, Path]) -> Target:
@@ -113,21 +118,32 @@ class MaskFilesSource:
 
     @cached_property
     def _images(self) -> dict[str, Path]:
-        """Return the images by stem."""
+        """Images by stem."""
+        return dict(self._named_images)
+
+    def _repeated(self) -> list[Path]:
+        """Return the files of which others have the same stem and, of masks, the same class or object."""
+        named = [*self._named_images, *((names, path) for path, names in self._named_masks if names is not None)]
+        counts = Counter(name for name, _ in named)
+        return [path for name, path in named if counts[name] > 1]
+
+    @cached_property
+    def _named_images(self) -> list[tuple[str, Path]]:
+        """Images with their stems."""
         before, place, after = self.images.partition("{stem}")
         files = files_below(self.root / before.rstrip("/"), IMAGE_SUFFIXES)
         if not place:
             masks = self.root / self.pattern.folder
             inside = masks != self.root and masks.is_relative_to(self.root / before)
-            return {stem_of(path): path for path in files if not (inside and path.is_relative_to(masks))}
+            return [(stem_of(path), path) for path in files if not (inside and path.is_relative_to(masks))]
         depth = len(Path(before).parts)
-        return {
-            parts[depth]: path
+        return [
+            (parts[depth], path)
             for path in files
             if (parts := path.relative_to(self.root).parts)
             and len(parts) > depth + 1
             and "/".join(parts[depth + 1 : -1]) == after.strip("/")
-        }
+        ]
 
     @cached_property
     def _masks(self) -> dict[str, dict[str, Path]]:
@@ -145,7 +161,7 @@ class MaskFilesSource:
 
     @cached_property
     def _named_masks(self) -> list[tuple[Path, tuple[str, str] | None]]:
-        images = set(self._images.values())
+        images = {path for _, path in self._named_images}
         files = files_below(self.root / self.pattern.folder, MASK_SUFFIXES)
         return [
             (path, self.pattern.match(without_suffix(path.relative_to(self.root)).as_posix(), self._images))

@@ -12,6 +12,7 @@ from finetune.data.polygons.image_index import ImageIndex
 from finetune.data.polygons.yolo_file import YoloYaml, below, read_objects, read_yaml
 from finetune.data.recognition.recognized import Recognized, read_head
 from finetune.data.records import DataError, error_listing
+from finetune.data.stems import stem_of
 from finetune.io.messages import shortlist
 
 LOOKED_AT = 20  # text files of a folder, to recognize it
@@ -117,7 +118,7 @@ def label_file(root: Path, image: Path) -> Path:
     folders = list(image.relative_to(root).parts[:-1])
     if "images" in folders:
         folders[len(folders) - 1 - folders[::-1].index("images")] = "labels"
-    return root.joinpath(*folders, f"{image.stem}.txt")
+    return root.joinpath(*folders, f"{stem_of(image)}.txt")
 
 
 def _listed_images(root: Path, entry: str, problems: list[str]) -> list[Path]:

@@ -5,9 +5,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, takewhile
+from pathlib import Path
 
 from finetune.data.records import DataError, Record
 from finetune.data.splitting.splits import split_of
+from finetune.data.stems import stem_of
 
 FEWEST = 5  # guessed groups; of fewer, a split can hardly be made
 SEPARATOR = re.compile(r"[_\-. ]+")
@@ -93,7 +95,7 @@ def _place(record: Record) -> tuple[tuple[str, ...], str]:
     """Return the folders and the stem of the image's file, or of its name where there is none."""
     path = record.image.paths[0].as_posix() if record.image.paths else record.name
     *folders, name = path.split("/")
-    return tuple(folders), name.rpartition(".")[0] or name
+    return tuple(folders), stem_of(Path(name))
 
 
 def _cut(stem: str, count: int) -> tuple[str, str]:

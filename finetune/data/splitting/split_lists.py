@@ -6,6 +6,7 @@ from unicodedata import normalize
 
 from finetune.data.records import DataError
 from finetune.data.splitting.splits import SPLITS, split_of
+from finetune.data.stems import DOUBLE, stem_of
 from finetune.io.messages import shortlist
 
 MAX_BYTES = 1 << 28
@@ -84,6 +85,8 @@ def _last(path: str) -> str:
 
 
 def _stem(name: str) -> str:
+    if name.lower().endswith(DOUBLE):
+        return stem_of(Path(name))
     stem, dot, ending = name.rpartition(".")
     # a name such as 1.25 has no ending
     return stem if dot and stem and not ending.isdigit() else name

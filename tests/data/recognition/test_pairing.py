@@ -62,9 +62,9 @@ def test_patterns_tell_the_image_and_the_class(pattern, path, expected):
 
 
 def test_lists_name_images_by_stem_path_or_columns(tmp_path):
-    (tmp_path / "train.txt").write_text("a\n/images/b.jpg /masks/b.png\n\nx\\c.png\n1.25\n")
+    (tmp_path / "train.txt").write_text("a\n/images/b.jpg /masks/b.png\n\nx\\c.png\n1.25\ne.nii.gz\n")
     (tmp_path / "validation.txt").write_text("d")
-    assert list_names(tmp_path / "train.txt") == ["a", "b", "c", "1.25"]
+    assert list_names(tmp_path / "train.txt") == ["a", "b", "c", "1.25", "e"]
     assert read_lists(tmp_path)["d"] == "val"
 
 

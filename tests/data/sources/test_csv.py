@@ -213,3 +213,8 @@ def test_a_weight_that_is_none_is_refused_with_its_line(table, weight):
     root = table("image,mask,weight", "a.png,m.png,1", f"b.png,m.png,{weight}")
     with pytest.raises(DataError, match=f"line 3 has the weight '{weight}'; expected a number of 0 or more"):
         CsvSource(root).records()
+
+
+def test_a_column_without_a_name_is_no_group(table):
+    root = table(",image,mask", "0,a.png,m.png", "1,b.png,m.png")  # as pandas writes it
+    assert [record.group for record in CsvSource(root).records()] == ["", ""]

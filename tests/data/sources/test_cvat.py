@@ -206,3 +206,8 @@ def test_damaged_files_are_refused_with_their_name_or_read(data, survives_damage
     root = data(document(image(POLYGON, mask, ellipse), image(name="b.png")))
     build = lambda: CvatSource(root, annotations="annotations.xml")  # noqa: E731
     assert survives_damage(build, root / "annotations.xml", named=root.name) > 200
+
+
+def test_subsets_of_some_images_only_are_refused(data):
+    root = data(document(image(POLYGON, others='subset="Test"'), image(name="b.png")))
+    assert re.search(r"1 images of .* have no subset, such as '.*b\.png', but others have", message(root))

@@ -151,6 +151,8 @@ def test_linked_folders_are_read_like_others_and_hidden_ones_are_not(tmp_path):
     [
         ({"classes": 3, "mask_values": [0, 0, 255]}, r"has 0 more than once: which class is it"),
         ({"classes": 3, "mask_values": [0, [1, 0], 255]}, r"has 0 more than once"),
+        ({"classes": {"road": "#FF0000", "car": "#ff0000"}}, r"has #ff0000 more than once"),
+        ({"classes": {"road": "#000000", "car": 255}}, r"mixes colors and numbers"),
         ({"classes": 3, "mask_values": [0, 255]}, r"is for 2 classes, but data.classes says 3"),
         ({"classes": ["a", "b"], "mask_values": [0, 1, 2]}, r"is for 3 classes, but data.classes says 2"),
         ({"ignore_index": 2**24}, r"data.ignore_index=16777216: expected a value of the masks, from -32,768"),

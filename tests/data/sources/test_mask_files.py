@@ -87,3 +87,26 @@ def test_masks_of_one_image_that_differ_in_size_are_refused_by_name(root):
 def test_an_image_without_objects_is_background(tmp_path):
     save(tmp_path / "x.png", np.ones((3, 5)))
     assert LayeredMaskFiles(tmp_path / "x.png", ()).read().tolist() == np.zeros((3, 5)).tolist()
+
+
+def test_files_that_share_a_name_are_refused(root):
+    save(root / "images" / "more" / "a.png", np.zeros((1, 4)))
+    save(root / "masks" / "car" / "more" / "a.png", np.zeros((1, 4)))
+    with pytest.raises(DataError, match=r"2 files share their name: images/a\.png, images/more/a\.png\. Rename them"):
+        MaskFilesSource(root).records()
+
+
+@pytest.mark.parametrize("name", ["Background", "_background_"])
+def test_a_mask_of_the_background_is_no_class_however_it_is_written(root, name):
+    save(root / "masks" / name / "a.png", [[255, 0, 0, 0]])
+    assert MaskFilesSource(root).class_names == ("background", "car", "road")
+
+
+def test_the_noise_of_a_jpeg_is_no_class(root):
+    disc = (np.hypot(*(np.mgrid[:64, :64] - 32)) < 20).astype(np.uint8)
+    save(root / "images" / "c.png", np.zeros((64, 64)))
+    Image.fromarray(255 * disc).save(root / "masks" / "road" / "c.jpg", quality=75)
+    decoded = np.asarray(Image.open(root / "masks" / "road" / "c.jpg"))
+    assert ((decoded > 0) != disc).sum() > 100  # all of which would be road
+    found = next(target for target in targets(MaskFilesSource(root)) if len(target) == 64)
+    assert ((np.array(found) > 0) == disc).mean() > 0.995

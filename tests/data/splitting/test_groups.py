@@ -119,3 +119,14 @@ def test_groups_on_both_sides_are_counted():
     ]
     found = shared_groups([Record(f"{n}", None, split=split, group=group) for n, (split, group) in enumerate(rows)])
     assert found == {"a": {"train": 2, "val": 1}}
+
+
+def test_a_suffix_of_two_parts_is_none_of_the_name() -> None:
+    scans = [
+        Record(f"{n}_{side}", ImageFile(Path(f"/data/scans/{n}_{side}.nii.gz")))
+        for n in range(5)
+        for side in ("left", "right")
+    ]
+    found = guess_groups(scans)
+    assert found is not None
+    assert set(found.groups) == {f"{n}" for n in range(5)}

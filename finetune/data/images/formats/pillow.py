@@ -25,7 +25,7 @@ def header(path: Path) -> Header:
         is_turned = image.format == "TIFF" and orientation in (5, 6, 7, 8)  # Pillow says the size of the upright image
         height, width = image.size if is_turned else image.size[::-1]
         colors = 1 if image.mode in GRAY else 3
-        return Header(height, width, colors, image.has_transparency_data, _dtype(image.mode), orientation)
+        return Header(height, width, colors, _has_alpha(image), _dtype(image.mode), orientation)
 
 
 def pixels(path: Path) -> Pixels:
@@ -40,13 +40,18 @@ def reduced(path: Path, factor: int) -> Pixels:
 
 def image_pixels(image: Image.Image) -> Pixels:
     """Return the pixels of a decoded image; palettes, CMYK and others become RGB."""
-    alpha = image.has_transparency_data
+    alpha = _has_alpha(image)
     if image.mode in GRAY:
         mode = "LA" if alpha else image.mode if _dtype(image.mode) != np.uint8 else "L"
     else:
         mode = "RGBA" if alpha else "RGB"
     # neither a conversion to the same mode nor an array of one's own: Pillow copies for both
     return Pixels(_three_axes(np.asarray(image if image.mode == mode else image.convert(mode))), alpha)
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    """Return whether an image has transparency, without that of deep gray images, whose values Pillow would clip."""
+    return bool(image.has_transparency_data) and not (image.mode in GRAY and _dtype(image.mode) != np.uint8)
 
 
 def _dtype(mode: str) -> np.dtype[np.generic]:

@@ -47,3 +47,13 @@ def test_a_rotation_is_unnoticed_where_the_size_stays(tmp_path, orientation, siz
     tags[0x0112] = orientation
     Image.new("L", size[::-1]).save(tmp_path / "a.jpg", exif=tags)
     assert read_header(tmp_path / "a.jpg").may_be_turned_unnoticed == unnoticed
+
+
+def test_deep_gray_pixels_are_not_clipped_for_their_transparency(tmp_path):
+    values = np.linspace(0, 60_000, 24).reshape(4, 6).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png", transparency=0)
+    assert Image.open(tmp_path / "a.png").has_transparency_data
+    header, pixels = read_header(tmp_path / "a.png"), read_pixels(tmp_path / "a.png")
+    assert header.is_deep
+    assert not header.alpha
+    assert np.array_equal(pixels.values[..., 0], values)
