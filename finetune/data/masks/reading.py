@@ -128,11 +128,22 @@ def read_binary_mask(path: Path, window: Window | None = None) -> Tensor:
     In a JPEG, whose zeros are noisy around edges, it is 1 from 128 on.
 
     Raises:
-        DataError: the file cannot be decoded, or is a color image.
+        DataError: the file cannot be decoded, is a color image, or a JPEG without a value from 128 on.
     """
-    pixels = open_mask(path, window)
-    is_jpeg = path.suffix.lower() in (".jpg", ".jpeg") or getattr(pixels, "format", None) == "JPEG"
-    return torch.from_numpy((mask_numbers(pixels, path) >= (128 if is_jpeg else 1)).astype(np.uint8))
+    values = mask_numbers(open_mask(path, window), path)
+    if not _is_jpeg(path):
+        return torch.from_numpy((values != 0).astype(np.uint8))
+    if window is None and 0 < values.max(initial=0) < 128:
+        raise DataError(
+            f"mask '{path}' is a JPEG with values up to {values.max()}, which may be its noise; expected 255 for the "
+            f"class. Save it as a PNG."
+        )
+    return torch.from_numpy((values >= 128).astype(np.uint8))
+
+
+def _is_jpeg(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"\xff\xd8"
 
 
 def mask_numbers(pixels: Image.Image | npt.NDArray[np.integer], path: Path | str) -> npt.NDArray[np.integer]:

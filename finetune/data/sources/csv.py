@@ -127,7 +127,7 @@ class CsvSource:
         else:
             target = self.encoding.file(folder / cells["mask"])
         split = split_of(cells.get("split", ""))
-        group = cells[self.group_column] if self.group_column else ""  # a column without a name is none
+        group = cells.get(self.group_column, "") if self.group_column else ""  # a column without a name is none
         return Record(cells["image"], ImageFile(image), target, split, group, float(cells.get("weight") or 1))
 
 

@@ -110,3 +110,16 @@ def test_the_noise_of_a_jpeg_is_no_class(root):
     assert ((decoded > 0) != disc).sum() > 100  # all of which would be road
     found = next(target for target in targets(MaskFilesSource(root)) if len(target) == 64)
     assert ((np.array(found) > 0) == disc).mean() > 0.995
+
+
+def test_a_jpeg_whose_values_may_be_noise_is_refused_and_a_png_of_that_name_is_read(root):
+    for format_name, expected in (("JPEG", "is a JPEG with values up to 1"), ("PNG", None)):
+        mask = Image.fromarray(np.ones((8, 8), np.uint8))
+        save(root / "images" / "c.png", np.zeros((8, 8)))
+        mask.save(root / "masks" / "road" / "c.jpg", format=format_name)
+        record = MaskFilesSource(root).records()[-1]
+        if expected is None:
+            assert record.target.read().unique().tolist() == [2]
+        else:
+            with pytest.raises(DataError, match=expected):
+                record.target.read()
