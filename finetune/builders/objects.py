@@ -18,6 +18,7 @@ from finetune.data.objects import (
     object_sizes_fact,
     with_objects,
 )
+from finetune.data.polygons.class_map import is_background
 from finetune.recipe.facts import ObjectFacts
 
 SIZES, RATIOS = (0.1, 0.3, 0.5, 0.7, 0.9), (0.2, 0.5, 0.8)  # quantiles
@@ -55,7 +56,7 @@ def read_objects(
         )
     if grouping == "components":
         lines.append("an object is an area of one class, so objects that touch are one (data.instances=components)")
-    if not any(name.strip("_ ").lower() == "background" for name in classes):
+    if not any(map(is_background, classes)):
         lines.append(f"{classes[background]}, the first class, is taken as the background")
     return found, facts, lines
 

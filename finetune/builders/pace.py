@@ -64,13 +64,12 @@ def with_budget(
         length = fit_budget(seconds, pace)
     except ValueError as error:
         raise ConfigError(f"budget={config['budget']}: {error}") from error
-    images, validations = data.sizes()["train"], f"{length.validations} "
-    validations = "" if spaces_validations(config["trainer"]) else validations
+    images, counted = data.sizes()["train"], "" if spaces_validations(config["trainer"]) else f"{length.validations} "
     config = with_length(config, length, images)
     return config, [
         *lines,
         f"{step_counts(config, images)[1]:,} steps of {pace.step:.2g} s, {config['trainer']['max_epochs']} epochs, "
-        f"{validations}validations of {pace.validation:.1f} s: budget={config['budget']}, of which start and end take "
+        f"{counted}validations of {pace.validation:.1f} s: budget={config['budget']}, of which start and end take "
         f"{pace.before + pace.after:.0f} s",
     ]
 

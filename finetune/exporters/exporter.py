@@ -83,23 +83,24 @@ def export_model(
                 images = crop(whole, exporter.multiple)
                 real.add(exporter.expected(saved, images), compute(images), crop(target, exporter.multiple))
     except BaseException as error:  # those of exporters and runtimes have no common type
-        failure = _failure(saved, set(folder.iterdir()) - before, str(error)[:400])
+        _remove(set(folder.iterdir()) - before)
         if isinstance(error, OSError) or not isinstance(error, Exception):  # such as a full disk, or Ctrl-C
             raise
-        raise failure from error
+        raise _refusal(saved, str(error)[:400]) from error
     # quantized to the range of real images, a model says nothing of noise
     agreement = real if real.images else noise
     if problems := noise.problems(Limits(exporter.limits.difference, 1, 1)) + agreement.problems(exporter.limits):
-        raise _failure(
-            saved, set(folder.iterdir()) - before, f"the files give {', and '.join(dict.fromkeys(problems))}"
-        )
+        _remove(set(folder.iterdir()) - before)
+        raise _refusal(saved, f"the files give {', and '.join(dict.fromkeys(problems))}")
     return files, agreement
 
 
-def _failure(saved: SavedModel, files: Iterable[Path], problem: str) -> ExportError:
-    """Remove the files, and return the error."""
+def _remove(files: Iterable[Path]) -> None:
     for file in files:
         file.unlink()
+
+
+def _refusal(saved: SavedModel, problem: str) -> ExportError:
     config = saved.model.config()
     return ExportError(
         f"backbone {config['backbone']} with head {config['head']} cannot be exported like this: {problem}. No file is "

@@ -69,9 +69,8 @@ class SmpFolder:
             answer = f"A pixel has the classes whose `logits.sigmoid()` exceeds {facts['task']['thresholds']}."
         card = front_matter(saved.model.config(), "segmentation-models-pytorch")
         card += CARD.format(**facts, answer=answer, names=names)
-        (folder / "README.md").write_text(
-            card, encoding="utf-8"
-        )  # or smp writes one that licenses the weights as its own code
+        # or smp writes one that licenses the weights as its own code
+        (folder / "README.md").write_text(card, encoding="utf-8")
         network.save_pretrained(folder)
         config = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps({**config, "_finetune": facts}, indent=2))

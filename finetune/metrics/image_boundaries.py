@@ -102,9 +102,8 @@ def class_scores(sums: Sums) -> dict[str, Tensor]:
     scores |= {"compared": compared, "one_sided": (sums["contoured"] == 1).sum(0)}
     for name in ("contours", "areas"):
         true, predicted = sums[name].double().unbind(-1)
-        scores[f"{name.removesuffix('s')}_ratio"] = (predicted / true).masked_fill(
-            true == 0, torch.nan
-        )  # no ratio to nothing
+        ratio = (predicted / true).masked_fill(true == 0, torch.nan)  # there is none to a class that is nowhere
+        scores[f"{name.removesuffix('s')}_ratio"] = ratio
     return {**scores, **_object_scores(sums)}
 
 

@@ -138,11 +138,13 @@ def check_trainer_numbers(config: Config) -> None:
     if not_numbers := [key for key, value in settings.items() if isinstance(value, float) and math.isnan(value)]:
         raise ConfigError(f"trainer.{not_numbers[0]}=nan: expected a number.")
     ranges = {"check_val_every_n_epoch": "1 or more", "val_check_interval": "more than 0", "num_nodes": "1 or more"}
-    ranges |= {"limit_train_batches": "more than 0", "overfit_batches": "0 or more"}
+    ranges |= {"limit_train_batches": "more than 0"}
     for key, expected in ranges.items():
         value = settings.get(key)
         if isinstance(value, int | float) and value <= 0:
             raise ConfigError(f"trainer.{key}={value}: expected {expected}.")
+    if (overfit := settings.get("overfit_batches") or 0) < 0:
+        raise ConfigError(f"trainer.overfit_batches={overfit}: expected 0, for none, or more.")
     if settings.get("num_nodes", 1) > 1 and not any(name in os.environ for name in STARTERS):
         raise ConfigError(
             f"trainer.num_nodes={settings['num_nodes']}: nothing has started this process on several nodes, so it "

@@ -74,6 +74,7 @@ def test_settings_that_cannot_train_are_refused(overrides: tuple[str, ...], mess
         ("trainer.accumulate_grad_batches=0", "accumulate_grad_batches=0: expected a whole number of 1 or more"),
         ("+trainer.limit_train_batches=0", "limit_train_batches=0: expected more than 0"),
         ("+trainer.num_nodes=0", "num_nodes=0: expected 1 or more"),
+        ("+trainer.overfit_batches=-1", "overfit_batches=-1: expected 0, for none, or more"),
         ("recipe.length=inf", "recipe.length=inf: expected a number above 0"),
     ],
 )
@@ -82,6 +83,10 @@ def test_a_number_out_of_range_is_named_although_the_length_would_be_computed_fr
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         check(load_config([*SYNTHETIC, "trainer.max_epochs=auto", override], "train"))
+
+
+def test_lightnings_default_of_overfit_batches_is_accepted() -> None:
+    check(load_config([*SYNTHETIC, "+trainer.overfit_batches=0.0"], "train"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="these optimizers train on a GPU")
