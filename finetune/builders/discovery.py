@@ -12,8 +12,8 @@ from finetune.builders.inspection import file_cache, reading_processes
 from finetune.config.compose import packaged_options
 from finetune.config.errors import ConfigError, raise_mistakes
 from finetune.config.options import Config
-from finetune.data import DataError
-from finetune.data.masks.values import OTHERS
+from finetune.data import SOURCES, DataError
+from finetune.data.masks.values import OTHERS, VOID
 from finetune.data.options import named_classes
 from finetune.data.polygons.class_map import is_background
 from finetune.data.recognition.discovery import discover
@@ -36,7 +36,7 @@ def work_out_data(config: Config) -> tuple[dict[str, Any], list[str]]:
     """
     settings, numbered = with_numbered_objects(config["data"])
     if not _needs_files(settings):
-        return {**config, "data": settings}, numbered
+        return {**config, "data": _with_defaults(settings)}, numbered
     if settings.get("root") is None:
         raise ConfigError(
             "data.root is not set: it is the folder with your images and masks. To try things without data of your "
@@ -51,7 +51,15 @@ def work_out_data(config: Config) -> tuple[dict[str, Any], list[str]]:
     if worked_out.get("multilabel") and config["task"].get("name") == SemanticTask.name:
         worked_out["multilabel"] = False  # a later class is drawn over an earlier one
     raise_mistakes(line for group in data_settings(worked_out) for line in group.type_errors())
-    return {**config, "data": worked_out}, [*numbered, *lines]
+    return {**config, "data": _with_defaults(worked_out)}, [*numbered, *lines]
+
+
+def _with_defaults(settings: Config) -> dict[str, Any]:
+    """Return the settings with what sources take for settings of masks that are null, so that the config says it."""
+    if settings["format"] not in SOURCES:
+        return dict(settings)
+    defaults = {"ignore_index": VOID, "snap": False}
+    return {key: defaults.get(key) if value is None else value for key, value in settings.items()}
 
 
 def with_numbered_objects(settings: Config) -> tuple[dict[str, Any], list[str]]:

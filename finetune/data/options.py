@@ -12,6 +12,7 @@ from finetune.data.masks.values import (
     MAX_MASK_VALUE,
     MIN_MASK_VALUE,
     OTHERS,
+    VOID,
     IgnoredValues,
     MaskValues,
     Value,
@@ -71,18 +72,18 @@ class MaskEncoding:
 
 def mask_encoding(
     classes: Classes,
-    ignore_index: IgnoredValues = 255,
+    ignore_index: IgnoredValues | None = None,
     mask_values: MaskValues | None = None,
-    snap: bool = False,
+    snap: bool | None = None,
     divisor: int = 1,
 ) -> MaskEncoding:
     """Check the options of a source, and return the encoding that they describe.
 
     Args:
         classes: as for `named_classes`; a mapping gives what `mask_values` gives, by name.
-        ignore_index: as for `read_mask`.
+        ignore_index: as for `read_mask`; None for 255.
         mask_values: as for `read_mask`.
-        snap: as for `read_mask`.
+        snap: as for `read_mask`; None for no.
         divisor: as for `read_mask`.
 
     Raises:
@@ -92,13 +93,13 @@ def mask_encoding(
         if mask_values is not None:
             raise ValueError(f"data.mask_values={list(mask_values)}: data.classes gives the values too. Leave one out.")
         mask_values = list(classes.values())
-    names = named_classes(classes)
-    checked = _checked_mask_values(mask_values, ignore_index, len(names))
+    names, ignored = named_classes(classes), VOID if ignore_index is None else ignore_index
+    checked = _checked_mask_values(mask_values, ignored, len(names))
     if snap and checked is None:
         raise ValueError("data.snap=true needs the values to snap to: list them in data.mask_values.")
     if divisor < 1 or (snap and divisor > 1):
         raise ValueError(f"divisor={divisor}: expected 1, or 1000 for class * 1000 + number, without data.snap.")
-    return MaskEncoding(names, checked, ignore_index, snap, divisor)
+    return MaskEncoding(names, checked, ignored, bool(snap), divisor)
 
 
 def check_ignore_index(ignore_index: int) -> None:

@@ -111,3 +111,27 @@ def test_file_values_alone_say_the_classes(tmp_path: Path) -> None:
     found, data = check(config(f"data.root={tmp_path}", "data.mask_values=[0,200]", "data.snap=true"))
     assert data.classes == ("background", "foreground")
     assert found["data"]["mask_values"] == [0, 200]
+
+
+@pytest.mark.parametrize("name", ["folder", "auto"])
+def test_black_and_white_masks_are_read_whether_or_not_their_format_is_said(tmp_path: Path, name: str) -> None:
+    draw_folder(tmp_path, values=(0, 255))
+    found, data = check(config(f"data={name}", f"data.root={tmp_path}"))
+    assert data.classes == ("background", "foreground")
+    assert (found["data"]["ignore_index"], found["data"]["snap"]) == (255, False)
+
+
+def test_settings_of_masks_that_are_not_said_are_stored_as_they_are_taken(tmp_path: Path) -> None:
+    draw_folder(tmp_path)
+    found, _ = work_out_data(config("data=folder", f"data.root={tmp_path}", "data.classes=3"))
+    assert (found["data"]["ignore_index"], found["data"]["snap"], found["data"]["mask_values"]) == (255, False, None)
+
+
+def test_masks_with_soft_edges_are_not_snapped_against_the_setting(tmp_path: Path) -> None:
+    draw_folder(tmp_path, values=(0, 255))
+    for path in (tmp_path / "masks").iterdir():
+        mask = Image.open(path)
+        larger = mask.resize((mask.width * 3 // 2, mask.height * 3 // 2), Image.Resampling.BILINEAR)
+        larger.resize(mask.size, Image.Resampling.BILINEAR).save(path)
+    with pytest.raises(ConfigError, match=r"data\.snap=false, but"):
+        check(config(f"data.root={tmp_path}", "data.snap=false"))

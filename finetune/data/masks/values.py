@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from finetune.data.records import DataError
 
+VOID = 255  # the usual value of pixels to leave out
 OTHERS = "*"  # all values that are not listed
 MAX_MASK_VALUE = 2**24 - 1  # largest file value that may stand for a class
 MIN_MASK_VALUE = -32_768  # smallest one, of signed 16-bit files

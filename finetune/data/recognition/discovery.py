@@ -165,7 +165,8 @@ def _encoding(
         return {}, []
     if odd := _mixed_with_color(masks, contents):
         raise DataError(odd)
-    worked_out = work_out_encoding(readable, legends, ignored, are_classes=given.get("classes") is not None)
+    are_classes = given.get("classes") is not None
+    worked_out = work_out_encoding(readable, legends, ignored, are_classes, given.get("snap"))
     return _with_given(dict(worked_out.settings), worked_out.lines, given)
 
 

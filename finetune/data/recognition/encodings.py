@@ -5,12 +5,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from finetune.data.masks.contents import MaskContents
-from finetune.data.masks.values import Value, code, is_color
+from finetune.data.masks.values import VOID, Value, code, is_color
 from finetune.data.recognition.legends import Legend
 from finetune.data.recognition.observed_values import Values, collect
-from finetune.data.recognition.pure_values import VOID, blends_of, pure_values
+from finetune.data.recognition.pure_values import blends_of, pure_values
 from finetune.data.records import DataError
 from finetune.io.messages import shortlist
+
+MOST_LISTED = 12  # values in a message
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ def work_out_encoding(
     legends: Sequence[Legend] = (),
     ignored: Sequence[Value] | None = None,
     are_classes: bool = False,
+    snap: bool | None = None,
 ) -> Encoding:
     """Return the settings that read masks, worked out from all of their values.
 
@@ -34,6 +37,7 @@ def work_out_encoding(
         legends: files that name classes.
         ignored: values that are known to be void; None if that is to be worked out, too.
         are_classes: whether values are known to stand for classes, and not for objects.
+        snap: whether values become a similar one nearby; None if that is to be worked out, too.
 
     Raises:
         DataError: the values leave a doubt; the message has the settings between which to choose.
@@ -41,6 +45,8 @@ def work_out_encoding(
     values, lines = collect(contents)
     by_legend = (blends_of(_codes(legend), values) for legend in legends if values.colored)
     labels, snapped = next((pair for pair in by_legend if pair), None) or pure_values(values, are_classes)
+    if snapped and snap is False:
+        raise DataError(_not_snapped(labels, snapped, values))
     if snapped:
         lines.append(
             f"{values.share(snapped):.1%} of the mask pixels have one of {len(snapped)} values in between, at soft "
@@ -54,11 +60,22 @@ def work_out_encoding(
             f"{legend.path.name} names no class of {values.names(unnamed[legend])} (data.classes)" for legend in legends
         ]
     named = (
-        _by_legend(found[0], labels, values, bool(snapped), ignored)
+        _by_legend(found[0], labels, values, bool(snap or snapped), ignored)
         if found
-        else _by_value(labels, values, snapped, ignored)
+        else _by_value(labels, values, bool(snap or snapped), ignored)
     )
-    return Encoding({"mask_values": None, **named.settings, "snap": bool(snapped)}, [*lines, *named.lines])
+    return Encoding({"mask_values": None, **named.settings, "snap": bool(snap or snapped)}, [*lines, *named.lines])
+
+
+def _not_snapped(labels: Sequence[int], snapped: Sequence[int], values: Values) -> str:
+    """Return what to set where values in between are to stay as they are."""
+    names = [values.name(value) for value in sorted([*labels, *snapped])]
+    listed = f"data.mask_values={str(names).replace(' ', '')}"
+    return (
+        f"data.snap=false, but {values.share(snapped):.1%} of the mask pixels have one of {len(snapped)} values that "
+        f"look like blends of {values.names(labels)} at soft edges. If they are classes, list the values of all"
+        f"{f': {listed}' if len(names) <= MOST_LISTED else ' (data.mask_values)'}. Otherwise leave out data.snap."
+    )
 
 
 def _codes(legend: Legend) -> list[int]:
@@ -102,9 +119,7 @@ def _with_void(
     return settings, lines
 
 
-def _by_value(
-    labels: Sequence[int], values: Values, snapped: Sequence[int], ignored: Sequence[Value] | None
-) -> Encoding:
+def _by_value(labels: Sequence[int], values: Values, snapped: bool, ignored: Sequence[Value] | None) -> Encoding:
     """Return the classes that the values stand for, without names from a file."""
     if ignored is None:
         void = [label for label in labels if values.level(label) == VOID and _has_void(labels, values)]
@@ -112,10 +127,7 @@ def _by_value(
         void = [label for label in labels if values.name(label) in ignored]
     classes = [label for label in labels if label not in void]
     if len(classes) < 2:
-        raise DataError(
-            f"the masks hold only the value {values.names(classes or labels)}; at least two classes are needed. Are "
-            f"these the masks (data.masks)?"
-        )
+        raise DataError(_single_value(classes, void, values))
     listed = [values.name(label) for label in classes]
     levels = [values.level(label) for label in classes]
     is_binary = len(classes) == 2 and levels[0] == 0 and levels[1] is not None
@@ -131,6 +143,15 @@ def _by_value(
             f"data.classes={{background: {listed[1]}, foreground: {listed[0]}}}"
         )
     return Encoding(*_with_void(settings, lines, void, list(ignored or map(values.name, void)), values))
+
+
+def _single_value(classes: Sequence[int], void: Sequence[int], values: Values) -> str:
+    left_out = f" and {values.names(void)}, which data.ignore_index leaves out" if classes and void else ""
+    move = "Leave out data.ignore_index, if that is a class" if left_out else "Are these the masks (data.masks)?"
+    return (
+        f"the masks hold only the value {values.names(classes or void)}{left_out}; at least two classes are needed. "
+        f"{move}{'.' * bool(left_out)}"
+    )
 
 
 def _has_void(labels: Sequence[int], values: Values) -> bool:

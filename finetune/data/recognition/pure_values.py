@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from finetune.data.masks.contents import JPEG_NOISE
+from finetune.data.masks.values import VOID
 from finetune.data.recognition.observed_values import Values
 from finetune.data.records import DataError
 
-VOID = 255
 MOST_CLASSES = 255
 FEW_VALUES = 16  # so many different values are looked at one by one
 SOFT = 0.05  # highest share of the pixels of a value with equal neighbors, for it to be a blend at a border

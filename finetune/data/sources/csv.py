@@ -38,9 +38,9 @@ class CsvSource:
         table: path of the table below `root`.
         classes: number of classes, or their names in the order of their indices; None takes those of the columns
             `mask:CLASS`.
-        ignore_index: value in the masks of the pixels that loss and scores leave out, or several.
+        ignore_index: value in the masks of the pixels that loss and scores leave out, or several; None for 255.
         mask_values: file values of each class in the column `mask`, as for `read_mask`; None for class indices.
-        snap: whether values in `mask` that are not listed become the most similar listed one nearby.
+        snap: whether values in `mask` that are not listed become the most similar listed one nearby; None for no.
     """
 
     def __init__(
@@ -48,9 +48,9 @@ class CsvSource:
         root: str | Path,
         table: str = "labels.csv",
         classes: Classes = None,
-        ignore_index: IgnoredValues = 255,
+        ignore_index: IgnoredValues | None = None,
         mask_values: MaskValues | None = None,
-        snap: bool = False,
+        snap: bool | None = None,
     ) -> None:
         self.path = Path(root) / table
         self.classes = classes

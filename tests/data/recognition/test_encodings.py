@@ -272,3 +272,25 @@ def test_random_class_indices_are_taken_as_they_are_whatever_their_number(read, 
     present = sorted({int(value) for mask in masks for value in np.unique(mask)})
     values = found.settings["mask_values"] or list(range(len(found.settings["classes"])))
     assert values == present
+
+
+def test_values_in_between_that_are_to_stay_are_asked_about(read):
+    with pytest.raises(
+        DataError, match=r"snap=false, but .* look like blends of 0, 255 at soft edges.*all \(data\.mask_values\)\. "
+    ):
+        work_out_encoding(read(ramp(), ramp()[::-1]), snap=False)
+    assert work_out_encoding(read(shapes(255)), snap=False).settings["snap"] is False
+
+
+def test_snapping_that_is_asked_for_lists_the_values_to_snap_to(read):
+    assert work_out_encoding(read(shapes(1, 2)), snap=True).settings == {
+        "classes": ["class_0", "class_1", "class_2"],
+        "mask_values": [0, 1, 2],
+        "ignore_index": 255,
+        "snap": True,
+    }
+
+
+def test_void_that_leaves_one_class_is_named(read):
+    with pytest.raises(DataError, match=r"only the value 0 and 255, which data\.ignore_index leaves out; .*Leave out"):
+        work_out_encoding(read(shapes(255)), ignored=[255])
