@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -12,8 +14,9 @@ from finetune.data.images.formats import read_header
 from finetune.data.images.reading import read_image
 from finetune.data.images.value_range import ValueRange
 from finetune.data.masks.contents import MaskContents, read_contents
-from finetune.data.masks.reading import mask_size, read_binary_mask, read_mask
+from finetune.data.masks.reading import decode_mask, mask_numbers, mask_size, open_mask, read_binary_mask, read_mask
 from finetune.data.masks.values import IgnoredValues, MaskValues
+from finetune.data.polygons.shapes import Stencil
 from finetune.data.records import DataError
 from finetune.data.reduction import reduce_image, reduced_size
 from finetune.data.window import Window
@@ -22,6 +25,7 @@ IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"),
     *(".gif", ".jp2", ".pgm", ".ppm", ".npy", ".dcm", ".nii", ".nii.gz"),
 )
+PHOTO_SUFFIXES = (".jpg", ".jpeg")  # of what is no mask, next to files with other endings
 MASK_SUFFIXES = (
     *(".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".jpg", ".jpeg"),
     *(".npy", ".mat", ".nii", ".nii.gz"),
@@ -84,6 +88,10 @@ class ImageFile:
         """Decode a part of the file as uint8 (channels, height, width)."""
         return read_image(self.path, channels, self.value_range, window)
 
+    def with_value_range(self, value_range: ValueRange | None) -> "ImageFile":
+        """Return the image with the values that become black and white; without any, it must have 8 bit."""
+        return replace(self, value_range=value_range)
+
     def read_size(self) -> tuple[int, int]:
         """Return the height and width, upright."""
         return read_header(self.path, any_size=True).upright_size
@@ -132,6 +140,12 @@ class MaskFile:
     def read_size(self) -> tuple[int, int]:
         """Return the height and width."""
         return mask_size(self.path)
+
+    def read_numbers(self) -> tuple[Tensor, npt.NDArray[np.integer]]:
+        """Return what `read` does, and the values before they become classes (H, W), of one decoding."""
+        pixels = open_mask(self.path)
+        labels = decode_mask(pixels, self.path, self.mask_values, self.ignore_index, self.snap, self.divisor)
+        return labels, mask_numbers(pixels, self.path)
 
     def contents(self) -> MaskContents:
         """Decode the file and count its values, before they become classes."""
@@ -229,7 +243,9 @@ class LayeredMaskFiles:
         return _common_size(self.paths, self.image_path)
 
     def _read(self, window: Window | None) -> Tensor:
-        masks = _read_equal_sizes(self.paths, window)
+        return self._draw(_read_equal_sizes(self.paths, window), window)
+
+    def _draw(self, masks: Mapping[Path, Tensor], window: Window | None) -> Tensor:
         labels = _blank(masks, self.image_path, window)
         for path, index in self.layers:
             labels[masks[path] > 0] = index
@@ -240,11 +256,11 @@ class LayeredMaskFiles:
 class ObjectMaskFiles(LayeredMaskFiles):
     """Files with one object each."""
 
-    def read_objects(self) -> Iterator[tuple[int, Tensor]]:
-        """Yield the class index and the mask of each object, bool (H, W)."""
+    def read_objects(self) -> tuple[Tensor, Iterator[tuple[int, Stencil]]]:
+        """Return the mask, and the class index of each object with its pixels."""
         masks = _read_equal_sizes(self.paths, None)
-        for path, index in self.layers:
-            yield index, masks[path] > 0
+        objects = ((index, Stencil(0, 0, masks[path].numpy() > 0)) for path, index in self.layers)
+        return self._draw(masks, None), objects
 
 
 def _read_equal_sizes(paths: Sequence[Path], window: Window | None) -> dict[Path, Tensor]:

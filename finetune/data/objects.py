@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,13 +13,13 @@ from finetune.data.caching.facts import Fact
 from finetune.data.caching.known_facts import whole_numbers
 from finetune.data.files import MaskFile
 from finetune.data.images.decode import DECODING
-from finetune.data.masks.components import find_components
-from finetune.data.masks.reading import mask_numbers, open_mask
+from finetune.data.masks.components import find_components, pixels_by_value
 from finetune.data.masks.values import as_values
 from finetune.data.polygons.class_map import is_background
+from finetune.data.polygons.shapes import Stencil
 from finetune.data.records import DataError, Record, Target
 from finetune.data.tiles import TargetTile
-from finetune.instances import Planes, from_planes
+from finetune.instances import IGNORED, Planes
 
 LEAST_PIXELS = 9  # of an object, in an image and in what a crop has left of it: less looks like nothing
 Grouping = Literal["files", "components", "ids"]
@@ -30,10 +29,10 @@ Grouping = Literal["files", "components", "ids"]
 class HasObjects(Protocol):
     """A target whose objects are known one by one."""
 
-    def read_objects(self) -> Iterator[tuple[int, Tensor]]:
-        """Yield the value that `read` gives the pixels of each object, and its mask, bool (H, W).
+    def read_objects(self) -> tuple[Tensor, Iterator[tuple[int, Stencil]]]:
+        """Return what `read` does, and of each object the value that its pixels have there, and the pixels.
 
-        Masks may overlap.
+        Objects may overlap.
 
         Raises:
             DataError: the target cannot be decoded.
@@ -76,22 +75,25 @@ class ObjectTarget:
 
     def read_counting(self) -> tuple[Tensor, int]:
         """Return the planes of `read`, and the number of specks."""
-        labels = self.target.read()
+        labels, objects = self._objects()
         planes, ignored, specks = Planes(*labels.shape), labels == self.ignore_index, 0
-        for value, mask in self._objects(labels):
-            is_speck = value not in (self.ignore_index, self.background) and int(mask.sum()) < LEAST_PIXELS
+        for value, (top, left, covered) in objects:
+            is_speck = value not in (self.ignore_index, self.background) and int(covered.sum()) < LEAST_PIXELS
             specks += is_speck
+            mask = torch.from_numpy(covered)
             if value == self.ignore_index or is_speck:
-                ignored |= mask
+                ignored[top : top + covered.shape[0], left : left + covered.shape[1]] |= mask
             elif value != self.background:
-                planes.add(mask, value - (value > self.background))
+                planes.add(mask, value - (value > self.background), top, left)
         return planes.finish(ignored), specks
 
-    def _objects(self, labels: Tensor) -> Iterator[tuple[int, Tensor]]:
+    def _objects(self) -> tuple[Tensor, Iterator[tuple[int, Stencil]]]:
+        """Return the class of each pixel (H, W), and the class and the pixels of each object."""
         if self.grouping == "components":
-            return component_objects(labels)
+            labels = self.target.read()
+            return labels, component_objects(labels)
         if self.grouping == "ids":
-            return self._objects_by_id(labels)
+            return self._objects_by_id()
         if not isinstance(self.target, HasObjects):
             raise DataError(
                 f"{self.description} has classes, and does not tell objects apart. Set data.instances=components to "
@@ -99,30 +101,33 @@ class ObjectTarget:
             )
         return self.target.read_objects()
 
-    def _objects_by_id(self, labels: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Yield the class and the mask of the pixels of each value in a mask file, with their class (H, W).
+    def _objects_by_id(self) -> tuple[Tensor, Iterator[tuple[int, Stencil]]]:
+        """Return the class of each pixel of a mask file, and the class and the pixels of each of its values.
 
         With a divisor, an area of a class without a number is a group whose objects are not told apart: it is ignored.
         """
         target = self.target
         if not isinstance(target, MaskFile):
             raise DataError(f"data.instances=ids needs mask files, and {target.description} is none. Leave it out.")
-        numbers = np.asarray(mask_numbers(open_mask(target.path), target.path)).astype(np.int64)
-        ignored = [value for value in as_values(target.ignore_index) if isinstance(value, int)]
-        for number in np.unique(numbers).tolist():
-            if number >= target.divisor and number not in ignored:
-                mask = torch.from_numpy(numbers == number)
-                yield int(labels[mask][0]), mask
+        labels, numbers = target.read_numbers()
         if target.divisor > 1:
-            yield self.ignore_index, torch.from_numpy(numbers < target.divisor) & (labels != self.background)
+            labels[torch.from_numpy(numbers < target.divisor) & (labels != self.background)] = self.ignore_index
+        ignored = [value for value in as_values(target.ignore_index) if isinstance(value, int)]
+        by_number = (each for each in pixels_by_value(numbers) if each[0] >= target.divisor and each[0] not in ignored)
+        return labels, ((_class_at(labels, stencil), stencil) for _, stencil in by_number)
 
 
-def component_objects(labels: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Yield the label and the mask of each maximal area of one label (H, W), uint8, whose pixels touch by a side."""
+def _class_at(labels: Tensor, stencil: Stencil) -> int:
+    """Return the class of a number by its first pixel: all of them have the same."""
+    row, column = divmod(int(stencil.covered.argmax()), stencil.covered.shape[1])
+    return int(labels[stencil.top + row, stencil.left + column])
+
+
+def component_objects(labels: Tensor) -> Iterator[tuple[int, Stencil]]:
+    """Yield the label and the pixels of each maximal area of one label (H, W), uint8, whose pixels touch by a side."""
     components = find_components(labels.numpy())
-    of_pixel = components.of_run[components.runs]
-    for index, label in enumerate(components.labels.tolist()):
-        yield label, torch.from_numpy(of_pixel == index)
+    for index, stencil in pixels_by_value(components.of_run[components.runs]):
+        yield int(components.labels[index]), stencil
 
 
 def with_objects(record: Record, grouping: Grouping, background: int, ignore_index: int) -> Record:
@@ -163,10 +168,10 @@ def object_sizes(record: Record) -> ObjectSizes:
     assert record.target is not None  # records without a target have been refused
     target = record.target
     planes, specks = target.read_counting() if isinstance(target, ObjectTarget) else (target.read(), 0)
-    objects = from_planes(planes)
-    left, top, right, bottom = objects.boxes.int().T
-    areas = objects.masks.flatten(1).sum(1).tolist()
-    return ObjectSizes(areas, (bottom - top).tolist(), (right - left).tolist(), specks)
+    by_number = [each for numbers in planes[::2].numpy() for each in pixels_by_value(numbers)]
+    found = [stencil.covered for number, stencil in by_number if 0 < number < IGNORED]
+    heights, widths = [covered.shape[0] for covered in found], [covered.shape[1] for covered in found]
+    return ObjectSizes([int(covered.sum()) for covered in found], heights, widths, specks)
 
 
 def _from_json(record: Record, plain: Any) -> ObjectSizes:

@@ -27,23 +27,25 @@ class Planes:
         self._pairs = [torch.zeros(2, height, width, dtype=torch.uint8)]
         self._counts = [0]
 
-    def add(self, mask: Tensor, label: int) -> None:
+    def add(self, mask: Tensor, label: int, top: int = 0, left: int = 0) -> None:
         """Add an object; an empty one is left out.
 
         Args:
-            mask: bool (H, W).
+            mask: bool (h, w), of the image or a part of it.
             label: its class, 0 to 253.
+            top: row of the image at which the part begins.
+            left: column of the image at which the part begins.
 
         Raises:
             ValueError: the class does not fit into 8 bits.
         """
         if not 0 <= label < MAX_NUMBER:
             raise ValueError(f"an object of class {label}: expected 0 to {MAX_NUMBER - 1}, which fit into 8 bits.")
-        left, top, right, bottom = map(int, boxes_of(mask[None])[0])
-        if right == left:
+        x, y, right, bottom = map(int, boxes_of(mask[None])[0]) if mask.numel() else (0, 0, 0, 0)
+        if right == x:
             return
-        window = slice(top, bottom), slice(left, right)
-        index, part = self._free_pair(mask[window], window), mask[window]
+        window, part = (slice(top + y, top + bottom), slice(left + x, left + right)), mask[y:bottom, x:right]
+        index = self._free_pair(part, window)
         self._counts[index] += 1
         self._pairs[index][0][window][part] = self._counts[index]
         self._pairs[index][1][window][part] = label + 1
@@ -82,5 +84,6 @@ def from_planes(planes: Tensor, least_pixels: int = 1) -> Objects:
         present = (pixels >= max(1, least_pixels)).nonzero().flatten() + 1
         found = numbers == present.view(-1, 1, 1).to(numbers.dtype)
         masks.append(found)
-        labels.append((classes * found).flatten(1).amax(1) if len(found) else labels[0])
+        of_number = classes.new_zeros(IGNORED + 1).scatter_(0, numbers.flatten().long(), classes.flatten())
+        labels.append(of_number[present])
     return objects_of(torch.cat(masks), torch.cat(labels).long() - 1, ignored=(planes[0] == IGNORED))

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from finetune.data import SegmentationDataset
 from finetune.data.dataset import Sample
-from finetune.data.masks.components import find_components
+from finetune.data.masks.components import find_components, pixels_by_value
 from finetune.inference import Predictor
 from finetune.io.atomic_write import replace_text
 from finetune.metrics.label_doubt import contradicted, label_probability
 from finetune.reports.evaluation import write_rows
 from finetune.reports.page import page, photo
 
+RIGHT = -1  # pixels whose label the model does not contradict
 SMALLEST = 50  # pixels of an area: smaller ones are at the edges of classes
 MARGIN, NARROWEST = 0.5, 96  # around an area, in its own size; least side of its picture in pixels
 PAGE, TABLE = "label_errors.html", "label_errors.csv"
@@ -127,25 +128,36 @@ def find_label_errors(
     found = list[LabelError]()
     if target.ndim == 4:
         for k, name in enumerate(classes):
-            found += _areas(image, (name, f"not {name}"), wrong[k] & (truth[k] == 1), p[k])
-            found += _areas(image, (f"not {name}", name), wrong[k] & (truth[k] == 0), p[k])
+            names = [(f"not {name}", name), (name, f"not {name}")]
+            found += _areas(image, names, np.where(wrong[k], truth[k].astype(np.int64), RIGHT), p[k])
     else:
-        seen = probabilities[0].argmax(0).numpy()
-        for label, other in np.unique(np.stack([truth[wrong], seen[wrong]]), axis=1).T.tolist():
-            pixels = wrong & (truth == label) & (seen == other)
-            found += _areas(image, (classes[label], classes[other]), pixels, p)
+        pairs = truth.astype(np.int64) * len(classes) + probabilities[0].argmax(0).numpy()
+        found += _areas(
+            image, [(label, other) for label in classes for other in classes], np.where(wrong, pairs, RIGHT), p
+        )
     return sorted(found, key=lambda area: -area.pixels)
 
 
 def _areas(
-    image: str, names: tuple[str, str], wrong: NDArray[np.bool_], probability: NDArray[np.floating]
+    image: str, names: Sequence[tuple[str, str]], errors: NDArray[np.int64], probability: NDArray[np.floating]
 ) -> Iterator[LabelError]:
-    """Yield the connected areas of wrong pixels (H, W) with one label and one prediction."""
-    components = find_components(wrong.astype(np.uint8))
-    for index in np.flatnonzero((components.labels == 1) & (components.areas >= SMALLEST)):
-        rows, columns = np.nonzero(components.mask(np.arange(len(components.areas)) == index))
-        box = int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
-        yield LabelError(image, *names, len(rows), float(probability[rows, columns].mean()), *box)
+    """Yield the connected areas of one kind of error.
+
+    Args:
+        image: name.
+        names: label and prediction of each kind of error.
+        errors: kind of each pixel (H, W); `RIGHT` for none.
+        probability: of the label (H, W).
+    """
+    components = find_components(errors)
+    kinds = np.where(components.areas < SMALLEST, RIGHT, components.labels)
+    numbers = np.where(kinds == RIGHT, RIGHT, np.arange(len(kinds)))
+    for number, (top, left, covered) in pixels_by_value(numbers[components.of_run][components.runs]):
+        if number != RIGHT:
+            bottom, right = top + covered.shape[0], left + covered.shape[1]
+            mean = float(probability[top:bottom, left:right][covered].mean())
+            label, predicted = names[kinds[number]]
+            yield LabelError(image, label, predicted, int(covered.sum()), mean, left, top, right, bottom)
 
 
 def caption(areas: Sequence[Mapping[str, Any]]) -> str:

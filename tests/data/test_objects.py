@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from finetune.data.files import ImageFile, MaskFile
+from finetune.data.images.decode import open_image
 from finetune.data.objects import Grouping, background_index, object_sizes, with_objects
 from finetune.data.records import DataError, Record
 from finetune.data.sources.coco import CocoSource
@@ -184,3 +186,37 @@ def test_specks_are_counted_and_ignored(tmp_path: Path) -> None:
     objects = read(mask_record(tmp_path, mask), "components")
     assert objects.ignored is not None
     assert int(objects.ignored.sum()) == 8
+
+
+@pytest.mark.parametrize("divisor", [1, 1000])
+def test_objects_by_number_are_those_of_a_comparison_with_each_number(tmp_path: Path, divisor: int) -> None:
+    random = np.random.default_rng(0)
+    coarse = random.choice([0, 3, 9, 40, 2000], (6, 8)) if divisor == 1 else random.choice([0, 5, 1001, 1002], (6, 8))
+    mask = np.kron(coarse, np.ones((4, 4), dtype=int)).astype(np.uint16)
+    save(tmp_path / "images" / "a.png", np.zeros((*mask.shape, 3), dtype=np.uint8))
+    save(tmp_path / "masks" / "a.png", mask)
+    classes = {"background": [0, 5] if divisor > 1 else 0, "cell": "*"}
+    (record,) = FolderSource(tmp_path, classes=classes, divisor=divisor).records()
+    numbers = [number for number in np.unique(mask) if number >= divisor]
+    expected = [mask == number for number in numbers]
+    assert [found.tolist() for found in read(record, "ids").masks.numpy()] == [each.tolist() for each in expected]
+    sizes = object_sizes(with_objects(record, "ids", 0, 255))
+    assert sizes.areas == [int(each.sum()) for each in expected]
+    assert sizes.heights == [int(np.ptp(each.nonzero()[0])) + 1 for each in expected]
+
+
+def test_each_file_is_decoded_once_for_classes_and_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = np.zeros(SIZE, dtype=np.uint8)
+    square(mask, 1, 1, 4, 1)
+    numbered = mask_record(tmp_path, mask)
+    save(tmp_path / "objects" / "a" / "0.png", mask)
+    (single,) = MaskFilesSource(tmp_path, masks="objects/{stem}/{object}").records()
+    opened: list[Path] = []
+
+    def noted(path: Path) -> Image.Image:
+        opened.append(path)
+        return open_image(path)
+
+    monkeypatch.setattr("finetune.data.masks.reading.open_image", noted)
+    assert (len(read(numbered, "ids")), len(opened)) == (1, 1)
+    assert (len(read(single, "files")), len(opened)) == (1, 2)

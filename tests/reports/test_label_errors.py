@@ -1,11 +1,14 @@
 """Labels that were made wrong on purpose are found, with their places."""
 
 import csv
+from itertools import product
 from operator import itemgetter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -112,3 +115,19 @@ def test_a_mask_of_a_class_may_lack_it_or_have_it_wrongly() -> None:
         ("not cat", "cat", 0),
         ("dog", "not dog", 10),
     ]
+
+
+def test_areas_are_those_that_opencv_finds_for_each_pair_of_classes() -> None:
+    generator = torch.Generator().manual_seed(3)
+    coarse = [torch.randint(0, 3, (6, 8), generator=generator) for _ in range(2)]
+    truth, seen = (each.repeat_interleave(10, 0).repeat_interleave(10, 1) for each in coarse)
+    probabilities = (torch.nn.functional.one_hot(seen, 3).permute(2, 0, 1)[None] * 20.0).softmax(1)
+    found = find_label_errors("a", probabilities, truth[None].to(torch.uint8), NAMES, 255)
+    expected = []
+    for label, other in product(range(3), repeat=2):
+        wrong = ((truth == label) & (seen == other)).numpy().astype(np.uint8) * (label != other)
+        _, _, boxes, _ = cv2.connectedComponentsWithStats(wrong, connectivity=4)
+        expected += [(NAMES[label], NAMES[other], *box) for box in boxes[1:].tolist()]
+    assert len(expected) > 5
+    ours = [(e.label, e.predicted, e.left, e.top, e.right - e.left, e.bottom - e.top, e.pixels) for e in found]
+    assert sorted(ours) == sorted(expected)

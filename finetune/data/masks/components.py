@@ -1,11 +1,15 @@
-"""Connected components of label maps, of runs instead of pixels: fast without a library for it."""
+"""Connected components and pixels by value of label maps, of runs instead of pixels: fast without a library."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Labels = npt.NDArray[np.uint8]
+from finetune.data.polygons.shapes import Stencil
+
+Labels = npt.NDArray[Any]  # of any kind of whole numbers
 Indices = npt.NDArray[np.intp]
 
 
@@ -16,7 +20,7 @@ class Components:
     Attributes:
         runs: index of the run of each pixel (H, W); a run is a stretch of one label in one row.
         of_run: component of each run (R,), from 0 to C - 1.
-        labels: label of each component (C,), uint8.
+        labels: label of each component (C,).
         areas: pixels of each component (C,), int64.
     """
 
@@ -32,13 +36,12 @@ class Components:
 
 
 def find_components(labels: Labels) -> Components:
-    """Return the components of a label map (H, W), uint8, of at least one pixel.
+    """Return the components of a label map (H, W) of at least one pixel.
 
     >>> find_components(np.array([[1, 0], [1, 1]], dtype=np.uint8)).areas.tolist()
     [3, 1]
     """
-    begins = np.ones(labels.shape, dtype=bool)
-    np.not_equal(labels[:, 1:], labels[:, :-1], out=begins[:, 1:])
+    begins = _begins(labels)
     starts = np.flatnonzero(begins)
     lengths = np.diff(starts, append=labels.size)
     runs = np.repeat(np.arange(len(starts), dtype=np.int32), lengths).reshape(labels.shape)
@@ -49,6 +52,33 @@ def find_components(labels: Labels) -> Components:
     first, of_run = np.flatnonzero(is_root), (is_root.cumsum() - 1)[roots]
     areas = np.bincount(of_run, weights=lengths).astype(np.int64)
     return Components(runs, of_run, labels.ravel()[starts[first]], areas)
+
+
+def _begins(values: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+    """Return where a stretch of one value in a row begins (H, W)."""
+    begins = np.ones(values.shape, dtype=bool)
+    np.not_equal(values[:, 1:], values[:, :-1], out=begins[:, 1:])
+    return begins
+
+
+def pixels_by_value(values: npt.NDArray[np.integer]) -> Iterator[tuple[int, Stencil]]:
+    """Yield each value of a map (H, W), in ascending order, with the pixels that have it, in the smallest window.
+
+    >>> [(value, stencil.covered.tolist()) for value, stencil in pixels_by_value(np.array([[7, 3], [7, 7]]))]
+    [(3, [[True]]), (7, [[True, False], [True, True]])]
+    """
+    starts = np.flatnonzero(_begins(values))
+    rows, firsts = np.divmod(starts, values.shape[1])
+    ends = firsts + np.diff(starts, append=values.size)
+    found, of_run = np.unique(values.ravel()[starts], return_inverse=True)
+    top, left = np.full(len(found), values.shape[0]), np.full(len(found), values.shape[1])
+    bottom, right = np.zeros_like(top), np.zeros_like(left)
+    np.minimum.at(top, of_run, rows)
+    np.minimum.at(left, of_run, firsts)
+    np.maximum.at(bottom, of_run, rows + 1)
+    np.maximum.at(right, of_run, ends)
+    for value, *box in zip(*(numbers.tolist() for numbers in (found, top, left, bottom, right)), strict=True):
+        yield value, Stencil(box[0], box[1], values[box[0] : box[2], box[1] : box[3]] == value)
 
 
 def _roots(count: int, ours: npt.NDArray[np.int32], theirs: npt.NDArray[np.int32]) -> Indices:

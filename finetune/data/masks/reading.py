@@ -49,11 +49,7 @@ def read_mask(
             255 or outside `mask_values`.
     """
     if window is None or not snap:
-        pixels = open_mask(path, window)
-        if divisor > 1:
-            numbers = mask_numbers(pixels, path)
-            pixels = np.where(numbers >= divisor, numbers // divisor, numbers)
-        return decode_mask(pixels, path, mask_values, ignore_index, snap)
+        return decode_mask(open_mask(path, window), path, mask_values, ignore_index, snap, divisor)
     outer = window.grown(REACH, mask_size(path))  # the neighbors that decide
     labels = decode_mask(open_mask(path, outer), path, mask_values, ignore_index, snap)
     inner = window.within(outer)
@@ -95,6 +91,7 @@ def decode_mask(
     mask_values: MaskValues | None,
     ignore_index: IgnoredValues,
     snap: bool,
+    divisor: int = 1,
 ) -> Tensor:
     """Return a mask in memory as class indices; see `read_mask`.
 
@@ -104,7 +101,11 @@ def decode_mask(
         mask_values: as for `read_mask`.
         ignore_index: as for `read_mask`.
         snap: as for `read_mask`.
+        divisor: as for `read_mask`.
     """
+    if divisor > 1:
+        numbers = mask_numbers(pixels, path)
+        pixels = np.where(numbers >= divisor, numbers // divisor, numbers)
     if mask_values is not None:
         in_color = pixels if isinstance(pixels, Image.Image) and has_colors(mask_values) else None
         values = mask_numbers(pixels, path) if in_color is None else mask_colors(in_color)

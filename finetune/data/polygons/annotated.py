@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,7 @@ from finetune.data.images.formats import read_header
 from finetune.data.options import check_ignore_index
 from finetune.data.polygons.class_map import Classes, ClassMap, class_map
 from finetune.data.polygons.image_index import folder_split
-from finetune.data.polygons.shapes import Shape, paint
+from finetune.data.polygons.shapes import Shape, Stencil, join, paint
 from finetune.data.records import DataError, Record, error_listing
 from finetune.data.splitting.splits import SPLITS
 from finetune.data.window import Window
@@ -106,13 +107,15 @@ class DrawnMask:
             self._paint(mask, parts, value, (window.top, window.left), size)
         return torch.from_numpy(mask)
 
-    def read_objects(self) -> Iterator[tuple[int, Tensor]]:
-        """Yield the class index, or the value of ignored pixels, and the mask of each object, bool (H, W)."""
-        size = self._checked_size()
+    def read_objects(self) -> tuple[Tensor, Iterator[tuple[int, Stencil]]]:
+        """Return the mask, and the class index, or the value of ignored pixels, of each object with its pixels."""
+        return self.read(), self._stencils(self._checked_size())
+
+    def _stencils(self, size: tuple[int, int]) -> Iterator[tuple[int, Stencil]]:
         for value, parts in self.objects:
-            mask = np.zeros(size, dtype=np.uint8)
-            self._paint(mask, parts, 1, (0, 0), size)
-            yield value, torch.from_numpy(mask == 1)
+            with self._naming_itself():
+                stencil = join([shape.window(*size) for shape in parts])
+            yield value, stencil
 
     def _paint(
         self,
@@ -122,11 +125,16 @@ class DrawnMask:
         corner: tuple[int, int],
         size: tuple[int, int],
     ) -> None:
-        for shape in parts:
-            try:
+        with self._naming_itself():
+            for shape in parts:
                 paint(mask, shape, value, corner, size)
-            except ValueError as error:
-                raise DataError(f"{self.description}: {error} Simplify the polygon, or remove it.") from error
+
+    @contextmanager
+    def _naming_itself(self) -> Iterator[None]:
+        try:
+            yield
+        except ValueError as error:
+            raise DataError(f"{self.description}: {error} Simplify the polygon, or remove it.") from error
 
     def _checked_size(self) -> tuple[int, int]:
         size = self.read_size()

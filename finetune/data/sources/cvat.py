@@ -26,14 +26,13 @@ from finetune.data.polygons.annotation_files import (
 )
 from finetune.data.polygons.image_index import ImageIndex
 from finetune.data.polygons.run_lengths import bitmap, listed_counts
-from finetune.data.polygons.shapes import Ellipse, Polygon, Shape, rectangle, rotated
+from finetune.data.polygons.shapes import SMALLEST_RADIUS, Ellipse, Polygon, Shape, rectangle, rotated
 from finetune.data.recognition.recognized import Recognized, only_file, recognize_files
 from finetune.data.records import DataError, error_listing
 from finetune.data.splitting.splits import split_of
 
 SHAPES = ("polygon", "box", "ellipse", "mask")
 WITHOUT_AREA = ("polyline", "points", "cuboid", "skeleton")
-SMALLEST_RADIUS = 1e-3  # pixels
 
 
 class CvatSource(AnnotatedSource):

@@ -22,12 +22,10 @@ from finetune.data.polygons.annotation_files import (
     shown,
 )
 from finetune.data.polygons.image_index import ImageIndex
-from finetune.data.polygons.shapes import Ellipse, Polygon, Shape, rectangle
+from finetune.data.polygons.shapes import SMALLEST_RADIUS, Ellipse, Polygon, Shape, rectangle
 from finetune.data.recognition.recognized import Recognized, only_file, recognize_files
 from finetune.data.records import DataError, error_listing
 from finetune.io.messages import shortlist
-
-SMALLEST_RADIUS = 1e-3  # pixels
 
 
 class ViaSource(AnnotatedSource):
