@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.builders.dataset_bundle import DatasetBundle
+from finetune.builders.inspection import file_cache
 from finetune.checkpoints.saved_model import load_model
 from finetune.config.errors import ConfigError
 from finetune.config.nested import with_value
@@ -55,7 +56,7 @@ def image_settings(config: Config, records: Sequence[Record]) -> tuple[int, Valu
         lines += dropped_alpha(headers, channels)
         check_statistics(channels, mean=config["backbone"].get("mean"), std=config["backbone"].get("std"))
     if value_range == "auto":
-        value_range, about_range = find_value_range(headers, channels)
+        value_range, about_range = find_value_range(headers, channels, file_cache(config["data"]))
         lines += about_range
     elif value_range is not None:
         check_has_effect(value_range, headers)

@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
@@ -60,8 +61,18 @@ class PackedRecords(Sequence[Record]):
         group, place = divmod(range(self._length)[index], GROUP)
         start, end = self._ends[group], self._ends[group + 1]
         columns = pickle.loads(memoryview(self._bytes)[start:end])
-        record: Record = _put_together(pickle.loads(self._form), (column[place] for column in columns))
+        record: Record = _put_together(self._common, (column[place] for column in columns))
         return record
+
+    @cached_property
+    def _common(self) -> Form:
+        """What records have in common, unpacked once in each process: it may be a whole data set."""
+        form: Form = pickle.loads(self._form)
+        return form
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is unpacked."""
+        return {name: value for name, value in vars(self).items() if name != "_common"}
 
 
 def _take_apart(values: Sequence[Any], columns: list[Sequence[Any]]) -> Form:

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from finetune.data.records import DataError
 
-DECODING = 1  # to be raised when a file is read as other values than before: what is kept of files is void then
+DECODING = 2  # to be raised when a file is read as other values than before: what is kept of files is void then
 SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 ORIENTATION = 0x0112  # the EXIF tag
 SAMPLES_PER_PIXEL = 277  # the TIFF tag

@@ -5,13 +5,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
+from finetune.data.caching.facts import Fact, read_each
+from finetune.data.caching.file_cache import FileCache
 from finetune.data.files import ImageFile
+from finetune.data.images.decode import DECODING
 from finetune.data.images.formats import has_windows, read_header, read_pixels, read_window
 from finetune.data.images.pixels import Header, Pixels, fits
 from finetune.data.images.value_range import RangeFinder, ValueRange, depth, value_pairs
-from finetune.data.records import DataError, Record
+from finetune.data.records import DataError, Image, Record
 from finetune.data.window import grid
 from finetune.io.messages import shortlist
 
@@ -20,6 +23,14 @@ AT_ONCE = 8  # images that are decoded at the same time
 PART = (4096, 4096)  # height and width of what is decoded of larger images at once, if they can be read in parts
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+@runtime_checkable
+class RangedImage(Protocol):
+    """An image that may have more than 8 bit."""
+
+    def with_value_range(self, value_range: ValueRange | None) -> Image:
+        """Return the image with the values that become black and white; without any, it must have 8 bit."""
 
 
 def read_headers(records: Iterable[Record]) -> dict[Path, Header]:
@@ -65,17 +76,53 @@ def dropped_alpha(headers: Mapping[Path, Header], channels: int) -> list[str]:
     ]
 
 
-def find_value_range(headers: Mapping[Path, Header], channels: int) -> tuple[ValueRange | None, list[str]]:
+def find_value_range(
+    headers: Mapping[Path, Header], channels: int, cache: FileCache | None = None
+) -> tuple[ValueRange | None, list[str]]:
     """Return the range of the images with more than 8 bit, and what to say about it; None if there are none.
 
     Images that do not fit the channels, or cannot be decoded, are left out.
+
+    Args:
+        headers: of the images.
+        channels: that a model takes.
+        cache: of the range; None decodes all images.
     """
     deep = {p: h for p, h in headers.items() if h.is_deep and fits(h.colors, h.alpha, channels)}
     if not deep:
         return None, []
     colors = max(header.colors for header in deep.values())
+    paths = tuple(path for path, header in deep.items() if header.colors == colors or colors == 3)
+
+    def read(paths: tuple[Path, ...]) -> ValueRange | None:
+        return _range_of(paths, headers, colors)
+
+    (found,) = read_each([paths], _range_fact(colors), read, cache)
+    return found, [] if found is None else _range_lines(found, deep, len(headers))
+
+
+def _range_fact(colors: int) -> Fact[tuple[Path, ...], ValueRange | None]:
+    """Return how the range of images with a number of bands is kept."""
+    return Fact(
+        f"value range 1, decoding {DECODING}",
+        lambda paths: paths,
+        lambda paths: str(colors),
+        lambda found: found,
+        lambda paths, plain: _checked_range(plain, colors),
+        is_of_many=True,
+    )
+
+
+def _checked_range(plain: Any, colors: int) -> ValueRange:
+    if len(value_pairs(plain)) not in (1, colors):
+        raise ValueError("other bands")
+    value_range: ValueRange = plain
+    return value_range
+
+
+def _range_of(paths: Sequence[Path], headers: Mapping[Path, Header], colors: int) -> ValueRange | None:
+    """Return the range of image files with a number of bands; None if none can be decoded."""
     finder = RangeFinder(colors)
-    paths = [path for path, header in deep.items() if header.colors == colors or colors == 3]
     large = {path for path in paths if _is_large(headers[path]) and has_windows(path)}
     small = [path for path in paths if path not in large]
     for start in range(0, len(small), AT_ONCE):
@@ -85,8 +132,7 @@ def find_value_range(headers: Mapping[Path, Header], channels: int) -> tuple[Val
     for path in large:
         for pixels in _parts(path, headers[path]):
             finder.add(pixels)
-    found = finder.found()
-    return found, [] if found is None else _range_lines(found, deep, len(headers))
+    return finder.found()
 
 
 def check_has_effect(value_range: ValueRange, headers: Mapping[Path, Header]) -> None:
@@ -99,10 +145,12 @@ def check_has_effect(value_range: ValueRange, headers: Mapping[Path, Header]) ->
 
 
 def with_value_range(records: Iterable[Record], value_range: ValueRange | None) -> list[Record]:
-    """Return the records with image files that are read with a value range."""
+    """Return the records with images that are read with a value range, if there is one and they can have it."""
+    if value_range is None:
+        return list(records)
     return [
-        replace(record, image=replace(record.image, value_range=value_range))
-        if isinstance(record.image, ImageFile)
+        replace(record, image=image.with_value_range(value_range))
+        if isinstance(image := record.image, RangedImage)
         else record
         for record in records
     ]

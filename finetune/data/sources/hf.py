@@ -1,6 +1,6 @@
 """Image data sets of the Hugging Face library `datasets`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from finetune.data.images.formats.pillow import image_pixels
 from finetune.data.images.pixels import with_channels
-from finetune.data.images.value_range import eight_bit
+from finetune.data.images.value_range import ValueRange, eight_bit
 from finetune.data.masks.contents import MaskContents, image_contents
 from finetune.data.masks.reading import decode_mask
 from finetune.data.masks.values import IgnoredValues, MaskValues
@@ -43,9 +43,9 @@ class HfSource:
         self,
         root: str | Path,
         classes: Classes = None,
-        ignore_index: IgnoredValues = 255,
+        ignore_index: IgnoredValues | None = None,
         mask_values: MaskValues | None = None,
-        snap: bool = False,
+        snap: bool | None = None,
         image_column: str | None = None,
         mask_column: str | None = None,
     ) -> None:
@@ -146,6 +146,7 @@ class HfImage:
     """The image of a row."""
 
     cell: HfCell
+    value_range: ValueRange | None = None
     paths: tuple[Path, ...] = ()
 
     @property
@@ -155,9 +156,13 @@ class HfImage:
 
     def read(self, channels: int = 3) -> Tensor:
         """Decode the image as uint8 (channels, H, W)."""
-        pixels = eight_bit(image_pixels(self.cell.read()), None, self.description)
+        pixels = eight_bit(image_pixels(self.cell.read()), self.value_range, self.description)
         values = with_channels(pixels, channels, self.description)
         return torch.from_numpy(np.array(values.transpose(2, 0, 1), order="C"))
+
+    def with_value_range(self, value_range: ValueRange | None) -> "HfImage":
+        """Return the image with the values that become black and white; without any, it must have 8 bit."""
+        return replace(self, value_range=value_range)
 
 
 @dataclass(frozen=True)

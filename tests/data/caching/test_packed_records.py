@@ -3,6 +3,7 @@
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,3 +53,27 @@ def test_synthetic_records_are_packed() -> None:
     plain = SyntheticSource(9, 32).records()
     assert list(pack_records(plain)) == plain
     assert isinstance(pack_records(plain), PackedRecords)
+
+
+class Opened:
+    """Something that all records share, and that takes long to unpickle."""
+
+    times = 0
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return open_it, ()
+
+
+def open_it() -> Opened:
+    Opened.times += 1
+    return Opened()
+
+
+def test_what_all_records_share_is_unpacked_once() -> None:
+    shared: Any = Opened()
+    packed = pack_records([Record(str(n), ImageFile(Path("a.png")), MaskFile(Path("a.png"), shared)) for n in range(9)])
+    assert isinstance(packed, PackedRecords)
+    Opened.times = 0
+    assert [record.name for record in packed] == [str(n) for n in range(9)]
+    assert Opened.times == 1
+    assert "_common" not in vars(pickle.loads(pickle.dumps(packed)))

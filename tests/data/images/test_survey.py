@@ -1,9 +1,11 @@
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from finetune.data.caching.file_cache import FileCache
 from finetune.data.files import ImageFile
 from finetune.data.images.survey import (
     check_has_effect,
@@ -127,3 +129,16 @@ def test_large_images_are_looked_at_in_parts(tmp_path, monkeypatch):
     monkeypatch.setattr("finetune.data.images.decode.MAX_PIXELS", 1000)
     assert find_value_range(headers(*paths), 1) == whole
     assert dropped_alpha(headers(clear), 3) == said != []
+
+
+def test_a_range_that_is_known_is_found_without_decoding_an_image(tmp_path, monkeypatch):
+    paths = [deep(tmp_path / "a.png", 1000, 2000), deep(tmp_path / "b.png", 1500, 4000)]
+    for path in paths:
+        os.utime(path, (1, 1))  # files that were just written may change without a new time
+    cache = FileCache("changed", tmp_path / "cache")
+    found = find_value_range(headers(*paths), 1, cache)
+    with monkeypatch.context() as patch:
+        patch.setattr("finetune.data.images.survey.read_pixels", lambda path: pytest.fail("decoded"))
+        assert find_value_range(headers(*paths), 1, cache) == found
+    os.utime(deep(paths[1], 1500, 9000), (2, 2))
+    assert find_value_range(headers(*paths), 1, cache)[0] == find_value_range(headers(*paths), 1)[0] != found[0]

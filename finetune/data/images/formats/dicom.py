@@ -21,7 +21,7 @@ def header(path: Path) -> Header:
     found = _pydicom(path).dcmread(path, stop_before_pixels=True)
     if (frames := int(found.get("NumberOfFrames", 1))) > 1:
         raise DataError(f"'{path}' holds {frames} frames; expected one. Save each frame as a file of its own.")
-    samples = int(found.get("SamplesPerPixel", 1))
+    samples = 3 if _has_palette(found) else int(found.get("SamplesPerPixel", 1))
     check_size(found.Columns, found.Rows, path, bytes_per_pixel=4 * samples)
     return Header(found.Rows, found.Columns, samples, dtype=_dtype(found))
 
@@ -31,6 +31,9 @@ def pixels(path: Path) -> Pixels:
     dtype = header(path).dtype
     found = _pydicom(path).dcmread(path)
     values = np.asarray(found.pixel_array)
+    if _has_palette(found):
+        colors = _pydicom(path).pixels.apply_color_lut(values, found)
+        values = colors >> 8 * (colors.itemsize - 1)  # 16 bit are for the display, and hold no more than 8
     if found.get("PhotometricInterpretation") == "MONOCHROME1":  # its lowest value is white
         values = ~values if found.get("PixelRepresentation") else 2**found.BitsStored - 1 - values
     if dtype != np.uint8:
@@ -38,8 +41,14 @@ def pixels(path: Path) -> Pixels:
     return Pixels(values.astype(dtype).reshape(found.Rows, found.Columns, -1))
 
 
+def _has_palette(found: Any) -> bool:
+    return bool(found.get("PhotometricInterpretation") == "PALETTE COLOR")
+
+
 def _dtype(found: Any) -> np.dtype[Any]:
     """Return the type of the rescaled pixels: whole numbers stay whole."""
+    if _has_palette(found):
+        return np.dtype(np.uint8)
     slope, intercept = (
         float(found.get(f"Rescale{name}", default)) for name, default in (("Slope", 1), ("Intercept", 0))
     )

@@ -31,7 +31,8 @@ def recognizes(start: bytes) -> bool:
 def header(path: Path) -> Header:
     """Return the contents of the first image of a file without decoding its pixels."""
     tags = read_tags(path)
-    if tags.get(PHOTOMETRIC) in (PALETTE, CMYK, YCBCR, LAB) and _bits(tags) == 8:
+    is_palette = tags.get(PHOTOMETRIC) == PALETTE and _bits(tags) <= 8
+    if is_palette or (tags.get(PHOTOMETRIC) in (CMYK, YCBCR, LAB) and _bits(tags) == 8):
         if EXTRA in tags:
             return pillow.header(path)
         return Header(tags[HEIGHT], tags[WIDTH], 3, orientation=tags.get(ORIENTATION, 1))

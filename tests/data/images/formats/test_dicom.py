@@ -72,3 +72,18 @@ def test_a_truncated_file_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(DataError, match=r"cannot read '.*cut\.dcm'"):
         read_pixels(path)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_palette_is_color(tmp_path, bits):
+    path = write_dicom(tmp_path / "a.dcm", np.array([[0, 1], [2, 0]], dtype=np.uint8), "PALETTE COLOR", bits=8)
+    content = pytest.importorskip("pydicom").dcmread(path)
+    colors = np.array([[10, 20, 30], [40, 50, 60], [70, 80, 90], [0, 0, 0]], dtype=f"uint{bits}") << (bits - 8)
+    for number, column in enumerate(colors.T, start=1):
+        content.add_new(0x00281100 + number, "US", [4, 0, bits])
+        content.add_new(0x00281200 + number, "OW", column.tobytes())
+    content.save_as(path)
+    found = read_pixels(path)
+    assert found.values.dtype == np.uint8
+    assert found.values.tolist() == [[[10, 20, 30], [40, 50, 60]], [[70, 80, 90], [10, 20, 30]]]
+    assert (read_header(path).colors, read_header(path).is_deep) == (3, False)
