@@ -77,7 +77,8 @@ def reading_problems(indices: list[Reading], channelwise: list[Reading]) -> list
     differing = [reading for reading in readings if not (reading.problems or reading.fits)]
     if differing:
         named = (
-            f"{r.record.image.description} is {_by(r.size)}, its {r.target} {_by(r.target_size)}" for r in differing
+            f"{r.record.image.description} is {size_text(r.size)}, its {r.target} {size_text(r.target_size)}"
+            for r in differing
         )
         is_turned = all(reading.target_size == reading.size[::-1] for reading in differing)
         move = (
@@ -117,7 +118,12 @@ def by_cause(readings: list[Reading]) -> dict[str, dict[int, str]]:
     return lines
 
 
-def _by(size: tuple[int, ...]) -> str:
+def size_text(size: tuple[int, ...]) -> str:
+    """Return a size as text.
+
+    >>> size_text((480, 640))
+    '480x640'
+    """
     return "x".join(map(str, size))
 
 

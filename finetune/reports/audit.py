@@ -7,7 +7,7 @@ from pathlib import Path
 
 from finetune.config.overrides import typed
 from finetune.data.audit import SEVERITIES, DataSet, Finding
-from finetune.data.splitting.exclude import entry_for
+from finetune.data.splitting.exclude import below, entry_for
 from finetune.io.atomic_write import replace_text
 from finetune.io.messages import shortlist
 from finetune.reports.audit_page import audit_page
@@ -46,21 +46,22 @@ def _table(data: DataSet, findings: Sequence[Finding], root: Path | None) -> str
     table = csv.writer(content, lineterminator="\n")
     table.writerow(HEADER)
     for finding in findings:
-        named = [(entry_for(data.records[index], root), detail) for index, detail in finding.details.items()]
-        named += [(_below(path, root), finding.kind.replace("_", " ")) for path in finding.files]
+        named = [
+            (entry_for(data.records[index], root), f"{data.part(index)} {detail}".strip())
+            for index, detail in finding.details.items()
+        ]
+        named += [(below(path, root), finding.kind.replace("_", " ")) for path in finding.files]
         rows = named or [("", finding.text)]
         table.writerows((file, finding.kind, finding.severity, detail) for file, detail in rows)
     return content.getvalue()
 
 
-def _below(path: Path, root: Path | None) -> str:
-    return path.relative_to(root).as_posix() if root is not None and path.is_relative_to(root) else path.as_posix()
-
-
 def _excluded(data: DataSet, findings: Sequence[Finding], root: Path | None) -> list[str]:
-    """Return the images that findings want to be left out, unless that would be all."""
-    indices = sorted({index for finding in findings for index in finding.exclude})
-    return [entry_for(data.records[index], root) for index in indices] if len(indices) < len(data.records) else []
+    """Return the images that findings want to be left out, unless that would be all; of tiles, only those of all."""
+    wanted = {index for finding in findings for index in finding.exclude}
+    kept = {entry_for(record, root) for index, record in enumerate(data.records) if index not in wanted}
+    entries = dict.fromkeys(entry_for(data.records[index], root) for index in sorted(wanted))
+    return [entry for entry in entries if entry not in kept] if kept else []
 
 
 def screen_lines(data: DataSet, findings: Sequence[Finding], files: Mapping[str, Path]) -> list[str]:
@@ -77,7 +78,7 @@ def screen_lines(data: DataSet, findings: Sequence[Finding], files: Mapping[str,
         lines += ["", "nothing found"]
     lines += ["", f"report       {files['audit.html']}", f"findings     {files['findings.csv']}"]
     if "exclude.txt" in files:
-        count = len({index for finding in findings for index in finding.exclude})
+        count = len(files["exclude.txt"].read_text(encoding="utf-8").splitlines())
         lines.append(f"leave out    {typed('data.exclude', files['exclude.txt'])}   ({count:,} images)")
     return lines
 

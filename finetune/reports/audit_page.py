@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from html import escape
 from math import sqrt
@@ -57,8 +58,9 @@ def _class_table(data: DataSet) -> str:
     splits = list(data.statistics)
     header = ["class", *(cell for split in splits for cell in (f"{escape(split or 'all')} pixels", "images"))]
     rows = []
+    present = _images_with_classes(data)
     for k, (name, color) in enumerate(zip(data.classes, palette(len(data.classes)), strict=True)):
-        cells = [(f"{_share(data, split, k):.2%}", f"{_images_with(data, split, k):,}") for split in splits]
+        cells = [(f"{_share(data, split, k):.2%}", f"{present[split][k]:,}") for split in splits]
         rows.append([f"{swatch(color)}{escape(name)}", *(cell for pair in cells for cell in pair)])
     if any(_void(data, split) for split in splits):
         rows.append(["void, of all pixels", *(c for split in splits for c in (f"{_void(data, split):.2%}", ""))])
@@ -70,9 +72,12 @@ def _share(data: DataSet, split: str, k: int) -> float:
     return int(pixels[k]) / max(1, int(pixels.sum()))
 
 
-def _images_with(data: DataSet, split: str, k: int) -> int:
-    of_split = (i for i, record in enumerate(data.records) if record.split == split)
-    return sum(any(data.class_pixels[i][k : k + 1]) for i in of_split if i in data.class_pixels)
+def _images_with_classes(data: DataSet) -> dict[str, Counter[int]]:
+    """Return split -> class -> number of images that have it."""
+    counts: dict[str, Counter[int]] = {split: Counter() for split in data.splits}
+    for index, pixels in data.class_pixels.items():
+        counts[data.records[index].split].update(k for k, count in enumerate(pixels) if count)
+    return counts
 
 
 def _void(data: DataSet, split: str) -> float:

@@ -1,6 +1,7 @@
 """Images that are left out, and masks that are cleaned, before anything else sees them."""
 
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -79,3 +80,15 @@ def test_masks_lose_their_specks_when_they_are_read(photos: Path) -> None:
     assert values == [[0, 1, 2], [0, 2], [0]]
     with pytest.raises(ConfigError, match=r"data\.clean_masks=-1: expected a number of pixels"):
         read_records(source, {"clean_masks": -1})
+
+
+def test_a_name_that_is_not_utf_8_is_named(photos: Path) -> None:
+    try:
+        for folder, suffix in (("images", ".png"), ("masks", ".png")):
+            (photos / folder / os.fsdecode(b"caf\xe9" + suffix.encode())).write_bytes(
+                next((photos / folder).iterdir()).read_bytes()
+            )
+    except OSError:
+        pytest.skip("this file system takes names in UTF-8 only")
+    with pytest.raises(DataError, match=r"file name b'caf\\xe9' is not UTF-8\. Rename"):
+        read_records(FolderSource(photos), {})

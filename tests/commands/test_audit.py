@@ -152,3 +152,19 @@ def test_large_images_are_audited_as_tiles(photos: Path) -> None:
     result = finetune.audit("data.root=photos", "data.tiles=20")
     assert result.images == 12 * 2 * 2
     assert not result.errors
+
+
+def test_a_file_is_to_be_left_out_only_if_all_of_its_tiles_are(tmp_path: Path) -> None:
+    root = draw_folder(tmp_path / "photos", size=(40, 40))
+    for number, path in enumerate(sorted((root / "masks").iterdir())):
+        mask = np.asarray(Image.open(path)).copy()
+        if number == 0:
+            mask[:] = 255
+        elif number < 4:
+            mask[:20, :20] = 255
+        Image.fromarray(mask).save(path)
+    result = finetune.audit(f"data.root={root}", "data.tiles=20", "data.classes=3", "data.ignore_index=255")
+    listed = (result.folder / "exclude.txt").read_text().split()
+    assert listed == ["images/photo_00.png"]
+    table = (result.folder / "findings.csv").read_text()
+    assert "[0-20,0-20]" in table

@@ -12,6 +12,7 @@ from finetune.data.mistakes import MAX_NAMED, Reading
 from finetune.data.records import Record
 from finetune.data.splitting.splits import SPLITS
 from finetune.data.summary import Statistics, summarize
+from finetune.data.tiles import ImageTile
 from finetune.io.messages import shortlist
 
 Severity = Literal["error", "warning", "note"]
@@ -105,12 +106,18 @@ class DataSet:
         record = self.records[index]
         if not record.image.paths:
             return record.name
-        path = record.image.paths[0]
-        return path.name if self._file_names[path.name] == 1 else f"{path.parent.name}/{path.name}"
+        path, part = record.image.paths[0], self.part(index)
+        name = path.name if self._file_names[path.name] == 1 else f"{path.parent.name}/{path.name}"
+        return f"{name} {part}" if part else name
+
+    def part(self, index: int) -> str:
+        """Return which tile of its file an image is, for messages; nothing if it is the whole."""
+        image = self.records[index].image
+        return image.window.text if isinstance(image, ImageTile) else ""
 
     @cached_property
     def _file_names(self) -> Counter[str]:
-        return Counter(path.name for record in self.records for path in record.image.paths[:1])
+        return Counter(path.name for path in {path for record in self.records for path in record.image.paths[:1]})
 
     def names(self, indices: Iterable[int]) -> str:
         """Return the first names of some images."""

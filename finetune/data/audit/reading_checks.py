@@ -1,7 +1,7 @@
 """Mistakes with which a training would not start: the messages are those of the training."""
 
 from finetune.data.audit.findings import DataSet, Finding
-from finetune.data.mistakes import by_cause, channel_problems, index_problems, reading_problems
+from finetune.data.mistakes import by_cause, channel_problems, index_problems, reading_problems, size_text
 
 
 def unreadable(data: DataSet) -> list[Finding]:
@@ -16,7 +16,9 @@ def unequal_sizes(data: DataSet) -> list[Finding]:
     """Find masks of another shape than their image, and targets of different kinds."""
     whole = {i: each.reading for i, each in enumerate(data.examined) if not each.reading.problems}
     differing = {i: reading for i, reading in whole.items() if not reading.fits}
-    details = {i: f"image {_by(reading.size)}, mask {_by(reading.target_size)}" for i, reading in differing.items()}
+    details = {
+        i: f"image {size_text(reading.size)}, mask {size_text(reading.target_size)}" for i, reading in differing.items()
+    }
     texts = reading_problems(list(differing.values()), [])
     found = [Finding("shape", "error", text, details, exclude=list(details)) for text in texts]
     indices = [reading for reading in whole.values() if reading.positives is None]
@@ -26,10 +28,6 @@ def unequal_sizes(data: DataSet) -> list[Finding]:
     return found + [
         Finding("kind", "error", text, dict.fromkeys(channelwise, "one channel per class")) for text in mixed
     ]
-
-
-def _by(size: tuple[int, ...]) -> str:
-    return "x".join(map(str, size))
 
 
 def outside_labels(data: DataSet) -> list[Finding]:

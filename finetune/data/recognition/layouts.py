@@ -10,7 +10,7 @@ from os.path import commonpath
 from pathlib import Path, PurePath
 from typing import Any
 
-from finetune.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, files_below
+from finetune.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, PHOTO_SUFFIXES, files_below
 from finetune.data.masks.contents import MaskContents, read_contents
 from finetune.data.recognition.pairing import Affixes, possible_affixes
 from finetune.data.recognition.recognized import Recognized
@@ -25,7 +25,6 @@ MASK_WORDS = re.compile(r"mask|label|seg|annot|ground|truth|target|manual|lbl|(^
 LIST_FOLDERS = ("ImageSets/Segmentation", "ImageSets", "splits", "lists", ".")
 SAMPLE = 5  # files of a folder that are looked into
 FLAT = 0.35  # share of pixels like their four neighbors: masks have more, photographs less
-PHOTO_SUFFIXES = (".jpg", ".jpeg")
 
 
 @dataclass(frozen=True)

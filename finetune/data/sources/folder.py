@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from finetune.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, ImageFile, files_below
+from finetune.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, PHOTO_SUFFIXES, ImageFile, files_below
 from finetune.data.masks.values import IgnoredValues, MaskValues
 from finetune.data.options import Classes, mask_encoding
 from finetune.data.recognition.layouts import recognize_folders
@@ -20,7 +20,6 @@ from finetune.io.messages import shortlist
 logger = logging.getLogger(__name__)
 
 PLACE_OF_SPLIT = "{split}"
-PHOTO_SUFFIXES = (".jpg", ".jpeg")
 LAYOUT = "expected ROOT/images/*.jpg with ROOT/masks/*.png, either flat or with train/ val/ test/ in both"
 # in messages, by which an audit knows what they are about
 WITHOUT_MASK, WITHOUT_IMAGE = "images without a mask", "masks without an image"
@@ -37,9 +36,10 @@ class FolderSource:
         root: folder that holds everything.
         classes: number of classes, their names in the order of their indices, or a mapping from names to file values
             such as `{road: "#ff00ff", car: [1, 2]}`; None if not known yet.
-        ignore_index: value in the masks of the pixels that loss and scores leave out, or several.
+        ignore_index: value in the masks of the pixels that loss and scores leave out, or several; None for 255.
         mask_values: file values of each class, as for `read_mask`; None if the files hold class indices.
-        snap: whether values that are not listed become the most similar listed one nearby (soft edges, JPEG).
+        snap: whether values that are not listed become the most similar listed one nearby (soft edges, JPEG);
+            None for no.
         images: folder of the images, below root.
         masks: folder of the masks, below root. If it is that of the images, masks are the files with the prefix or
             suffix of masks; without one, all files but JPEGs.
@@ -58,9 +58,9 @@ class FolderSource:
         self,
         root: str | Path,
         classes: Classes = None,
-        ignore_index: IgnoredValues = 255,
+        ignore_index: IgnoredValues | None = None,
         mask_values: MaskValues | None = None,
-        snap: bool = False,
+        snap: bool | None = None,
         images: str = "images",
         masks: str = "masks",
         image_prefix: str = "",
@@ -96,13 +96,14 @@ class FolderSource:
             raise DataError(f"{'; '.join(missing)}: {LAYOUT}. {_contents(self.root)}")
         images, masks = (_split_folders(self.root, pattern) for pattern in self.folders.values())
         problems = [] if self.lists else _layout_problems(self.root, self.folders, images, masks)
+        problems += _differing_splits(self.folders, images, masks)
         of_masks = {folder.split: folder.path for folder in masks}
         records: list[Record] = []
         for folder in images:
-            mask_folder = of_masks.get(folder.split, folder.path)
-            paired, mistakes = self._pair(folder.path, mask_folder, folder.split)
-            records += paired
-            problems += mistakes
+            if folder.split in of_masks:
+                paired, mistakes = self._pair(folder.path, of_masks[folder.split], folder.split)
+                records += paired
+                problems += mistakes
         if problems:
             raise error_listing(f"'{self.root}' cannot be used as it is", problems)
         return records
@@ -147,8 +148,7 @@ class FolderSource:
 
     def _told_apart(self, images: list[Path], masks: list[Path]) -> tuple[list[Path], list[Path]]:
         if self.affixes[0] == self.affixes[1]:
-            photos = set(files_below(images[0].parent, PHOTO_SUFFIXES, deep=False)) if images else set()
-            photos |= {path for path in images if path.suffix.lower() in PHOTO_SUFFIXES}
+            photos = {path for path in images if path.suffix.lower() in PHOTO_SUFFIXES}
             return sorted(photos), [path for path in masks if path not in photos]
         ours, theirs = self.affixes
         if theirs == Affixes():  # every stem has these, so those of the images decide
@@ -220,6 +220,18 @@ def _listed(pairs: Pairs, splits: dict[str, str]) -> tuple[Pairs, list[str]]:
     return Pairs(listed, [], pairs.repeated), absent
 
 
+def _differing_splits(patterns: dict[str, str], images: list[SplitFolder], masks: list[SplitFolder]) -> list[str]:
+    """Return what is wrong with folders of images and masks that do not have the same splits."""
+    of_images, of_masks = {folder.split for folder in images}, {folder.split for folder in masks}
+    ours, theirs = patterns["images"], patterns["masks"]
+    if missing := [folder.name for folder in images if folder.split not in of_masks and folder.split]:
+        return [f"{theirs}/ has no {shortlist(missing)}/, but {ours}/ has. Use the same sub-folders in both."]
+    if of_images & of_masks:  # masks of further splits are not read
+        return []
+    names = shortlist(folder.name for folder in masks)
+    return [f"{ours}/ has no {names}/, but {theirs}/ has. Use the same sub-folders in both."]
+
+
 def _layout_problems(
     root: Path, patterns: dict[str, str], images: list[SplitFolder], masks: list[SplitFolder]
 ) -> list[str]:
@@ -245,13 +257,9 @@ def _layout_problems(
             f"{ours}/ has {shortlist(others)}/ next to the split folders {shortlist(splits)}/. Move them into one of "
             f"these, or out of {ours}/."
         )
-    of_masks = {folder.split for folder in masks}
-    missing = [name for name, split in splits.items() if split not in of_masks]
-    if missing:
-        problems.append(f"{theirs}/ has no {shortlist(missing)}/, but {ours}/ has. Use the same sub-folders in both.")
-    for name, suffixes in ((ours, IMAGE_SUFFIXES), (theirs, MASK_SUFFIXES)):
+    for name, suffixes, folders in ((ours, IMAGE_SUFFIXES, images), (theirs, MASK_SUFFIXES, masks)):
         stray = [path.name for path in files_below(root / name, suffixes, deep=False)]
-        if stray:
+        if stray and any(folder.split for folder in folders):
             problems.append(
                 f"{len(stray):,} files lie next to the split folders in {name}/: {shortlist(stray)}. "
                 "Move them into one of the sub-folders."

@@ -43,16 +43,17 @@ def entry_for(record: Record, root: Path | None = None) -> str:
     """Return what a list names a record by: the path of its image, below `root` if it is there, or else its name."""
     if not record.image.paths:
         return record.name
-    return _below(record.image.paths[0], root)
+    return below(record.image.paths[0], root)
 
 
 def _names(record: Record, root: Path | None) -> set[str]:
     """Return all that a list may name a record by."""
     paths = record.paths
-    return {record.name, *(path.as_posix() for path in paths), *(_below(path, root) for path in paths)}
+    return {record.name, *(path.as_posix() for path in paths), *(below(path, root) for path in paths)}
 
 
-def _below(path: Path, root: Path | None) -> str:
+def below(path: Path, root: Path | None) -> str:
+    """Return a path as a list has it: below `root` if it is there, or else in full."""
     return path.relative_to(root).as_posix() if root is not None and path.is_relative_to(root) else path.as_posix()
 
 

@@ -50,9 +50,9 @@ def _splits_by(key: Callable[[str, str], Hashable], path: Path) -> dict[Any, str
 
 def _as_splits(key: Callable[[str, str], Hashable], path: Path, rows: Iterable[Sequence[str]]) -> dict[Any, str]:
     splits: dict[Any, str] = {}
-    stripped = iter([cell.strip() for cell in row] for row in rows)
-    for line, row in enumerate(stripped, start=2):
-        if not any(row) and next(stripped, None) is None:  # a blank last line
+    entries = iter([*row[:1], *map(str.strip, row[1:])] for row in rows)  # the name of a file may end with a space
+    for line, row in enumerate(entries, start=2):
+        if not any(map(str.strip, row)) and next(entries, None) is None:  # a blank last line
             break
         if len(row) != 3 or row[1] not in SPLITS:
             raise DataError(
@@ -91,7 +91,10 @@ def assign_splits(records: Iterable[Record], splits: Mapping[str, str]) -> list[
     records = list(records)
     names = [record.name for record in records]
     if names != list(splits) and set(names) != splits.keys():  # a new split has them in order, which is quick to see
-        raise _other_names(set(names), splits)
+        stripped = {name.strip(): split for name, split in splits.items()}  # an editor may have added spaces
+        splits = stripped if len(stripped) == len(splits) else splits
+        if set(names) != splits.keys():
+            raise _other_names(set(names), splits)
     return [record.with_split(splits[name]) for record, name in zip(records, names, strict=True)]
 
 

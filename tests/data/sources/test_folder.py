@@ -201,3 +201,19 @@ def test_annotations_that_are_not_read_are_named(suffix, text, tmp_path):
     files(tmp_path, *(f"images/p{n}.png" for n in range(4)), *(f"masks/p{n}{suffix}" for n in range(4)))
     with pytest.raises(DataError, match=rf"masks' has 4 {suffix} files, such as p0{suffix}: {text}"):
         FolderSource(tmp_path).records()
+
+
+@pytest.mark.parametrize(("split_folder", "flat"), [("images", "masks"), ("masks", "images")])
+def test_splits_that_only_images_or_masks_have_are_the_one_thing_that_is_said(tmp_path, split_folder, flat):
+    names = [f"{split_folder}/{split}/{split}.png" for split in ("train", "val")]
+    files(tmp_path, *names, f"{flat}/train.png", f"{flat}/val.png")
+    with pytest.raises(DataError) as error:
+        FolderSource(tmp_path).records()
+    (line,) = str(error.value).splitlines()[1:]
+    assert f"{flat}/ has no train, val/, but {split_folder}/ has" in line
+
+
+def test_masks_of_further_splits_are_not_read(tmp_path):
+    files(tmp_path, *(f"images/{split}/x.png" for split in ("train", "val")))
+    files(tmp_path, *(f"masks/{split}/x.png" for split in ("train", "val", "test")))
+    assert [record.split for record in FolderSource(tmp_path).records()] == ["train", "val"]

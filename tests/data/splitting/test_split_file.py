@@ -12,6 +12,10 @@ IMAGE = ImageFile(Path("photo.jpg"))
 NAMES = [f"image{n}" for n in range(100)]
 
 
+def records(*names: str) -> list[Record]:
+    return [Record(name, IMAGE) for name in names]
+
+
 def test_written_splits_read_back(tmp_path):
     records = [Record(name, IMAGE, split=split) for name, split in seeded_split(NAMES).items()]
     write_splits(tmp_path / "splits.csv", records)
@@ -43,7 +47,14 @@ def test_a_wrong_split_file_is_explained(tmp_path, text, message):
 
 def test_a_blank_last_line_and_spaces_in_a_split_file_are_left_out(tmp_path):
     (tmp_path / "splits.csv").write_text("image,split\na, train\n b ,val\n\n")
-    assert read_splits(tmp_path / "splits.csv") == {"a": "train", "b": "val"}
+    splits = read_splits(tmp_path / "splits.csv")
+    assert [record.split for record in assign_splits(records("b", "a"), splits)] == ["val", "train"]
+
+
+def test_names_that_end_with_a_space_are_read_as_they_were_written(tmp_path):
+    split = assign_splits(records("a ", "a"), {"a ": "train", "a": "val"})
+    write_splits(tmp_path / "splits.csv", split)
+    assert assign_splits(records("a ", "a"), read_splits(tmp_path / "splits.csv")) == split
 
 
 @pytest.mark.parametrize("filler", [b"\0", b"\n", b",", b"a,val\n"])
