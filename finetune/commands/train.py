@@ -30,7 +30,8 @@ from finetune.commands.final_weights import load_best, load_soup
 from finetune.commands.scoring import score, write_found
 from finetune.config.errors import usage
 from finetune.config.nested import select
-from finetune.data.module import SegmentationData
+from finetune.data.augmentation.device_color import with_colors
+from finetune.data.module import SegmentationData, collate
 from finetune.engine.fsdp import full_model
 from finetune.engine.launcher import check_launcher, end_launched_rank, report_killed_ranks
 from finetune.engine.rank_zero import is_first_process
@@ -142,10 +143,10 @@ def _train(config: dict[str, Any], point: ResumePoint | None) -> TrainResult:
         with shut_down_ranks_on_exit(trainer), report_killed_ranks(trainer, partial(resume_hints, folder)):
             result = _fit(config, data, task, trainer, loaders, point)
     except BaseException as error:
-        kept = () if config["trainer"].get("fast_dev_run") else resume_hints(folder)
-        hints = (*error_hints(error, config), *kept, *requeue(error)) if is_first_process() else ()
-        for line in hints:
-            error.add_note(line)
+        if is_first_process():
+            kept = () if config["trainer"].get("fast_dev_run") else resume_hints(folder)
+            for line in (*error_hints(error, config, resumable=bool(kept)), *kept, *requeue(error)):
+                error.add_note(line)
         close_log(folder, error)
         raise
     if is_first_process():
@@ -212,8 +213,8 @@ def _fit(
 def _draw_augmentation(data: DatasetBundle, path: Path) -> None:
     dataset = data.datasets["train"]
     count = min(8, len(dataset))
-    samples = [dataset[index * len(dataset) // count] for index in range(count)]
-    pairs = [(sample["image"], sample["mask"]) for sample in samples]
+    samples = [with_colors(collate([dataset[index * len(dataset) // count]])) for index in range(count)]
+    pairs = [(sample["image"][0], sample["mask"][0]) for sample in samples]
     if data.objects is not None:
         cells = [[(image, None), (image, from_planes(planes))] for image, planes in pairs]
         rows = [[*left, *right] for left, right in zip_longest(cells[::2], cells[1::2], fillvalue=())]

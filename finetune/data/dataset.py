@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple, NotRequired, TypedDict, TypeGuard
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from finetune.data.augmentation.device_color import as_bits
 from finetune.data.augmentation.mix import Mix
 from finetune.data.augmentation.paste_objects import PasteObjects
-from finetune.data.augmentation.transforms import Transform
+from finetune.data.augmentation.transforms import Augment, Transform
+from finetune.data.augmentation.trivial import TrivialAugment
 from finetune.data.caching.packed_records import pack_records
 from finetune.data.caching.pixel_cache import PixelCache
 from finetune.data.records import DataError, Image, Record
@@ -30,11 +32,15 @@ class SampleKey(NamedTuple):
 
 
 class Sample(TypedDict):
-    """One item: image uint8 (C, H, W), mask uint8 (H, W) or (K, H, W), position in the dataset."""
+    """One item: image uint8 (C, H, W), mask uint8 (H, W) or (K, H, W), position in the dataset.
+
+    `color_matrix`, int32 (C, C + 1), is a change of the image's colors that is still to be made; see `with_colors`.
+    """
 
     image: Tensor
     mask: Tensor
     index: int
+    color_matrix: NotRequired[Tensor]
 
 
 class SegmentationDataset(Dataset[Sample]):
@@ -53,6 +59,8 @@ class SegmentationDataset(Dataset[Sample]):
     Attributes:
         reduce: 2, 4 or 8 to read images and targets at 1/2, 1/4 or 1/8 of their size.
         pixels: cache of what is decoded; None decodes each time.
+        leaves_color: whether samples have a `color_matrix`, for `with_colors` on the device of a training; only without
+            mixing, and with `Augment` or `TrivialAugment`.
     """
 
     def __init__(
@@ -74,6 +82,7 @@ class SegmentationDataset(Dataset[Sample]):
         self.weights = weights if len(set(weights)) > 1 else None
         self.reduce = 1
         self.pixels: PixelCache | None = None
+        self.leaves_color = False
 
     @property
     def names(self) -> list[str]:
@@ -86,6 +95,11 @@ class SegmentationDataset(Dataset[Sample]):
     def __getitem__(self, key: int | SampleKey) -> Sample:
         epoch, index, repetition = key if isinstance(key, SampleKey) else SampleKey(0, key)
         counters = (self.seed, epoch, index, *([REPEATED, repetition] if repetition else []))
+        if self.leaves_color and self.mix is None and can_leave_color(self.transform):
+            image, target = self._decoded(index)
+            change = self.transform.draw(target, counted_generator(*counters))
+            image, target, matrix = change.without_color(image, target, self.transform.ignore_index)
+            return {"image": image, "mask": target, "index": index, "color_matrix": as_bits(matrix)}
         image, target = self._transformed(index, counted_generator(*counters))
         if self.mix is not None:
             generator = counted_generator(*counters, MIXING)
@@ -108,6 +122,11 @@ class SegmentationDataset(Dataset[Sample]):
         while weights is not None and not weights[other]:
             other = (other + 1) % len(self)
         return self._transformed(other, generator)
+
+
+def can_leave_color(transform: Transform | None) -> TypeGuard[Augment | TrivialAugment]:
+    """Return whether a transform says what it does; a class of one's own, whose call may do more, does not."""
+    return type(transform).__call__ in (Augment.__call__, TrivialAugment.__call__)
 
 
 def read_pair(record: Record, channels: int = 3, reduce: int = 1) -> tuple[Tensor, Tensor]:

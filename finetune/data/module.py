@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
+from finetune.data.augmentation.device_color import with_colors
 from finetune.data.dataset import Sample
 from finetune.data.processes import init_worker
 from finetune.data.records import DataError
@@ -17,11 +18,15 @@ from finetune.data.worker_errors import TrackedDataLoader, tracked_loader
 
 
 class Batch(TypedDict):
-    """Samples of one size: image uint8 (B, C, H, W), mask uint8 (B, H, W) or (B, K, H, W), index int64 (B,)."""
+    """Samples of one size: image uint8 (B, C, H, W), mask uint8 (B, H, W) or (B, K, H, W), index int64 (B,).
+
+    `color_matrix`, int32 (B, C, C + 1), may be there until the batch is on its device; see `SegmentationDataset`.
+    """
 
     image: Tensor
     mask: Tensor
     index: Tensor
+    color_matrix: NotRequired[Tensor]
 
 
 class DataPosition(NamedTuple):
@@ -140,6 +145,14 @@ class SegmentationData(pl.LightningDataModule):
             worker_init_fn=init_worker,
         )
 
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Change the colors of training images on their device, if that is left to it."""
+        batch = with_colors(batch) if isinstance(batch, dict) else batch
+        if self.trainer is None:
+            return batch
+        # Lightning calls this hook of the data instead of that of a task of one's own
+        return self.trainer.lightning_module.on_after_batch_transfer(batch, dataloader_idx)
+
     def val_dataloader(self) -> DataLoader[Sample]:
         """Return batches with every validation image exactly once over all ranks."""
         return self._evaluation(self.val)
@@ -198,11 +211,14 @@ def collate(samples: Sequence[Sample]) -> Batch:
             f"training images of different sizes (height, width) cannot be one batch: {sizes}. "
             "Set augment.crop to one size, or data.batch_size=1."
         )
-    return {
+    batch: Batch = {
         "image": torch.stack([sample["image"] for sample in samples]),
         "mask": torch.stack(_equally_deep([sample["mask"] for sample in samples])),
         "index": torch.tensor([sample["index"] for sample in samples]),
     }
+    if "color_matrix" in samples[0]:
+        batch["color_matrix"] = torch.stack([sample["color_matrix"] for sample in samples])
+    return batch
 
 
 def _equally_deep(masks: list[Tensor]) -> list[Tensor]:

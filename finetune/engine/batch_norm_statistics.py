@@ -6,6 +6,7 @@ from itertools import islice
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from finetune.data.sampler import TrainSampler
@@ -40,7 +41,7 @@ def gather_statistics(trainer: pl.Trainer, model: TunableModel, norms: Collectio
     batches = trainer.num_training_batches
     with fresh_statistics(model, norms):
         for batch in islice(loader, None if math.isinf(batches) else int(batches)):
-            images = batch["image"].to(model.mean.device)
+            batch = data.on_after_batch_transfer(move_data_to_device(batch, str(model.mean.device)), 0)
             with trainer.precision_plugin.forward_context():  # not around the loader: it may set torch's default dtype
-                model(model.normalize(images))
+                model(model.normalize(batch["image"]))
     average_statistics(trainer, norms)  # all ranks have had equally many batches

@@ -49,12 +49,27 @@ class PixelChange:
 
     def __call__(self, image: Tensor) -> Tensor:
         """Change an image, uint8 (C, H, W)."""
+        image = self._before_color(image)
+        return self._after_color(self.color(image) if self.color != ColorJitter() else image)
+
+    def without_color(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Change an image, uint8 (C, H, W), but for its colors if they can be changed last.
+
+        Returns:
+            The image, and the change of its colors that is left, float32 (C, C + 1), for `change_colors`.
+        """
+        is_last = not (self.blur or self.sharpen or self.noise) and (self.gamma, self.jpeg) == (1, None)
+        if not is_last or self.color == ColorJitter():
+            return self(image), torch.eye(len(image), len(image) + 1)
+        image = self._before_color(image)
+        return image, torch.from_numpy(self.color.matrix(image)).float()
+
+    def _before_color(self, image: Tensor) -> Tensor:
         if self.equalize:
             image = equalize(image)
-        if self.clahe:
-            image = clahe(image, self.clahe)
-        if self.color != ColorJitter():
-            image = self.color(image)
+        return clahe(image, self.clahe) if self.clahe else image
+
+    def _after_color(self, image: Tensor) -> Tensor:
         if self.gamma != 1:
             image = adjust_gamma(image, self.gamma)
         if self.blur:
@@ -95,7 +110,18 @@ class SampleChange:
         Returns:
             Image uint8 (C, h, w) and target uint8 (h, w) or (K, h, w).
         """
-        image = self.pixels(self.view.image(image))
+        return self._with_target(self.pixels(self.view.image(image)), target, ignore_index)
+
+    def without_color(self, image: Tensor, target: Tensor, ignore_index: int = 255) -> tuple[Tensor, Tensor, Tensor]:
+        """Change one sample as a call does, but leave the change of its colors; see `PixelChange.without_color`."""
+        image = self.view.image(image)
+        if self.cutout is not None:  # it fills with the mean of the colors
+            changed, matrix = self.pixels(image), torch.eye(len(image), len(image) + 1)
+        else:
+            changed, matrix = self.pixels.without_color(image)
+        return *self._with_target(changed, target, ignore_index), matrix
+
+    def _with_target(self, image: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
         target = self.view.mask(target, ignore_index)
         if self.cutout is not None:
             image, target = cutout(image, target, self.cutout, ignore_index if self.cutout_ignored else None)

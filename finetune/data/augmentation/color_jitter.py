@@ -40,14 +40,24 @@ class ColorJitter:
         Returns:
             uint8 (C, H, W).
         """
-        means, rgb = channel_means(image), len(image) == 3
-        gray = float(YIQ[0] @ means) if rgb else float(np.mean(means))
-        gain = self.brightness * self.contrast
-        offset = (1 - self.contrast) * self.brightness * gray
-        if not rgb or (self.saturation == 1 and self.hue == 0):
+        if len(image) != 3 or (self.saturation == 1 and self.hue == 0):
+            gain, offset = self._line(image)
             return look_up(image, gain * np.arange(256) + offset)
-        matrix = np.concatenate([gain * self._chroma(), np.full((3, 1), offset)], axis=1)
+        matrix = self.matrix(image)
         return apply(lambda pixels: cv2.transform(pixels, matrix), image)
+
+    def matrix(self, image: Tensor) -> Array:
+        """Return the change of an image (C, H, W) uint8 as factors and an offset for each channel (C, C + 1)."""
+        gain, offset = self._line(image)
+        channels = len(image)
+        factors = gain * (self._chroma() if channels == 3 else np.eye(channels))
+        return np.concatenate([factors, np.full((channels, 1), offset)], axis=1)
+
+    def _line(self, image: Tensor) -> tuple[float, float]:
+        """Return the factor and the offset of brightness and contrast."""
+        means = channel_means(image)
+        gray = float(YIQ[0] @ means) if len(image) == 3 else float(np.mean(means))
+        return self.brightness * self.contrast, (1 - self.contrast) * self.brightness * gray
 
     def _chroma(self) -> Array:
         """Return the RGB matrix (3, 3) of saturation and hue; it keeps the gray of every pixel."""

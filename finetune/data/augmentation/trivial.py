@@ -62,10 +62,14 @@ class TrivialAugment:
 
     def __call__(self, image: Tensor, target: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Transform one sample; see `finetune.data.Transform`."""
+        return self.draw(target, generator)(image, target, self.ignore_index)
+
+    def draw(self, target: Tensor, generator: torch.Generator) -> SampleChange:
+        """Draw the change of one sample; see `Augment.draw`."""
         change = self.crop.draw(target, generator)
         operation, strength, seed = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
         apply = OPERATIONS[self.operations[int(operation * len(self.operations))]]
-        return apply(change, self.strength * strength, int(seed * SEEDS))(image, target, self.ignore_index)
+        return apply(change, self.strength * strength, int(seed * SEEDS))
 
 
 def _signed(size: float, seed: int) -> float:
