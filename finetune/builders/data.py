@@ -10,7 +10,7 @@ import torch
 
 from finetune import data as data_package
 from finetune.builders.dataset_bundle import DatasetBundle
-from finetune.builders.devices import resolve_workers
+from finetune.builders.devices import resolve_workers, runs_on_cpu
 from finetune.builders.image_settings import image_settings, reduction
 from finetune.builders.inspection import inspect_records
 from finetune.builders.objects import read_objects
@@ -72,6 +72,7 @@ def prepare_datasets(data: DatasetBundle, config: Config) -> None:
     if config["data"].get("cache") is not None:
         attach_pixel_cache(data, config["data"]["cache"], config["trainer"], data.channels)
     attach_transform(data, config["augment"])
+    data.datasets["train"].leaves_color = not runs_on_cpu(config["trainer"])
 
 
 def read_at_own_size(dataset: SegmentationDataset) -> SegmentationDataset:

@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -129,9 +130,25 @@ def device_type(config: Mapping[str, Any]) -> str:
     )
 
 
+def first_gpu(settings: Config) -> int:
+    """Return the index of the first GPU of a Trainer with these settings."""
+    listed = str(settings["devices"]).strip("[]").split(",")
+    is_list = isinstance(settings["devices"], list) or len(listed) > 1
+    index = int(listed[0]) if is_list and listed[0].strip().isdigit() else 0
+    return index if index < torch.cuda.device_count() else 0  # a GPU that is not there is reported by the Trainer
+
+
+def on_training_device(config: Mapping[str, Any]) -> AbstractContextManager[Any]:
+    """Return a context in which the device `cuda` is the first GPU of the training."""
+    is_on_gpu = device_type(config) == "cuda"
+    return torch.cuda.device(first_gpu(config["trainer"])) if is_on_gpu else nullcontext()
+
+
 def device_memory(config: Mapping[str, Any]) -> int | None:
-    """Return the bytes of a GPU's memory, used or not; None if the training does not use one."""
-    return torch.cuda.get_device_properties(0).total_memory if device_type(config) == "cuda" else None
+    """Return the bytes of the memory of the training's first GPU, used or not; None if it does not use one."""
+    if device_type(config) != "cuda":
+        return None
+    return torch.cuda.get_device_properties(first_gpu(config["trainer"])).total_memory
 
 
 def autocast_dtype(config: Mapping[str, Any]) -> torch.dtype | None:

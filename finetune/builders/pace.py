@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from finetune.builders.data import build_datamodule
 from finetune.builders.dataset_bundle import DatasetBundle
-from finetune.builders.devices import device_type
+from finetune.builders.devices import device_type, on_training_device
 from finetune.builders.dummy_step import trial_step
 from finetune.builders.recipe import settle_length
 from finetune.builders.task import task_without_weights
@@ -55,7 +55,8 @@ def with_budget(
     if seconds is None:
         return settle_length(config, data)
     lines, size = [], config["data"]["batch_size"]
-    pace = measure_pace(config, data, SHARE * seconds, started)
+    with on_training_device(config):
+        pace = measure_pace(config, data, SHARE * seconds, started)
     if may_shrink and size > SHORT_BATCH and (steps := int(seconds / pace.step)) < FEW_STEPS:
         config = with_value(config, "data.batch_size", SHORT_BATCH)
         lines = [f"data.batch_size={SHORT_BATCH}: there is time for {steps} steps of {size} images, and more help more"]
@@ -96,7 +97,8 @@ def measure_pace(config: Mapping[str, Any], data: DatasetBundle, seconds: float,
     views = build_views(config["tta"])
     scored = sizes.get("test", sizes["val"])
     scoring = whole * (scored + min(scored, 2 * SHOWN)) * (1 if views is None else views.cost)  # some are drawn, too
-    validation = image * sizes["val"] + VALIDATION
+    drawn = ((config.get("callbacks") or {}).get("preview") or {}).get("images", 0)
+    validation = image * (sizes["val"] + min(drawn, sizes["val"])) + VALIDATION
     scoring += (config["checkpoint"]["keep_best"] - 1) * validation if config.get("soup") else 0
     return Pace(time.monotonic() - started + START, step * accumulated + LOOP, validation, scoring + END)
 
@@ -105,11 +107,11 @@ def _time_steps(step: Callable[[Any], None], loaders: SegmentationData, device: 
     """Return the mean seconds of a batch, loading included."""
     batches = _repeated(loaders)
     for _ in range(WARMUP):
-        step(move_data_to_device(next(batches), device))
+        step(loaders.on_after_batch_transfer(move_data_to_device(next(batches), device), 0))
     _synchronize(device)
     start, done = time.monotonic(), 0
     while done < 3 or (done < MOST_STEPS and time.monotonic() - start < seconds):
-        step(move_data_to_device(next(batches), device))
+        step(loaders.on_after_batch_transfer(move_data_to_device(next(batches), device), 0))
         done += 1
     _synchronize(device)
     return (time.monotonic() - start) / done

@@ -18,6 +18,7 @@ from finetune.metrics.symptoms import (
     rising_loss,
     unfound_classes,
 )
+from finetune.metrics.widest_float import widest_float
 from finetune.tasks import TuningTask, require_task
 
 logger = rank_zero_logger(__name__)
@@ -99,8 +100,9 @@ def _observe(trainer: pl.Trainer, task: TuningTask) -> Validation | None:
 
 def _hardest_images(trainer: pl.Trainer, task: TuningTask) -> str:
     """Return a sentence with the validation images of the highest loss, if the task keeps them. Collective."""
-    lowest = torch.tensor([[-math.inf], [-1]], dtype=torch.float64, device=task.device).expand(2, MAX_NAMED_IMAGES)
-    own = [torch.stack([losses.double(), index.double()]) for index, losses in task.image_losses]
+    dtype = widest_float(task.device)
+    lowest = torch.tensor([[-math.inf], [-1]], dtype=dtype, device=task.device).expand(2, MAX_NAMED_IMAGES)
+    own = [torch.stack([losses.to(dtype), index.to(dtype)]) for index, losses in task.image_losses]
     every: Tensor = trainer.strategy.all_gather(_top(torch.cat([lowest, *own], dim=1)))
     top = _top(torch.cat(list(every.view(-1, 2, MAX_NAMED_IMAGES)), dim=1))
     found = [(loss, int(index)) for loss, index in top.T.tolist() if index >= 0]

@@ -13,7 +13,7 @@ from finetune.builders.checks.trainer import check_budget
 from finetune.builders.checks.training import check
 from finetune.builders.data import build_datamodule
 from finetune.builders.dataset_bundle import DatasetBundle
-from finetune.builders.devices import autocast_dtype, device_count, device_type
+from finetune.builders.devices import autocast_dtype, device_count, device_type, on_training_device
 from finetune.builders.dummy_step import batch_shape, noise_step, training_precision
 from finetune.builders.recipe import with_placeholders_for_recipe
 from finetune.builders.task import build_optimizer, build_task, task_without_weights
@@ -21,6 +21,7 @@ from finetune.config.compose import load_config
 from finetune.config.errors import ConfigError, usage
 from finetune.config.nested import select, with_value
 from finetune.config.settings import SEARCHED
+from finetune.data.augmentation.device_color import with_colors
 from finetune.plots import lr_curve_figure
 from finetune.profiling import batch_size, memory
 from finetune.runs.console import configure_logging
@@ -126,6 +127,19 @@ def save_lr_figure(finding: LRFinding, path: Path) -> None:
 
 
 def _find_lr(config: Mapping[str, Any], data: DatasetBundle, figure: Path | None) -> LRFinding:
+    with on_training_device(config):
+        finding = _search_lr(config, data)
+    try:
+        others = ", ".join(f"{rule} {rate:.1e}" for rule, rate in finding.suggestions.items())
+    except ValueError as error:
+        raise ConfigError(f"optimizer.lr=auto finds nothing: {error} Or set optimizer.lr to a number.") from error
+    logger.info(f"learning rate found: {_rate(config, finding):.1e} ({others})")
+    if figure is not None:
+        save_lr_figure(finding, figure)
+    return finding
+
+
+def _search_lr(config: Mapping[str, Any], data: DatasetBundle) -> LRFinding:
     task = build_task(config, initial_model(config, data)[0], data)
     # everything that ever trains: a rate that suits the head alone may be too high later
     apply_trainability(task.model, task.trainable_at_any_time(), task.norms())
@@ -137,21 +151,13 @@ def _find_lr(config: Mapping[str, Any], data: DatasetBundle, figure: Path | None
 
     def loss_of_batch(batch: Mapping[str, Tensor]) -> Tensor:
         with training_precision(task, device, dtype):
-            loss, auxiliary = task.losses({key: values.to(device) for key, values in batch.items()})
+            loss, auxiliary = task.losses(with_colors({key: values.to(device) for key, values in batch.items()}))
         return loss + auxiliary + task.penalty()
 
     _clip(optimizer, config["trainer"])
     batches = build_datamodule(config, data).train_dataloader()
     accumulated = config["trainer"]["accumulate_grad_batches"]
-    finding = lr_finder.find_lr(task.model, loss_of_batch, optimizer, batches, accumulate=accumulated)
-    try:
-        others = ", ".join(f"{rule} {rate:.1e}" for rule, rate in finding.suggestions.items())
-    except ValueError as error:
-        raise ConfigError(f"optimizer.lr=auto finds nothing: {error} Or set optimizer.lr to a number.") from error
-    logger.info(f"learning rate found: {_rate(config, finding):.1e} ({others})")
-    if figure is not None:
-        save_lr_figure(finding, figure)
-    return finding
+    return lr_finder.find_lr(task.model, loss_of_batch, optimizer, batches, accumulate=accumulated)
 
 
 def _clip(optimizer: torch.optim.Optimizer, settings: Mapping[str, Any]) -> None:
@@ -187,7 +193,8 @@ def _find_batch_size(config: Mapping[str, Any], data: DatasetBundle) -> int:
         noise_step(config, task, (size, *batch_shape(config)[1:]))()
 
     limit = max(2, min(data.sizes()["train"], 1024))
-    largest = batch_size.find_batch_size(try_step, limit=limit, memory_limit=_memory_limit(config))
+    with on_training_device(config):
+        largest = batch_size.find_batch_size(try_step, limit=limit, memory_limit=_memory_limit(config))
     chosen = largest if largest in (1, limit) else max(1, int(largest * MEMORY_SAFETY_FACTOR))
     logger.info(f"batch size found: {chosen} (of {largest} that fit)")
     return chosen

@@ -15,7 +15,7 @@ from finetune.builders.checks.monitors import check_monitored
 from finetune.builders.checks.trainer import check_budget
 from finetune.builders.checks.training import check, check_without_data
 from finetune.builders.data import build_source, missing_options, source_options
-from finetune.builders.devices import autocast_dtype, device_type
+from finetune.builders.devices import autocast_dtype, device_type, on_training_device
 from finetune.builders.discovery import AUTO, work_out_data
 from finetune.builders.dummy_step import batch_shape, noise_step
 from finetune.builders.pace import with_budget
@@ -212,7 +212,8 @@ def _costs(
 
 def _measure(config: Mapping[str, Any], task: TuningTask, names: frozenset[str]) -> MeasuredCost:
     apply_trainability(task.model, names, task.norms())
-    return measure(noise_step(config, task, batch_shape(config)), device_type(config))
+    with on_training_device(config):
+        return measure(noise_step(config, task, batch_shape(config)), device_type(config))
 
 
 def _optimizer_slots(settings: Mapping[str, Any]) -> int:

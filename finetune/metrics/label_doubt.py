@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from finetune.metrics.measurement import ImageBatch
+from finetune.metrics.widest_float import widest_float
 
 REFUTED, CONFIDENT = 0.05, 0.9  # probability of the label, and of another class
 TEMPERATURE = 0.1  # of the mean of an image: the lower, the more the least probable labels count
@@ -71,13 +72,14 @@ def contradicted(probabilities: Tensor, of_label: Tensor) -> Tensor:
 def label_quality(of_label: Tensor) -> Tensor:
     """Return a mean of the labels' probabilities in each image (B,), in which the improbable ones count most.
 
-    It is the soft minimum that cleanlab scores images with; float64, and NaN for an image without pixels that count.
+    It is the soft minimum that cleanlab scores images with; float64 where the device has it, and NaN for an image
+    without pixels that count.
 
     Args:
         of_label: from `label_probability`.
 
     Source: Lad and Mueller 2023, https://arxiv.org/abs/2307.05080
     """
-    p = of_label.flatten(1).double()
+    p = of_label.flatten(1).to(widest_float(of_label.device))
     weights = (-p / TEMPERATURE).exp()
     return (weights * p).nansum(1) / weights.nansum(1)

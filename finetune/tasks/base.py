@@ -30,7 +30,7 @@ from finetune.tuning.group_schedule import GroupLRSchedule
 from finetune.tuning.groups import optimizer_groups, parameter_groups
 from finetune.tuning.parameter_info import parameter_infos
 from finetune.tuning.plan import Assignment, Plan
-from finetune.tuning.plan_feasibility import check_timing, min_epochs_per_plateau
+from finetune.tuning.plan_feasibility import check_timing, min_epochs_per_plateau, validations_per_epoch
 from finetune.tuning.schedules import Plateau, schedule
 from finetune.tuning.timing import Timeline, phase_starts, trainable, waits_for_plateau
 from finetune.tuning.weight_averaging import check_resumable
@@ -246,7 +246,7 @@ def validations(trainer: pl.Trainer) -> float:
     """Return the number of validations per epoch; below 1 if not every epoch has one."""
     batches = int(trainer.num_training_batches)
     between = trainer.val_check_batch if isinstance(trainer.val_check_batch, int) else batches  # or by time
-    return (batches // between or batches / between) / (trainer.check_val_every_n_epoch or 1)
+    return validations_per_epoch(batches, between, trainer.check_val_every_n_epoch)
 
 
 def step_seed(seed: int, epoch: int, batch: int, rank: int) -> int:

@@ -16,6 +16,7 @@ from finetune.io.allocator import return_memory
 from finetune.losses import Loss, Reduce, no_reduction
 from finetune.metrics.evaluator import Evaluator
 from finetune.metrics.measurement import Measurement
+from finetune.metrics.widest_float import widest_float
 from finetune.models import PyramidModel, Segmenter
 from finetune.tasks.loss_mean import LossMean
 
@@ -157,6 +158,8 @@ class ScoredTask(pl.LightningModule, ABC):
         """Return the sums of each measurement over all ranks, on the CPU. Collective."""
 
         def total(tensor: Tensor) -> Tensor:
+            if self.trainer.world_size == 1:  # sums in float64 may be on the CPU of a device that has none
+                return tensor.cpu()
             # a copy, as it is reduced in place
             summed: Tensor = self.trainer.strategy.reduce(tensor.to(self.device, copy=True), reduce_op="sum")
             return summed.cpu()
@@ -231,4 +234,5 @@ class ScoredTask(pl.LightningModule, ABC):
             ranks = 1 if trainer is None else trainer.world_size
             if len(sums) != ranks:  # another number of devices than before: rank 0 continues from the total
                 sums = torch.cat([sums.sum(dim=0, keepdim=True), torch.zeros(ranks - 1, 2, dtype=sums.dtype)])
-            self._train_loss = LossMean(*sums[self.global_rank].to(self.device))
+            dtype = widest_float(self.device)
+            self._train_loss = LossMean(*sums[self.global_rank].to(self.device, dtype))

@@ -2,6 +2,7 @@
 
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -108,3 +109,15 @@ def test_files_are_read_on_all_cores_although_a_training_on_a_cpu_loads_in_its_o
     config, _ = check(load_config([*TINY, *data], "train"))
     assert config["data"]["num_workers"] == 0
     assert asked == [1, None]  # for the whole collection, then for its files
+
+
+def test_memory_is_that_of_the_gpu_that_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = [8, 80]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda gpu: SimpleNamespace(total_memory=sizes[gpu]))
+    monkeypatch.setattr(torch.cuda, "device", lambda gpu: f"as {gpu}")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for given, expected in (([1], 80), ("1,0", 80), (1, 8), ("auto", 8), ([7], 8)):
+        config = {"trainer": {"accelerator": "gpu", "devices": given}}
+        assert devices.device_memory(config) == expected
+        assert devices.on_training_device(config) == f"as {sizes.index(expected)}"
