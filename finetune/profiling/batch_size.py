@@ -59,7 +59,7 @@ def find_batch_size(
         size = min(2 * fitting, limit) if failing > limit else (fitting + failing) // 2
     if fitting == 0:
         raise RuntimeError(
-            f"not even a batch of 1 fits into memory. Use smaller images (data.size, augment.crop), a smaller model "
+            f"not even a batch of 1 fits into memory. Use smaller crops (augment.crop), a smaller model "
             f"or a lower precision. The last error was: {reason}"
         )
     return fitting
@@ -96,10 +96,16 @@ class _LimitedStep:
         free_memory()
         self.peak = _require(memory.resident() if memory.reset_peak() else None)  # raises now if it cannot be read
         self.growth = 0.0  # bytes per additional image
+        self.fitted = 0  # sizes
 
     def failure(self, size: int) -> str:
         """Return why a batch of this size does not fit; an empty string if it fits."""
+        if self.fitted and size == self.size:
+            return ""
         expected = self.peak + self.growth * (size - self.size)
+        if expected > self.limit and self.fitted == 1 and size > self.size + 1:
+            self.failure(self.size + 1)  # from the first size alone, what does not grow looks like growth
+            expected = self.peak + self.growth * (size - self.size)
         if expected > self.limit:
             return f"a batch of {size} would need about {expected / 1e9:.2f} GB of {self.limit / 1e9:.2f} GB."
         memory.reset_peak()
@@ -109,7 +115,7 @@ class _LimitedStep:
         if peak > self.limit:
             return f"a batch of {size} needs {peak / 1e9:.2f} GB of {self.limit / 1e9:.2f} GB."
         self.growth = (peak - self.peak) / (size - self.size)
-        self.size, self.peak = size, peak
+        self.size, self.peak, self.fitted = size, peak, self.fitted + 1
         return ""
 
 

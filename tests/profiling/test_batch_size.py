@@ -174,3 +174,29 @@ def test_a_step_that_turns_out_to_exceed_the_memory_limit_does_not_fit() -> None
 def test_a_memory_limit_below_the_memory_in_use_is_reported() -> None:
     with pytest.raises(RuntimeError, match=r"a batch of 1 would need about .* GB of 0.00 GB"):
         find_batch_size(FakeStep(4), memory_limit=1000)
+
+
+def test_what_every_step_takes_is_not_taken_for_the_memory_of_an_image() -> None:
+    free_memory()
+    tried: list[int] = []
+
+    def try_step(size: int) -> None:
+        tried.append(size)
+        torch.ones((100 + size * 10) * MEGABYTE // 4)  # gradients and the like, which are given back here
+
+    found = find_batch_size(try_step, memory_limit=(memory.resident() or 0) + 200 * MEGABYTE)
+    assert 8 <= found <= 10
+    assert tried[:3] == [2, 3, 4]
+    assert max(tried) <= 10
+
+
+def test_a_size_that_was_tried_to_predict_the_next_is_not_tried_again() -> None:
+    free_memory()
+    tried: list[int] = []
+
+    def try_step(size: int) -> None:
+        tried.append(size)
+        torch.ones(size * 100 * MEGABYTE // 4)
+
+    assert find_batch_size(try_step, memory_limit=(memory.resident() or 0) + 360 * MEGABYTE) == 3
+    assert tried == [2, 3]
