@@ -57,6 +57,8 @@ def evaluation_data(
             its images.
     """
     given = {name: value for name, value in config["data"].items() if value is not None}
+    if given.get("value_range") == "auto":  # as the options of formats have it: it is the model's
+        del given["value_range"]
     settings = _settings(given, trained, saved)
     is_own = trained is not None and _describes_own_images(given, trained["data"])
     if not is_own:
@@ -69,8 +71,6 @@ def evaluation_data(
     raise_mistakes(line for group in groups for line in group.type_errors())
     if settings.get("batch_size") == "auto":
         settings["batch_size"] = DataSettings.batch_size
-    if given.get("value_range") == "auto":
-        raise ConfigError("data.value_range=auto is worked out by a training. Leave it out to use the model's range.")
     if settings.get("value_range") is not None:
         check_value_range(settings["value_range"])
     if given.get("cache") is not None:

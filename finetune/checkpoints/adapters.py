@@ -41,7 +41,9 @@ def save_adapters(
     state = {name: t.detach().cpu().contiguous() for name, t in adapter_state(model, trained).items()}
     pretrained, weights = sorted(pretrained_parameters(model) - set(trained)), model.backbone.weights
     weights = str(Path(weights).resolve()) if Path(weights).is_file() else weights
-    facts = {"weights": weights, "pretrained": pretrained, "checksum": _checksum(model, pretrained)}
+    dtypes = {str(dict(model.named_parameters())[name].dtype).removeprefix("torch.") for name in pretrained}
+    dtype = dtypes.pop() if len(dtypes) == 1 else None
+    facts = {"weights": weights, "pretrained": pretrained, "checksum": _checksum(model, pretrained), "dtype": dtype}
     text = json.dumps({"model": model.config(), "task": dict(task), **facts}, indent=2) + "\n"
     writers: dict[str, Callable[[Path], object]] = {
         FILE: lambda part: save_file(state, part, metadata={"format": "pt"}),
@@ -67,7 +69,7 @@ def load_adapters(folder: Path) -> PyramidModel:
         model = model_class(config["model"]).from_config(config["model"], weights=str(config["weights"]))
         model.backbone.dummy_input()  # counts too: an untrusted config may name a huge input size
     load_adapter_state(model, read_tensors(inside(folder / FILE, folder)))
-    if _checksum(model, config["pretrained"]) != config["checksum"]:
+    if _checksum(model, config["pretrained"], config.get("dtype")) != config["checksum"]:
         raise ValueError(
             f"the pretrained weights '{config['weights']}' are not those that the adapters in '{folder}' were trained "
             f"with. Get the same ones, or use the run's model/ folder, which holds all weights."
@@ -75,10 +77,16 @@ def load_adapters(folder: Path) -> PyramidModel:
     return model.eval()
 
 
-def _checksum(model: TunableModel, names: Collection[str]) -> str:
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
+
+
+def _checksum(model: TunableModel, names: Collection[str], dtype: str | None = None) -> str:
+    """Return the hash of parameters, in the type that a training had them in; None for their own."""
     digest, parameters = hashlib.sha256(), dict(model.named_parameters())
     for name in names:
-        digest.update(parameters[name].detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
+        values = parameters[name].detach().cpu().flatten()
+        values = values.to(DTYPES[dtype]) if dtype in DTYPES else values
+        digest.update(values.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

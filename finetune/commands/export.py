@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from finetune.builders.export_samples import export_samples
 from finetune.builders.exporter import build_exporter, check_format, check_format_of
-from finetune.builders.task import restore_output, restore_task
+from finetune.builders.task import restore_output
 from finetune.checkpoints.hub import push
 from finetune.checkpoints.saved_model import SavedModel, load_model
 from finetune.config.compose import load_config, required
@@ -19,6 +19,7 @@ from finetune.exporters.exporter import Samples
 from finetune.exporters.metadata import metadata
 from finetune.io.messages import format_bytes
 from finetune.models import InstanceSegmenter
+from finetune.models.input_size import check_size
 from finetune.runs.console import configure_logging
 from finetune.runs.folder import check_new, free_folder, run_folder
 from finetune.runs.saved_config import read_config
@@ -63,9 +64,8 @@ def export(*overrides: str | DictConfig) -> ExportResult:
         saved = load_model(path)
         check_format_of(saved.model, config)
         run = run_folder(path)
-        task = restore_task(saved.task, saved.model, saved.data.get("ignore_index", 255))
         trained, splits = (None, None) if run is None or same_weights else (read_config(run), run / "splits.csv")
-        samples, calibration = export_samples(config, saved, task, trained, splits)
+        task, samples, calibration = export_samples(config, saved, trained, splits)
         exporter = None if _is_objects_file(config, saved) else build_exporter(config, task.output, calibration)
     folder = Path(config["output"]) if config["output"] else free_folder((run or Path()) / "export" / config["format"])
     if not (same_weights or samples):
@@ -77,7 +77,7 @@ def export(*overrides: str | DictConfig) -> ExportResult:
         pixels = (task, samples) if isinstance(task, PixelTask) else (None, ())
         files, agreement = export_model(exporter, saved, folder, *pixels)
         result = ExportResult(folder, files, agreement)
-        where = f"{agreement.images:,} images" if samples else "random images"
+        where = "random images" if agreement.is_random else f"{agreement.images:,} images"
         checked = f"checked on {where}: {agreement}; use it with {exporter.usage(folder)}"
     for file in result.files:
         logger.info(f"{file}  {format_bytes(file.stat().st_size)}")
@@ -99,6 +99,9 @@ def _export_objects(config: Config, saved: SavedModel, folder: Path, samples: Sa
     for key, only in (("precision", "float32"), ("outputs", "objects")):
         if config[key] not in (None, only):
             raise ConfigError(f"{key}={config[key]}: an ONNX file of objects has {only} only. Leave it out.")
+    if config["size"] is not None:
+        with usage():
+            check_size(config["size"], "size")
     saved.model.merge_adapters()
     folder.mkdir(parents=True, exist_ok=True)
     output = restore_output(saved.task, saved.model.class_names)

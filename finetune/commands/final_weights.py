@@ -65,9 +65,11 @@ def _without_tables(trainer: pl.Trainer) -> Iterator[None]:
     shown = callback is not None and callback.table
     if callback is not None:
         callback.table = False
-    yield
-    if callback is not None:
-        callback.table = shown
+    try:
+        yield
+    finally:
+        if callback is not None:
+            callback.table = shown
 
 
 def _warn_if_not_averaged(trainer: pl.Trainer, content: Mapping[str, Any]) -> None:

@@ -33,14 +33,16 @@ class Agreement:
 
     Args:
         task: reads labels from outputs and scores them; None compares the outputs as they are.
+        is_random: whether the images are random.
 
     Attributes:
         images: number of images with labels.
         difference: largest absolute difference of numbers; infinity if an output or its shape differs.
     """
 
-    def __init__(self, task: PixelTask | None = None) -> None:
+    def __init__(self, task: PixelTask | None = None, is_random: bool = False) -> None:
         self.task = task
+        self.is_random = is_random
         self.images, self.difference = 0, 0.0
         self._largest, self._equal, self._labels, self._scored = 0.0, 0, 0, False
         self._evaluators = [] if task is None else [copy.deepcopy(task.evaluator) for _ in range(2)]

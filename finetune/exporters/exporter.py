@@ -69,7 +69,7 @@ def export_model(
     """
     folder.mkdir(parents=True, exist_ok=True)
     before = set(folder.iterdir())
-    noise, real = Agreement(task), Agreement(task)
+    noise, real = Agreement(task, is_random=True), Agreement(task)
     try:
         files = exporter.write(saved, folder)
         compute = exporter.load(folder)
@@ -103,8 +103,9 @@ def _remove(files: Iterable[Path]) -> None:
 def _refusal(saved: SavedModel, problem: str) -> ExportError:
     config = saved.model.config()
     return ExportError(
-        f"backbone {config['backbone']} with head {config['head']} cannot be exported like this: {problem}. No file is "
-        f"left. Where the format takes them, size=[height,width] or another precision may help."
+        f"backbone {config['backbone']} with head {config['head']} cannot be exported like this: "
+        f"{problem.rstrip('.')}. No file is left. Where the format takes them, size=[height,width] or another "
+        f"precision may help."
     )
 
 

@@ -13,6 +13,7 @@ from torchvision.ops import batched_nms
 from finetune.data.synthetic.drawing import draw
 from finetune.exporters.exporter import ExportError
 from finetune.exporters.onnx_file import check_packages, trace
+from finetune.io.atomic_write import PART
 from finetune.models.heads.validation import check_choice
 from finetune.models.input_size import Size
 from finetune.models.instance_heads.yolact import CANDIDATES, Yolact, take
@@ -119,19 +120,34 @@ def export_instances(
     if size is None:
         axes["images"] |= {2: "height", 3: "width"}
         axes["masks"] |= {2: "rows", 3: "columns"}
-    trace(deployed, drawn[0][:2].flip(-1), path, OUTPUTS, axes)  # other images, and fewer, than those of the check
-    if facts is not None:
-        file = onnx.load(path)
-        onnx.helper.set_model_props(file, {"finetune": json.dumps(facts)})
-        onnx.save(file, path)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    part = path.with_name(path.name + PART)
+    try:
+        trace(deployed, drawn[0][:2].flip(-1), part, OUTPUTS, axes)  # other images, and fewer, than those of the check
+        if facts is not None:
+            file = onnx.load(part)
+            onnx.helper.set_model_props(file, {"finetune": json.dumps(facts)})
+            onnx.save(file, part)
+        session = onnxruntime.InferenceSession(part, providers=["CPUExecutionProvider"])
+        agreement = _checked_agreement(_compare(deployed, session, chain(drawn, samples)))
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return agreement
+
+
+def _compare(deployed: DeployedInstances, session: Any, images: Iterable[Tensor]) -> Tensor:
+    """Return the differences (N, 3) between the objects of a model and those of its file."""
     parts = [torch.zeros(0, 3)]
-    for images in chain(drawn, samples):
+    for batch in images:
         with torch.inference_mode():
-            ours = deployed(images)
-        theirs = [torch.from_numpy(array) for array in session.run(list(OUTPUTS), {"images": images.numpy()})]
+            ours = deployed(batch)
+        theirs = [torch.from_numpy(array) for array in session.run(list(OUTPUTS), {"images": batch.numpy()})]
         parts += map(differences, zip(*ours, strict=True), zip(*theirs, strict=True))
-    found = torch.cat(parts)
+    return torch.cat(parts)
+
+
+def _checked_agreement(found: Tensor) -> str:
+    """Return differences (N, 3) in words, or raise ExportError if too many objects differ."""
     agreeing = int((found <= LIMITS).all(dim=1).sum())
     box, score, mask = torch.cat([found, torch.zeros(1, 3)]).amax(dim=0).tolist()
     agreement = (
@@ -139,7 +155,6 @@ def export_instances(
         f"masks by 1 - IoU = {mask:.3g} (limits {', '.join(f'{limit:g}' for limit in LIMITS.tolist())})"
     )
     if not len(found) or agreeing < AGREEING * len(found):
-        path.unlink()
         raise ExportError(
             f"the ONNX file gives other objects than the model, or none: {agreement}. No file is left. "
             f"samples=IMAGES compares on images with objects."

@@ -101,8 +101,9 @@ def part_of(node: str) -> str:
 @contextmanager
 def _silent() -> Iterator[None]:
     """Leave out warnings: the quantizer recommends the preparation that it was given."""
-    logging.disable(logging.WARNING)
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
     try:
         yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import finetune
-from finetune.checkpoints.adapters import load_adapters
+from finetune.checkpoints.adapters import load_adapters, save_adapters
 from finetune.checkpoints.saved_model import ModelError, load_model
 from finetune.commands.train import TrainResult
 from finetune.models import Segmenter
@@ -87,3 +87,12 @@ def test_a_damaged_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelError, match=r"the adapters in .* cannot be used"):
         load_model(tmp_path)
+
+
+def test_adapters_of_a_training_in_half_precision_are_loaded(home: Path, tmp_path: Path) -> None:
+    weights = str(home / "pretrained.safetensors")
+    model = Segmenter("test_resnet.r160_in1k", weights=weights, lora={"rank": 2}).to(torch.bfloat16)
+    save_adapters(tmp_path / "adapters", model)
+    loaded = load_adapters(tmp_path / "adapters")
+    name = next(name for name, _ in loaded.named_parameters() if name.endswith(".up"))
+    assert torch.equal(dict(loaded.named_parameters())[name], dict(model.named_parameters())[name].float())

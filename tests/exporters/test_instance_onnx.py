@@ -131,3 +131,13 @@ def test_a_head_whose_masks_follow_its_boxes_is_refused_by_name(model: InstanceS
         DeployedInstances(Other())
     with pytest.raises(ValueError, match=r"export.nms=none: expected inside or outside"):
         DeployedInstances(model, nms="none")
+
+
+def test_an_error_while_comparing_leaves_no_file(
+    model: InstanceSegmenter, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finetune.exporters.instance_onnx.trace", lambda *arguments: shutil.copy(path, arguments[2]))
+    monkeypatch.setattr("finetune.exporters.instance_onnx.differences", lambda *sides: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        export_instances(model, tmp_path / "model.onnx", size=(64, 64))
+    assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,7 @@
 """ONNX files: they compute what the model does for any size, say what they are, and run without torch."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -175,7 +176,6 @@ def test_a_file_that_computes_something_else_is_refused_with_the_numbers(
     ("overrides", "message"),
     [
         (("precision=half",), "precision=half: Choose from: float32, float16, int8"),
-        (("precision=int8", "check=0"), "precision=int8 needs images that show which values occur"),
         (("outputs=class",), "outputs=class: Did you mean classes"),
         (("size=320",), r"size=320: expected \[height, width\] in pixels"),
         (("data.batch_size=4",), "an export reads one image at a time"),
@@ -188,6 +188,12 @@ def test_bad_options_are_refused_before_anything_is_written(
     with pytest.raises(ConfigError, match=message):
         finetune.export(f"run={run}", "format=onnx", "output=out", *overrides)
     assert list(folder.iterdir()) == []
+
+
+def test_a_model_without_images_is_not_quantized(run: Path, folder: Path) -> None:
+    shutil.copytree(run / "model", folder / "alone")
+    with pytest.raises(ConfigError, match="precision=int8 needs images that show which values occur"):
+        finetune.export(f"run={folder / 'alone'}", "format=onnx", "output=out", "precision=int8", "check=0")
 
 
 def test_missing_packages_are_named_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
