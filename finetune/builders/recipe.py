@@ -134,6 +134,7 @@ def _with_steps(config: dict[str, Any], facts: Facts) -> tuple[dict[str, Any], s
     _, _, height, width = batch_shape(config)
     validation_steps = EVALUATION_COST * facts.evaluated_pixels / max(1, in_a_step * height * width)
     length = Length(steps, 1) if spaces_validations(config["trainer"]) else with_validations(steps, validation_steps)
+    length = replace(length, steps=given) if given != -1 else length  # to give the same command again changes nothing
     config = with_length(config, length, facts.images)
     total = step_counts(config, facts.images)[1]
     shown = f"{total:,} steps of {in_a_step} images, {config['trainer']['max_epochs']} epochs"

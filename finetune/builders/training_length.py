@@ -6,7 +6,7 @@ from typing import Any
 from finetune.builders.devices import device_count
 from finetune.config.options import Config
 from finetune.recipe.budget import Length
-from finetune.tuning.plan_feasibility import min_epochs_per_plateau
+from finetune.tuning.plan_feasibility import min_epochs_per_plateau, validations_per_epoch
 
 
 def step_counts(config: Config, images: int) -> tuple[int, int]:
@@ -44,7 +44,9 @@ def with_length(config: Config, length: Length, images: int) -> dict[str, Any]:
     else:  # the last step of each epoch has fewer batches, so batches do not count steps: whole epochs do
         epochs = length.steps // steps
         every = max(1, epochs // length.validations)
-        changed = {"max_epochs": epochs - epochs % every, "max_steps": -1, "check_val_every_n_epoch": every}
+        changed["check_val_every_n_epoch"] = every
+        if settings.get("max_steps", -1) != length.steps:
+            changed |= {"max_epochs": epochs - epochs % every, "max_steps": -1}
     return {**config, "trainer": {**settings, **changed}}
 
 
@@ -64,7 +66,7 @@ def min_plateau_epochs(config: Config, images: int) -> int:
     interval = settings.get("val_check_interval") or 1.0
     interval = interval if isinstance(interval, int | float) else 1.0  # may be a time
     between = interval if isinstance(interval, int) else max(1, int(batches * interval))
-    validations = (batches // between or batches / between) / (settings.get("check_val_every_n_epoch") or 1)
+    validations = validations_per_epoch(batches, between, settings.get("check_val_every_n_epoch"))
     return min_epochs_per_plateau(config["tuning"]["plateau"]["patience"], validations)
 
 

@@ -25,12 +25,13 @@ DISK_ERRORS = {
 FREE_ENOUGH = 2**30  # bytes; a disk with so much free space is not full
 
 
-def error_hints(error: BaseException, config: Mapping[str, Any]) -> list[str]:
+def error_hints(error: BaseException, config: Mapping[str, Any], resumable: bool = False) -> list[str]:
     """Return lines to show below an error: what was tried, what is available, what to change.
 
     Args:
         error: the exception that ended a training.
         config: of the training.
+        resumable: whether the training has left a checkpoint, with which other settings would not fit.
 
     Returns:
         No lines for errors that explain themselves.
@@ -42,7 +43,8 @@ def error_hints(error: BaseException, config: Mapping[str, Any]) -> list[str]:
     if isinstance(error, RuntimeError) and NOT_DETERMINISTIC in str(error):
         return ["try: trainer.deterministic=warn, which warns and continues; or another head or loss"]
     if is_out_of_memory(error):
-        return memory_hints(error, config)
+        lines = memory_hints(error, config)
+        return [line.replace("try: ", "try, in a new training: ") for line in lines] if resumable else lines
     cause = next((cause for cause in _causes(error) if getattr(cause, "errno", None) in DISK_ERRORS), None)
     if isinstance(cause, OSError) and isinstance(error, OSError | RuntimeError):
         return disk_hints(cause, config)

@@ -75,8 +75,15 @@ def open_run_folder(folder: Path, config: Mapping[str, Any], resumed: bool = Fal
     except OSError as error:
         move = "Copy the run to a folder you may write to, and resume that" if resumed else "Name another output"
         raise ConfigError(f"'{folder}' cannot be written to: {error.strerror}. {move}.") from error
-    replace_text(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
-    now = environment(int(config["seed"]))
+    try:
+        replace_text(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+        _note_environment(folder, environment(int(config["seed"])), resumed)
+    except BaseException:
+        close_log(folder)
+        raise
+
+
+def _note_environment(folder: Path, now: dict[str, Any], resumed: bool) -> None:
     if not resumed:
         return write_environment(folder, now)
     now["at"] = time.strftime(TIME_FORMAT)
@@ -171,7 +178,7 @@ def close_log(folder: Path, error: BaseException | None = None) -> None:
         error: the exception that ended the run; written to the log only, as the caller shows it.
     """
     for handler in list(logging.getLogger("finetune").handlers):
-        if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).parent == folder.resolve():
+        if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).resolve().parent == folder.resolve():
             if error is not None:
                 text = f"failed: {type(error).__name__}: {error}"
                 handler.emit(logging.makeLogRecord({"msg": text, "levelname": "ERROR", "levelno": logging.ERROR}))

@@ -64,10 +64,10 @@ def resolve_run_config(overrides: Sequence[str | DictConfig]) -> tuple[dict[str,
     merged["data"]["batch_size"] = batch_size
     check_epochs(merged["trainer"]["max_epochs"], point)
     check_steps(merged["trainer"].get("max_steps", -1), point)
-    check_patience(merged["callbacks"].get("early_stopping") or {}, point)
+    check_patience((merged.get("callbacks") or {}).get("early_stopping") or {}, point)
     if composed.resume == "auto":  # a rank that starts later might find another run
         add_for_other_ranks(override("output", str(point.folder)), override("resume", str(point.checkpoint)))
-    return {**merged, "logger": with_run_ids(merged["logger"] or {})}, point
+    return {**merged, "logger": with_run_ids(merged.get("logger") or {})}, point
 
 
 def _new_run_config(config: dict[str, Any]) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def _new_run_config(config: dict[str, Any]) -> dict[str, Any]:
     if is_first_process() and not (resume == "auto" and has_no_checkpoint(folder)):
         check_new(folder)
     add_for_other_ranks(override("output", config["output"]), *(["resume=null"] if resume else []))
-    return {**config, "resume": None, "logger": with_run_ids(config["logger"] or {})}
+    return {**config, "resume": None, "logger": with_run_ids(config.get("logger") or {})}
 
 
 def resumed_batch_size(settings: Mapping[str, Any], point: ResumePoint) -> int:
@@ -96,8 +96,10 @@ def resumed_batch_size(settings: Mapping[str, Any], point: ResumePoint) -> int:
     return images
 
 
-def check_epochs(epochs: int, point: ResumePoint) -> None:
+def check_epochs(epochs: int | None, point: ResumePoint) -> None:
     """Raise a ConfigError if no epoch is left to train."""
+    if epochs is None:
+        raise ConfigError("trainer.max_epochs=null: a resumed training needs an end. Set a number of epochs.")
     if epochs < point.epochs:
         raise ConfigError(f"trainer.max_epochs={epochs}: the run has completed {point.epochs} epochs already.")
     if is_finished(point.folder) and epochs <= point.epochs:

@@ -51,9 +51,11 @@ def resumed_config(composed: DictConfig, overrides: Sequence[str], folder: Path)
     raw = leaves(OmegaConf.to_container(named))
     given = {key: value for key, value in leaves(new).items() if is_overridden(key, str(raw.get(key)), keys)}
     found_by_run = {key for key, value in given.items() if value in ("auto", "largest") and key in AUTO}
+    found_by_run |= {key for key in given if key.startswith("data.") and _is_default(key, given[key], keys)}
     changes = {key: value for key, value in given.items() if key not in found_by_run and value != select(old, key)}
-    check_changeable(changes, old, folder)
-    for key in removed_keys(old, new, keys, overrides):
+    removed = removed_keys(old, new, keys, overrides)
+    check_changeable({**changes, **dict.fromkeys(removed, MISSING)}, old, folder)
+    for key in removed:
         remove(old, key)
     if "trainer.max_epochs" in changes:  # a length in steps, such as that of a budget, would still end the training
         remove(old, "trainer.max_steps")
@@ -64,11 +66,16 @@ def resumed_config(composed: DictConfig, overrides: Sequence[str], folder: Path)
     return merged, set(changes)
 
 
+def _is_default(key: str, value: Any, keys: Sequence[str]) -> bool:
+    """Return whether a setting is open in an option, such as `data=folder`, so that the run has worked it out."""
+    return value in (None, "auto") and key not in keys
+
+
 def check_changeable(changes: Mapping[str, Any], old: Mapping[str, Any], folder: Path) -> None:
     """Raise a ConfigError if a change would make it another training."""
     refused = {key: value for key, value in changes.items() if not is_changeable(key)}
     if refused:
-        texts = [f"{key}={value}, where the run has {_format(select(old, key))}" for key, value in refused.items()]
+        texts = [_change(key, value, old) for key, value in refused.items()]
         raise ConfigError(
             f"a resumed training cannot have {'; '.join(texts)}. It may change trainer.max_epochs, devices, "
             f"data.root, loggers, callbacks and checkpoint settings. To start a new training with its "
@@ -77,16 +84,31 @@ def check_changeable(changes: Mapping[str, Any], old: Mapping[str, Any], folder:
 
 
 def removed_keys(old: Any, new: Any, keys: Sequence[str], overrides: Sequence[str]) -> list[str]:
-    """Return the callbacks and loggers of the run that the overrides delete, or replace by others."""
-    deleted = [text.lstrip("~").partition("=")[0] for text in overrides if text.startswith("~")]
-    others = [f"{group}.{name}" for group in ("logger", "callbacks") if group in keys for name in old[group] or ()]
-    return [
-        key for key in (*deleted, *others) if is_changeable(key) and (key in deleted or select(new, key) is MISSING)
-    ]
+    """Return the settings of the run that the overrides delete, and what they replace by others.
+
+    That is loggers, callbacks and the averaging of weights. A callback that is not changeable stays if all are deleted.
+    """
+    named = [text.lstrip("~").partition("=")[0] for text in overrides if text.startswith("~")]
+    deleted = [each for key in named for each in _members(old, key) if select(old, each) is not MISSING]
+    groups = [key for key in ("logger", "callbacks") if key in keys]
+    others = [key for group in groups for key in _members(old, group) if select(new, key) is MISSING]
+    averages = [key for key in NOT_CHANGEABLE if key in keys and select(new, key) in (MISSING, None)]
+    return [*deleted, *others, *(key for key in averages if select(old, key) not in (MISSING, None))]
+
+
+def _members(old: Any, key: str) -> list[str]:
+    """Return the loggers, or the callbacks that may change, for these groups; else the key itself."""
+    if key not in ("logger", "callbacks"):
+        return [GROUP_PACKAGES.get(key, key)]
+    return [member for name in old.get(key) or () if is_changeable(member := f"{key}.{name}")]
 
 
 def _format(value: Any) -> str:
     return "no such setting" if value is MISSING else str(value)
+
+
+def _change(key: str, value: Any, old: Mapping[str, Any]) -> str:
+    return f"~{key}" if value is MISSING else f"{key}={value}, where the run has {_format(select(old, key))}"
 
 
 def override_strings(overrides: Sequence[str | DictConfig]) -> list[str]:

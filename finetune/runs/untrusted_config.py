@@ -44,8 +44,10 @@ def check_untrusted_config(config: Mapping[str, Any], trusted: Collection[str] =
         check_plain(config, Path("config.yaml"))
     except FileError as error:
         raise ConfigError(str(error)) from error
-    output = Path(str(config.get("output", ""))).resolve()
+    output, data = Path(str(config.get("output", ""))).resolve(), config.get("data") or {}
     settings = [(key, value, _objection(key, value, output)) for key, value in _settings(config, overridden)]
+    if data.get("format") == "hf" and ("data", "root") not in overridden and not Path(str(data.get("root"))).is_dir():
+        settings.append((("data", "root"), data.get("root"), "it would be downloaded from the Hugging Face Hub."))
     if refused := [f"{_as_override(key, value)}: {reason}" for key, value, reason in settings if reason]:
         raise ConfigError(
             "the run's config.yaml may come from an untrusted source, and has settings that are followed only if you "

@@ -17,6 +17,20 @@ from finetune.tuning.timing import (
 )
 
 
+def validations_per_epoch(batches: int, between: int, epochs: int | None) -> float:
+    """Return the number of validations per epoch; below 1 if not every epoch has one.
+
+    Args:
+        batches: of an epoch.
+        between: batches from one validation to the next.
+        epochs: from one with validations to the next; None counts the batches over epochs.
+
+    >>> validations_per_epoch(100, 40, 1), validations_per_epoch(100, 40, None), validations_per_epoch(100, 50, 4)
+    (2.0, 2.5, 0.5)
+    """
+    return batches / between if epochs is None else (batches // between or batches / between) / epochs
+
+
 def min_epochs_per_plateau(patience: int, validations: float) -> int:
     """Return the fewest epochs in which a plateau can be detected; the first validation always sets the best score.
 

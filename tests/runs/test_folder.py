@@ -86,3 +86,25 @@ def test_a_huge_env_json_of_another_run_does_not_fill_the_memory(tmp_path: Path)
     before = resident() if reset_peak() else None
     assert not is_finished(folder)
     assert before is None or (peak() or 0) - before < 100 * 2**20
+
+
+def test_a_run_folder_that_cannot_be_written_leaves_no_log_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, text: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    handlers = list(logging.getLogger("finetune").handlers)
+    monkeypatch.setattr("finetune.runs.folder.replace_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        open_run_folder(tmp_path / "run", {"seed": 0, "name": "mine"})
+    assert logging.getLogger("finetune").handlers == handlers
+
+
+def test_the_log_of_a_run_folder_behind_a_link_is_closed(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "runs").symlink_to(tmp_path / "disk", target_is_directory=True)
+    handlers = list(logging.getLogger("finetune").handlers)
+    open_run_folder(tmp_path / "runs" / "first", {"seed": 0, "name": "mine"})
+    close_log(tmp_path / "runs" / "first")
+    assert logging.getLogger("finetune").handlers == handlers

@@ -392,3 +392,11 @@ def test_a_folder_without_a_config_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"config\.yaml' cannot be read: there is no such file"):
         read_config(tmp_path)
     assert os.listdir(tmp_path) == []
+
+
+def test_data_on_the_hub_is_fetched_only_if_it_is_named_again(tmp_path: Path) -> None:
+    config = own_config("data=hf", "data.root=user/photos")
+    with pytest.raises(ConfigError, match=r"data\.root=user/photos: it would be downloaded"):
+        check_untrusted_config(config)
+    check_untrusted_config(config, {"data.root"})
+    check_untrusted_config(own_config("data=hf", f"data.root={tmp_path}"))

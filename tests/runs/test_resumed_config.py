@@ -1,0 +1,55 @@
+"""What the overrides of a resumed training remove from the config of its run."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from finetune.builders.discovery import work_out_data
+from finetune.config.compose import compose, load_config
+from finetune.runs.prepare import resolve_run_config
+from finetune.runs.resumed_config import removed_keys, resumed_config
+from tests.samples import TINY, draw_folder
+
+OLD: dict[str, Any] = {
+    "callbacks": {"iou": {}, "preview": {}, "average": {"decay": 0.9}},
+    "logger": {"csv": {}},
+    "trainer": {"gradient_clip_val": 1},
+}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "keys", "new", "removed"),
+    [
+        (["~callbacks.preview"], [], OLD, ["callbacks.preview"]),
+        (["~callbacks"], [], {}, ["callbacks.iou", "callbacks.preview"]),  # the average goes on
+        (["~logger"], [], {}, ["logger.csv"]),
+        (["~trainer.gradient_clip_val"], [], OLD, ["trainer.gradient_clip_val"]),
+        (["~callbacks.none"], [], OLD, []),
+        (["logger=tensorboard"], ["logger"], {"logger": {"tensorboard": {}}}, ["logger.csv"]),
+        (["average=none"], ["callbacks.average"], {"callbacks": {}}, ["callbacks.average"]),
+        (["average=ema"], ["callbacks.average"], OLD, []),
+    ],
+)
+def test_what_is_deleted_or_replaced_is_removed(
+    overrides: list[str], keys: list[str], new: dict[str, Any], removed: list[str]
+) -> None:
+    assert removed_keys(OLD, new, keys, overrides) == removed
+
+
+def test_a_new_run_may_have_no_loggers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config, point = resolve_run_config(["data=synthetic", "~logger"])
+    assert (config["logger"], point) == ({}, None)
+
+
+@pytest.mark.parametrize("data", ["folder", "auto"])
+def test_the_command_that_started_a_run_changes_nothing(data: str, tmp_path: Path) -> None:
+    overrides = [f"data={data}", f"data.root={draw_folder(tmp_path / 'photos')}", "resume=auto"]
+    config, _ = work_out_data(load_config([*TINY, *overrides], "train"))
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    _, changed = resumed_config(compose(*TINY, *overrides), [*TINY, *overrides], run)
+    assert changed == set()
