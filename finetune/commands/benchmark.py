@@ -78,6 +78,8 @@ def benchmark(*overrides: str | DictConfig) -> BenchmarkResult:
     for path, predictor, size in zip(paths, predictors, sizes, strict=True):
         logger.info(_describe(path, predictor, size))
         rows += _measure(path, predictor, size, config)
+    if not rows:
+        raise ConfigError("none of the forms could be measured; the log says why. Choose others (forms).")
     logger.info(format_table(cells(rows), right=range(2, 8)))
     write_speeds(folder, rows, {"device": device, "threads": threads, "torch": str(torch.__version__)})
     if len(paths) > 1:

@@ -125,7 +125,10 @@ def evaluate(*overrides: str | DictConfig) -> EvaluationResult:
         lines = write_found(folder, found, task, model, dataset, config["label_errors"])
     if trainer.is_global_zero and columns and images is not None:
         sliced = {name: found.statistics[name] if values is None else values for name, values in columns.items()}
-        write_rows(folder / "slices.csv", slice_rows(images, sliced))
+        if rows := slice_rows(images, sliced):
+            write_rows(folder / "slices.csv", rows)
+        else:
+            logger.warning("no image of this split has a value in the columns of slices, so there is no slices.csv")
     name = headline(scores)[0]
     logger.info(
         f"{split}/{name} {scores[name]:.4f} over {data.sizes()[split]:,} {data.noun}; tables and figures in {folder}"

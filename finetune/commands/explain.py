@@ -1,6 +1,5 @@
 """The command `explain`: heat maps of what predictions depend on, and what fine-tuning changed in a backbone."""
 
-import csv
 import logging
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -29,6 +28,7 @@ from finetune.io.messages import format_table, shortlist, suggest
 from finetune.models import Segmenter
 from finetune.plots.figures import similarity_figure
 from finetune.plots.heat_map import heat_map_page
+from finetune.reports.evaluation import write_rows
 from finetune.runs.console import configure_logging
 from finetune.runs.folder import check_new, free_folder, run_folder
 from finetune.runs.saved_config import read_config
@@ -169,8 +169,7 @@ def _compare(config: Config, path: Path, saved: SavedModel, predictor: Predictor
     )
     layers = backbone_similarity(pretrained.backbone, model.backbone, normalized)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "cka.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("layer", "cka"), *layers])
+    write_rows(folder / "cka.csv", [{"layer": layer, "cka": value} for layer, value in layers])
     similarity_figure(layers, folder / "cka.png")
     logger.info(f"CKA over {count:,} images, 1 is unchanged:\n{format_table([(n, f'{v:.4f}') for n, v in layers])}")
     return folder / "cka.png"

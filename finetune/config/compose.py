@@ -128,7 +128,9 @@ def to_run_config(config: DictConfig) -> dict[str, Any]:
     data = values.get("data") or {}
     for key in ("root", "splits", "exclude"):
         if isinstance(data.get(key), str) and data[key]:
-            data[key] = str(_without_home(data[key]).resolve())
+            path = _without_home(data[key])
+            if path.exists() or key != "root" or data.get("format") != "hf":  # which may be a name on the Hub
+                data[key] = str(path.resolve())
     return values
 
 

@@ -23,12 +23,12 @@ def check_group_choices(overrides: Sequence[str]) -> None:
     has_own_options = any(text.startswith("hydra.searchpath=") for text in overrides)
     for text in overrides:
         group, _, option = text.partition("=")
-        if group not in groups() or option == "null":
+        if group not in groups():
             continue
         if group in SEVERAL and option[:1] + option[-1:] == "[]":
-            mistakes += [
-                _no_such_option(group, name) for name in re.split(", *", option[1:-1]) if name not in options(group)
-            ]
+            names = [name.strip().strip("'\"") for name in option[1:-1].split(",") if name.strip()]
+            unknown = [name for name in names if name not in options(group)]
+            mistakes += [] if has_own_options else [_no_such_option(group, name) for name in unknown]
         elif not re.fullmatch(r"[A-Za-z_][\w/.-]*", option):
             mistakes.append(f"'{text}': {group} takes the name of one option: {', '.join(options(group))}.")
         elif not has_own_options and option not in options(group):
@@ -50,6 +50,8 @@ def explain(error: Exception, command: str, overrides: Sequence[str] = ()) -> st
             f"'{error.override}' cannot be parsed: {text.splitlines()[0]}. Overrides are key=value; quote lists and "
             f"special characters in the shell."
         )
+    if group_match := re.search(r"Multiple values for (\S+?)\.|^(\S+) appears more than once", text):
+        return f"{group_match[1] or group_match[2]} is there already: leave out the +."
     if key := re.match(r"Could not (?:override|append|delete).*?'([^']+)'", text):
         return _no_such_setting(error, key[1], command, overrides)
     if option := re.search(r"Could not (?:find|load) '([^']+)'", text):
@@ -57,8 +59,6 @@ def explain(error: Exception, command: str, overrides: Sequence[str] = ()) -> st
         if not group or not options(group):
             return f"there is no group '{group or name}'. {suggest(group or name, groups())}"
         return _no_such_option(group, name)
-    if group_match := re.search(r"Could not override '([^']+)'.*No match in the defaults list", text, re.DOTALL):
-        return f"there is no group '{group_match[1]}'. {suggest(group_match[1], groups())}"
     cause = str(error.__cause__ or "").strip().splitlines()
     return " ".join([text, *cause[:1]])
 

@@ -1,6 +1,6 @@
 """Centered kernel alignment (CKA) of features: how much fine-tuning changed each layer of a backbone."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from finetune.models.backbone import Backbone
 from finetune.models.features import read_maps
 
 SIDE = 8  # rows and columns of positions that are sampled from a feature map
+MOST = 4096  # positions: memory grows with their square
 
 
 @torch.no_grad()
@@ -31,7 +32,13 @@ def backbone_similarity(first: Backbone, second: Backbone, images: Iterable[Tens
                 rows[layer][side].append(sample_positions(feature).cpu())
     info = second.model.feature_info
     names = [str(entry["module"]) for entry in getattr(info, "info", info)]
-    return [(names[layer], linear_cka(torch.cat(rows[layer][0]), torch.cat(rows[layer][1]))) for layer in layers]
+    return [(names[layer], linear_cka(*map(_some, rows[layer]))) for layer in layers]
+
+
+def _some(features: Sequence[Tensor]) -> Tensor:
+    """Return the features (N, C) of all images, or of `MOST` positions that are spread over them evenly."""
+    joined = torch.cat(list(features))
+    return joined[torch.arange(MOST) * len(joined) // MOST] if len(joined) > MOST else joined
 
 
 def sample_positions(feature: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ class ForeignLoss(nn.Module):
     def forward(self, logits: Tensor, target: Tensor, reduce: Reduce = no_reduction) -> Tensor:
         """Return the scalar loss of this device's part of the batch; `reduce` has nothing to add up."""
         self._warn_on_several_devices()
-        zero = 0 * logits.sum()
+        zero = 0 * logits.float().sum()  # in half precision, the sum may be infinite
         ignored = target.int() == self.ignore_index  # as uint8, -100 == 156
         if ignored.all():
             return zero

@@ -59,5 +59,5 @@ def thresholds_figure(scores: Mapping[str, Tensor], best: Sequence[float], class
         title = f"scores of {axis_label(classes[0])}" if len(classes) == 1 else "IoU per class"
         axes.set(xlabel="threshold of the probability", xlim=(0, 1), ylim=(0, 1.02), title=f"{title}, best IoU marked")
         if len(curves) <= MOST_NAMED:
-            axes.legend()
+            axes.legend(axes.lines[: len(curves)], [name for name, _ in curves])  # or those with a first _ are left out
         axes.grid()

@@ -43,7 +43,11 @@ def heat_map_page(
         shorten(title, 40): heated,
     }
 
-    extremes: list[tuple[float, Color]] = [(heat.max(), HIGH), (heat.min(), LOW if heat.min() < 0 else NEUTRAL)]
+    lowest, highest = heat.min(), heat.max()
+    extremes: list[tuple[float, Color]] = [
+        (highest, HIGH if highest > 0 else NEUTRAL),
+        (lowest, LOW if lowest < 0 else NEUTRAL),
+    ]
     entries = [*((f"{value:.3g}", swatch(color)) for value, color in extremes), ("explained", swatch(INK))]
     inner, top = 3 * WIDTH + 2 * GAP, MARGIN + LINE
     lines = wrapped([*legend_entries([scaled], names, colors, -1), *entries], inner)

@@ -68,9 +68,9 @@ def draw_legend(page: Image.Image, lines: Sequence[Sequence[Entry]], left: int, 
 
 
 def font(size: int, text: str) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Return Pillow's own font for Latin text, and any that has the letters for other text."""
-    is_latin = all(letter < "ɐ" or letter == "…" for letter in text)
-    return ImageFont.load_default(size) if is_latin else ImageFont.truetype(font_path(text), size)
+    """Return Pillow's own font, which has few letters with accents, for ASCII, and one that has the others for them."""
+    others = frozenset(letter for letter in text if not letter.isascii() and letter != "…")
+    return ImageFont.truetype(font_path(others), size) if others else ImageFont.load_default(size)
 
 
 def _fitted(name: str, width: int) -> str:

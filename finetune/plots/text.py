@@ -1,8 +1,8 @@
 """Text in figures: names that fit, and fonts that have their letters."""
 
 import unicodedata
-from collections.abc import Iterable, Sequence
-from functools import cache
+from collections.abc import Iterable
+from functools import cache, lru_cache
 
 LONGEST = 28  # columns of a class name in a figure
 # fonts for letters that DejaVu Sans lacks, of Linux, macOS and Windows
@@ -56,12 +56,18 @@ def font_families() -> list[str]:
     return ["DejaVu Sans", *(family for family in FALLBACKS if family in installed)]
 
 
+@lru_cache(maxsize=1024)
+def font_path(letters: frozenset[str]) -> str:
+    """Return the file of the font that has the most of the letters."""
+    codes = set(map(ord, letters))
+    return max(_charmaps(), key=lambda path: len(codes & _charmaps()[path]))
+
+
 @cache
-def font_path(texts: Sequence[str]) -> str:
-    """Return the file of the font that has the most letters of the texts."""
+def _charmaps() -> dict[str, frozenset[int]]:
+    """Return the characters of each font, by its file."""
     from matplotlib.font_manager import findfont
     from matplotlib.ft2font import FT2Font
 
-    letters = {ord(letter) for text in texts for letter in text}
     paths = [str(findfont(family)) for family in font_families()]
-    return max(paths, key=lambda path: len(letters & FT2Font(path).get_charmap().keys()))
+    return {path: frozenset(FT2Font(path).get_charmap()) for path in paths}

@@ -56,8 +56,8 @@ def _write_thresholds(folder: Path, counts: Tensor, classes: Sequence[str]) -> s
     reached = torch.stack([iou[round(step * STEPS)] for iou, step in zip(scores["iou"], best, strict=True)]).nanmean()
     text = f"IoU {float(reached):.4f} instead of {float(scores['iou'][:, STEPS // 2].nanmean()):.4f} at 0.5"
     if len(names) == len(classes):
-        return f"best thresholds on these images: task.thresholds=[{','.join(map(str, best))}], mean {text}"
-    return f"best threshold on these images: {best[0]} for the probability of {names[0]}, {text}"
+        return f"best thresholds on these images: threshold=[{','.join(map(str, best))}], mean {text}"
+    return f"best threshold on these images: threshold={best[0]} for the probability of {names[0]}, {text}"
 
 
 def _plain(value: float) -> float | None:

@@ -14,7 +14,7 @@ from finetune.io.safe_files import FileError
 from finetune.metrics.overlaps import ImageResults, drawn_ious, limits, overlap_iou
 
 FILE = "overlaps.npz"
-LARGEST = 2**28  # bytes of the arrays: three million images of three classes
+LARGEST = 2**31  # bytes of the arrays: ten million images of three classes with names of 30 letters
 
 
 @dataclass(frozen=True)

@@ -42,11 +42,11 @@ def _score_table(first: Evaluation, others: Sequence[Evaluation], differences: S
 
 def _class_table(first: Evaluation, others: Sequence[Evaluation], differences: Sequence[Difference]) -> str:
     header = ("class", escape(first.run), *(escape(other.run) for other in others))
-    colors = palette(len(first.classes))
+    colors, iou = palette(len(first.classes)), first.iou.tolist()
     rows = [
         (
             swatch(colors[k]) + escape(name),
-            f"{float(first.iou[k]):.4f}",
+            f"{iou[k]:.4f}",
             *(_signed(float(found.by_class[k])) for found in differences),
         )
         for k, name in enumerate(first.classes)

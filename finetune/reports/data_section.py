@@ -1,5 +1,6 @@
 """The part of a run's page about its data: how it was read, what is in each split, what an audit found."""
 
+from collections import Counter
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
@@ -41,7 +42,10 @@ def _rows(facts: Any) -> Iterator[list[str]]:
 def _findings(path: Path) -> str:
     """Return how many rows each finding has, with the first of them."""
     found: dict[tuple[str, str], list[str]] = {}
+    counts = Counter[tuple[str, str]]()
     for row in read_table(path):
-        found.setdefault((row["severity"], row["kind"]), []).append(f"{row['file']} {row['detail']}")
-    cells = [(*map(escape, key), f"{len(rows):,}", escape(rows[0])) for key, rows in found.items()]
+        found.setdefault((row["severity"], row["kind"]), []).append(f"{row['file']} {row['detail']}".strip())
+        counts[row["severity"], row["kind"]] += bool(row["file"])  # none: it is about all images
+    numbers = {key: f"{count:,}" if count else "" for key, count in counts.items()}
+    cells = [(*map(escape, key), numbers[key], escape(rows[0])) for key, rows in found.items()]
     return table(("", "finding", "images", "the first"), cells) if cells else "<p>nothing found</p>"

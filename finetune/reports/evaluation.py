@@ -106,7 +106,9 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, str | float]]) -> None:
 
 def read_table(path: Path) -> list[dict[str, str]]:
     """Return the rows of a CSV file, which another person may have written; none if it is missing."""
-    return list(csv.DictReader(read_text(path, LONGEST_TABLE).splitlines())) if path.is_file() else []
+    if not path.is_file():
+        return []
+    return list(csv.DictReader(read_text(path, LONGEST_TABLE).removeprefix("\ufeff").splitlines()))  # Excel adds it
 
 
 def _write_matrix(path: Path, matrix: Tensor, names: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
 """The wrong labels that the runs of a cross-validation found, each in images that it was not trained on."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from finetune.config.overrides import typed
@@ -45,7 +45,8 @@ def join_label_errors(runs: Sequence[Path], split: str = "val") -> list[dict[str
 def label_errors_page(rows: Sequence[dict[str, str]], count: int) -> str:
     """Return the page of joined rows, with pictures of the first ones that have areas to show."""
     folders = dict.fromkeys(row["evaluation"] for row in rows)
-    figures = {name: figure for folder in folders for name, figure in _figures(Path(folder)).items()}
+    wanted = {row["image"] for row in rows[:count]}
+    figures = {name: figure for folder in folders for name, figure in _figures(Path(folder), wanted).items()}
     shown = [figures[row["image"]] for row in rows[:count] if row["image"] in figures]
     title = f"<h1>Labels that the models contradict, in {len(shown):,} of {len(rows):,} images</h1>"
     return page("Label errors", [title, INTRODUCTION, *shown])
@@ -54,7 +55,7 @@ def label_errors_page(rows: Sequence[dict[str, str]], count: int) -> str:
 def _evaluation(run: Path, split: str) -> Path:
     """Return the latest evaluation on a split that looked for wrong labels."""
     tables = sorted(run.glob(f"evaluation/{split}*/images.csv"), key=lambda path: path.stat().st_mtime, reverse=True)
-    found = next((path.parent for path in tables if "label_contradicted" in read_table(path)[0]), None)
+    found = next((path.parent for path in tables if "label_contradicted" in next(iter(read_table(path)), {})), None)
     if found is None:
         raise ValueError(
             f"no evaluation has looked for wrong labels there: finetune evaluate {typed('run', run)} split={split} "
@@ -63,9 +64,10 @@ def _evaluation(run: Path, split: str) -> Path:
     return found
 
 
-def _figures(folder: Path) -> dict[str, str]:
-    """Return the picture of each image of an evaluation, in HTML."""
+def _figures(folder: Path, wanted: Collection[str]) -> dict[str, str]:
+    """Return the pictures of the wanted images of an evaluation, in HTML."""
     areas: dict[str, list[dict[str, str]]] = {}
     for row in read_table(folder / TABLE):
         areas.setdefault(row["image"], []).append(row)
-    return {name: photo(folder / PICTURES.format(i), caption(own)) for i, (name, own) in enumerate(areas.items())}
+    places = {name: folder / PICTURES.format(place) for place, name in enumerate(areas)}
+    return {name: photo(places[name], caption(own)) for name, own in areas.items() if name in wanted}

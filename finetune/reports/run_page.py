@@ -1,5 +1,6 @@
 """The page of a run: its data, scores, worst and best images, training and settings, from the run's files."""
 
+import os
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
@@ -140,6 +141,10 @@ def _texts(run: Path, names: Sequence[str]) -> Iterator[str]:
         path = run / name
         if path.is_file() and path.stat().st_size <= LONGEST_TEXT:
             yield folded(name, read_text(path))
+        elif path.is_file():
+            with path.open("rb") as file:
+                file.seek(-LONGEST_TEXT, os.SEEK_END)
+                yield folded(f"{name}, its end", file.read(LONGEST_TEXT).decode("utf-8", "replace"))
 
 
 def _words(name: object) -> str:

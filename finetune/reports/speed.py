@@ -1,10 +1,12 @@
 """Measured predictions as a table, on the screen and in files."""
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from finetune.io.atomic_write import replace_text
+from finetune.reports.evaluation import write_rows
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,5 @@ def cells(rows: Sequence[Speed]) -> list[tuple[str, ...]]:
 def write_speeds(folder: Path, rows: Sequence[Speed], machine: Mapping[str, str | int]) -> None:
     """Write `benchmark.csv`, and `machine.json` with what the figures depend on."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "benchmark.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Speed)])
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
-    (folder / "machine.json").write_text(json.dumps(machine, indent=2) + "\n")
+    write_rows(folder / "benchmark.csv", [asdict(row) for row in rows])
+    replace_text(folder / "machine.json", json.dumps(machine, indent=2) + "\n")

@@ -35,8 +35,8 @@ def closing_lines(
     previews = sorted((folder / "plots" / "preview").glob("*.png"))
     figures = [
         *previews[-1:],
-        folder / "plots" / "iou.png",
-        folder / "evaluation" / split / "confusion.png",
+        *(folder / "plots" / name for name in ("iou.png", "mask_ap.png")),
+        *(folder / "evaluation" / split / name for name in ("confusion.png", "examples.png")),
     ]
     return [
         "",

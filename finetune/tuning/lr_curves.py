@@ -140,8 +140,8 @@ def cyclic(total: int, warmup: Length = 0, cycles: int = 4, gamma: float = 1.0, 
 def one_cycle(total: int, warmup: Length = 0.3, div_factor: float = 25.0, final_div_factor: float = 1e4) -> Schedule:
     """Return a curve that rises along half a cosine from 1/div_factor to 1 and then falls along another.
 
-    It equals torch's `OneCycleLR` with the group's learning rate as `max_lr`. As in torch, the peak is on step
-    warmup - 1, and the lowest value is reached on the last step, total - 1.
+    It equals torch's `OneCycleLR` with the group's learning rate as `max_lr` where the warmup is a whole number of
+    steps; here it always is. The peak is on step warmup - 1, and the lowest value is reached on the last step.
 
     Args:
         total: steps of the training.

@@ -70,7 +70,8 @@ class LRFinding:
         if len(self.rates) < MIN_POINTS:
             raise ValueError(
                 f"the learning-rate search has only {len(self.rates)} points before the loss diverged or the batches "
-                f"ran out; it needs {MIN_POINTS}. Start at a lower learning rate, or use more steps or more batches."
+                f"ran out; it needs {MIN_POINTS}. "
+                f"Set optimizer.lr to a number, or use more images, or smaller batches."
             )
         curve = self.smoothed[len(self.rates) // 10 :]
         lowest = int(np.argmin(curve))
@@ -79,8 +80,8 @@ class LRFinding:
         if fall <= 2 * noise:
             raise ValueError(
                 f"the loss does not fall at any learning rate from {self.rates[0]:.1e} to {self.rates[-1]:.1e}: it "
-                f"falls by at most {fall:.2g}, and consecutive batches differ by {noise:.2g}. Search a wider range "
-                f"with more steps, use larger batches, or check that the model learns at all."
+                f"falls by at most {fall:.2g}, and consecutive batches differ by {noise:.2g}. Set "
+                f"optimizer.lr to a number, use larger batches, or check that masks fit their images (finetune audit)."
             )
 
 

@@ -120,10 +120,12 @@ class Selector:
         bounds = [int(parsed[key]) for key in ("first", "last") if parsed[key] is not None]
         if count is None:
             return range(0)
-        if any(not -count <= bound <= count for bound in bounds):
+        highest = count if parsed["range"] else count - 1
+        if any(not -count <= bound <= highest for bound in bounds):
             raise PlanError(
                 f"tuning rule '{self.text}' selects more layer groups than the backbone has: {count}. "
-                f"Choose bounds from -{count} to {count}, or set tuning.layers=blocks for more groups."
+                f"Choose {'bounds' if parsed['range'] else 'one'} from -{count} to {highest}, or set "
+                f"tuning.layers=blocks for more groups."
             )
         if parsed["range"]:
             return range(count)[slice(*(int(parsed[key]) if parsed[key] else None for key in ("first", "last")))]

@@ -19,6 +19,7 @@ from finetune.data.module import SegmentationData
 from finetune.metrics.confusion import confusion_matrix, iou
 from finetune.metrics.image_boundaries import ImageBoundaries, class_scores, mean_scores
 from finetune.metrics.measurement import ImageBatch
+from finetune.reports.evaluation import read_table
 from tests.samples import SYNTHETIC, draw_folder, exit_code, listing, on_folder
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -387,3 +388,20 @@ def test_slices_are_scored_by_what_the_images_have_in_common(run: Path, trained:
     assert [float(row["iou"]) for row in rows] == sorted(float(row["iou"]) for row in rows)
     with pytest.raises(ConfigError, match=r"slices=\['weather'\]: expected names"):
         finetune.evaluate(f"run={run}", "slices=[weather]")
+
+
+def test_slices_without_a_value_for_any_image_are_said_and_end_nothing(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = read_table(finetune.evaluate(f"run={run}").folder / "images.csv")[0]["image"]
+    (run / "sites.csv").write_text(f"image,site\n{name},\n")
+    result = finetune.evaluate(f"run={run}", f"slices={run / 'sites.csv'}")
+    assert result.scores["iou"] >= 0
+    assert not (result.folder / "slices.csv").exists()
+    assert "no image of this split has a value" in capsys.readouterr().out
+
+
+def test_images_may_be_read_as_another_option_of_the_data_says(run: Path, tmp_path: Path) -> None:
+    other = draw_folder(tmp_path / "other", seed=3)
+    given = finetune.evaluate(f"run={run}", f"data.root={other}", "split=all")
+    assert finetune.evaluate(f"run={run}", "data=folder", f"data.root={other}", "split=all").scores == given.scores

@@ -238,3 +238,35 @@ def test_a_new_key_of_a_group_shows_how_to_add_it() -> None:
     with pytest.raises(ConfigError, match=r"To add it anyway: \+backbone\.options\.drop_path_rate=\.\.\."):
         compose("backbone.options={drop_path_rate: 0.1}")
     assert compose("+backbone.options.drop_path_rate=0.1").backbone.options == {"drop_path_rate": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["+loss=dice"], r"loss is there already: leave out the \+"),
+        (["+experiment=camvid", "experiment=camvid"], "experiment"),
+        (["loss=null"], "loss has no option 'null'"),
+        (["logger=null"], "logger has no option 'null'"),
+        (["post=[smooth,nothing]"], "post has no option 'nothing'"),
+        (["foo/bar=x"], "foo/bar"),
+    ],
+)
+def test_a_choice_that_does_not_fit_is_explained(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        compose(*overrides, command="predict" if "post" in overrides[0] else "train")
+
+
+@pytest.mark.parametrize("post", ["[]", "[ smooth ]", "[smooth,'min_size']"])
+def test_lists_of_options_may_be_empty_spaced_and_quoted(post: str) -> None:
+    assert "post" in compose(f"post={post}", command="predict") or post == "[]"
+
+
+def test_a_name_on_the_hub_stays_a_name_and_a_folder_becomes_a_full_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    hub = load_config(["data=hf", "data.root=segments/sidewalk-semantic"], "train")
+    assert hub["data"]["root"] == "segments/sidewalk-semantic"
+    (tmp_path / "saved").mkdir()
+    assert load_config(["data=hf", "data.root=saved"], "train")["data"]["root"] == str(tmp_path / "saved")
+    assert load_config(["data.root=missing"], "train")["data"]["root"] == str(tmp_path / "missing")

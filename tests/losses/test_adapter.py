@@ -116,3 +116,8 @@ def test_several_devices_are_warned_about_once(
         loss(logits, target)
     found = [record.message for record in caplog.records if "mean of the devices' losses" in record.message]
     assert len(found) == warnings
+
+
+def test_ignored_pixels_cost_zero_in_half_precision_too() -> None:
+    logits = torch.full((1, 2, 512, 512), 8.0, dtype=torch.float16)
+    assert ForeignLoss(nn.CrossEntropyLoss)(logits, torch.full((1, 512, 512), 255, dtype=torch.uint8)).item() == 0

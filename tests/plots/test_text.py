@@ -14,6 +14,7 @@ from PIL import Image
 from finetune.metrics.confusion import iou
 from finetune.plots import class_bars_figure, confusion_figure, curves_figure, preview, timeline_figure
 from finetune.plots.colors import palette
+from finetune.plots.legend import font
 from finetune.plots.lr_curve import lr_curve_figure
 from finetune.plots.text import LONGEST, columns, shorten
 from tests.plots.test_figures import counts
@@ -111,3 +112,12 @@ def test_names_are_shortened_to_a_width_and_one_line() -> None:
 
 def test_a_name_is_shortened_to_any_width() -> None:
     assert [shorten("building", width) for width in (1, 2, 3)] == ["…", "b…", "bu…"]
+
+
+@pytest.mark.parametrize("text", ["Straße", "café", "Łódź", "niño", "Größe…"])
+def test_letters_with_accents_are_drawn_and_no_boxes(text: str) -> None:
+    drawn = font(24, text)
+    box = drawn.getmask("\ufffe").getbbox()  # what stands for a letter that the font lacks
+    missing = [bytes(drawn.getmask(letter)) for letter in ("\ufffe", "\uffff")]
+    assert box is None or len(set(missing)) == 1
+    assert all(bytes(drawn.getmask(letter)) not in missing for letter in text)

@@ -67,7 +67,7 @@ def test_the_scores_at_each_threshold_are_those_worked_out_by_hand(tmp_path: Pat
     assert float(rows["0.2"]["iou"]) == pytest.approx(8 / 10)
     assert rows["0.9"]["precision"] == ""
     assert line == (
-        "best threshold on these images: 0.21 for the probability of pet, IoU 0.8000 instead of 0.6667 at 0.5"
+        "best threshold on these images: threshold=0.21 for the probability of pet, IoU 0.8000 instead of 0.6667 at 0.5"
     )
     assert min(Image.open(tmp_path / "thresholds.png").size) > 100
 
@@ -75,6 +75,4 @@ def test_the_scores_at_each_threshold_are_those_worked_out_by_hand(tmp_path: Pat
 def test_the_best_thresholds_of_masks_are_given_as_the_setting_to_type(tmp_path: Path) -> None:
     counts = counted((0, 1, 1, 0.605), (0, 5, 1, 0.205), (1, 2, 2, 0.905), (1, 2, 0, 0.705), groups=2)
     _, line = write_probabilities(tmp_path, counts, ["a", "b"])
-    assert line == (
-        "best thresholds on these images: task.thresholds=[0.41,0.81], mean IoU 0.7500 instead of 0.5000 at 0.5"
-    )
+    assert line == ("best thresholds on these images: threshold=[0.41,0.81], mean IoU 0.7500 instead of 0.5000 at 0.5")

@@ -296,7 +296,7 @@ def test_the_valley_is_the_middle_of_a_longest_descent_among_all_subsequences() 
 def test_too_few_points_give_no_suggestion_but_can_be_inspected() -> None:
     result = search(low=1.0, steps=20)
     assert 1 < len(result.losses) < 10
-    with pytest.raises(ValueError, match=r"only \d points before the loss diverged .* Start at a lower learning rate"):
+    with pytest.raises(ValueError, match=r"only \d points before the loss diverged .* Set optimizer"):
         _ = result.suggestion
 
 

@@ -58,9 +58,19 @@ def test_selectors_match_the_expected_parameters(infos: dict[str, ParameterInfo]
     assert selected(infos, text) == expected
 
 
-@pytest.mark.parametrize("text", ["backbone[-5:]", "backbone[:5]", "backbone[9]", "backbone[-9]"])
-def test_selecting_more_layer_groups_than_there_are_is_an_error(infos: dict[str, ParameterInfo], text: str) -> None:
-    with pytest.raises(PlanError, match=r"more layer groups than the backbone has: 4\. Choose bounds from -4 to 4"):
+@pytest.mark.parametrize(
+    ("text", "choice"),
+    [
+        ("backbone[-5:]", "bounds from -4 to 4"),
+        ("backbone[:5]", "bounds from -4 to 4"),
+        ("backbone[4]", "one from -4 to 3"),
+        ("backbone[-9]", "one from -4 to 3"),
+    ],
+)
+def test_selecting_more_layer_groups_than_there_are_is_an_error(
+    infos: dict[str, ParameterInfo], text: str, choice: str
+) -> None:
+    with pytest.raises(PlanError, match=rf"more layer groups than the backbone has: 4\. Choose {choice}"):
         selected(infos, text)
 
 
