@@ -20,7 +20,7 @@ from finetune.data.images.survey import find_channels, find_value_range, read_he
 from finetune.io.messages import html_table
 from finetune.reports.audit import screen_lines, write_audit
 from finetune.runs.console import configure_logging
-from finetune.runs.folder import check_new, free_folder
+from finetune.runs.folder import check_new, output_folder
 from finetune.runs.progress import with_progress
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def audit(*overrides: str | DictConfig) -> AuditResult:
     with usage():
         config = load_config(overrides, "audit")
         named = Path("outputs", "audit", time.strftime("%Y-%m-%d_%H-%M-%S"))
-        folder = Path(config["output"]) if config["output"] else free_folder(named)
+        folder = output_folder(config["output"], named)
         check_new(folder)
         found = readable_data(config)
         records, unsplit = _split(found, config)

@@ -27,7 +27,7 @@ from finetune.profiling.cost import estimate
 from finetune.profiling.latency import measure_latency
 from finetune.reports.speed import Speed, cells, write_speeds
 from finetune.runs.console import configure_logging
-from finetune.runs.folder import check_new, free_folder, run_folder
+from finetune.runs.folder import check_output, output_folder, run_folder
 from finetune.runs.saved_config import read_config
 
 logger = logging.getLogger(__name__)
@@ -65,13 +65,12 @@ def benchmark(*overrides: str | DictConfig) -> BenchmarkResult:
     paths = required_paths(config, "run")
     with usage():
         _check(config)
-        if config["output"]:
-            check_new(Path(config["output"]))
+        check_output(config["output"])
         saved = [load_model(path) for path in paths]
         predictors = [_predictor(each, config["device"]) for each in saved]
         sizes = [_size(config, path, each) for path, each in zip(paths, saved, strict=True)]
     default = (run_folder(paths[0]) or Path()) / "benchmark"
-    folder = Path(config["output"]) if config["output"] else free_folder(default)
+    folder = output_folder(config["output"], default)
     device, threads = device_name(predictors[0].device), torch.get_num_threads()
     logger.info(f"{device}, {threads} threads")
     rows: list[Speed] = []

@@ -30,7 +30,7 @@ from finetune.metrics.slices import slice_rows
 from finetune.models.blending import SlidingWindow
 from finetune.reports.evaluation import interval_text, write_rows
 from finetune.runs.console import configure_logging
-from finetune.runs.folder import check_new, free_folder, run_folder
+from finetune.runs.folder import check_output, output_folder, run_folder
 from finetune.runs.saved_config import read_config
 from finetune.runs.signals import raise_on_signal, shut_down_ranks_on_exit
 from finetune.tasks import PixelTask
@@ -78,8 +78,7 @@ def evaluate(*overrides: str | DictConfig) -> EvaluationResult:
     configure_logging()
     paths = required_paths(config, "run")
     with usage():
-        if config["output"]:
-            check_new(Path(config["output"]))
+        check_output(config["output"])
         saved, *others = load_models(paths)
         for line in use_views(config["tta"], [each.model for each in (saved, *others)]):
             logger.info(line)
@@ -92,7 +91,7 @@ def evaluate(*overrides: str | DictConfig) -> EvaluationResult:
         data, split = evaluation_data(config, saved, trained, own_splits, other_splits)
         name = split if len(paths) == 1 else f"{split}_of_{len(paths)}_runs"  # not to be taken for scores of the first
         name += "_post" * bool(config.get("post")) + "_threshold" * (config["threshold"] is not None)
-        folder = Path(config["output"]) if config["output"] else free_folder((run or Path()) / "evaluation" / name)
+        folder = output_folder(config["output"], (run or Path()) / "evaluation" / name)
         config = with_placeholders_for_recipe(config)
         settings = {**config["trainer"], "precision": resolve_precision(config["trainer"])}
         trainer = build_trainer({**config, "trainer": settings, "callbacks": IOU, "logger": {}}, folder)

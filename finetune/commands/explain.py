@@ -30,7 +30,7 @@ from finetune.plots.figures import similarity_figure
 from finetune.plots.heat_map import heat_map_page
 from finetune.reports.evaluation import write_rows
 from finetune.runs.console import configure_logging
-from finetune.runs.folder import check_new, free_folder, run_folder
+from finetune.runs.folder import check_output, output_folder, run_folder
 from finetune.runs.saved_config import read_config
 
 logger = logging.getLogger(__name__)
@@ -61,8 +61,7 @@ def explain(*overrides: str | DictConfig) -> list[Path]:
     path = Path(required(config, "run"))
     with usage():
         _check(config)
-        if config["output"]:
-            check_new(Path(config["output"]))
+        check_output(config["output"])
         saved = load_model(path)
         model = saved.segmenter
         predictor = Predictor(
@@ -72,7 +71,7 @@ def explain(*overrides: str | DictConfig) -> list[Path]:
             logger.info("images are explained whole and in one view, without the windows and views of predictions")
             model.views = model.window = None
         default = (run_folder(path) or Path()) / "explanations" / config["method"]
-        folder = Path(config["output"]) if config["output"] else free_folder(default)
+        folder = output_folder(config["output"], default)
         if config["method"] == "cka":
             files = [_compare(config, path, saved, predictor, folder)]
         else:

@@ -21,7 +21,7 @@ from finetune.io.messages import format_bytes
 from finetune.models import InstanceSegmenter
 from finetune.models.input_size import check_size
 from finetune.runs.console import configure_logging
-from finetune.runs.folder import check_new, free_folder, run_folder
+from finetune.runs.folder import check_output, output_folder, run_folder
 from finetune.runs.saved_config import read_config
 from finetune.tasks import PixelTask
 
@@ -59,15 +59,14 @@ def export(*overrides: str | DictConfig) -> ExportResult:
     path = Path(required(config, "run"))
     with usage():
         same_weights = check_format(config)
-        if config["output"]:
-            check_new(Path(config["output"]))
+        check_output(config["output"])
         saved = load_model(path)
         check_format_of(saved.model, config)
         run = run_folder(path)
         trained, splits = (None, None) if run is None or same_weights else (read_config(run), run / "splits.csv")
         task, samples, calibration = export_samples(config, saved, trained, splits)
         exporter = None if _is_objects_file(config, saved) else build_exporter(config, task.output, calibration)
-    folder = Path(config["output"]) if config["output"] else free_folder((run or Path()) / "export" / config["format"])
+    folder = output_folder(config["output"], (run or Path()) / "export" / config["format"])
     if not (same_weights or samples):
         logger.warning("the predictions are compared on random images only; data.root=PHOTOS names real ones")
     if exporter is None:

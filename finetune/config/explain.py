@@ -46,6 +46,11 @@ def explain(error: Exception, command: str, overrides: Sequence[str] = ()) -> st
     """
     text = str(error).strip()
     if isinstance(error, OverrideParseException):
+        if re.search(r"\{[^}]*[^\x00-\x7f]", str(error.override)):
+            return (
+                f"'{error.override}' cannot be parsed: names in a mapping have ASCII letters only. Give names and "
+                f"values as lists: data.classes=[Straße,Himmel] data.mask_values=[7,23]"
+            )
         return (
             f"'{error.override}' cannot be parsed: {text.splitlines()[0]}. Overrides are key=value; quote lists and "
             f"special characters in the shell."

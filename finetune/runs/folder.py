@@ -217,6 +217,17 @@ def run_folder(path: Path) -> Path | None:
     return next((c for c in candidates if (c / "config.yaml").is_file() and (c / "env.json").is_file()), None)
 
 
+def check_output(output: str | None) -> None:
+    """Raise a ConfigError if a folder that `output` names is not empty, or cannot be made."""
+    if output:
+        check_new(Path(output))
+
+
+def output_folder(output: str | None, default: Path) -> Path:
+    """Return the folder that `output` names; without one, the default, with a number if it is there already."""
+    return Path(output) if output else free_folder(default)
+
+
 def free_folder(folder: Path) -> Path:
     """Return the folder, or the first of `folder_2`, `folder_3`, ... that does not exist."""
     numbered = (folder.with_name(f"{folder.name}_{number}") for number in range(2, 10_000))

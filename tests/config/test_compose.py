@@ -249,6 +249,7 @@ def test_a_new_key_of_a_group_shows_how_to_add_it() -> None:
         (["logger=null"], "logger has no option 'null'"),
         (["post=[smooth,nothing]"], "post has no option 'nothing'"),
         (["foo/bar=x"], "foo/bar"),
+        (["data.classes={Straße: 0, Himmel: 1}"], r"ASCII letters only\. Give names and values as lists"),
     ],
 )
 def test_a_choice_that_does_not_fit_is_explained(overrides: list[str], message: str) -> None:

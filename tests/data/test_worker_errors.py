@@ -268,7 +268,8 @@ def test_a_worker_that_dies_during_a_training_step_is_reported() -> None:
     task = tiny_task()
     task.__class__ = KillsAWorker
     data = SegmentationData(SyntheticDataset(8, 32), SyntheticDataset(2, 32, split="val"), batch_size=2, num_workers=2)
-    with pytest.raises(RuntimeError, match=r"worker \d+ was ended by SIGKILL (after|while) it read synthetic image"):
+    # on a busy machine, the worker may be ended before its first image
+    with pytest.raises(RuntimeError, match=r"worker \d+ was ended by SIGKILL (after|while|before) it read"):
         tiny_trainer(limit_val_batches=0).fit(task, datamodule=data)
 
 
