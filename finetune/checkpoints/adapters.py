@@ -22,6 +22,8 @@ from finetune.models.memory_limit import SizeLimit
 FILE = "adapters.safetensors"
 SEMANTIC: Mapping[str, Any] = MappingProxyType({"name": "semantic"})  # the task of models that name none
 LARGEST = 2**31  # numbers in a model with adapters, whose size no file here limits; timm's largest pyramid has 10**9
+# types that a training may have parameters in
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
 
 
 def save_adapters(
@@ -41,7 +43,8 @@ def save_adapters(
     state = {name: t.detach().cpu().contiguous() for name, t in adapter_state(model, trained).items()}
     pretrained, weights = sorted(pretrained_parameters(model) - set(trained)), model.backbone.weights
     weights = str(Path(weights).resolve()) if Path(weights).is_file() else weights
-    dtypes = {str(dict(model.named_parameters())[name].dtype).removeprefix("torch.") for name in pretrained}
+    parameters = dict(model.named_parameters())
+    dtypes = {str(parameters[name].dtype).removeprefix("torch.") for name in pretrained}
     dtype = dtypes.pop() if len(dtypes) == 1 else None
     facts = {"weights": weights, "pretrained": pretrained, "checksum": _checksum(model, pretrained), "dtype": dtype}
     text = json.dumps({"model": model.config(), "task": dict(task), **facts}, indent=2) + "\n"
@@ -75,9 +78,6 @@ def load_adapters(folder: Path) -> PyramidModel:
             f"with. Get the same ones, or use the run's model/ folder, which holds all weights."
         )
     return model.eval()
-
-
-DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
 
 
 def _checksum(model: TunableModel, names: Collection[str], dtype: str | None = None) -> str:

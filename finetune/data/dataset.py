@@ -125,8 +125,10 @@ class SegmentationDataset(Dataset[Sample]):
 
 
 def can_leave_color(transform: Transform | None) -> TypeGuard[Augment | TrivialAugment]:
-    """Return whether a transform says what it does; a class of one's own, whose call may do more, does not."""
-    return type(transform).__call__ in (Augment.__call__, TrivialAugment.__call__)
+    """Return whether a transform changes colors and says how; one of the user's own does not, as a call may do more."""
+    if not isinstance(transform, Augment | TrivialAugment):
+        return False
+    return type(transform).__call__ in (Augment.__call__, TrivialAugment.__call__) and transform.changes_color
 
 
 def read_pair(record: Record, channels: int = 3, reduce: int = 1) -> tuple[Tensor, Tensor]:

@@ -16,9 +16,9 @@ from finetune.data.images.value_range import ValueRange
 from finetune.data.masks.contents import MaskContents, read_contents
 from finetune.data.masks.reading import decode_mask, mask_numbers, mask_size, open_mask, read_binary_mask, read_mask
 from finetune.data.masks.values import IgnoredValues, MaskValues
-from finetune.data.polygons.shapes import Stencil
 from finetune.data.records import DataError
 from finetune.data.reduction import reduce_image, reduced_size
+from finetune.data.stencil import Stencil
 from finetune.data.window import Window
 
 IMAGE_SUFFIXES = (

@@ -16,8 +16,8 @@ from finetune.data.images.decode import DECODING
 from finetune.data.masks.components import find_components, pixels_by_value
 from finetune.data.masks.values import as_values
 from finetune.data.polygons.class_map import is_background
-from finetune.data.polygons.shapes import Stencil
 from finetune.data.records import DataError, Record, Target
+from finetune.data.stencil import Stencil
 from finetune.data.tiles import TargetTile
 from finetune.instances import IGNORED, Planes
 
@@ -77,14 +77,14 @@ class ObjectTarget:
         """Return the planes of `read`, and the number of specks."""
         labels, objects = self._objects()
         planes, ignored, specks = Planes(*labels.shape), labels == self.ignore_index, 0
-        for value, (top, left, covered) in objects:
-            is_speck = value not in (self.ignore_index, self.background) and int(covered.sum()) < LEAST_PIXELS
+        for value, stencil in objects:
+            is_speck = value not in (self.ignore_index, self.background) and int(stencil.covered.sum()) < LEAST_PIXELS
             specks += is_speck
-            mask = torch.from_numpy(covered)
+            mask = torch.from_numpy(stencil.covered)
             if value == self.ignore_index or is_speck:
-                ignored[top : top + covered.shape[0], left : left + covered.shape[1]] |= mask
+                ignored[stencil.rows, stencil.columns] |= mask
             elif value != self.background:
-                planes.add(mask, value - (value > self.background), top, left)
+                planes.add(mask, value - (value > self.background), stencil.top, stencil.left)
         return planes.finish(ignored), specks
 
     def _objects(self) -> tuple[Tensor, Iterator[tuple[int, Stencil]]]:

@@ -152,12 +152,12 @@ def _areas(
     components = find_components(errors)
     kinds = np.where(components.areas < SMALLEST, RIGHT, components.labels)
     numbers = np.where(kinds == RIGHT, RIGHT, np.arange(len(kinds)))
-    for number, (top, left, covered) in pixels_by_value(numbers[components.of_run][components.runs]):
+    for number, found in pixels_by_value(numbers[components.of_run][components.runs]):
         if number != RIGHT:
-            bottom, right = top + covered.shape[0], left + covered.shape[1]
-            mean = float(probability[top:bottom, left:right][covered].mean())
+            inside = probability[found.rows, found.columns][found.covered]
+            box = found.left, found.top, found.columns.stop, found.rows.stop
             label, predicted = names[kinds[number]]
-            yield LabelError(image, label, predicted, int(covered.sum()), mean, left, top, right, bottom)
+            yield LabelError(image, label, predicted, len(inside), float(inside.mean()), *box)
 
 
 def caption(areas: Sequence[Mapping[str, Any]]) -> str:

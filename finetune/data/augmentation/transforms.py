@@ -171,6 +171,11 @@ class Augment:
         self.cutout_ignored = cutout_ignored
         self.ignore_index = ignore_index
 
+    @property
+    def changes_color(self) -> bool:
+        """Whether a sample may get other colors."""
+        return bool(self.brightness or self.contrast or self.saturation or self.hue)
+
     def __call__(self, image: Tensor, target: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Augment one sample; see `Transform`."""
         return self.draw(target, generator)(image, target, self.ignore_index)

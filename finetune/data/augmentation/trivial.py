@@ -60,6 +60,11 @@ class TrivialAugment:
             crop, scale, flip, vertical_flip, shift=shift, class_crop=class_crop, ignore_index=ignore_index
         )
 
+    @property
+    def changes_color(self) -> bool:
+        """Whether a sample may get other colors."""
+        return not COLORS.isdisjoint(self.operations)
+
     def __call__(self, image: Tensor, target: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Transform one sample; see `finetune.data.Transform`."""
         return self.draw(target, generator)(image, target, self.ignore_index)
@@ -151,6 +156,7 @@ def _clahe(change: SampleChange, strength: float, seed: int) -> SampleChange:
     return _pixels(change, clahe=1 + 5 * strength)
 
 
+COLORS = frozenset({"brightness", "contrast", "saturation", "hue"})
 OPERATIONS: Mapping[str, Operation] = {
     "identity": _identity,
     "rotation": _rotation,

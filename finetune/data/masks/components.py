@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from finetune.data.polygons.shapes import Stencil
+from finetune.data.stencil import Stencil
 
 Labels = npt.NDArray[Any]  # of any kind of whole numbers
 Indices = npt.NDArray[np.intp]

@@ -18,9 +18,10 @@ from finetune.data.images.formats import read_header
 from finetune.data.options import check_ignore_index
 from finetune.data.polygons.class_map import Classes, ClassMap, class_map
 from finetune.data.polygons.image_index import folder_split
-from finetune.data.polygons.shapes import Shape, Stencil, join, paint
+from finetune.data.polygons.shapes import Shape, paint
 from finetune.data.records import DataError, Record, error_listing
 from finetune.data.splitting.splits import SPLITS
+from finetune.data.stencil import Stencil, join
 from finetune.data.window import Window
 
 
@@ -109,13 +110,13 @@ class DrawnMask:
 
     def read_objects(self) -> tuple[Tensor, Iterator[tuple[int, Stencil]]]:
         """Return the mask, and the class index, or the value of ignored pixels, of each object with its pixels."""
-        return self.read(), self._stencils(self._checked_size())
-
-    def _stencils(self, size: tuple[int, int]) -> Iterator[tuple[int, Stencil]]:
-        for value, parts in self.objects:
-            with self._naming_itself():
-                stencil = join([shape.window(*size) for shape in parts])
-            yield value, stencil
+        size = self._checked_size()
+        with self._naming_itself():
+            drawn = [(value, join([shape.window(*size) for shape in parts])) for value, parts in self.objects]
+        mask = np.full(size, self.background, dtype=np.uint8)
+        for value, stencil in drawn:
+            mask[stencil.rows, stencil.columns][stencil.covered] = value
+        return torch.from_numpy(mask), iter(drawn)
 
     def _paint(
         self,

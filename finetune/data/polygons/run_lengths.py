@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from finetune.data.images.decode import MAX_PIXELS
 from finetune.data.polygons.annotation_files import AnnotationError, shown
-from finetune.data.polygons.shapes import Stencil
+from finetune.data.stencil import Stencil
 
 Counts = npt.NDArray[np.int64]
 

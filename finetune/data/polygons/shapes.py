@@ -4,44 +4,19 @@ Coordinates are in pixels, x to the right and y down, and pixel (row r, column c
 For polygons, only additions, multiplications and divisions decide, which IEEE 754 rounds in one way.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import cos, hypot, sin
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from finetune.data.stencil import NOTHING, Stencil
 
 Points = npt.NDArray[np.float64]
 
 SMALLEST_RADIUS = 1e-3  # pixels, of circles and ellipses
 MAX_CROSSINGS = 10_000_000  # of edges and rows of pixels in one polygon; they take half a gigabyte
-
-
-class Stencil(NamedTuple):
-    """A part of an image, and which of its pixels are covered: bool (h, w)."""
-
-    top: int
-    left: int
-    covered: npt.NDArray[np.bool_]
-
-
-NOTHING = Stencil(0, 0, np.zeros((0, 0), dtype=np.bool_))
-
-
-def join(stencils: Sequence[Stencil]) -> Stencil:
-    """Return the pixels that any of several stencils covers."""
-    some = [stencil for stencil in stencils if stencil.covered.size]
-    if len(some) < 2:
-        return some[0] if some else NOTHING
-    top, left = min(each.top for each in some), min(each.left for each in some)
-    height, width = (
-        max(each[axis] + each.covered.shape[axis] for each in some) - start for axis, start in enumerate((top, left))
-    )
-    covered = np.zeros((height, width), dtype=np.bool_)
-    for each in some:
-        covered[each.top - top :, each.left - left :][: each.covered.shape[0], : each.covered.shape[1]] |= each.covered
-    return Stencil(top, left, covered)
 
 
 class Shape(Protocol):

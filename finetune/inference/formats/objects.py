@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from finetune.data.polygons.run_lengths import coco_counts, coco_text, column_counts, covered_part
-from finetune.data.polygons.shapes import Stencil
+from finetune.data.stencil import Stencil
 from finetune.inference.output import Pixels, TaskOutput
 from finetune.instances import ObjectCrop, as_objects
 from finetune.io.atomic_write import replace_text, write_together

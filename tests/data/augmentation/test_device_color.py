@@ -61,6 +61,11 @@ def test_samples_that_are_mixed_have_their_colors_before() -> None:
     assert all("color_matrix" not in batch for batch in mixed)
 
 
+def test_samples_whose_colors_never_change_have_nothing_to_apply() -> None:
+    for transform in (Augment(32, blur=0.5), TrivialAugment(32, operations=["rotation", "gamma"])):
+        assert all("color_matrix" not in batch for batch in batches(transform, True))
+
+
 def test_a_transform_of_ones_own_is_called() -> None:
     class Black(Augment):
         def __call__(self, image: Tensor, target: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,7 @@
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from finetune.data.images.survey import (
 )
 from finetune.data.records import DataError, Record
 from finetune.data.sources import SyntheticSource
+from finetune.data.sources.hf import HfImage
 from tests.tiff_writer import write_tiff
 
 
@@ -142,3 +145,12 @@ def test_a_range_that_is_known_is_found_without_decoding_an_image(tmp_path, monk
         assert find_value_range(headers(*paths), 1, cache) == found
     os.utime(deep(paths[1], 1500, 9000), (2, 2))
     assert find_value_range(headers(*paths), 1, cache)[0] == find_value_range(headers(*paths), 1)[0] != found[0]
+
+
+def test_images_of_a_data_set_of_the_hub_are_read_with_the_range() -> None:
+    values = np.linspace(1000, 2000, 24).astype(np.uint16).reshape(4, 6)
+    cell: Any = SimpleNamespace(read=lambda: Image.fromarray(values), name="7")
+    with pytest.raises(DataError, match=r"image '7' holds 16-bit values, .*data\.value_range="):
+        HfImage(cell).read(1)
+    (record,) = with_value_range([Record("a", HfImage(cell))], [1000, 2000])
+    assert record.image.read(1).flatten().tolist() == np.rint((values.ravel() - 1000.0) * 0.255).tolist()

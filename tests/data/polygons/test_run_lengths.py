@@ -12,7 +12,7 @@ from finetune.data.polygons.run_lengths import (
     label_studio_alpha,
     listed_counts,
 )
-from finetune.data.polygons.shapes import Stencil
+from finetune.data.stencil import Stencil
 
 
 def runs(flat):

@@ -1,3 +1,4 @@
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,19 @@ def test_a_palette_is_color(tmp_path):
         3,
         [10, 200, 30],
     )
+
+
+def test_a_palette_of_sixteen_colors_is_color(tmp_path):
+    indices, colors = np.array([[0, 1, 2, 15], [15, 2, 1, 0]]), np.arange(48).reshape(16, 3) * 5
+    tags = [(256, 4), (257, 2), (258, 4), (259, 1), (262, 3), (273, 134), (277, 1), (278, 2), (279, 4)]
+    entries = b"".join(struct.pack("<HHII", tag, 3, 1, value) for tag, value in tags)
+    entries += struct.pack("<HHII", 320, 3, 48, 138)  # the color map
+    packed = bytes((indices[:, ::2] << 4 | indices[:, 1::2]).astype(np.uint8).ravel().tolist())
+    start = struct.pack("<2sHIH", b"II", 42, 8, 10) + entries + bytes(4)
+    (tmp_path / "a.tif").write_bytes(start + packed + (colors.T * 257).astype("<u2").tobytes())
+    header, pixels = read_header(tmp_path / "a.tif"), read_pixels(tmp_path / "a.tif")
+    assert (header.height, header.width, header.colors, header.is_deep) == (2, 4, 3, False)
+    assert np.array_equal(pixels.values, colors[indices])
 
 
 def test_a_missing_package_is_named_with_what_the_file_holds(tmp_path, monkeypatch):
