@@ -77,6 +77,7 @@ class DatasetBundle:
                     "groups": len({record.group for record in self.records if record.split == split} - {""}),
                     "pixels": self.statistics[split].pixels.tolist(),
                     "ignored": self.statistics[split].ignored,
+                    "total": self.statistics[split].total,
                 }
                 for split, count in self.sizes().items()
             },
@@ -93,17 +94,14 @@ class DatasetBundle:
         """Return the fraction of the training pixels that each class has, most frequent first."""
         shares = sorted(self.class_shares().items(), key=lambda item: -item[1])
         statistics = self.statistics["train"]
-        ignored = f"; ignored {statistics.ignored / self._pixels():.1%}" if statistics.ignored else ""
+        ignored = f"; ignored {1 - statistics.labeled / statistics.total:.1%}" if statistics.ignored else ""
         return f"training pixels: {shortlist((f'{name} {share:.1%}' for name, share in shares), 12)}{ignored}"
 
     def class_shares(self) -> dict[str, float]:
         """Return the fraction of the training pixels that each class has."""
-        pixels = self.statistics["train"].pixels.tolist()
-        return {name: count / self._pixels() for name, count in zip(self.classes, pixels, strict=True)}
-
-    def _pixels(self) -> int:
         statistics = self.statistics["train"]
-        return max(1, int(statistics.pixels.sum()) + (0 if statistics.multilabel else statistics.ignored))
+        pixels = statistics.pixels.tolist()
+        return {name: count / statistics.total for name, count in zip(self.classes, pixels, strict=True)}
 
     def describe_sizes(self) -> list[str]:
         """Return a line if targets have another size than their images."""

@@ -86,9 +86,8 @@ def data_facts(config: Config, data: DatasetBundle) -> Facts:
     records = [record for record in data.records if record.split == "train"]
     tiles = [tile for parts in tiled_records(records, config["data"]) for tile in parts]
     shapes, looked_at = class_shapes(tiles, data.ignore_index)
-    total = max(1, int(train.pixels.sum()))
     classes = tuple(
-        ClassFacts(data.classes[k], int(train.pixels[k]) / total, shape.width, shape.height, shape.error)
+        ClassFacts(data.classes[k], int(train.pixels[k]) / train.labeled, shape.width, shape.height, shape.error)
         for k, shape in shapes.items()
         if k < len(data.classes)
     )

@@ -14,7 +14,7 @@ from finetune.tuning.describe import describe_change
 from finetune.tuning.lr_history import LRHistory
 from finetune.tuning.plateau_detector import PlateauDetector
 from finetune.tuning.schedules import Plateau
-from finetune.tuning.timing import Timeline, plateaus_awaited, waits_for_plateau
+from finetune.tuning.timing import plateaus_awaited, waits_for_plateau
 
 logger = rank_zero_logger(__name__)
 
@@ -41,7 +41,7 @@ class ApplyTuningPlan(pl.Callback):
         """Freeze before DDP wraps the model; DDP must not register parameters that get no gradient."""
         if stage == "fit":
             task = require_task(pl_module, self)
-            task.timeline = Timeline()  # the task or callback may have been used in an earlier training
+            task.forget_progress()  # the task or callback may have been used in an earlier training
             self._best, self._restores_best, self._restored = {}, False, {}
             self._apply(task)
 

@@ -18,8 +18,9 @@ logger = rank_zero_logger(__name__)
 class EarlyStopping(LightningEarlyStopping):
     """Lightning's early stopping, which also waits for the tuning plan and logs why it stops.
 
-    It counts no validations while the plan still has layers to unfreeze, because these may improve the score. Scores
-    are reduced before they are logged, so all ranks decide on the same value.
+    It counts no validations while the plan still has layers to unfreeze, because these may improve the score. A score
+    that is not finite stops the training only if the model's outputs are not. Scores are reduced before they are
+    logged, so all ranks decide on the same value.
 
     Args:
         monitor: logged value, such as `val/iou`.
@@ -49,7 +50,10 @@ class EarlyStopping(LightningEarlyStopping):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop if the score has not improved for too long."""
-        self._plan_is_pending = isinstance(pl_module, TuningTask) and pl_module.plan_is_pending()
+        if isinstance(pl_module, TuningTask):
+            self._plan_is_pending = pl_module.plan_is_pending()
+            # a score may be 0/0, such as the precision of a class that is not predicted yet: no improvement, but no end
+            self.check_finite = pl_module.non_finite_images > 0
         super().on_validation_end(trainer, pl_module)
 
     def _evaluate_stopping_criteria(self, current: Tensor) -> tuple[bool, str | None]:

@@ -89,6 +89,11 @@ class GracefulShutdown(pl.Callback):
         """Let later checkpoints include the validation."""
         self._is_validating = False
 
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save and stop after an epoch that no callback saves."""
+        if self._saver(trainer) is None and self._is_signaled():
+            self._save_and_leave(trainer)
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop between two epochs, of which the first has been saved; before the first epoch nothing is to be saved."""
         if trainer.global_step and self._is_signaled():
@@ -130,9 +135,12 @@ class GracefulShutdown(pl.Callback):
             self._agreed = signal.Signals(number) if number else None
         return self._agreed is not None
 
-    def _save_and_leave(self, trainer: pl.Trainer) -> NoReturn:
+    def _saver(self, trainer: pl.Trainer) -> Callable[[pl.Trainer], None] | None:
         save: Callable[[pl.Trainer], None] | None = getattr(trainer.checkpoint_callback, "save", None)
-        if save is not None:
+        return save
+
+    def _save_and_leave(self, trainer: pl.Trainer) -> NoReturn:
+        if save := self._saver(trainer):
             save(trainer)
         else:
             trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt", weights_only=False)

@@ -79,7 +79,7 @@ class SegmentationDataset(Dataset[Sample]):
         self.seed = seed
         self.mix = mix
         weights = [record.weight for record in records]
-        self.weights = weights if len(set(weights)) > 1 else None
+        self.weights = weights if len(set(weights)) > 1 or not weights[0] else None
         self.reduce = 1
         self.pixels: PixelCache | None = None
         self.leaves_color = False

@@ -121,8 +121,8 @@ class SegmentationData(pl.LightningDataModule):
         position = max(self._position, DataPosition(epoch), key=lambda position: position.epoch)
         sampler.epoch, sampler.start = position.epoch, position.batches * self.batch_size
 
-    def teardown(self, stage: str) -> None:
-        """Forget the position, so that the next training starts with the first batch."""
+    def setup(self, stage: str) -> None:
+        """Forget the position of an earlier training, also of one that an error ended."""
         self._position = DataPosition()
 
     def train_dataloader(self) -> DataLoader[Sample]:

@@ -32,6 +32,18 @@ class Statistics:
     resized: int = 0
     turned: tuple[str, ...] = ()
 
+    @property
+    def total(self) -> int:
+        """Pixels that a class could have, labeled or ignored; at least 1."""
+        if self.multilabel:
+            return sum(height * width * count for (height, width), count in self.sizes.items())
+        return max(1, int(self.pixels.sum()) + self.ignored)
+
+    @property
+    def labeled(self) -> int:
+        """Pixels that have a label, for one channel per class the mean over the channels; at least 1."""
+        return max(1, self.total - self.ignored // (len(self.pixels) if self.multilabel else 1))
+
 
 def summarize(readings: Sequence[Reading], classes: int, ignore_index: int) -> Statistics:
     """Return the statistics of readings without problems, at least one."""

@@ -31,7 +31,7 @@ def _rows(facts: Any) -> Iterator[list[str]]:
     splits = facts["splits"].values()
     yield [escape(facts["noun"]), *(f"{split['count']:,}" for split in splits)]
     yield ["groups", *(f"{split['groups']:,}" for split in splits)]
-    totals = [max(1, sum(s["pixels"]) + (0 if facts["multilabel"] else s["ignored"])) for s in splits]
+    totals = [split["total"] for split in splits]
     for k, (name, color) in enumerate(zip(facts["classes"], palette(len(facts["classes"])), strict=True)):
         shares = (f"{split['pixels'][k] / total:.2%}" for split, total in zip(splits, totals, strict=True))
         yield [swatch(color) + escape(name), *shares]

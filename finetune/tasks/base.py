@@ -102,6 +102,10 @@ class TuningTask(ScoredTask):
         self._start = {name: p.detach().clone() for name, p in backbone.items()} if l2_sp else {}
         self._schedule_state: dict[str, Any] = {}
 
+    def forget_progress(self) -> None:
+        """Forget how far an earlier training of this task has come; its weights stay."""
+        self.timeline, self._schedule_state = Timeline(), {}
+
     def trainable(self) -> set[str]:
         """Return the names of the parameters that train in the current epoch."""
         return trainable(self.assigned, self.current_epoch, self.timeline)

@@ -102,12 +102,14 @@ def fresh_statistics(model: nn.Module, norms: Collection[_BatchNorm]) -> Iterato
     """Recompute the statistics of these batch norms from the batches that the model receives inside the context.
 
     Statistics are means over all batches, with equal weights. All other modules are in eval mode in the meantime,
-    because dropout would change the variance that later layers see.
+    because dropout would change the variance that later layers see. A norm that sees no batch, such as one of an
+    auxiliary head, keeps its statistics.
 
     Source: Izmailov et al. 2018, https://arxiv.org/abs/1803.05407, as in `torch.optim.swa_utils.update_bn`
     """
     modes = {module: module.training for module in model.modules()}
     momenta = {norm: norm.momentum for norm in norms}
+    before = [[buffer.clone() for buffer in norm.buffers()] for norm in norms]
     model.eval()
     for norm in norms:
         norm.reset_running_stats()
@@ -119,6 +121,10 @@ def fresh_statistics(model: nn.Module, norms: Collection[_BatchNorm]) -> Iterato
             module.training = mode
         for norm, momentum in momenta.items():
             norm.momentum = momentum
+        for norm, buffers in zip(norms, before, strict=True):
+            if not norm.num_batches_tracked:
+                for buffer, value in zip(norm.buffers(), buffers, strict=True):
+                    buffer.copy_(value)
 
 
 def check_resumable(checkpoint: Mapping[str, Any], callbacks: Collection[str]) -> None:

@@ -14,6 +14,7 @@ from finetune.callbacks import EMA, ApplyTuningPlan, IoU
 from finetune.tasks import SemanticTask
 from finetune.tuning.parameter_info import PlanError
 from finetune.tuning.plan import Plan, PlateauCriterion, Rule
+from finetune.tuning.schedules import schedule
 from tests.tasks.tiny_run import FROZEN, tiny_data, tiny_task, tiny_trainer
 
 
@@ -288,6 +289,17 @@ def test_a_plateau_lowers_the_rate_of_the_next_step() -> None:
     tiny_trainer(Scores(0.3, 0.2, 0.4, 0.5), tuning, max_epochs=4).fit(tiny_task(**made), datamodule=tiny_data())
     assert tuning.record is not None
     assert [row[-1] for row in tuning.record.rates] == pytest.approx([1e-3] * 4 + [1e-4] * 4)
+
+
+def test_a_task_that_was_resumed_trains_anew_with_a_schedule_that_has_seen_no_plateau() -> None:
+    options = {"monitor": "val/iou", "patience": 1}
+    task = tiny_task(schedule_name="plateau", schedule_options=options)
+    state = {**schedule("plateau", 10, **options).state_dict(), "reductions": [4, 6]}
+    task.on_load_checkpoint({"tuning": {"plateaus": [1], "schedule": state}})
+    tiny_trainer(ApplyTuningPlan(), IoU()).fit(task, datamodule=tiny_data())
+    assert task.timeline.plateaus == ()
+    assert task.course is not None
+    assert task.course.curve.state_dict()["reductions"] == []
 
 
 def test_a_resumed_training_does_not_record_earlier_unfreezings_again(

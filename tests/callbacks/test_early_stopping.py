@@ -138,6 +138,25 @@ def test_a_nan_score_stops_the_training_and_is_reported(caplog: pytest.LogCaptur
     assert "not finite" in caplog.text
 
 
+@pytest.mark.parametrize(("broken_images", "expected"), [(0, 3), (2, 1)])
+def test_a_score_of_zero_over_zero_is_no_improvement_but_no_end(
+    broken_images: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = tiny_task()
+    summed = task.sum_counts
+
+    def sum_counts() -> dict[str, torch.Tensor]:
+        counts = summed()
+        task.non_finite_images = broken_images
+        return counts
+
+    monkeypatch.setattr(task, "sum_counts", sum_counts)
+    monkeypatch.setattr(task.evaluator, "compute", lambda counts: {"iou": float("nan")})
+    trainer = tiny_trainer(ApplyTuningPlan(), IoU(), EarlyStopping(patience=3), max_epochs=5)
+    trainer.fit(task, datamodule=tiny_data())
+    assert trainer.current_epoch == expected
+
+
 @pytest.mark.parametrize(("monitor", "near"), [("val/iuo", "val/iou"), ("val/los", "val/loss"), ("iou", "val/iou")])
 def test_a_monitor_that_is_not_logged_is_rejected_with_the_nearest_name(monitor: str, near: str) -> None:
     trainer = tiny_trainer(ApplyTuningPlan(), IoU(), EarlyStopping(monitor, mode="max"), max_epochs=2)

@@ -136,6 +136,15 @@ def test_lightning_gets_the_samples_of_each_epoch_whatever_the_workers(workers):
     assert model.scored == [0, 1, 2] * 2
 
 
+def test_a_training_starts_with_the_first_batch_also_after_one_that_was_resumed_and_failed():
+    module = data(12, batch_size=3)
+    module.trainer.state, module.trainer.train_dataloader = SimpleNamespace(fn="fit"), None
+    module.load_state_dict({"epoch": 0, "batches": 2, "images": 12, "images in a step": 3})
+    assert module.train_dataloader().sampler.start == 6
+    module.setup("fit")  # of the next training; an error has left out `teardown`
+    assert module.train_dataloader().sampler.start == 0
+
+
 @pytest.mark.parametrize(("steps", "place"), [(-1, (3, 0)), (4, (2, 0)), (5, (2, 1))])
 def test_the_position_in_the_data_after_a_training_is_after_the_last_batch(steps, place):
     module = data(6, batch_size=3)

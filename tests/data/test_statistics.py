@@ -180,6 +180,14 @@ def test_pixels_of_each_channel_are_counted(write):
     assert not inspect([record(write, "c", 0)], classes=2)["train"].multilabel
 
 
+def test_shares_are_of_the_pixels_of_the_images_even_if_a_pixel_may_have_several_classes(write):
+    records = [channels(write, [[0, 1, 1]], [[1, 255, 1]]), channels(write, [[0, 0, 0]], [[0, 1, 255]], name="b")]
+    several = inspect(records, classes=2)["train"]
+    assert (several.total, several.labeled) == (6, 5)  # one of six is ignored in a channel, on average
+    one = inspect([record(write, "c", np.array([[0, 1, 255]], dtype=np.uint8), size=(1, 3))], classes=2)["train"]
+    assert (one.total, one.labeled) == (3, 2)
+
+
 def test_wrong_channels_and_wrong_values_in_them_are_reported(write):
     records = [channels(write, [[0, 7]], [[2, 7]]), channels(write, [[0, 1]], name="b"), record(write, "c", 0)]
     text = message(records, classes=2)

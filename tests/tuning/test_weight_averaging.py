@@ -217,6 +217,17 @@ def test_batch_norms_that_are_not_named_keep_their_statistics() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in statistics({"4": model[4]}).items())
 
 
+def test_a_batch_norm_that_sees_no_batch_keeps_its_statistics() -> None:
+    model, unused = network(), nn.BatchNorm2d(4)
+    unused.running_mean.fill_(3)
+    before = copy.deepcopy(unused.state_dict())
+    with torch.no_grad(), fresh_statistics(model, [model[1], unused]):
+        for batch in batches():
+            model(batch)
+    torch.testing.assert_close(unused.state_dict(), before)
+    assert model[1].num_batches_tracked == 5
+
+
 def test_only_batch_norms_with_running_statistics_are_found() -> None:
     model = nn.ModuleDict(
         {"a": nn.BatchNorm2d(2), "b": nn.BatchNorm2d(2, track_running_stats=False), "c": nn.GroupNorm(1, 2)}

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from finetune.builders.checks.monitors import check_monitors, monitored
 from finetune.builders.dataset_bundle import DatasetBundle
@@ -15,32 +15,21 @@ from finetune.config.errors import ConfigError
 from finetune.config.options import Config
 from finetune.data.objects import background_index
 from finetune.io.messages import shortlist
-from finetune.models.heads import HEADS
 
 logger = logging.getLogger(__name__)
 
 
 def check_batches(config: Config, data: DatasetBundle) -> None:
     """Raise a ConfigError if a batch norm would see one value per channel, which has no variance."""
-    devices, images = device_count(config["trainer"]), data.sizes()["train"]
-    per_device = images // devices
-    batch = min(config["data"]["batch_size"], per_device)
-    if per_device == 0:
-        raise ConfigError(f"{images} training images are too few for {devices} devices.")
-    pools = config["head"]["name"] in HEADS and HEADS[config["head"]["name"]].pools_to_a_pixel
-    if batch == 1 and pools and config["data"]["batch_size"] > 1:
-        raise ConfigError(
-            f"With one training image per device the batch size is 1, on which the batch norm of head="
-            f"{config['head']['name']} cannot train. Add images, use fewer devices, or another head."
-        )
-    if batch == 1 and (layer := layer_without_variance(config, data.model_classes)):
+    if config["data"]["batch_size"] > 1:
+        return  # batches are always full: where there are fewer images, they have several crops of an image
+    if layer := layer_without_variance(config, data.model_classes):
         raise ConfigError(
             f"batches of one image do not train backbone={config['backbone']['name']} with "
             f"head={config['head']['name']}: they leave the batch norm {layer} one value a channel, which has no "
-            f"variance. Set data.batch_size=2 or more, with at least as many images a device, or another backbone."
+            f"variance. Set data.batch_size=2 or more, or another backbone."
         )
-    if batch == 1:
-        logger.warning("batches of one image make batch-norm statistics noisy; data.batch_size=2 or more is better.")
+    logger.warning("batches of one image make batch-norm statistics noisy; data.batch_size=2 or more is better.")
 
 
 def check_targets(config: Config, data: DatasetBundle) -> None:
@@ -55,6 +44,16 @@ def check_numbers_per_class(config: Config, data: DatasetBundle) -> None:
     weights = config["loss"].get("class_weights", "none")
     if not isinstance(weights, str):
         check_class_weights(weights, data.classes)
+
+
+def check_sampling_weights(config: Config, data: DatasetBundle) -> None:
+    """Raise a ConfigError if no training image may be drawn."""
+    weights = data.datasets["train"].weights
+    if weights is not None and not any(weights):
+        raise ConfigError(
+            f"all {len(weights):,} training images have the weight 0, so none is trained on. Give some of them a "
+            f"weight above 0, or leave the column out."
+        )
 
 
 def check_truth(config: Config, data: DatasetBundle) -> None:
@@ -98,6 +97,7 @@ def check_image_sizes(config: Config, data: DatasetBundle) -> None:
 def check_limits(config: Config, data: DatasetBundle) -> None:
     """Raise a ConfigError if a limit of the Trainer leaves no batch, or no validation."""
     settings, batches = config["trainer"], batches_per_device(config, data.sizes()["train"])
+    _check_overfitting(settings, config["data"]["batch_size"], data.sizes())
     limit = settings.get("limit_train_batches", 1.0)
     if isinstance(limit, float) and 0 < limit < 1 and int(limit * batches) < 1:
         raise ConfigError(
@@ -122,11 +122,27 @@ def check_limits(config: Config, data: DatasetBundle) -> None:
         )
 
 
+def _check_overfitting(settings: Config, batch_size: int, images: Mapping[str, int]) -> None:
+    """Raise a ConfigError if the batches of `overfit_batches`, which Lightning takes itself, would be none."""
+    limit = settings.get("overfit_batches") or 0
+    if limit and images["train"] < batch_size:
+        raise ConfigError(
+            f"trainer.overfit_batches={limit} takes full batches, but there are {images['train']} training images for "
+            f"data.batch_size={batch_size}. Set data.batch_size={images['train']} or less."
+        )
+    for split, batches in (("train", images["train"] // batch_size), ("val", math.ceil(images["val"] / batch_size))):
+        if isinstance(limit, float) and 0 < limit < 1 and int(limit * batches) < 1:
+            raise ConfigError(
+                f"trainer.overfit_batches={limit} of {batches} {split} batches is none. Set a whole number of batches."
+            )
+
+
 DATA_CHECKS: tuple[Callable[[Config, DatasetBundle], None], ...] = (
     check_monitors,
     check_targets,
     check_numbers_per_class,
     check_batches,
+    check_sampling_weights,
     check_truth,
     check_image_sizes,
     check_limits,

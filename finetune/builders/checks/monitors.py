@@ -20,11 +20,15 @@ def check_monitored(config: Config, classes: Sequence[str]) -> None:
     """Raise a ConfigError if a monitor is no value that a validation of these classes logs, or has the wrong mode."""
     task = find_task(task_settings(config))
     evaluator, loss = task.evaluator_type(classes), [] if task.takes_objects else ["loss"]
-    values = [f"val/{name}" for name in (*loss, *evaluator.compute(evaluator.counts()))]  # train/loss comes later
+    scores = evaluator.compute(evaluator.counts()) if _logs_scores(config["callbacks"]) else ()
+    values = [f"val/{name}" for name in (*loss, *scores)]  # train/loss comes later
     for group, settings in _monitors(config).items():
         monitor = settings["monitor"]
         if monitor not in values and not _is_foreign(settings):
-            raise ConfigError(f"{group}.monitor='{monitor}' is not logged by a validation. {suggest(monitor, values)}")
+            hint = (
+                suggest(monitor, values) if scores else "Scores are logged by callbacks.iou: leave ~callbacks.iou out."
+            )
+            raise ConfigError(f"{group}.monitor='{monitor}' is not logged by a validation. {hint}")
         try:
             monitor_mode(monitor, settings["mode"], f"{group}.mode")
         except ValueError as error:
@@ -58,6 +62,11 @@ def _monitors(config: Config) -> dict[str, Mapping[str, Any]]:
 def _follows(settings: Config, followed: Config) -> bool:
     """Return whether settings monitor the same score, in the same direction, as others."""
     return (settings["monitor"], settings.get("mode")) == (followed["monitor"], followed["mode"])
+
+
+def _logs_scores(callbacks: Config) -> bool:
+    """Return whether a callback logs the scores, or is of another package and may do so."""
+    return any(entry and (_is_foreign(entry) or entry["_target_"].endswith(".IoU")) for entry in callbacks.values())
 
 
 def _is_foreign(settings: Config) -> bool:

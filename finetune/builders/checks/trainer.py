@@ -6,6 +6,8 @@ import os
 
 import lightning.pytorch as pl
 import torch
+from hydra.errors import HydraException
+from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
 from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 
@@ -14,7 +16,7 @@ from finetune.builders.devices import device_count, device_type, runs_on_cpu
 from finetune.builders.targets import check_target
 from finetune.builders.training_length import step_counts
 from finetune.config.compose import packaged_options
-from finetune.config.errors import ConfigError, raise_mistakes
+from finetune.config.errors import ConfigError, mistakes_of, raise_mistakes
 from finetune.config.options import Config, drop_name
 from finetune.config.settings import Settings
 from finetune.engine.fsdp import PRECISIONS, steps_on_shares
@@ -171,15 +173,26 @@ def check_evaluation_trainer(settings: Config) -> None:
 
 
 def check_callbacks(config: Config) -> None:
-    """Raise a ConfigError unless every callback and logger names its class, and fits a training."""
-    for group, base in (("callbacks", pl.Callback), ("logger", Logger)):
+    """Raise a ConfigError unless callbacks and loggers name their class and fit a training, and callbacks are built."""
+    mistakes = []
+    for group, base, check in (("callbacks", pl.Callback, _check_callback), ("logger", Logger, _check_class)):
         for name, entry in (config[group] or {}).items():
             if entry is not None:
                 check_target(entry, base, f"{group}.{name}")
-                _check_callback(f"{group}.{name}", entry["_target_"].rpartition(".")[2])
+                mistakes += mistakes_of((check,), f"{group}.{name}", entry)
+    raise_mistakes(mistakes)
 
 
-def _check_callback(key: str, class_name: str) -> None:
+def _check_callback(key: str, entry: Config) -> None:
+    _check_class(key, entry)
+    try:
+        instantiate(entry, _convert_="all")  # not loggers, which may open files or connect to a server
+    except HydraException as error:
+        raise ConfigError(f"{key}: {error.__cause__ or error}") from error
+
+
+def _check_class(key: str, entry: Config) -> None:
+    class_name = entry["_target_"].rpartition(".")[2]
     if class_name in REFUSED_CALLBACKS:
         reason, setting = REFUSED_CALLBACKS[class_name]
         raise ConfigError(f"{key}: Lightning's {class_name} {reason}. Set {setting}.")

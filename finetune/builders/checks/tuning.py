@@ -33,6 +33,25 @@ def check_tuning(config: Config) -> None:
         )
     if settings["restart_schedule"]:
         _check_restart(config["schedule"])
+    if config["trainer"].get("limit_val_batches") == 0:
+        _check_needs_no_score(config["schedule"], plan)
+
+
+def _check_needs_no_score(schedule: Config, plan: Plan) -> None:
+    """Raise a ConfigError if the schedule or the plan waits for a score, which no validation will give."""
+    waiting = ["schedule=plateau"] if schedule["name"] == "plateau" else []
+    waiting += ["the tuning plan"] if _waits(plan) else []
+    if waiting:
+        raise ConfigError(
+            f"trainer.limit_val_batches=0 gives no score for {' and '.join(waiting)} to wait for. Leave the limit out, "
+            f"or set another schedule and tuning.unfreeze_at=0.3."
+        )
+
+
+def _waits(plan: Plan) -> bool:
+    """Return whether a rule waits for a plateau of the score."""
+    rules = [rule for rule in plan.rules if not rule.never_trains]
+    return any(rule.stagger == "plateau" or "plateau" in str(rule.spans) for rule in rules)
 
 
 def _check_used(settings: Config, plan: Plan) -> None:
@@ -62,7 +81,6 @@ def _check_phases(settings: Config, plan: Plan, followed: Config) -> None:
     defaults, rules = packaged_options("tuning")["full"], [rule for rule in plan.rules if not rule.never_trains]
     plateau_defaults = {**defaults["plateau"], "monitor": followed["monitor"], "mode": followed["mode"]}
     has_phases = any(rule.stagger or rule.spans != ((0, None),) for rule in rules)
-    has_plateaus = any(rule.stagger == "plateau" or "plateau" in str(rule.spans) for rule in rules)
     for key in ("warmup", "restart_schedule", "phase_lr"):
         if settings[key] != defaults[key] and not has_phases:
             other = " For the start of the training there is schedule.warmup." if key == "warmup" else ""
@@ -71,7 +89,7 @@ def _check_phases(settings: Config, plan: Plan, followed: Config) -> None:
                 f"Unfreeze something later, for example with tuning.unfreeze_at=0.3, or leave it out."
             )
     changed = [key for key, value in settings["plateau"].items() if value != plateau_defaults.get(key)]
-    if changed and not has_plateaus:
+    if changed and not _waits(plan):
         raise ConfigError(
             f"tuning.plateau.{changed[0]}={settings['plateau'][changed[0]]} has no effect: no rule waits for one. "
             f"Set tuning.unfreeze_at=plateau, or leave it out."

@@ -15,12 +15,16 @@ from torch import Tensor
 from finetune.data.augmentation.transforms import crop_size
 from finetune.io.messages import suggest
 
+# transforms without `fill_mask`, which give the pixels that they uncover the class 0
+REFUSED = ("GridElasticDeform", "TimeMasking", "FrequencyMasking")
+
 
 class AlbumentationsTransform:
     """A pipeline of albumentations, then a random crop.
 
     Masks are resampled by nearest neighbor, and pixels that a transform uncovers get `ignore_index`: the default
-    `fill_mask` of albumentations is 0, which is a class. Random numbers come from the generator of the sample only.
+    `fill_mask` of albumentations is 0, which is a class. A `fill_mask` that is given stays, except for a 0 in an
+    object, which may be the default. Random numbers come from the generator of the sample only.
 
     Args:
         pipeline: a Compose of albumentations; or transforms in order, each an object of albumentations or a mapping
@@ -32,12 +36,15 @@ class AlbumentationsTransform:
     def __init__(self, pipeline: Any, crop: int | tuple[int, int] | None = 320, ignore_index: int = 255) -> None:
         library = _import_albumentations()
         transforms = list(pipeline) if isinstance(pipeline, Sequence) else [pipeline]
-        transforms = [_build(library, transform) for transform in transforms]
+        transforms = [_build(library, transform, ignore_index) for transform in transforms]
         if crop is not None:
-            transforms.append(library.RandomCrop(*crop_size(crop), pad_if_needed=True, p=1.0))
-        for transform in _leaves(transforms):
-            if getattr(transform, "fill_mask", None) == 0:
-                transform.fill_mask = ignore_index
+            size = crop_size(crop)
+            transforms.append(library.RandomCrop(*size, pad_if_needed=True, fill_mask=ignore_index, p=1.0))
+        if refused := [name for name in map(_class_name, _leaves(transforms)) if name in REFUSED]:
+            raise ValueError(
+                f"{refused[0]} of albumentations gives the pixels that it uncovers the class 0 and has no fill_mask. "
+                f"Leave it out; ElasticTransform and GridDistortion have one."
+            )
         self.compose = library.Compose(transforms, mask_interpolation=0)  # cv2.INTER_NEAREST
 
     def __call__(self, image: Tensor, target: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -78,7 +85,11 @@ def _import_albumentations() -> ModuleType:
     return module
 
 
-def _build(library: ModuleType, transform: Any) -> Any:
+def _class_name(transform: Any) -> str:
+    return type(transform).__name__
+
+
+def _build(library: ModuleType, transform: Any, ignore_index: int) -> Any:
     """Return a transform of albumentations from a mapping with its name, or a copy of the object that it is already.
 
     Raises:
@@ -86,7 +97,11 @@ def _build(library: ModuleType, transform: Any) -> Any:
     """
     bases = (library.BasicTransform, library.BaseCompose)
     if isinstance(transform, bases):
-        return copy.deepcopy(transform)  # its fill_mask is changed
+        transform = copy.deepcopy(transform)  # its fill_mask is changed
+        for leaf in _leaves([transform]):
+            if getattr(leaf, "fill_mask", None) == 0:
+                leaf.fill_mask = ignore_index
+        return transform
     if not isinstance(transform, Mapping) or "name" not in transform:
         raise ValueError(f"pipeline has {transform}; expected a transform such as {{name: HorizontalFlip, p: 0.5}}.")
     options = {str(key): value for key, value in transform.items() if key != "name"}
@@ -99,7 +114,9 @@ def _build(library: ModuleType, transform: Any) -> Any:
         if option not in known:
             raise ValueError(f"{name} of albumentations has no option '{option}'. {suggest(option, known)}")
     if "transforms" in options:
-        options["transforms"] = [_build(library, inner) for inner in options["transforms"]]
+        options["transforms"] = [_build(library, inner, ignore_index) for inner in options["transforms"]]
+    if "fill_mask" in known:
+        options.setdefault("fill_mask", ignore_index)
     return found(**options)
 
 

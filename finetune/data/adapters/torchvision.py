@@ -13,10 +13,14 @@ from torchvision.transforms import v2
 from finetune.data.augmentation.transforms import crop_size
 from finetune.io.messages import suggest
 
-# transforms that cannot keep a mask with its image, and what to use instead
+# transforms that cannot keep a mask with its image: why, and what to use instead
+ALONE = "does not take an image with its mask"
 REFUSED: Mapping[type[nn.Module], str] = {
-    **dict.fromkeys((v2.AutoAugment, v2.RandAugment, v2.TrivialAugmentWide, v2.AugMix), "use augment=trivial"),
-    **dict.fromkeys((v2.CutMix, v2.MixUp), "set augment.mix.cutmix"),
+    **dict.fromkeys(
+        (v2.AutoAugment, v2.RandAugment, v2.TrivialAugmentWide, v2.AugMix), f"{ALONE}; use augment=trivial for that"
+    ),
+    **dict.fromkeys((v2.CutMix, v2.MixUp), f"{ALONE}; set augment.mix.cutmix for that"),
+    v2.CenterCrop: "gives what it adds around small images the class 0; use augment.crop, or RandomCrop",
 }
 
 
@@ -133,7 +137,7 @@ def _check(transform: nn.Module, ignore_index: int) -> None:
     name = type(transform).__name__
     for refused, instead in REFUSED.items():
         if isinstance(transform, refused):
-            raise ValueError(f"{name} of torchvision does not take an image with its mask; {instead} for that.")
+            raise ValueError(f"{name} of torchvision {instead}.")
     fill = getattr(transform, "fill", None)
     if hasattr(transform, "fill") and not (isinstance(fill, dict) and fill.get(tv_tensors.Mask) == ignore_index):
         raise ValueError(

@@ -1,5 +1,6 @@
 """Mix a training sample with others: CutMix, ClassMix, copy-paste and mosaic."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -39,7 +40,7 @@ class Mix:
         ignore_index: int = 255,
     ) -> None:
         chances = {"cutmix": cutmix, "classmix": classmix, "copy_paste": copy_paste, "mosaic": mosaic}
-        if min(chances.values()) < 0 or sum(chances.values()) > 1:
+        if min(chances.values()) < 0 or math.fsum(chances.values()) > 1:
             shown = ", ".join(f"{name}={value}" for name, value in chances.items())
             raise ValueError(f"{shown}: expected probabilities that sum to at most 1.")
         if not 0 < cutmix_area[0] <= cutmix_area[1] <= 1:

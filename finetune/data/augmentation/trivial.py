@@ -51,8 +51,10 @@ class TrivialAugment:
         for name in names:
             if name not in OPERATIONS:
                 raise ValueError(f"operations has '{name}', which is none. {suggest(name, OPERATIONS)}")
-        if not names or not 0 < strength <= 1:
-            raise ValueError(f"operations={names}, strength={strength}: expected a name at least, and a number to 1.")
+        if not names:
+            raise ValueError("operations is empty: expected one name at least, or null for all.")
+        if not 0 < strength <= 1:
+            raise ValueError(f"strength={strength}: expected a number above 0, up to 1.")
         self.operations = names
         self.strength = strength
         self.ignore_index = ignore_index

@@ -38,6 +38,7 @@ def test_images_of_different_sizes_need_a_crop_or_batches_of_one(folder: Path) -
     [
         ("+trainer.limit_train_batches=0.01", "limit_train_batches=0.01 of 2 batches is none. Set a whole number"),
         ("+trainer.val_check_interval=3", "val_check_interval=3, but an epoch has 2 batches"),
+        ("+trainer.overfit_batches=0.3", "overfit_batches=0.3 of 2 train batches is none"),
     ],
 )
 def test_limits_that_leave_nothing_are_refused(override: str, message: str) -> None:
@@ -56,6 +57,28 @@ def test_limits_that_leave_nothing_are_refused(override: str, message: str) -> N
 )
 def test_limits_that_leave_something_are_accepted(overrides: tuple[str, ...]) -> None:
     check(load_config([*SYNTHETIC, *overrides], "train"))
+
+
+def test_few_images_make_full_batches_of_several_crops(caplog: pytest.LogCaptureFixture) -> None:
+    few = (
+        "backbone=timm",
+        "backbone.name=test_resnet.r160_in1k",
+        "backbone.weights=none",
+        "data=synthetic",
+        "data.size=32",
+    )
+    few = (*few, "augment.crop=32", "data.count=1", "data.batch_size=8", "head=deeplabv3plus")
+    check(load_config([*few, "trainer.accelerator=cpu", "trainer.devices=2"], "train"))
+    assert "batches of one image" not in caplog.text
+    assert "data.batch_size=8. Set data.batch_size=1 or less" in mistake(*few, "+trainer.overfit_batches=1")
+
+
+def test_images_of_weight_zero_alone_are_refused(folder: Path) -> None:
+    draw_folder(folder)
+    rows = [f"images/{path.name},masks/{path.name},0" for path in sorted((folder / "images").iterdir())]
+    (folder / "table.csv").write_text("\n".join(["image,mask,weight", *rows]) + "\n")
+    message = mistake(*TINY, "data=csv", f"data.root={folder}", "data.table=table.csv", "data.classes=3")
+    assert "training images have the weight 0, so none is trained on" in message
 
 
 @pytest.mark.parametrize("empty", ["train", "val"])

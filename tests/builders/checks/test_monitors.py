@@ -38,6 +38,10 @@ def test_callbacks_plan_and_schedule_follow_the_monitor_of_the_checkpoint() -> N
         ((FOREIGN, "+callbacks.mine.monitor=val/iou"), "callbacks.mine.mode=min: a lower val/iou is not better"),
         (("checkpoint.monitor=val/iuo",), "checkpoint.monitor='val/iuo' is not logged"),
         (("tuning.plateau.monitor=val/iuo",), "tuning.plateau.monitor='val/iuo' is not logged"),
+        (
+            ("~callbacks.iou",),
+            "checkpoint.monitor='val/iou' is not logged by a validation. Scores are logged by callbacks",
+        ),
     ],
 )
 def test_a_wrong_monitor_or_mode_is_refused_by_the_name_of_its_setting(
@@ -54,6 +58,7 @@ def test_a_wrong_monitor_or_mode_is_refused_by_the_name_of_its_setting(
         (),
         ("callbacks.early_stopping.monitor=val/loss",),
         ("~callbacks.early_stopping",),
+        ("~callbacks.iou", "checkpoint.monitor=val/loss"),
         (FOREIGN,),
         (FOREIGN, "+callbacks.mine.monitor=val/loss"),
         (FOREIGN, "+callbacks.mine.monitor=null"),

@@ -23,6 +23,15 @@ def mistake(*overrides: str) -> str:
     return str(error.value)
 
 
+def test_wrong_settings_of_callbacks_are_reported_with_all_others() -> None:
+    message = mistake(
+        "callbacks.early_stopping.patience=0", "callbacks.non_finite.max_skipped_steps=-2", "optimizer.lr=-1"
+    )
+    assert "callbacks.early_stopping: patience=0" in message
+    assert "callbacks.non_finite: NonFiniteGuard has max_skipped_steps=-2" in message
+    assert "optimizer.lr=-1" in message
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -59,6 +68,8 @@ def mistake(*overrides: str) -> str:
         (("+optimizer.options.momentum=0.5",), "optimizer.options.momentum has no effect on adamw"),
         (("checkpoint.monitor=val/iou/Disc",), "'val/iou/Disc' is not logged by a validation"),
         (("+callbacks.mine=3",), "callbacks.mine=3: expected settings that include _target_"),
+        (("+trainer.limit_val_batches=0", "schedule=plateau"), "gives no score for schedule=plateau to wait for"),
+        (("+trainer.limit_val_batches=0", "tuning.unfreeze_at=plateau"), "gives no score for the tuning plan to wait"),
     ],
 )
 def test_settings_that_cannot_train_are_refused(overrides: tuple[str, ...], message: str) -> None:

@@ -56,6 +56,11 @@ def test_uncovered_pixels_are_ignored_and_never_a_class(transform):
             assert target.dim() == 2 or (found == found[0]).all()
 
 
+def test_a_label_given_for_uncovered_pixels_is_kept():
+    pad = {"name": "PadIfNeeded", "min_height": 99, "min_width": 99, "fill_mask": 0}
+    assert set(apply(AlbumentationsTransform([pad], None), 0, torch.ones_like(MASK))[1].unique().tolist()) == {0, 1}
+
+
 def test_image_and_target_stay_together():
     colors = torch.tensor([[20, 20, 20], [250, 30, 30], [30, 250, 30], [30, 30, 250], [220, 220, 20]])
     colored = colors[MASK.long()].permute(2, 0, 1).byte()
@@ -130,6 +135,7 @@ def test_it_can_be_sent_to_spawned_workers():
         ([{"p": 1.0}], "pipeline has {'p': 1.0}; expected a transform such as"),
         (["HorizontalFlip"], "pipeline has HorizontalFlip; expected a transform such as"),
         ([{"name": "OneOf", "transforms": [{"name": "Rotat"}]}], "no transform 'Rotat'"),
+        ([{"name": "GridElasticDeform", "num_grid_xy": (4, 4), "magnitude": 9}], "class 0 and has no fill_mask. Leave"),
     ],
 )
 def test_a_wrong_pipeline_is_explained(pipeline, message):

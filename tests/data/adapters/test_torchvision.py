@@ -127,6 +127,7 @@ def test_it_can_be_sent_to_spawned_workers():
         ([{"p": 1.0}], "pipeline has {'p': 1.0}; expected a transform such as"),
         (["RandomHorizontalFlip"], "pipeline has RandomHorizontalFlip; expected a transform such as"),
         ([{"name": "RandAugment"}], "RandAugment of torchvision does not take .* mask; use augment=trivial"),
+        ([{"name": "CenterCrop", "size": 80}], "CenterCrop of torchvision gives what it adds .* the class 0; use"),
         (v2.Compose([v2.AugMix()]), "AugMix of torchvision does not take .*; use augment=trivial"),
         ([v2.MixUp(num_classes=3)], r"MixUp of torchvision .*; set augment\.mix\.cutmix"),
         ([v2.RandomRotation(9)], r"RandomRotation\(fill=0\) would give .* Set fill=.*tv_tensors.Mask: 255}"),

@@ -141,6 +141,11 @@ def test_impossible_settings_are_refused(arguments: dict[str, object], message: 
 ALL = Mix(cutmix=0.25, classmix=0.25, copy_paste=0.25, mosaic=0.25)
 
 
+def test_probabilities_that_sum_to_one_are_accepted_however_they_are_rounded() -> None:
+    assert sum((0.05, 0.55, 0.3, 0.1)) > 1
+    Mix(0.05, 0.55, 0.3, 0.1)
+
+
 def test_a_mixed_sample_is_a_function_of_seed_epoch_and_index() -> None:
     def image(epoch: int, index: int = 2, seed: int = 0, mix: Mix | None = ALL) -> torch.Tensor:
         records = synthetic_records(8, 40)
