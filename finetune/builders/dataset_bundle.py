@@ -112,7 +112,10 @@ class DatasetBundle:
         )
         return [f"{text} neighbor"] if resized else []
 
-    def absent_classes(self) -> list[str]:
-        """Return the classes that no training image has."""
-        pixels = self.statistics["train"].pixels.tolist()
-        return [name for name, count in zip(self.classes, pixels, strict=True) if not count]
+    def all_warnings(self) -> tuple[str, ...]:
+        """Return the warnings, with one of classes that no training image has."""
+        absent = [name for name, share in self.class_shares().items() if not share]
+        if not absent:
+            return self.warnings
+        text = f"no training image has {shortlist(absent)}, so the model cannot learn it"
+        return (*self.warnings, f"{text}. Check data.classes and the masks.")

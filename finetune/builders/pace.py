@@ -15,7 +15,7 @@ from finetune.builders.devices import device_type, on_training_device
 from finetune.builders.dummy_step import trial_step
 from finetune.builders.recipe import settle_length
 from finetune.builders.task import task_without_weights
-from finetune.builders.training_length import spaces_validations, step_counts, with_length
+from finetune.builders.training_length import batches_per_device, spaces_validations, step_counts, with_length
 from finetune.builders.views import build_views
 from finetune.config.errors import ConfigError
 from finetune.config.nested import with_value
@@ -32,6 +32,7 @@ SHARE = 0.02  # of the budget, that timing the steps may take
 START = 1.0  # seconds from the end of the timing to the first step
 VALIDATION = 0.7  # seconds of a validation for the figure and the checkpoint
 LOOP = 0.01  # seconds of a step for Lightning's loop, the callbacks and the optimizer's groups
+EPOCH = 0.2  # seconds from the last step of an epoch to the first of the next, without a validation: a checkpoint
 END = 4.0  # seconds for the last checkpoint, the figures and the model folder
 
 
@@ -57,15 +58,20 @@ def with_budget(
     lines, size = [], config["data"]["batch_size"]
     with on_training_device(config):
         pace = measure_pace(config, data, SHARE * seconds, started)
-    if may_shrink and size > SHORT_BATCH and (steps := int(seconds / pace.step)) < FEW_STEPS:
+    steps = int((seconds - pace.before - pace.after) / pace.step)
+    if may_shrink and size > SHORT_BATCH and steps < FEW_STEPS:
         config = with_value(config, "data.batch_size", SHORT_BATCH)
-        lines = [f"data.batch_size={SHORT_BATCH}: there is time for {steps} steps of {size} images, and more help more"]
+        few = f"there is time for {max(0, steps)} steps of {size} images, and more steps help more"
+        lines = [f"data.batch_size={SHORT_BATCH} instead: {few}"]
         pace = replace(pace, step=pace.step * SHORT_BATCH / size)  # timing again would take time from the training
+    images = data.sizes()["train"]
+    in_epoch = max(1, batches_per_device(config, images) // config["trainer"]["accumulate_grad_batches"])
+    pace = replace(pace, step=pace.step + EPOCH / in_epoch)
     try:
         length = fit_budget(seconds, pace)
     except ValueError as error:
         raise ConfigError(f"budget={config['budget']}: {error}") from error
-    images, counted = data.sizes()["train"], "" if spaces_validations(config["trainer"]) else f"{length.validations} "
+    counted = "" if spaces_validations(config["trainer"]) else f"{length.validations} "
     config = with_length(config, length, images)
     return config, [
         *lines,

@@ -26,6 +26,7 @@ TRIED_IMAGES = 2  # for the estimate of the memory of an image
 MEMORY_SHARE = 0.6  # of a GPU: temporaries, the loss and fragments take the rest
 # decisions that are told only where they are not the usual value
 QUIET = ("backbone.reduce", "head.decoder_channels", "trainer.accumulate_grad_batches")
+MANY_TURNED = 0.2  # of the images are upright, and as many are not, so that a crop should fit both
 EVALUATION_COST = 0.3  # of a training step, for the same pixels: there is no backward pass
 
 
@@ -87,16 +88,19 @@ def data_facts(config: Config, data: DatasetBundle) -> Facts:
     tiles = [tile for parts in tiled_records(records, config["data"]) for tile in parts]
     shapes, looked_at = class_shapes(tiles, data.ignore_index)
     classes = tuple(
-        ClassFacts(data.classes[k], int(train.pixels[k]) / train.labeled, shape.width, shape.height, shape.error)
-        for k, shape in shapes.items()
-        if k < len(data.classes)
+        ClassFacts(name, pixels / train.labeled, **(asdict(shapes[k]) if k in shapes else {}))
+        for k, (name, pixels) in enumerate(zip(data.classes, train.pixels.tolist(), strict=True))
+        if pixels
     )
     sizes = [size for size, count in train.sizes.items() for _ in range(count)]
     longer_sides = sorted(map(max, sizes))
+    upright = sum(height > width for height, width in sizes), sum(height < width for height, width in sizes)
+    turned = min(upright) >= MANY_TURNED * len(sizes)
     return Facts(
         images=data.sizes()["train"],
-        height=int(median(height for height, _ in sizes)),
-        width=int(median(width for _, width in sizes)),
+        height=int(median(longer_sides if turned else [height for height, _ in sizes])),
+        width=int(median(longer_sides if turned else [width for _, width in sizes])),
+        turned=turned,
         classes=classes,
         looked_at=looked_at,
         evaluated_pixels=sum(height * width * count for (height, width), count in data.statistics["val"].sizes.items()),

@@ -62,13 +62,15 @@ class Diagnosis(pl.Callback):
 
     def _messages(self, trainer: pl.Trainer, task: TuningTask) -> dict[str, str | None]:
         history, patience = self._history, self.patience
+        is_last = history[-1].progress >= 1
+        at_end = min(patience, max(2, len(history))) if is_last else patience  # a short training has few validations
         shares = getattr(trainer.datamodule, "class_shares", {})  # type: ignore[attr-defined]  # set by fit
         backbone = {name for name in task.assigned if name.startswith("backbone.")}
         is_frozen = bool(backbone) and not backbone & task.trainable_at_any_time()
         return {
-            "class_unfound": class_unfound(history, patience, shares, task.timeline.epochs),
+            "class_unfound": class_unfound(history, at_end, shares, _longer(trainer, task), _is_cropped(trainer)),
             "overfitting": overfitting(history, patience),
-            "at_chance": at_chance(history, patience, task.lr),
+            "at_chance": at_chance(history, at_end, task.lr),
             "frozen_backbone": frozen_backbone(history, patience) if is_frozen else None,
             "rising_loss": rising_loss(history, patience, task.lr),
         }
@@ -96,6 +98,17 @@ def _observe(trainer: pl.Trainer, task: TuningTask) -> Validation | None:
     step, val_loss = trainer.global_step, float(trainer.callback_metrics["val/loss"])
     progress = step / trainer.estimated_stepping_batches
     return Validation(step, progress, float(train_loss), val_loss, iou, chance, unfound_classes(rows))
+
+
+def _longer(trainer: pl.Trainer, task: TuningTask) -> str:
+    """Return a setting for twice the length of the training."""
+    return f"trainer.max_epochs={2 * task.timeline.epochs}" if trainer.max_steps == -1 else "twice the budget"
+
+
+def _is_cropped(trainer: pl.Trainer) -> bool:
+    """Return whether the training crops around rare classes."""
+    data = getattr(trainer.datamodule, "train", None)  # type: ignore[attr-defined]  # set by fit
+    return bool(getattr(getattr(data, "transform", None), "class_crop", 0))
 
 
 def _hardest_images(trainer: pl.Trainer, task: TuningTask) -> str:

@@ -13,7 +13,7 @@ from finetune.tasks import InstanceTask, PixelTask
 
 
 class Preview(pl.Callback):
-    """Writes `plots/preview/epoch_001.png` and so on.
+    """Writes `plots/preview/step_000120.png` after the validation that follows 120 optimizer steps, and so on.
 
     Args:
         images: number of images, spread evenly over the validation set.
@@ -43,7 +43,7 @@ class Preview(pl.Callback):
                 for sample in samples
             ]
             page = object_page(rows_of_objects, pl_module.model.class_names)
-        path = Path(trainer.default_root_dir) / "plots" / "preview" / f"epoch_{trainer.current_epoch + 1:03d}.png"
+        path = Path(trainer.default_root_dir) / "plots" / "preview" / f"step_{trainer.global_step:06d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         page.save(path)
 

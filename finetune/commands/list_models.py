@@ -13,7 +13,7 @@ from finetune.config.errors import ConfigError, usage
 from finetune.config.folder import config_folder
 from finetune.io.messages import format_table, suggest
 
-FILTERS = ("parameters", "strides", "license", "input_size", "pretrained", "head")
+FILTERS = ("parameters", "strides", "license", "input_size", "pretrained", "with_head")
 
 
 def list_models(*overrides: str | DictConfig) -> list[str]:
@@ -36,10 +36,11 @@ def list_models(*overrides: str | DictConfig) -> list[str]:
 
 def _backbones(config: dict[str, Any]) -> list[str]:
     filters = {key: config[key] for key in FILTERS}
-    if filters["head"] is not None and filters["head"] not in heads():
-        raise ConfigError(f"head={filters['head']}: no such head. {suggest(str(filters['head']), list(heads()))}")
+    head = filters.pop("with_head")
+    if head is not None and head not in heads():
+        raise ConfigError(f"with_head={head}: no such head. {suggest(str(head), list(heads()))}")
     with usage():
-        found = select(str(config["name"]), **filters)
+        found = select(str(config["name"]), head=head, **filters)
     if config["for"] is not None:
         return list_suggestions(str(config["for"]), found)
     if found:

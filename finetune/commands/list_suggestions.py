@@ -10,7 +10,7 @@ from finetune.config.errors import ConfigError
 from finetune.io.messages import format_table
 
 UNITS = {"step_ms": "ms a training step", "gmacs": "GMACs"}
-NOUNS = {"step_ms": "time", "gmacs": "operations", "megabytes": "memory"}
+NOUNS = {"step_ms": "time", "gmacs": "computation", "megabytes": "memory"}
 
 
 def list_suggestions(name: str, found: Sequence[Entry]) -> list[str]:
@@ -33,6 +33,8 @@ def list_suggestions(name: str, found: Sequence[Entry]) -> list[str]:
         for weights in entry.weights
     }
     rows = [row for row in measured() if (row.name, row.tag) in described]
+    if not rows:
+        print(f"none of the {len(measured())} measured backbones passes the filters; leave one out")
     chosen = choose(rows, device)
     if chosen:
         lines = zip(chosen, reasons(chosen, device), strict=True)
@@ -51,7 +53,7 @@ def list_suggestions(name: str, found: Sequence[Entry]) -> list[str]:
 
 def reasons(chosen: Sequence[Speed], device: Device) -> list[str]:
     """Return a line for each suggestion: what it achieves and costs, alone and compared with the one before it."""
-    compared = ["the cheapest of these"]
+    compared = [f"the least {NOUNS[device.costs[0]]} of these"]
     for lower, higher in pairwise(chosen):
         ratios = [f"{getattr(higher, cost) / getattr(lower, cost):.2f} x the {NOUNS[cost]}" for cost in device.costs]
         gain = round(higher.top1, 1) - round(lower.top1, 1)

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from finetune.commands.auto_search import searched_setting, with_placeholders
 from finetune.config.compose import load_config
 from finetune.config.errors import ConfigError, mistakes_of, raise_mistakes, usage
 from finetune.config.settings import SEARCHED, Settings
+from finetune.engine.command_line import command_started
 from finetune.io.messages import html_table
 from finetune.models.classes import class_names
 from finetune.profiling.cost import Cost, MeasuredCost, estimate, measure
@@ -80,7 +80,7 @@ def plan(*overrides: str | DictConfig) -> PlanResult:
     Raises:
         ConfigError: with every mistake found.
     """
-    started = time.monotonic()
+    started = command_started()
     config, searched = with_placeholders(load_config(overrides, "plan"), search=False)
     configure_logging()
     with usage():
@@ -91,6 +91,8 @@ def plan(*overrides: str | DictConfig) -> PlanResult:
         schedule, timeline = _schedule(config, task, subject.images)
     for line in subject.lines:
         logger.info(line)
+    for line in subject.warnings:
+        logger.warning(line)
     for key in searched:
         logger.info(f"{searched_setting(key)} is searched by the training; {SEARCHED[key][1]} stands for it here")
     logger.info(
@@ -139,6 +141,7 @@ class _Subject:
     images: int
     description: str
     lines: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def _read(config: dict[str, Any], started: float) -> tuple[dict[str, Any], _Subject]:
@@ -148,7 +151,8 @@ def _read(config: dict[str, Any], started: float) -> tuple[dict[str, Any], _Subj
     config, about_budget = with_budget(config, data, started, may_shrink)
     images = data.sizes()["train"]
     lines = (*data.notes, data.describe(), *data.reasons, *about_budget)
-    return config, _Subject(data.model_classes, images, f"{images:,} training {data.noun}", lines)
+    text = f"{images:,} training {data.noun}"
+    return config, _Subject(data.model_classes, images, text, lines, data.all_warnings())
 
 
 def _assumed(config: dict[str, Any]) -> tuple[dict[str, Any], _Subject]:
@@ -179,9 +183,8 @@ def _budget_steps(config: Mapping[str, Any]) -> int | None:
         return None
     steps = read_budget(config["budget"]).steps
     if steps is None:
-        raise ConfigError(
-            f"budget={config['budget']}: steps are timed on the data. Set data.root, or a number of steps."
-        )
+        data = "data.root" if config["plan"]["images"] is None else "data.root without plan.images"
+        raise ConfigError(f"budget={config['budget']}: steps are timed on the data. Set {data}, or a number of steps.")
     return steps
 
 

@@ -1,7 +1,6 @@
 """The command `train`: fine-tune a model, or resume a training."""
 
 import logging
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -32,12 +31,13 @@ from finetune.config.errors import usage
 from finetune.config.nested import select
 from finetune.data.augmentation.device_color import with_colors
 from finetune.data.module import SegmentationData, collate
+from finetune.engine.command_line import command_started
 from finetune.engine.fsdp import full_model
 from finetune.engine.launcher import check_launcher, end_launched_rank, report_killed_ranks
 from finetune.engine.rank_zero import is_first_process
 from finetune.instances import from_planes
 from finetune.io.atomic_write import replace_text
-from finetune.io.messages import html_table, shortlist
+from finetune.io.messages import html_table
 from finetune.metrics.evaluator import summary
 from finetune.plots import augmentation_figure
 from finetune.plots.objects import object_page
@@ -109,7 +109,7 @@ def train(*overrides: str | DictConfig) -> TrainResult:
 
 
 def _train(config: dict[str, Any], point: ResumePoint | None) -> TrainResult:
-    folder, started = Path(config["output"]), time.monotonic()
+    folder, started = Path(config["output"]), command_started()
     with usage():
         config, searched = with_placeholders(config)
         may_shrink = config["data"]["batch_size"] == "auto"
@@ -168,13 +168,8 @@ def _fit(
     logger.info(f"{config['backbone']['name']} with a {config['head']['name']} head, {config['trainer']['precision']}")
     for line in (*data.notes, *data.describe_sizes(), data.describe(), data.describe_classes(), *data.reasons):
         logger.info(line)
-    for line in data.warnings:
+    for line in data.all_warnings():
         logger.warning(line)
-    if absent := data.absent_classes():
-        logger.warning(
-            f"no training image has {shortlist(absent)}, so the model cannot learn it. Check data.classes and the "
-            f"masks."
-        )
     checkpoint = point.checkpoint if point is not None else None
     trainer.fit(task, datamodule=loaders, ckpt_path=checkpoint, weights_only=True)
     best, monitored = load_best(trainer, task, folder, config["checkpoint"]["monitor"])

@@ -34,13 +34,15 @@ class ClassShapes:
 
     Attributes:
         width: median of the widths, pixels.
-        height: mean of the heights.
-        error: standard error of that mean; infinite for a single mask.
+        height_offset: mean of the heights.
+        height_error: standard error of that mean; infinite for a single mask.
+        masks: number of masks.
     """
 
     width: float
-    height: float
-    error: float
+    height_offset: float
+    height_error: float
+    masks: int
 
 
 def class_shapes(records: Sequence[Record], ignore_index: int, threads: int = 2) -> tuple[dict[int, ClassShapes], int]:
@@ -94,4 +96,4 @@ def summarize(shapes: Sequence[ClassShape]) -> ClassShapes:
     """Return the shapes of one class in several masks as one."""
     heights = [shape.height for shape in shapes]
     error = stdev(heights) / len(heights) ** 0.5 if len(heights) > 1 else float("inf")
-    return ClassShapes(median(shape.width for shape in shapes), fmean(heights), error)
+    return ClassShapes(median(shape.width for shape in shapes), fmean(heights), error, len(shapes))

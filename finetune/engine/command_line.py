@@ -4,22 +4,29 @@ Lightning's launcher takes it from `sys.argv`, so that is where it is kept; this
 """
 
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 _command: str | None = None  # None while no `finetune` command runs in this process
+_started = 0.0  # value of `time.monotonic` when it began, before torch was imported
 
 
 @contextmanager
 def command_line(command: str, overrides: Sequence[str]) -> Iterator[None]:
     """Make `finetune COMMAND OVERRIDES` the command line of this process."""
-    global _command
+    global _command, _started
     before = sys.argv, _command
-    sys.argv, _command = [sys.argv[0], command, *overrides], command
+    sys.argv, _command, _started = [sys.argv[0], command, *overrides], command, time.monotonic()
     try:
         yield
     finally:
         sys.argv, _command = before
+
+
+def command_started() -> float:
+    """Return the value of `time.monotonic` at the start of the `finetune` command; that of now in Python."""
+    return time.monotonic() if _command is None else _started
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from typing import NamedTuple
 HALF = 0.5  # fraction of the training after which a class should be found and a frozen backbone be judged
 CHANCE_FROM = 0.1  # fraction of the training after which a score should be better than chance
 CHANCE_FROM_STEP = 100  # and after which optimizer step; a random head needs some to get anywhere
-CHANCE_MARGIN = 0.05  # part of the way from chance to a perfect score that still is chance
+# part of the way from chance to a perfect score that still is chance, as far as that is not twice chance
+CHANCE_MARGIN = 0.05
 FOUND = 0.01  # fraction of a class's pixels, at which it counts as found
 FLAT = 0.05  # smallest fraction by which a loss improves that has not flattened
 
@@ -70,28 +71,33 @@ def unfound_classes(rows: Sequence[Mapping[str, str | float]]) -> tuple[str, ...
     return tuple(str(row["class"]) for row in rows if float(row.get("recall", math.nan)) < FOUND)
 
 
-def class_unfound(history: Sequence[Validation], patience: int, shares: Mapping[str, float], epochs: int) -> str | None:
+def class_unfound(
+    history: Sequence[Validation], patience: int, shares: Mapping[str, float], longer: str, is_cropped: bool = False
+) -> str | None:
     """Return a message if some class has not been found for the last validations, after half of the training.
 
     Args:
         history: all validations so far.
         patience: number of validations that a symptom lasts.
         shares: fraction of the training pixels of each class, as far as it is known.
-        epochs: of the training.
+        longer: setting for twice the length.
+        is_cropped: whether crops are placed around rare classes already.
     """
     latest = history[-patience:]
     if len(latest) < patience or latest[-1].progress < HALF:
         return None
     names = [name for name in latest[-1].unfound if all(name in each.unfound for each in latest)]
+    names = [name for name in names if shares.get(name) != 0]  # those without a training pixel cannot be learned
     if not names:
         return None
     shown = ", ".join(
         f"{name} ({shares[name]:.2%} of the training pixels)" if name in shares else name for name in names
     )
+    crop = "" if is_cropped else "augment.class_crop=0.5 crops around rare classes, "
     return (
-        f"hardly a pixel of these classes of the validation images is predicted: {shown}. Next: augment.class_crop=0.5 "
-        f"crops around rare classes, loss.class_weights=median_frequency gives them more weight, "
-        f"trainer.max_epochs={2 * epochs} more time, a larger augment.crop more surroundings."
+        f"hardly a pixel of these classes of the validation images is predicted: {shown}. Next: {crop}"
+        f"loss.class_weights=median_frequency gives them more weight, {longer} more time, a larger augment.crop more "
+        f"surroundings."
     )
 
 
@@ -192,4 +198,4 @@ def _is_chance(each: Validation) -> bool:
 
 def _chance(each: Validation) -> float:
     """Return the highest IoU that counts as chance."""
-    return each.chance + CHANCE_MARGIN * (1 - each.chance)
+    return each.chance + min(CHANCE_MARGIN * (1 - each.chance), each.chance)

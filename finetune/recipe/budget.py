@@ -2,12 +2,13 @@
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 PART = r"(\d+(?:\.\d+)?)([smh])"
 MOST_VALIDATIONS = 20
-VALIDATION_SHARE = 0.08  # of the time for training: rarely enough to cost little, often enough to find the best weights
+VALIDATION_SHARE = 0.08  # of the time for training, about: often enough to find the best weights
 FEWEST_STEPS = 10
 LOST = 0.01  # of the steps, that their rounding may cost
 
@@ -92,14 +93,31 @@ def with_validations(steps: int, validation_steps: float) -> Length:
         validation_steps: number of steps that take the time of a validation.
 
     >>> with_validations(1010, 5), with_validations(100, 30), with_validations(8, 0.14)
-    (Length(steps=1008, validations=16), Length(steps=100, validations=2), Length(steps=8, validations=4))
+    (Length(steps=1008, validations=16), Length(steps=100, validations=1), Length(steps=8, validations=4))
     """
+    return _even(_affordable(steps, validation_steps), lambda validations: steps)
+
+
+def _affordable(steps: int, validation_steps: float) -> int:
+    """Return how many validations take about `VALIDATION_SHARE` of the time of the steps; at least 1."""
     affordable = VALIDATION_SHARE * steps / validation_steps if validation_steps > 0 else math.inf
-    validations = max(1, min(MOST_VALIDATIONS, steps, max(2, round(min(affordable, MOST_VALIDATIONS)))))
-    # a few validations less lose fewer steps to the rounding, which matters if there are few of both
-    fitting = range(validations, max(1, validations // 2) - 1, -1)
-    validations = next((v for v in fitting if steps % v <= LOST * steps), validations)
-    return Length(steps - steps % validations, validations)
+    if affordable < 1:
+        return 1
+    return min(max(2, round(min(affordable, MOST_VALIDATIONS))), max(1, steps))
+
+
+def _even(validations: int, steps_with: Callable[[int], int]) -> Length:
+    """Return a length whose validations divide its steps, with up to half as many validations where that loses less.
+
+    Args:
+        validations: wanted, 1 or more.
+        steps_with: number of validations -> the steps that there is time for.
+    """
+    fewest = max(min(2, validations), validations // 2)
+    steps = {count: steps_with(count) for count in range(validations, fewest - 1, -1)}
+    lost = {count: each % count if each % count > LOST * each else 0 for count, each in steps.items()}
+    best = min(lost, key=lambda count: lost[count])
+    return Length(steps[best] - steps[best] % best, best)
 
 
 def fit_budget(seconds: float, pace: Pace) -> Length:
@@ -114,15 +132,20 @@ def fit_budget(seconds: float, pace: Pace) -> Length:
     """
     left = seconds - pace.before - pace.after
     validation_steps = pace.validation / pace.step
+
+    def steps_with(validations: int) -> int:
+        return int((left - validations * pace.validation) / pace.step)
+
     # the number of validations depends on that of the steps, and takes time from them
-    steps = int(left / pace.step)
+    validations = 1
     for _ in range(10):
-        if steps < FEWEST_STEPS:
-            needed = pace.before + pace.after + FEWEST_STEPS * pace.step + 2 * pace.validation
-            raise ValueError(
-                f"there is no time for {FEWEST_STEPS} steps: start and end take {pace.before + pace.after:.0f} s, a "
-                f"step {pace.step:.2g} s, a validation {pace.validation:.2g} s. Set {math.ceil(needed)}s or more."
-            )
-        validations = with_validations(steps, validation_steps).validations
-        steps = int((left - validations * pace.validation) / pace.step)
-    return Length(max(validations, steps - steps % validations), validations)
+        validations = _affordable(steps_with(validations), validation_steps)
+    length = _even(validations, steps_with)
+    length = length if length.steps >= FEWEST_STEPS else _even(1, steps_with)
+    if length.steps < FEWEST_STEPS:
+        needed = pace.before + pace.after + FEWEST_STEPS * pace.step + pace.validation
+        raise ValueError(
+            f"there is no time for {FEWEST_STEPS} steps: start and end take {pace.before + pace.after:.0f} s, a "
+            f"step {pace.step:.2g} s, a validation {pace.validation:.2g} s. Set {math.ceil(needed)}s or more."
+        )
+    return length

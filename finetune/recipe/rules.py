@@ -1,19 +1,21 @@
 """The rules of a recipe: one function for each setting that may be `auto`, from facts to a value and its reason."""
 
+import math
 from collections.abc import Callable, Mapping
+from statistics import NormalDist
 from typing import Any
 
 from finetune.recipe.decision import Decision
-from finetune.recipe.facts import Facts, ObjectFacts
+from finetune.recipe.facts import ClassFacts, Facts, ObjectFacts
 
 WIDE, NARROW = [256, 128, 64, 32, 16], [128, 64, 32, 16, 16]
-STRIDE = 32  # of the coarsest feature map; crops are multiples of it
+STRIDE = 32  # of the coarsest feature map; crops of whole images are multiples of it
 LARGEST_CROP = {True: 320, False: 512}  # pixels, on a CPU and on a GPU
 ENOUGH_CROPS, MOST_REDUCTION = 1.5, 8  # crops along the longest side of a reduced image, at least
 CLEAR = 32  # pixels: what is wider gains nothing from being enlarged
 MOST_SCALE, LEAST_SCALE = 2.0, 1.5
 UNEVEN_HEIGHT = 0.04  # of half the height, that a class is off the middle where up and down mean something
-SURE = 3  # standard errors
+SURE = 0.0027  # probability that some class seems to be off the middle by chance: 3 standard errors for one class
 FEW_MASKS = 10
 IMAGES_IN_A_STEP = 8  # batch norm and the gradient are noisy with fewer
 # a training of fewer steps than this gains more from twice as many of them, with batches of this size
@@ -37,11 +39,15 @@ def reduction(facts: Facts, settings: Mapping[str, Any]) -> Decision:
     if settings["augment"].get("crop") != "auto":
         return Decision(1, "augment.crop is given, in pixels of the images as they are")
     narrow, crop, factor = facts.narrowest, _largest_crop(facts, settings), 1
-    sides = ((max(facts.height, facts.width), ENOUGH_CROPS * crop), (facts.small_side, crop / 2), (narrow.width, CLEAR))
+    sides = (
+        (max(facts.height, facts.width), ENOUGH_CROPS * crop),
+        (min(facts.height, facts.width), crop / 2),
+        (facts.small_side, crop / 2),
+        (narrow.width, CLEAR),
+    )
     while factor < MOST_REDUCTION and all(side is None or side / (2 * factor) >= least for side, least in sides):
         factor *= 2
-    size = f"the median image is {facts.height} x {facts.width}"
-    return Decision(factor, f"{size}, and the narrowest class, {narrow.name}, is {narrow.width:.0f} pixels wide")
+    return Decision(factor, f"{facts.size}, and the narrowest class, {narrow.name}, is {_width(narrow)} wide")
 
 
 def decoder_channels(facts: Facts, settings: Mapping[str, Any]) -> Decision:
@@ -56,11 +62,10 @@ def crop(facts: Facts, settings: Mapping[str, Any]) -> Decision:
     given, limit = settings["recipe"]["largest_crop"], _largest_crop(facts, settings)
     sides = [min(limit, _up(side)) for side in (facts.height, facts.width)]
     value: int | list[int] = sides[0] if sides[0] == sides[1] else sides
-    size = f"the median image is {facts.height} x {facts.width}"
     if max(facts.height, facts.width) <= limit:
-        return Decision(value, f"{size}, which fits whole")
+        return Decision(value, f"{facts.size}, which fits whole")
     place = f"on {_device(facts)}" if given is None else "(recipe.largest_crop)"
-    return Decision(value, f"{size}, and {limit} is the limit {place}")
+    return Decision(value, f"{facts.size}, and {limit} is the limit {place}")
 
 
 def _largest_crop(facts: Facts, settings: Mapping[str, Any]) -> int:
@@ -73,7 +78,11 @@ def scale(facts: Facts, settings: Mapping[str, Any]) -> Decision:
     narrow = facts.narrowest
     high = min(MOST_SCALE, max(LEAST_SCALE, CLEAR / narrow.width))
     value = [round(1 / high, 2), round(high, 2)]
-    return Decision(value, f"the narrowest class, {narrow.name}, is {narrow.width:.0f} pixels wide")
+    return Decision(value, f"the narrowest class, {narrow.name}, is {_width(narrow)} wide")
+
+
+def _width(each: ClassFacts) -> str:
+    return f"{each.width:.0f} pixels" if each.width < math.inf else "of unknown width, not"
 
 
 def anchor_sizes(facts: Facts, settings: Mapping[str, Any]) -> Decision:
@@ -112,7 +121,9 @@ def vertical_flip(facts: Facts, settings: Mapping[str, Any]) -> Decision:
     """Flip up and down where no class prefers a height."""
     if facts.looked_at < FEW_MASKS:
         return Decision(0.0, f"{facts.looked_at} masks are too few to tell whether up and down mean something")
-    uneven = [each for each in facts.classes if abs(each.height_offset) >= max(UNEVEN_HEIGHT, SURE * each.height_error)]
+    sure = NormalDist().inv_cdf(1 - SURE / 2 / len(facts.classes))  # standard errors; more for more classes
+    seen = [each for each in facts.classes if each.masks >= FEW_MASKS]
+    uneven = [each for each in seen if abs(each.height_offset) >= max(UNEVEN_HEIGHT, sure * each.height_error)]
     if uneven:
         most = max(uneven, key=lambda each: abs(each.height_offset))
         place = "upper" if most.height_offset < 0 else "lower"
@@ -124,16 +135,21 @@ def class_crop(facts: Facts, settings: Mapping[str, Any]) -> Decision:
     """Look for rare classes."""
     if facts.objects is not None:
         return Decision(0.0, "objects are learned wherever they are")
-    rarest = min(facts.classes, key=lambda each: each.share)
-    share = f"{rarest.name}, the rarest class, has {rarest.share:.1%} of the pixels"
+    rarest, share = _rarest(facts)
     return Decision(0.5 if rarest.share < RARE else 0.0, share)
 
 
 def class_weights(facts: Facts, settings: Mapping[str, Any]) -> Decision:
     """Lift rare classes in the cross-entropy; classes of about the same share need no weights."""
-    rarest = min(facts.classes, key=lambda each: each.share)
-    share = f"{rarest.name}, the rarest class, has {rarest.share:.1%} of the pixels"
+    rarest, share = _rarest(facts)
     return Decision("none" if rarest.share >= EVEN_SHARE / len(facts.classes) else "inverse_sqrt", share)
+
+
+def _rarest(facts: Facts) -> tuple[ClassFacts, str]:
+    """Return the rarest class, and its share of the pixels as a clause."""
+    rarest = min(facts.classes, key=lambda each: each.share)
+    share = f"{rarest.share:.1%}" if rarest.share >= 0.01 else f"{100 * rarest.share:.1g}%"
+    return rarest, f"{rarest.name}, the rarest class, has {share} of the pixels"
 
 
 def batch_size(facts: Facts, settings: Mapping[str, Any]) -> Decision:
@@ -164,7 +180,8 @@ def _usual_samples(facts: Facts) -> Decision:
     least, most = CPU_SAMPLES if facts.on_cpu else GPU_SAMPLES
     wanted = EPOCHS[facts.on_cpu] * facts.images
     if wanted < least:
-        return Decision(least, f"{facts.images:,} images are few, so each is seen {least / facts.images:.0f} times")
+        few = "1 image is" if facts.images == 1 else f"{facts.images:,} images are"
+        return Decision(least, f"{few} few, so each is seen {least / facts.images:.0f} times")
     if wanted > most:
         return Decision(most, f"as many images as {_device(facts)} can see in reasonable time")
     return Decision(wanted, f"each of {facts.images:,} images is seen {EPOCHS[facts.on_cpu]} times")

@@ -57,13 +57,34 @@ def resumed_config(composed: DictConfig, overrides: Sequence[str], folder: Path)
     check_changeable({**changes, **dict.fromkeys(removed, MISSING)}, old, folder)
     for key in removed:
         remove(old, key)
-    if "trainer.max_epochs" in changes:  # a length in steps, such as that of a budget, would still end the training
-        remove(old, "trainer.max_steps")
+    changes |= _length_changes(changes, old["trainer"])
+    if "trainer.max_epochs" in changes and "trainer.max_steps" not in changes:
+        remove(old, "trainer.max_steps")  # a length in steps, such as that of a budget, would still end the training
     for key, value in changes.items():
         set_value(old, key, value)
     merged = {**old, "output": str(folder), "resume": None}
     check_untrusted_config(merged, {*keys, *given})
     return merged, set(changes)
+
+
+def _length_changes(changes: Mapping[str, Any], trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what else a new length changes in a run whose length and validations are in steps.
+
+    Args:
+        changes: of the resumed run.
+        trainer: settings of the run so far.
+    """
+    steps = trainer.get("max_steps", -1)
+    if steps == -1 or steps is None:
+        return {}
+    if "trainer.max_epochs" in changes:  # validations that were spaced for the old length would miss the new end
+        is_own = any(key in changes for key in ("trainer.check_val_every_n_epoch", "trainer.val_check_interval"))
+        in_steps = trainer.get("check_val_every_n_epoch") is None and not is_own
+        return {"trainer.check_val_every_n_epoch": 1, "trainer.val_check_interval": None} if in_steps else {}
+    longest = changes.get("trainer.max_steps", steps)
+    if longest == -1 or longest <= steps:
+        return {}
+    return {"trainer.max_epochs": -(-longest * trainer["max_epochs"] // steps)}  # at least as many as it takes
 
 
 def _is_default(key: str, value: Any, keys: Sequence[str]) -> bool:

@@ -32,7 +32,7 @@ def config(budget: str) -> dict[str, Any]:
 def test_a_short_training_has_smaller_batches_and_more_steps(data: DatasetBundle) -> None:
     short, lines = pace.with_budget(config("60s"), data, 0.0, may_shrink=True)
     assert short["data"]["batch_size"] == 4
-    assert lines[0] == "data.batch_size=4: there is time for 75 steps of 8 images, and more help more"
+    assert lines[0] == "data.batch_size=4 instead: there is time for 71 steps of 8 images, and more steps help more"
     assert 100 < short["trainer"]["max_steps"] <= (60 - 3) / 0.4
     long, lines = pace.with_budget(config("10m"), data, 0.0, may_shrink=True)
     assert long["data"]["batch_size"] == 8

@@ -24,9 +24,9 @@ def pages(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_each_epoch_leaves_one_page(tmp_path: Path) -> None:
-    fit(tmp_path, images=2, epochs=3)
-    assert pages(tmp_path) == [f"plots/preview/epoch_00{epoch}.png" for epoch in (1, 2, 3)]
+def test_each_validation_leaves_one_page(tmp_path: Path) -> None:
+    fit(tmp_path, images=2, epochs=2, val_check_interval=1)
+    assert pages(tmp_path) == [f"plots/preview/step_00000{step}.png" for step in (1, 2, 3, 4)]
     sizes = {Image.open(tmp_path / page).size for page in pages(tmp_path)}
     assert len(sizes) == 1
 
@@ -43,7 +43,7 @@ def test_the_page_shows_images_spread_over_the_set_with_the_models_predictions(
             logits = task.model.eval()(task.model.normalize(sample["image"][None]))
         rows.append((sample["image"], sample["mask"], logits[0].argmax(0).to(torch.uint8)))
     expected = preview(rows, task.model.class_names, palette(5))
-    page = Image.open(tmp_path / "plots" / "preview" / "epoch_001.png")
+    page = Image.open(tmp_path / "plots" / "preview" / "step_000002.png")
     assert page.size == expected.size
     assert (np.asarray(page) == np.asarray(expected)).mean() > 0.999  # a pixel may tip between two memory formats
 

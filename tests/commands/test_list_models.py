@@ -38,6 +38,12 @@ def test_a_pattern_filters_heads_too() -> None:
     assert list_models("what=heads", "name=unet*") == ["unet", "unetplusplus"]
 
 
+def test_a_head_filters_backbones() -> None:
+    found = list_models("with_head=segnet")
+    assert {"vgg11", "vgg16_bn"} <= set(found)
+    assert "resnet50" not in found
+
+
 def test_an_empty_result_suggests_a_wider_pattern(capsys: pytest.CaptureFixture[str]) -> None:
     assert list_models("name=convnext") == []
     assert capsys.readouterr().out == "0 of 1,371 backbones. '*convnext*' would be those with convnext in their name\n"
@@ -48,7 +54,7 @@ def test_an_empty_result_suggests_a_wider_pattern(capsys: pytest.CaptureFixture[
     [
         (["what=head"], "'head' cannot be listed. Choose finetune list backbones"),
         (["what=heads", "parameters=3"], "parameters filters backbones only"),
-        (["head=unett"], "unett.*Did you mean unet"),
+        (["with_head=unett"], "with_head=unett: no such head. Did you mean unet"),
         (["parameters=[3]"], r"parameters=\[3\]: expected a number"),
     ],
 )

@@ -59,5 +59,5 @@ def test_masks_are_looked_at_evenly_and_summed_up(monkeypatch: pytest.MonkeyPatc
     assert count == 2
     assert shapes[1].width == pytest.approx(1.5, rel=0.2)  # the first and the sixth
     assert summarize([ClassShape(2, 0.0), ClassShape(4, 0.2), ClassShape(9, 0.4)]).width == 4
-    assert summarize([ClassShape(2, 0.0), ClassShape(4, 0.2)]).error == pytest.approx(0.1)
-    assert math.isinf(summarize([ClassShape(2, 0.0)]).error)
+    assert summarize([ClassShape(2, 0.0), ClassShape(4, 0.2)]).height_error == pytest.approx(0.1)
+    assert math.isinf(summarize([ClassShape(2, 0.0)]).height_error)

@@ -36,7 +36,7 @@ LEARNS = history([1.0, 0.8, 0.6, 0.5, 0.45, 0.4], [1.1, 0.9, 0.7, 0.65, 0.6, 0.6
 def all_of(given: list[Validation]) -> list[str]:
     """Return all messages about a history, the latest validation being the last."""
     found = (
-        class_unfound(given, 3, {}, 10),
+        class_unfound(given, 3, {}, "time"),
         overfitting(given, 3),
         at_chance(given, 3, 1e-3),
         frozen_backbone(given, 3),
@@ -84,16 +84,24 @@ def test_a_class_is_unfound_below_a_hundredth_of_its_pixels_and_only_if_it_has_s
 
 def test_an_unfound_class_is_named_in_the_second_half_if_it_lasts() -> None:
     rare = [each._replace(unfound=("sky", "pole")) for each in LEARNS]
-    message = class_unfound(rare[:3], 3, {"pole": 0.0042}, 10)
+    message = class_unfound(rare[:3], 3, {"pole": 0.0042}, "trainer.max_epochs=20")
     assert message is not None
     assert "sky, pole (0.42% of the training pixels)." in message
     assert "augment.class_crop=0.5" in message
     assert "loss.class_weights=median_frequency" in message
     assert "trainer.max_epochs=20" in message
-    assert class_unfound([each._replace(progress=0.49) for each in rare], 3, {}, 10) is None
+    assert class_unfound([each._replace(progress=0.49) for each in rare], 3, {}, "time") is None
     found = [*rare[:4], rare[4]._replace(unfound=("pole",)), rare[5]]
-    assert "predicted: pole." in str(class_unfound(found, 3, {}, 10))
-    assert class_unfound([*found[:4], LEARNS[4], found[5]], 3, {}, 10) is None
+    assert "predicted: pole." in str(class_unfound(found, 3, {}, "time"))
+    assert class_unfound([*found[:4], LEARNS[4], found[5]], 3, {}, "time") is None
+
+
+def test_a_class_is_not_unfound_if_no_training_pixel_has_it_and_a_crop_around_it_is_not_advised_twice() -> None:
+    rare = [each._replace(unfound=("sky", "pole")) for each in LEARNS]
+    message = str(class_unfound(rare, 3, {"sky": 0.0, "pole": 0.001}, "twice the budget", is_cropped=True))
+    assert "predicted: pole (0.10% of the training pixels). Next: loss.class_weights" in message
+    assert "twice the budget more time" in message
+    assert class_unfound(rare, 3, {"sky": 0.0, "pole": 0.0}, "time") is None
 
 
 # medians of three: training losses 0.8, 0.6, 0.5, 0.4; validation losses 0.9, 0.9, 1.2, 1.3; scores 0.5, 0.5, 0.4, 0.4
@@ -135,6 +143,12 @@ def test_a_score_is_at_chance_if_none_was_better_after_a_tenth_of_the_training()
     assert at_chance([each._replace(progress=each.progress / 2) for each in stuck], 3, 0.003) is None
     assert at_chance([each._replace(step=each.step // 10) for each in stuck], 3, 0.003) is None
     assert at_chance(stuck[:2], 3, 0.003) is None
+
+
+def test_a_score_of_many_classes_that_is_several_times_chance_is_not_at_chance() -> None:
+    learns = history([5.0, 4.9, 4.8], [5.0, 4.9, 4.8], [0.01, 0.03, 0.05], of=30, chance=1 / 300)
+    assert at_chance(learns, 3, 1e-3) is None
+    assert at_chance([each._replace(iou=1 / 200) for each in learns], 3, 1e-3) is not None
 
 
 FLAT = history([2.0, 1.2, 1.1, 1.01, 1.0, 1.02, 1.0, 0.99, 1.0], [1.1] * 9, [0.4] * 9, of=18)

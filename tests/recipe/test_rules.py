@@ -1,15 +1,15 @@
 """The rules of a recipe: hand-worked facts and what follows from them."""
 
 from dataclasses import replace
+from random import Random
 
 import pytest
 
 from finetune.recipe.facts import ClassFacts, Facts, ObjectFacts
 from finetune.recipe.rules import LARGEST_CROP, RULES, samples
 
-EVEN = {"height_offset": 0.0, "height_error": 0.01}
-PET = ClassFacts("pet", 0.3, 50, 0.0, 0.02)
-BACKGROUND = ClassFacts("background", 0.7, 120, 0.0, 0.02)
+PET = ClassFacts("pet", 0.3, 50, 0.0, 0.02, 84)
+BACKGROUND = ClassFacts("background", 0.7, 120, 0.0, 0.02, 84)
 PETS = Facts(84, 375, 500, (BACKGROUND, PET), 84, 10**6)
 USUAL = {"recipe": {"length": 1.0, "largest_crop": None}}
 
@@ -32,6 +32,8 @@ def decide(setting: str, facts: Facts) -> object:
         ((20_000, 20_000), 5000, True, 8),
         ((960, 720), 64, True, 2),
         ((958, 720), 64, True, 1),
+        ((300, 8000), 300, True, 1),  # 150 pixels are too low
+        ((640, 8000), 300, True, 4),
     ],
 )
 def test_images_are_reduced_while_they_stay_larger_than_a_crop_and_classes_wide(
@@ -84,8 +86,8 @@ def test_images_with_wide_classes_are_scaled_less(width: float, expected: list[f
     ("offset", "error", "masks", "expected"),
     [
         (0.0, 0.02, 84, 0.5),
-        (0.06, 0.02, 84, 0.0),  # three standard errors off the middle
-        (0.06, 0.03, 84, 0.5),  # may be by chance
+        (0.06, 0.018, 84, 0.0),  # more than three standard errors off the middle
+        (0.06, 0.02, 84, 0.5),  # may be by chance, as there are two classes
         (0.02, 0.001, 84, 0.5),  # certain, but small
         (-0.7, 0.01, 84, 0.0),  # a sky
         (0.0, 0.02, 9, 0.0),  # too few to tell
@@ -96,6 +98,31 @@ def test_images_are_turned_upside_down_where_no_class_prefers_a_height(
 ) -> None:
     pet = replace(PET, height_offset=offset, height_error=error)
     assert decide("augment.vertical_flip", replace(PETS, classes=(BACKGROUND, pet), looked_at=masks)) == expected
+    rare = replace(pet, masks=9)  # its center says little
+    assert decide("augment.vertical_flip", replace(PETS, classes=(BACKGROUND, rare), looked_at=84)) == 0.5
+
+
+def test_chance_turns_hardly_a_set_of_many_classes_upright() -> None:
+    draw, upright = Random(0), 0
+    for _ in range(200):
+        classes = tuple(ClassFacts(f"{k}", 0.01, 50, draw.gauss(0, 0.1), 0.1, 84) for k in range(150))
+        upright += decide("augment.vertical_flip", replace(PETS, classes=classes)) == 0.0
+    assert upright <= 3
+
+
+def test_a_class_that_no_looked_at_mask_has_is_still_the_rarest() -> None:
+    facts = replace(PETS, classes=(BACKGROUND, PET, ClassFacts("tag", 0.0004)))
+    assert facts.narrowest == PET
+    decision = RULES["augment.class_crop"](facts, USUAL)
+    assert decision.value == 0.5
+    assert decision.reason == "tag, the rarest class, has 0.04% of the pixels"
+
+
+def test_upright_and_wide_images_have_a_square_crop() -> None:
+    facts = replace(PETS, height=400, width=400, turned=True)
+    decision = RULES["augment.crop"](facts, USUAL)
+    assert decision.value == 320
+    assert decision.reason.startswith("the median image is 400 pixels long, upright or across, and 320 is the limit")
 
 
 def test_rare_classes_are_looked_for() -> None:

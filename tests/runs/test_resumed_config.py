@@ -10,7 +10,7 @@ from finetune.builders.discovery import work_out_data
 from finetune.config.compose import compose, load_config
 from finetune.runs.prepare import resolve_run_config
 from finetune.runs.resumed_config import removed_keys, resumed_config
-from tests.samples import TINY, draw_folder
+from tests.samples import SYNTHETIC, TINY, decided, draw_folder
 
 OLD: dict[str, Any] = {
     "callbacks": {"iou": {}, "preview": {}, "average": {"decay": 0.9}},
@@ -53,3 +53,27 @@ def test_the_command_that_started_a_run_changes_nothing(data: str, tmp_path: Pat
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     _, changed = resumed_config(compose(*TINY, *overrides), [*TINY, *overrides], run)
     assert changed == set()
+
+
+IN_STEPS = {"max_steps": 20, "max_epochs": 7, "check_val_every_n_epoch": None, "val_check_interval": 5}
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        # three steps an epoch, so 40 steps need 14 epochs
+        ("+trainer.max_steps=40", {**IN_STEPS, "max_steps": 40, "max_epochs": 14}),
+        ("+trainer.max_steps=18", {**IN_STEPS, "max_steps": 18}),
+        # validations every five steps would miss the end
+        ("trainer.max_epochs=13", {"max_epochs": 13, "check_val_every_n_epoch": 1, "val_check_interval": None}),
+    ],
+)
+def test_a_new_length_is_the_whole_length_of_a_run_that_counts_steps(
+    override: str, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    config = decided(SYNTHETIC)
+    config["trainer"] |= IN_STEPS
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    resumed, _ = resumed_config(compose(*SYNTHETIC, override), [override], tmp_path)
+    lengths = {key: value for key, value in resumed["trainer"].items() if key in IN_STEPS}
+    assert lengths == expected

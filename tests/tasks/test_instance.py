@@ -70,7 +70,7 @@ def test_a_training_scores_logs_and_draws(head: str, tmp_path: Path) -> None:
     assert logged["val/count_error"] >= 0
     assert "val/loss" not in logged
     assert logged["train/loss"] > 0
-    assert [path.name for path in (tmp_path / "plots" / "preview").iterdir()] == ["epoch_001.png"]
+    assert [path.name for path in (tmp_path / "plots" / "preview").iterdir()] == ["step_000002.png"]
 
 
 def test_perfect_objects_score_1_and_each_image_counts_once() -> None:

@@ -65,8 +65,11 @@ def _follows(settings: Config, followed: Config) -> bool:
 
 
 def _logs_scores(callbacks: Config) -> bool:
-    """Return whether a callback logs the scores, or is of another package and may do so."""
-    return any(entry and (_is_foreign(entry) or entry["_target_"].endswith(".IoU")) for entry in callbacks.values())
+    """Return whether a callback logs the scores, or may do so as one of another package; or none needs them."""
+    entries = [entry for entry in callbacks.values() if isinstance(entry, dict)]
+    return any(_is_foreign(entry) or entry.get("_target_", "").endswith(".IoU") for entry in entries) or not any(
+        "monitor" in entry for entry in entries
+    )
 
 
 def _is_foreign(settings: Config) -> bool:

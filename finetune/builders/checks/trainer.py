@@ -145,6 +145,11 @@ def check_trainer_numbers(config: Config) -> None:
         value = settings.get(key)
         if isinstance(value, int | float) and value <= 0:
             raise ConfigError(f"trainer.{key}={value}: expected {expected}.")
+    steps = settings.get("max_steps", -1)
+    if isinstance(steps, int) and steps < 1 and steps != -1:
+        raise ConfigError(
+            f"trainer.max_steps={steps}: expected 1 or more, or -1 for as many as trainer.max_epochs has."
+        )
     if (overfit := settings.get("overfit_batches") or 0) < 0:
         raise ConfigError(f"trainer.overfit_batches={overfit}: expected 0, for none, or more.")
     if settings.get("num_nodes", 1) > 1 and not any(name in os.environ for name in STARTERS):
