@@ -45,6 +45,11 @@ def build_model(config: Config, classes: Sequence[str], weighted: bool = True) -
         lora=config["tuning"]["lora"],
         **own,
     )
+    if config["backbone"].get("image_size") is not None and model.backbone.input_size.only is None:
+        raise ConfigError(
+            f"backbone.image_size={config['backbone']['image_size']} has no effect: backbone.name={settings.name} "
+            f"takes images of any size. Leave it out; augment.crop is the size of the training images."
+        )
     if settings.neck == "learned" and not model.neck.scalings:
         raise ConfigError(
             f"backbone.neck=learned has no effect: the feature maps of backbone.name={settings.name} that "

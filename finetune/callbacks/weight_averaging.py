@@ -34,8 +34,8 @@ class Averaging(pl.Callback):
     average during a validation, from its start until this callback's `on_validation_end`, and after the training.
     Before `start`, the raw weights are validated and saved.
 
-    The `state_dict` of a checkpoint holds the average, which was validated. Its key `averaging` holds the raw weights,
-    the average and the number of updates, so that a training can be resumed exactly. (Checkpoints that Lightning saves
+    The `state_dict` of a checkpoint holds the average, which was validated unless steps came after. Its key
+    `averaging` holds the raw weights, the average and the number of updates, so that a training can be resumed exactly. (Checkpoints that Lightning saves
     with `weights_only=True` hold what is in the model at the time, because Lightning calls no callback for them.)
 
     Lightning 2.6 has `WeightAveraging`, but a checkpoint that it saves inside a validation has average and raw weights

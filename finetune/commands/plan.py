@@ -119,7 +119,7 @@ def _schedule(config: Mapping[str, Any], task: TuningTask, images: int) -> tuple
     check_timing(task.assigned, task.timeline, epochs_per_plateau)
     assignments = [group.assignment for group in task.groups]
     timeline = evenly_spaced_plateaus(assignments, task.timeline, epochs_per_plateau)
-    return GroupLRSchedule(task.plan, assignments, task.schedule, timeline.epochs, steps, total), timeline
+    return GroupLRSchedule(task.plan, assignments, task.schedule, steps, total), timeline
 
 
 def _check_plan(config: Mapping[str, Any]) -> None:

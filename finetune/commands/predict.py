@@ -118,10 +118,19 @@ OPTIONS = ("device", "value_range", "batch_size", "window", "overlap", "threshol
 IDENTITY = ("input", "write", "tolerance", "value_range", "tta", "post", "window", "overlap", "threshold", "video")
 
 
+# of a model folder, and of a run folder
+MODEL_FILES = ("model.safetensors", "config.json")
+RUN_FILES = (*(f"model/{name}" for name in MODEL_FILES), "checkpoints/best.ckpt")
+
+
 def _identity(config: Config) -> dict[str, Any]:
-    """Return what makes predictions the same ones."""
-    runs = [str(path.resolve()) for path in required_paths(config, "run")]
-    return {"run": runs, **{key: config.get(key) for key in IDENTITY}}
+    """Return what makes predictions the same ones; the files of a model at the same path may have changed."""
+    runs = [path.resolve() for path in required_paths(config, "run")]
+    files = [
+        file for run in runs for file in (run, *(run / name for name in (*MODEL_FILES, *RUN_FILES))) if file.is_file()
+    ]
+    versions = [[str(file), (status := file.stat()).st_size, status.st_mtime_ns] for file in files]
+    return {"run": list(map(str, runs)), "files": versions, **{key: config.get(key) for key in IDENTITY}}
 
 
 def _is_half_done(output: Path, config: Config) -> bool:

@@ -200,7 +200,7 @@ def nearest_positions(start: int, stop: int, length: int, before: int) -> Tensor
 def counted_generator(*counters: int) -> torch.Generator:
     """Return a generator whose stream depends on these numbers only, and differs if one of them does.
 
-    They are 0 or above; zeros at the end do not count.
+    They are 0 or above. Zeros at the end do not count: the order of an epoch has the stream of its first sample.
     """
     # SeedSequence mixes: neighboring seeds, epochs and indices give unrelated streams, unlike seed + epoch + index
     mixed = np.random.SeedSequence(counters).generate_state(1, np.uint64)

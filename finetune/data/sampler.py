@@ -27,9 +27,8 @@ class TrainSampler(Sampler[SampleKey]):
         seed: of the permutations.
         rank: of this process.
         world_size: number of processes.
-        shuffle: False keeps the dataset's order.
         weights: of the images, 0 or above; None if all have the same.
-        repeats: times that an epoch has each image.
+        repeats: times that an epoch has each image; with weights, on average.
 
     Attributes:
         epoch: the epoch of the next iteration.
@@ -42,12 +41,13 @@ class TrainSampler(Sampler[SampleKey]):
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
-        shuffle: bool = True,
         weights: Sequence[float] | None = None,
         repeats: int = 1,
     ) -> None:
         if length * repeats < world_size:
-            raise ValueError(f"{length} training images for {world_size} processes: each process needs at least 1.")
+            raise ValueError(
+                f"{length} training images, {repeats} times each, for {world_size} processes: each needs at least 1."
+            )
         _check_rank(rank, world_size)
         if weights is not None and not sum(weights) > 0:
             raise ValueError("the weights of all training images are 0. Give some of them a weight above 0.")
@@ -56,7 +56,6 @@ class TrainSampler(Sampler[SampleKey]):
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
-        self.shuffle = shuffle
         self.weights = None if weights is None else torch.tensor(weights, dtype=torch.float64)
         self.epoch = 0
         self.start = 0
@@ -77,7 +76,7 @@ class TrainSampler(Sampler[SampleKey]):
     def _order(self, epoch: int) -> list[tuple[int, int]]:
         """Return the samples of an epoch, each with the number of times that it has been there before."""
         generator = counted_generator(self.seed, epoch)
-        order = torch.randperm(self.samples, generator=generator) if self.shuffle else torch.arange(self.samples)
+        order = torch.randperm(self.samples, generator=generator)
         if self.weights is None:
             return [(index % self.length, index // self.length) for index in order.tolist()]
         # evenly spaced marks on the weights laid end to end hit each as often as it has room for

@@ -37,13 +37,14 @@ class Agreement:
 
     Attributes:
         images: number of images with labels.
-        difference: largest absolute difference of numbers; infinity if an output or its shape differs.
+        difference: largest absolute difference of numbers.
+        is_mismatched: whether an output is missing or has another shape.
     """
 
     def __init__(self, task: PixelTask | None = None, is_random: bool = False) -> None:
         self.task = task
         self.is_random = is_random
-        self.images, self.difference = 0, 0.0
+        self.images, self.difference, self.is_mismatched = 0, 0.0, False
         self._largest, self._equal, self._labels, self._scored = 0.0, 0, 0, False
         self._evaluators = [] if task is None else [copy.deepcopy(task.evaluator) for _ in range(2)]
 
@@ -55,7 +56,7 @@ class Agreement:
     def add(self, ours: Outputs, theirs: Outputs, target: Tensor | None = None) -> None:
         """Add outputs of the same images, and score both if the task's target is given."""
         if ours.keys() != theirs.keys() or any(ours[name].shape != theirs[name].shape for name in ours):
-            self.difference = math.inf
+            self.is_mismatched = True
             return
         for name in ours.keys() - {"classes"}:
             if ours[name].numel():
@@ -92,6 +93,7 @@ class Agreement:
         allowed = limits.difference * max(1.0, self._largest)
         name, ours, theirs = self.scores() or ("", math.nan, math.nan)
         checks = [  # NaN is refused, except for a score of the model
+            (not self.is_mismatched, "outputs of other names or shapes"),
             (self.difference <= allowed, f"outputs that differ by up to {self.difference:.3g} (limit {allowed:.3g})"),
             (
                 self.equal_labels >= 1 - limits.labels,

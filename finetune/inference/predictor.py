@@ -1,6 +1,7 @@
 """Predictions for files, folders and globs of images, at each image's own size."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from finetune.inference.files import Source, find_images
 from finetune.inference.finite import DIVERGED, NonFiniteOutputError, count_non_finite
 from finetune.inference.formats import Predicted
 from finetune.inference.output import Output, Prediction
-from finetune.inference.pipeline import Image, batches, read_ahead
+from finetune.inference.pipeline import Image, batches, predict_named, read_ahead
 from finetune.inference.post import PostProcessing
 from finetune.inference.problems import named, noting, raise_problems
 from finetune.inference.windows import ReadRows, check_large, predict_rows, split_large
@@ -116,9 +117,7 @@ class Predictor(BasePredictor[Segmenter]):
     def predictions(self, read: Iterable[Image], probabilities: bool = False) -> Iterator[Predicted]:
         """Yield each image with its prediction, and with the probabilities of the classes if they are wanted."""
         for batch in batches(read, self.batch_size):
-            images = torch.stack([image.pixels for image in batch])
-            with named(batch[0].path, (images.shape[2], images.shape[3])):
-                predictions, scores = self._predicted(images, probabilities)
+            predictions, scores = predict_named(batch, partial(self._predicted, probabilities=probabilities))
             for index, (path, image, time) in enumerate(batch):
                 probability = None if scores is None else scores[index].numpy()
                 yield Predicted(path, image, predictions[index].numpy(), probability, time)

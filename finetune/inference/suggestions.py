@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from finetune.inference.class_masks import ClassMasks
-from finetune.inference.pipeline import batches, read_ahead
+from finetune.inference.pipeline import batches, predict_named, read_ahead
 from finetune.inference.predictor import Predictor
-from finetune.inference.problems import named
 from finetune.metrics.image_statistics import uncertainty
 
 AMONG = 5  # times as many uncertain images are chosen from as are wanted
@@ -50,10 +49,8 @@ def look_at(predictor: Predictor, paths: Iterable[Path], problems: list[str]) ->
     handle = predictor.model.backbone.register_forward_hook(keep)
     try:
         for batch in batches(read_ahead(paths, predictor.read, problems), predictor.batch_size):
-            images = torch.stack([image.pixels for image in batch])
             means.clear()
-            with named(batch[0].path, (images.shape[2], images.shape[3])):
-                _, probabilities = predictor.predict_with_probabilities(images)
+            _, probabilities = predict_named(batch, predictor.predict_with_probabilities)
             assert probabilities is not None
             features = torch.stack(means).mean(dim=0)
             for image, value, row in zip(batch, uncertainty(probabilities, several), features, strict=True):

@@ -76,14 +76,18 @@ def from_planes(planes: Tensor, least_pixels: int = 1) -> Objects:
 
     Args:
         planes: uint8 (2L, H, W).
-        least_pixels: objects with fewer pixels are left out, such as what a crop has left of them.
+        least_pixels: objects with fewer pixels are ignored, such as what a crop has left of them.
     """
+    ignored = planes[0] == IGNORED
     masks, labels = [planes.new_zeros(0, *planes.shape[-2:], dtype=torch.bool)], [planes.new_zeros(0)]
     for numbers, classes in zip(planes[::2], planes[1::2], strict=True):
         pixels = torch.bincount(numbers.flatten().int(), minlength=IGNORED + 1)[1:IGNORED]
         present = (pixels >= max(1, least_pixels)).nonzero().flatten() + 1
+        if least_pixels > 1:
+            specks = ((pixels > 0) & (pixels < least_pixels)).nonzero().flatten() + 1
+            ignored = ignored | torch.isin(numbers, specks.to(numbers.dtype))
         found = numbers == present.view(-1, 1, 1).to(numbers.dtype)
         masks.append(found)
         of_number = classes.new_zeros(IGNORED + 1).scatter_(0, numbers.flatten().long(), classes.flatten())
         labels.append(of_number[present])
-    return objects_of(torch.cat(masks), torch.cat(labels).long() - 1, ignored=(planes[0] == IGNORED))
+    return objects_of(torch.cat(masks), torch.cat(labels).long() - 1, ignored=ignored)

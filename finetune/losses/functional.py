@@ -161,7 +161,8 @@ def _cross_entropy(
     log_p: Tensor, target: Tensor, ignore_index: int, weight: Tensor | None, label_smoothing: float, reduce: Reduce
 ) -> Tensor:
     target = target.long()
-    total = F.nll_loss(log_p, target, weight, ignore_index=ignore_index, reduction="sum")
+    # the sum inside of nll_loss differs from call to call on a GPU
+    total = F.nll_loss(log_p, target, weight, ignore_index=ignore_index, reduction="none").sum()
     if label_smoothing:
         every_class = -log_p.sum(1) if weight is None else -torch.einsum("bkhw,k->bhw", log_p, weight)
         spread = (every_class * (target != ignore_index)).sum() / log_p.shape[1]
@@ -180,7 +181,7 @@ def _pixel_weight(target: Tensor, ignore_index: int, weight: Tensor | None, dtyp
 def weighted_mean(total: Tensor, weight: Tensor, reduce: Reduce) -> Tensor:
     """Return total / weight after `reduce`, both scalars; 0 where both are 0."""
     total, weight = reduce(torch.stack([total, weight])).unbind()
-    return total / weight.clamp_min(TINY)
+    return total / torch.where(weight > 0, weight, 1)
 
 
 def focal_terms(logits: Tensor, p: Tensor, truth: Tensor, gamma: float, alpha: float) -> Tensor:

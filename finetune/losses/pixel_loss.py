@@ -37,6 +37,8 @@ class PixelLoss(nn.Module, ABC):
         self.ignore_index = ignore_index
         self.auxiliary_weight = auxiliary_weight
         weights = None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32)
+        if weights is not None and not bool((weights >= 0).all()):
+            raise ValueError(f"class_weights={weights.tolist()}: expected numbers of 0 or more.")
         self.register_buffer("class_weights", None if weights is None else weights.detach().clone(), persistent=False)
 
     @abstractmethod

@@ -52,7 +52,7 @@ class ImageBoundaries:
     def _measure(self, image: int, label: int, true: Mask, predicted: Mask, valid: Mask) -> None:
         if not (true.any() or predicted.any()):
             return
-        counts, width = self._counts, band_width(*valid.shape)
+        counts, width = self._counts, band_width(*_extent(valid))
         bands = [band(mask, valid, width) for mask in (true, predicted)]
         contours = [contour(mask, valid) for mask in (true, predicted)]
         distances = surface_distances(*contours)
@@ -70,6 +70,12 @@ class ImageBoundaries:
         """Return the counts, int64, and `distances` (N, K, 3), float64, 0 where there are none."""
         arrays = {**self._counts, "distances": self._distances}
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def _extent(valid: Mask) -> tuple[int, int]:
+    """Return height and width of the rectangle around the pixels that count, so that an ignored frame has no effect."""
+    rows, columns = (np.flatnonzero(valid.any(axis)) for axis in (1, 0))
+    return int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1
 
 
 def _class_masks(

@@ -29,18 +29,20 @@ def outcomes(prediction: Tensor, target: Tensor, ignore_index: int = 255) -> Ten
             f"the prediction has shape {tuple(prediction.shape)}, the target {tuple(target.shape)}. "
             f"Give masks of one shape (B, K, H, W)."
         )
-    target = target.int()  # as uint8, -100 == 156
-    valid = target != ignore_index
-    for name, values in (("target", target[valid]), ("prediction", prediction)):
-        if bool(((values != 0) & (values != 1)).any()):
-            stray = int(values[(values != 0) & (values != 1)][0])
+    valid = target.int() != ignore_index if ignore_index < 0 else target != ignore_index  # as uint8, -100 == 156
+    for name, values, counts in (("target", target, valid), ("prediction", prediction, None)):
+        is_stray = (values != 0) & (values != 1)
+        if counts is not None:
+            is_stray &= counts
+        if bool(is_stray.any()):
             raise ValueError(
-                f"value {stray} in the masks of the {name}; expected 0 and 1, and {ignore_index} to ignore."
+                f"value {int(values[is_stray][0])} in the masks of the {name}; expected 0 and 1, and {ignore_index} to "
+                f"ignore."
             )
-    predicted, true = prediction == 1, target == 1
-    cells = (predicted & true, predicted & ~true, ~predicted & true, ~predicted & ~true)
+    predicted, true = (prediction == 1) & valid, (target == 1) & valid
     rest = [dim for dim in range(target.ndim) if dim != 1]
-    return torch.stack([(cell & valid).sum(rest) for cell in cells], dim=1)
+    both, guesses, truths, pixels = (cells.sum(rest) for cells in (predicted & true, predicted, true, valid))
+    return torch.stack([both, guesses - both, truths - both, pixels - guesses - truths + both], dim=1)
 
 
 def iou(counts: Tensor) -> Tensor:

@@ -43,6 +43,7 @@ def slice_labels(values: Sequence[str | float]) -> list[str]:
         numbers = np.array([float(text or "nan") for text in texts])
     except ValueError:
         return texts
+    texts = ["" if number != number else text for text, number in zip(texts, numbers.tolist(), strict=True)]
     given = numbers[~np.isnan(numbers)]
     if len(set(given)) <= MOST_NUMBERS:
         return texts

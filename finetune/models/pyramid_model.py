@@ -18,6 +18,7 @@ from finetune.models.lora import add_lora, merge_lora
 from finetune.models.neck import PyramidNeck
 from finetune.models.normalization import check_statistics
 from finetune.models.sliding_window import check_window
+from finetune.models.state_dicts import State
 from finetune.models.tunable_model import TunableModel
 from finetune.models.views import Views
 
@@ -186,6 +187,9 @@ class PyramidModel(TunableModel):
     def load_matching_weights(self, source: "PyramidModel") -> tuple[list[str], list[str]]:
         """Load the weights of another model that match by name and shape, and its normalization if none was given.
 
+        If the names of the classes differ, what the classifier has for a class goes to the class of the same name;
+        names that are only numbers stand for places.
+
         Args:
             source: the other model; its adapters are merged.
 
@@ -194,12 +198,37 @@ class PyramidModel(TunableModel):
         """
         source.merge_adapters()
         own, given = self.state_dict(), source.state_dict()
+        names = source.class_names, self.class_names
+        if len(set(names)) == 2 and all(each != class_names(len(each)) for each in names):
+            given = self._classifier_by_name(source.class_names, own, given)
         loaded = [name for name, tensor in own.items() if name in given and given[name].shape == tensor.shape]
         self.load_state_dict({name: given[name] for name in loaded}, strict=False)
         if source.backbone.in_channels == self.backbone.in_channels:
             for name in {"mean", "std"} - self._given_statistics:
                 getattr(self, name).copy_(getattr(source, name))
         return loaded, [name for name in own if name not in loaded]
+
+    def _classifier_by_name(self, names: Sequence[str], own: State, given: State) -> dict[str, Tensor]:
+        """Return the given weights, with rows of the classifier for classes of the same name, and no others of it.
+
+        Args:
+            names: of the given weights' classes.
+            own: state of this model.
+            given: state of the other one.
+        """
+        with torch.device("meta"):
+            larger = self.from_config({**self.config(), "classes": [*self.class_names, "one more"]}).state_dict()
+        changes = [name for name, tensor in own.items() if larger[name].shape != tensor.shape]
+        weights = {name: tensor for name, tensor in given.items() if name not in changes}
+        here = [k for k, name in enumerate(self.class_names) if name in names]
+        there = [names.index(self.class_names[k]) for k in here]
+        for name in changes:
+            one, other = own[name], given.get(name)
+            is_by_class = other is not None and len(one) == self.classes and len(other) == len(names)
+            if here and other is not None and is_by_class and one.shape[1:] == other.shape[1:]:
+                weights[name] = one.clone()
+                weights[name][here] = other[there]
+        return weights
 
     def merge_adapters(self) -> None:
         """Merge the low-rank adapters into the weights, if there are any; the outputs stay bit-identical."""

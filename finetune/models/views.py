@@ -6,7 +6,6 @@ from functools import cached_property
 from itertools import product
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -34,13 +33,20 @@ class View(NamedTuple):
             size = [max(MIN_SIDE, round(self.scale * side)) for side in images.shape[-2:]]
             images = F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=self.scale < 1)
         images = images.flip(-1) if self.mirrored else images
-        return torch.rot90(images, self.turns, (-2, -1)) if self.turns else images
+        return _turned(images, self.turns)
 
     def undo(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
         """Return maps (B, C, h, w) of this view as maps of the images, which have this height and width."""
-        maps = torch.rot90(maps, -self.turns, (-2, -1)) if self.turns else maps
+        maps = _turned(maps, -self.turns % 4)
         maps = maps.flip(-1) if self.mirrored else maps
         return maps if self.scale == 1 else F.interpolate(maps, size, mode="bilinear", align_corners=False)
+
+
+def _turned(images: Tensor, turns: int) -> Tensor:
+    """Return images (B, C, H, W) after some quarter turns to the left, as `torch.rot90`, which ONNX does not have."""
+    if turns == 2:
+        return images.flip((-2, -1))
+    return images.transpose(-2, -1).flip(-2 if turns == 1 else -1) if turns else images
 
 
 @dataclass(frozen=True)

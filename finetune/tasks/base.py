@@ -156,7 +156,7 @@ class TuningTask(ScoredTask):
             pace = min_epochs_per_plateau(self.plan.plateau.patience, validations(self.trainer))
             check_timing(self.assigned, replace(self.timeline, plateaus=()), pace)  # max_steps may have shortened it
         total = int(self.trainer.estimated_stepping_batches)
-        self.course = GroupLRSchedule(self.plan, assignments, self.schedule, self.timeline.epochs, steps, total)
+        self.course = GroupLRSchedule(self.plan, assignments, self.schedule, steps, total)
         self._restore_schedule()
         # sharding replaces parameters
         self._tunable = {name: p for name, p in self.model.named_parameters() if name in self._tunable}

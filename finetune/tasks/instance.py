@@ -90,7 +90,9 @@ class InstanceTask(TuningTask):
             with torch.autocast(self.device.type, enabled=False):
                 found, is_finite = self.detect(group["image"])
             self.non_finite = self.non_finite + (~is_finite).sum()
-            self.evaluator.update(found, [from_planes(planes) for planes in group["mask"]], group["index"])
+            # what a tile has left of an object may be a speck, which does not count
+            true = [from_planes(planes, LEAST_PIXELS) for planes in group["mask"]]
+            self.evaluator.update(found, true, group["index"])
 
     def detect(self, images: Tensor) -> tuple[list[Objects], Tensor]:
         """Return the objects of images (B, C, H, W), uint8, and whether their feature maps are finite (B,), bool."""

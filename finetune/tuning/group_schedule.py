@@ -16,9 +16,8 @@ class GroupLRSchedule:
         plan: how learning rates change from phase to phase.
         assignments: assignments of all groups.
         schedule: factory that takes a number of steps and returns the schedule over them.
-        epochs: length of the training.
         steps: optimizer steps per epoch.
-        total: optimizer steps of the training, if its last epoch is cut short.
+        total: optimizer steps of the training.
 
     Attributes:
         curve: schedule over the whole training.
@@ -29,15 +28,13 @@ class GroupLRSchedule:
         plan: Plan,
         assignments: Iterable[Assignment],
         schedule: Callable[[int], Schedule],
-        epochs: int,
         steps: int,
-        total: int | None = None,
+        total: int,
     ) -> None:
         self.plan = plan
         self.assignments = frozenset(assignments)
-        self.epochs = epochs
         self.steps = steps
-        self.total = total or epochs * steps
+        self.total = total
         self.curve = schedule(self.total)
         self._schedule = schedule
         self._curves: dict[int, Schedule] = {}

@@ -4,6 +4,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -42,6 +43,16 @@ def test_the_same_command_goes_on_with_a_half_done_folder(
     assert "going on with the predictions" in caplog.text
     assert {path: path.read_bytes() for path in written} == before
     assert written[0].stat().st_mtime_ns == kept
+
+
+def test_a_folder_of_another_model_at_the_same_path_is_not_continued(run: Path, photos: Path, tmp_path: Path) -> None:
+    model = copytree(run / "model", tmp_path / "model")
+    command = (f"run={model}", f"input={photos / 'images'}", f"output={tmp_path / 'out'}")
+    finetune.predict(*command)[0].unlink()
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes())  # another time stands for other weights
+    with pytest.raises(ConfigError, match="nothing is ever overwritten"):
+        finetune.predict(*command)
 
 
 OTHERS = ("tta=flip", "write=[]", "post=smooth", "window=128", "overlap=0.5", "video.scene_cut=9", "run")

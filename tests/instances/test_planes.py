@@ -58,7 +58,10 @@ def test_remnants_of_objects_are_left_out() -> None:
     planes = Planes(20, 30)
     planes.add(box(0, 3, 0, 3), 0)
     planes.add(box(10, 12, 10, 14), 1)
-    assert from_planes(planes.finish(), least_pixels=9).labels.tolist() == [0]
+    objects = from_planes(planes.finish(), least_pixels=9)
+    assert objects.labels.tolist() == [0]
+    assert objects.ignored is not None
+    assert torch.equal(objects.ignored, box(10, 12, 10, 14))  # neither an object nor background
 
 
 def test_ignored_pixels_are_those_that_no_object_has() -> None:

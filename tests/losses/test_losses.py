@@ -1,6 +1,7 @@
 """Losses against torch, smp and a NumPy loop."""
 
 import inspect
+import math
 from typing import Any
 
 import numpy as np
@@ -323,6 +324,13 @@ def test_a_label_beyond_the_classes_is_an_error(name: str, logits: Tensor, targe
 def test_an_option_out_of_its_range_is_refused(name: str, option: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"{option}={value}: expected"):
         build(name, **{option: value})
+
+
+def test_negative_class_weights_are_refused_and_small_ones_keep_the_mean() -> None:
+    with pytest.raises(ValueError, match=r"class_weights=\[-1.0, 1.0\]: expected numbers of 0 or more"):
+        build("cross_entropy", class_weights=[-1, 1])
+    loss = build("cross_entropy", class_weights=[1e-9, 1.0])
+    assert float(loss(torch.zeros(1, 2, 1, 1), torch.zeros(1, 1, 1, dtype=torch.long))) == pytest.approx(math.log(2))
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
@@ -157,6 +158,13 @@ def test_what_is_predicted_in_ignored_areas_changes_nothing(labels: tuple[Tensor
     assert all(torch.equal(found[name], expected[name]) for name in found)
     negative = sums(prediction, target.int().masked_fill(target == 255, -100), ignored=-100)
     assert all(torch.equal(negative[name], expected[name]) for name in found)
+
+
+def test_an_ignored_frame_changes_no_score(labels: tuple[Tensor, Tensor]) -> None:
+    prediction, target = labels
+    framed = F.pad(prediction, (90, 60, 40, 70)), F.pad(target, (90, 60, 40, 70), value=255)
+    found, expected = class_scores(sums(*framed)), class_scores(sums(*labels))
+    assert all(torch.equal(found[name].nan_to_num(), expected[name].nan_to_num()) for name in expected)
 
 
 def test_a_set_without_images_has_no_scores() -> None:

@@ -47,8 +47,8 @@ def test_many_numbers_are_cut_into_thirds_of_their_images() -> None:
     assert {label: labels.count(label) for label in labels} == {"0 to 9": 10, "10 to 19": 10, "20 to 29": 10, "": 1}
     assert labels[numbers.index(13.0)] == "10 to 19"
     assert labels[-1] == ""
-    texts = slice_labels(["", *map(str, numbers)])
-    assert texts == ["", *labels[:-1]]
+    texts = slice_labels(["", *map(str, numbers), "nan"])
+    assert texts == ["", *labels[:-1], ""]
 
 
 def test_a_number_that_most_images_have_leaves_a_third_empty() -> None:

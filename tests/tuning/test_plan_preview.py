@@ -26,7 +26,7 @@ def parts() -> Parts:
         {"backbone.weight": torch.zeros(3, 2), "head.weight": torch.zeros(2, 2), "head.bias": torch.zeros(2)}
     )
     assigned = plan.assign(infos)
-    curves = GroupLRSchedule(plan, assigned.values(), partial(schedule, "linear", warmup=0), EPOCHS, STEPS)
+    curves = GroupLRSchedule(plan, assigned.values(), partial(schedule, "linear", warmup=0), STEPS, EPOCHS * STEPS)
     return parameter_groups(infos, assigned, lr=0.8, weight_decay=0.5), infos, assigned, curves
 
 

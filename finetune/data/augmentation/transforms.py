@@ -41,20 +41,16 @@ class Transform(Protocol):
 
 
 class Augment:
-    """Random geometry in one resampling, then random changes of the values, then flips.
+    """Random geometry, then random changes of the values, then flips.
 
     Every call draws equally many random numbers, so that switching one part on leaves the others unchanged. Geometry is
     evaluated at the size of the crop, on the part of the source that the crop shows. Image and target share it:
-    bilinear (antialiased when it shrinks) for the image, nearest for the target. Without rotation and distortion, the
-    crop starts and ends on whole source pixels, which may change the scale by a pixel in the crop's length, and scale 1
-    copies exactly. The order is scale, rotation, crop, elastic, grid distortion, perspective; equalize, clahe, color,
-    gamma, blur, sharpen, noise, JPEG, cutout; flips.
+    bilinear for the image, which is antialiased by a resize before the warp if it shrinks; nearest for the target.
+    Without rotation and distortion, the crop starts and ends on whole source pixels, which may change the scale by a
+    pixel in the crop's length, and scale 1 copies exactly. The order is scale, rotation, crop, elastic, grid
+    distortion, perspective; equalize, clahe, color, gamma, blur, sharpen, noise, JPEG, cutout; flips.
 
-    Useful strengths:
-
-    - none: `Augment(crop, scale=(1, 1), flip=0, shift=0)`, the center of the image, the same every time.
-    - light: the defaults.
-    - strong: `Augment(crop, rotation=10, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05, blur=0.2)`.
+    Useful strengths are in `conf/augment/`: `none`, the center of the image, the same every time; `light`; `strong`.
 
     Args:
         crop: size to return, (height, width) or one number for both; None for each image's own size.

@@ -19,7 +19,7 @@ Operation = Callable[[SampleChange, float, int], SampleChange]  # of a change, a
 class TrivialAugment:
     """One operation, drawn uniformly for each image, at a strength drawn uniformly, together with the usual crop.
 
-    Geometry and crop are one resampling, and the target shares it.
+    Geometry and crop are one warp, and the target shares it.
 
     Args:
         crop: size to return, (height, width) or one number for both; None for each image's own size.

@@ -15,8 +15,8 @@ from finetune.inference.finite import DIVERGED, NonFiniteOutputError
 from finetune.inference.formats import FoundObjects
 from finetune.inference.instances.merging import merge_windows
 from finetune.inference.instances.object_output import ObjectOutput
-from finetune.inference.pipeline import Image, batches, read_ahead
-from finetune.inference.problems import named, raise_problems
+from finetune.inference.pipeline import Image, batches, predict_named, read_ahead
+from finetune.inference.problems import raise_problems
 from finetune.inference.windows import OVERVIEW, ReadRows, Reduced, window_images
 from finetune.instances import ObjectCrop, Objects, as_objects, crops_of
 from finetune.models import InstanceSegmenter
@@ -51,15 +51,13 @@ class InstancePredictor(BasePredictor[InstanceSegmenter]):
         self._has_warned = False
 
     def predict_image(self, image: Tensor) -> Objects:
-        """Return the objects of an image (C, H, W), uint8, by falling score, on the CPU.
+        """Return the objects of an image (C, H, W), uint8, by falling score, on the CPU, with boxes around their masks.
 
         Raises:
             NonFiniteOutputError: outputs of the model are NaN or infinite.
         """
         height, width = image.shape[-2:]
-        if self.window.divides((height, width)):
-            return as_objects(self._find_in_windows(image, (height, width)), (height, width))
-        return self._detect(image[None])[0]
+        return as_objects(self._find(image[None])[0], (height, width))
 
     def predict(self, source: Source) -> dict[Path, Objects]:
         """Return the objects of a file, all images below a folder, a glob, or a list of these, by image path.
@@ -79,15 +77,15 @@ class InstancePredictor(BasePredictor[InstanceSegmenter]):
         """Yield each image with its objects."""
         for batch in batches(read, self.batch_size):
             height, width = batch[0].pixels.shape[-2:]
-            with named(batch[0].path, (height, width)):
-                found = self._find([image.pixels for image in batch], (height, width))
+            found = predict_named(batch, self._find)
             for image, objects in zip(batch, found, strict=True):
                 yield FoundObjects(image.path, image.pixels, (height, width), objects)
 
-    def _find(self, images: list[Tensor], size: tuple[int, int]) -> list[list[ObjectCrop]]:
+    def _find(self, images: Tensor) -> list[list[ObjectCrop]]:
+        size = images.shape[-2], images.shape[-1]
         if self.window.divides(size):
             return [self._find_in_windows(image, size) for image in images]
-        return [crops_of(objects) for objects in self._detect(torch.stack(images))]
+        return [crops_of(objects) for objects in self._detect(images)]
 
     def _find_in_windows(self, image: Tensor, size: tuple[int, int]) -> list[ObjectCrop]:
         return self.find_by_rows(lambda rows: image[:, rows], size)

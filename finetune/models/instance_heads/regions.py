@@ -63,14 +63,19 @@ class RegionHeads(RoIHeads):  # type: ignore[misc]  # torchvision is not typed
         return {"loss_classifier": losses[0], "loss_box_reg": losses[1], "loss_mask": mask_loss}
 
     def detect(self, maps: Sequence[Tensor], proposals: list[Tensor], size: tuple[int, int]) -> list[Objects]:
-        """Return the objects in the proposals (N, 4) of each image, by falling score, with masks of a size."""
+        """Return the objects in the proposals (N, 4) of each image, by falling score, with masks of a size.
+
+        Those without a pixel are left out.
+        """
         outputs = self._classify(maps, proposals)
         boxes, scores, labels = self.postprocess_detections(*outputs, proposals, [size] * len(proposals))
         probabilities = maskrcnn_inference(self._mask_logits(maps, boxes), labels)
-        return [
-            Objects(paste_masks(probability[:, 0], box, size), label - 1, box, score)
-            for probability, label, box, score in zip(probabilities, labels, boxes, scores, strict=True)
-        ]
+        found = []
+        for probability, label, box, score in zip(probabilities, labels, boxes, scores, strict=True):
+            masks = paste_masks(probability[:, 0], box, size)
+            seen = masks.flatten(1).any(1)
+            found.append(Objects(masks[seen], label[seen] - 1, box[seen], score[seen]))
+        return found
 
     def _without_ignored(self, boxes: Tensor, target: dict[str, Tensor]) -> Tensor:
         """Return the proposals that are objects or lie where the background is known."""
