@@ -35,8 +35,9 @@ class Averaging(pl.Callback):
     Before `start`, the raw weights are validated and saved.
 
     The `state_dict` of a checkpoint holds the average, which was validated unless steps came after. Its key
-    `averaging` holds the raw weights, the average and the number of updates, so that a training can be resumed exactly. (Checkpoints that Lightning saves
-    with `weights_only=True` hold what is in the model at the time, because Lightning calls no callback for them.)
+    `averaging` holds the raw weights, the average and the number of updates, so that a training can be resumed exactly.
+    (Checkpoints that Lightning saves with `weights_only=True` hold what is in the model at the time, because Lightning
+    calls no callback for them.)
 
     Lightning 2.6 has `WeightAveraging`, but a checkpoint that it saves inside a validation has average and raw weights
     swapped, so a training that is resumed from it ends with other weights. Nor does it gather batch-norm statistics.

@@ -42,6 +42,7 @@ def test_the_learning_rate_found_is_logged_and_stored(searched: TrainResult) -> 
 def test_the_search_does_not_affect_the_training_that_follows(folder: Path, searched: TrainResult) -> None:
     given = finetune.train(*EASY, f"optimizer.lr={found_rate(searched)}", "output=given")
     first, second = (torch.load(run.best, weights_only=True)["state_dict"] for run in (searched, given))
+    assert first.keys() == second.keys()
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 

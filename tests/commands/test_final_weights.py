@@ -1,13 +1,16 @@
 """The weights that a training ends with, chosen again by hand from its checkpoints."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import finetune
+from finetune.callbacks import Checkpoint
 from finetune.checkpoints.soup import mean_weights
+from finetune.commands import final_weights
 from finetune.config.errors import ConfigError
 from finetune.data import read_image, read_mask
 from finetune.data.splitting.split_file import read_splits
@@ -15,6 +18,7 @@ from finetune.metrics.semantic import SemanticEvaluator
 from tests.samples import draw_folder, on_folder
 
 pytestmark = pytest.mark.usefixtures("without_figures")
+RANKS = ("best.ckpt", "best_2.ckpt", "best_3.ckpt")
 
 
 def test_a_mean_of_weights_is_that_of_each_tensor() -> None:
@@ -26,6 +30,24 @@ def test_a_mean_of_weights_is_that_of_each_tensor() -> None:
     assert mean["w"].tolist() == [1.5, 6.0]
     assert mean["w"].dtype == torch.float32
     assert mean["n"] == 3
+
+
+def test_a_soup_of_a_score_that_should_fall_takes_what_does_not_raise_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    saver = SimpleNamespace(best=[{}, {}, {}], mode="min", monitor="val/loss", folder=Path())
+    states = [{"w": torch.tensor([float(value)])} for value in (4.0, 9.0, 1.0)]
+    held: list[float] = []
+    trainer = SimpleNamespace(callback_metrics={})
+    monkeypatch.setattr(final_weights, "find_callback", lambda _, kind: saver if kind is Checkpoint else None)
+    monkeypatch.setattr(final_weights, "read_whole", lambda path: {"state_dict": states[RANKS.index(path.name)]})
+    monkeypatch.setattr(final_weights, "load_weights", lambda _, state: held.append(float(state["w"])))
+
+    def evaluate(*_: object) -> None:
+        trainer.callback_metrics["val/loss"] = torch.tensor(held[-1])
+
+    monkeypatch.setattr(final_weights, "evaluate_split", evaluate)
+    score = final_weights.load_soup(trainer, None, None, 4.0)  # type: ignore[arg-type]  # stand-ins
+    assert held == [6.5, 2.5, 2.5]  # with 9 the loss would rise, with 1 it falls
+    assert score == 2.5
 
 
 def test_a_soup_takes_the_checkpoints_with_which_the_validation_score_does_not_fall(tmp_path: Path) -> None:
@@ -52,6 +74,7 @@ def test_a_soup_takes_the_checkpoints_with_which_the_validation_score_does_not_f
             chosen, best = [*chosen, state], candidate
     saved = load_file(run / "model" / "model.safetensors")
     expected = mean_weights(chosen)
+    assert saved.keys() == expected.keys()
     assert all(torch.equal(saved[name], expected[name]) for name in saved)
     assert f"the mean of {len(chosen)} of the 3 best checkpoints, val/iou {best:.4f}" in (run / "train.log").read_text()
 

@@ -128,6 +128,33 @@ def test_overfitting_is_a_validation_that_gets_worse_while_the_training_loss_imp
         {"chance": 0.48},  # it never learned anything that it could lose
     ],
 )
+def test_overfitting_is_judged_by_the_latest_validations_of_a_long_history(change: dict[str, float]) -> None:
+    before = history([1.2, 1.1, 1.1, 1.0], [1.3, 1.2, 1.1, 1.0], [0.1, 0.2, 0.3, 0.35])
+    assert overfitting([*before, *OVER], 3) is not None
+    assert overfitting([*before, *OVER[:3], *(each._replace(**change) for each in OVER[3:])], 3) is None
+
+
+@pytest.mark.parametrize("column", ["train_loss", "val_loss", "iou"])
+def test_a_symptom_is_not_seen_in_numbers_that_are_missing(column: str) -> None:
+    for given, symptom in ((OVER, overfitting), (FLAT, frozen_backbone)):
+        assert symptom(given, 3) is not None
+        assert symptom([*given[:-3], *(each._replace(**{column: math.nan}) for each in given[-3:])], 3) is None
+
+
+def test_noise_of_a_loss_near_zero_is_no_rise() -> None:
+    falls = history([1.0, 0.9, 0.5, 0.1, 0.1, 0.1, 0.13, 0.13, 0.13], [1.0] * 9, [0.5] * 9)
+    assert rising_loss(falls, 3, 1e-3) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"train_loss": 0.8},  # both get worse: that is no overfitting
+        {"val_loss": 1.0},
+        {"iou": 0.49},
+        {"chance": 0.48},  # it never learned anything that it could lose
+    ],
+)
 def test_overfitting_needs_all_of_its_signs(change: dict[str, float]) -> None:
     worse = [*OVER[:3], *(each._replace(**change) for each in OVER[3:])]
     assert overfitting(worse, 3) is None

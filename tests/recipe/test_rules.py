@@ -125,6 +125,28 @@ def test_upright_and_wide_images_have_a_square_crop() -> None:
     assert decision.reason.startswith("the median image is 400 pixels long, upright or across, and 320 is the limit")
 
 
+def test_a_head_of_objects_is_made_for_the_objects() -> None:
+    objects = ObjectFacts(count=400, most=250, empty=3, sizes=(2.0, 8.4, 20.6, 33.0, 71.0), ratios=(0.504, 1.0, 2.126))
+    facts = replace(PETS, objects=objects)
+    assert decide("head.anchor_sizes", facts) == [4, 8, 21, 33, 71]
+    assert decide("head.anchor_ratios", facts) == [0.5, 1.0, 2.13]
+    assert decide("head.max_detections", facts) == 375
+    assert decide("head.proposals", facts) == 1000
+    few = replace(PETS, objects=replace(objects, most=30))
+    assert (decide("head.max_detections", few), decide("head.proposals", few)) == (100, 300)
+    fewest = replace(PETS, objects=replace(objects, most=2))
+    assert decide("head.proposals", fewest) == 200
+    crowds = replace(PETS, objects=replace(objects, most=1500))
+    assert decide("head.proposals", crowds) == 1500
+    with pytest.raises(ValueError, match="settings that are auto follow from objects"):
+        decide("head.anchor_sizes", PETS)
+
+
+def test_a_decoder_is_half_as_wide_on_a_cpu() -> None:
+    assert decide("head.decoder_channels", replace(PETS, on_cpu=True)) == [128, 64, 32, 16, 16]
+    assert decide("head.decoder_channels", replace(PETS, on_cpu=False)) == [256, 128, 64, 32, 16]
+
+
 def test_rare_classes_are_looked_for() -> None:
     assert decide("augment.class_crop", PETS) == 0.0
     assert decide("augment.class_crop", replace(PETS, classes=(BACKGROUND, replace(PET, share=0.01)))) == 0.5

@@ -69,4 +69,6 @@ def rows(folder: Path) -> list[dict[str, str]]:
 def same_weights(one: Path, other: Path) -> bool:
     """Return whether the models of two runs have the same weights, bit for bit."""
     states = [load_file(folder / "model" / "model.safetensors") for folder in (one, other)]
+    assert states[0]
+    assert states[0].keys() == states[1].keys()
     return all(torch.equal(states[0][name], states[1][name]) for name in states[0])

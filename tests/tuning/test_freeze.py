@@ -175,6 +175,16 @@ def test_norms_in_eval_keep_their_statistics_while_their_weights_train() -> None
     assert any("bn" in name for name in moved)
 
 
+@pytest.mark.parametrize("mode", ["eval", "adapt"])
+def test_norms_without_a_mode_of_their_own_train(mode: str) -> None:
+    model = segmenter(head="unet")
+    backbone = norm_modes(model, mode)
+    apply_trainability(model.train(), names(model, ""), backbone)
+    modes = {name: m.training for name, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    assert {value for name, value in modes.items() if name.startswith("backbone")} == {mode == "adapt"}
+    assert {value for name, value in modes.items() if name.startswith("decoder")} == {True}
+
+
 def test_norms_that_adapt_follow_the_data_while_every_weight_is_frozen() -> None:
     model = segmenter()
     before = statistics(model)

@@ -104,6 +104,24 @@ def test_channels_of_classes_are_mixed_like_class_indices(kind: str) -> None:
         assert results[1][1].shape == (5, *SIZE)
 
 
+def test_each_kind_is_the_function_of_its_name_with_the_numbers_that_are_drawn() -> None:
+    first, others = sample(10, TARGET.flip(0)), [sample(20 + k, TARGET.roll(5 * k, 1)) for k in range(3)]
+    for seed in range(5):
+        draws = generator(seed)
+        _, area, ratio, y, x = torch.rand(5, generator=draws, dtype=torch.float64).tolist()
+        expected = {
+            "cutmix": cutmix(first, others[0], 0.1 + 0.4 * area, 4**ratio / 2, (y, x)),
+            "classmix": classmix(first, others[0], draws),
+            "copy_paste": copy_paste(first, others[0], ratio, (y, x)),
+            "mosaic": mosaic([first, *others], (0.25 + y / 2, 0.25 + x / 2)),
+        }
+        for kind, (image, target) in expected.items():
+            found = Mix(**{kind: 1.0})(first, iter(others).__next__, generator(seed))
+            assert torch.equal(found[0], image), kind
+            assert torch.equal(found[1], target), kind
+        assert len({tuple(image.flatten().tolist()) for image, _ in expected.values()}) == 4
+
+
 def test_kinds_come_as_often_as_asked_and_inputs_are_left_alone() -> None:
     one, other = sample(10), sample(20, TARGET)
     mix, draws = Mix(cutmix=0.3, mosaic=0.3), generator()

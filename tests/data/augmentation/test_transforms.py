@@ -1,4 +1,5 @@
 from dataclasses import replace
+from math import log2
 
 import numpy as np
 import pytest
@@ -186,6 +187,40 @@ def test_each_option_changes_its_part_and_nothing_that_another_draws(name):
             assert torch.equal(one[1], other[1])
         assert new.flips == old.flips
     assert any(changed)
+
+
+def test_strengths_are_drawn_evenly_between_their_ends():
+    ends = {"brightness": 0.2, "contrast": 0.3, "saturation": 0.4, "hue": 0.05, "rotation": 20.0, "noise": 0.1}
+    pairs = {
+        "blur_sigma": (0.5, 1.5),
+        "sharpen_amount": (0.2, 0.8),
+        "clahe_limit": (1.0, 3.0),
+        "jpeg_quality": (40, 90),
+    }
+    always = dict.fromkeys(("blur", "sharpen", "clahe", "jpeg"), 1.0)
+    augment, draws = Augment(48, scale=(0.5, 2.0), gamma=0.5, elastic=6.0, **ends, **pairs, **always), generator()
+    drawn = [augment.draw(MASK, draws) for _ in range(800)]
+    color = [(change.pixels.color, change.pixels) for change in drawn]
+    expected = {
+        "angle": ([change.view.angle for change in drawn], -20, 20),
+        "scale": ([log2(change.view.scale) for change in drawn], -1, 1),
+        "brightness": ([each.brightness for each, _ in color], 0.8, 1.2),
+        "contrast": ([each.contrast for each, _ in color], 0.7, 1.3),
+        "saturation": ([each.saturation for each, _ in color], 0.6, 1.4),
+        "hue": ([each.hue for each, _ in color], -0.05, 0.05),
+        "gamma": ([log2(each.gamma) for _, each in color], -log2(1.5), log2(1.5)),
+        "noise": ([each.noise for _, each in color], 0, 0.1),
+        "blur": ([each.blur for _, each in color], 0.5, 1.5),
+        "sharpen": ([each.sharpen for _, each in color], 0.2, 0.8),
+        "clahe": ([each.clahe for _, each in color], 1, 3),
+        "jpeg": ([each.jpeg for _, each in color], 40, 90),
+        "elastic": ([change.view.warp.elastic for change in drawn], 0, 6),
+    }
+    for name, (values, low, high) in expected.items():
+        size, found = high - low, torch.tensor(values, dtype=torch.float64)
+        assert low <= found.min() <= low + 0.02 * size, name
+        assert high - 0.02 * size <= found.max() <= high, name
+        assert found.mean().item() == pytest.approx((low + high) / 2, abs=0.05 * size), name
 
 
 def test_all_options_together_draw_as_many_numbers_and_leave_the_global_generator_alone():

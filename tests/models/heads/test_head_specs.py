@@ -134,6 +134,23 @@ def all_logits(decoder: Any, classifier: Any, features: list[Any]) -> Tensor:
     return torch.stack([classifier(x), *auxiliary])
 
 
+# segnet needs a pooling; what mask_transformer sees goes everywhere before it is trained
+@pytest.mark.parametrize("head", [name for name in HEADS if name not in ("segnet", "mask_transformer")])
+def test_what_is_seen_in_a_corner_changes_the_logits_there_most(head: str) -> None:
+    pyramid = pyramid_for(head, dilated=False)
+    parts = build(head, pyramid)
+    features = draw(pyramid, 128, 128)
+    changed = [feature.clone() for feature in features]
+    for feature in changed[1:]:
+        height, width = feature.shape[-2] // 4, feature.shape[-1] // 4
+        feature[..., :height, :width] += 3
+    change = (logits(parts, changed) - logits(parts, features)).abs().mean((0, 1))
+    ends = slice(0, 32), slice(96, 128)
+    corners = [change[rows, columns].mean().item() for rows in ends for columns in ends]
+    assert max(corners) == corners[0]
+    assert corners[0] > 1.5 * max(corners[1:])
+
+
 @pytest.mark.parametrize("head", HEADS)
 def test_a_batch_of_one_trains_unless_the_head_pools_to_a_pixel(head: str) -> None:
     pyramid = pyramid_for(head, dilated=False)
