@@ -88,7 +88,7 @@ class DatasetBundle:
         counts = [f"{count:,} {split}" for split, count in self.sizes().items()]
         images = f"{', '.join(counts[:-1])} and {counts[-1]}" if len(counts) > 1 else counts[0]
         names = self.model_classes
-        return f"{images} {self.noun}, {len(names)} class{'es' * (len(names) > 1)}: {', '.join(names)}"
+        return f"{images} {self.noun}, {len(names)} class{'es' * (len(names) > 1)}: {shortlist(names, 20)}"
 
     def describe_classes(self) -> str:
         """Return the fraction of the training pixels that each class has, most frequent first."""

@@ -91,8 +91,8 @@ class Facts:
     def size(self) -> str:
         """The size of the images as a clause."""
         if self.turned:
-            return f"the median image is {self.height:,} pixels long, upright or across"
-        return f"the median image is {self.height:,} x {self.width:,}"
+            return f"the median image is {self.height} pixels long, upright or across"
+        return f"the median image is {self.height} x {self.width}"
 
     @property
     def narrowest(self) -> ClassFacts:

@@ -1,5 +1,6 @@
 """What a budget of time makes of a config, with a pace that is given instead of measured."""
 
+import time
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from finetune.builders import pace
 from finetune.builders.data import training_data
 from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.recipe.budget import Pace
+from finetune.reports.examples import SHOWN
 from tests.samples import MODEL, decided
 
 
@@ -45,3 +47,21 @@ def test_a_batch_size_that_was_given_stays(data: DatasetBundle) -> None:
     assert given["data"]["batch_size"] == 8
     assert len(lines) == 1
     assert given["trainer"]["max_steps"] <= (60 - 3) / 0.8
+
+
+def test_the_pace_is_that_of_the_parts_that_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "_time_steps", lambda *_: 0.5)
+    monkeypatch.setattr(pace, "_time_evaluation", lambda *_: 0.1)
+    settings = config("10m")
+    settings = {**settings, "trainer": {**settings["trainer"], "accumulate_grad_batches": 3}}
+    data = training_data(settings)
+    val, test = data.sizes()["val"], data.sizes()["test"]
+    found = pace.measure_pace(settings, data, 1.0, time.monotonic() - 7)
+    assert found.step == pytest.approx(3 * 0.5 + pace.LOOP)
+    assert found.validation == pytest.approx(0.1 * (val + min(4, val)) + pace.VALIDATION)  # four are drawn
+    assert found.after == pytest.approx(0.1 * (test + min(test, 2 * SHOWN)) + pace.END)
+    assert 7 + pace.START < found.before < 37
+    three = {**settings["checkpoint"], "keep_best": 3}
+    soup = {**settings, "soup": True, "checkpoint": three, "tta": {"flips": ["horizontal"]}}
+    longer = pace.measure_pace(soup, data, 1.0, time.monotonic())
+    assert longer.after == pytest.approx(0.2 * (test + min(test, 2 * SHOWN)) + 2 * found.validation + pace.END)

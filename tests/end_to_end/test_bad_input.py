@@ -317,10 +317,10 @@ def test_a_batch_size_of_one_with_batch_norm(refused: Refuses) -> None:
     assert "batch norm" in message
 
 
-def test_one_training_image_with_batch_norm(refused: Refuses) -> None:
-    message = refused("train", *DEEPLAB, "data=synthetic", "data.size=32", "data.count=1")
+def test_batches_of_one_image_are_refused_where_a_head_pools_to_a_pixel(refused: Refuses) -> None:
+    message = refused("train", *DEEPLAB, "data=synthetic", "data.size=32", "data.count=1", "data.batch_size=1")
     assert "batch norm" in message
-    assert "Add images" in message
+    assert "data.batch_size=2" in message
 
 
 def test_more_classes_in_the_checkpoint_than_in_the_data(refused: Refuses, watched_run: Path, tmp_path: Path) -> None:

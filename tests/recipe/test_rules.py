@@ -77,7 +77,7 @@ def test_the_limit_of_a_crop_may_be_given() -> None:
     assert decision.reason == "the median image is 375 x 500, and 256 is the limit (recipe.largest_crop)"
 
 
-@pytest.mark.parametrize(("width", "expected"), [(4, [0.5, 2.0]), (20, [0.62, 1.6]), (50, [0.67, 1.5])])
+@pytest.mark.parametrize(("width", "expected"), [(4, [0.5, 2.0]), (20, [0.62, 1.6]), (50, [0.8, 1.25])])
 def test_images_with_wide_classes_are_scaled_less(width: float, expected: list[float]) -> None:
     assert decide("augment.scale", replace(PETS, classes=(BACKGROUND, replace(PET, width=width)))) == expected
 

@@ -190,8 +190,9 @@ def check_callbacks(config: Config) -> None:
 
 def _check_callback(key: str, entry: Config) -> None:
     _check_class(key, entry)
+    known = {"monitor": "val/loss", "mode": "auto"} if {"monitor", "mode"} <= entry.keys() else {}  # checked elsewhere
     try:
-        instantiate(entry, _convert_="all")  # not loggers, which may open files or connect to a server
+        instantiate({**entry, **known}, _convert_="all")  # not loggers, which may open files or connect to a server
     except HydraException as error:
         raise ConfigError(f"{key}: {error.__cause__ or error}") from error
 
