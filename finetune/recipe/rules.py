@@ -47,7 +47,7 @@ def reduction(facts: Facts, settings: Mapping[str, Any]) -> Decision:
     )
     while factor < MOST_REDUCTION and all(side is None or side / (2 * factor) >= least for side, least in sides):
         factor *= 2
-    return Decision(factor, f"{facts.size}, and the narrowest class, {narrow.name}, is {_width(narrow)} wide")
+    return Decision(factor, f"{facts.size}, and the narrowest class, {narrow.name}, is {_width(narrow)}")
 
 
 def decoder_channels(facts: Facts, settings: Mapping[str, Any]) -> Decision:
@@ -78,11 +78,11 @@ def scale(facts: Facts, settings: Mapping[str, Any]) -> Decision:
     narrow = facts.narrowest
     high = min(MOST_SCALE, max(LEAST_SCALE, CLEAR / narrow.width))
     value = [round(1 / high, 2), round(high, 2)]
-    return Decision(value, f"the narrowest class, {narrow.name}, is {_width(narrow)} wide")
+    return Decision(value, f"the narrowest class, {narrow.name}, is {_width(narrow)}")
 
 
 def _width(each: ClassFacts) -> str:
-    return f"{each.width:.0f} pixels" if each.width < math.inf else "of unknown width, not"
+    return f"{each.width:.0f} pixels wide" if each.width < math.inf else "of unknown width"
 
 
 def anchor_sizes(facts: Facts, settings: Mapping[str, Any]) -> Decision:
