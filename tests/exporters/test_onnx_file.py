@@ -19,6 +19,7 @@ from finetune.exporters import ExportError, OnnxFile, export_model
 from finetune.exporters.deployed_model import adaptive_mean
 from finetune.inference import ClassIndices, ClassMasks, Predictor
 from finetune.inference.saving import find_names, save_predictions
+from finetune.models.views import Views
 from finetune.plots import palette
 from tests.samples import draw_folder, on_folder, save, shell
 
@@ -56,6 +57,17 @@ def test_a_file_computes_what_the_model_does_for_images_of_any_size(outputs: str
         computed = torch.from_numpy(run.run(None, {"images": images.numpy()})[0])
         assert computed.dtype == expected[outputs].dtype
         assert (computed.float() - expected[outputs].float()).abs().max() < 1e-5
+
+
+def test_flips_and_turns_of_test_time_are_in_the_file(tmp_path: Path) -> None:
+    saved = sample_model()
+    saved.model.views = Views(["vertical"], rotations=True)
+    export_model(OnnxFile(ClassIndices(NAMES), outputs="logits"), saved, tmp_path)
+    images = torch.randint(0, 256, SIZES[1], dtype=torch.uint8)
+    with torch.inference_mode():
+        expected = saved.model(saved.model.normalize(images))
+    computed = session(tmp_path).run(None, {"images": images.numpy()})[0]
+    assert np.abs(computed - expected.numpy()).max() < 1e-5
 
 
 def test_the_metadata_say_what_the_file_computes(tmp_path: Path) -> None:
