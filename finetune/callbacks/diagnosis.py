@@ -102,7 +102,8 @@ def _observe(trainer: pl.Trainer, task: TuningTask) -> Validation | None:
 
 def _longer(trainer: pl.Trainer, task: TuningTask) -> str:
     """Return a setting for twice the length of the training."""
-    return f"trainer.max_epochs={2 * task.timeline.epochs}" if trainer.max_steps == -1 else "twice the budget"
+    in_epochs = trainer.max_steps == -1
+    return f"trainer.max_epochs={2 * task.timeline.epochs}" if in_epochs else f"budget={2 * trainer.max_steps}steps"
 
 
 def _is_cropped(trainer: pl.Trainer) -> bool:

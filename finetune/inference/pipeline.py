@@ -1,17 +1,14 @@
 """Read images ahead of a model, and write its predictions behind it, in threads."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-import torch
 from torch import Tensor
 
 from finetune.data.records import DataError
-from finetune.inference.finite import NonFiniteOutputError
-from finetune.inference.problems import named
 
 THREADS = 2  # to read, and as many to write: decoding and encoding run while the model computes
 AHEAD = 8  # images that wait, read or predicted
@@ -73,20 +70,6 @@ def ahead(items: Iterator[T]) -> Generator[T]:
             yield item
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def predict_named(batch: Sequence[Image], predict: Callable[[Tensor], T]) -> T:
-    """Return what images of one size are predicted as; an error names the image that it comes from."""
-    pixels = torch.stack([image.pixels for image in batch])
-    size = (pixels.shape[-2], pixels.shape[-1])
-    try:
-        with named(batch[0].path, size):
-            return predict(pixels)
-    except NonFiniteOutputError:
-        for image in batch if len(batch) > 1 else ():
-            with named(image.path, size):
-                predict(image.pixels[None])
-        raise
 
 
 def batches(images: Iterable[Image], size: int) -> Iterator[list[Image]]:

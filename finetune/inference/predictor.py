@@ -14,9 +14,9 @@ from finetune.inference.files import Source, find_images
 from finetune.inference.finite import DIVERGED, NonFiniteOutputError, count_non_finite
 from finetune.inference.formats import Predicted
 from finetune.inference.output import Output, Prediction
-from finetune.inference.pipeline import Image, batches, predict_named, read_ahead
+from finetune.inference.pipeline import Image, batches, read_ahead
 from finetune.inference.post import PostProcessing
-from finetune.inference.problems import named, noting, raise_problems
+from finetune.inference.problems import named, noting, predict_named, raise_problems
 from finetune.inference.windows import ReadRows, check_large, predict_rows, split_large
 from finetune.models import Segmenter
 from finetune.models.blending import SlidingWindow

@@ -1,11 +1,18 @@
 """Problems with single files among many: noted, named, and raised together at the end."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
 
 from finetune.data.records import DataError
 from finetune.inference.finite import NonFiniteOutputError
+from finetune.inference.pipeline import Image
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -30,6 +37,20 @@ def named(path: Path, size: tuple[int, int]) -> Iterator[None]:
             f"image '{path}' of {size[1]:,} x {size[0]:,} pixels cannot be predicted: {reason}. If the memory is too "
             f"small for it, predict it in smaller windows, such as window=512."
         ) from error
+
+
+def predict_named(batch: Sequence[Image], predict: Callable[[Tensor], T]) -> T:
+    """Return what images of one size are predicted as; an error names the image that it comes from."""
+    pixels = torch.stack([image.pixels for image in batch])
+    size = (pixels.shape[-2], pixels.shape[-1])
+    try:
+        with named(batch[0].path, size):
+            return predict(pixels)
+    except NonFiniteOutputError:
+        for image in batch if len(batch) > 1 else ():
+            with named(image.path, size):
+                predict(image.pixels[None])
+        raise
 
 
 def raise_problems(problems: Sequence[str], count: int, rest: str) -> None:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from finetune.inference.class_masks import ClassMasks
-from finetune.inference.pipeline import batches, predict_named, read_ahead
+from finetune.inference.pipeline import batches, read_ahead
 from finetune.inference.predictor import Predictor
+from finetune.inference.problems import predict_named
 from finetune.metrics.image_statistics import uncertainty
 
 AMONG = 5  # times as many uncertain images are chosen from as are wanted

@@ -85,7 +85,8 @@ def from_planes(planes: Tensor, least_pixels: int = 1) -> Objects:
         present = (pixels >= max(1, least_pixels)).nonzero().flatten() + 1
         if least_pixels > 1:
             specks = ((pixels > 0) & (pixels < least_pixels)).nonzero().flatten() + 1
-            ignored = ignored | torch.isin(numbers, specks.to(numbers.dtype))
+            if len(specks):
+                ignored = ignored | torch.isin(numbers, specks.to(numbers.dtype))
         found = numbers == present.view(-1, 1, 1).to(numbers.dtype)
         masks.append(found)
         of_number = classes.new_zeros(IGNORED + 1).scatter_(0, numbers.flatten().long(), classes.flatten())

@@ -1,5 +1,7 @@
 """The facts that a recipe is decided from, and what becomes of its settings."""
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from finetune.config.compose import load_config
 from finetune.config.errors import ConfigError
 from finetune.config.nested import select
 from finetune.config.settings import RECIPE
+from finetune.data.mask_shapes import ClassShapes
 from tests.samples import MODEL
 
 UNSAID = (*MODEL, "data=synthetic", "data.count=24", "data.size=48", "trainer.accelerator=cpu")
@@ -30,6 +33,25 @@ def test_facts_are_those_of_the_training_images() -> None:
     assert facts.evaluated_pixels == len(data.datasets["val"]) * 48**2
     assert facts.on_cpu
     assert facts.narrowest.width == min(each.width for each in facts.classes) > 1
+
+
+def test_a_class_that_no_mask_looked_at_has_is_among_the_facts(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = training_data(config())
+    shape = ClassShapes(width=9.0, height_offset=0.1, height_error=0.2, masks=24)
+    monkeypatch.setattr(recipe, "class_shapes", lambda *_: ({1: shape}, 24))
+    facts = data_facts(config(), data)
+    assert [each.name for each in facts.classes] == list(data.classes)
+    assert [each.width for each in facts.classes] == [math.inf, 9.0, *[math.inf] * (len(data.classes) - 2)]
+    assert sum(each.share for each in facts.classes) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("upright", "expected"), [(2, (400, 400, True)), (1, (200, 400, False))])
+def test_images_that_are_upright_and_across_have_the_longer_side(upright: int, expected: tuple[int, int, bool]) -> None:
+    data = training_data(config())
+    sizes = {(200, 400): 10 - upright, (400, 200): upright}
+    data.statistics["train"] = replace(data.statistics["train"], sizes=sizes)
+    facts = data_facts(config(), data)
+    assert (facts.height, facts.width, facts.turned) == expected
 
 
 def test_every_setting_is_decided_and_a_given_one_is_not() -> None:

@@ -34,6 +34,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
     return finetune.train(*OVERRIDES, *GRADUAL, f"output={tmp_path_factory.mktemp('run')}")
 
 
+def test_a_plan_warns_of_what_the_training_would_warn_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos = draw_folder(tmp_path / "photos")
+    finetune.plan(*MODEL, f"data.root={photos}", "data.classes=4", f"plan.figure={tmp_path / 'plan.png'}")
+    assert "no training image has class_3, so the model cannot learn it" in "".join(capsys.readouterr())
+
+
 def test_the_phases_cover_the_whole_training(planned: PlanResult) -> None:
     assert [(phase.first, phase.stop) for phase in planned.phases] == [(0, 1), (1, 2), (2, 3), (3, 4)]
 

@@ -98,14 +98,22 @@ def test_an_unfound_class_is_named_in_the_second_half_if_it_lasts() -> None:
 
 def test_a_class_is_not_unfound_if_no_training_pixel_has_it_and_a_crop_around_it_is_not_advised_twice() -> None:
     rare = [each._replace(unfound=("sky", "pole")) for each in LEARNS]
-    message = str(class_unfound(rare, 3, {"sky": 0.0, "pole": 0.001}, "twice the budget", is_cropped=True))
+    message = str(class_unfound(rare, 3, {"sky": 0.0, "pole": 0.001}, "budget=80steps", is_cropped=True))
     assert "predicted: pole (0.10% of the training pixels). Next: loss.class_weights" in message
-    assert "twice the budget more time" in message
+    assert "budget=80steps more time" in message
     assert class_unfound(rare, 3, {"sky": 0.0, "pole": 0.0}, "time") is None
 
 
 # medians of three: training losses 0.8, 0.6, 0.5, 0.4; validation losses 0.9, 0.9, 1.2, 1.3; scores 0.5, 0.5, 0.4, 0.4
 OVER = history([1.0, 0.8, 0.6, 0.5, 0.4, 0.3], [1.0, 0.9, 0.8, 1.2, 1.3, 1.4], [0.4, 0.5, 0.6, 0.4, 0.4, 0.3])
+
+
+NO_OVERFITTING = [
+    {"train_loss": 0.8},  # both get worse: that is no overfitting
+    {"val_loss": 1.0},
+    {"iou": 0.49},
+    {"chance": 0.48},  # it never learned anything that it could lose
+]
 
 
 def test_overfitting_is_a_validation_that_gets_worse_while_the_training_loss_improves() -> None:
@@ -119,15 +127,7 @@ def test_overfitting_is_a_validation_that_gets_worse_while_the_training_loss_imp
     assert overfitting(recovered, 3) is None
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"train_loss": 0.8},  # both get worse: that is no overfitting
-        {"val_loss": 1.0},
-        {"iou": 0.49},
-        {"chance": 0.48},  # it never learned anything that it could lose
-    ],
-)
+@pytest.mark.parametrize("change", NO_OVERFITTING)
 def test_overfitting_is_judged_by_the_latest_validations_of_a_long_history(change: dict[str, float]) -> None:
     before = history([1.2, 1.1, 1.1, 1.0], [1.3, 1.2, 1.1, 1.0], [0.1, 0.2, 0.3, 0.35])
     assert overfitting([*before, *OVER], 3) is not None
@@ -146,15 +146,7 @@ def test_noise_of_a_loss_near_zero_is_no_rise() -> None:
     assert rising_loss(falls, 3, 1e-3) is None
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"train_loss": 0.8},  # both get worse: that is no overfitting
-        {"val_loss": 1.0},
-        {"iou": 0.49},
-        {"chance": 0.48},  # it never learned anything that it could lose
-    ],
-)
+@pytest.mark.parametrize("change", NO_OVERFITTING)
 def test_overfitting_needs_all_of_its_signs(change: dict[str, float]) -> None:
     worse = [*OVER[:3], *(each._replace(**change) for each in OVER[3:])]
     assert overfitting(worse, 3) is None

@@ -24,7 +24,7 @@ def check_monitored(config: Config, classes: Sequence[str]) -> None:
     values = [f"val/{name}" for name in (*loss, *scores)]  # train/loss comes later
     for group, settings in _monitors(config).items():
         monitor = settings["monitor"]
-        if monitor not in values and not _is_foreign(settings):
+        if monitor not in values and not is_foreign(settings):
             hint = (
                 suggest(monitor, values) if scores else "Scores are logged by callbacks.iou: leave ~callbacks.iou out."
             )
@@ -32,7 +32,7 @@ def check_monitored(config: Config, classes: Sequence[str]) -> None:
         try:
             monitor_mode(monitor, settings["mode"], f"{group}.mode")
         except ValueError as error:
-            text = str(error).replace(", or auto.", f": +{group}.mode=...") if _is_foreign(settings) else str(error)
+            text = str(error).replace(", or auto.", f": +{group}.mode=...") if is_foreign(settings) else str(error)
             raise ConfigError(text) from error
 
 
@@ -50,12 +50,12 @@ def _monitors(config: Config) -> dict[str, Mapping[str, Any]]:
         if not isinstance(settings, dict) or "monitor" not in settings:
             continue
         if not settings["monitor"]:
-            if _is_foreign(settings):  # such as a ModelCheckpoint that keeps the latest
+            if is_foreign(settings):  # such as a ModelCheckpoint that keeps the latest
                 continue
             raise ConfigError(f"{group}.monitor is not set. Set it to a score such as val/iou, or remove {group}.")
         if not _follows(settings, config["checkpoint"]):
             # the callbacks of Lightning that monitor a score have min as their default
-            monitors[group] = {"mode": "min" if _is_foreign(settings) else "auto", **settings}
+            monitors[group] = {"mode": "min" if is_foreign(settings) else "auto", **settings}
     return monitors
 
 
@@ -65,13 +65,13 @@ def _follows(settings: Config, followed: Config) -> bool:
 
 
 def _logs_scores(callbacks: Config) -> bool:
-    """Return whether a callback logs the scores, or may do so as one of another package; or none needs them."""
+    """Return whether scores are logged, as far as is known here, or no callback monitors one."""
     entries = [entry for entry in callbacks.values() if isinstance(entry, dict)]
-    return any(_is_foreign(entry) or entry.get("_target_", "").endswith(".IoU") for entry in entries) or not any(
-        "monitor" in entry for entry in entries
-    )
+    if not any("monitor" in entry for entry in entries):
+        return True
+    return any(is_foreign(entry) or entry.get("_target_", "").endswith(".IoU") for entry in entries)
 
 
-def _is_foreign(settings: Config) -> bool:
+def is_foreign(settings: Config) -> bool:
     """Return whether settings are of a callback of another package, which may monitor a value that we do not know."""
     return not str(settings.get("_target_", "finetune.")).startswith("finetune.")

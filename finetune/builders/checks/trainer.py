@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
 from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 
+from finetune.builders.checks.monitors import is_foreign
 from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.devices import device_count, device_type, runs_on_cpu
 from finetune.builders.targets import check_target
@@ -178,7 +179,7 @@ def check_evaluation_trainer(settings: Config) -> None:
 
 
 def check_callbacks(config: Config) -> None:
-    """Raise a ConfigError unless callbacks and loggers name their class and fit a training, and callbacks are built."""
+    """Raise a ConfigError unless callbacks and loggers name a class that fits a training, and ours can be built."""
     mistakes = []
     for group, base, check in (("callbacks", pl.Callback, _check_callback), ("logger", Logger, _check_class)):
         for name, entry in (config[group] or {}).items():
@@ -190,9 +191,11 @@ def check_callbacks(config: Config) -> None:
 
 def _check_callback(key: str, entry: Config) -> None:
     _check_class(key, entry)
+    if is_foreign(entry):
+        return  # it may do something when it is built, which is once
     known = {"monitor": "val/loss", "mode": "auto"} if {"monitor", "mode"} <= entry.keys() else {}  # checked elsewhere
     try:
-        instantiate({**entry, **known}, _convert_="all")  # not loggers, which may open files or connect to a server
+        instantiate({**entry, **known}, _convert_="all")
     except HydraException as error:
         raise ConfigError(f"{key}: {error.__cause__ or error}") from error
 

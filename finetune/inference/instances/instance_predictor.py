@@ -15,8 +15,8 @@ from finetune.inference.finite import DIVERGED, NonFiniteOutputError
 from finetune.inference.formats import FoundObjects
 from finetune.inference.instances.merging import merge_windows
 from finetune.inference.instances.object_output import ObjectOutput
-from finetune.inference.pipeline import Image, batches, predict_named, read_ahead
-from finetune.inference.problems import raise_problems
+from finetune.inference.pipeline import Image, batches, read_ahead
+from finetune.inference.problems import predict_named, raise_problems
 from finetune.inference.windows import OVERVIEW, ReadRows, Reduced, window_images
 from finetune.instances import ObjectCrop, Objects, as_objects, crops_of
 from finetune.models import InstanceSegmenter

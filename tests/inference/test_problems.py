@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from finetune.inference.finite import NonFiniteOutputError
-from finetune.inference.pipeline import Image, predict_named
+from finetune.inference.pipeline import Image
+from finetune.inference.problems import predict_named
 
 
 def largest(images: Tensor) -> list[int]:
