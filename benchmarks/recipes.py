@@ -24,7 +24,7 @@ RECIPES: dict[str, str] = {
     "ours": "",
     "v0.1": "augment=light augment.crop=320 augment.scale=[0.5,2.0] augment.flip=0.5 augment.brightness=0.2 "
     "augment.contrast=0.2 augment.saturation=0.2 data.batch_size=4 head=unet "
-    "head.decoder_channels=[256,128,64,32,16] auxiliary=none tuning=discriminative "
+    "head.decoder_channels=[256,128,64,32,16] head.sum_logits=false auxiliary=none tuning=discriminative "
     "tuning.stem_lr_scale=0.1 optimizer=adamw optimizer.lr=2e-3 optimizer.weight_decay=0.01 schedule=poly "
     "schedule.warmup=0.05 schedule.power=0.9 loss=ce_dice loss.class_weights=inverse_sqrt loss.dice_weight=1.0 "
     "loss.label_smoothing=0.0 average=none trainer.gradient_clip_val=1.0 callbacks.early_stopping.patience=10",

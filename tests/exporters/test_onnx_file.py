@@ -215,9 +215,11 @@ def test_missing_packages_are_named_with_the_extra(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("head", ["unet", "fpn", "deeplabv3plus", "segformer", "upernet", "pspnet"])
+@pytest.mark.parametrize("head", ["unet", "unet summed", "fpn", "deeplabv3plus", "segformer", "upernet", "pspnet"])
 def test_the_default_backbone_exports_for_any_size_under_the_commonest_heads(head: str, tmp_path: Path) -> None:
-    saved, output = sample_model(head, backbone="tf_efficientnet_lite0"), ClassIndices(NAMES)
+    options = {"head_options": {"sum_logits": True}} if head == "unet summed" else {}
+    saved = sample_model(head.removesuffix(" summed"), backbone="tf_efficientnet_lite0", **options)
+    output = ClassIndices(NAMES)
     export_model(OnnxFile(output, outputs="logits"), saved, tmp_path)
     run = session(tmp_path)
     for shape in ((1, 3, 96, 160), (2, 3, 131, 77)):

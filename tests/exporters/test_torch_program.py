@@ -15,9 +15,9 @@ from finetune.inference import ClassIndices
 OUTPUT = ClassIndices(("ground", "wall", "sky"))
 
 
-def sample_model(backbone: str, head: str) -> SavedModel:
+def sample_model(backbone: str, head: str, **options: Any) -> SavedModel:
     torch.manual_seed(0)
-    model = finetune.Segmenter(backbone, head, OUTPUT.class_names, weights="none").eval()
+    model = finetune.Segmenter(backbone, head, OUTPUT.class_names, weights="none", **options).eval()
     return SavedModel(model, {}, {"name": "semantic"})
 
 
@@ -43,9 +43,10 @@ def test_a_program_of_one_size_takes_any_number_of_images(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("head", ["unet", "fpn", "deeplabv3plus", "segformer", "upernet", "pspnet"])
+@pytest.mark.parametrize("head", ["unet", "unet summed", "fpn", "deeplabv3plus", "segformer", "upernet", "pspnet"])
 def test_a_program_of_the_default_backbone_takes_multiples_of_32(head: str, tmp_path: Path) -> None:
-    saved = sample_model("tf_efficientnet_lite0", head)
+    options = {"head_options": {"sum_logits": True}} if head == "unet summed" else {}
+    saved = sample_model("tf_efficientnet_lite0", head.removesuffix(" summed"), **options)
     files, _ = export_model(TorchProgram(OUTPUT), saved, tmp_path)
     program = torch.export.load(files[0]).module()
     for shape in ((1, 3, 64, 64), (3, 3, 96, 160)):

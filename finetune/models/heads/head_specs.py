@@ -36,7 +36,8 @@ class HeadSpec:
 
     Attributes:
         build: builds decoder and classifier from a pyramid, a number of classes and the head's options. The decoder
-            maps the pyramid's list to a map (B, C, h, w), the classifier maps it to logits (B, classes, H, W).
+            maps the pyramid's list to a map (B, C, h, w), or a list of maps, and the classifier maps that to logits
+            (B, classes, H, W).
         output_stride: output stride of the backbone that the head is made for.
         output_strides: output strides that a user may set.
         pools_to_a_pixel: pools to one pixel, so that batch norm needs two images per batch in training.

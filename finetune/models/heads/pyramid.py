@@ -60,8 +60,8 @@ DecoderAndHead = tuple[nn.Module, nn.Module]
 class HasAuxiliaryOutputs(Protocol):
     """A decoder with further logits, for auxiliary training losses only."""
 
-    def forward_with_auxiliary(self, features: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Return the map of `forward`, and auxiliary logits (B, classes, H, W), none if they are off."""
+    def forward_with_auxiliary(self, features: list[Tensor]) -> tuple[Tensor | list[Tensor], list[Tensor]]:
+        """Return what `forward` does, and auxiliary logits (B, classes, H, W), none if they are off."""
 
 
 def levels_read(decoder: nn.Module) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""U-Net, optionally with deep supervision."""
+"""U-Net, optionally with a classifier on each map of its decoder."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,6 +7,7 @@ from segmentation_models_pytorch.base.heads import SegmentationHead
 from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 from torch import Tensor, nn
 
+from finetune.models.heads.classifier import SummedClassifiers
 from finetune.models.heads.pyramid import ALL_LEVELS, DecoderAndHead, PyramidSpec, resize_to_images
 from finetune.models.heads.validation import (
     Norm,
@@ -29,16 +30,19 @@ def unet(
     norm: Norm = "batchnorm",
     center: bool = False,
     deep_supervision: bool = False,
+    sum_logits: bool = False,
 ) -> DecoderAndHead:
     """Build U-Net: upsample, concatenate the skip, convolve, up to the full size.
 
     With fewer `decoder_channels` than levels, the last maps are left out: 4 end at stride 2 and 3 at stride 4, and the
     logits are upsampled.
 
+    With `sum_logits`, each map of the decoder has a classifier and their logits are summed (`SummedClassifiers`).
+
     Source: Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597
     """
     check_depth(decoder_channels, len(pyramid.channels) - 1, fewest=FEWEST)
-    check_flags(center=center, deep_supervision=deep_supervision)
+    check_flags(center=center, deep_supervision=deep_supervision, sum_logits=sum_logits)
     channels, encoder = list(decoder_channels), pyramid.channels
     inputs = [coarser + skip for coarser, skip in zip([encoder[-1], *channels], [*encoder[-2:0:-1], 0], strict=False)]
     check_attention(attention_type, [*channels, *inputs[: len(encoder) - 2]])
@@ -55,7 +59,10 @@ def unet(
         interpolation_mode=interpolation,
     )
     decoder.levels = ALL_LEVELS[max(0, len(ALL_LEVELS) - 1 - len(channels)) :]
+    decoder.returns_all = sum_logits
     stride = pyramid.strides[len(encoder) - 1 - len(channels)]
+    if sum_logits:
+        return decoder, SummedClassifiers(channels, classes, stride)
     return decoder, SegmentationHead(channels[-1], classes, kernel_size=3, upsampling=stride)
 
 
@@ -63,9 +70,13 @@ class SupervisedUnet(UnetDecoder):  # type: ignore[misc]  # smp is not typed
     """smp's decoder, with a 1x1 classifier on each map before the last if `classes` is given.
 
     Source: Lee et al. 2015, https://arxiv.org/abs/1409.5185
+
+    Attributes:
+        returns_all: return the list of all maps, coarse to fine, instead of the last one.
     """
 
     levels: Sequence[int] = ALL_LEVELS
+    returns_all = False
 
     def __init__(self, classes: int | None, decoder_channels: Sequence[int], **options: Any) -> None:
         super().__init__(decoder_channels=decoder_channels, **options)
@@ -74,13 +85,22 @@ class SupervisedUnet(UnetDecoder):  # type: ignore[misc]  # smp is not typed
         widths = [] if classes is None else decoder_channels[:-1]
         self.classifiers = nn.ModuleList(nn.Conv2d(width, classes or 0, kernel_size=1) for width in widths)
 
-    def forward_with_auxiliary(self, features: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Return the map of `forward`, and logits of the maps before it, coarse to fine, at the size of the images."""
+    def forward(self, features: list[Tensor]) -> Tensor | list[Tensor]:
+        """Return the last map (B, C, h, w), or all maps."""
+        maps = self._maps(features)
+        return maps if self.returns_all else maps[-1]
+
+    def forward_with_auxiliary(self, features: list[Tensor]) -> tuple[Tensor | list[Tensor], list[Tensor]]:
+        """Return what `forward` does, and logits (B, classes, H, W) of the maps before the last, coarse to fine."""
+        maps = self._maps(features)
+        logits = [classify(x) for classify, x in zip(self.classifiers, maps, strict=False)]
+        resized = [resize_to_images(scores, features[0]) for scores in logits]
+        return maps if self.returns_all else maps[-1], resized
+
+    def _maps(self, features: list[Tensor]) -> list[Tensor]:
         x: Tensor = self.center(features[-1])
-        skips = [*features[-2:0:-1], None]
-        maps = []
+        skips, maps = [*features[-2:0:-1], None], []
         for block, skip, finer in zip(self.blocks, skips, features[-2::-1], strict=False):  # a decoder may end early
             x = block(x, *finer.shape[-2:], skip_connection=skip)
             maps.append(x)
-        logits = [classify(x) for classify, x in zip(self.classifiers, maps, strict=False)]
-        return x, [resize_to_images(scores, features[0]) for scores in logits]
+        return maps

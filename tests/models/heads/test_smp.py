@@ -43,7 +43,7 @@ THEIRS: dict[str, tuple[Any, dict[str, str]]] = {
     "dpt": (smp.DPT, {"intermediate_channels": "decoder_intermediate_channels"}),
 }
 # options that smp's models have no argument for: derived from the backbone, fixed, or only ours
-OURS = {"center", "deep_supervision", "reduction", "prefinal_channels", "stride", "readout"}
+OURS = {"center", "deep_supervision", "sum_logits", "reduction", "prefinal_channels", "stride", "readout"}
 ON_PYRAMIDS = [head for head in THEIRS if head != "dpt"]
 SIZE = (64, 96)
 LARGER = (128, 160)  # large enough for the poolings of pan
