@@ -37,7 +37,8 @@ def unet(
     With fewer `decoder_channels` than levels, the last maps are left out: 4 end at stride 2 and 3 at stride 4, and the
     logits are upsampled.
 
-    With `sum_logits`, each map of the decoder has a classifier and their logits are summed (`SummedClassifiers`).
+    With `sum_logits`, each map of the decoder has a classifier and their logits are summed (`SummedClassifiers`). It is
+    off here, as in smp and in models that were saved before, and on in `conf/head/unet.yaml`.
 
     Source: Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597
     """
