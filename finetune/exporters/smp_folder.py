@@ -144,7 +144,7 @@ def smp_arguments(model: Segmenter) -> dict[str, Any]:
     if model.backbone.input_size.only is not None:
         unknown.append("a backbone of one image size")
     if unknown:
-        raise ValueError(f"smp has no model of this head with {', '.join(unknown)}; train one without for it")
+        raise ValueError(f"smp has no model of this head with {', '.join(unknown)}; train a model without to export it")
     backbone = {name: value for name, value in config["backbone_options"].items() if name != "num_classes"}
     fixed = {"encoder_name": f"tu-{config['backbone']}", "encoder_weights": None, "in_channels": config["in_channels"]}
     return {**fixed, "classes": model.classes, **arguments, **backbone}

@@ -67,7 +67,11 @@ def test_options_and_other_backbones_come_along(head: str, options: dict[str, An
     [
         ("linear", {}, "with head linear cannot .* smp computes what these heads do: unet, "),
         ("unet", {"head_options": {"center": True}}, r"of this head with head\.center=True"),
-        ("unet", {"head_options": {"sum_logits": True}}, r"of this head with head\.sum_logits=True; train one without"),
+        (
+            "unet",
+            {"head_options": {"sum_logits": True}},
+            r"of this head with head\.sum_logits=True; train a model without",
+        ),
         ("unet", {"head_options": {"attention_type": "scse"}}, "weights that this one lacks, such as decoder"),
         ("pspnet", {"head_options": {"decoder_channels": 64}}, r"of this head with head\.decoder_channels=64"),
         ("unet", {"output_stride": 16}, r"of this head with backbone\.output_stride=16"),

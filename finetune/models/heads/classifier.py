@@ -24,8 +24,7 @@ def classifier(channels: int, classes: int, stride: int, kernel_size: int = 1) -
 class SummedClassifiers(nn.Module):
     """A classifier on each map of a decoder; the logits of each are upsampled and added to those of the next finer one.
 
-    So a class is learned at the stride where it is easiest, from a map with many channels, and finer maps of few
-    channels correct its borders.
+    So classes are told apart by coarse maps of many channels too, and not only by the few channels of the finest.
 
     Args:
         channels: channels of the maps, coarse to fine.
