@@ -26,7 +26,7 @@ from finetune.data.images.survey import with_value_range
 from finetune.data.images.value_range import ValueRange
 from finetune.data.mistakes import Reading
 from finetune.data.module import SegmentationData
-from finetune.data.splitting.splits import SPLITS
+from finetune.data.splitting.split_names import SPLITS
 from finetune.data.tiles import describe_tiles
 from finetune.io.messages import suggest
 from finetune.models.classes import class_names

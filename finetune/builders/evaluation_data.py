@@ -17,10 +17,11 @@ from finetune.builders.data import (
 )
 from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.discovery import AUTO, discovered
+from finetune.builders.grouping import with_groups
 from finetune.builders.image_settings import check_value_range
 from finetune.builders.records import read_records
 from finetune.builders.settings import DataSettings
-from finetune.builders.splits import keeps_split, split_by_file
+from finetune.builders.splits import keeps_split
 from finetune.checkpoints.saved_model import SavedModel
 from finetune.config.compose import compose, to_plain_dict
 from finetune.config.errors import ConfigError, raise_mistakes
@@ -80,13 +81,13 @@ def evaluation_data(
     if isinstance(settings.get("classes"), Mapping):
         _check_classes(list(source.class_names), saved.mask_classes)
     records = read_records(source, settings)
+    if config.get("slices") is not None and "group" in config["slices"]:
+        group = settings.get("group", DataSettings.group) if is_own else DataSettings.group
+        records, _ = with_groups(records, source, group, is_made=True)
     if given.get("splits") is not None:
         records = assign_splits(records, read_splits(Path(given["splits"])))
-    elif trained is not None and own_splits is not None and is_own:
-        if trained["data"].get("splits"):
-            records = split_by_file(records, own_splits)
-        elif not keeps_split(records, trained["data"]):
-            records = restore_splits(records, own_splits)
+    elif trained is not None and is_own and own_splits is not None and _was_split(records, trained["data"]):
+        records = restore_splits(records, own_splits)
     split = _choose_split(config["split"], records)
     chosen = [replace(record, split=split) for record in records if split in ("all", record.split)]
     if is_own and split in ("val", "test"):
@@ -95,6 +96,11 @@ def evaluation_data(
     objects = takes_objects({"task": saved.task})
     data = bundle_datasets(source, chosen, settings, channels, value_range, model_decides=True, with_objects=objects)
     return data, split
+
+
+def _was_split(records: Sequence[Record], trained: Mapping[str, Any]) -> bool:
+    """Return whether the run split the images in another way than the data has them."""
+    return bool(trained.get("splits")) or not keeps_split(records, trained)
 
 
 def _settings(given: Mapping[str, Any], trained: Config | None, saved: SavedModel) -> dict[str, Any]:

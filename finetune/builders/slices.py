@@ -33,7 +33,10 @@ def slice_columns(slices: Any, records: Sequence[Record], splits: Path | None = 
             raise ConfigError(f"slices={slices}: expected names or the path of a CSV file. {hint}")
         columns[name] = [record.group for record in records] if name == "group" else None
     if "group" in columns and not any(columns["group"] or ()):
-        raise ConfigError("slices=[group]: the images have no groups. Set data.group, or leave it out.")
+        raise ConfigError(
+            "slices=[group]: the images have no groups that data.group of the training finds. Leave group out, or give "
+            "the path of a CSV file with the columns image and group."
+        )
     return columns
 
 

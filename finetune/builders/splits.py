@@ -17,7 +17,7 @@ from finetune.config.options import Config
 from finetune.data import DataError, Record, Source, choose_fold, cut_test, cut_validation, seeded_split
 from finetune.data.mistakes import Reading
 from finetune.data.splitting.groups import shared_groups
-from finetune.data.splitting.split_file import assign_splits, read_splits, restore_splits
+from finetune.data.splitting.split_file import assign_splits, restore_splits
 from finetune.data.splitting.splits import groups_by_name
 from finetune.data.statistics import read_all
 from finetune.data.summary import class_pixels
@@ -47,9 +47,9 @@ class Split:
 def split_records(source: Source, settings: Config, seed: int, prepare: Prepare | None = None) -> Split:
     """Split the records of a source: by `data.splits`, by a split of their own, or by the settings.
 
-    A split of their own that lacks val gets one from train. With `data.folds`, val is fold `data.fold` of all images
-    but those of test: the test split of the data or, if its images have no split, a part that `data.test` cuts first.
-    So over all folds each image is in test every time, or in val once.
+    A split of their own that lacks val or test gets one from train. With `data.folds`, val is fold `data.fold` of all
+    images but those of test: the test split of the data, or a part that `data.test` cuts first. So over all folds each
+    image is in test every time, or in val once.
 
     Args:
         source: of the records.
@@ -67,7 +67,7 @@ def split_records(source: Source, settings: Config, seed: int, prepare: Prepare 
     records, notes = with_groups(records, source, settings.get("group", DataSettings.group), is_made)
     split = Split(records, notes)
     if settings.get("splits"):
-        split.records = split_by_file(records, Path(settings["splits"]))
+        split.records = restore_splits(records, Path(settings["splits"]))
     elif is_made:
         pixels = _read_pixels(split, source, settings, prepare) if settings.get("stratify") and prepare else None
         _make(split, settings, seed, pixels)
@@ -104,13 +104,6 @@ def keeps_split(records: Sequence[Record], settings: Config) -> bool:
     return bool(settings.get("splits")) or (settings.get("folds") is None and is_complete)
 
 
-def split_by_file(records: Sequence[Record], path: Path) -> list[Record]:
-    """Return the records with the splits of a file; where names repeat over splits, it changes train and val only."""
-    if len({record.name for record in records}) == len(records):
-        return assign_splits(records, read_splits(path))
-    return restore_splits(records, path)
-
-
 def _with_own_split(records: Sequence[Record]) -> list[Record]:
     """Return the records with those that have no split in train, if others have one."""
     if not any(record.split for record in records):
@@ -145,11 +138,11 @@ def _make(split: Split, settings: Config, seed: int, pixels: Mapping[str, Tensor
         _cut_missing(split, fractions, seed, pixels)
     else:
         if given == {""}:
-            chosen = dict.fromkeys(names, "train")
-            if test := fractions["test"]:  # the same images as without folds: those that the hash puts first
-                first = seeded_split(names, test, 0, seed, groups, pixels)
-                chosen = {name: "test" if part == "val" else "train" for name, part in first.items()}
-            split.records = assign_splits(split.records, chosen)
+            split.records = [record.with_split("train") for record in split.records]
+        if "test" not in given and fractions["test"] and (given == {""} or lacks_test(split.records, fractions)):
+            # without a given split the same images as without folds: those that the hash puts first
+            first = seeded_split(names, fractions["test"], 0, seed, groups, pixels)
+            split.records = [r.with_split("test") if first[r.name] == "val" else r for r in split.records]
         _choose_fold(split, folds, settings["fold"], seed, pixels)
 
 

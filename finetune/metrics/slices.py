@@ -18,11 +18,13 @@ def slice_rows(images: ImageResults, columns: Mapping[str, Sequence[str | float]
 
     Args:
         images: results of each image of a data set.
-        columns: a value of each image of the data set, by name; "" and NaN leave the image out.
+        columns: a value of each image of the data set, by name; "" and NaN leave the image out. A `group` is a name,
+            even if all are numbers.
     """
     rows: list[Row] = []
     for column, values in columns.items():
-        labels = slice_labels([values[index] for index in images.seen.tolist()])
+        given = [values[index] for index in images.seen.tolist()]
+        labels = list(map(str, given)) if column == "group" else slice_labels(given)
         for label in dict.fromkeys(filter(None, labels)):
             part = ImageResults(images.seen[[each == label for each in labels]], images.overlaps)
             low, high = part.interval or (math.nan, math.nan)

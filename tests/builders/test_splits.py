@@ -300,6 +300,15 @@ def grouped_photos(root: Path, *places: str) -> tuple[str, ...]:
     )
 
 
+def test_a_run_whose_test_split_was_cut_from_train_is_evaluated_on_it(folder: Path) -> None:
+    draw_folder(folder / "photos", [*(f"Train/{n}" for n in range(10)), "val/1", "val/2"])  # 1 and 2 are in both
+    run = finetune.train(*TINY, "data=folder", "data.root=photos", "data.classes=3", "data.test=0.2", "output=run")
+    assert (folder / "run" / "evaluation" / "test").is_dir()
+    assert finetune.evaluate("run=run", "split=val").scores["iou"] == pytest.approx(run.score)
+    assert finetune.evaluate("run=run", "split=test").matrix.sum() == 2 * 32 * 40
+    assert finetune.evaluate("run=run", "split=all").matrix.sum() == 12 * 32 * 40
+
+
 @pytest.mark.parametrize("places", [("",), ("Train/", "Test/"), ("Train/", "val/")])
 def test_a_resumed_run_has_the_split_of_its_file(places: tuple[str, ...], tmp_path: Path) -> None:
     names = grouped_photos(tmp_path / "photos", *places)
@@ -325,7 +334,9 @@ def test_a_run_with_folds_is_evaluated_on_its_own_split(folder: Path) -> None:
     assert "val is fold 1 of 3 (data.fold=1), and test is in no fold: 4 images" in log
     assert "WARNING 4 groups have images in train and also in val or test" in log
     assert finetune.evaluate("run=run", "split=val").scores["iou"] == pytest.approx(run.score)
-    assert finetune.evaluate("run=run", "split=all").matrix.sum() == 24 * 32 * 40
+    assert finetune.evaluate("run=run", "split=all", "slices=[group]", "output=all").matrix.sum() == 24 * 32 * 40
+    rows = (folder / "all" / "slices.csv").read_text().splitlines()[1:]
+    assert {row.split(",")[1] for row in rows} == {f"p{n}" for n in range(6)}
 
 
 def test_a_missing_test_split_is_cut_from_train_if_there_are_enough_images() -> None:
@@ -337,6 +348,15 @@ def test_a_missing_test_split_is_cut_from_train_if_there_are_enough_images() -> 
     assert "test" not in parts(split(named(list(given), given), val=0.15, test=0)).values()
     few = list(given)[14:]
     assert "test" not in parts(split(named(few, given), val=0.15, test=0.15)).values()
+
+
+def test_folds_of_a_given_split_without_test_cut_one_first() -> None:
+    given = dict.fromkeys(map(str, range(20)), "train") | dict.fromkeys("abcd", "val")
+    folds = [split(named(list(given), given), folds=3, fold=fold, test=0.25) for fold in range(3)]
+    sides = [Counter(parts(made)[name] for made in folds) for name in given]
+    assert sides.count({"test": 3}) == 6
+    assert sides.count({"val": 1, "train": 2}) == 18
+    assert "test" not in parts(split(named(list(given), given), folds=3, fold=0, test=0)).values()
 
 
 def test_val_and_test_are_both_cut_from_train_alone() -> None:

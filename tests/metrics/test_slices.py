@@ -36,6 +36,12 @@ def test_a_slice_of_one_image_has_no_interval_and_one_without_a_class_is_last() 
     assert math.isnan(float(rows[2]["iou"]))
 
 
+def test_each_group_is_a_slice_even_if_their_names_are_numbers() -> None:
+    overlaps = torch.ones(14, 2, 3, dtype=torch.long)
+    rows = slice_rows(ImageResults(torch.arange(14), overlaps), {"group": [f"{n:03}" for n in range(13)] + [""]})
+    assert {row["value"] for row in rows} == {f"{n:03}" for n in range(13)}
+
+
 def test_few_numbers_are_slices_of_their_own() -> None:
     assert slice_labels([1.0, 2.5, math.nan, 1.0]) == ["1", "2.5", "", "1"]
     assert slice_labels(["01", "2", "", "01"]) == ["01", "2", "", "01"]

@@ -10,7 +10,7 @@ from typing import Literal
 from finetune.data.audit.examination import Examined, ImageFacts, MaskFacts
 from finetune.data.mistakes import MAX_NAMED, Reading
 from finetune.data.records import Record
-from finetune.data.splitting.splits import SPLITS
+from finetune.data.splitting.split_names import SPLITS
 from finetune.data.summary import Statistics, summarize
 from finetune.data.tiles import ImageTile
 from finetune.io.messages import shortlist

@@ -20,7 +20,7 @@ from finetune.data.polygons.class_map import Classes, ClassMap, class_map
 from finetune.data.polygons.image_index import folder_split
 from finetune.data.polygons.shapes import Shape, paint
 from finetune.data.records import DataError, Record, error_listing
-from finetune.data.splitting.splits import SPLITS
+from finetune.data.splitting.split_names import SPLITS
 from finetune.data.stencil import Stencil, join
 from finetune.data.window import Window
 

@@ -2,12 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from os.path import normpath
 from pathlib import Path, PurePosixPath
 from unicodedata import normalize
 
 from finetune.data.files import IMAGE_SUFFIXES, files_below
 from finetune.data.polygons.annotation_files import AnnotationError, shown
-from finetune.data.splitting.splits import split_of
+from finetune.data.splitting.split_names import split_of
 from finetune.data.stems import stem_of
 from finetune.io.messages import shortlist
 
@@ -57,14 +58,21 @@ class ImageIndex:
         found = next(filter(None, endings), candidates)
         return self._only(found, name, split, given.is_absolute() or ".." in given.parts)
 
-    def with_stem(self, stem: str, folder: Path) -> Path | None:
+    def with_stem(self, stem: str, folder: Path, hint: str = "") -> Path | None:
         """Return the image with a stem: that in a folder, or else the only one; None if there is no such image.
+
+        Args:
+            stem: of the image.
+            folder: that is looked into first.
+            hint: path relative to the folder, which chooses one of several elsewhere.
 
         Raises:
             AnnotationError: there are several.
         """
         candidates = self._by_stem.get(_composed(stem), [])
         near = [path for path in candidates if path.parent == folder]
+        hinted = normpath(folder / hint.replace("\\", "/"))
+        near = near or [path for path in candidates if hint and normpath(path) == hinted]
         return self._only(near or candidates, stem) if candidates else None
 
     def _only(self, candidates: list[Path], name: str, split: str = "", leads_out: bool = False) -> Path:

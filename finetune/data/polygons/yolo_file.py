@@ -11,7 +11,7 @@ from finetune.data.polygons.annotated import LabeledObject
 from finetune.data.polygons.annotation_files import AnnotationError, coordinates, noting, read_annotation_text, shown
 from finetune.data.polygons.shapes import Polygon
 from finetune.data.records import DataError
-from finetune.data.splitting.splits import SPLITS
+from finetune.data.splitting.split_names import SPLITS
 from finetune.io.safe_files import FileError, check_plain, read_text
 
 MAX_NUMBER = 10_000

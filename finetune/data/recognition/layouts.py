@@ -1,80 +1,21 @@
 """Recognize images and masks in a folder by the names of folders and files, and by how masks look."""
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from itertools import groupby
-from os.path import commonpath
-from pathlib import Path, PurePath
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from finetune.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, PHOTO_SUFFIXES, files_below
-from finetune.data.masks.contents import MaskContents, read_contents
+from finetune.data.files import PHOTO_SUFFIXES
+from finetune.data.recognition.file_groups import FLAT, MASK_WORDS, Group, find_groups, likely_pairs, sample_contents
 from finetune.data.recognition.pairing import Affixes, possible_affixes
 from finetune.data.recognition.recognized import Recognized
-from finetune.data.records import DataError
 from finetune.data.splitting.split_lists import find_lists, list_names
-from finetune.data.splitting.splits import split_of
+from finetune.data.splitting.split_names import PLACE_OF_SPLIT
 from finetune.data.stems import stem_of
 from finetune.io.messages import shortlist
 
-IMAGE_WORDS = re.compile(r"im(age|g)|photo|picture|jpe?g|rgb|input|scan|raw|source|src", re.IGNORECASE)
-MASK_WORDS = re.compile(r"mask|label|seg|annot|ground|truth|target|manual|lbl|(^|[^a-z])gt([^a-z]|$)", re.IGNORECASE)
 LIST_FOLDERS = ("ImageSets/Segmentation", "ImageSets", "splits", "lists", ".")
-SAMPLE = 5  # files of a folder that are looked into
-FLAT = 0.35  # share of pixels like their four neighbors: masks have more, photographs less
-
-
-@dataclass(frozen=True)
-class Group:
-    """Files below one folder, or below the folders of the same name in each split.
-
-    Attributes:
-        pattern: path below root, with `{split}` in the place of the split if that is above.
-        files: sorted.
-        splits: names of the split folders above or below.
-    """
-
-    pattern: str
-    files: list[Path] = field(default_factory=list)
-    splits: set[str] = field(default_factory=set)
-
-    @cached_property
-    def flatness(self) -> float:
-        """Share of the pixels of some files whose neighbors have the same value; NaN if none can be read."""
-        contents = sample_contents(self.files)
-        totals = [(sum(c.interior.values()), sum(c.pixels.values())) for c in contents]
-        return sum(same for same, _ in totals) / max(1, sum(count for _, count in totals)) if totals else float("nan")
-
-    @cached_property
-    def named_mask(self) -> bool | None:
-        """Whether the name is that of a folder of masks; None if it says nothing."""
-        name = self.pattern.replace("{split}", "")
-        words = [bool(MASK_WORDS.search(name)), bool(IMAGE_WORDS.search(name))]
-        return words[0] if words[0] != words[1] else None
-
-    @property
-    def may_be_images(self) -> bool:
-        """Whether the folder may hold images, rather than masks."""
-        return not self.named_mask if self.named_mask is not None else not self.flatness > FLAT
-
-    @property
-    def may_be_masks(self) -> bool:
-        """Whether the folder may hold masks."""
-        return self.named_mask if self.named_mask is not None else self.flatness > FLAT
-
-
-def sample_contents(files: Sequence[Path]) -> list[MaskContents]:
-    """Return the contents of a few files, those that can be read."""
-    contents = []
-    for path in files[:: max(1, len(files) // SAMPLE)][:SAMPLE]:
-        try:
-            contents.append(read_contents(path))
-        except (DataError, ImportError):
-            continue
-    return contents
 
 
 def recognize_folders(root: Path) -> list[Recognized]:
@@ -84,7 +25,7 @@ def recognize_folders(root: Path) -> list[Recognized]:
     candidates = [*_two_folders(groups), *(pair for group in groups if (pair := _side_by_side(group)))]
     # a few pairs among many other files are no layout
     likely = [c for c in candidates if 4 * (len(c.images) + len(c.masks)) >= total]
-    return [_recognized(root, candidate, several=len(likely) > 1) for candidate in likely]
+    return [_recognized(root, groups, candidate, several=len(likely) > 1) for candidate in likely]
 
 
 @dataclass(frozen=True)
@@ -98,40 +39,6 @@ class Candidate:
     left_out: int = 0
 
 
-def find_groups(root: Path) -> list[Group]:
-    """Return the files below root by the folder that holds them; split folders and deeper ones count as one."""
-    files = files_below(root, (*IMAGE_SUFFIXES, *MASK_SUFFIXES)) if root.is_dir() else []
-    if not files:
-        return []
-    base = Path(commonpath({path.parent for path in files}))
-    while base != root and split_of(base.name):  # a single split folder is not the root of the data
-        base = base.parent
-    if base != root and all(path.parent == base for path in files):
-        base = base.parent if base.parent.is_relative_to(root) else base
-    groups: dict[str, Group] = {}
-    for parent, inside in groupby(files, lambda path: path.parent):
-        pattern, split = _pattern(parent.relative_to(base).parts)
-        full = PurePath(base.relative_to(root), pattern).as_posix()
-        group = groups.setdefault(full, Group(full))
-        group.files.extend(inside)
-        group.splits.update([split] if split else [])
-    return list(groups.values())
-
-
-def _pattern(parts: tuple[str, ...]) -> tuple[str, str]:
-    """Return the path of a group and the name of the split folder in it.
-
-    >>> _pattern(("images", "Train", "site")), _pattern(("train", "images")), _pattern(("images", "site"))
-    (('images', 'Train'), ('{split}/images', 'train'), ('images', ''))
-    """
-    place = next((index for index, part in enumerate(parts) if split_of(part)), None)
-    if place is None:
-        return (parts[0] if parts else "."), ""
-    if place == 0:
-        return "/".join(["{split}", *parts[1:2]]), parts[0]
-    return "/".join(parts[:place]), parts[place]
-
-
 def _two_folders(groups: Sequence[Group]) -> Iterator[Candidate]:
     """Yield the pairs of folders in which most files of one are named like those of the other.
 
@@ -140,28 +47,12 @@ def _two_folders(groups: Sequence[Group]) -> Iterator[Candidate]:
     of_images = [group for group in groups if group.named_mask is False] or groups
     of_masks = [group for group in groups if group.named_mask] or groups
     for images, masks in likely_pairs(of_images, of_masks, sum(len(group.files) for group in groups)):
-        if ("{split}" in images.pattern) != ("{split}" in masks.pattern):
+        if (PLACE_OF_SPLIT in images.pattern) != (PLACE_OF_SPLIT in masks.pattern):
             continue
         for affixes in _matching_affixes(images.files, masks.files):
             settings = {"images": images.pattern, "masks": masks.pattern, **_affix_settings(affixes)}
             chosen = [path for path in masks.files if affixes[1].core(stem_of(path)) is not None]
             yield Candidate(settings, images.files, chosen, images.splits, len(masks.files) - len(chosen))
-
-
-def likely_pairs(of_images: Sequence[Group], of_masks: Sequence[Group], total: int) -> Iterator[tuple[Group, Group]]:
-    """Yield pairs of folders that may hold the images and their masks, with at least a quarter of all files together.
-
-    Args:
-        of_images: folders to take for images.
-        of_masks: folders to take for masks.
-        total: number of files in all folders.
-    """
-    large = [group for group in of_masks if 8 * len(group.files) >= total]  # of thousands of folders, few are
-    for images in of_images:
-        for masks in of_masks if 8 * len(images.files) >= total else large:
-            is_likely = images is not masks and 4 * (len(images.files) + len(masks.files)) >= total
-            if is_likely and images.may_be_images and masks.may_be_masks:
-                yield images, masks
 
 
 def _matching_affixes(images: Sequence[Path], masks: Sequence[Path]) -> list[tuple[Affixes, Affixes]]:
@@ -242,7 +133,7 @@ def _affix_settings(affixes: tuple[Affixes, Affixes]) -> dict[str, str]:
     return {name: text for name, text in named.items() if text}
 
 
-def _recognized(root: Path, candidate: Candidate, several: bool) -> Recognized:
+def _recognized(root: Path, groups: Sequence[Group], candidate: Candidate, several: bool) -> Recognized:
     settings: dict[str, Any] = {"format": "folder", "root": str(root), **candidate.settings}
     images, masks = candidate.settings["images"], candidate.settings["masks"]
     holds = f", which hold {_describe(candidate.masks)}" if several else ""
@@ -256,6 +147,8 @@ def _recognized(root: Path, candidate: Candidate, several: bool) -> Recognized:
     lines[0] += f", paired by name: {affixes}" if affixes else ", paired by name (data.images, data.masks)"
     if candidate.left_out:
         lines[0] += f"; {candidate.left_out:,} other files in {masks}/ are left out"
+    if others := {f"{group.pattern}/": len(group.files) for group in groups if group.pattern not in (images, masks)}:
+        lines[0] += f"; the {sum(others.values()):,} files in {shortlist(others, 3)} are not read"
     if candidate.splits:
         lines.append(f"the folders {', '.join(sorted(candidate.splits))} are the split (data.splits)")
     else:
@@ -274,7 +167,9 @@ def _lists(root: Path, images: Sequence[Path]) -> tuple[dict[str, str], list[str
         known = sum(name in stems for name in names)
         named = f"the lists {', '.join(path.name for path in lists.values())} in {folder}/"
         if "train" in lists and known > 1 and 2 * known > len(names):
-            return {"lists": folder}, [f"{named} are the split (data.lists)"]
+            rest = len(images) - known
+            unused = f"; {rest:,} of {len(images):,} images are in none and not used" if rest > 0 else ""
+            return {"lists": folder}, [f"{named} are the split{unused} (data.lists; data.lists='' leaves them out)"]
         if "train" in lists:
             lines.append(f"{named} are not the split: {known:,} of their {len(names):,} names are images (data.lists)")
     return {}, lines

@@ -10,7 +10,7 @@ import torch
 from finetune.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, files_below
 from finetune.data.masks.reading import read_binary_mask
 from finetune.data.polygons.class_map import is_background
-from finetune.data.recognition.layouts import Group, find_groups, likely_pairs
+from finetune.data.recognition.file_groups import Group, find_groups, likely_pairs
 from finetune.data.recognition.name_patterns import NamePattern
 from finetune.data.recognition.recognized import Recognized
 from finetune.data.records import DataError
@@ -97,7 +97,7 @@ def _objects(root: Path, images: Group, masks: Group, pattern: str) -> Recognize
 
 def _classes(root: Path, images: Group, masks: Group, pattern: str, names: list[str]) -> Recognized:
     share = overlap(_by_image(root, images, masks, NamePattern(pattern)).values())
-    classes = names if share else ["background", *(name for name in names if not is_background(name))]
+    classes = [*([] if share else ["background"]), *(name for name in names if not is_background(name))]
     settings = {
         "format": "mask_files",
         "root": str(root),

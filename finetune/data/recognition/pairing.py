@@ -141,7 +141,7 @@ def other_rule(images: Sequence[Path], masks: Sequence[Path], given: tuple[Affix
         return [
             f"The images have about {len(masks) / len(images):.1f} masks each ({example}, ...), but a mask is one "
             f"file: merge them into one, give them as columns of a table (data=csv), or take each as an object "
-            f"(data=object_masks)."
+            f"(data=mask_files 'data.masks=masks/{{stem}}_{{object}}')."
         ]
     moves = []
     for kind, now, then in zip(("image", "mask"), given, found, strict=True):

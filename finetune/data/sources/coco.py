@@ -15,7 +15,7 @@ from finetune.data.polygons.coco_file import CocoFile
 from finetune.data.polygons.image_index import ImageIndex
 from finetune.data.recognition.recognized import Recognized, annotation_files, data_folder
 from finetune.data.records import DataError, error_listing
-from finetune.data.splitting.splits import SPLITS, split_of
+from finetune.data.splitting.split_names import SPLITS, split_of
 from finetune.io.messages import shortlist
 
 

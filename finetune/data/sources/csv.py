@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from os.path import normpath
@@ -12,9 +13,9 @@ from typing import NamedTuple
 from finetune.data.files import ClassMaskFiles, ImageFile
 from finetune.data.masks.values import IgnoredValues, MaskValues
 from finetune.data.options import Classes, mask_encoding, named_classes
-from finetune.data.recognition.recognized import Recognized
+from finetune.data.recognition.recognized import Recognized, read_head
 from finetune.data.records import DataError, Record, Target, error_listing
-from finetune.data.splitting.splits import split_of
+from finetune.data.splitting.split_names import split_of
 from finetune.io.messages import shortlist
 
 CLASS_COLUMN = "mask:"  # followed by the name of the class
@@ -60,9 +61,10 @@ class CsvSource:
     @staticmethod
     def recognize(root: Path) -> list[Recognized]:
         """Return the tables of images and masks in a folder, or the table itself."""
-        is_table = root.suffix.lower() == ".csv" and root.is_file()
-        paths = [root] if is_table else sorted(root.glob("*.csv")) if root.is_dir() else []
-        return [found for path in paths if (found := _recognized(path))]
+        if root.suffix.lower() == ".csv" and root.is_file():
+            return [_recognized(root)]
+        paths = sorted(root.glob("*.csv")) if root.is_dir() else []
+        return [_recognized(path) for path in paths if _names_masks(path)]  # others are tables of something else
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
@@ -131,11 +133,15 @@ class CsvSource:
         return Record(cells["image"], ImageFile(image), target, split, group, float(cells.get("weight") or 1))
 
 
-def _recognized(path: Path) -> Recognized | None:
-    try:
-        table = read_table(path)
-    except DataError:  # a table of something else
-        return None
+def _names_masks(path: Path) -> bool:
+    """Return whether the first line of a file has columns of images and masks, whatever is wrong below."""
+    head = next(iter(read_head(path).removeprefix("\ufeff").splitlines()), "")
+    names = [name.strip(" \"'") for name in re.split("[,;\t]", head)]
+    return "image" in names and any(name == "mask" or name.startswith(CLASS_COLUMN) for name in names)
+
+
+def _recognized(path: Path) -> Recognized:
+    table = read_table(path)
     settings = {"format": "csv", "root": str(path.parent), "table": path.name}
     lines = [f"{len(table.rows):,} images and their masks in the table {path.name} (data.table)"]
     if table.classes:

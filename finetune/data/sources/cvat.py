@@ -29,7 +29,7 @@ from finetune.data.polygons.run_lengths import bitmap, listed_counts
 from finetune.data.polygons.shapes import SMALLEST_RADIUS, Ellipse, Polygon, Shape, rectangle, rotated
 from finetune.data.recognition.recognized import Recognized, only_file, recognize_files
 from finetune.data.records import DataError, error_listing
-from finetune.data.splitting.splits import split_of
+from finetune.data.splitting.split_names import split_of
 
 SHAPES = ("polygon", "box", "ellipse", "mask")
 WITHOUT_AREA = ("polyline", "points", "cuboid", "skeleton")

@@ -13,13 +13,12 @@ from finetune.data.recognition.pairing import Affixes, Pairs, other_rule, pair, 
 from finetune.data.recognition.recognized import Recognized
 from finetune.data.records import DataError, Record, error_listing
 from finetune.data.splitting.split_lists import read_lists
-from finetune.data.splitting.splits import SPLITS, split_of
+from finetune.data.splitting.split_names import PLACE_OF_SPLIT, SPLITS, split_of
 from finetune.data.stems import stem_of
 from finetune.io.messages import shortlist
 
 logger = logging.getLogger(__name__)
 
-PLACE_OF_SPLIT = "{split}"
 LAYOUT = "expected ROOT/images/*.jpg with ROOT/masks/*.png, either flat or with train/ val/ test/ in both"
 # in messages, by which an audit knows what they are about
 WITHOUT_MASK, WITHOUT_IMAGE = "images without a mask", "masks without an image"
@@ -96,7 +95,7 @@ class FolderSource:
             raise DataError(f"{'; '.join(missing)}: {LAYOUT}. {_contents(self.root)}")
         images, masks = (_split_folders(self.root, pattern) for pattern in self.folders.values())
         problems = [] if self.lists else _layout_problems(self.root, self.folders, images, masks)
-        problems += _differing_splits(self.folders, images, masks)
+        problems += self._differing_splits(images, masks)
         of_masks = {folder.split: folder.path for folder in masks}
         records: list[Record] = []
         for folder in images:
@@ -114,19 +113,22 @@ class FolderSource:
         if not images:
             return [], [f"'{image_folder}' has no images (files that end in {' '.join(IMAGE_SUFFIXES)})."]
         pairs = pair(images, masks, (image_folder, mask_folder), self.affixes)
-        splits = read_lists(self.root / self.lists, {stem_of(path) for path in images}) if self.lists else None
+        splits = read_lists(self.root / self.lists, {name for name, _, _ in pairs.pairs}) if self.lists else None
         if splits is not None:
             pairs, absent = _listed(pairs, splits)
             if absent:
                 lists = self.root / (self.lists or "")
-                return [], [f"{len(absent):,} names in the lists in '{lists}' have no image: {shortlist(absent)}."]
+                return [], [
+                    f"{len(absent):,} names in the lists in '{lists}' have no image: {shortlist(absent)}. "
+                    f"data.lists='' splits the images without the lists."
+                ]
         mistakes = [*pairs.repeated, *self._unpaired(pairs, image_folder, mask_folder)]
         records = [
             Record(
                 name,
                 ImageFile(image),
                 self.encoding.file(mask) if mask else None,
-                splits[stem_of(image)] if splits else split,
+                splits[name] if splits else split,
             )
             for name, image, mask in pairs.pairs
             if mask is not None or not self.skip_unpaired
@@ -171,6 +173,23 @@ class FolderSource:
             logger.warning(f"left out: {text}")
         return []
 
+    def _differing_splits(self, images: "list[SplitFolder]", masks: "list[SplitFolder]") -> list[str]:
+        """Return what is wrong with folders of images and masks that do not have the same splits."""
+        of_images, of_masks = {folder.split for folder in images}, {folder.split for folder in masks}
+        ours, theirs = self.folders["images"], self.folders["masks"]
+        missing = [folder.name for folder in images if folder.split not in of_masks and folder.split]
+        if of_images & of_masks:  # masks of further splits are not read
+            if missing and self.skip_unpaired:
+                logger.warning(f"left out: the images of {shortlist(missing)}, of which {theirs}/ has no masks.")
+            elif missing:
+                text = f"{theirs}/ has no {shortlist(missing)}/, but {ours}/ has. Use the same sub-folders in both"
+                return [f"{text}, or leave these images out: data.skip_unpaired=true."]
+            return []
+        if missing:
+            return [f"{theirs}/ has no {shortlist(missing)}/, but {ours}/ has. Use the same sub-folders in both."]
+        names = shortlist(folder.name for folder in masks)
+        return [f"{ours}/ has no {names}/, but {theirs}/ has. Use the same sub-folders in both."]
+
     @staticmethod
     def _some(pairs: Pairs) -> bool:
         return any(mask is not None for _, _, mask in pairs.pairs)
@@ -186,10 +205,14 @@ class SplitFolder(NamedTuple):
 
 def _split_folders(root: Path, pattern: str) -> list[SplitFolder]:
     """Return the folders of a path below root: one per split, in the order train, val, test, or one without a split."""
-    before, place, after = pattern.partition(PLACE_OF_SPLIT)
-    base = root / before
-    named = [path for path in base.iterdir() if path.is_dir() and split_of(path.name)] if base.is_dir() else []
-    folders = [SplitFolder(path.name, split_of(path.name), Path(f"{path}{after}")) for path in named]
+    place = next((part for part in Path(pattern).parts if PLACE_OF_SPLIT in part), "")
+    before, _, after = pattern.partition(place) if place else (pattern, "", "")
+    base, (start, _, end) = root / before, place.partition(PLACE_OF_SPLIT)
+    folders = []
+    for path in base.iterdir() if base.is_dir() else ():
+        name = path.name.removeprefix(start).removesuffix(end)
+        if path.name == f"{start}{name}{end}" and split_of(name) and path.is_dir():
+            folders.append(SplitFolder(path.name, split_of(name), Path(f"{path}{after}")))
     if not folders and not place:
         return [SplitFolder("", "", base)]
     return sorted(folders, key=lambda folder: (SPLITS.index(folder.split), folder.name))
@@ -202,7 +225,7 @@ def _missing(root: Path, pattern: str) -> str:
     folders = _split_folders(root, pattern)
     missing = [str(folder.path) for folder in folders if not folder.path.is_dir()]
     if not folders:
-        return f"no folder of a split in '{root / pattern.partition(PLACE_OF_SPLIT)[0]}'"
+        return f"no folder of a split '{root / pattern}'"
     return f"no folder {shortlist(missing)}" if missing else ""
 
 
@@ -215,21 +238,9 @@ def _contents(root: Path) -> str:
 
 def _listed(pairs: Pairs, splits: dict[str, str]) -> tuple[Pairs, list[str]]:
     """Return the pairs whose images are in the lists, and the names in them that no image has."""
-    listed = [entry for entry in pairs.pairs if stem_of(entry[1]) in splits]
-    absent = sorted(splits.keys() - {stem_of(image) for _, image, _ in listed})
+    listed = [entry for entry in pairs.pairs if entry[0] in splits]
+    absent = sorted(splits.keys() - {name for name, _, _ in listed})
     return Pairs(listed, [], pairs.repeated), absent
-
-
-def _differing_splits(patterns: dict[str, str], images: list[SplitFolder], masks: list[SplitFolder]) -> list[str]:
-    """Return what is wrong with folders of images and masks that do not have the same splits."""
-    of_images, of_masks = {folder.split for folder in images}, {folder.split for folder in masks}
-    ours, theirs = patterns["images"], patterns["masks"]
-    if missing := [folder.name for folder in images if folder.split not in of_masks and folder.split]:
-        return [f"{theirs}/ has no {shortlist(missing)}/, but {ours}/ has. Use the same sub-folders in both."]
-    if of_images & of_masks:  # masks of further splits are not read
-        return []
-    names = shortlist(folder.name for folder in masks)
-    return [f"{ours}/ has no {names}/, but {theirs}/ has. Use the same sub-folders in both."]
 
 
 def _layout_problems(

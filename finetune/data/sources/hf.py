@@ -20,7 +20,7 @@ from finetune.data.masks.values import IgnoredValues, MaskValues
 from finetune.data.options import Classes, MaskEncoding, mask_encoding
 from finetune.data.recognition.recognized import Recognized
 from finetune.data.records import DataError, Record
-from finetune.data.splitting.splits import split_of
+from finetune.data.splitting.split_names import split_of
 from finetune.io.messages import shortlist
 
 MASK_NAMES = ("mask", "label", "annotation", "segmentation_mask", "segmentation", "gt", "labels", "masks")

@@ -96,7 +96,8 @@ def _read_image(path: Path, index: ImageIndex, problems: list[str]) -> Annotated
     """Read one file; None if it is another kind of JSON, or what is wrong with it was appended."""
     content = read_annotations(path)
     with noting(problems, f"'{path}'"):
-        image = index.with_stem(path.stem, path.parent)
+        named = content.get("imagePath") if isinstance(content, dict) else None
+        image = index.with_stem(path.stem, path.parent, named if isinstance(named, str) else "")
         if image is None and not (isinstance(content, dict) and {"shapes", "imagePath"} & content.keys()):
             return None
         shapes = field(content, "shapes", list)

@@ -12,7 +12,7 @@ from torch import Tensor
 from finetune.data.images.pixels import Pixels, with_channels
 from finetune.data.options import check_ignore_index
 from finetune.data.records import Record
-from finetune.data.splitting.splits import SPLITS
+from finetune.data.splitting.split_names import SPLITS
 from finetune.data.synthetic.drawing import CLASS_NAMES, draw
 
 MIN_SIZE = 16  # pixels; shapes of smaller images vanish

@@ -125,7 +125,7 @@ def _listed_images(root: Path, entry: str, problems: list[str]) -> list[Path]:
     """Return the images of an entry: a folder, or a text file with the path of an image in each line; "" for all."""
     place = below(root, entry)
     if place is None:
-        problems.append(f"'{entry}' is not below '{root}'. Correct the path.")
+        problems.append(f"'{entry}' is not below '{root}'. Correct the path, or remove its line from the YAML file.")
         return []
     if place.is_dir():
         found = files_below(place, IMAGE_SUFFIXES)

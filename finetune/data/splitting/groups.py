@@ -8,7 +8,7 @@ from itertools import islice, takewhile
 from pathlib import Path
 
 from finetune.data.records import DataError, Record
-from finetune.data.splitting.splits import split_of
+from finetune.data.splitting.split_names import split_of
 from finetune.data.stems import stem_of
 
 FEWEST = 5  # guessed groups; of fewer, a split can hardly be made

@@ -1,12 +1,13 @@
 """The file that freezes a split."""
 
 import csv
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from finetune.data.records import DataError, Record
-from finetune.data.splitting.splits import SPLITS
+from finetune.data.splitting.split_names import SPLITS
 from finetune.io.garbage import no_collection
 from finetune.io.messages import shortlist
 from finetune.io.safe_files import FileError, read_rows
@@ -70,11 +71,11 @@ def read_training_images(path: Path, split: str) -> set[str]:
 
     Args:
         path: the run's file of `write_splits`.
-        split: that the names are compared with: where the data has a name in train and in test, `test` leaves it out.
+        split: that the names are compared with, `val` or `test`; a name that the file has there, too, is left out, as
+            it is another image.
     """
-    by_place = _splits_by(lambda name, part: (name, part == "test"), path)
-    trained = {name for (name, _), part in by_place.items() if part == "train"}
-    return trained - {name for name, is_test in by_place if is_test and split == "test"}
+    places = _splits_by(lambda name, part: (name, part), path)
+    return {name for name, part in places if part == "train" and (name, split) not in places}
 
 
 @no_collection()
@@ -108,22 +109,25 @@ def _other_names(names: Set[str], splits: Mapping[str, str]) -> DataError:
 
 
 def restore_splits(records: Iterable[Record], path: Path) -> list[Record]:
-    """Return the records with the splits that a run had, from its split file.
+    """Return the records with the splits of a file.
 
-    Images that are in the test split of the data stay there: a run changes train and val only. So a name may be in test
-    and in another split.
+    A name may be in several splits of the data. Its images in val and test then stay there if the file has the name
+    there, as splits are only cut from train; the image in train is in the split that is left.
 
     Args:
-        records: of the run.
+        records: with the splits of the data, if it has any.
         path: file of `write_splits`.
 
     Raises:
         DataError: the file cannot be read, or does not fit the images.
     """
     records = list(records)
-    if not all(record.split for record in records):
+    if len({record.name for record in records}) == len(records):
         return assign_splits(records, read_splits(path))
-    by_place = _splits_by(lambda name, split: (name, split == "test"), path)
-    splits = {name: split for (name, is_test), split in by_place.items() if not is_test}
-    restored = iter(assign_splits([record for record in records if record.split != "test"], splits))
-    return [record if record.split == "test" else next(restored) for record in records]
+    places = _splits_by(lambda name, split: (name, split), path)
+    kept = {(record.name, record.split) for record in records if record.split != "train"} & places.keys()
+    left = [place for place in places if place not in kept]
+    if repeated := [name for name, times in Counter(name for name, _ in left).items() if times > 1]:
+        raise DataError(f"'{path}' has more lines than images for {shortlist(repeated, 3)}. Keep one line per image.")
+    others = iter(assign_splits([r for r in records if (r.name, r.split) not in kept], dict(left)))
+    return [record if (record.name, record.split) in kept else next(others) for record in records]

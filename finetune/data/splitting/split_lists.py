@@ -1,11 +1,11 @@
 """Lists of image names, one file per split, such as train.txt and val.txt."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from unicodedata import normalize
 
 from finetune.data.records import DataError
-from finetune.data.splitting.splits import SPLITS, split_of
+from finetune.data.splitting.split_names import SPLITS, split_of
 from finetune.data.stems import DOUBLE, stem_of
 from finetune.io.messages import shortlist
 
@@ -27,12 +27,12 @@ def find_lists(folder: Path) -> dict[str, Path]:
     return {split: by_split[split] for split in SPLITS if split in by_split}
 
 
-def read_lists(folder: Path, stems: Collection[str] = ()) -> dict[str, str]:
+def read_lists(folder: Path, names: Collection[str] = ()) -> dict[str, str]:
     """Return the split of each name in the lists of a folder.
 
     Args:
         folder: with the lists.
-        stems: as for `list_names`.
+        names: as for `list_names`.
 
     Raises:
         DataError: there is no list, or a name is in two of them.
@@ -43,7 +43,7 @@ def read_lists(folder: Path, stems: Collection[str] = ()) -> dict[str, str]:
     splits: dict[str, str] = {}
     twice: list[str] = []
     for split, path in lists.items():
-        for name in list_names(path, stems):
+        for name in list_names(path, names):
             if splits.setdefault(name, split) != split:
                 twice.append(f"{name} ({splits[name]} and {split})")
     if twice:
@@ -51,15 +51,15 @@ def read_lists(folder: Path, stems: Collection[str] = ()) -> dict[str, str]:
     return splits
 
 
-def list_names(path: Path, stems: Collection[str] = ()) -> list[str]:
-    """Return the stems that the lines of a list name.
+def list_names(path: Path, names: Collection[str] = ()) -> list[str]:
+    """Return the names of the images that the lines of a list stand for.
 
-    A line names an image: its stem, or a path whose folders and ending do not count. Further words of a line, such as
-    the path of the mask, are left out, too.
+    A line names an image: its stem, or a path whose ending does not count, and whose folders count only if they are in
+    the name of an image. Further words of a line, such as the path of the mask, are left out, too.
 
     Args:
         path: the list.
-        stems: of the images, which tell a space or a dot in a name from the end of the name.
+        names: of the images, `stem` or `folder/stem`, which tell a space or a dot in a name from the end of the name.
 
     Raises:
         DataError: the file is no text, or too large.
@@ -70,18 +70,28 @@ def list_names(path: Path, stems: Collection[str] = ()) -> list[str]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise DataError(f"'{path}' is not UTF-8: {error.reason} at byte {error.start}. Save it as text.") from error
-    return [_name(normalize("NFC", line.strip()), stems) for line in lines if line.strip()]
+    return [_name(normalize("NFC", line.strip()), names) for line in lines if line.strip()]
 
 
-def _name(line: str, stems: Collection[str]) -> str:
-    whole, first = _last(line), _last(line.split()[0])
+def _name(line: str, names: Collection[str]) -> str:
+    line = line.replace("\\", "/")
+    first = line.split()[0]
     # with a second path on the line, the last folder is that of the second
-    candidates = (whole, _stem(whole), first) if whole.startswith(first) else (first,)
-    return next((name for name in candidates if name in stems), _stem(first))
+    is_one = _last(line).startswith(_last(first))
+    candidates = [name for path in ((line, first) if is_one else (first,)) for name in _names(path)]
+    return next((name for name in candidates if name in names), _stem(_last(first)))
+
+
+def _names(path: str) -> Iterator[str]:
+    """Yield what an image of a path may be called, with all of the folders above it first."""
+    parts = path.split("/")
+    for start in range(len(parts)):
+        above = "".join(f"{part}/" for part in parts[start:-1])
+        yield from (above + parts[-1], above + _stem(parts[-1]))
 
 
 def _last(path: str) -> str:
-    return path.replace("\\", "/").rpartition("/")[2]
+    return path.rpartition("/")[2]
 
 
 def _stem(name: str) -> str:

@@ -12,13 +12,6 @@ from finetune.data.splitting.partition import class_labels, fill, hash_order, sp
 from finetune.io.garbage import no_collection
 from finetune.io.messages import shortlist
 
-SPLITS = ("train", "val", "test")
-SPLIT_NAMES = {  # as people write them, in any case
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-
 
 @no_collection()
 def seeded_split(
@@ -132,15 +125,6 @@ def seeded_folds(
 def _deal(members: Sequence[Sequence[str]], wanted: Sequence[int], pixels: Mapping[str, Tensor] | None) -> list[int]:
     sizes = list(map(len, members))
     return fill(sizes, wanted) if pixels is None else stratify(sizes, class_labels(members, pixels), wanted)
-
-
-def split_of(name: str) -> str:
-    """Return the split that a name stands for, or "" if it stands for none.
-
-    >>> split_of("Training"), split_of("valid"), split_of("site 3")
-    ('train', 'val', '')
-    """
-    return SPLIT_NAMES.get(name.strip().lower(), "")
 
 
 def cut_validation(

@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor
 
-from finetune.data.splitting.splits import SPLITS
+from finetune.data.splitting.split_names import SPLITS
 from finetune.data.synthetic.textures import FILLS, GROUNDS, Floats, light, surface
 
 CLASS_NAMES = ("background", "disc", "square", "triangle", "star")

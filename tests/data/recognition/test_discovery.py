@@ -87,6 +87,19 @@ def test_a_table_wins_over_the_names_of_the_files_that_it_lists(tmp_path):
         assert found["classes"] == ["class_0", "class_1", "class_2"]
 
 
+@pytest.mark.parametrize("header", ["image,mask,split", "image;mask;split"])
+def test_the_mistake_in_a_table_is_said_whatever_else_the_folder_holds(tmp_path, header):
+    draw_folder(tmp_path, "abcd")
+    rows = [f"images/{name}.png,masks/{name}.png,train" for name in "abcd"]
+    (tmp_path / "labels.csv").write_text("\n".join([header, *rows, "images/a.png,masks/a.png,train,3"]))
+    message = "line 6" if "," in header else r"line 1 has the columns image;mask;split; expected image,mask"
+    for root in (tmp_path, tmp_path / "labels.csv"):
+        with pytest.raises(DataError, match=message):
+            discover(root, {})
+    (tmp_path / "labels.csv").write_text("image,score\na,1\n")
+    assert discover(tmp_path, {}).settings["format"] == "folder"
+
+
 def test_what_is_in_no_known_form_says_what_is_there_and_what_to_set(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "video").mkdir()

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune.data.recognition.layouts import Group, likely_pairs, recognize_folders
+from finetune.data.recognition.discovery import discover
+from finetune.data.recognition.file_groups import Group, likely_pairs
+from finetune.data.recognition.layouts import recognize_folders
+from finetune.data.records import DataError
 from finetune.data.sources.folder import FolderSource
 
 NAMES = ["p1", "p2", "p3", "p10"]
@@ -82,6 +85,31 @@ def test_split_folders_above_and_below(tmp_path, images, labels, settings):
     )
 
 
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [("{}_images", "{}_masks"), ("data/images-{}", "data/gt-{}"), ("{}", "{}annot"), ("{}/images", "{}_labels")],
+)
+def test_the_split_may_be_in_the_names_of_the_folders(tmp_path, images, labels):
+    for split in ("train", "valid", "test"):
+        names = [f"{split}{n}" for n in range(4)]
+        draw(tmp_path, f"{images.format(split)}/{{}}.png", names=names)
+        masks(tmp_path, f"{labels.format(split)}/{{}}.png", names=names)
+    assert only(tmp_path) == {"images": images.format("{split}"), "masks": labels.format("{split}")}
+    (found,) = recognize_folders(tmp_path)
+    records = FolderSource(tmp_path, images=found.settings["images"], masks=found.settings["masks"]).records()
+    assert [record.split for record in records] == ["train"] * 4 + ["val"] * 4 + ["test"] * 4
+    assert all(record.target.path.stem == record.image.path.stem == record.name for record in records)
+
+
+def test_a_split_in_the_name_of_a_lone_folder_is_a_part_of_the_name_and_the_others_are_named(tmp_path):
+    draw(tmp_path, "train_images/{}.jpg")
+    draw(tmp_path, "test_images/{}.jpg", names=["q1", "q2", "q3", "q4"])
+    masks(tmp_path, "train_masks/{}.png")
+    assert only(tmp_path) == {"images": "train_images", "masks": "train_masks"}
+    (found,) = recognize_folders(tmp_path)
+    assert found.lines[0].endswith("; the 4 files in test_images/ are not read")
+
+
 def test_sub_folders_with_equal_names_pair_by_their_paths(tmp_path):
     draw(tmp_path, "images/north/{}.jpg", "images/south/{}.jpg")
     masks(tmp_path, "masks/north/{}.png", "masks/south/{}.png")
@@ -103,6 +131,22 @@ def test_lists_of_names_are_the_split(tmp_path):
     assert found["lists"] == "ImageSets/Segmentation"
     records = FolderSource(tmp_path, **found).records()
     assert [(record.name, record.split) for record in records] == [("p1", "train"), ("p2", "train"), ("p3", "val")]
+
+
+def test_lists_name_images_of_equal_names_by_their_folders_and_images_in_none_are_counted(tmp_path):
+    draw(tmp_path, "images/north/{}.jpg", "images/south/{}.jpg")
+    masks(tmp_path, "masks/north/{}.png", "masks/south/{}.png")
+    (tmp_path / "train.txt").write_text("images/north/p1.jpg\nsouth/p2\nsouth/p3.jpg masks/south/p3.png\n")
+    (tmp_path / "val.txt").write_text("south/p1.jpg\n")
+    (found,) = recognize_folders(tmp_path)
+    assert "; 4 of 8 images are in none and not used (data.lists; data.lists='' leaves them out)" in found.lines[-1]
+    records = FolderSource(tmp_path, **only(tmp_path)).records()
+    names = [(record.name, record.split) for record in records]
+    assert names == [("north/p1", "train"), ("south/p1", "val"), ("south/p2", "train"), ("south/p3", "train")]
+    (tmp_path / "val.txt").write_text("p1\n")
+    with pytest.raises(DataError, match=r"1 names in the lists in .* have no image: p1\. data\.lists='' splits"):
+        FolderSource(tmp_path, images="images", masks="masks", lists=".").records()
+    assert discover(tmp_path, {"lists": "", "format": "folder"}).settings["lists"] == ""
 
 
 def test_lists_that_name_other_images_are_not_passed_over_in_silence(tmp_path):

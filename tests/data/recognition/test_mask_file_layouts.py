@@ -39,6 +39,16 @@ def test_a_mask_per_class_is_multilabel_if_classes_overlap(tmp_path, pattern, ov
         assert target.unique(return_counts=True)[1].tolist() == [8 * 24, 8 * 24, 4 * 24]
 
 
+def test_a_folder_of_the_background_is_no_class_of_those_that_overlap(tmp_path):
+    draw(tmp_path, "images/{}.jpg", names=NAMES)
+    for name in NAMES:
+        for place, label in enumerate(("background", "leaf", "stone")):
+            block(tmp_path / "masks" / label / f"{name}.png", slice(3 * place, 3 * place + 5))
+    source = read(tmp_path)
+    assert source.class_names == ("leaf", "stone")
+    assert source.records()[0].target.read().sum((1, 2)).tolist() == [5 * 24, 5 * 24]
+
+
 @pytest.mark.parametrize(
     ("images", "pattern"),
     [

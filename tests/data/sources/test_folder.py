@@ -1,4 +1,5 @@
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -211,6 +212,15 @@ def test_splits_that_only_images_or_masks_have_are_the_one_thing_that_is_said(tm
         FolderSource(tmp_path).records()
     (line,) = str(error.value).splitlines()[1:]
     assert f"{flat}/ has no train, val/, but {split_folder}/ has" in line
+
+
+def test_a_split_without_masks_is_left_out_if_asked_for(tmp_path, caplog):
+    draw_folder(tmp_path, [*(f"train/{n}" for n in "abc"), "test/d"])
+    shutil.rmtree(tmp_path / "masks" / "test")
+    with pytest.raises(DataError, match=r"masks/ has no test/, but images/ has\. .*: data\.skip_unpaired=true\."):
+        FolderSource(tmp_path).records()
+    assert [record.name for record in FolderSource(tmp_path, skip_unpaired=True).records()] == ["a", "b", "c"]
+    assert "left out: the images of test, of which masks/ has no masks." in caplog.text
 
 
 def test_masks_of_further_splits_are_not_read(tmp_path):

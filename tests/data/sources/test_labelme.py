@@ -108,6 +108,11 @@ def test_a_file_belongs_to_the_image_of_its_name_however_old_its_image_path_is(d
     assert list(masks(root)) == ["images/a.png"]
 
 
+def test_of_several_images_of_its_name_a_file_belongs_to_the_one_that_it_names(data):
+    root = data(images=["images/a.png", "masks/a.png"], **{"json/a": content(shape(), imagePath="../images/a.png")})
+    assert list(masks(root)) == ["images/a.png"]
+
+
 def test_a_file_with_another_name_belongs_to_its_image_path(data):
     root = data(images=["images/a.png"], **{"json/7": content(shape(), imagePath="..\\images\\a.png")})
     assert list(masks(root)) == ["images/a.png"]

@@ -4,7 +4,13 @@ import pytest
 
 from finetune.data.files import ImageFile
 from finetune.data.records import DataError, Record
-from finetune.data.splitting.split_file import assign_splits, read_splits, restore_splits, write_splits
+from finetune.data.splitting.split_file import (
+    assign_splits,
+    read_splits,
+    read_training_images,
+    restore_splits,
+    write_splits,
+)
 from finetune.data.splitting.splits import seeded_split
 from finetune.profiling.memory import peak, reset_peak, resident
 
@@ -99,13 +105,35 @@ def test_a_split_made_from_a_given_one_is_restored_even_where_names_repeat(tmp_p
     given = [Record(f"{n}", IMAGE, None, split) for split in ("train", "test") for n in range(3)]
     path.write_text("image,split\n0,test\n0,val\n1,test\n1,train\n2,test\n2,train\n")
     assert [record.split for record in restore_splits(given, path)] == ["val", "train", "train", "test", "test", "test"]
-    more = [*given, Record("9", IMAGE, None, "test")]
-    assert [record.split for record in restore_splits(more, path)][3:] == ["test"] * 4
     with pytest.raises(DataError, match="1 images are not in the splits: 9"):
         restore_splits([*given, Record("9", IMAGE, None, "train")], path)
     path.write_text("image,split\n0,train\n0,val\n")
-    with pytest.raises(DataError, match="line 3 names '0' a second time"):
+    with pytest.raises(DataError, match="has more lines than images for 0"):
         restore_splits(given, path)
+
+
+def test_a_test_split_that_was_cut_from_train_is_restored(tmp_path):
+    path = tmp_path / "splits.csv"
+    given = [Record(name, IMAGE, None, "train") for name in "abc"] + [Record("d", IMAGE, None, "val")]
+    cut = assign_splits(given, {"a": "train", "b": "test", "c": "train", "d": "val"})
+    write_splits(path, cut)
+    assert restore_splits(given, path) == cut
+
+
+def test_a_test_split_that_was_cut_is_restored_where_names_of_train_and_val_repeat(tmp_path):
+    path = tmp_path / "splits.csv"
+    given = [*(Record(name, IMAGE, None, "train") for name in "abc"), Record("a", IMAGE, None, "val")]
+    for test in "abc":
+        cut = [r.with_split("test") if (r.name, r.split) == (test, "train") else r for r in given]
+        write_splits(path, cut)
+        assert restore_splits(given, path) == cut
+        assert restore_splits(given[::-1], path) == cut[::-1]
+
+
+def test_names_of_the_evaluated_split_are_other_images_than_those_trained_on(tmp_path):
+    (tmp_path / "splits.csv").write_text("image,split\na,train\na,val\nb,train\nb,test\nc,train\nd,val\n")
+    assert read_training_images(tmp_path / "splits.csv", "test") == {"a", "c"}
+    assert read_training_images(tmp_path / "splits.csv", "val") == {"b", "c"}
 
 
 def test_a_split_of_images_without_one_is_restored_from_the_file(tmp_path):
