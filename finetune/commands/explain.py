@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
+from torch.nn import functional as F
 
 from finetune.builders.evaluation_data import evaluation_data
 from finetune.builders.task import restore_pixel_output
@@ -166,7 +167,8 @@ def _compare(config: Config, path: Path, saved: SavedModel, predictor: Predictor
     normalized = (
         model.normalize(images[index * len(images) // count]()[None].to(predictor.device)) for index in range(count)
     )
-    layers = backbone_similarity(pretrained.backbone, model.backbone, normalized)
+    reduced = (F.avg_pool2d(each, model.reduce, ceil_mode=True, count_include_pad=False) for each in normalized)
+    layers = backbone_similarity(pretrained.backbone, model.backbone, reduced)
     folder.mkdir(parents=True, exist_ok=True)
     write_rows(folder / "cka.csv", [{"layer": layer, "cka": value} for layer, value in layers])
     similarity_figure(layers, folder / "cka.png")

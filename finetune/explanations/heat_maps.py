@@ -145,7 +145,7 @@ def rollout(matrices: Sequence[Tensor]) -> Tensor:
 
 
 def _forward(model: Segmenter, image: Tensor) -> tuple[Tensor, list[Tensor], Size]:
-    """Return logits (1, K, H, W), the backbone's feature maps (1, C, h, w), and the size of its input, with padding."""
+    """Return logits (1, K, H, W), the backbone's feature maps (1, C, h, w), and the size of the image with padding."""
     passes: list[tuple[list[Tensor], Size]] = []
     hook = model.backbone.register_forward_hook(
         lambda _, inputs, outputs: passes.append((outputs[: len(model.backbone.levels)], inputs[0].shape[-2:]))
@@ -154,7 +154,8 @@ def _forward(model: Segmenter, image: Tensor) -> tuple[Tensor, list[Tensor], Siz
         logits = model(image)
     finally:
         hook.remove()
-    return logits, *passes[0]
+    maps, (height, width) = passes[0]
+    return logits, maps, (height * model.reduce, width * model.reduce)
 
 
 def _to_image(heat: Tensor, padded: Size, image: Tensor) -> Tensor:

@@ -31,6 +31,8 @@ class OneConvolution(nn.Module):
 class TwoWeights(nn.Module):
     """A model of one logit, which weighs the two channels of its backbone by 3 and -1."""
 
+    reduce = 1
+
     def __init__(self) -> None:
         super().__init__()
         self.backbone = OneConvolution()
@@ -91,6 +93,27 @@ def test_grad_cam_equals_a_loop_over_the_pixels_of_the_region(
     heat = grad_cam(model, image, index, region, stride)
     assert heat.max() > 0
     assert torch.allclose(heat, resized[: SIZE[0], : SIZE[1]], rtol=1e-3, atol=1e-5 * float(heat.max()))
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "rollout"])
+def test_maps_of_a_model_that_reduces_images_are_those_of_the_small_image_enlarged(method: str, image: Tensor) -> None:
+    torch.manual_seed(0)
+    name = "test_vit.r160_in1k" if method == "rollout" else "test_resnet.r160_in1k"
+    model = Segmenter(name, "linear", 3, weights="none").eval()
+    large = F.interpolate(image, scale_factor=4)
+    region = torch.zeros(large.shape[-2:], dtype=torch.bool)
+    region[80:100, 100:140] = True
+    small_region = region[::4, ::4]
+
+    def explained(picture: Tensor, where: Tensor) -> Tensor:
+        return attention_rollout(model, picture, where) if method == "rollout" else grad_cam(model, picture, 1, where)
+
+    expected = explained(image, small_region)
+    model.reduce = 4
+    heat = explained(large, region)
+    assert heat.shape == large.shape[-2:]
+    found = F.avg_pool2d(heat[None, None], 4)[0, 0].flatten()
+    assert torch.corrcoef(torch.stack([found, expected.flatten()]))[0, 1] > 0.98
 
 
 def test_grad_cam_does_not_depend_on_what_is_frozen_and_names_the_levels_there_are(
