@@ -11,7 +11,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from finetune import __version__
@@ -181,7 +181,11 @@ def _prepare_sweep_job(command: str, config: DictConfig) -> None:
 
 def check_one_device(config: DictConfig) -> None:
     """Raise a ConfigError if a job of a sweep asks for several devices."""
-    if "trainer" in config and config.trainer.devices not in (1, "1"):
+    if "trainer" not in config:
+        return
+    devices = config.trainer.devices
+    is_one = devices in (1, "1") or (isinstance(devices, ListConfig) and len(devices) == 1)
+    if not is_one:
         raise ConfigError(
             f"-m runs its jobs in one process, so each can have one device; trainer.devices={config.trainer.devices}. "
             f"Set trainer.devices=1, or start the jobs one by one."

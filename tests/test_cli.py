@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 import finetune
 from finetune import cli
-from finetune.cli import completed_command, split_command
+from finetune.cli import check_one_device, completed_command, split_command
 from finetune.commands import COMMANDS
+from finetune.config.errors import ConfigError
 from tests import forked
 from tests.samples import COMMAND, SYNTHETIC, TINY, exit_code, listing, shell
 
@@ -206,7 +208,14 @@ def test_a_sweep_with_a_failed_job_exits_with_its_code_and_names_it(
     assert list(folder.glob("multirun/run/*/1/*")) == []
 
 
-@pytest.mark.parametrize("devices", ["2", "auto", "[0]"])
+def test_a_list_of_one_device_is_one_device() -> None:
+    for devices in (1, "1", [1]):
+        check_one_device(OmegaConf.create({"trainer": {"devices": devices}}))
+    with pytest.raises(ConfigError, match="each can have one device"):
+        check_one_device(OmegaConf.create({"trainer": {"devices": [0, 1]}}))
+
+
+@pytest.mark.parametrize("devices", ["2", "auto"])
 def test_a_sweep_over_several_devices_is_refused(folder: Path, devices: str) -> None:
     # in another process, as further ranks of a training would end this one
     overrides = (*TINY, "data=synthetic", f"trainer.devices={devices}", "seed=0,1")

@@ -67,6 +67,9 @@ def with_budget(
     images = data.sizes()["train"]
     in_epoch = max(1, batches_per_device(config, images) // config["trainer"]["accumulate_grad_batches"])
     pace = replace(pace, step=pace.step + EPOCH / in_epoch)
+    validation, every = pace.validation, config["trainer"]["check_val_every_n_epoch"]
+    if isinstance(every, int) and config["trainer"].get("val_check_interval") is None:  # as often as the user says
+        pace = replace(pace, step=pace.step + validation / (every * in_epoch), validation=0.0)
     try:
         length = fit_budget(seconds, pace)
     except ValueError as error:
@@ -76,7 +79,7 @@ def with_budget(
     return config, [
         *lines,
         f"{step_counts(config, images)[1]:,} steps of {pace.step:.2g} s, {config['trainer']['max_epochs']} epochs, "
-        f"{counted}validations of {pace.validation:.1f} s: budget={config['budget']}, of which start and end take "
+        f"{counted}validations of {validation:.1f} s: budget={config['budget']}, of which start and end take "
         f"{pace.before + pace.after:.0f} s",
     ]
 
@@ -124,8 +127,9 @@ def _time_steps(step: Callable[[Any], None], loaders: SegmentationData, device: 
 
 
 def _repeated(loaders: SegmentationData) -> Iterator[Any]:
+    loader = loaders.train_dataloader()  # one, whose loading processes start once
     while True:
-        yield from loaders.train_dataloader()
+        yield from loader
 
 
 @torch.inference_mode()
@@ -134,6 +138,8 @@ def _time_evaluation(task: TuningTask, loader: DataLoader[Any]) -> float:
     task.eval()
     device, images, start = task.device.type, 0, time.monotonic()
     for number, batch in enumerate(loader):
+        if number == 0 and loader.num_workers:  # whose start is not a part of each validation
+            start = time.monotonic()
         task.evaluate(move_data_to_device(batch, device))
         images += sum(len(group["image"]) for group in batch)
         if number == 2:

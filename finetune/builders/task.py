@@ -1,5 +1,7 @@
 """Build the task of a config: the model with its loss, plan, optimizer and schedule."""
 
+import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +11,7 @@ from timm.optim import create_optimizer_v2
 from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.loss import build_class_weights, build_loss
 from finetune.builders.model import build_model
-from finetune.builders.training_length import min_plateau_epochs
+from finetune.builders.training_length import min_plateau_epochs, step_counts
 from finetune.config.errors import ConfigError
 from finetune.config.options import Config, drop_name, validate_options
 from finetune.inference import Output
@@ -23,6 +25,8 @@ from finetune.tasks.pixel_task import PixelTask
 from finetune.tuning.plan import Plan, PlateauCriterion, Rule
 from finetune.tuning.plan_feasibility import check_timing
 from finetune.tuning.timing import Timeline
+
+logger = logging.getLogger(__name__)
 
 
 def build_plan(settings: Config) -> Plan:
@@ -56,11 +60,29 @@ def build_task(config: Config, network: PyramidModel, data: DatasetBundle) -> Tu
     """
     weights = build_class_weights(config["loss"], data)
     loss = build_loss(config["loss"], data.ignore_index, weights)
-    task = assemble_task(config, network, loss, data.ignore_index)
-    check_timing(
-        task.assigned, Timeline(config["trainer"]["max_epochs"]), min_plateau_epochs(config, data.sizes()["train"])
-    )
-    return task
+    return assemble_task(config, network, loss, data.ignore_index)
+
+
+def check_plan_timing(task: TuningTask, config: Config, images: int) -> None:
+    """Set the task's number of epochs, and check that its plan fits into them.
+
+    Args:
+        task: of the training.
+        config: of the training, with its length.
+        images: number of training images.
+
+    Raises:
+        PlanError: a part of the plan would never come.
+    """
+    steps, total = step_counts(config, images)
+    task.timeline = Timeline(math.ceil(total / steps))
+    rules = [rule for rule in task.plan.rules if not rule.never_trains]
+    if task.timeline.epochs == 1 and any(rule.stagger or rule.spans != ((0, None),) for rule in rules):
+        logger.warning(
+            "the training has one epoch, and parts of a plan start with epochs: what tuning would unfreeze later "
+            "trains from the start. Set trainer.max_epochs to more, or tuning=discriminative."
+        )
+    check_timing(task.assigned, task.timeline, min_plateau_epochs(config, images))
 
 
 def build_optimizer(groups: list[dict[str, Any]], settings: Config) -> torch.optim.Optimizer:

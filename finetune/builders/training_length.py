@@ -32,21 +32,17 @@ def with_length(config: Config, length: Length, images: int) -> dict[str, Any]:
         length: in steps.
         images: number of training images.
     """
-    settings, accumulated = config["trainer"], config["trainer"]["accumulate_grad_batches"]
-    batches = _batches(config, images)
-    steps = math.ceil(batches / accumulated)
+    settings, batches = config["trainer"], _batches(config, images)
+    in_step = min(settings["accumulate_grad_batches"], batches)
+    steps, left_over = divmod(batches, in_step)
     changed = {"max_epochs": math.ceil(length.steps / steps), "max_steps": length.steps}
+    if left_over:  # the last step of an epoch would have fewer batches, and batches would not count steps
+        changed["overfit_batches" if settings.get("overfit_batches") else "limit_train_batches"] = batches - left_over
     if spaces_validations(settings):
         every = settings["check_val_every_n_epoch"]
         changed |= {"check_val_every_n_epoch": 1 if every == "auto" else every}
-    elif batches % accumulated == 0 or length.steps < steps:
-        changed |= {"check_val_every_n_epoch": None, "val_check_interval": length.steps_between * accumulated}
-    else:  # the last step of each epoch has fewer batches, so batches do not count steps: whole epochs do
-        epochs = length.steps // steps
-        every = max(1, epochs // length.validations)
-        changed["check_val_every_n_epoch"] = every
-        if settings.get("max_steps", -1) != length.steps:
-            changed |= {"max_epochs": epochs - epochs % every, "max_steps": -1}
+    else:
+        changed |= {"check_val_every_n_epoch": None, "val_check_interval": length.steps_between * in_step}
     return {**config, "trainer": {**settings, **changed}}
 
 

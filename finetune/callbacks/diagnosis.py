@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from finetune.engine.rank_zero import rank_zero_logger
+from finetune.losses.pixel_loss import PixelLoss
 from finetune.metrics.symptoms import (
     Validation,
     at_chance,
@@ -68,7 +69,7 @@ class Diagnosis(pl.Callback):
         backbone = {name for name in task.assigned if name.startswith("backbone.")}
         is_frozen = bool(backbone) and not backbone & task.trainable_at_any_time()
         return {
-            "class_unfound": class_unfound(history, at_end, shares, _longer(trainer, task), _is_cropped(trainer)),
+            "class_unfound": class_unfound(history, at_end, shares, _moves(trainer, task)),
             "overfitting": overfitting(history, patience),
             "at_chance": at_chance(history, at_end, task.lr),
             "frozen_backbone": frozen_backbone(history, patience) if is_frozen else None,
@@ -106,10 +107,21 @@ def _longer(trainer: pl.Trainer, task: TuningTask) -> str:
     return f"trainer.max_epochs={2 * task.timeline.epochs}" if in_epochs else f"budget={2 * trainer.max_steps}steps"
 
 
-def _is_cropped(trainer: pl.Trainer) -> bool:
-    """Return whether the training crops around rare classes."""
+def _moves(trainer: pl.Trainer, task: TuningTask) -> list[str]:
+    """Return what may help a class that is not found: settings that the training has, and a phrase about each."""
     data = getattr(trainer.datamodule, "train", None)  # type: ignore[attr-defined]  # set by fit
-    return bool(getattr(getattr(data, "transform", None), "class_crop", 0))
+    transform = getattr(data, "transform", None)
+    is_open = getattr(transform, "class_crop", 1) == 0  # transforms of other libraries have none
+    return [
+        *(["augment.class_crop=0.5 crops around rare classes"] if is_open else []),
+        *(
+            ["loss.class_weights=median_frequency gives them more weight"]
+            if isinstance(getattr(task, "loss", None), PixelLoss)
+            else []
+        ),
+        f"{_longer(trainer, task)} more time",
+        *(["a larger augment.crop more surroundings"] if hasattr(transform, "crop") else []),
+    ]
 
 
 def _hardest_images(trainer: pl.Trainer, task: TuningTask) -> str:

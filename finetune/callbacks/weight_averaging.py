@@ -88,8 +88,11 @@ class Averaging(pl.Callback):
         self._saved = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log if a training that had no average is resumed after `start`."""
+        """Start again if a longer training is resumed before its `start`; log that, or that there was no average."""
         self._step = trainer.global_step
+        if self.average.updates and not self._is_due(trainer):
+            self.average = WeightAverage(pl_module)
+            logger.info(f"{self.state_key}: the training is longer now, so the average starts again at {self.start}")
         if self._step and not self.average.updates and self._is_due(trainer):
             logger.info(
                 f"{self.state_key}: the checkpoint has no average; it starts from the weights of step {self._step}"
@@ -237,6 +240,12 @@ class SWA(Averaging):
         """Find the batch norms, which the strategy may have replaced before."""
         super().on_fit_start(trainer, pl_module)
         self._norms = batch_norms(pl_module)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Forget the statistics of an average that starts again."""
+        super().on_train_start(trainer, pl_module)
+        if not self.average.updates:
+            self._statistics = {}
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

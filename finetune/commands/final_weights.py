@@ -44,7 +44,8 @@ def load_soup(trainer: pl.Trainer, task: TuningTask, loaders: SegmentationData, 
     if saver is None or len(saver.best) < 2:
         logger.info("soup: there is one best checkpoint only, so there is no mean")
         return score
-    states = [read_whole(saver.folder / numbered("best", rank))["state_dict"] for rank in range(len(saver.best))]
+    folder = trainer.strategy.broadcast(saver.folder)  # each rank of a script may have named it by a time of its own
+    states = [read_whole(folder / numbered("best", rank))["state_dict"] for rank in range(len(saver.best))]
     chosen, sign = states[:1], 1 if saver.mode == "max" else -1
     with _without_tables(trainer):
         for state in states[1:]:

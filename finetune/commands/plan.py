@@ -1,7 +1,6 @@
 """The command `plan`: show what would train when, at which learning rate and cost, before anything runs."""
 
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +19,12 @@ from finetune.builders.dummy_step import batch_shape, noise_step
 from finetune.builders.pace import with_budget
 from finetune.builders.recipe import with_placeholders_for_recipe
 from finetune.builders.settings import PlanSettings
-from finetune.builders.task import build_optimizer, task_without_weights
+from finetune.builders.task import build_optimizer, check_plan_timing, task_without_weights
 from finetune.builders.training_length import min_plateau_epochs, step_counts, with_length
 from finetune.commands.auto_search import searched_setting, with_placeholders
 from finetune.config.compose import load_config
 from finetune.config.errors import ConfigError, mistakes_of, raise_mistakes, usage
+from finetune.config.nested import leaves
 from finetune.config.settings import SEARCHED, Settings
 from finetune.engine.command_line import command_started
 from finetune.io.messages import html_table
@@ -36,7 +36,7 @@ from finetune.runs.console import configure_logging
 from finetune.tasks import TuningTask
 from finetune.tuning.freeze import apply_trainability
 from finetune.tuning.group_schedule import GroupLRSchedule
-from finetune.tuning.plan_feasibility import check_timing, evenly_spaced_plateaus
+from finetune.tuning.plan_feasibility import evenly_spaced_plateaus
 from finetune.tuning.plan_preview import Phase, outline, planned_rates
 from finetune.tuning.timing import Timeline
 
@@ -86,7 +86,8 @@ def plan(*overrides: str | DictConfig) -> PlanResult:
     with usage():
         raise_mistakes(mistakes_of((_check_plan, check_budget), config))
         is_assumed = config["plan"]["images"] is not None or bool(missing_options(config["data"]))
-        config, subject = _assumed(config) if is_assumed else _read(config, started)
+        may_shrink = config["data"]["batch_size"] == "auto" and "optimizer.lr" not in searched
+        config, subject = _assumed(config) if is_assumed else _read(config, started, may_shrink)
         task = task_without_weights(config, subject.classes)
         schedule, timeline = _schedule(config, task, subject.images)
     for line in subject.lines:
@@ -113,10 +114,8 @@ def plan(*overrides: str | DictConfig) -> PlanResult:
 
 def _schedule(config: Mapping[str, Any], task: TuningTask, images: int) -> tuple[GroupLRSchedule, Timeline]:
     """Return the learning rates and the timeline of a training on so many images, with plateaus assumed evenly."""
-    steps, total = step_counts(config, images)
-    task.timeline = Timeline(math.ceil(total / steps))
-    epochs_per_plateau = min_plateau_epochs(config, images)
-    check_timing(task.assigned, task.timeline, epochs_per_plateau)
+    check_plan_timing(task, config, images)
+    (steps, total), epochs_per_plateau = step_counts(config, images), min_plateau_epochs(config, images)
     assignments = [group.assignment for group in task.groups]
     timeline = evenly_spaced_plateaus(assignments, task.timeline, epochs_per_plateau)
     return GroupLRSchedule(task.plan, assignments, task.schedule, steps, total), timeline
@@ -144,9 +143,8 @@ class _Subject:
     warnings: tuple[str, ...] = ()
 
 
-def _read(config: dict[str, Any], started: float) -> tuple[dict[str, Any], _Subject]:
+def _read(config: dict[str, Any], started: float, may_shrink: bool) -> tuple[dict[str, Any], _Subject]:
     """Return the config with everything that follows from the data, and what the plan is for."""
-    may_shrink = config["data"]["batch_size"] == "auto"
     config, data = check(config)
     config, about_budget = with_budget(config, data, started, may_shrink)
     images = data.sizes()["train"]
@@ -163,14 +161,20 @@ def _assumed(config: dict[str, Any]) -> tuple[dict[str, Any], _Subject]:
     classes, count = _classes(config), config["plan"]["images"]
     raise_mistakes(mistakes_of((check_monitored,), config, classes))
     images = UNKNOWN_IMAGES if count is None else count
-    steps = _budget_steps(config)
+    steps, open_settings = _budget_steps(config), leaves(config)
     config = with_placeholders_for_recipe(config)
+    stand_ins = [
+        f"{key}={value}"
+        for key, value in leaves(config).items()
+        if open_settings.get(key) == "auto" and value != "auto"
+    ]
+    lines = (f"what follows from the data is not known, and usual values stand for it: {' '.join(stand_ins)}",)
     config = config if steps is None else with_length(config, with_validations(steps, 0), images)
     if count is not None:
-        return config, _Subject(classes, images, f"{images:,} training images")
+        return config, _Subject(classes, images, f"{images:,} training images", lines)
     missing = missing_options(config["data"])[0]
     text = f"training images assumed, as neither data.{missing} nor plan.images says how many"
-    return config, _Subject(classes, images, f"{images:,} {text}")
+    return config, _Subject(classes, images, f"{images:,} {text}", lines)
 
 
 def _budget_steps(config: Mapping[str, Any]) -> int | None:

@@ -18,7 +18,7 @@ from finetune.builders.data import build_datamodule, read_at_own_size
 from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.inspection import file_cache
 from finetune.builders.pace import with_budget
-from finetune.builders.task import build_task
+from finetune.builders.task import build_task, check_plan_timing
 from finetune.builders.trainer import build_trainer, find_callback
 from finetune.builders.views import build_views
 from finetune.callbacks import ApplyTuningPlan
@@ -31,7 +31,7 @@ from finetune.config.errors import usage
 from finetune.config.nested import select
 from finetune.data.augmentation.device_color import with_colors
 from finetune.data.module import SegmentationData, collate
-from finetune.engine.command_line import command_started
+from finetune.engine.command_line import command_started, has_override
 from finetune.engine.fsdp import full_model
 from finetune.engine.launcher import check_launcher, end_launched_rank, report_killed_ranks
 from finetune.engine.rank_zero import is_first_process
@@ -102,17 +102,26 @@ def train(*overrides: str | DictConfig) -> TrainResult:
     configure_logging()
     with usage():
         config, point = resolve_run_config(overrides)
+    may_repeat = has_override("resume=auto") or "resume=auto" in overrides
     if not config["trainer"].get("fast_dev_run"):
-        return _train(config, point)
+        return _train(config, point, may_repeat)
     with TemporaryDirectory() as temporary:
-        return _train({**config, "output": str(Path(temporary) / "run")}, point)
+        return _train({**config, "output": str(Path(temporary) / "run")}, point, may_repeat)
 
 
-def _train(config: dict[str, Any], point: ResumePoint | None) -> TrainResult:
+def _train(config: dict[str, Any], point: ResumePoint | None, may_repeat: bool) -> TrainResult:
+    """Train, and score and write the model.
+
+    Args:
+        config: of the training.
+        point: where it resumes; None for a new run.
+        may_repeat: whether the same command or call resumes the training once a signal has ended it.
+    """
     folder, started = Path(config["output"]), command_started()
     with usage():
         config, searched = with_placeholders(config)
-        may_shrink = config["data"]["batch_size"] == "auto"
+        # a rate that is searched is for the batch that it is searched with
+        may_shrink = config["data"]["batch_size"] == "auto" and "optimizer.lr" not in searched
         settles_length = "data.batch_size" not in searched
         config, data = check(config if point is None else with_splits(config, folder), settles_length)
         config, finding = resolve_auto(config, data, searched)
@@ -123,6 +132,7 @@ def _train(config: dict[str, Any], point: ResumePoint | None) -> TrainResult:
         model, lines = initial_model(config, data, point)
         model.takes_reduced = True
         task = build_task(config, model, data)
+        check_plan_timing(task, config, data.sizes()["train"])
         trainer = build_trainer(config, folder, point.step if point else None)
         check_launcher(trainer)
         loaders = build_datamodule(config, data)
@@ -145,7 +155,7 @@ def _train(config: dict[str, Any], point: ResumePoint | None) -> TrainResult:
     except BaseException as error:
         if is_first_process():
             kept = () if config["trainer"].get("fast_dev_run") else resume_hints(folder)
-            for line in (*error_hints(error, config, resumable=bool(kept)), *kept, *requeue(error)):
+            for line in (*error_hints(error, config, resumable=bool(kept)), *kept, *requeue(error, may_repeat)):
                 error.add_note(line)
         close_log(folder, error)
         raise

@@ -72,7 +72,7 @@ def unfound_classes(rows: Sequence[Mapping[str, str | float]]) -> tuple[str, ...
 
 
 def class_unfound(
-    history: Sequence[Validation], patience: int, shares: Mapping[str, float], longer: str, is_cropped: bool = False
+    history: Sequence[Validation], patience: int, shares: Mapping[str, float], moves: Sequence[str]
 ) -> str | None:
     """Return a message if some class has not been found for the last validations, after half of the training.
 
@@ -80,8 +80,7 @@ def class_unfound(
         history: all validations so far.
         patience: number of validations that a symptom lasts.
         shares: fraction of the training pixels of each class, as far as it is known.
-        longer: setting for twice the length.
-        is_cropped: whether crops are placed around rare classes already.
+        moves: settings that may help, each with a phrase about it.
     """
     latest = history[-patience:]
     if len(latest) < patience or latest[-1].progress < HALF:
@@ -93,12 +92,7 @@ def class_unfound(
     shown = ", ".join(
         f"{name} ({shares[name]:.2%} of the training pixels)" if name in shares else name for name in names
     )
-    crop = "" if is_cropped else "augment.class_crop=0.5 crops around rare classes, "
-    return (
-        f"hardly a pixel of these classes of the validation images is predicted: {shown}. Next: {crop}"
-        f"loss.class_weights=median_frequency gives them more weight, {longer} more time, a larger augment.crop more "
-        f"surroundings."
-    )
+    return f"hardly a pixel of these classes of the validation images is predicted: {shown}. Next: {', '.join(moves)}."
 
 
 def overfitting(history: Sequence[Validation], patience: int) -> str | None:

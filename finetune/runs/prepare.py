@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig
 
 from finetune.builders.checks.trainer import check_budget
@@ -52,9 +53,14 @@ def resolve_run_config(overrides: Sequence[str | DictConfig]) -> tuple[dict[str,
     point = find_resume_point(new, override_strings(overrides)) if composed.resume else None
     if point is None:
         return _new_run_config(new), None
-    if composed.init_from:
+    if composed.init_from and composed.resume != "auto":
         raise ConfigError("resume continues a run, but init_from starts a new one. Leave one of them out.")
     merged, changed = resumed_config(composed, override_strings(overrides), point.folder)
+    if composed.init_from and new["init_from"] != merged["init_from"]:
+        raise ConfigError(
+            f"resume=auto continues the run in '{point.folder}', which started from init_from={merged['init_from']}, "
+            f"not from {new['init_from']}. Leave init_from out, or give a new training another name=."
+        )
     batch_size = resumed_batch_size(merged["trainer"], point)
     if "data.batch_size" in changed and merged["data"]["batch_size"] != batch_size:
         raise ConfigError(
@@ -64,6 +70,7 @@ def resolve_run_config(overrides: Sequence[str | DictConfig]) -> tuple[dict[str,
     merged["data"]["batch_size"] = batch_size
     check_epochs(merged["trainer"]["max_epochs"], point)
     check_steps(merged["trainer"].get("max_steps", -1), point)
+    check_time(merged["trainer"].get("max_time"), point)
     check_patience((merged.get("callbacks") or {}).get("early_stopping") or {}, point)
     if composed.resume == "auto":  # a rank that starts later might find another run
         add_for_other_ranks(override("output", str(point.folder)), override("resume", str(point.checkpoint)))
@@ -117,6 +124,15 @@ def check_steps(steps: int, point: ResumePoint) -> None:
             f"the run in '{point.folder}' is finished, with {point.step} steps. To train it for longer: "
             f"+trainer.max_steps={2 * point.step}; for a new training with its weights: "
             f"{typed('init_from', point.folder)}"
+        )
+
+
+def check_time(limit: Any, point: ResumePoint) -> None:
+    """Raise a ConfigError if Lightning's timer would end the training at once; it counts from the start of the run."""
+    if limit is not None and point.seconds >= (Timer(limit).time_remaining() or 0):
+        raise ConfigError(
+            f"trainer.max_time={limit}: the run has trained for {point.seconds:,.0f} s already, which count. Give it "
+            f"more time in all, such as +trainer.max_time=01:00:00:00 for a day."
         )
 
 

@@ -45,6 +45,12 @@ class ResumePoint:
         return int(self.state["SegmentationData"]["epoch"])
 
     @property
+    def seconds(self) -> float:
+        """Seconds trained by the timer of `trainer.max_time`; 0 without one."""
+        elapsed = self.state["callbacks"].get("Timer", {}).get("time_elapsed", {})
+        return float(elapsed.get("train", 0.0))
+
+    @property
     def validations_without_improvement(self) -> int:
         """Validations since the score that early stopping monitors has improved."""
         states = (state for name, state in self.state["callbacks"].items() if name.startswith("EarlyStopping"))

@@ -15,12 +15,20 @@ from finetune.config.folder import config_folder
 from finetune.config.nested import MISSING, is_under, leaves, remove, select, set_value
 from finetune.config.overrides import readable, typed
 from finetune.config.settings import AUTO
+from finetune.runs.folder import read_environment
 from finetune.runs.saved_config import read_config
 from finetune.runs.untrusted_config import check_untrusted_config
 
 # what a resumed training may change; with any other change it would be another training
 CHANGEABLE = (
-    *("trainer.max_epochs", "trainer.max_steps", "trainer.devices", "trainer.num_nodes", "trainer.accelerator"),
+    *(
+        "trainer.max_epochs",
+        "trainer.max_steps",
+        "trainer.max_time",
+        "trainer.devices",
+        "trainer.num_nodes",
+        "trainer.accelerator",
+    ),
     *("trainer.strategy", "trainer.precision", "trainer.deterministic", "trainer.log_every_n_steps"),
     *("data.root", "data.verify", "data.cache", "data.num_workers", "data.batch_size"),
     *("checkpoint", "logger", "callbacks", "tta"),
@@ -52,6 +60,11 @@ def resumed_config(composed: DictConfig, overrides: Sequence[str], folder: Path)
     given = {key: value for key, value in leaves(new).items() if is_overridden(key, str(raw.get(key)), keys)}
     found_by_run = {key for key, value in given.items() if value in ("auto", "largest") and key in AUTO}
     found_by_run |= {key for key in given if key.startswith("data.") and _is_default(key, given[key], keys)}
+    # what the files say may be written in another way than it was typed, such as the mapping of merged classes
+    typed_before = overridden_keys([text for text in overrides if text in _command(folder)])
+    found_by_run |= {
+        key for key in given if key.startswith("data.") and any(is_under(key, name) for name in typed_before)
+    }
     changes = {key: value for key, value in given.items() if key not in found_by_run and value != select(old, key)}
     removed = removed_keys(old, new, keys, overrides)
     check_changeable({**changes, **dict.fromkeys(removed, MISSING)}, old, folder)
@@ -65,6 +78,12 @@ def resumed_config(composed: DictConfig, overrides: Sequence[str], folder: Path)
     merged = {**old, "output": str(folder), "resume": None}
     check_untrusted_config(merged, {*keys, *given})
     return merged, set(changes)
+
+
+def _command(folder: Path) -> list[str]:
+    """Return the words of the command that started a run."""
+    command = read_environment(folder).get("command")
+    return [str(word) for word in command] if isinstance(command, list) else []
 
 
 def _length_changes(changes: Mapping[str, Any], trainer: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,12 +184,14 @@ def experiment_keys(name: str) -> list[str]:
     """Return the dotted keys that an experiment sets.
 
     Raises:
-        ConfigError: an experiment in the user's own folder, whose file is not known here.
+        ConfigError: an experiment whose file is not known here.
     """
-    path = config_folder() / "experiment" / f"{name}.yaml"
-    if not path.is_file():
+    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else ()
+    folders = [config_folder(), *(Path(source["path"]) for source in sources if source["schema"] == "file")]
+    paths = [path for folder in folders if (path := folder / "experiment" / f"{name}.yaml").is_file()]
+    if not paths:
         raise ConfigError(f"resume reads the config of its run; leave experiment={name} out.")
-    content: Any = OmegaConf.to_container(OmegaConf.load(path))
+    content: Any = OmegaConf.to_container(OmegaConf.load(paths[0]))
     groups = [entry for entry in content.pop("defaults", ()) if isinstance(entry, dict)]
     chosen = [key.removeprefix("override").strip(" /") for entry in groups for key in entry]
     return [GROUP_PACKAGES.get(key, key) for key in (*chosen, *leaves(content)) if key not in SET_BY_RUN]

@@ -11,22 +11,22 @@ import subprocess
 import threading
 
 from finetune.callbacks import TrainingInterrupted
-from finetune.engine.command_line import has_override
 
 
-def requeue(error: BaseException) -> list[str]:
+def requeue(error: BaseException, may_repeat: bool) -> list[str]:
     """Ask SLURM to start this job again if SIGUSR1 ended the training, and return lines that report the outcome.
 
-    Only a job with `resume=auto` is requeued: without it, the job would start a new training.
+    Only a training with `resume=auto` is requeued: without it, the job would start a new training.
 
     Args:
         error: the exception that ended the training.
+        may_repeat: whether the training has `resume=auto`.
     """
     job = os.environ.get("SLURM_JOB_ID", "")
     if not (isinstance(error, TrainingInterrupted) and error.signal == signal.SIGUSR1 and job):
         return []
-    if not has_override("resume=auto"):
-        return [f"job {job} is not requeued: its command has no resume=auto and would start a new training"]
+    if not may_repeat:
+        return [f"job {job} is not requeued: its training has no resume=auto, so it would start a new one"]
     if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
         job = f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID', '0')}"
     if not re.fullmatch(r"\d+(_\d+)?", job):

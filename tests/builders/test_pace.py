@@ -42,6 +42,14 @@ def test_a_short_training_has_smaller_batches_and_more_steps(data: DatasetBundle
     assert 600 < long["trainer"]["max_steps"] <= (600 - 3) / 0.8
 
 
+def test_validations_after_each_epoch_are_counted(data: DatasetBundle) -> None:
+    each = config("10m")
+    each = {**each, "trainer": {**each["trainer"], "check_val_every_n_epoch": 1}}
+    steps = pace.with_budget(each, data, 0.0)[0]["trainer"]["max_steps"]
+    in_epoch = data.sizes()["train"] // 8
+    assert 0.98 * (600 - 3) < steps * (0.8 + 0.5 / in_epoch + pace.EPOCH / in_epoch) <= 600 - 3
+
+
 def test_a_batch_size_that_was_given_stays(data: DatasetBundle) -> None:
     given, lines = pace.with_budget(config("60s"), data, 0.0)
     assert given["data"]["batch_size"] == 8

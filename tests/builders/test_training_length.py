@@ -44,9 +44,11 @@ def test_steps_of_an_epoch_and_of_the_training(settings: dict[str, Any], expecte
         ({}, Length(100, 5), (4, 100, None, 20)),
         ({}, Length(10, 2), (1, 10, None, 5)),
         ({"accumulate_grad_batches": 5}, Length(100, 10), (20, 100, None, 50)),
-        ({"accumulate_grad_batches": 4}, Length(100, 5), (14, -1, 2, None)),  # 7 steps an epoch: 98 steps
-        ({"accumulate_grad_batches": 4}, Length(30, 10), (4, -1, 1, None)),
+        # 24 of the 25 batches, so that each step has four
+        ({"accumulate_grad_batches": 4}, Length(100, 5), (17, 100, None, 80)),
+        ({"accumulate_grad_batches": 4}, Length(30, 10), (5, 30, None, 12)),
         ({"accumulate_grad_batches": 4}, Length(6, 3), (1, 6, None, 8)),
+        ({"accumulate_grad_batches": 40}, Length(6, 3), (6, 6, None, 50)),  # a step an epoch, of all its batches
         ({"check_val_every_n_epoch": 2}, Length(100, 5), (4, 100, 2, None)),  # as the user says
         ({"val_check_interval": 0.5}, Length(100, 5), (4, 100, 1, 0.5)),
     ],
@@ -57,6 +59,21 @@ def test_a_length_in_steps_becomes_settings_of_the_trainer(
     trainer = with_length(config(**{"check_val_every_n_epoch": "auto", **settings}), length, 103)["trainer"]
     keys = ("max_epochs", "max_steps", "check_val_every_n_epoch", "val_check_interval")
     assert tuple(trainer.get(key) for key in keys) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "limit"),
+    [
+        ({}, {}),
+        ({"accumulate_grad_batches": 4}, {"limit_train_batches": 24}),
+        ({"accumulate_grad_batches": 4, "limit_train_batches": 10}, {"limit_train_batches": 8}),
+        ({"accumulate_grad_batches": 4, "overfit_batches": 6}, {"overfit_batches": 4}),
+    ],
+)
+def test_batches_that_do_not_fill_a_step_are_left_out(settings: dict[str, Any], limit: dict[str, int]) -> None:
+    made = with_length(config(check_val_every_n_epoch="auto", **settings), Length(60, 5), 103)
+    assert {key: made["trainer"].get(key) for key in limit} == limit
+    assert step_counts(made, 103)[1] == 60
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Short trainings on drawn images that go wrong, each in one way, and some that go well."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
@@ -11,12 +12,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from finetune.callbacks import ApplyTuningPlan, Checkpoint, Diagnosis, IoU
+from finetune.callbacks.diagnosis import _moves
 from finetune.checkpoints.checkpoint_io import CheckpointFiles
+from finetune.data.augmentation.transforms import Augment
 from finetune.data.dataset import Sample, SampleKey
 from finetune.data.module import SegmentationData
+from finetune.losses import CrossEntropy, ForeignLoss
 from finetune.models import Segmenter
 from finetune.tasks import MultilabelTask, SemanticTask, TuningTask
 from finetune.tuning.plan import Plan, Rule
+from finetune.tuning.timing import Timeline
 from tests.callbacks.diagnosed_ranks import losses_by_hand, named_images
 from tests.engine.ranks import run_ranks
 from tests.synthetic import SyntheticDataset
@@ -136,7 +141,7 @@ def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
 EXPECTED = {
     "class_unfound": (
         "epoch 3: hardly a pixel of these classes of the validation images is predicted: triangle (0.10% of the "
-        "training pixels). Next: augment.class_crop=0.5"
+        "training pixels). Next: loss.class_weights=median_frequency gives them more weight, trainer.max_epochs=12 more"
     ),
     "overfitting": "Validation images with the highest loss: bars_",
     "at_chance": "predictions that ignore the image would have 0.200",
@@ -155,6 +160,21 @@ def test_a_training_that_goes_wrong_says_so_once_with_the_next_move(
     said = messages(caplog)
     assert len(said) == len(named)
     assert [EXPECTED[symptom] in message for message in said].count(True) == 1
+
+
+def test_only_settings_that_the_training_has_are_advised() -> None:
+    task: Any = SimpleNamespace(timeline=Timeline(10), loss=CrossEntropy())
+
+    def moves(transform: object) -> list[str]:
+        data = SimpleNamespace(train=SimpleNamespace(transform=transform))
+        trainer: Any = SimpleNamespace(datamodule=data, max_steps=-1)
+        return [move.partition("=")[0].partition(" ")[0] for move in _moves(trainer, task)]
+
+    ours = ["augment.class_crop", "loss.class_weights", "trainer.max_epochs", "a"]
+    assert moves(Augment()) == ours
+    assert moves(Augment(class_crop=0.5)) == ours[1:]
+    task.loss = ForeignLoss(torch.nn.CrossEntropyLoss)
+    assert moves(object()) == ["trainer.max_epochs"]
 
 
 @pytest.mark.parametrize("case", WELL)

@@ -143,7 +143,10 @@ def test_without_data_the_output_says_that_the_number_of_images_is_assumed(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     finetune.plan(*MODEL, "augment.crop=32")
-    assert "20 epochs of 100 steps: 400 training images assumed, as neither" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "20 epochs of 100 steps: 400 training images assumed, as neither" in output
+    assert "what follows from the data is not known, and usual values stand for it: " in output
+    assert "data.batch_size=4" in output
 
 
 def test_a_truncated_last_epoch_ends_at_the_rate_of_its_last_step(folder: Path) -> None:
@@ -185,7 +188,7 @@ def test_the_output_says_that_phases_after_a_plateau_are_assumed(
             "tuning.layer_lr_decay=0.5 has no effect: no rule in tuning.rules",
         ),
         (("tuning.rules=[{match: .}]",), "tuning.stem_lr_scale=0.1 has no effect: no rule in tuning.rules"),
-        (("tuning=frozen", "tuning.stem_lr_scale=0.1"), "tuning.stem_lr_scale=0.1 has no effect"),
+        (("tuning=frozen", "tuning.stem_lr_scale=0.3"), "tuning.stem_lr_scale=0.3 has no effect"),
         (("tuning=full", "+tuning.unfreez_at=0.3"), "no setting tuning.unfreez_at. Did you mean unfreeze_at"),
         (
             ("tuning=full", "tuning.warmup=100"),

@@ -58,7 +58,9 @@ def test_the_setting_reaches_torch_and_the_same_command_gives_the_same_weights(t
 @pytest.mark.parametrize("head", ["unet", "deeplabv3plus"])
 def test_heads_train_deterministically_on_a_cpu(head: str, tmp_path: Path) -> None:
     overrides = [override for override in OVERRIDES if not override.startswith("head")]
-    finetune.train(*overrides, f"head={head}", "trainer.deterministic=true", f"output={tmp_path / 'run'}")
+    RecordSettings.seen.clear()
+    finetune.train(*overrides, f"head={head}", "trainer.deterministic=true", RECORD, f"output={tmp_path / 'run'}")
+    assert set(RecordSettings.seen) == {(True, False)}
 
 
 def test_an_operation_that_cannot_be_deterministic_is_refused_or_warned_of(

@@ -36,7 +36,7 @@ LEARNS = history([1.0, 0.8, 0.6, 0.5, 0.45, 0.4], [1.1, 0.9, 0.7, 0.65, 0.6, 0.6
 def all_of(given: list[Validation]) -> list[str]:
     """Return all messages about a history, the latest validation being the last."""
     found = (
-        class_unfound(given, 3, {}, "time"),
+        class_unfound(given, 3, {}, ["time"]),
         overfitting(given, 3),
         at_chance(given, 3, 1e-3),
         frozen_backbone(given, 3),
@@ -84,24 +84,21 @@ def test_a_class_is_unfound_below_a_hundredth_of_its_pixels_and_only_if_it_has_s
 
 def test_an_unfound_class_is_named_in_the_second_half_if_it_lasts() -> None:
     rare = [each._replace(unfound=("sky", "pole")) for each in LEARNS]
-    message = class_unfound(rare[:3], 3, {"pole": 0.0042}, "trainer.max_epochs=20")
+    message = class_unfound(rare[:3], 3, {"pole": 0.0042}, ["augment.class_crop=0.5 crops", "trainer.max_epochs=20"])
     assert message is not None
     assert "sky, pole (0.42% of the training pixels)." in message
-    assert "augment.class_crop=0.5" in message
-    assert "loss.class_weights=median_frequency" in message
-    assert "trainer.max_epochs=20" in message
-    assert class_unfound([each._replace(progress=0.49) for each in rare], 3, {}, "time") is None
+    assert message.endswith(" Next: augment.class_crop=0.5 crops, trainer.max_epochs=20.")
+    assert class_unfound([each._replace(progress=0.49) for each in rare], 3, {}, ["time"]) is None
     found = [*rare[:4], rare[4]._replace(unfound=("pole",)), rare[5]]
-    assert "predicted: pole." in str(class_unfound(found, 3, {}, "time"))
-    assert class_unfound([*found[:4], LEARNS[4], found[5]], 3, {}, "time") is None
+    assert "predicted: pole." in str(class_unfound(found, 3, {}, ["time"]))
+    assert class_unfound([*found[:4], LEARNS[4], found[5]], 3, {}, ["time"]) is None
 
 
-def test_a_class_is_not_unfound_if_no_training_pixel_has_it_and_a_crop_around_it_is_not_advised_twice() -> None:
+def test_a_class_is_not_unfound_if_no_training_pixel_has_it() -> None:
     rare = [each._replace(unfound=("sky", "pole")) for each in LEARNS]
-    message = str(class_unfound(rare, 3, {"sky": 0.0, "pole": 0.001}, "budget=80steps", is_cropped=True))
-    assert "predicted: pole (0.10% of the training pixels). Next: loss.class_weights" in message
-    assert "budget=80steps more time" in message
-    assert class_unfound(rare, 3, {"sky": 0.0, "pole": 0.0}, "time") is None
+    message = str(class_unfound(rare, 3, {"sky": 0.0, "pole": 0.001}, ["time"]))
+    assert "predicted: pole (0.10% of the training pixels). Next: time." in message
+    assert class_unfound(rare, 3, {"sky": 0.0, "pole": 0.0}, ["time"]) is None
 
 
 # medians of three: training losses 0.8, 0.6, 0.5, 0.4; validation losses 0.9, 0.9, 1.2, 1.3; scores 0.5, 0.5, 0.4, 0.4

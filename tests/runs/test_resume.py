@@ -96,6 +96,32 @@ def test_one_command_with_resume_auto_starts_a_run_and_resumes_it_and_starts_ano
     assert finetune.train(*overrides, "output=outputs/mine/other").folder.name == "other"
 
 
+def test_one_command_with_init_from_and_resume_auto_resumes_the_run_that_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uninterrupted: TrainResult
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    overrides = (*OVERRIDES, "resume=auto", "name=mine")
+    with pytest.raises(RuntimeError, match="something broke"):
+        finetune.train(*overrides, f"init_from={uninterrupted.folder}", STOP)
+    with pytest.raises(ConfigError, match=r"which started from init_from=.*, not from .*elsewhere"):
+        finetune.train(*overrides, "init_from=elsewhere", WITHOUT_STOP)
+    run = finetune.train(*overrides, f"init_from={uninterrupted.folder}", WITHOUT_STOP)
+    assert len(list((tmp_path / "outputs" / "mine").iterdir())) == 1
+    assert "resuming" in (run.folder / "train.log").read_text()
+
+
+def test_a_run_whose_time_is_used_up_is_not_resumed_without_more(tmp_path: Path) -> None:
+    folder = interrupt(tmp_path / "run", "+trainer.max_time=00:01:00:00")
+    path = folder / "checkpoints" / "last.ckpt"
+    state = state_of(path)
+    state["callbacks"]["Timer"]["time_elapsed"]["train"] = 3600.0
+    torch.save(state, path)
+    with pytest.raises(ConfigError, match=r"max_time=00:01:00:00: the run has trained for 3,600 s already"):
+        finetune.train(f"resume={folder}", WITHOUT_STOP)
+    run = finetune.train(f"resume={folder}", WITHOUT_STOP, "+trainer.max_time=00:02:00:00")
+    assert len(rows(run.folder)) == len(rows(finetune.train(*OVERRIDES, f"output={tmp_path / 'other'}").folder))
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

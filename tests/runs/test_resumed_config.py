@@ -1,5 +1,6 @@
 """What the overrides of a resumed training remove from the config of its run."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import yaml
 
 from finetune.builders.discovery import work_out_data
 from finetune.config.compose import compose, load_config
+from finetune.config.errors import ConfigError
 from finetune.runs.prepare import resolve_run_config
 from finetune.runs.resumed_config import removed_keys, resumed_config
 from tests.samples import SYNTHETIC, TINY, decided, draw_folder
@@ -53,6 +55,20 @@ def test_the_command_that_started_a_run_changes_nothing(data: str, tmp_path: Pat
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     _, changed = resumed_config(compose(*TINY, *overrides), [*TINY, *overrides], run)
     assert changed == set()
+
+
+def test_classes_that_are_typed_again_change_nothing_however_the_run_keeps_them(tmp_path: Path) -> None:
+    overrides = [*TINY, f"data.root={draw_folder(tmp_path / 'photos')}", "data.classes={near: wall, far: [sea, sky]}"]
+    config = load_config(overrides, "train")
+    # as a run keeps names of a legend, and the label of what is ignored
+    config["data"] |= {"format": "folder", "classes": ["near", "far"], "mask_values": [1, [2, 3]], "ignore_index": 255}
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(ConfigError, match=r"cannot have data\.classes\.near=wall"):
+        resumed_config(compose(*overrides), overrides, run)
+    (run / "env.json").write_text(json.dumps({"command": ["finetune", "train", *overrides]}))
+    assert resumed_config(compose(*overrides), overrides, run)[1] == set()
 
 
 IN_STEPS = {"max_steps": 20, "max_epochs": 7, "check_val_every_n_epoch": None, "val_check_interval": 5}

@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import Logger
 from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 
 from finetune.builders.checks.monitors import is_foreign
+from finetune.builders.data import takes_objects
 from finetune.builders.dataset_bundle import DatasetBundle
 from finetune.builders.devices import device_count, device_type, runs_on_cpu
 from finetune.builders.targets import check_target
@@ -64,8 +65,16 @@ def check_budget(config: Config) -> None:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if given := [key for key in ("max_epochs", "max_steps") if settings.get(key, "auto") not in ("auto", -1)]:
+        open_value = {"max_epochs": "auto", "max_steps": -1}[given[0]]
         raise ConfigError(
-            f"budget={text} and trainer.{given[0]}={settings[given[0]]} both set the length. Leave one of them out."
+            f"budget={text} and trainer.{given[0]}={settings[given[0]]} both set the length. Leave one of them out; of "
+            f"an experiment that sets it: trainer.{given[0]}={open_value}."
+        )
+    average = (config["callbacks"].get("average") or {}).get("_target_", "")
+    if budget.seconds and average.endswith(".SWA"):
+        raise ConfigError(
+            f"budget={text}: average=swa passes over all training images before validations, which no time is kept "
+            f"for. Set a number of steps, such as budget=2000steps, or average=ema."
         )
     if budget.seconds and device_count(settings) > 1:
         raise ConfigError(
@@ -212,6 +221,10 @@ def _check_class(key: str, entry: Config) -> None:
 def check_sharding(config: Config) -> None:
     """Raise a ConfigError if trainer.strategy=fsdp2 meets settings that it would break or ignore."""
     settings, optimizer = config["trainer"], config["optimizer"]
+    if str(settings["strategy"]).startswith("fsdp") and settings["strategy"] != "fsdp2":
+        raise ConfigError(
+            f"trainer.strategy={settings['strategy']} shards in torch's first way, which is not supported. Set fsdp2."
+        )
     if settings["strategy"] != "fsdp2":
         return
     is_known = optimizer["name"] in list_optimizers()
@@ -230,6 +243,7 @@ def check_sharding(config: Config) -> None:
             config["tuning"]["plateau"]["restore_best"],
             "tuning.plateau.restore_best=true, which keeps unsharded weights (set false)",
         ),
+        (takes_objects(config), "task=instance, whose losses need the whole model on each device (set ddp)"),
         (settings.get("sync_batchnorm"), "trainer.sync_batchnorm=true, which Lightning would ignore (leave it out)"),
     ]
     if texts := [text for is_conflict, text in conflicts if is_conflict]:

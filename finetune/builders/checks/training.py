@@ -70,7 +70,8 @@ def check(config: Config, settles_length: bool = True) -> tuple[dict[str, Any], 
             raise
     raise_mistakes(mistakes)
     assert data is not None
-    check_length(with_placeholders_for_recipe(known), data)
+    if known["trainer"]["max_epochs"] != "auto":  # else the length is known once steps are timed
+        check_length(with_placeholders_for_recipe(known), data)
     return known, data
 
 

@@ -55,9 +55,15 @@ def _waits(plan: Plan) -> bool:
 
 
 def _check_used(settings: Config, plan: Plan) -> None:
-    """Raise a ConfigError if a changed setting is used by no rule."""
-    defaults = packaged_options("tuning")["full"]
+    """Raise a ConfigError if a changed setting is used by no rule.
+
+    With `unfreeze_at=never`, a setting may have the value of a preset, as presets have rates for what could train.
+    """
+    presets = packaged_options("tuning")
+    defaults, frozen = presets["full"], settings["unfreeze_at"] == "never"
     for key, field in RULE_FIELDS.items():
+        if frozen and key != "unfreeze_at" and any(p.get(key) == settings[key] for p in presets.values()):
+            continue
         rules = [rule for rule in plan.rules if key in ("unfreeze_at", "norms") or not rule.never_trains]
         if key == "unfreeze_at":
             used = {start for rule in rules for start, _ in rule.spans}

@@ -10,7 +10,7 @@ import pytest
 import torch
 from timm.optim import list_optimizers
 
-from finetune.builders.checks.trainer import check_optimizer
+from finetune.builders.checks.trainer import check_budget, check_optimizer
 from finetune.builders.checks.training import check, check_without_data, check_workers
 from finetune.config.compose import load_config
 from finetune.config.errors import ConfigError
@@ -30,6 +30,40 @@ def test_wrong_settings_of_callbacks_are_reported_with_all_others() -> None:
     assert "callbacks.early_stopping: patience=0" in message
     assert "callbacks.non_finite: NonFiniteGuard has max_skipped_steps=-2" in message
     assert "optimizer.lr=-1" in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("average=swa",), "budget=1h: average=swa passes over all training images before validations"),
+        (
+            ("trainer.max_epochs=3",),
+            "both set the length. Leave one of them out; of an experiment that sets it: traine",
+        ),
+    ],
+)
+def test_what_a_budget_of_time_does_not_go_with_is_refused(overrides: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        check_budget(load_config(["trainer.max_epochs=auto", "budget=1h", *overrides], "train"))
+    assert message in str(error.value)
+
+
+def test_what_cannot_be_sharded_is_refused() -> None:
+    assert "task=instance, whose losses need the whole model" in mistake("task=instance", "trainer.strategy=fsdp2")
+    assert "strategy=fsdp shards in torch's first way, which is not supported" in mistake("trainer.strategy=fsdp")
+
+
+def test_a_budget_of_time_is_compared_with_a_schedule_only_once_its_steps_are_known() -> None:
+    overrides = ("trainer.max_epochs=auto", "schedule.warmup=5000")
+    known, _ = check(load_config([*SYNTHETIC, *overrides, "budget=10h"], "train"))
+    assert known["trainer"]["max_epochs"] == "auto"
+    with pytest.raises(ConfigError, match="a warmup of 5000 steps does not fit"):
+        check(load_config([*SYNTHETIC, *overrides], "train"))
+
+
+@pytest.mark.parametrize("preset", ["discriminative", "gradual", "layer_decay", "full"])
+def test_a_backbone_may_be_frozen_under_each_preset(preset: str) -> None:
+    check_without_data(load_config([*SYNTHETIC, f"tuning={preset}", "tuning.unfreeze_at=never"], "train"))
 
 
 @pytest.mark.parametrize(
