@@ -108,11 +108,13 @@ def _predictor(saved: SavedModel, device: str | None) -> Predictor:
 def _size(config: Config, path: Path, saved: SavedModel) -> Size:
     """Return the size to measure at: the given one, that of the training crops, or the smallest of the backbone."""
     run = run_folder(path)
-    crop: Any = config["size"] or (run and read_config(run)["augment"].get("crop"))
-    if crop is None:
-        height, width = saved.model.backbone.dummy_input().shape[-2:]
+    if config["size"] is not None:
+        height, width = config["size"]
         return height, width
-    return (crop, crop) if isinstance(crop, int) else (crop[0], crop[1])
+    crop: Any = run and read_config(run)["augment"].get("crop")
+    crop = saved.model.backbone.dummy_input().shape[-2:] if crop is None else crop
+    height, width = (crop, crop) if isinstance(crop, int) else crop
+    return height * saved.model.reduce, width * saved.model.reduce  # crops are of images that are reduced already
 
 
 def _describe(path: Path, predictor: Predictor, size: Size) -> str:

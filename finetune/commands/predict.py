@@ -19,6 +19,7 @@ from finetune.config.options import Config
 from finetune.data import DataError
 from finetune.data.images.value_range import ValueRange
 from finetune.inference import Predictor
+from finetune.inference.files import is_video
 from finetune.inference.formats import OBJECT_FORMATS, PREDICTION_FORMATS, check_formats
 from finetune.inference.instances import InstancePredictor
 from finetune.inference.instances.saving import find_object_names, save_objects
@@ -96,7 +97,12 @@ def _prepare_masks(predictor: Predictor, config: Config, video: VideoOptions) ->
     for line in use_views(config["tta"], predictor.models):
         logger.info(line)
     write = config["write"] or []
-    names = find_names(predictor, required_paths(config, "input"), write)
+    names = _outside(find_names(predictor, required_paths(config, "input"), write), config)
+    if video.smoothing and not video.sequence and not any(map(is_video, names)):
+        raise ConfigError(
+            f"video.smoothing={video.smoothing} has no effect: there is no video. Set video.sequence=true if the "
+            f"images of a folder are the frames of one."
+        )
     return lambda output: save_predictions(predictor, names, output, write, config["tolerance"], video)
 
 
@@ -110,8 +116,14 @@ def _prepare_objects(predictor: InstancePredictor, config: Config, video: VideoO
     if unfit := [name for name, given in {"tta": views, "video": video != VideoOptions()}.items() if given]:
         raise ConfigError(f"{unfit[0]}: the model finds objects, and has no probabilities of pixels. Leave it out.")
     write = config["write"] or []
-    names = find_object_names(predictor, required_paths(config, "input"), write)
+    names = _outside(find_object_names(predictor, required_paths(config, "input"), write), config)
     return lambda output: save_objects(predictor, names, output, write, config["tolerance"])
+
+
+def _outside(names: Mapping[Path, Path], config: Config) -> dict[Path, Path]:
+    """Return the files that are not in the folder for the output, which may be below that of the input."""
+    output = Path(config["output"]).resolve()
+    return {path: name for path, name in names.items() if not path.resolve().is_relative_to(output)}
 
 
 OPTIONS = ("device", "value_range", "batch_size", "window", "overlap", "threshold")  # of `load`
@@ -179,6 +191,12 @@ def load(
             what = f"{len(paths)} models predict together" if others else f"post={','.join(post or ())} cleans masks"
             raise ConfigError(f"{what}, but '{paths[0]}' finds objects. Name a single run, without post.")
         shown = restore_object_output(saved.task, saved.model.class_names, threshold)
+        least = saved.model.head.min_score
+        if threshold is not None and shown.min_score < least:
+            raise ConfigError(
+                f"threshold={threshold}: the model returns no objects below {least}, the head.min_score of its "
+                f"training. Set a higher threshold."
+            )
         return InstancePredictor(saved.model, device, shown, value_range, batch_size, windows)
     output = restore_pixel_output(saved.task, saved.model.class_names, threshold)
     further, steps = [other.segmenter for other in others], build_post(post, output)

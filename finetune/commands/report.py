@@ -83,6 +83,7 @@ def _comparison(runs: list[Path], split: str | None) -> str:
             f"the runs have no evaluation on {' or '.join(wanted)} in common: '{missing}' lacks evaluation/{wanted[0]}/"
             f"{FILE}. Evaluate it: finetune evaluate {typed('run', missing)} split={wanted[0]}"
         )
+    logger.info(f"compared by evaluation/{common[0]}/ of each run")
     return comparison_page(
         on_common_images([read_overlaps(run / "evaluation" / common[0] / FILE, str(run)) for run in runs])
     )

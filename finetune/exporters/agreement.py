@@ -68,7 +68,7 @@ class Agreement:
             self._equal += int((labels[0] == labels[1]).sum())
             self._labels += labels[0].numel()
             self.images += len(labels[0])
-        if target is not None:
+        if target is not None and labels:
             self._scored = True
             for evaluator, predicted in zip(self._evaluators, labels, strict=True):
                 evaluator.update(predicted, target)

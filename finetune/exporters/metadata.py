@@ -19,6 +19,7 @@ def metadata(saved: SavedModel, output: TaskOutput, size: Size | None, precision
         "colors": [list(color) for color in palette(len(saved.model.class_names))],
         "task": {**saved.task, **output.options()},
         "size": None if size is None else list(size),
+        "reduce": saved.model.reduce,  # by which the model itself reduces images first
         "channels": saved.model.backbone.in_channels,
         "value_range": saved.data.get("value_range"),
         "precision": precision,

@@ -25,6 +25,7 @@ from finetune.models.input_size import Size
 PAGE = "index.html"
 PARTS = Path(__file__).with_name("web")
 RUNTIME = "node_modules/onnxruntime-web"
+SIDE, MOST_PIXELS = 800, 4096  # longest side of a picture that is not larger, and the largest that can be set
 SCRIPT, WASM = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"
 
 
@@ -99,6 +100,7 @@ def render(facts: dict[str, Any], onnx: bytes, runtime: Path) -> str:
     style, script, worker = ((PARTS / name).read_text("utf-8") for name in ("page.css", "page.js", "worker.js"))
     return Template((PARTS / "page.html").read_text("utf-8")).substitute(
         **{name: html.escape(str(facts[name])) for name in ("head", "backbone", "precision", "weights_license")},
+        side=min(MOST_PIXELS, SIDE * facts["reduce"]),
         facts=json.dumps(facts).replace("<", "\\u003c"),  # or the name of a class could end the element
         **{"style": style, "style_hash": source_hash(style), "script": script, "script_hash": source_hash(script)},
         **{"worker": worker, "onnx": pack(onnx)},

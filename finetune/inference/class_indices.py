@@ -37,7 +37,7 @@ class ClassIndices:
             )
 
     def options(self) -> dict[str, Any]:
-        """Return no options: a threshold is not the model's."""
+        """Return no options: a threshold is chosen for each prediction and is not stored with the model."""
         return {}
 
     def decode(self, logits: Tensor) -> Tensor:

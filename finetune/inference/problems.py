@@ -25,17 +25,19 @@ def noting(problems: list[str]) -> Iterator[None]:
 
 
 @contextmanager
-def named(path: Path, size: tuple[int, int]) -> Iterator[None]:
-    """Name the image in errors of its prediction."""
+def named(path: Path, size: tuple[int, int], count: int = 1) -> Iterator[None]:
+    """Name the first image in errors of the prediction of several."""
     try:
         yield
     except NonFiniteOutputError as error:
         raise NonFiniteOutputError(f"{path}: {error}") from error
     except (RuntimeError, MemoryError) as error:
         reason = str(error).strip() or type(error).__name__
+        others = f" with {count - 1} more at a time" if count > 1 else ""
+        move = "one at a time (batch_size=1), or in" if count > 1 else "it in"
         raise RuntimeError(
-            f"image '{path}' of {size[1]:,} x {size[0]:,} pixels cannot be predicted: {reason}. If the memory is too "
-            f"small for it, predict it in smaller windows, such as window=512."
+            f"image '{path}' of {size[1]:,} x {size[0]:,} pixels cannot be predicted{others}: {reason}. If the memory "
+            f"is too small for it, predict {move} smaller windows, such as window=512."
         ) from error
 
 
@@ -44,7 +46,7 @@ def predict_named(batch: Sequence[Image], predict: Callable[[Tensor], T]) -> T:
     pixels = torch.stack([image.pixels for image in batch])
     size = (pixels.shape[-2], pixels.shape[-1])
     try:
-        with named(batch[0].path, size):
+        with named(batch[0].path, size, len(batch)):
             return predict(pixels)
     except NonFiniteOutputError:
         for image in batch if len(batch) > 1 else ():
@@ -62,5 +64,4 @@ def raise_problems(problems: Sequence[str], count: int, rest: str) -> None:
         rest: what became of the others.
     """
     if problems:
-        more = f"\n... and {len(problems) - 10} more" if len(problems) > 10 else ""
-        raise DataError(f"{len(problems)} of {count} files cannot be read:\n" + "\n".join(problems[:10]) + more + rest)
+        raise DataError(f"{len(problems):,} of {count:,} files cannot be read:\n" + "\n".join(problems) + rest)

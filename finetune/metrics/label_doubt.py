@@ -30,7 +30,7 @@ class LabelDoubt:
         """Measure a batch."""
         index = batch.index.cpu()
         of_label = label_probability(batch.probabilities, batch.target, self._ignore_index)
-        self._quality[index] = label_quality(of_label).cpu()
+        self._quality[index] = label_quality(of_label).cpu().double()
         self._contradicted[index] = contradicted(batch.probabilities, of_label).flatten(1).sum(1).cpu()
 
     def sums(self) -> dict[str, Tensor]:

@@ -113,8 +113,8 @@ def on_common_images(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
     common = sorted(set(first.images).intersection(*(other.images for other in others)))
     if not common:
         raise ValueError(
-            f"{' and '.join(each.run for each in evaluations)} were evaluated on other images. Evaluate them on the "
-            f"same ones: finetune evaluate run=... data.root=..."
+            f"{' and '.join(each.run for each in evaluations)} were evaluated on other images. Evaluate each on the "
+            f"same ones, finetune evaluate run=... data.root=... split=all, and compare them by split=all."
         )
     first, *others = [_with_images(each, common) for each in evaluations]
     for other in others:

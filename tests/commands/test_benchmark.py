@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 import finetune
-from finetune.checkpoints.saved_model import save_model
+from finetune.checkpoints.saved_model import load_model, save_model
 from finetune.commands import benchmark
+from finetune.commands.benchmark import _size
 from finetune.config.errors import ConfigError
 from finetune.models import Segmenter
 from tests.samples import exit_code
@@ -45,6 +46,13 @@ def test_runs_are_measured_at_each_batch_size_and_drawn(
     assert Image.open("out/latency.png").width > 300
     parameters = sum(p.numel() for p in finetune.load(models[0]).model.parameters())
     assert f"{parameters / 1e6:.2f}M parameters" in capsys.readouterr().out
+
+
+def test_the_size_is_that_of_images_before_they_are_reduced(models: tuple[Path, Path]) -> None:
+    saved = load_model(models[0])
+    saved.model.reduce = 4
+    assert _size({"size": None}, models[0], saved) == (256, 384)  # four times the smallest of the backbone
+    assert _size({"size": [64, 96]}, models[0], saved) == (64, 96)
 
 
 def test_a_form_that_cannot_run_is_left_out_and_said(

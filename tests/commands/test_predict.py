@@ -45,6 +45,14 @@ def test_the_same_command_goes_on_with_a_half_done_folder(
     assert written[0].stat().st_mtime_ns == kept
 
 
+def test_an_output_below_the_input_is_not_predicted(run: Path, photos: Path, tmp_path: Path) -> None:
+    root = copytree(photos / "images", tmp_path / "photos")
+    command = (f"run={run}", f"input={root}", f"output={root / 'predicted'}", "write=[overlays]")
+    written = finetune.predict(*command)
+    assert finetune.predict(*command) == written
+    assert len(written) == len(list((photos / "images").iterdir()))
+
+
 def test_a_folder_of_another_model_at_the_same_path_is_not_continued(run: Path, photos: Path, tmp_path: Path) -> None:
     model = copytree(run / "model", tmp_path / "model")
     command = (f"run={model}", f"input={photos / 'images'}", f"output={tmp_path / 'out'}")
@@ -55,7 +63,15 @@ def test_a_folder_of_another_model_at_the_same_path_is_not_continued(run: Path, 
         finetune.predict(*command)
 
 
-OTHERS = ("tta=flip", "write=[]", "post=smooth", "window=128", "overlap=0.5", "video.scene_cut=9", "run")
+OTHERS = (
+    "tta=flip",
+    "write=[]",
+    "post=smooth",
+    "window=128",
+    "overlap=0.5",
+    "video.smoothing=0.5 video.sequence=true",
+    "run",
+)
 
 
 @pytest.mark.parametrize("other", OTHERS)
@@ -64,7 +80,7 @@ def test_other_predictions_are_never_mixed_with_those_of_a_folder(
 ) -> None:
     common = (f"input={photos / 'images'}", f"output={tmp_path / 'out'}")
     finetune.predict(f"run={run}", *common)
-    changed = (f"run={run / 'model'}",) if other == "run" else (f"run={run}", other)
+    changed = (f"run={run / 'model'}",) if other == "run" else (f"run={run}", *other.split())
     with pytest.raises(ConfigError, match="nothing is ever overwritten"):
         finetune.predict(*changed, *common)
 
@@ -116,6 +132,8 @@ def test_labels_are_those_of_the_images_that_can_be_read(run: Path, photos: Path
         ("post=[smooth,guided_filter]", "guided_filter changes probabilities, so put it before smooth"),
         ("post=[smooth,median]", "post has no option 'median'"),
         ("video.smoothing=1", "video.smoothing=1: expected a number from 0 to below 1"),
+        ("video.smoothing=0.5", "video.smoothing=0.5 has no effect: there is no video. Set video.sequence=true"),
+        ("video.scene_cut=5", "video.scene_cut=5 has no effect without video.smoothing"),
         ("video.smoothing=much", "video.smoothing=much: expected a number"),
         ("+video.speed=2", "there is no setting video.speed"),
     ],

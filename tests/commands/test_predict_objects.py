@@ -134,6 +134,13 @@ def test_a_threshold_is_the_least_score(run: Path, photos: Path, tmp_path: Path)
         finetune.predict(f"run={run}", paths[0], f"output={tmp_path / 'other'}", "threshold=2")
 
 
+def test_a_threshold_below_that_of_the_head_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ColorHead, "min_score", 0.05)
+    assert finetune.load(run, threshold=0.05).output.min_score == 0.05
+    with pytest.raises(ConfigError, match=r"threshold=0\.01: the model returns no objects below 0\.05, the head\.min"):
+        finetune.load(run, threshold=0.01)
+
+
 def test_views_that_are_no_views_are_taken(run: Path, photos: Path, tmp_path: Path) -> None:
     assert finetune.predict(f"run={run}", f"input={photos / 'a.png'}", f"output={tmp_path / 'out'}", "tta=none")
 

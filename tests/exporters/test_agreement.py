@@ -69,6 +69,13 @@ def test_a_difference_is_relative_to_numbers_above_one() -> None:
     assert agreement.problems(Limits(difference=0.009)) != []
 
 
+def test_outputs_without_labels_are_compared_and_not_scored(task: SemanticTask) -> None:
+    agreement = Agreement(task)
+    agreement.add({"features": torch.ones(1, 2)}, {"features": torch.ones(1, 2)}, torch.tensor([[[0]]]))
+    assert agreement.problems(Limits()) == []
+    assert agreement.scores() is None
+
+
 def test_images_without_a_scored_pixel_are_no_reason_to_refuse(task: SemanticTask) -> None:
     agreement = Agreement(task)
     agreement.add({"logits": logits_of([0])}, {"logits": logits_of([0])}, torch.tensor([[[255]]]))

@@ -16,7 +16,7 @@ import finetune
 from finetune.checkpoints.saved_model import SavedModel, save_model
 from finetune.config.errors import ConfigError
 from finetune.exporters import ExportError, OnnxFile, WebPage, export_model, web_page
-from finetune.exporters.web_page import RUNTIME, SCRIPT, WASM, source_hash, unpack
+from finetune.exporters.web_page import RUNTIME, SCRIPT, WASM, find_runtime, render, source_hash, unpack
 from finetune.inference import ClassIndices, ClassMasks
 from tests.browser import CHROMIUM, Browser
 from tests.samples import save
@@ -86,6 +86,11 @@ def test_a_page_is_one_file_without_addresses_whose_policy_allows_its_own_code_o
     assert f"'{source_hash(texts['style'])}'" in policy
     assert "connect-src" not in policy
     assert json.loads(texts["facts"])["classes"] == list(NAMES)
+    (side,) = [attributes["value"] for _, attributes, _ in elements if attributes.get("id") == "side"]
+    assert side == "800"
+    assert 'id="side" type="number" min="32" max="4096" step="32" value="3200"' in render(
+        {**json.loads(texts["facts"]), "reduce": 4}, b"", find_runtime(Path(runtime))
+    )
     assert unpack(page, "wasm").decode() == f"the content of {WASM}"
     export_model(OnnxFile(output), saved, tmp_path / "onnx")
     assert unpack(page, "onnx") == (tmp_path / "onnx" / "model.onnx").read_bytes()

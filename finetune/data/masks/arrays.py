@@ -59,6 +59,8 @@ def _opened(path: Path) -> npt.NDArray[np.integer]:
         raise DataError(f"cannot read '{path}': {type(error).__name__}: {error}. Replace the file.") from error
     if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
         array = array.squeeze(0 if array.shape[0] == 1 else 2)
+    if path.suffix.lower() == ".npy" and array.ndim == 2 and array.dtype.kind == "f":
+        array = _whole(array)
     if array.ndim != 2 or array.dtype.kind not in "iub":
         raise DataError(
             f"mask '{path}' holds {array.dtype} numbers of shape {array.shape}; expected whole numbers of shape "

@@ -12,7 +12,7 @@ from finetune.data.stencil import Stencil
 
 Counts = npt.NDArray[np.int64]
 
-LONGEST_COUNT = 6  # characters of a compressed length: 30 bits
+LONGEST_COUNT = 7  # characters of a compressed length: 35 bits, as the largest TIFF files need
 
 
 @dataclass(frozen=True, eq=False, slots=True)

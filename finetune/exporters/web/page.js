@@ -32,7 +32,7 @@ function say(text, isProblem = false) {
 
 function reduced(width, height) { // width and height that the model gets
   if (facts.size) return [facts.size[1], facts.size[0]];
-  const scale = Math.min(1, Math.max(32, $("side").valueAsNumber || 800) / Math.max(width, height));
+  const scale = Math.min(1, Math.max(32, $("side").valueAsNumber || $("side").defaultValue) / Math.max(width, height));
   return [width, height].map((side) => Math.max(1, Math.round(side * scale)));
 }
 

@@ -39,7 +39,7 @@ class GeoJson(LabelFormat):
 def _coordinates(rings: Sequence[Points], convert: Callable[[Points], Points] | None) -> list[Any]:
     """Return closed rings: the outline counterclockwise where y points up, the holes clockwise."""
     placed = rings if convert is None else [convert(ring) for ring in rings]
-    x, y = placed[0].T
+    x, y = (placed[0] - placed[0][0]).T  # in degrees, differences of a few pixels would be lost in products
     is_clockwise = float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum()) < 0
     turned = [ring[::-1] if is_clockwise else ring for ring in placed]
     return [np.concatenate([ring, ring[:1]]).round(9).tolist() for ring in turned]

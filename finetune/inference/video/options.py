@@ -26,5 +26,7 @@ class VideoOptions:
             raise ValueError(f"video.smoothing={self.smoothing}: expected a number from 0 to below 1.")
         if not 0 <= self.scene_cut <= 255:
             raise ValueError(f"video.scene_cut={self.scene_cut}: expected gray levels from 0 to 255.")
+        if self.scene_cut != type(self).scene_cut and not self.smoothing:
+            raise ValueError(f"video.scene_cut={self.scene_cut} has no effect without video.smoothing, such as 0.5.")
         if self.sequence and not self.smoothing:
             raise ValueError("video.sequence=true changes nothing without smoothing: set video.smoothing, such as 0.5.")

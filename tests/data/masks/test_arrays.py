@@ -9,7 +9,8 @@ MASK = np.array([[0, 1], [2, 1], [0, 0]])
 
 
 @pytest.mark.parametrize(
-    "array", [MASK, MASK.astype(np.uint8), MASK.astype(np.int16), MASK > 0, MASK[..., None], MASK[None]]
+    "array",
+    [MASK, MASK.astype(np.uint8), MASK.astype(np.int16), MASK > 0, MASK[..., None], MASK[None], MASK.astype(float)],
 )
 def test_arrays_of_numpy_are_masks(tmp_path, array):
     np.save(tmp_path / "m.npy", array)

@@ -92,6 +92,11 @@ def test_a_compressed_length_by_hand():
     assert coco_counts("095" + chr(48 + 29)).tolist() == [0, 9, 5, 6]
 
 
+def test_a_run_as_long_as_the_largest_image_is_read_as_it_was_written():
+    counts = np.array([899_999_000, 5, 899_995])
+    assert coco_counts(coco_text(counts)).tolist() == counts.tolist()
+
+
 def test_compressed_lengths_are_read_as_they_were_written():
     for mask in [*masks(60, seed=0), *masks(5, seed=1, height=60, width=90), *masks(1, seed=2, height=1, width=40_000)]:
         counts = runs(mask.ravel(order="F"))
@@ -149,7 +154,7 @@ def test_the_brush_of_label_studio_by_hand():
         (lambda: coco_counts("05é"), "has characters that"),
         (lambda: coco_counts("05p"), "has characters that"),
         (lambda: coco_counts("05X"), "its RLE '05X' is cut off or damaged"),
-        (lambda: coco_counts("o" * 7 + "1"), "is cut off or damaged"),
+        (lambda: coco_counts("o" * 8 + "1"), "is cut off or damaged"),
         (lambda: label_studio_alpha([0, 0], 1, 1), "its RLE of 2 bytes is cut off"),
         (lambda: label_studio_alpha(packed([0] * 8), 1, 3), "its RLE is for 8 values of 8 bits; expected 12 of 8 bits"),
         (lambda: label_studio_alpha(packed([0] * 8)[:-1], 1, 2), "is cut off"),

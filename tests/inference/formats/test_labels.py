@@ -16,6 +16,7 @@ from finetune.data.sources.labelstudio import LabelStudioSource
 from finetune.data.sources.yolo import YoloSource
 from finetune.inference import ClassIndices, ClassMasks, Output
 from finetune.inference.formats import Predicted
+from finetune.inference.formats.geojson import _coordinates
 from finetune.inference.prediction_folder import PredictionFolder
 from tests.samples import save
 
@@ -151,6 +152,15 @@ def test_geojson_has_closed_rings_with_holes_in_pixels(tmp_path: Path) -> None:
     assert hole[0] == hole[-1]
     assert sorted(map(tuple, hole[1:])) == [(45, 30), (45, 35), (50, 30), (50, 35)]
     assert json.loads((tmp_path / "geojson/c.geojson").read_text())["features"] == []
+
+
+def test_outlines_of_a_pixel_in_degrees_are_counterclockwise() -> None:
+    square = np.array([[0, 0], [0, 1], [1, 1], [1, 0]])
+    pixel = 1e-7  # degrees, about a centimeter
+    for place in np.random.default_rng(0).uniform(10, 50, (200, 2)):
+        (ring,) = _coordinates([square], lambda points, place=place: place + pixel * points)
+        x, y = (np.array(ring) - ring[0]).T
+        assert (x[:-1] * y[1:] - x[1:] * y[:-1]).sum() > 0
 
 
 def test_geojson_lies_where_its_image_lies(tmp_path: Path) -> None:

@@ -292,7 +292,9 @@ def test_a_failure_of_the_model_leaves_no_video_and_no_thread_behind(
         raise RuntimeError("no memory")
 
     monkeypatch.setattr(Predictor, "predict_with_probabilities", fail)
-    with pytest.raises(RuntimeError, match=r"clip.mp4' of 64 x 48 pixels cannot be predicted: no memory"):
+    with pytest.raises(
+        RuntimeError, match=r"clip.mp4' of 64 x 48 pixels cannot be predicted with 3 more at a time: no memory"
+    ):
         write(predictor, clip, tmp_path / "out")
     assert below(tmp_path / "out") == []
 

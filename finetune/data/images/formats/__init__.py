@@ -26,6 +26,7 @@ class Format(NamedTuple):
         window: reads a part of the pixels; None if that takes as much memory as the whole.
         picture: reads a part as Pillow would, for masks; None likewise.
         reduced: reads the pixels at a fraction of the size, or at the full size; None if that is never faster.
+        in_parts: whether `window` reads a part of this file without decoding the whole.
     """
 
     recognizes: Callable[[bytes], bool]
@@ -34,11 +35,20 @@ class Format(NamedTuple):
     window: Callable[[Path, Window], Pixels] | None = None
     picture: Callable[[Path, Window], Image.Image | Array] | None = None
     reduced: Callable[[Path, int], Pixels] | None = None
+    in_parts: Callable[[Path], bool] = lambda path: True
 
 
 FORMATS = (
     Format(png.recognizes, png.header, png.pixels),
-    Format(tiff.recognizes, tiff.header, tiff.pixels, tiff_windows.window, tiff_windows.picture),
+    Format(
+        tiff.recognizes,
+        tiff.header,
+        tiff.pixels,
+        tiff_windows.window,
+        tiff_windows.picture,
+        None,
+        tiff_windows.in_parts,
+    ),
     Format(npy.recognizes, npy.header, npy.pixels, npy.window),
     Format(dicom.recognizes, dicom.header, dicom.pixels),
     Format(nifti.recognizes, nifti.header, nifti.pixels),
@@ -77,7 +87,7 @@ def read_pixels(path: Path, factor: int = 1) -> Pixels:
 
 def has_windows(path: Path) -> bool:
     """Return whether parts of an image file can be read without decoding the whole."""
-    return _read(path, lambda found: found.window is not None)
+    return _read(path, lambda found: found.window is not None and found.in_parts(path))
 
 
 def read_window(path: Path, part: Window) -> Pixels:

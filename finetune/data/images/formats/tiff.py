@@ -1,6 +1,7 @@
 """TIFF files: by Pillow where it reads all that they hold, otherwise by tifffile."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +17,7 @@ from finetune.data.records import DataError
 STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are BigTIFF
 WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION, SAMPLES, EXTRA, FORMAT = 256, 257, 258, 262, 274, 277, 338, 339
 TILE_WIDTH, TILE_HEIGHT = 322, 323
+SUBFILE, REDUCED, TRANSPARENCY = 254, 1, 4  # the kind of an image of a file, and its bits
 ALPHA = (1, 2)  # kinds of extra samples: premultiplied or not
 BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, LAB = 1, 2, 3, 5, 6, 8
 KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}  # the fourth is undefined
@@ -70,7 +72,22 @@ def read_tags(path: Path) -> Mapping[int, Any]:
         tags = ImageFileDirectory_v2(start)
         file.seek(tags.next)
         tags.load(file)
-    return dict(tags)
+        first = dict(tags)
+        if tags.next:
+            with suppress(Exception):  # whatever follows the first image, it can be read
+                file.seek(tags.next)
+                tags.load(file)
+            _check_single(path, first, dict(tags))
+    return first
+
+
+def _check_single(path: Path, first: Mapping[int, Any], second: Mapping[int, Any]) -> None:
+    """Raise a DataError if a file goes on with another image, and not with a reduced copy or a transparency mask."""
+    is_copy = int(second.get(SUBFILE, 0)) & (REDUCED | TRANSPARENCY)
+    if second != first and not is_copy and all(second.get(tag) == first.get(tag) for tag in (WIDTH, HEIGHT)):
+        raise DataError(
+            f"'{path}' holds several images (a stack), of which one is expected. Save each as its own file."
+        )
 
 
 def pillow_reads_all(tags: Mapping[int, Any]) -> bool:

@@ -44,6 +44,11 @@ def picture(path: Path, part: Window) -> Image.Image | Array:
     return Image.fromarray(values[..., 0] if values.shape[2] == 1 else values)
 
 
+def in_parts(path: Path) -> bool:
+    """Return whether a part of a file is read without decoding the whole."""
+    return _is_read_in_parts(tiff.read_tags(path))
+
+
 def _is_read_in_parts(tags: Mapping[int, Any]) -> bool:
     """Return whether a file is read in parts: if it can be, and Pillow is not a way out of a missing package."""
     is_missing = any(find_spec(name) is None for name in ("tifffile", "imagecodecs"))

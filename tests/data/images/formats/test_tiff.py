@@ -27,6 +27,16 @@ def check(path: Path, pixels: np.ndarray, colors: int, alpha: bool = False) -> N
     assert np.array_equal(read.values, pixels.reshape(*pixels.shape[:2], -1))
 
 
+def test_a_stack_of_images_is_refused_and_a_reduced_copy_is_not(tmp_path):
+    pages = [Image.fromarray(ramp(np.uint8) + n) for n in range(3)]
+    pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:])
+    for read in (read_header, read_pixels):
+        with pytest.raises(DataError, match=r"stack\.tif' holds several images \(a stack\)"):
+            read(tmp_path / "stack.tif")
+    pages[0].save(tmp_path / "pyramid.tif", save_all=True, append_images=[pages[0].resize((3, 2))])
+    check(tmp_path / "pyramid.tif", ramp(np.uint8), 1)
+
+
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.int32, np.float32])
 def test_one_band_of_any_type_is_read_without_further_packages(tmp_path, monkeypatch, dtype, order):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune.data.images.formats import open_window, read_header, read_pixels, read_window
+from finetune.data.images.formats import has_windows, open_window, read_header, read_pixels, read_window
 from finetune.data.images.formats.tiff_windows import _segments
 from finetune.data.records import DataError
 from finetune.data.window import Window, grid
@@ -183,6 +183,7 @@ def test_a_missing_package_is_named_unless_pillow_can_read_the_whole(tmp_path, m
     monkeypatch.setitem(__import__("sys").modules, "tifffile", None)
     assert np.array_equal(read_window(path, part).values[..., 0], noise(np.uint8)[:8, :8])
     assert np.array_equal(np.asarray(open_window(path, part)), noise(np.uint8)[:8, :8])
+    assert not has_windows(path)  # Pillow decodes the whole for each part
     monkeypatch.setattr("finetune.data.images.decode.MAX_PIXELS", 1000)
     for read in (read_window, open_window):
         with pytest.raises(DataError, match=r"a\.tif' .*pip install 'finetune-seg\[tiff\]'"):
