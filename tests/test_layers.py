@@ -22,7 +22,8 @@ LAYERS = (
     ("tasks",),
     ("engine", "inference", "checkpoints", "profiling", "explanations"),
     ("models", "data", "tuning"),
-    ("losses", "metrics", "plots", "recipe", "config", "catalog"),
+    ("losses", "metrics", "plots", "recipe", "catalog"),
+    ("config",),
     ("io", "instances"),
 )
 LEVEL = {name: level for level, names in enumerate(reversed(LAYERS)) for name in names}

@@ -8,6 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from finetune.config.folder import options
+from finetune.io.messages import suggest
+
 TABLE = Path(__file__).with_name("backbones.csv")  # written by benchmarks/coverage.py
 
 Range = int | float | Sequence[int | float] | None
@@ -70,7 +73,7 @@ def select(
     license: str | None = None,
     input_size: Range = None,
     pretrained: bool | None = None,
-    head: str | None = None,
+    with_head: str | None = None,
 ) -> list[Entry]:
     """Return the backbones that pass all filters, each with only those of its weights that pass them.
 
@@ -81,12 +84,14 @@ def select(
         license: license of the weights, or a prefix of it.
         input_size: height and width of the training images of the weights, or a range, in pixels.
         pretrained: whether there are pretrained weights.
-        head: head that must support the backbone.
+        with_head: head that must support the backbone.
 
     Raises:
-        ValueError: a filter has the wrong type.
+        ValueError: a filter has the wrong type, or there is no such head.
     """
     _check_types(strides, license, pretrained)
+    if with_head is not None and with_head not in options("head"):
+        raise ValueError(f"with_head={with_head}: no such head. {suggest(str(with_head), options('head'))}")
     (lowest, highest), sizes = parse_range("parameters", parameters, 0), parse_range("input_size", input_size)
     name, dot, tag = pattern.partition(".")
     needs_weights = license is not None or input_size is not None or bool(dot)
@@ -98,7 +103,7 @@ def select(
         passes = fnmatchcase(entry.name, name) and lowest <= entry.parameters / 1e6 <= highest
         passes &= strides is None or entry.strides == tuple(strides)
         passes &= pretrained is None or pretrained == bool(weights)
-        passes &= head is None or head not in entry.without
+        passes &= with_head is None or with_head not in entry.without
         if passes and (weights or not needs_weights):
             selected.append(replace(entry, weights=weights))
     return selected

@@ -60,7 +60,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "calibrate": Command(
         "finetune.commands.calibrate:calibrate",
-        (("run=outputs/...", "make the probabilities of a run as high as they are right"),),
+        (("run=outputs/...", "calibrate a run: of the pixels predicted with 80 %, about 80 % should be right"),),
     ),
     "report": Command(
         "finetune.commands.report:report",

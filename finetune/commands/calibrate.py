@@ -1,4 +1,4 @@
-"""The command `calibrate`: make the probabilities of a model as high as they are right."""
+"""The command `calibrate`: of the pixels predicted with 80 %, about 80 % should be right."""
 
 import logging
 from dataclasses import dataclass

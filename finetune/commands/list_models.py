@@ -11,7 +11,7 @@ from finetune.commands.list_suggestions import list_suggestions
 from finetune.config.compose import load_config
 from finetune.config.errors import ConfigError, usage
 from finetune.config.folder import config_folder
-from finetune.io.messages import format_table, suggest
+from finetune.io.messages import format_table
 
 FILTERS = ("parameters", "strides", "license", "input_size", "pretrained", "with_head")
 
@@ -35,12 +35,8 @@ def list_models(*overrides: str | DictConfig) -> list[str]:
 
 
 def _backbones(config: dict[str, Any]) -> list[str]:
-    filters = {key: config[key] for key in FILTERS}
-    head = filters.pop("with_head")
-    if head is not None and head not in heads():
-        raise ConfigError(f"with_head={head}: no such head. {suggest(str(head), list(heads()))}")
     with usage():
-        found = select(str(config["name"]), head=head, **filters)
+        found = select(str(config["name"]), **{key: config[key] for key in FILTERS})
     if config["for"] is not None:
         return list_suggestions(str(config["for"]), found)
     if found:

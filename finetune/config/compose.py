@@ -131,6 +131,16 @@ def to_run_config(config: DictConfig) -> dict[str, Any]:
             path = _without_home(data[key])
             if path.exists() or key != "root" or data.get("format") != "hf":  # which may be a name on the Hub
                 data[key] = str(path.resolve())
+    for key in ("output", "run", "input", "init_from", "figure"):
+        if isinstance(values.get(key), str):
+            values[key] = str(_without_home(values[key])) if values[key].startswith("~") else values[key]
+        elif _are_texts(values.get(key)):
+            values[key] = [str(_without_home(each)) if each.startswith("~") else each for each in values[key]]
+    for group in ("backbone", "head"):
+        settings = values.get(group)
+        weights = settings.get("weights") if isinstance(settings, dict) else None
+        if isinstance(weights, str) and (path := _without_home(weights)).is_file():
+            values[group]["weights"] = str(path.resolve())
     return values
 
 

@@ -55,7 +55,7 @@ ELSEWHERE = ("average", "experiment")  # groups whose options set values of othe
 
 
 def check_read(config: DictConfig, command: str) -> None:
-    """Raise a ConfigError if something reads neither a key at the top of a command's config nor a value that uses it.
+    """Raise a ConfigError for each top-level key that the command does not read and that no interpolation refers to.
 
     The settings inside groups are compared with their readers elsewhere.
     """

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def no_collection() -> Iterator[None]:
-    """Make many objects without a look for garbage among them, which takes as long as making them.
+    """Pause Python's garbage collector while many objects are created: its passes would take as long as creating them.
 
     Not around code that decodes images: it may leave garbage.
     """

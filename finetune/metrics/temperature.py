@@ -1,4 +1,4 @@
-"""Temperature scaling: one number that makes probabilities as high as they are right."""
+"""Temperature scaling: one number, after which about 80 % of the pixels predicted with 80 % are right."""
 
 import math
 

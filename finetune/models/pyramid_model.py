@@ -10,7 +10,7 @@ from torch import Tensor
 
 from finetune.models.backbone import Backbone
 from finetune.models.blending import SlidingWindow
-from finetune.models.classes import class_names
+from finetune.models.classes import MOST_CLASSES, class_names
 from finetune.models.features import read_maps, read_pools, read_tokens
 from finetune.models.heads import PyramidSpec
 from finetune.models.input_size import Size
@@ -217,8 +217,10 @@ class PyramidModel(TunableModel):
             given: state of the other one.
         """
         with torch.device("meta"):
-            larger = self.from_config({**self.config(), "classes": [*self.class_names, "one more"]}).state_dict()
-        changes = [name for name, tensor in own.items() if larger[name].shape != tensor.shape]
+            count = len(self.class_names)
+            another = count + 1 if count < MOST_CLASSES else count - 1
+            resized = self.from_config({**self.config(), "classes": another}).state_dict()
+        changes = [name for name, tensor in own.items() if resized[name].shape != tensor.shape]
         weights = {name: tensor for name, tensor in given.items() if name not in changes}
         here = [k for k, name in enumerate(self.class_names) if name in names]
         there = [names.index(self.class_names[k]) for k in here]
@@ -248,6 +250,7 @@ class PyramidModel(TunableModel):
         """Return a model of the same config and type, with random weights, on the CPU."""
         copy = type(self).from_config(self.config()).to(self.mean.dtype)
         copy.sliding_window = self.sliding_window
+        copy.backbone.weights = self.backbone.weights
         copy.backbone.model.pretrained_cfg = self.backbone.pretrained_cfg  # license and interpolation of the weights
         return copy
 
@@ -291,7 +294,7 @@ class PyramidModel(TunableModel):
             output_stride=config.get("output_stride"),
             grad_checkpointing=config["grad_checkpointing"],
             lora=config.get("lora"),
-            **({"auxiliary": config["auxiliary"]} if config.get("auxiliary") else {}),
+            **({"auxiliary": config["auxiliary"]} if config.get("auxiliary") is not None else {}),
         )
         model.views = Views(**config["views"]) if config.get("views") else None
         model.reduce = int(config.get("reduce", 1))

@@ -50,8 +50,8 @@ class Segmenter(PyramidModel):
         sliding_window: outside of training, larger images are predicted in these windows. It is not in the config.
 
     Raises:
-        ValueError: if the backbone, the head or an option is unknown, there are fewer than two classes, or the weights
-            are not available.
+        ValueError: if the backbone, the head or an option is unknown, there are no classes or more than 255, or the
+            weights are not available.
 
     >>> import torch
     >>> model = Segmenter("resnet18", head="fpn", classes=["road", "other"], weights="none")

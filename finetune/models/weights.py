@@ -91,9 +91,13 @@ def hub_file(name: str) -> Path | None:
 
     if not timm.is_model_pretrained(name):
         raise WeightsError(f"timm has no pretrained weights for '{name}'. Set backbone.weights to a file or to none.")
-    repository = timm.get_pretrained_cfg(name).hf_hub_id
+    config = timm.get_pretrained_cfg(name)
+    repository = config.hf_hub_id
     if not repository:
-        return None  # timm has a URL of its own for these weights
+        raise WeightsError(
+            f"the weights of '{name}' are on no hub, but at {config.url or 'a place of their own'}, and weights are "
+            f"never downloaded from an address. Download the file, and set backbone.weights=FILE, or none."
+        )
     for file in ("model.safetensors", "pytorch_model.bin"):
         if isinstance(cached := try_to_load_from_cache(repository, file), str):
             return Path(cached)

@@ -69,7 +69,9 @@ def test_every_backbone_either_has_weights_or_has_none() -> None:
 
 
 def test_the_filter_by_head_selects_backbones_that_support_it() -> None:
-    assert list_backbones(head="segnet") == list_backbones("vgg*")
+    assert list_backbones(with_head="segnet") == list_backbones("vgg*")
+    with pytest.raises(ValueError, match=r"with_head=unett: no such head\. Did you mean unet"):
+        list_backbones(with_head="unett")
 
 
 @pytest.mark.parametrize(

@@ -213,6 +213,22 @@ def test_the_data_folder_is_made_absolute(tmp_path: Path, monkeypatch: pytest.Mo
     assert load_config(["run=x"], "evaluate")["data"]["root"] is None
 
 
+def test_paths_may_start_with_the_home_folder_and_weights_are_found_from_other_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "w.pth").touch()
+    trained = load_config(["output=~/runs/a", "init_from=~/b", "backbone.weights=~/w.pth"], "train")
+    assert (trained["output"], trained["init_from"]) == (str(tmp_path / "runs" / "a"), str(tmp_path / "b"))
+    assert trained["backbone"]["weights"] == str((tmp_path / "w.pth").resolve())
+    predicted = load_config(["run=[~/a,b]", "input=~/photos"], "predict")
+    assert (predicted["run"], predicted["input"]) == ([str(tmp_path / "a"), "b"], str(tmp_path / "photos"))
+    monkeypatch.chdir(tmp_path)
+    objects = load_config(["task=instance", "head.weights=w.pth", "backbone.weights=none"], "train")
+    assert objects["head"]["weights"] == str((tmp_path / "w.pth").resolve())
+    assert objects["backbone"]["weights"] == "none"
+
+
 def test_a_missing_required_key_is_named() -> None:
     assert required({"run": "a"}, "run") == "a"
     with pytest.raises(ConfigError, match="run is not set"):

@@ -347,7 +347,7 @@ def test_a_failing_smoke_test_reports_the_image_size() -> None:
     backbone.in_channels = 2
     with pytest.raises(ValueError, match=r"fails on an image of 64x96 pixels: .*channels"):
         backbone.smoke_test()
-    assert Backbone(TINY, weights="none").training
+    assert backbone.training
 
 
 SIDE_BRANCHES = ["coat_lite_tiny", "crossvit_tiny_240", "hrnet_w18_small", "efficientvim_m1"]
@@ -394,6 +394,20 @@ def test_reserved_options_are_rejected(option: str) -> None:
 def test_the_error_for_a_misspelled_name_suggests_the_nearest_names(typed: str, meant: str) -> None:
     with pytest.raises(ValueError, match=rf"unknown backbone '{typed}'.*Did you mean .*{meant}"):
         Backbone(typed, weights="none")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("tf_efficientnet_b0_ns", "'tf_efficientnet_b0.ns_jft_in1k' now"), ("tv_resnet34", "'resnet34.tv_in1k' now")],
+)
+def test_an_old_name_of_timm_is_refused_with_the_new_one(old: str, new: str) -> None:
+    with pytest.raises(ValueError, match=rf"backbone '{old}' is an old name: timm calls it {new}"):
+        Backbone(old, weights="none")
+
+
+def test_an_option_that_a_model_asserts_against_is_named() -> None:
+    with pytest.raises(ValueError, match=r"cannot create backbone 'test_vit' with .*divisible by num_heads"):
+        Backbone("test_vit", weights="none", options={"num_heads": 5})
 
 
 def test_the_error_for_an_unknown_name_tells_how_to_list_names() -> None:

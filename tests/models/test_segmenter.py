@@ -269,6 +269,12 @@ def test_a_model_that_reduces_images_predicts_smaller_ones_and_enlarges_the_logi
     assert logits(model.train(), images.repeat(1, 1, 8, 8)).shape[-2:] == (8 * size[0], 8 * size[1])
 
 
+def test_an_auxiliary_head_with_its_default_options_is_rebuilt() -> None:
+    model = Segmenter("test_resnet.r160_in1k", "linear", 3, weights="none", auxiliary={})
+    again = Segmenter.from_config(model.config())
+    assert again.state_dict().keys() == model.state_dict().keys()
+
+
 def test_the_factor_is_in_the_config_and_one_from_a_stranger_has_a_limit() -> None:
     model = segmenter()
     model.reduce, model.takes_reduced = 8, True

@@ -326,6 +326,11 @@ def test_weights_in_the_hubs_cache_need_no_network(no_network: Path, state: Stat
     assert same(Backbone(TINY, "pretrained"), state)
 
 
+def test_weights_at_an_address_of_their_own_are_not_downloaded(no_network: Path) -> None:
+    with pytest.raises(WeightsError, match=r"weights of 'gcvit_tiny' are on no hub, but at https://.*FILE"):
+        pretrained_arguments("gcvit_tiny", "pretrained")
+
+
 def test_a_model_without_pretrained_weights_is_an_error(no_network: Path) -> None:
     untrained = next(name for name in timm.list_models() if not timm.is_model_pretrained(name))
     with pytest.raises(WeightsError, match=rf"no pretrained weights for '{untrained}'.*none"):

@@ -24,6 +24,18 @@ def check_counts(group: str = "head", /, **options: int | Sequence[int]) -> None
                 raise ValueError(f"{group}.{name}={value}: expected a whole number of 1 or more.")
 
 
+def check_most(most: int, **options: int) -> None:
+    """Raise ValueError if a number is above the limit.
+
+    >>> check_most(1000, max_detections=2000)
+    Traceback (most recent call last):
+    ValueError: head.max_detections=2000: expected 1,000 or less.
+    """
+    for name, value in options.items():
+        if value > most:
+            raise ValueError(f"head.{name}={value}: expected {most:,} or less.")
+
+
 def check_length(length: int, **options: Sequence[int]) -> None:
     """Raise ValueError unless each list has `length` positive integers."""
     for name, values in options.items():

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from finetune.instances import Objects
 
+MOST_DETECTIONS = 100_000  # in an image, whose memory a config of a stranger may ask for
+
 
 class InstanceHead(nn.Module, ABC):
     """Turns the maps of a `FeaturePyramid` into objects.
@@ -18,10 +20,12 @@ class InstanceHead(nn.Module, ABC):
     Attributes:
         terms: names of the losses.
         max_detections: most objects of an image.
+        min_score: least score of an object.
     """
 
     terms: ClassVar[tuple[str, ...]]
     max_detections: int = 100
+    min_score: float = 0.0
 
     @abstractmethod
     def losses(self, maps: Sequence[Tensor], targets: Sequence[Objects]) -> dict[str, Tensor]:

@@ -12,10 +12,10 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.rpn import RPNHead
 
 from finetune.instances import Objects
-from finetune.models.heads.validation import check_counts, check_fraction, check_positive
+from finetune.models.heads.validation import check_counts, check_fraction, check_most, check_positive
 from finetune.models.instance_heads.feature_pyramid import GROUPS
 from finetune.models.instance_heads.head_weights import load_fitting_weights
-from finetune.models.instance_heads.instance_head import InstanceHead
+from finetune.models.instance_heads.instance_head import MOST_DETECTIONS, InstanceHead
 from finetune.models.instance_heads.proposals import Anchors, ProposalNetwork
 from finetune.models.instance_heads.regions import RegionAlign, RegionHeads
 
@@ -72,10 +72,11 @@ class MaskRCNN(InstanceHead):
         super().__init__()
         check_counts(mask_layers=mask_layers, box_features=box_features)
         check_counts(proposals=proposals, max_detections=max_detections)
+        check_most(MOST_DETECTIONS, proposals=proposals, max_detections=max_detections)
         check_fraction(min_score=min_score, nms=nms)
         check_positive(len(strides) + 1, anchor_sizes=anchor_sizes)
         check_positive(None, anchor_ratios=anchor_ratios)
-        self.max_detections = max_detections
+        self.max_detections, self.min_score = max_detections, min_score
         kept = {"training": proposals, "testing": proposals}
         self.rpn = ProposalNetwork(
             Anchors((*strides, 2 * strides[-1]), anchor_sizes, anchor_ratios),

@@ -10,9 +10,9 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import batched_nms, clip_boxes_to_image, sigmoid_focal_loss
 
 from finetune.instances import Objects
-from finetune.models.heads.validation import check_counts, check_fraction, check_positive
+from finetune.models.heads.validation import check_counts, check_fraction, check_most, check_positive
 from finetune.models.instance_heads.anchors import NEITHER, grid_anchors, match_anchors
-from finetune.models.instance_heads.instance_head import InstanceHead
+from finetune.models.instance_heads.instance_head import MOST_DETECTIONS, InstanceHead
 from finetune.models.instance_heads.prototype_masks import coverage, draw_masks, mask_losses
 
 COARSER = 1  # levels beyond those of the feature pyramid
@@ -66,6 +66,7 @@ class Yolact(InstanceHead):
         check_positive(len(self.strides), anchor_sizes=anchor_sizes)
         check_positive(None, anchor_ratios=anchor_ratios)
         check_counts(prototypes=prototypes, max_detections=max_detections)
+        check_most(MOST_DETECTIONS, max_detections=max_detections)
         check_fraction(min_score=min_score, nms=nms)
         self.anchor_sizes, self.anchor_ratios = tuple(anchor_sizes), tuple(anchor_ratios)
         self.max_detections, self.min_score, self.nms = max_detections, min_score, nms
