@@ -1,5 +1,5 @@
 # Everything below makes its own environment in .venv; nothing else on the machine changes.
-PYTHON ?= python3.11
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do command -v $$name && break; done)
 VENV ?= .venv
 WORKERS ?= 2
 BIN := $(VENV)/bin
@@ -18,7 +18,8 @@ test: $(VENV)/dev ## install the tools too and run the whole test suite
 	$(BIN)/python -m pytest -m "alone and not slow" tests/data tests/end_to_end
 
 slow: $(VENV)/dev ## the tests that take minutes (a quarter of an hour or more on two cores)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m slow
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "slow and not alone"
+	$(BIN)/python -m pytest -m "slow and alone"
 
 torture: $(VENV)/dev ## kill small trainings 100 times and compare how they end (half an hour)
 	$(BIN)/python -m tests.end_to_end.torture $(VENV)/torture --kills 100

@@ -19,19 +19,21 @@ MOST = 3  # different strides or sizes in a cell
 PAGE = """# Backbones
 
 Models of timm {timm}, built without weights and run forward and backward on two images of 64 x 96 pixels; those of more
-than 60 million parameters on torch's meta device, where shapes and gradients are followed without numbers. A head sees
-of a backbone its pyramid alone, so that each is tried once on each pyramid that there is, made by itself and not inside
-of a whole model. Nothing is trained here, and no pretrained weights are read. `make coverage` rewrites this page and
-its table; `finetune list backbones` shows the table.
+than 60 million parameters on torch's meta device, where shapes and gradients are followed without numbers. A head
+receives only the backbone's feature pyramid, and many backbones have pyramids of the same shape, so each head is tried
+once for each shape and not once for each backbone. Nothing is trained here, and no pretrained weights are read.
+`make coverage` rewrites this page and its table; `finetune list backbones` shows the table.
 
 **{whole:,} of {count:,} backbones work under every head** but {pooling}, which needs the indices of a backbone's own
 max-poolings; {pooled} work under that one, too. {further:,} of them, small ones of {families} families, were
 tried further: dilated to the stride that each head is made for, and with a state dict of their own, all of which loads
-at the settings that a training begins with. The others were tried undilated alone, and their weights were not.
+at the settings that a training begins with. The others were tried only without dilation, and loading weights was not
+tried.
 
 - *strides*: of the maps that are read; a neck makes of them the pyramid of strides 2 to 32 that heads read.
-- *sizes*: what height and width are brought to. Images of any size go in: they are padded to multiples, or resampled
-  where a model takes one size alone (`backbone.image_size` chooses it).
+- *sizes*: what height and width are brought to. Images of any size go in: they are padded to multiples of 32,
+  and resampled to the nearest size that the model takes where that is another one (`backbone.image_size` chooses it for
+  models of a single size).
 - *stages*, *blocks*: layer groups that a tuning plan speaks of, with `tuning.layers=stages` or `blocks`; fewest to
   most. All are complete, and begin in the order in which the model runs.
 
