@@ -36,9 +36,11 @@ def test_a_soup_of_a_score_that_should_fall_takes_what_does_not_raise_it(monkeyp
     saver = SimpleNamespace(best=[{}, {}, {}], mode="min", monitor="val/loss", folder=Path())
     states = [{"w": torch.tensor([float(value)])} for value in (4.0, 9.0, 1.0)]
     held: list[float] = []
-    trainer = SimpleNamespace(callback_metrics={})
+    folder = Path("of_the_first_rank")
+    trainer = SimpleNamespace(callback_metrics={}, strategy=SimpleNamespace(broadcast=lambda _: folder))
     monkeypatch.setattr(final_weights, "find_callback", lambda _, kind: saver if kind is Checkpoint else None)
-    monkeypatch.setattr(final_weights, "read_whole", lambda path: {"state_dict": states[RANKS.index(path.name)]})
+    places = {folder / name: state for name, state in zip(RANKS, states, strict=True)}
+    monkeypatch.setattr(final_weights, "read_whole", lambda path: {"state_dict": places[path]})
     monkeypatch.setattr(final_weights, "load_weights", lambda _, state: held.append(float(state["w"])))
 
     def evaluate(*_: object) -> None:

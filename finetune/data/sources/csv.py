@@ -63,7 +63,7 @@ class CsvSource:
         """Return the tables of images and masks in a folder, or the table itself."""
         if root.suffix.lower() == ".csv" and root.is_file():
             return [_recognized(root)]
-        paths = sorted(root.glob("*.csv")) if root.is_dir() else []
+        paths = sorted(path for path in root.glob("*.csv") if path.is_file()) if root.is_dir() else []
         return [_recognized(path) for path in paths if _names_masks(path)]  # others are tables of something else
 
     @cached_property
