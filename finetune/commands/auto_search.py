@@ -79,7 +79,7 @@ def with_placeholders(config: dict[str, Any], search: bool = True) -> tuple[dict
     """
     if config["resume"]:
         raise ConfigError(
-            "a search starts from the beginning of a training, but resume continues one. Leave resume out."
+            "a plan or a search is of a training from its beginning, but resume continues one. Leave resume out."
         )
     searched = [key for key, (value, _) in SEARCHED.items() if select(config, key) == value]
     if search and searched and device_count(config["trainer"]) > 1:
