@@ -1,5 +1,5 @@
 # Everything below makes its own environment in .venv; nothing else on the machine changes.
-PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do command -v $$name && break; done)
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do command -v $$name && break; done || echo python3)
 VENV ?= .venv
 WORKERS ?= 2
 BIN := $(VENV)/bin

@@ -32,7 +32,7 @@ tried.
 
 - *strides*: of the maps that are read; a neck makes of them the pyramid of strides 2 to 32 that heads read.
 - *sizes*: what height and width are brought to. Images of any size go in: they are padded to multiples of 32,
-  and resampled to the nearest size that the model takes where that is another one (`backbone.image_size` chooses it for
+  and where that is no size of the model, resampled to the next larger one (`backbone.image_size` chooses it for
   models of a single size).
 - *stages*, *blocks*: layer groups that a tuning plan speaks of, with `tuning.layers=stages` or `blocks`; fewest to
   most. All are complete, and begin in the order in which the model runs.

@@ -21,14 +21,15 @@ from finetune.builders.grouping import with_groups
 from finetune.builders.image_settings import check_value_range
 from finetune.builders.records import read_records
 from finetune.builders.settings import DataSettings
-from finetune.builders.splits import keeps_split
+from finetune.builders.splits import keeps_split, split_by_file
 from finetune.checkpoints.saved_model import SavedModel
 from finetune.config.compose import compose, to_plain_dict
 from finetune.config.errors import ConfigError, raise_mistakes
 from finetune.config.options import Config
-from finetune.data import SOURCES, Record, assign_splits, read_splits, restore_splits
-from finetune.data.splitting.split_file import read_training_images
+from finetune.data import SOURCES, Record, Source, assign_splits, read_splits, restore_splits
+from finetune.data.splitting.split_file import GROUP, HEADER, read_training_images
 from finetune.io.messages import shortlist
+from finetune.io.safe_files import read_rows
 
 logger = logging.getLogger(__name__)
 
@@ -81,13 +82,17 @@ def evaluation_data(
     if isinstance(settings.get("classes"), Mapping):
         _check_classes(list(source.class_names), saved.mask_classes)
     records = read_records(source, settings)
-    if config.get("slices") is not None and "group" in config["slices"]:
-        group = settings.get("group", DataSettings.group) if is_own else DataSettings.group
-        records, _ = with_groups(records, source, group, is_made=True)
+    slices = config.get("slices")
+    if (slices == "group" or (isinstance(slices, list) and "group" in slices)) and not any(r.group for r in records):
+        own = trained["data"] if trained is not None and is_own else {}
+        records = _with_groups(records, source, own.get("group", DataSettings.group), own_splits if is_own else None)
     if given.get("splits") is not None:
         records = assign_splits(records, read_splits(Path(given["splits"])))
-    elif trained is not None and is_own and own_splits is not None and _was_split(records, trained["data"]):
-        records = restore_splits(records, own_splits)
+    elif trained is not None and own_splits is not None and is_own:
+        if trained["data"].get("splits"):
+            records = split_by_file(records, own_splits)
+        elif not keeps_split(records, trained["data"]):
+            records = restore_splits(records, own_splits)
     split = _choose_split(config["split"], records)
     chosen = [replace(record, split=split) for record in records if split in ("all", record.split)]
     if is_own and split in ("val", "test"):
@@ -98,9 +103,12 @@ def evaluation_data(
     return data, split
 
 
-def _was_split(records: Sequence[Record], trained: Mapping[str, Any]) -> bool:
-    """Return whether the run split the images in another way than the data has them."""
-    return bool(trained.get("splits")) or not keeps_split(records, trained)
+def _with_groups(records: Sequence[Record], source: Source, setting: str | None, splits: Path | None) -> list[Record]:
+    """Return records that have no groups with those of a split file, or else with those that the setting finds."""
+    rows = read_rows(splits, HEADER, GROUP) if splits is not None and splits.is_file() else ()
+    if any((groups := {row[0]: row[2] for row in rows if len(row) == 3}).values()):
+        return [replace(record, group=groups.get(record.name, "")) for record in records]
+    return with_groups(records, source, setting, is_made=False)[0]
 
 
 def _settings(given: Mapping[str, Any], trained: Config | None, saved: SavedModel) -> dict[str, Any]:

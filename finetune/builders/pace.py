@@ -15,7 +15,7 @@ from finetune.builders.devices import device_type, on_training_device
 from finetune.builders.dummy_step import trial_step
 from finetune.builders.recipe import settle_length
 from finetune.builders.task import task_without_weights
-from finetune.builders.training_length import batches_per_device, spaces_validations, step_counts, with_length
+from finetune.builders.training_length import spaces_validations, step_counts, steps_of_epoch, with_length
 from finetune.builders.views import build_views
 from finetune.config.errors import ConfigError
 from finetune.config.nested import with_value
@@ -65,7 +65,7 @@ def with_budget(
         lines = [f"data.batch_size={SHORT_BATCH} instead: {few}"]
         pace = replace(pace, step=pace.step * SHORT_BATCH / size)  # timing again would take time from the training
     images = data.sizes()["train"]
-    in_epoch = max(1, batches_per_device(config, images) // config["trainer"]["accumulate_grad_batches"])
+    in_epoch, step = steps_of_epoch(config, images), pace.step
     pace = replace(pace, step=pace.step + EPOCH / in_epoch)
     validation, every = pace.validation, config["trainer"]["check_val_every_n_epoch"]
     if isinstance(every, int) and config["trainer"].get("val_check_interval") is None:  # as often as the user says
@@ -78,7 +78,7 @@ def with_budget(
     config = with_length(config, length, images)
     return config, [
         *lines,
-        f"{step_counts(config, images)[1]:,} steps of {pace.step:.2g} s, {config['trainer']['max_epochs']} epochs, "
+        f"{step_counts(config, images)[1]:,} steps of {step:.2g} s, {config['trainer']['max_epochs']} epochs, "
         f"{counted}validations of {validation:.1f} s: budget={config['budget']}, of which start and end take "
         f"{pace.before + pace.after:.0f} s",
     ]

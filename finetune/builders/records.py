@@ -19,17 +19,13 @@ def read_records(source: Source, settings: Config) -> list[Record]:
     """Return the records of a source without those in `data.exclude`, and with masks as `data.clean_masks` leaves them.
 
     Raises:
-        ConfigError: `data.clean_masks` is below 0, or there are `data.tiles` as well.
+        ConfigError: `data.clean_masks` is below 0.
         DataError: the source or the list cannot be read, or the list names something else.
     """
     records, pixels = source.records(), settings.get("clean_masks") or 0
     _check_names([record.name for record in records])
     if pixels < 0:
         raise ConfigError(f"data.clean_masks={pixels}: expected a number of pixels, 0 to leave the masks as they are.")
-    if pixels and settings.get("tiles") is not None:
-        raise ConfigError(
-            f"data.clean_masks={pixels} needs whole masks, of which data.tiles reads parts. Leave one of them out."
-        )
     if settings.get("exclude"):
         root = settings.get("root")
         kept = without_excluded(records, Path(settings["exclude"]), Path(root) if root is not None else None)

@@ -34,8 +34,8 @@ def slice_columns(slices: Any, records: Sequence[Record], splits: Path | None = 
         columns[name] = [record.group for record in records] if name == "group" else None
     if "group" in columns and not any(columns["group"] or ()):
         raise ConfigError(
-            "slices=[group]: the images have no groups that data.group of the training finds. Leave group out, or give "
-            "the path of a CSV file with the columns image and group."
+            "slices=[group]: the images have no groups. Leave group out, or give the path of a CSV file with the "
+            "columns image and group."
         )
     return columns
 

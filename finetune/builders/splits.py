@@ -17,7 +17,7 @@ from finetune.config.options import Config
 from finetune.data import DataError, Record, Source, choose_fold, cut_test, cut_validation, seeded_split
 from finetune.data.mistakes import Reading
 from finetune.data.splitting.groups import shared_groups
-from finetune.data.splitting.split_file import assign_splits, restore_splits
+from finetune.data.splitting.split_file import assign_splits, read_splits, restore_splits
 from finetune.data.splitting.splits import groups_by_name
 from finetune.data.statistics import read_all
 from finetune.data.summary import class_pixels
@@ -67,7 +67,7 @@ def split_records(source: Source, settings: Config, seed: int, prepare: Prepare 
     records, notes = with_groups(records, source, settings.get("group", DataSettings.group), is_made)
     split = Split(records, notes)
     if settings.get("splits"):
-        split.records = restore_splits(records, Path(settings["splits"]))
+        split.records = split_by_file(records, Path(settings["splits"]))
     elif is_made:
         pixels = _read_pixels(split, source, settings, prepare) if settings.get("stratify") and prepare else None
         _make(split, settings, seed, pixels)
@@ -102,6 +102,13 @@ def keeps_split(records: Sequence[Record], settings: Config) -> bool:
     given = {record.split for record in records}
     is_complete = "" not in given and ("val" in given or "train" not in given) and not lacks_test(records, settings)
     return bool(settings.get("splits")) or (settings.get("folds") is None and is_complete)
+
+
+def split_by_file(records: Sequence[Record], path: Path) -> list[Record]:
+    """Return the records with the splits of a file; where names repeat over splits, as a run has restored them."""
+    if len({record.name for record in records}) == len(records):
+        return assign_splits(records, read_splits(path))
+    return restore_splits(records, path)
 
 
 def _with_own_split(records: Sequence[Record]) -> list[Record]:

@@ -80,7 +80,7 @@ def check_plan_timing(task: TuningTask, config: Config, images: int) -> None:
     if task.timeline.epochs == 1 and any(rule.stagger or rule.spans != ((0, None),) for rule in rules):
         logger.warning(
             "the training has one epoch, and parts of a plan start with epochs: what tuning would unfreeze later "
-            "trains from the start. Set trainer.max_epochs to more, or tuning=discriminative."
+            "trains from the start. Train longer (budget or trainer.max_epochs), or set tuning=discriminative."
         )
     check_timing(task.assigned, task.timeline, min_plateau_epochs(config, images))
 

@@ -35,14 +35,17 @@ def with_length(config: Config, length: Length, images: int) -> dict[str, Any]:
     settings, batches = config["trainer"], _batches(config, images)
     in_step = min(settings["accumulate_grad_batches"], batches)
     steps, left_over = divmod(batches, in_step)
-    changed = {"max_epochs": math.ceil(length.steps / steps), "max_steps": length.steps}
-    if left_over:  # the last step of an epoch would have fewer batches, and batches would not count steps
-        changed["overfit_batches" if settings.get("overfit_batches") else "limit_train_batches"] = batches - left_over
+    changed: dict[str, Any] = {"max_steps": length.steps}
     if spaces_validations(settings):
         every = settings["check_val_every_n_epoch"]
+        steps = math.ceil(batches / in_step)
         changed |= {"check_val_every_n_epoch": 1 if every == "auto" else every}
     else:
         changed |= {"check_val_every_n_epoch": None, "val_check_interval": length.steps_between * in_step}
+        if left_over:  # the last step of an epoch would have fewer batches, and batches would not count steps
+            limit = "overfit_batches" if settings.get("overfit_batches") else "limit_train_batches"
+            changed[limit] = batches - left_over
+    changed["max_epochs"] = math.ceil(length.steps / steps)
     return {**config, "trainer": {**settings, **changed}}
 
 
@@ -72,6 +75,12 @@ def _batches(config: Config, images: int) -> int:
     limit = settings.get("overfit_batches") or settings.get("limit_train_batches")
     limit = 1.0 if limit is None else limit
     return min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
+
+
+def steps_of_epoch(config: Config, images: int) -> int:
+    """Return the optimizer steps of an epoch whose last batches fill a step."""
+    batches = _batches(config, images)
+    return batches // min(int(config["trainer"]["accumulate_grad_batches"]), batches)
 
 
 def batches_per_device(config: Config, images: int) -> int:

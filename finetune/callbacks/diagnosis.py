@@ -7,6 +7,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from finetune.data.augmentation.transforms import Augment
 from finetune.engine.rank_zero import rank_zero_logger
 from finetune.losses.pixel_loss import PixelLoss
 from finetune.metrics.symptoms import (
@@ -111,17 +112,16 @@ def _moves(trainer: pl.Trainer, task: TuningTask) -> list[str]:
     """Return what may help a class that is not found: settings that the training has, and a phrase about each."""
     data = getattr(trainer.datamodule, "train", None)  # type: ignore[attr-defined]  # set by fit
     transform = getattr(data, "transform", None)
-    is_open = getattr(transform, "class_crop", 1) == 0  # transforms of other libraries have none
-    return [
-        *(["augment.class_crop=0.5 crops around rare classes"] if is_open else []),
-        *(
-            ["loss.class_weights=median_frequency gives them more weight"]
-            if isinstance(getattr(task, "loss", None), PixelLoss)
-            else []
-        ),
-        f"{_longer(trainer, task)} more time",
-        *(["a larger augment.crop more surroundings"] if hasattr(transform, "crop") else []),
-    ]
+    crop = getattr(transform, "crop", None)
+    geometry = crop if isinstance(crop, Augment) else transform  # of a TrivialAugment
+    moves = [f"{_longer(trainer, task)} gives more time"]
+    if isinstance(getattr(task, "loss", None), PixelLoss):
+        moves.insert(0, "loss.class_weights=median_frequency gives them more weight")
+    if isinstance(geometry, Augment) and not geometry.class_crop:
+        moves.insert(0, "augment.class_crop=0.5 crops around rare classes")
+    if isinstance(geometry, Augment) and geometry.crop is not None:
+        moves.append("a larger augment.crop shows more surroundings")
+    return moves
 
 
 def _hardest_images(trainer: pl.Trainer, task: TuningTask) -> str:

@@ -77,8 +77,7 @@ def audit(*overrides: str | DictConfig) -> AuditResult:
         records, unsplit = _split(found, config)
         records, channels, about_images = _readable_images(records)
         records = [tile for parts in tiled_records(records, found.settings) for tile in parts]
-    unbalanced = ["the split is one without data.stratify"] if found.settings.get("stratify") else []
-    for note in (*found.notes, *about_images, *unbalanced):
+    for note in (*found.notes, *about_images):
         logger.info(note)
     examining = examine_all(records, found.source.ignore_index, channels, reading_processes(found.settings))
     examined = list(with_progress(examining, len(records), "reading"))

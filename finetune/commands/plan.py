@@ -153,6 +153,9 @@ def _read(config: dict[str, Any], started: float, may_shrink: bool) -> tuple[dic
     return config, _Subject(data.model_classes, images, text, lines, data.all_warnings())
 
 
+OF_LENGTH = ("trainer.max_epochs", "trainer.check_val_every_n_epoch")  # settings that follow from a budget in steps
+
+
 def _assumed(config: dict[str, Any]) -> tuple[dict[str, Any], _Subject]:
     """Return the config with placeholders for what would follow from the data, and what the plan is for."""
     if config["data"].get("root") is not None:
@@ -166,9 +169,9 @@ def _assumed(config: dict[str, Any]) -> tuple[dict[str, Any], _Subject]:
     stand_ins = [
         f"{key}={value}"
         for key, value in leaves(config).items()
-        if open_settings.get(key) == "auto" and value != "auto"
+        if open_settings.get(key) == "auto" != value and not (steps is not None and key in OF_LENGTH)
     ]
-    lines = (f"what follows from the data is not known, and usual values stand for it: {' '.join(stand_ins)}",)
+    lines = tuple(f"no data: {stand_in} stands for what follows from it" for stand_in in stand_ins)
     config = config if steps is None else with_length(config, with_validations(steps, 0), images)
     if count is not None:
         return config, _Subject(classes, images, f"{images:,} training images", lines)

@@ -97,7 +97,7 @@ def _prepare_masks(predictor: Predictor, config: Config, video: VideoOptions) ->
     for line in use_views(config["tta"], predictor.models):
         logger.info(line)
     write = config["write"] or []
-    names = _outside(find_names(predictor, required_paths(config, "input"), write), config)
+    names = find_names(predictor, required_paths(config, "input"), write, Path(config["output"]))
     if video.smoothing and not video.sequence and not any(map(is_video, names)):
         raise ConfigError(
             f"video.smoothing={video.smoothing} has no effect: there is no video. Set video.sequence=true if the "
@@ -116,14 +116,8 @@ def _prepare_objects(predictor: InstancePredictor, config: Config, video: VideoO
     if unfit := [name for name, given in {"tta": views, "video": video != VideoOptions()}.items() if given]:
         raise ConfigError(f"{unfit[0]}: the model finds objects, and has no probabilities of pixels. Leave it out.")
     write = config["write"] or []
-    names = _outside(find_object_names(predictor, required_paths(config, "input"), write), config)
+    names = find_object_names(predictor, required_paths(config, "input"), write, Path(config["output"]))
     return lambda output: save_objects(predictor, names, output, write, config["tolerance"])
-
-
-def _outside(names: Mapping[Path, Path], config: Config) -> dict[Path, Path]:
-    """Return the files that are not in the folder for the output, which may be below that of the input."""
-    output = Path(config["output"]).resolve()
-    return {path: name for path, name in names.items() if not path.resolve().is_relative_to(output)}
 
 
 OPTIONS = ("device", "value_range", "batch_size", "window", "overlap", "threshold")  # of `load`

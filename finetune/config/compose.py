@@ -15,7 +15,7 @@ from finetune.config.composition import compose_with_hydra
 from finetune.config.errors import ConfigError, raise_mistakes
 from finetune.config.explain import check_group_choices, explain
 from finetune.config.folder import config_folder
-from finetune.config.nested import MISSING, select
+from finetune.config.nested import MISSING, select, set_value
 from finetune.config.overrides import readable
 from finetune.config.unread import check_read
 
@@ -108,6 +108,9 @@ def as_composed(overrides: Sequence[str | DictConfig], command: str) -> DictConf
     return config
 
 
+NO_FILES = ("pretrained", "none")  # weights that are no path, whatever is called so
+
+
 def to_run_config(config: DictConfig) -> dict[str, Any]:
     """Return the config as plain data, with the paths of the data made absolute: a run is used from other folders.
 
@@ -131,16 +134,16 @@ def to_run_config(config: DictConfig) -> dict[str, Any]:
             path = _without_home(data[key])
             if path.exists() or key != "root" or data.get("format") != "hf":  # which may be a name on the Hub
                 data[key] = str(path.resolve())
-    for key in ("output", "run", "input", "init_from", "figure"):
-        if isinstance(values.get(key), str):
-            values[key] = str(_without_home(values[key])) if values[key].startswith("~") else values[key]
-        elif _are_texts(values.get(key)):
-            values[key] = [str(_without_home(each)) if each.startswith("~") else each for each in values[key]]
-    for group in ("backbone", "head"):
-        settings = values.get(group)
-        weights = settings.get("weights") if isinstance(settings, dict) else None
-        if isinstance(weights, str) and (path := _without_home(weights)).is_file():
-            values[group]["weights"] = str(path.resolve())
+    for key in ("output", "run", "input", "init_from", "plan.figure"):
+        value = select(values, key)
+        if isinstance(value, str) and value.startswith("~"):
+            set_value(values, key, str(_without_home(value)))
+        elif _are_texts(value):
+            set_value(values, key, [str(_without_home(each)) if each.startswith("~") else each for each in value])
+    for key in ("backbone.weights", "head.weights"):
+        value = select(values, key)
+        if isinstance(value, str) and value not in NO_FILES and (path := _without_home(value)).is_file():
+            set_value(values, key, str(path.absolute()))  # a link may have the suffix, and not what it leads to
     return values
 
 

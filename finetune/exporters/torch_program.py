@@ -54,7 +54,7 @@ class TorchProgram:
     def write(self, saved: SavedModel, folder: Path) -> list[Path]:
         """Write the program, with adapters merged into the weights."""
         if self.size is None and saved.model.config()["head"] == "pan":
-            raise ValueError("head=pan pools maps to other sizes than they have: Set size=[512,512], or another size")
+            raise ValueError("head=pan has no program for several sizes: Set size=[512,512], or another one")
         saved.model.merge_adapters()
         model = saved.segmenter if self.size is not None else with_constant_padding(saved.segmenter)
         deployed = DeployedModel(model, self.output, (self.outputs,)).eval()

@@ -25,7 +25,7 @@ from finetune.models.input_size import Size
 PAGE = "index.html"
 PARTS = Path(__file__).with_name("web")
 RUNTIME = "node_modules/onnxruntime-web"
-SIDE, MOST_PIXELS = 800, 4096  # longest side of a picture that is not larger, and the largest that can be set
+SIDE, MOST_PIXELS = 800, 4096  # longest side that pictures are reduced to by default, and the largest to choose
 SCRIPT, WASM = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"
 
 

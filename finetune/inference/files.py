@@ -43,6 +43,12 @@ def find_images(source: Source, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> dic
     return {image: image.relative_to(path) if path.is_dir() else Path(image.name) for image in images}
 
 
+def outside(folder: Path | None, places: Mapping[Path, Path]) -> dict[Path, Path]:
+    """Return the images of `find_images` that are not in a folder, such as that of their predictions."""
+    inside = None if folder is None else folder.resolve()
+    return {path: place for path, place in places.items() if inside is None or inside not in path.resolve().parents}
+
+
 def read_list(path: Path) -> dict[Path, Path]:
     """Return the files that a text file names, one a line, with their places.
 

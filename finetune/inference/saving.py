@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from finetune.data.files import IMAGE_SUFFIXES
-from finetune.inference.files import VIDEO_SUFFIXES, Source, find_images, is_video, natural_order, output_names
+from finetune.inference.files import VIDEO_SUFFIXES, Source, find_images, is_video, natural_order, output_names, outside
 from finetune.inference.formats import check_video_formats
 from finetune.inference.georeference import can_keep, is_georeferenced
 from finetune.inference.pipeline import Writer, read_ahead
@@ -67,7 +67,9 @@ def save_predictions(
     return [file for name in names.values() for file in folder.masks(name)]
 
 
-def find_names(predictor: Predictor, source: Source, write: Sequence[str] = ()) -> dict[Path, Path]:
+def find_names(
+    predictor: Predictor, source: Source, write: Sequence[str] = (), output: Path | None = None
+) -> dict[Path, Path]:
     """Return the images and videos of a file, folder, glob or list of these, with the names of their masks.
 
     The masks keep the images' places below the folder that `source` names. They are PNGs, and TIFFs for images with
@@ -77,12 +79,13 @@ def find_names(predictor: Predictor, source: Source, write: Sequence[str] = ()) 
         predictor: of the model.
         source: of the images.
         write: formats to write in addition to the masks.
+        output: folder of the predictions, in which nothing is looked for.
 
     Raises:
         DataError: no image there, or two images whose files would have one name.
         ValueError: there are videos, and a format for images only.
     """
-    images = find_images(source, (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
+    images = outside(output, find_images(source, (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)))
     if any(map(is_video, images)):
         check_video_formats(write)
     georeferenced = {path for path in images if is_georeferenced(path)}

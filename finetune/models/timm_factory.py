@@ -25,12 +25,6 @@ def check_name(name: str) -> None:
         hint = f"Did you mean {' or '.join(near)}?" if near else "`finetune list backbones` shows all names."
         raise ValueError(f"unknown backbone '{name}': timm has no model of that name. {hint}")
 
-    renamed = timm.models.get_deprecated_models()
-    if name in renamed:
-        new = renamed[name]
-        move = f"timm calls it '{new}' now" if new else "timm has removed it; `finetune list backbones` shows all names"
-        raise ValueError(f"backbone '{name}' is an old name: {move}.")
-
 
 def default_classes(name: str) -> int:
     """Return the number of classes of timm's classifier by default."""
@@ -67,7 +61,7 @@ def create_model(
         raise ValueError(f"backbone.options={options} do not fit {name}: {error}") from error
     except AssertionError as error:  # a model checks its options in this way
         raise ValueError(
-            f"cannot create backbone '{name}' with backbone.options={options}: {error or 'an option does not fit'}"
+            f"cannot create backbone '{name}' with backbone.options={options}: {str(error) or 'an option does not fit'}"
         ) from error
     except (OSError, RuntimeError, KeyError) as error:
         cause = str(error).strip() or type(error).__name__

@@ -90,7 +90,11 @@ def hub_file(name: str) -> Path | None:
     from huggingface_hub import constants, try_to_load_from_cache  # reads its environment when imported
 
     if not timm.is_model_pretrained(name):
-        raise WeightsError(f"timm has no pretrained weights for '{name}'. Set backbone.weights to a file or to none.")
+        new = timm.models.get_deprecated_models().get(name)
+        move = f"it is an old name of '{new}'. Set backbone.name={new}, or" if new else "Set"
+        raise WeightsError(
+            f"timm has no pretrained weights for '{name}'; {move} backbone.weights to a file or to none."
+        )
     config = timm.get_pretrained_cfg(name)
     repository = config.hf_hub_id
     if not repository:

@@ -107,7 +107,7 @@ def _affordable(steps: int, validation_steps: float) -> int:
 
 
 def _even(validations: int, steps_with: Callable[[int], int]) -> Length:
-    """Choose between the wanted number of validations and half of it, so that rounding the steps drops the fewest.
+    """Return a length whose validations divide its steps: of their number and less, to a half, what drops fewest steps.
 
     Args:
         validations: wanted, 1 or more.

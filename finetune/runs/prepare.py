@@ -73,7 +73,8 @@ def resolve_run_config(overrides: Sequence[str | DictConfig]) -> tuple[dict[str,
     check_time(merged["trainer"].get("max_time"), point)
     check_patience((merged.get("callbacks") or {}).get("early_stopping") or {}, point)
     if composed.resume == "auto":  # a rank that starts later might find another run
-        add_for_other_ranks(override("output", str(point.folder)), override("resume", str(point.checkpoint)))
+        others = (override("output", str(point.folder)), override("resume", str(point.checkpoint)))
+        add_for_other_ranks(*others, *(["init_from=null"] if composed.init_from else []))
     return {**merged, "logger": with_run_ids(merged.get("logger") or {})}, point
 
 
@@ -128,8 +129,8 @@ def check_steps(steps: int, point: ResumePoint) -> None:
 
 
 def check_time(limit: Any, point: ResumePoint) -> None:
-    """Raise a ConfigError if Lightning's timer would end the training at once; it counts from the start of the run."""
-    if limit is not None and point.seconds >= (Timer(limit).time_remaining() or 0):
+    """Raise a ConfigError if Lightning's timer would end a finished run again at once; it counts from its start."""
+    if is_finished(point.folder) and limit is not None and point.seconds >= (Timer(limit).time_remaining() or 0):
         raise ConfigError(
             f"trainer.max_time={limit}: the run has trained for {point.seconds:,.0f} s already, which count. Give it "
             f"more time in all, such as +trainer.max_time=01:00:00:00 for a day."

@@ -34,6 +34,8 @@ CHANGEABLE = (
     *("checkpoint", "logger", "callbacks", "tta"),
 )
 NOT_CHANGEABLE = ("callbacks.average",)  # its state is resumed
+# what a run may keep in another way than it was typed: as it found it in files, or without batches that fill no step
+FOUND = ("data", "backbone.weights", "head.weights", "trainer.limit_train_batches", "trainer.overfit_batches")
 SET_BY_RUN = ("resume", "init_from", "output", "name")
 GROUP_PACKAGES = {"average": "callbacks.average"}  # groups whose settings are elsewhere than their name says
 
@@ -60,11 +62,7 @@ def resumed_config(composed: DictConfig, overrides: Sequence[str], folder: Path)
     given = {key: value for key, value in leaves(new).items() if is_overridden(key, str(raw.get(key)), keys)}
     found_by_run = {key for key, value in given.items() if value in ("auto", "largest") and key in AUTO}
     found_by_run |= {key for key in given if key.startswith("data.") and _is_default(key, given[key], keys)}
-    # what the files say may be written in another way than it was typed, such as the mapping of merged classes
-    typed_before = overridden_keys([text for text in overrides if text in _command(folder)])
-    found_by_run |= {
-        key for key in given if key.startswith("data.") and any(is_under(key, name) for name in typed_before)
-    }
+    found_by_run |= _typed_again(given, overrides, _command(folder))
     changes = {key: value for key, value in given.items() if key not in found_by_run and value != select(old, key)}
     removed = removed_keys(old, new, keys, overrides)
     check_changeable({**changes, **dict.fromkeys(removed, MISSING)}, old, folder)
@@ -76,8 +74,34 @@ def resumed_config(composed: DictConfig, overrides: Sequence[str], folder: Path)
     for key, value in changes.items():
         set_value(old, key, value)
     merged = {**old, "output": str(folder), "resume": None}
-    check_untrusted_config(merged, {*keys, *given})
+    # what the run has found is its own, unless it is what was given
+    own = {key for key in found_by_run if given[key] != select(old, key)}
+    check_untrusted_config(merged, {*keys, *given} - own)
     return merged, set(changes)
+
+
+def _typed_again(given: Mapping[str, Any], overrides: Sequence[str], command: Sequence[str]) -> set[str]:
+    """Return the settings that are typed as in the command that started a run, which may keep them in another way.
+
+    Such as classes that were merged by the names of a legend, or the path of a file.
+
+    Args:
+        given: settings with the values of the overrides.
+        overrides: of the command that resumes the run.
+        command: words of the one that started it.
+    """
+    same, others = (
+        overridden_keys([text for text in overrides if (text in command) == is_same]) for is_same in (True, False)
+    )
+
+    def is_among(key: str, names: Sequence[str]) -> bool:
+        return any(is_under(key, name) for name in names)
+
+    return {
+        key
+        for key in given
+        if is_among(key, FOUND) and is_among(key, same) and not is_among(key, others) and not is_changeable(key)
+    }
 
 
 def _command(folder: Path) -> list[str]:

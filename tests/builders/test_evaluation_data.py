@@ -57,6 +57,29 @@ def test_other_labels_can_stand_for_the_classes_of_the_model(annotated: Path) ->
         evaluated(annotated, ("background", "sky"), None, classes=classes)
 
 
+def test_slices_have_the_groups_of_the_data_then_of_the_split_file_then_those_that_are_found(tmp_path: Path) -> None:
+    root = draw_folder(tmp_path / "photos", [f"{site}_{n}" for site in "abc" for n in range(2)], values=(0, 1))
+    model: Any = SimpleNamespace(class_names=("ground", "wall"), backbone=SimpleNamespace(in_channels=3))
+    saved = SavedModel(model, {"ignore_index": 255}, {"name": "semantic"})
+    names = [f"{site}_{n}" for site in "abc" for n in range(2)]
+    rows = [f"images/{name}.png,masks/{name}.png,{name[0]}" for name in names]
+    (root / "labels.csv").write_text("\n".join(["image,mask,site", *rows]))
+    (tmp_path / "splits.csv").write_text("\n".join(["image,split,group", *(f"{n},val,g{n[-1]}" for n in names)]))
+
+    def groups(**settings: Any) -> list[str]:
+        trained = {"root": str(root), "classes": 2, "batch_size": 1, "group": None, "splits": "given", **settings}
+        config = {"data": {}, "split": "val", "slices": ["group"]}
+        data, _ = evaluation_data(config, saved, {"data": trained, "seed": 0}, tmp_path / "splits.csv")
+        return [record.group for record in data.records]
+
+    assert groups(format="folder") == ["g0", "g1"] * 3
+    (tmp_path / "splits.csv").write_text("\n".join(["image,split", *(f"{n},val" for n in names)]))
+    assert groups(format="folder") == [""] * 6
+    assert groups(format="folder", group="([abc])_") == ["a", "a", "b", "b", "c", "c"]
+    (tmp_path / "splits.csv").write_text("\n".join(["image,split", *(f"images/{n}.png,val" for n in names)]))
+    assert groups(format="csv", table="labels.csv") == ["a", "a", "b", "b", "c", "c"]
+
+
 def test_a_model_alone_snaps_values_as_in_its_training(tmp_path: Path) -> None:
     root = draw_folder(tmp_path, "ab", values=(0, 190, 200))  # the class of 200 has a soft edge
     model: Any = SimpleNamespace(class_names=("ground", "wall"), backbone=SimpleNamespace(in_channels=3))

@@ -80,8 +80,6 @@ def test_masks_lose_their_specks_when_they_are_read(photos: Path) -> None:
     assert values == [[0, 1, 2], [0, 2], [0]]
     with pytest.raises(ConfigError, match=r"data\.clean_masks=-1: expected a number of pixels"):
         read_records(source, {"clean_masks": -1})
-    with pytest.raises(ConfigError, match=r"data\.clean_masks=4 needs whole masks, of which data\.tiles reads parts"):
-        read_records(source, {"clean_masks": 4, "tiles": 512})
 
 
 def test_a_name_that_is_not_utf_8_is_named(photos: Path) -> None:

@@ -49,7 +49,7 @@ def test_a_table_that_does_not_fit_is_refused(tmp_path: Path, content: str, mess
 def test_names_that_are_unknown_and_groups_that_are_missing_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"expected names or the path of a CSV file\. Did you mean brightness"):
         slice_columns(["brigthness"], RECORDS)
-    with pytest.raises(ConfigError, match=r"slices=\[group\]: the images have no groups that data\.group"):
+    with pytest.raises(ConfigError, match=r"slices=\[group\]: the images have no groups\. Leave group out"):
         slice_columns(["group"], [RECORDS[1]])
     with pytest.raises(ValueError, match=r"nowhere\.csv' cannot be read"):
         slice_columns(str(tmp_path / "nowhere.csv"), RECORDS)

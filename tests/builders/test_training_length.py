@@ -51,6 +51,7 @@ def test_steps_of_an_epoch_and_of_the_training(settings: dict[str, Any], expecte
         ({"accumulate_grad_batches": 40}, Length(6, 3), (6, 6, None, 50)),  # a step an epoch, of all its batches
         ({"check_val_every_n_epoch": 2}, Length(100, 5), (4, 100, 2, None)),  # as the user says
         ({"val_check_interval": 0.5}, Length(100, 5), (4, 100, 1, 0.5)),
+        ({"val_check_interval": 25, "accumulate_grad_batches": 4}, Length(70, 5), (10, 70, 1, 25)),  # 7 steps an epoch
     ],
 )
 def test_a_length_in_steps_becomes_settings_of_the_trainer(
@@ -68,6 +69,7 @@ def test_a_length_in_steps_becomes_settings_of_the_trainer(
         ({"accumulate_grad_batches": 4}, {"limit_train_batches": 24}),
         ({"accumulate_grad_batches": 4, "limit_train_batches": 10}, {"limit_train_batches": 8}),
         ({"accumulate_grad_batches": 4, "overfit_batches": 6}, {"overfit_batches": 4}),
+        ({"accumulate_grad_batches": 4, "val_check_interval": 25}, {"limit_train_batches": None}),
     ],
 )
 def test_batches_that_do_not_fill_a_step_are_left_out(settings: dict[str, Any], limit: dict[str, int]) -> None:

@@ -15,6 +15,7 @@ from finetune.callbacks import ApplyTuningPlan, Checkpoint, Diagnosis, IoU
 from finetune.callbacks.diagnosis import _moves
 from finetune.checkpoints.checkpoint_io import CheckpointFiles
 from finetune.data.augmentation.transforms import Augment
+from finetune.data.augmentation.trivial import TrivialAugment
 from finetune.data.dataset import Sample, SampleKey
 from finetune.data.module import SegmentationData
 from finetune.losses import CrossEntropy, ForeignLoss
@@ -141,7 +142,7 @@ def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
 EXPECTED = {
     "class_unfound": (
         "epoch 3: hardly a pixel of these classes of the validation images is predicted: triangle (0.10% of the "
-        "training pixels). Next: loss.class_weights=median_frequency gives them more weight, trainer.max_epochs=12 more"
+        "training pixels). Next: loss.class_weights=median_frequency gives them more weight, trainer.max_epochs=12 giv"
     ),
     "overfitting": "Validation images with the highest loss: bars_",
     "at_chance": "predictions that ignore the image would have 0.200",
@@ -172,7 +173,9 @@ def test_only_settings_that_the_training_has_are_advised() -> None:
 
     ours = ["augment.class_crop", "loss.class_weights", "trainer.max_epochs", "a"]
     assert moves(Augment()) == ours
+    assert moves(TrivialAugment()) == ours
     assert moves(Augment(class_crop=0.5)) == ours[1:]
+    assert moves(Augment(crop=None)) == ours[:3]
     task.loss = ForeignLoss(torch.nn.CrossEntropyLoss)
     assert moves(object()) == ["trainer.max_epochs"]
 

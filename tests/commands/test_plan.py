@@ -120,7 +120,10 @@ def test_with_a_number_of_images_nothing_is_read(folder: Path, capsys: pytest.Ca
         path.write_bytes(b"no image")
     settings = ("data=folder", "data.root=photos", "data.classes=3", "augment.crop=32", "plan.images=30")
     finetune.plan(*MODEL, *settings, "budget=14steps")
-    assert "2 epochs of 7 steps: 30 training images, 4 a batch" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "2 epochs of 7 steps: 30 training images, 4 a batch" in output
+    assert "no data: data.batch_size=4 stands for" in output
+    assert "no data: trainer.max_epochs" not in output
 
 
 def test_a_budget_of_time_buys_steps(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,8 +148,8 @@ def test_without_data_the_output_says_that_the_number_of_images_is_assumed(
     finetune.plan(*MODEL, "augment.crop=32")
     output = capsys.readouterr().out
     assert "20 epochs of 100 steps: 400 training images assumed, as neither" in output
-    assert "what follows from the data is not known, and usual values stand for it: " in output
-    assert "data.batch_size=4" in output
+    assert "no data: data.batch_size=4 stands for what follows from it" in output
+    assert "no data: trainer.max_epochs=20 stands for" in output
 
 
 def test_a_truncated_last_epoch_ends_at_the_rate_of_its_last_step(folder: Path) -> None:

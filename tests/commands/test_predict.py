@@ -51,6 +51,9 @@ def test_an_output_below_the_input_is_not_predicted(run: Path, photos: Path, tmp
     written = finetune.predict(*command)
     assert finetune.predict(*command) == written
     assert len(written) == len(list((photos / "images").iterdir()))
+    below = (f"run={run}", f"input='{root}/**/*.png'", f"output={root / 'other'}")
+    (root / "predicted").rename(tmp_path / "predicted")
+    assert finetune.predict(*below) == finetune.predict(*below)
 
 
 def test_a_folder_of_another_model_at_the_same_path_is_not_continued(run: Path, photos: Path, tmp_path: Path) -> None:

@@ -220,13 +220,18 @@ def test_paths_may_start_with_the_home_folder_and_weights_are_found_from_other_f
     (tmp_path / "w.pth").touch()
     trained = load_config(["output=~/runs/a", "init_from=~/b", "backbone.weights=~/w.pth"], "train")
     assert (trained["output"], trained["init_from"]) == (str(tmp_path / "runs" / "a"), str(tmp_path / "b"))
-    assert trained["backbone"]["weights"] == str((tmp_path / "w.pth").resolve())
+    assert trained["backbone"]["weights"] == str(tmp_path / "w.pth")
     predicted = load_config(["run=[~/a,b]", "input=~/photos"], "predict")
     assert (predicted["run"], predicted["input"]) == ([str(tmp_path / "a"), "b"], str(tmp_path / "photos"))
     monkeypatch.chdir(tmp_path)
     objects = load_config(["task=instance", "head.weights=w.pth", "backbone.weights=none"], "train")
-    assert objects["head"]["weights"] == str((tmp_path / "w.pth").resolve())
-    assert objects["backbone"]["weights"] == "none"
+    assert objects["head"]["weights"] == str(tmp_path / "w.pth")
+    (tmp_path / "none").touch()
+    (tmp_path / "link.safetensors").symlink_to("w.pth")
+    assert load_config(["backbone.weights=none"], "train")["backbone"]["weights"] == "none"
+    linked = load_config(["backbone.weights=link.safetensors"], "train")["backbone"]["weights"]
+    assert linked == str(tmp_path / "link.safetensors")
+    assert load_config(["plan.figure=~/p.png"], "plan")["plan"]["figure"] == str(tmp_path / "p.png")
 
 
 def test_a_missing_required_key_is_named() -> None:

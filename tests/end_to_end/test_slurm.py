@@ -107,5 +107,5 @@ def test_a_job_without_resume_auto_is_not_requeued(cluster: Slurm) -> None:
     wait_for(lambda: "scoring" in cluster.log(job), "the end of the training")
     cluster.ask("scancel", "--signal=USR1", job)
     assert cluster.end(job) == "FAILED"
-    assert f"job {job} is not requeued: its command has no resume=auto" in cluster.log(job)
+    assert f"job {job} is not requeued: its training has no resume=auto" in cluster.log(job)
     assert cluster.facts(job)["Restarts"] == "0"

@@ -396,15 +396,6 @@ def test_the_error_for_a_misspelled_name_suggests_the_nearest_names(typed: str, 
         Backbone(typed, weights="none")
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [("tf_efficientnet_b0_ns", "'tf_efficientnet_b0.ns_jft_in1k' now"), ("tv_resnet34", "'resnet34.tv_in1k' now")],
-)
-def test_an_old_name_of_timm_is_refused_with_the_new_one(old: str, new: str) -> None:
-    with pytest.raises(ValueError, match=rf"backbone '{old}' is an old name: timm calls it {new}"):
-        Backbone(old, weights="none")
-
-
 def test_an_option_that_a_model_asserts_against_is_named() -> None:
     with pytest.raises(ValueError, match=r"cannot create backbone 'test_vit' with .*divisible by num_heads"):
         Backbone("test_vit", weights="none", options={"num_heads": 5})

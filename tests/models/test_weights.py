@@ -326,6 +326,13 @@ def test_weights_in_the_hubs_cache_need_no_network(no_network: Path, state: Stat
     assert same(Backbone(TINY, "pretrained"), state)
 
 
+@pytest.mark.parametrize(("old", "new"), [("tf_efficientnet_b0_ns", "tf_efficientnet_b0.ns_jft_in1k")])
+def test_an_old_name_of_timm_has_weights_under_the_new_one_only(old: str, new: str) -> None:
+    with pytest.raises(WeightsError, match=rf"'{old}'; it is an old name of '{new}'. Set backbone.name={new}, or"):
+        pretrained_arguments(old, "pretrained")
+    assert pretrained_arguments(old, "none") == {"pretrained": False}
+
+
 def test_weights_at_an_address_of_their_own_are_not_downloaded(no_network: Path) -> None:
     with pytest.raises(WeightsError, match=r"weights of 'gcvit_tiny' are on no hub, but at https://.*FILE"):
         pretrained_arguments("gcvit_tiny", "pretrained")

@@ -69,6 +69,21 @@ def test_classes_that_are_typed_again_change_nothing_however_the_run_keeps_them(
         resumed_config(compose(*overrides), overrides, run)
     (run / "env.json").write_text(json.dumps({"command": ["finetune", "train", *overrides]}))
     assert resumed_config(compose(*overrides), overrides, run)[1] == set()
+    changes = {"data.root=elsewhere": {"data.root"}, "data.num_workers=1": {"data.num_workers"}}
+    for change, changed in changes.items():
+        assert resumed_config(compose(*overrides, change), [*overrides, change], run)[1] == changed
+    with pytest.raises(ConfigError, match=r"cannot have data\.ignore_index=9"):
+        resumed_config(compose(*overrides, "data.ignore_index=9"), [*overrides, "data.ignore_index=9"], run)
+
+
+def test_a_command_that_a_stranger_has_written_is_no_reason_to_trust_the_config(tmp_path: Path) -> None:
+    overrides = [*TINY, "data=folder", "data.format=folder", f"data.root={tmp_path}", "data.classes=2"]
+    config = load_config(overrides, "train")
+    config["data"]["format"] = "evil.module.Source"
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    (tmp_path / "env.json").write_text(json.dumps({"command": ["finetune", "train", *overrides]}))
+    with pytest.raises(ConfigError, match=r"data\.format=evil\.module\.Source: its code would run"):
+        resumed_config(compose(*overrides), overrides, tmp_path)
 
 
 IN_STEPS = {"max_steps": 20, "max_epochs": 7, "check_val_every_n_epoch": None, "val_check_interval": 5}

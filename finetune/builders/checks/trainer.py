@@ -67,8 +67,8 @@ def check_budget(config: Config) -> None:
     if given := [key for key in ("max_epochs", "max_steps") if settings.get(key, "auto") not in ("auto", -1)]:
         open_value = {"max_epochs": "auto", "max_steps": -1}[given[0]]
         raise ConfigError(
-            f"budget={text} and trainer.{given[0]}={settings[given[0]]} both set the length. Leave one of them out; of "
-            f"an experiment that sets it: trainer.{given[0]}={open_value}."
+            f"budget={text} and trainer.{given[0]}={settings[given[0]]} both set the length. Leave one of them "
+            f"out. If an experiment sets trainer.{given[0]}, add trainer.{given[0]}={open_value}."
         )
     average = (config["callbacks"].get("average") or {}).get("_target_", "")
     if budget.seconds and average.endswith(".SWA"):

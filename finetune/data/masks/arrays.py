@@ -36,7 +36,10 @@ def read_array(path: Path, window: Window | None = None) -> npt.NDArray[np.integ
     else:
         array = array[window.rows, window.columns]
     # from a file that is mapped into memory
-    return np.array(array, dtype=np.uint8 if array.dtype.kind == "b" else array.dtype)
+    read = _whole(np.array(array, dtype=np.uint8 if array.dtype.kind == "b" else array.dtype))
+    if read.dtype.kind == "f":
+        raise _not_whole(path, read)
+    return read
 
 
 def array_size(path: Path) -> tuple[int, int]:
@@ -49,7 +52,7 @@ def array_size(path: Path) -> tuple[int, int]:
     return height, width
 
 
-def _opened(path: Path) -> npt.NDArray[np.integer]:
+def _opened(path: Path) -> npt.NDArray[Any]:
     """Return the array of a file; that of a NumPy file stays on disk."""
     try:
         array: npt.NDArray[Any] = READERS.get(path.suffix.lower(), _nifti)(path)
@@ -59,14 +62,17 @@ def _opened(path: Path) -> npt.NDArray[np.integer]:
         raise DataError(f"cannot read '{path}': {type(error).__name__}: {error}. Replace the file.") from error
     if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
         array = array.squeeze(0 if array.shape[0] == 1 else 2)
-    if path.suffix.lower() == ".npy" and array.ndim == 2 and array.dtype.kind == "f":
-        array = _whole(array)
-    if array.ndim != 2 or array.dtype.kind not in "iub":
-        raise DataError(
-            f"mask '{path}' holds {array.dtype} numbers of shape {array.shape}; expected whole numbers of shape "
-            f"(height, width)."
-        )
+    may_be_whole = array.dtype.kind == "f" and path.suffix.lower() == ".npy"  # which its pixels show when they are read
+    if array.ndim != 2 or not (array.dtype.kind in "iub" or may_be_whole):
+        raise _not_whole(path, array)
     return array
+
+
+def _not_whole(path: Path, array: npt.NDArray[Any]) -> DataError:
+    return DataError(
+        f"mask '{path}' holds {array.dtype} numbers of shape {array.shape}; expected whole numbers of shape "
+        f"(height, width)."
+    )
 
 
 def _numpy(path: Path) -> npt.NDArray[np.generic]:
@@ -98,7 +104,7 @@ def _nifti(path: Path) -> npt.NDArray[np.generic]:
 READERS = {".npy": _numpy, ".mat": _matlab}
 
 
-def _whole(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+def _whole(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return whole numbers that are stored as floating-point ones, as many programs do, as integers."""
     return array.astype(np.int64) if array.dtype.kind == "f" and (array == np.rint(array)).all() else array
 

@@ -69,7 +69,7 @@ def discover(
     found = _choose(root, _candidates(root, given), given)
     settings = {**found.settings, **given}
     _check_names(settings, given)
-    lines = list(found.lines)
+    lines = [line for line in found.lines if given.get("lists") != "" or not line.startswith("the lists ")]
     encoding, more = _encoding(settings, given, cache, exclude, processes)
     return Discovery({**settings, **encoding}, [*lines, *more])
 
@@ -90,11 +90,13 @@ def _candidates(root: Path, given: Mapping[str, Any]) -> list[Recognized]:
     formats = [given["format"]] if "format" in given else list(SOURCES)
     readers = [reader for name in formats if (reader := getattr(SOURCES.get(name), "recognize", None))]
     found = [candidate for reader in readers for candidate in reader(root)]
-    places = {key: value for key, value in given.items() if key not in (*ENCODING, "root") and value != ""}
+    places = {key: value for key, value in given.items() if key not in (*ENCODING, "root")}
+    if places.get("lists") == "":  # no lists, whatever is there
+        del places["lists"]
     agreeing = [c for c in found if all(c.settings.get(key, value) == value for key, value in places.items())]
     # a table names its images and masks; that the same files also pair by name says nothing else
     tables = [candidate for candidate in agreeing if candidate.settings["format"] == "csv"]
-    return tables or agreeing
+    return tables or [candidate for candidate in agreeing if not candidate.is_part] or agreeing
 
 
 def _choose(root: Path, candidates: Sequence[Recognized], given: Mapping[str, Any]) -> Recognized:

@@ -1,11 +1,11 @@
 """The image files of a folder by the folder that holds them, which may be images or masks by name and by look."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import groupby
+from itertools import combinations, groupby
 from os.path import commonpath
 from pathlib import Path, PurePath
 
@@ -87,32 +87,41 @@ def find_groups(root: Path) -> list[Group]:
         group = groups.setdefault(full, Group(full))
         group.files.extend(inside)
         group.splits.update([split] if split else [])
-    return _joined_splits(list(groups.values()))
+    return list(groups.values())
 
 
-def _joined_splits(groups: list[Group]) -> list[Group]:
-    """Join groups whose names have the split in them, such as train_images and val_images.
+def joined_splits(groups: Sequence[Group]) -> list[Group]:
+    """Return the groups with those joined whose names have the split in them, such as train_images and val_images.
 
-    They are joined only if two groups or more, of images and of masks, have the same two splits at least, as a lone
-    train_images is a folder like others.
+    They are joined only if another name has two of the same splits, as the masks of images have: a lone train_images is
+    a folder like others.
     """
     named: dict[str, dict[str, Group]] = defaultdict(dict)  # pattern -> split -> group
-    splits: dict[str, set[str]] = {}
+    pairs: Counter[tuple[str, str]] = Counter()  # of splits -> patterns that have both
     for group in groups:
         path = PurePath(group.pattern)
         split, name = split_in(path.name) if PLACE_OF_SPLIT not in group.pattern and not group.splits else ("", "")
         if split:
             named[(path.parent / name).as_posix()].setdefault(split, group)
-    for pattern, of_split in named.items():
-        splits[pattern] = set(of_split)
-    splits |= {group.pattern: set(map(split_of, group.splits)) for group in groups if PLACE_OF_SPLIT in group.pattern}
-    joined: list[Group] = []
-    for pattern, of_split in named.items():
-        if any(len(splits[pattern] & others) > 1 for other, others in splits.items() if other != pattern):
-            files = sorted(path for group in of_split.values() for path in group.files)
-            joined.append(Group(pattern, files, {PurePath(group.pattern).name for group in of_split.values()}))
-            groups = [group for group in groups if group not in of_split.values()]
-    return [*groups, *joined]
+        elif PLACE_OF_SPLIT in group.pattern:
+            pairs.update(combinations(sorted(set(map(split_of, group.splits))), 2))
+    for of_split in named.values():
+        pairs.update(combinations(sorted(of_split), 2))
+    chosen = {
+        pattern: of_split
+        for pattern, of_split in named.items()
+        if any(pairs[pair] > 1 for pair in combinations(sorted(of_split), 2))
+    }
+    taken = {group.pattern for of_split in chosen.values() for group in of_split.values()}
+    joined = [
+        Group(
+            pattern,
+            sorted(path for group in of_split.values() for path in group.files),
+            {PurePath(group.pattern).name for group in of_split.values()},
+        )
+        for pattern, of_split in chosen.items()
+    ]
+    return [*(group for group in groups if group.pattern not in taken), *joined]
 
 
 def _pattern(parts: tuple[str, ...]) -> tuple[str, str]:

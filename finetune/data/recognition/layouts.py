@@ -2,12 +2,20 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from finetune.data.files import PHOTO_SUFFIXES
-from finetune.data.recognition.file_groups import FLAT, MASK_WORDS, Group, find_groups, likely_pairs, sample_contents
+from finetune.data.recognition.file_groups import (
+    FLAT,
+    MASK_WORDS,
+    Group,
+    find_groups,
+    joined_splits,
+    likely_pairs,
+    sample_contents,
+)
 from finetune.data.recognition.pairing import Affixes, possible_affixes
 from finetune.data.recognition.recognized import Recognized
 from finetune.data.splitting.split_lists import find_lists, list_names
@@ -21,6 +29,14 @@ LIST_FOLDERS = ("ImageSets/Segmentation", "ImageSets", "splits", "lists", ".")
 def recognize_folders(root: Path) -> list[Recognized]:
     """Return the ways to read a folder as images with masks."""
     groups = find_groups(root)
+    joined = joined_splits(groups)
+    ways = _ways(root, joined)
+    if len(joined) == len(groups):
+        return ways
+    return [*ways, *(replace(way, is_part=True) for way in _ways(root, groups))]
+
+
+def _ways(root: Path, groups: Sequence[Group]) -> list[Recognized]:
     total = sum(len(group.files) for group in groups)
     candidates = [*_two_folders(groups), *(pair for group in groups if (pair := _side_by_side(group)))]
     # a few pairs among many other files are no layout
@@ -147,7 +163,8 @@ def _recognized(root: Path, groups: Sequence[Group], candidate: Candidate, sever
     lines[0] += f", paired by name: {affixes}" if affixes else ", paired by name (data.images, data.masks)"
     if candidate.left_out:
         lines[0] += f"; {candidate.left_out:,} other files in {masks}/ are left out"
-    if others := {f"{group.pattern}/": len(group.files) for group in groups if group.pattern not in (images, masks)}:
+    others = {f"{group.pattern}/": len(group.files) for group in groups if group.pattern not in (images, masks)}
+    if others and "." not in (images, masks):  # which hold all others
         lines[0] += f"; the {sum(others.values()):,} files in {shortlist(others, 3)} are not read"
     if candidate.splits:
         lines.append(f"the folders {', '.join(sorted(candidate.splits))} are the split (data.splits)")

@@ -17,10 +17,12 @@ class Recognized:
     Attributes:
         settings: of `data`, with which the source reads the folder; `format` and `root` are among them.
         lines: what was seen and why, with the setting that would change it; one conclusion each.
+        is_part: whether another way reads these files and others too, so that this one has to be asked for.
     """
 
     settings: Mapping[str, Any]
     lines: tuple[str, ...] = ()
+    is_part: bool = False
 
 
 MANY = 50  # files of one kind in a folder; those of a whole data set are fewer

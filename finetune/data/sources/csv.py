@@ -64,7 +64,10 @@ class CsvSource:
         if root.suffix.lower() == ".csv" and root.is_file():
             return [_recognized(root)]
         paths = sorted(path for path in root.glob("*.csv") if path.is_file()) if root.is_dir() else []
-        return [_recognized(path) for path in paths if _names_masks(path)]  # others are tables of something else
+        try:
+            return [_recognized(path) for path in paths if _names_masks(path)]  # others are tables of something else
+        except DataError as error:
+            raise DataError(f"{error} data.format=folder reads folders without the table.") from error
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:

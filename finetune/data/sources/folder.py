@@ -28,8 +28,9 @@ class FolderSource:
     """Images in one folder and masks in another, or in the same.
 
     Both folders are flat, or both have sub-folders that are the split: train/, and perhaps val/ and test/. Train/,
-    training/, valid/, validation/, dev/ and testing/ are known too. Where the split is above the folders, their paths
-    have `{split}` in its place. Deeper folders are searched; hidden ones are not.
+    training/, valid/, validation/, dev/ and testing/ are known too. Where the split is above the folders or in their
+    names, their paths have `{split}` in its place: `{split}/images`, `{split}_images`. Deeper folders are searched;
+    hidden ones are not.
 
     Args:
         root: folder that holds everything.
@@ -178,17 +179,19 @@ class FolderSource:
         of_images, of_masks = {folder.split for folder in images}, {folder.split for folder in masks}
         ours, theirs = self.folders["images"], self.folders["masks"]
         missing = [folder.name for folder in images if folder.split not in of_masks and folder.split]
-        if of_images & of_masks:  # masks of further splits are not read
-            if missing and self.skip_unpaired:
-                logger.warning(f"left out: the images of {shortlist(missing)}, of which {theirs}/ has no masks.")
-            elif missing:
-                text = f"{theirs}/ has no {shortlist(missing)}/, but {ours}/ has. Use the same sub-folders in both"
-                return [f"{text}, or leave these images out: data.skip_unpaired=true."]
+        if not of_images & of_masks and not missing:
+            names = shortlist(_place(ours, folder.name) for folder in masks)
+            return [f"there is no {names} for the masks of that split. Use the same sub-folders in both."]
+        if not missing:  # masks of further splits are not read
             return []
-        if missing:
-            return [f"{theirs}/ has no {shortlist(missing)}/, but {ours}/ has. Use the same sub-folders in both."]
-        names = shortlist(folder.name for folder in masks)
-        return [f"{ours}/ has no {names}/, but {theirs}/ has. Use the same sub-folders in both."]
+        there, here = (shortlist(_place(pattern, name) for name in missing) for pattern in (theirs, ours))
+        text = f"there is no {there}, but {here}. Use the same sub-folders in both"
+        if not of_images & of_masks:
+            return [f"{text}."]
+        if not self.skip_unpaired:
+            return [f"{text}, or leave these images out: data.skip_unpaired=true."]
+        logger.warning(f"left out: the images of {here}, as there is no {there}.")
+        return []
 
     @staticmethod
     def _some(pairs: Pairs) -> bool:
@@ -212,10 +215,20 @@ def _split_folders(root: Path, pattern: str) -> list[SplitFolder]:
     for path in base.iterdir() if base.is_dir() else ():
         name = path.name.removeprefix(start).removesuffix(end)
         if path.name == f"{start}{name}{end}" and split_of(name) and path.is_dir():
-            folders.append(SplitFolder(path.name, split_of(name), Path(f"{path}{after}")))
+            folders.append(SplitFolder(name, split_of(name), Path(f"{path}{after}")))
+    folders = [folder for folder in folders if folder.path.is_dir()] or folders  # images may have no masks in a split
     if not folders and not place:
         return [SplitFolder("", "", base)]
     return sorted(folders, key=lambda folder: (SPLITS.index(folder.split), folder.name))
+
+
+def _place(pattern: str, split: str) -> str:
+    """Return the folder of a split, as it is or would be called.
+
+    >>> _place("masks", "val"), _place("{split}_masks", "val")
+    ('masks/val/', 'val_masks/')
+    """
+    return f"{pattern.replace(PLACE_OF_SPLIT, split)}/" if PLACE_OF_SPLIT in pattern else f"{pattern}/{split}/"
 
 
 def _missing(root: Path, pattern: str) -> str:
@@ -253,8 +266,8 @@ def _layout_problems(
     problems = []
     if "train" not in splits.values():
         problems.append(
-            f"{ours}/ has {shortlist(splits)}/ but no train/. Add {ours}/train and {theirs}/train, or keep all images "
-            f"in one flat folder to have them split for you."
+            f"{ours}/ has {shortlist(splits)}/ but no train/. Add {_place(ours, 'train')} and "
+            f"{_place(theirs, 'train')}, or keep all images in one flat folder to have them split for you."
         )
     for split, count in Counter(splits.values()).items():
         if count > 1:

@@ -42,9 +42,10 @@ LOOKED_AT = 3  # JSON files, to recognize a folder
 class LabelmeSource(AnnotatedSource):
     """A JSON file for each image, next to it or in another folder, with polygons, rectangles, circles and masks.
 
-    A JSON file belongs to the image with the same name in its folder, or else below `root`, or else to its `imagePath`.
-    Later shapes are drawn over earlier ones. An image without a JSON file is left out; one whose file has no shapes is
-    all background. Folders called train, val and test are the splits.
+    A JSON file belongs to the image with the same name in its folder, or else below `root`, where its `imagePath`
+    chooses one of several, or else to its `imagePath`. Later shapes are drawn over earlier ones. An image without a
+    JSON file is left out; one whose file has no shapes is all background. Folders called train, val and test are the
+    splits.
 
     Args:
         root: folder of the data.

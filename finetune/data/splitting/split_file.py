@@ -109,25 +109,29 @@ def _other_names(names: Set[str], splits: Mapping[str, str]) -> DataError:
 
 
 def restore_splits(records: Iterable[Record], path: Path) -> list[Record]:
-    """Return the records with the splits of a file.
+    """Return the records with the splits that a run had, from its split file.
 
-    A name may be in several splits of the data. Its images in val and test then stay there if the file has the name
-    there, as splits are only cut from train; the image in train is in the split that is left.
+    Images in a test split of the data stay there, whatever the file says: a run changes train and val only. Without
+    one, a test split may have been cut from train. A name may be in several splits of the data; its image in val then
+    stays there if the file has the name there, and the one in train is in the split that is left.
 
     Args:
-        records: with the splits of the data, if it has any.
+        records: of the run, with the splits of the data, if it has any.
         path: file of `write_splits`.
 
     Raises:
         DataError: the file cannot be read, or does not fit the images.
     """
-    records = list(records)
-    if len({record.name for record in records}) == len(records):
-        return assign_splits(records, read_splits(path))
-    places = _splits_by(lambda name, split: (name, split), path)
-    kept = {(record.name, record.split) for record in records if record.split != "train"} & places.keys()
-    left = [place for place in places if place not in kept]
+    records, places = list(records), _splits_by(lambda name, split: (name, split), path)
+    fixed = {(record.name, record.split) for record in records if record.split == "test"}
+    if fixed:
+        places = {place: split for place, split in places.items() if split != "test"}
+    kept = {(record.name, record.split) for record in records if record.split == "val"} & places.keys()
+    left, kept = [place for place in places if place not in kept], kept | fixed
     if repeated := [name for name, times in Counter(name for name, _ in left).items() if times > 1]:
-        raise DataError(f"'{path}' has more lines than images for {shortlist(repeated, 3)}. Keep one line per image.")
+        raise DataError(
+            f"'{path}' does not say which images called {shortlist(repeated, 3)} are in which split. Keep one line "
+            f"each, or give the images other names."
+        )
     others = iter(assign_splits([r for r in records if (r.name, r.split) not in kept], dict(left)))
     return [record if (record.name, record.split) in kept else next(others) for record in records]

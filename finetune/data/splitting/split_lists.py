@@ -55,7 +55,8 @@ def list_names(path: Path, names: Collection[str] = ()) -> list[str]:
     """Return the names of the images that the lines of a list stand for.
 
     A line names an image: its stem, or a path whose ending does not count, and whose folders count only if they are in
-    the name of an image. Further words of a line, such as the path of the mask, are left out, too.
+    the name of an image. A stem alone stands for all images that have it. Further words of a line, such as the path of
+    the mask, are left out, too.
 
     Args:
         path: the list.
@@ -70,7 +71,11 @@ def list_names(path: Path, names: Collection[str] = ()) -> list[str]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise DataError(f"'{path}' is not UTF-8: {error.reason} at byte {error.start}. Save it as text.") from error
-    return [_name(normalize("NFC", line.strip()), names) for line in lines if line.strip()]
+    by_stem: dict[str, list[str]] = {}
+    for name in names:
+        by_stem.setdefault(_last(name), []).append(name)
+    found = [_name(normalize("NFC", line.strip()), names) for line in lines if line.strip()]
+    return [name for each in found for name in ([each] if each in names else by_stem.get(each, [each]))]
 
 
 def _name(line: str, names: Collection[str]) -> str:

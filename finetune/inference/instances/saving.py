@@ -6,7 +6,7 @@ from pathlib import Path
 
 from finetune.data.files import IMAGE_SUFFIXES
 from finetune.data.records import DataError
-from finetune.inference.files import VIDEO_SUFFIXES, Source, find_images, is_video, output_names
+from finetune.inference.files import VIDEO_SUFFIXES, Source, find_images, is_video, output_names, outside
 from finetune.inference.formats import OBJECT_FORMATS, FoundObjects, LabeledImage, LabelFormat, check_formats
 from finetune.inference.formats.labels import trace_object
 from finetune.inference.formats.objects import ObjectFiles, read_objects
@@ -64,14 +64,16 @@ class ObjectFolder:
             each.finish()
 
 
-def find_object_names(predictor: InstancePredictor, source: Source, write: Sequence[str] = ()) -> dict[Path, Path]:
-    """Return the images of a file, folder, glob or list of these, with the names of their files.
+def find_object_names(
+    predictor: InstancePredictor, source: Source, write: Sequence[str] = (), output: Path | None = None
+) -> dict[Path, Path]:
+    """Return the images of a file, folder, glob or list of these, but none in the output, with their files' names.
 
     Raises:
         DataError: no image there, videos, or two images whose files would have one name.
         ValueError: an unknown format.
     """
-    images = find_images(source, (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
+    images = outside(output, find_images(source, (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)))
     if videos := [path for path in images if is_video(path)]:
         raise DataError(f"'{videos[0]}' is a video; objects are found in images only. Give its frames as images.")
     return output_names(images, ObjectFolder(Path(), predictor.output, write).files)

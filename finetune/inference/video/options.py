@@ -14,7 +14,7 @@ class VideoOptions:
         sequence: whether the images of a folder are frames, in the natural order of their names.
 
     Raises:
-        ValueError: a number out of range, or a sequence that nothing smooths.
+        ValueError: a number out of range, or a sequence or a limit of scenes without smoothing.
     """
 
     smoothing: float = 0.0

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from finetune.instances import Objects
 
-MOST_DETECTIONS = 100_000  # in an image, whose memory a config of a stranger may ask for
+MOST_DETECTIONS = 100_000  # limit for untrusted configs, as memory grows with it
 
 
 class InstanceHead(nn.Module, ABC):

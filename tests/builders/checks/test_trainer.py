@@ -36,10 +36,9 @@ def test_wrong_settings_of_callbacks_are_reported_with_all_others() -> None:
     ("overrides", "message"),
     [
         (("average=swa",), "budget=1h: average=swa passes over all training images before validations"),
-        (
-            ("trainer.max_epochs=3",),
-            "both set the length. Leave one of them out; of an experiment that sets it: traine",
-        ),
+        (("trainer.max_epochs=3",), "both set the length. Leave one of them out. If an experiment sets trainer.max_e"),
+        (("trainer.max_epochs=3",), "add trainer.max_epochs=auto."),
+        (("+trainer.max_steps=3",), "add trainer.max_steps=-1."),
     ],
 )
 def test_what_a_budget_of_time_does_not_go_with_is_refused(overrides: tuple[str, ...], message: str) -> None:

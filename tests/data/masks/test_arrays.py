@@ -4,6 +4,7 @@ import pytest
 from finetune.data.masks.arrays import read_array
 from finetune.data.masks.reading import read_mask
 from finetune.data.records import DataError
+from finetune.data.window import Window
 
 MASK = np.array([[0, 1], [2, 1], [0, 0]])
 
@@ -16,6 +17,18 @@ def test_arrays_of_numpy_are_masks(tmp_path, array):
     np.save(tmp_path / "m.npy", array)
     assert np.array_equal(read_array(tmp_path / "m.npy"), np.squeeze(array))
     assert read_mask(tmp_path / "m.npy").tolist() == np.squeeze(array).astype(int).tolist()
+
+
+def test_of_numbers_with_a_point_only_the_part_is_read(tmp_path, monkeypatch):
+    np.save(tmp_path / "m.npy", MASK.astype(np.float32))
+    monkeypatch.setattr("finetune.data.masks.arrays.MAX_BYTES", MASK.size * 4 - 1)
+    with pytest.raises(DataError, match="claims to hold 24 bytes"):
+        read_array(tmp_path / "m.npy")
+    assert read_array(tmp_path / "m.npy", Window(1, 0, 1, 2)).tolist() == [[2, 1]]
+    np.save(tmp_path / "half.npy", MASK / 2)
+    assert read_array(tmp_path / "half.npy", Window(2, 0, 1, 2)).tolist() == [[0, 0]]
+    with pytest.raises(DataError, match=r"half\.npy' holds float64 numbers"):
+        read_array(tmp_path / "half.npy", Window(1, 0, 1, 2))
 
 
 def test_variables_of_matlab_are_masks(tmp_path):

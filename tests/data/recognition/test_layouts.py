@@ -94,11 +94,21 @@ def test_the_split_may_be_in_the_names_of_the_folders(tmp_path, images, labels):
         names = [f"{split}{n}" for n in range(4)]
         draw(tmp_path, f"{images.format(split)}/{{}}.png", names=names)
         masks(tmp_path, f"{labels.format(split)}/{{}}.png", names=names)
-    assert only(tmp_path) == {"images": images.format("{split}"), "masks": labels.format("{split}")}
-    (found,) = recognize_folders(tmp_path)
+    (found,) = [way for way in recognize_folders(tmp_path) if not way.is_part]
+    places = (found.settings["images"], found.settings["masks"])
+    assert places == (images.format("{split}"), labels.format("{split}"))
     records = FolderSource(tmp_path, images=found.settings["images"], masks=found.settings["masks"]).records()
     assert [record.split for record in records] == ["train"] * 4 + ["val"] * 4 + ["test"] * 4
     assert all(record.target.path.stem == record.image.path.stem == record.name for record in records)
+
+
+def test_folders_of_splits_are_read_alone_if_asked_for(tmp_path):
+    for split in ("train", "val"):
+        draw(tmp_path, f"{split}_images/{{}}.jpg")
+        masks(tmp_path, f"{split}_masks/{{}}_mask.png")
+    assert discover(tmp_path, {}).settings["images"] == "{split}_images"
+    alone = discover(tmp_path, {"images": "train_images", "masks": "train_masks"}).settings
+    assert (alone["images"], alone["mask_suffix"]) == ("train_images", "_mask")
 
 
 def test_a_split_in_the_name_of_a_lone_folder_is_a_part_of_the_name_and_the_others_are_named(tmp_path):
@@ -143,10 +153,23 @@ def test_lists_name_images_of_equal_names_by_their_folders_and_images_in_none_ar
     records = FolderSource(tmp_path, **only(tmp_path)).records()
     names = [(record.name, record.split) for record in records]
     assert names == [("north/p1", "train"), ("south/p1", "val"), ("south/p2", "train"), ("south/p3", "train")]
-    (tmp_path / "val.txt").write_text("p1\n")
-    with pytest.raises(DataError, match=r"1 names in the lists in .* have no image: p1\. data\.lists='' splits"):
+    (tmp_path / "val.txt").write_text("p10\n")  # of both folders
+    records = FolderSource(tmp_path, images="images", masks="masks", lists=".").records()
+    assert [record.name for record in records if record.split == "val"] == ["north/p10", "south/p10"]
+    (tmp_path / "val.txt").write_text("p7\n")
+    with pytest.raises(DataError, match=r"1 names in the lists in .* have no image: p7\. data\.lists='' splits"):
         FolderSource(tmp_path, images="images", masks="masks", lists=".").records()
-    assert discover(tmp_path, {"lists": "", "format": "folder"}).settings["lists"] == ""
+
+
+def test_lists_are_left_out_if_asked_for(tmp_path):
+    draw(tmp_path, "photos/{}.jpg")
+    masks(tmp_path, "labels/{}.png")
+    (tmp_path / "train.txt").write_text("p1\np2\n")
+    assert discover(tmp_path, {}).settings["lists"] == "."
+    found = discover(tmp_path, {"lists": ""})
+    assert not any("lists" in line for line in found.lines)
+    settings = {key: value for key, value in found.settings.items() if key != "format"}
+    assert len(FolderSource(**settings).records()) == 4
 
 
 def test_lists_that_name_other_images_are_not_passed_over_in_silence(tmp_path):

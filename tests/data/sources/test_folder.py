@@ -107,7 +107,7 @@ def test_two_images_of_one_name_are_an_error(tmp_path):
     ("names", "message"),
     [
         (["images/test/a.png", "masks/test/a.png"], "no train/"),
-        (["images/train/a.png", "images/val/b.png", "masks/train/a.png", "masks/b.png"], "masks/ has no val/"),
+        (["images/train/a.png", "images/val/b.png", "masks/train/a.png", "masks/b.png"], "there is no masks/val/"),
         (
             ["images/train/a.png", "images/extra/b.png", "masks/train/a.png", "masks/extra/b.png"],
             "images/ has extra/ next to the split folders train/",
@@ -211,16 +211,30 @@ def test_splits_that_only_images_or_masks_have_are_the_one_thing_that_is_said(tm
     with pytest.raises(DataError) as error:
         FolderSource(tmp_path).records()
     (line,) = str(error.value).splitlines()[1:]
-    assert f"{flat}/ has no train, val/, but {split_folder}/ has" in line
+    assert f"there is no {flat}/train/, {flat}/val/" in line
 
 
 def test_a_split_without_masks_is_left_out_if_asked_for(tmp_path, caplog):
     draw_folder(tmp_path, [*(f"train/{n}" for n in "abc"), "test/d"])
     shutil.rmtree(tmp_path / "masks" / "test")
-    with pytest.raises(DataError, match=r"masks/ has no test/, but images/ has\. .*: data\.skip_unpaired=true\."):
+    with pytest.raises(DataError, match=r"no masks/test/, but images/test/\. .*: data\.skip_unpaired=true\."):
         FolderSource(tmp_path).records()
     assert [record.name for record in FolderSource(tmp_path, skip_unpaired=True).records()] == ["a", "b", "c"]
-    assert "left out: the images of test, of which masks/ has no masks." in caplog.text
+    assert "left out: the images of images/test/, as there is no masks/test/." in caplog.text
+
+
+@pytest.mark.parametrize("pattern", ["{split}/%s", "{split}_%s"])
+def test_a_split_without_masks_is_named_where_it_is_above_or_in_the_name(pattern, tmp_path):
+    images, masks = pattern % "images", pattern % "masks"
+    for split in ("train", "val", "test"):
+        for place in (images, *([masks] if split != "test" else [])):
+            files(tmp_path, f"{place.replace('{split}', split)}/{split}.png")
+    with pytest.raises(DataError) as error:
+        FolderSource(tmp_path, images=images, masks=masks).records()
+    missing, there = (place.replace("{split}", "test") for place in (masks, images))
+    assert f"there is no {missing}/, but {there}/. Use the same" in str(error.value)
+    records = FolderSource(tmp_path, images=images, masks=masks, skip_unpaired=True).records()
+    assert [record.split for record in records] == ["train", "val"]
 
 
 def test_masks_of_further_splits_are_not_read(tmp_path):

@@ -105,10 +105,13 @@ def test_a_split_made_from_a_given_one_is_restored_even_where_names_repeat(tmp_p
     given = [Record(f"{n}", IMAGE, None, split) for split in ("train", "test") for n in range(3)]
     path.write_text("image,split\n0,test\n0,val\n1,test\n1,train\n2,test\n2,train\n")
     assert [record.split for record in restore_splits(given, path)] == ["val", "train", "train", "test", "test", "test"]
+    more = [*given, Record("9", IMAGE, None, "test")]
+    assert [record.split for record in restore_splits(more, path)][3:] == ["test"] * 4
+    assert [record.split for record in restore_splits(given[:-1], path)][3:] == ["test"] * 2
     with pytest.raises(DataError, match="1 images are not in the splits: 9"):
         restore_splits([*given, Record("9", IMAGE, None, "train")], path)
     path.write_text("image,split\n0,train\n0,val\n")
-    with pytest.raises(DataError, match="has more lines than images for 0"):
+    with pytest.raises(DataError, match="does not say which images called 0 are in which split"):
         restore_splits(given, path)
 
 

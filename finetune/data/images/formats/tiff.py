@@ -72,22 +72,21 @@ def read_tags(path: Path) -> Mapping[int, Any]:
         tags = ImageFileDirectory_v2(start)
         file.seek(tags.next)
         tags.load(file)
-        first = dict(tags)
+        first, is_stack = dict(tags), False
         if tags.next:
             with suppress(Exception):  # whatever follows the first image, it can be read
                 file.seek(tags.next)
                 tags.load(file)
-            _check_single(path, first, dict(tags))
+                is_stack = dict(tags) != first and not _is_copy(tags, first)
+    if is_stack:
+        raise DataError(f"'{path}' holds several images (a stack); one is expected. Save each as a file of its own.")
     return first
 
 
-def _check_single(path: Path, first: Mapping[int, Any], second: Mapping[int, Any]) -> None:
-    """Raise a DataError if a file goes on with another image, and not with a reduced copy or a transparency mask."""
-    is_copy = int(second.get(SUBFILE, 0)) & (REDUCED | TRANSPARENCY)
-    if second != first and not is_copy and all(second.get(tag) == first.get(tag) for tag in (WIDTH, HEIGHT)):
-        raise DataError(
-            f"'{path}' holds several images (a stack), of which one is expected. Save each as its own file."
-        )
+def _is_copy(second: Mapping[int, Any], first: Mapping[int, Any]) -> bool:
+    """Return whether the second image of a file has another size, or is a reduced copy or a mask of transparency."""
+    is_marked = int(second.get(SUBFILE, 0)) & (REDUCED | TRANSPARENCY)
+    return bool(is_marked) or any(second.get(tag) != first.get(tag) for tag in (WIDTH, HEIGHT))
 
 
 def pillow_reads_all(tags: Mapping[int, Any]) -> bool:

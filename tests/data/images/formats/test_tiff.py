@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.TiffImagePlugin import AppendingTiffWriter, ImageFileDirectory_v2
 
 from finetune.data.images.formats import read_header, read_pixels
 from finetune.data.records import DataError
@@ -35,6 +36,14 @@ def test_a_stack_of_images_is_refused_and_a_reduced_copy_is_not(tmp_path):
             read(tmp_path / "stack.tif")
     pages[0].save(tmp_path / "pyramid.tif", save_all=True, append_images=[pages[0].resize((3, 2))])
     check(tmp_path / "pyramid.tif", ramp(np.uint8), 1)
+    for kind in (1, 4, (1, 1)):  # a copy, a mask of transparency, a broken entry
+        info = ImageFileDirectory_v2()
+        info[254] = kind
+        with AppendingTiffWriter(str(tmp_path / "copy.tif"), new=True) as writer:
+            pages[0].save(writer, format="TIFF")
+            writer.newFrame()
+            pages[1].save(writer, format="TIFF", tiffinfo=info)
+        check(tmp_path / "copy.tif", ramp(np.uint8), 1)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
