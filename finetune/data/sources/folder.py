@@ -91,10 +91,12 @@ class FolderSource:
         Raises:
             DataError: with every mistake found in the folder, not only the first.
         """
-        missing = [text for pattern in self.folders.values() if (text := _missing(self.root, pattern))]
+        needs = [(self.folders["images"], True), (self.folders["masks"], False)]
+        missing = [text for pattern, in_each in needs if (text := _missing(self.root, pattern, in_each))]
         if missing:
             raise DataError(f"{'; '.join(missing)}: {LAYOUT}. {_contents(self.root)}")
         images, masks = (_split_folders(self.root, pattern) for pattern in self.folders.values())
+        masks = [folder for folder in masks if folder.path.is_dir()]  # a split may have none
         problems = [] if self.lists else _layout_problems(self.root, self.folders, images, masks)
         problems += self._differing_splits(images, masks)
         of_masks = {folder.split: folder.path for folder in masks}
@@ -216,7 +218,6 @@ def _split_folders(root: Path, pattern: str) -> list[SplitFolder]:
         name = path.name.removeprefix(start).removesuffix(end)
         if path.name == f"{start}{name}{end}" and split_of(name) and path.is_dir():
             folders.append(SplitFolder(name, split_of(name), Path(f"{path}{after}")))
-    folders = [folder for folder in folders if folder.path.is_dir()] or folders  # images may have no masks in a split
     if not folders and not place:
         return [SplitFolder("", "", base)]
     return sorted(folders, key=lambda folder: (SPLITS.index(folder.split), folder.name))
@@ -231,15 +232,21 @@ def _place(pattern: str, split: str) -> str:
     return f"{pattern.replace(PLACE_OF_SPLIT, split)}/" if PLACE_OF_SPLIT in pattern else f"{pattern}/{split}/"
 
 
-def _missing(root: Path, pattern: str) -> str:
-    """Return a text unless the folder of a path below root exists, for each split if the path has a place for it."""
+def _missing(root: Path, pattern: str, in_each: bool) -> str:
+    """Return a text unless the folder of a path below root exists: if the path has a place for it, in a split, or each.
+
+    Args:
+        root: folder of the data.
+        pattern: path below root, maybe with `{split}`.
+        in_each: whether each split needs it.
+    """
     if PLACE_OF_SPLIT not in pattern:
         return "" if (root / pattern).is_dir() else f"no folder '{root / pattern}'"
     folders = _split_folders(root, pattern)
     missing = [str(folder.path) for folder in folders if not folder.path.is_dir()]
     if not folders:
         return f"no folder of a split '{root / pattern}'"
-    return f"no folder {shortlist(missing)}" if missing else ""
+    return f"no folder {shortlist(missing)}" if missing and (in_each or len(missing) == len(folders)) else ""
 
 
 def _contents(root: Path) -> str:

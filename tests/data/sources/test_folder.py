@@ -223,6 +223,13 @@ def test_a_split_without_masks_is_left_out_if_asked_for(tmp_path, caplog):
     assert "left out: the images of images/test/, as there is no masks/test/." in caplog.text
 
 
+def test_masks_of_a_split_whose_images_have_another_name_are_not_passed_over(tmp_path):
+    files(tmp_path, *(f"train/{kind}/a.png" for kind in ("images", "masks")), "val/imgs/b.png", "val/masks/b.png")
+    for options in ({}, {"skip_unpaired": True}):
+        with pytest.raises(DataError, match=r"no folder .*val.images"):
+            FolderSource(tmp_path, images="{split}/images", masks="{split}/masks", **options).records()
+
+
 @pytest.mark.parametrize("pattern", ["{split}/%s", "{split}_%s"])
 def test_a_split_without_masks_is_named_where_it_is_above_or_in_the_name(pattern, tmp_path):
     images, masks = pattern % "images", pattern % "masks"
