@@ -125,6 +125,11 @@ def _checked_mask_values(
     for value in as_values(ignored):
         _check_value("data.ignore_index", value)
     if mask_values is None:
+        if colors := [value for value in as_values(ignored) if is_color(value)]:
+            raise ValueError(
+                f"data.ignore_index has the color {colors[0]}, but the masks are read by their numbers. Give its "
+                f"number, or list the colors of the classes in data.mask_values."
+            )
         return None
     if not mask_values or not all(value_groups(mask_values)):
         raise ValueError(f"data.mask_values={list(mask_values)}: expected the file values of each class.")

@@ -43,6 +43,8 @@ class Pair(NamedTuple):
 def similar_pairs(thumbnails: Thumbnails, bits: int = 6) -> list[Pair]:
     """Return the pairs of images that show the same, also if one is turned.
 
+    Images of equal hashes are compared with the first of them only, so of many like each other few pairs are listed.
+
     Args:
         thumbnails: gray (N, S, S), uint8.
         bits: of two hashes that may differ, at most `MOST_BITS`.

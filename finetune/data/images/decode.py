@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from finetune.data.records import DataError
 
-DECODING = 2  # to be raised when a file is read as other values than before: what is kept of files is void then
+DECODING = 3  # to be raised when a file is read as other values than before: what is kept of files is void then
 SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 ORIENTATION = 0x0112  # the EXIF tag
 SAMPLES_PER_PIXEL = 277  # the TIFF tag
@@ -41,7 +41,14 @@ def open_image(path: Path, factor: int = 1) -> Image.Image:
         image.load()  # Image.verify() lets a truncated file pass
         if image.getexif().get(ORIENTATION, 1) == 1:
             return image
-        return ImageOps.exif_transpose(image)
+        return upright(image)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Return an image with its EXIF orientation applied, which keeps the format of its file."""
+    turned: Image.Image = ImageOps.exif_transpose(image)
+    turned.format = image.format
+    return turned
 
 
 @contextmanager

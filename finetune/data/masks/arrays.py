@@ -36,10 +36,19 @@ def read_array(path: Path, window: Window | None = None) -> npt.NDArray[np.integ
     else:
         array = array[window.rows, window.columns]
     # from a file that is mapped into memory
-    read = _whole(np.array(array, dtype=np.uint8 if array.dtype.kind == "b" else array.dtype))
-    if read.dtype.kind == "f":
-        raise _not_whole(path, read)
-    return read
+    return whole_numbers(np.array(array, dtype=np.uint8 if array.dtype.kind == "b" else array.dtype), path)
+
+
+def whole_numbers(array: npt.NDArray[Any], path: Path | str) -> npt.NDArray[np.integer]:
+    """Return numbers as integers, also if they are stored as floating-point ones.
+
+    Raises:
+        DataError: they are not whole.
+    """
+    whole = _whole(array)
+    if whole.dtype.kind == "f":
+        raise _not_whole(path, whole)
+    return whole
 
 
 def array_size(path: Path) -> tuple[int, int]:
@@ -68,10 +77,10 @@ def _opened(path: Path) -> npt.NDArray[Any]:
     return array
 
 
-def _not_whole(path: Path, array: npt.NDArray[Any]) -> DataError:
+def _not_whole(path: Path | str, array: npt.NDArray[Any]) -> DataError:
     return DataError(
         f"mask '{path}' holds {array.dtype} numbers of shape {array.shape}; expected whole numbers of shape "
-        f"(height, width)."
+        f"(height, width). Save the index of the class for each pixel."
     )
 
 

@@ -76,16 +76,17 @@ def read_contents(path: Path, any_size: bool = False) -> MaskContents:
         DataError: the file cannot be decoded, or is too large.
     """
     if not any_size or not has_mask_windows(path):
-        return _contents(open_mask(path))
+        return pixel_contents(open_mask(path))
     size = mask_size(path)
     if size[0] <= PART[0] and size[1] <= PART[1]:
-        return _contents(open_mask(path))
+        return pixel_contents(open_mask(path))
     return _joined([_part_contents(path, part, size) for part in grid(size, PART)], size)
 
 
-def _contents(pixels: Image.Image | npt.NDArray[np.integer]) -> MaskContents:
+def pixel_contents(pixels: Image.Image | npt.NDArray[np.integer]) -> MaskContents:
+    """Return the contents of a mask in memory."""
     if isinstance(pixels, Image.Image):
-        return image_contents(pixels)
+        return _image_contents(pixels)
     height, width = pixels.shape
     return MaskContents((height, width), "gray", count(pixels), count(interior(pixels)), {})
 
@@ -95,7 +96,7 @@ def _part_contents(path: Path, part: Window, size: tuple[int, int]) -> MaskConte
     outer = part.grown(1, size)
     pixels, inner = open_mask(path, outer), part.within(outer)
     cut = pixels.crop(inner.box) if isinstance(pixels, Image.Image) else pixels[inner.rows, inner.columns]
-    return replace(_contents(cut), interior=_contents(pixels).interior)
+    return replace(pixel_contents(cut), interior=pixel_contents(pixels).interior)
 
 
 def _joined(parts: Sequence[MaskContents], size: tuple[int, int]) -> MaskContents:
@@ -111,8 +112,7 @@ def _joined(parts: Sequence[MaskContents], size: tuple[int, int]) -> MaskContent
     return MaskContents(size, "color" if is_color else parts[0].kind, most, most_interior, palette)
 
 
-def image_contents(image: Image.Image) -> MaskContents:
-    """Return the contents of a mask in memory."""
+def _image_contents(image: Image.Image) -> MaskContents:
     lossy = image.format == "JPEG"
     gray = gray_values(image)
     pixels = mask_colors(image) if gray is None else gray

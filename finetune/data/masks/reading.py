@@ -10,7 +10,7 @@ from torch import Tensor
 
 from finetune.data.images.decode import SIXTEEN_BIT, open_image
 from finetune.data.images.formats import has_windows, open_window, read_header
-from finetune.data.masks.arrays import array_size, is_array, read_array
+from finetune.data.masks.arrays import array_size, is_array, read_array, whole_numbers
 from finetune.data.masks.lookup import class_indices, move_ignored
 from finetune.data.masks.snapping import REACH
 from finetune.data.masks.values import IgnoredValues, MaskValues, as_values, has_colors, ignored_label
@@ -60,11 +60,23 @@ def open_mask(path: Path, window: Window | None = None) -> Image.Image | npt.NDA
     """Decode a mask, or a part of it, before its values become classes: an image, or whole numbers (H, W).
 
     Raises:
-        DataError: the file cannot be decoded.
+        DataError: the file cannot be decoded, or holds fractions.
     """
     if is_array(path):
         return read_array(path, window)
-    return open_image(path) if window is None else open_window(path, window)
+    return without_fractions(open_image(path) if window is None else open_window(path, window), path)
+
+
+def without_fractions(
+    pixels: Image.Image | npt.NDArray[np.integer], path: Path | str
+) -> Image.Image | npt.NDArray[np.integer]:
+    """Return pixels as they are; as whole numbers (H, W) if they are an image of floating-point ones.
+
+    Raises:
+        DataError: the numbers are not whole.
+    """
+    is_float = isinstance(pixels, Image.Image) and pixels.mode == "F"
+    return whole_numbers(np.array(pixels), path) if is_float else pixels
 
 
 def has_mask_windows(path: Path) -> bool:

@@ -73,6 +73,18 @@ def color_name(code: int) -> str:
     return f"#{code:06x}"
 
 
+def gray_level(value: Value) -> Value:
+    """Return a gray color as the number that it has in a gray mask; other values as they are.
+
+    >>> gray_level("#ffffff"), gray_level("#ff0000"), gray_level(7)
+    (255, '#ff0000', 7)
+    """
+    if not is_color(value):
+        return value
+    number = code(value)
+    return number & 255 if number == (number & 255) * 0x010101 else value
+
+
 def value_name(code: int, colored: bool) -> Value:
     """Return a number from a mask as the setting that stands for it."""
     return color_name(code) if colored else code

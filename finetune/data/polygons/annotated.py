@@ -17,9 +17,9 @@ from finetune.data.files import ImageFile
 from finetune.data.images.formats import read_header
 from finetune.data.options import check_ignore_index
 from finetune.data.polygons.class_map import Classes, ClassMap, class_map
-from finetune.data.polygons.image_index import folder_split
 from finetune.data.polygons.shapes import Shape, paint
 from finetune.data.records import DataError, Record, error_listing
+from finetune.data.splitting.split_folders import folder_splits
 from finetune.data.splitting.split_names import SPLITS
 from finetune.data.stencil import Stencil, join
 from finetune.data.window import Window
@@ -249,17 +249,6 @@ def labels_by_name(images: Iterable[AnnotatedImage]) -> list[str]:
 
 
 def with_folder_splits(images: list[AnnotatedImage], root: Path) -> list[AnnotatedImage]:
-    """Return images with the split that one of their folders is called after; all have a split, or none.
-
-    Raises:
-        DataError: some images lie in folders of a split, and others do not.
-    """
-    splits = [folder_split(image.path, root) for image in images]
-    if not any(splits):
-        return images
-    if others := [image for image, split in zip(images, splits, strict=True) if not split]:
-        raise DataError(
-            f"{len(others):,} images of '{root}' lie outside of the folders of its splits, such as "
-            f"'{others[0].path}'. Move them into one of these, or all images into one folder."
-        )
-    return [replace(image, split=split) for image, split in zip(images, splits, strict=True)]
+    """Return images with the split that one of their folders is called after; see `folder_splits`."""
+    splits = folder_splits([image.path for image in images], root)
+    return [replace(image, split=split or image.split) for image, split in zip(images, splits, strict=True)]

@@ -8,7 +8,7 @@ from unicodedata import normalize
 
 from finetune.data.files import IMAGE_SUFFIXES, files_below
 from finetune.data.polygons.annotation_files import AnnotationError, shown
-from finetune.data.splitting.split_names import split_of
+from finetune.data.splitting.split_folders import folder_split
 from finetune.data.stems import stem_of
 from finetune.io.messages import shortlist
 
@@ -90,13 +90,3 @@ class ImageIndex:
 def _composed(name: str) -> str:
     """Return a name with each accented letter as one character; files from a Mac have two."""
     return normalize("NFC", name)
-
-
-def folder_split(path: Path, root: Path) -> str:
-    """Return the split that a folder of a file is called after, such as train for train2017; "" if none is.
-
-    >>> folder_split(Path("data/images/train2017/7.jpg"), Path("data"))
-    'train'
-    """
-    splits = (split_of(folder.rstrip("0123456789_-")) for folder in path.relative_to(root).parts[:-1])
-    return next(filter(None, splits), "")

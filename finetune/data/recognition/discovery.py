@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from shlex import quote
 from typing import Any
 
@@ -32,6 +32,9 @@ from finetune.data.splitting.exclude import without_excluded
 from finetune.io.messages import shortlist, suggest
 
 ENCODING = ("classes", "mask_values", "ignore_index", "snap")  # settings of masks that hold numbers or colors
+
+
+PLACES = ("images", "masks", "lists", "table", "annotations", "yaml")  # settings of paths below root
 
 
 @dataclass(frozen=True)
@@ -66,12 +69,18 @@ def discover(
             f"'{root}' is not a folder; set data.root to the folder that holds your images and masks, such as images/ "
             f"and masks/."
         )
+    given = {key: _plain(value) if key in PLACES else value for key, value in given.items()}
     found = _choose(root, _candidates(root, given), given)
     settings = {**found.settings, **given}
     _check_names(settings, given)
     lines = [line for line in found.lines if given.get("lists") != "" or not line.startswith("the lists ")]
     encoding, more = _encoding(settings, given, cache, exclude, processes)
     return Discovery({**settings, **encoding}, [*lines, *more])
+
+
+def _plain(place: Any) -> Any:
+    """Return a path below root without `./` and a `/` at its end, so that it can be compared."""
+    return PurePosixPath(place).as_posix() if place and isinstance(place, str) else place
 
 
 def _check_names(settings: Mapping[str, Any], given: Mapping[str, Any]) -> None:
@@ -160,6 +169,8 @@ def _encoding(
         return {}, []
     legends = [legend for folder in (root, root / settings.get("masks", "masks")) for legend in find_legends(folder)]
     ignored = None if given.get("ignore_index") is None else as_values(given["ignore_index"])
+    if ignored is not None:
+        ignored = [value.lower() if isinstance(value, str) else value for value in ignored]
     contents = read_each(masks, contents_fact, _contents, cache, processes)
     readable = [mask for mask in contents if mask is not None]
     _check_values(masks, contents)

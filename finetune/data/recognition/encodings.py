@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from finetune.data.masks.contents import MaskContents
-from finetune.data.masks.values import VOID, Value, code, is_color
+from finetune.data.masks.values import VOID, Value, code, gray_level, is_color
 from finetune.data.recognition.legends import Legend
 from finetune.data.recognition.observed_values import Values, collect
 from finetune.data.recognition.pure_values import blends_of, pure_values
@@ -43,6 +43,9 @@ def work_out_encoding(
         DataError: the values leave a doubt; the message has the settings between which to choose.
     """
     values, lines = collect(contents)
+    if not values.colored and not any(mask.kind == "palette" for mask in contents):  # whose numbers are not grays
+        legends = [legend.by_gray_level() for legend in legends]
+        ignored = None if ignored is None else [gray_level(value) for value in ignored]
     by_legend = (blends_of(_codes(legend), values) for legend in legends if values.colored)
     labels, snapped = next((pair for pair in by_legend if pair), None) or pure_values(values, are_classes)
     if snapped and snap is False:

@@ -180,15 +180,16 @@ def _lists(root: Path, images: Sequence[Path]) -> tuple[dict[str, str], list[str
     stems, lines = {stem_of(path) for path in images}, []
     for folder in LIST_FOLDERS:
         lists = find_lists(root / folder)
+        if "train" not in lists:  # a test.txt alone may be anything
+            continue
         names = [name for path in lists.values() for name in list_names(path, stems)]
         known = sum(name in stems for name in names)
         named = f"the lists {', '.join(path.name for path in lists.values())} in {folder}/"
-        if "train" in lists and known > 1 and 2 * known > len(names):
+        if known > 1 and 2 * known > len(names):
             rest = len(images) - known
             unused = f"; {rest:,} of {len(images):,} images are in none and not used" if rest > 0 else ""
             return {"lists": folder}, [f"{named} are the split{unused} (data.lists; data.lists='' leaves them out)"]
-        if "train" in lists:
-            lines.append(f"{named} are not the split: {known:,} of their {len(names):,} names are images (data.lists)")
+        lines.append(f"{named} are not the split: {known:,} of their {len(names):,} names are images (data.lists)")
     return {}, lines
 
 

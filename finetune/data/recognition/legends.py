@@ -5,14 +5,15 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from finetune.data.masks.values import COLOR, Value
+from finetune.data.masks.values import COLOR, Value, gray_level
 
 FILE_NAME = re.compile(r"class|label|legend|colou?r|palette|meta|object", re.IGNORECASE)
 VOID = re.compile(r"void|ignored?|unlabel+ed|unknown|unclassified|no ?data", re.IGNORECASE)
+NUMBERED = re.compile(r"(\d+(?:[\s,]+\d+[\s,]+\d+)?)[\s,:;]+(\D.*)")  # a number or three, and a name
 MAX_BYTES = 1 << 20
 NAME_COLUMNS = ("name", "class", "class_name", "classname", "label", "category")
 VALUE_COLUMNS = ("value", "index", "idx", "id", "class_id", "pixel_value", "number")
@@ -27,19 +28,24 @@ class Legend:
     Attributes:
         path: the file.
         names: of the classes.
-        values: number or color of each; None if the file only lists names, in the order of their indices.
+        values: number or color of each.
         ignored: values of the pixels to leave out.
     """
 
     path: Path
     names: tuple[str, ...]
-    values: tuple[Value, ...] | None = None
+    values: tuple[Value, ...]
     ignored: tuple[Value, ...] = ()
 
     @property
     def by_value(self) -> dict[Value, str]:
         """Return the name of each value."""
-        return dict(zip(range(len(self.names)) if self.values is None else self.values, self.names, strict=True))
+        return dict(zip(self.values, self.names, strict=True))
+
+    def by_gray_level(self) -> "Legend":
+        """Return the legend with the numbers that its gray colors have in gray masks."""
+        values, ignored = (tuple(map(gray_level, each)) for each in (self.values, self.ignored))
+        return replace(self, values=values, ignored=ignored)
 
 
 def find_legends(folder: Path) -> list[Legend]:
@@ -62,10 +68,10 @@ def read_legend(path: Path) -> Legend | None:
     return legend if is_usable else None
 
 
-def _legend(path: Path, entries: Sequence[tuple[str, Value]]) -> Legend | None:
-    """Return the legend of names with values; what is named as void is ignored."""
-    kept = [(name, value) for name, value in entries if not VOID.fullmatch(name)]
-    ignored = tuple(value for name, value in entries if VOID.fullmatch(name))
+def _legend(path: Path, entries: Sequence[tuple[str, Value]], void: Sequence[Value] = ()) -> Legend | None:
+    """Return the legend of names with values; what is named as void, or has such a value, is ignored."""
+    kept = [(name, value) for name, value in entries if not VOID.fullmatch(name) and value not in void]
+    ignored = tuple(dict.fromkeys([*void, *(value for name, value in entries if VOID.fullmatch(name))]))
     if len(kept) < 2 or len({value for _, value in entries}) < len(entries):
         return None
     return Legend(path, tuple(name for name, _ in kept), tuple(value for _, value in kept), ignored)
@@ -102,33 +108,36 @@ def _value_reader(columns: Mapping[str, int]) -> Any:
 
 
 def _text(path: Path, text: str) -> Legend | None:
-    """Read the lines of CVAT's labelmap.txt, a table with tabs, or one name per line."""
+    """Read the lines of CVAT's labelmap.txt, a table with tabs, or one name per line, perhaps after its value."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     colored = [re.fullmatch(r"(.+?):\s*(\d+,\s*\d+,\s*\d+)(:.*)?", line) for line in lines]
     if lines and all(colored):
         return _legend(path, [(match[1], _as_value(match[2])) for match in colored if match])
     if "\t" in text and (table := _table(path, text)):
         return table
+    numbered = [NUMBERED.fullmatch(line) for line in lines]
+    if lines and all(numbered):
+        return _legend(path, [(match[2], _as_value(match[1])) for match in numbered if match])
     is_list = 2 <= len(lines) <= 256 and all(
         len(line) < 60 and not re.search(r"[/\\]|\.\w{3,4}$", line) for line in lines
     )
-    return Legend(path, tuple(lines)) if is_list else None
+    return _legend(path, list(zip(lines, range(len(lines)), strict=True))) if is_list else None
 
 
 def _json(path: Path, text: str) -> Legend | None:
-    """Read a list of names, a mapping of names to values, or either under `classes` with an `ignore_index`."""
+    """Read a list of names, a mapping of names to values, or either under `classes`, with or without `ignore_index`."""
     content = json.loads(text)
     classes = next((content[key] for key in ("classes", "names", "labels") if key in content), content)
-    if isinstance(classes, list) and all(isinstance(name, str) for name in classes) and len(classes) > 1:
-        ignored = content.get("ignore_index") if isinstance(content, dict) else None
-        return Legend(path, tuple(classes), None, (ignored,) if type(ignored) is int else ())
-    entries = list(_entries(classes))
-    return _legend(path, entries) if entries else None
+    void = content.get("ignore_index") if isinstance(content, dict) else None
+    return _legend(path, list(_entries(classes)), [void] if type(void) is int else [])
 
 
 def _entries(classes: Any) -> Iterator[tuple[str, Value]]:
     if isinstance(classes, dict):
         yield from ((str(name), _as_value(value)) for name, value in classes.items())
+    elif all(isinstance(name, str) for name in classes):
+        yield from zip(classes, range(len(classes)), strict=True)
+        return
     for entry in classes if isinstance(classes, list) else ():
         keys = {key.lower(): key for key in entry}
         name, value = _known_key(keys, NAME_COLUMNS), _known_key(keys, (*COLOR_COLUMNS, *VALUE_COLUMNS))

@@ -2,9 +2,12 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from finetune.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, files_below
@@ -45,10 +48,26 @@ def _folder_per_image(root: Path) -> Recognized | None:
     images = [files_below(path / "images", IMAGE_SUFFIXES, deep=False) for path in fitting]
     if any(len(files) > 1 for files in images):
         return None
-    masks = sum(len(files_below(path / "masks", MASK_SUFFIXES, deep=False)) for path in fitting)
+    masks = [mask for path in fitting for mask in files_below(path / "masks", MASK_SUFFIXES, deep=False)]
+    counts = Counter(map(stem_of, masks))
+    if _are_classes(counts):
+        by_image = [list(group) for _, group in groupby(masks, lambda path: path.parent)]
+        return _classes(root, ("{stem}/images", len(fitting)), by_image, "{stem}/masks/{class}", sorted(counts))
     settings = {"format": "mask_files", "root": str(root), "images": "{stem}/images", "masks": "{stem}/masks/{object}"}
-    line = f"{len(fitting):,} folders of one image each, with {masks:,} masks of objects in masks/ (data.masks)"
+    line = f"{len(fitting):,} folders of one image each, with {len(masks):,} masks of objects in masks/ (data.masks)"
     return Recognized(settings, (line, _union()))
+
+
+def _are_classes(counts: Mapping[str, int]) -> bool:
+    """Return whether names that masks have in addition to their image are classes: some words, of many images each.
+
+    >>> _are_classes({"road": 9, "car": 1, "tree": 5}), _are_classes({"1": 9, "2": 7})
+    (True, False)
+    """
+    words = {re.sub(r"[\d_-]+$", "", name) for name in counts}
+    are_numbered = words == {""} or len(words) == 1 < len(counts)
+    once = sum(count < 2 for count in counts.values())
+    return not are_numbered and len(counts) <= MOST_CLASSES and 2 * once <= len(counts)
 
 
 def _union() -> str:
@@ -65,11 +84,11 @@ def _in_sub_folders(root: Path, images: Group, masks: Group) -> Recognized | Non
     if masks.splits or "." in parents or len(parents) < 2 or any("/" in name for name in parents):
         return None
     if len(parents.keys() & stems) * 2 > len(parents):
-        return _objects(root, images, masks, f"{masks.pattern}/{{stem}}/{{object}}")
+        return _named(root, images, masks, f"{masks.pattern}/{{stem}}/", Counter(map(stem_of, masks.files)))
     repeated = sum(map(len, parents.values())) > len(set().union(*parents.values()))
     if not repeated or any(len(names & stems) * 2 <= len(names) for names in parents.values()):
         return None
-    return _classes(root, images, masks, f"{masks.pattern}/{{class}}/{{stem}}", sorted(parents))
+    return _class_folders(root, images, masks, f"{masks.pattern}/{{class}}/{{stem}}", sorted(parents))
 
 
 def _by_suffix(root: Path, images: Group, masks: Group) -> Recognized | None:
@@ -83,32 +102,56 @@ def _by_suffix(root: Path, images: Group, masks: Group) -> Recognized | None:
     if 2 * len(names) <= len(masks.files):
         return None
     counts = Counter(other for _, other in names)
-    words = {re.sub(r"[\d_-]+$", "", name) for name in counts}
-    if words == {""} or len(words) == 1 < len(counts) or len(counts) > MOST_CLASSES or min(counts.values()) < 2:
-        return _objects(root, images, masks, pattern.pattern)
-    return _classes(root, images, masks, f"{masks.pattern}/{{stem}}_{{class}}", sorted(counts))
+    return _named(root, images, masks, f"{masks.pattern}/{{stem}}_", counts)
+
+
+def _named(root: Path, images: Group, masks: Group, start: str, counts: Mapping[str, int]) -> Recognized:
+    """Return the layout in which a class or an object follows the start of a pattern, as their counts say."""
+    if _are_classes(counts):
+        return _class_folders(root, images, masks, f"{start}{{class}}", sorted(counts))
+    return _objects(root, images, masks, f"{start}{{object}}")
 
 
 def _objects(root: Path, images: Group, masks: Group, pattern: str) -> Recognized:
     settings = {"format": "mask_files", "root": str(root), "images": images.pattern, "masks": pattern}
     line = f"{len(images.files):,} images in {images.pattern}/, {len(masks.files):,} masks of objects as {pattern}"
-    return Recognized(settings, (f"{line} (data.masks)", _union()))
+    return Recognized(settings, (f"{line} (data.masks)", _union(), *_split_line(images)))
 
 
-def _classes(root: Path, images: Group, masks: Group, pattern: str, names: list[str]) -> Recognized:
-    share = overlap(_by_image(root, images, masks, NamePattern(pattern)).values())
+def _split_line(images: Group) -> list[str]:
+    return [f"the folders {', '.join(sorted(images.splits))} are the split (data.splits)"] if images.splits else []
+
+
+def _class_folders(root: Path, images: Group, masks: Group, pattern: str, names: list[str]) -> Recognized:
+    by_image = list(_by_image(root, images, masks, NamePattern(pattern)).values())
+    found = _classes(root, (images.pattern, len(images.files)), by_image, pattern, names)
+    return replace(found, lines=(*found.lines, *_split_line(images)))
+
+
+def _classes(
+    root: Path, images: tuple[str, int], masks: Sequence[list[Path]], pattern: str, names: list[str]
+) -> Recognized:
+    """Return the settings for a mask per class.
+
+    Args:
+        root: the folder.
+        images: pattern of the images, and their number.
+        masks: files of each image.
+        pattern: of the masks.
+        names: of the classes.
+    """
+    share = overlap(masks)
     classes = [*([] if share else ["background"]), *(name for name in names if not is_background(name))]
     settings = {
         "format": "mask_files",
         "root": str(root),
-        "images": images.pattern,
+        "images": images[0],
         "masks": pattern,
         "classes": classes,
         "multilabel": share > 0,
     }
     lines = [
-        f"{len(images.files):,} images in {images.pattern}/, a mask for each of {len(names)} classes as {pattern} "
-        f"(data.masks)",
+        f"{images[1]:,} images in {images[0]}/, a mask for each of {len(names)} classes as {pattern} (data.masks)",
         f"classes {shortlist(classes)} (data.classes)",
     ]
     if share:
@@ -117,7 +160,11 @@ def _classes(root: Path, images: Group, masks: Group, pattern: str, names: list[
             f"(task=multilabel); data.multilabel=false draws later classes over earlier ones"
         )
     else:
-        lines.append("no pixel has two classes, so each has one (task=semantic); the others are background")
+        seen = f" in {SAMPLE} of the images" if len(masks) > SAMPLE else ""
+        lines.append(
+            f"no pixel has two classes{seen}, so each has one (task=semantic); the others are background. "
+            f"data.multilabel=true lets classes overlap"
+        )
     return Recognized(settings, tuple(lines))
 
 
@@ -130,14 +177,14 @@ def _by_image(root: Path, images: Group, masks: Group, pattern: NamePattern) -> 
     return by_image
 
 
-def overlap(masks: Iterable[list[Path]]) -> float:
+def overlap(masks: Sequence[list[Path]]) -> float:
     """Return the share of several masks of one image that overlap, among the pixels that any of them marks.
 
     Args:
-        masks: files of each image.
+        masks: files of each image; of many, a sample is read.
     """
     marked = several = 0
-    for files in list(masks)[:SAMPLE]:
+    for files in [masks[index] for index in np.linspace(0, len(masks) - 1, min(len(masks), SAMPLE)).astype(int)]:
         try:
             counts = torch.stack([read_binary_mask(path) for path in files]).sum(0)
         except (DataError, RuntimeError):  # reported when the masks are checked

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from finetune.data.polygons.annotated import AnnotatedImage, AnnotatedSource, Annotations
+from finetune.data.polygons.annotated import AnnotatedImage, AnnotatedSource, Annotations, with_folder_splits
 from finetune.data.polygons.annotation_files import shown
 from finetune.data.polygons.class_map import default_names
 from finetune.data.polygons.coco_file import CocoFile
@@ -60,7 +60,9 @@ class CocoSource(AnnotatedSource):
                     problems.append(f"'{path}': category {number} is {shown(name)}, but {shown(names[number])} before.")
         if problems:
             raise error_listing(f"the COCO annotations in '{self.root}' cannot be used as they are", problems)
-        return Annotations([names[number] for number in sorted(names)], images)
+        placed = images if any(image.split for image in images) else with_folder_splits(images, self.root)
+        is_split = any(image.split == "train" for image in placed)  # a lone val2017/ is a data set, not a split
+        return Annotations([names[number] for number in sorted(names)], placed if is_split else images)
 
     def _files(self) -> dict[str, Path]:
         """Return split -> file; one split "" for a single file."""

@@ -189,7 +189,7 @@ def read_table(path: Path) -> Table:
     lines = [(line, cells) for line, cells in _lines(path) if any(cells)]
     if len(lines) < 2:
         raise DataError(f"'{path}' has no rows; expected a header {LAYOUT}, and a row per image.")
-    columns = tuple(lines[0][1])
+    columns = tuple(CLASS_COLUMN.join(part.strip() for part in name.split(CLASS_COLUMN, 1)) for name in lines[0][1])
     _check_columns(path, columns)
     if uneven := [line for line, cells in lines if len(cells) != len(columns)]:
         raise DataError(

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image as PILImage
-from PIL import ImageOps
 from torch import Tensor
 
+from finetune.data.images.decode import upright
 from finetune.data.images.formats.pillow import image_pixels
 from finetune.data.images.pixels import with_channels
 from finetune.data.images.value_range import ValueRange, eight_bit
-from finetune.data.masks.contents import MaskContents, image_contents
-from finetune.data.masks.reading import decode_mask
+from finetune.data.masks.contents import MaskContents, pixel_contents
+from finetune.data.masks.reading import decode_mask, without_fractions
 from finetune.data.masks.values import IgnoredValues, MaskValues
 from finetune.data.options import Classes, MaskEncoding, mask_encoding
 from finetune.data.recognition.recognized import Recognized
@@ -137,8 +137,7 @@ class HfCell:
             image.load()
         except Exception as error:  # a broken file makes readers raise nearly anything
             raise DataError(f"cannot read {self.column} '{self.name}': {type(error).__name__}: {error}") from error
-        upright: PILImage.Image = ImageOps.exif_transpose(image)
-        return upright
+        return upright(image)
 
 
 @dataclass(frozen=True)
@@ -181,11 +180,12 @@ class HfMask:
     def read(self) -> Tensor:
         """Decode the mask as uint8 (H, W)."""
         encoding = self.encoding
-        return decode_mask(self.cell.read(), self.cell.name, encoding.mask_values, encoding.ignored, encoding.snap)
+        pixels = without_fractions(self.cell.read(), self.cell.name)
+        return decode_mask(pixels, self.cell.name, encoding.mask_values, encoding.ignored, encoding.snap)
 
     def contents(self) -> MaskContents:
         """Decode the mask and count its values."""
-        return image_contents(self.cell.read())
+        return pixel_contents(without_fractions(self.cell.read(), self.cell.name))
 
 
 def _import_datasets() -> Any:

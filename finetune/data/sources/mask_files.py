@@ -20,6 +20,7 @@ from finetune.data.recognition.mask_file_layouts import recognize_mask_files
 from finetune.data.recognition.name_patterns import NamePattern
 from finetune.data.recognition.recognized import Recognized
 from finetune.data.records import DataError, Record, Target, error_listing
+from finetune.data.splitting.split_folders import folder_splits
 from finetune.data.stems import stem_of, without_suffix
 from finetune.io.messages import shortlist, suggest
 
@@ -106,7 +107,15 @@ class MaskFilesSource:
             problems.append(f"{len(repeated):,} files share their name: {shortlist(repeated)}. Rename them.")
         if problems:
             raise error_listing(f"'{self.root}' cannot be used as it is", problems)
-        return [Record(stem, ImageFile(path), self._target(path, self._masks[stem])) for stem, path in images.items()]
+        splits = self._splits(list(images.values()))
+        return [
+            Record(stem, ImageFile(path), self._target(path, self._masks[stem]), split)
+            for (stem, path), split in zip(images.items(), splits, strict=True)
+        ]
+
+    def _splits(self, images: Sequence[Path]) -> list[str]:
+        """Return the split of each image that the folders below `images` are called after."""
+        return [""] * len(images) if "{stem}" in self.images else folder_splits(images, self.root / self.images)
 
     def _target(self, image: Path, masks: Mapping[str, Path]) -> Target:
         if self.multilabel:

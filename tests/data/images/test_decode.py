@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune.data.images.decode import MAX_PIXELS
+from finetune.data.images.decode import MAX_PIXELS, open_image
 from finetune.data.images.formats import read_header
 from finetune.data.images.reading import read_image
 from finetune.data.masks.reading import read_mask
@@ -78,3 +78,7 @@ def test_the_size_of_an_image_is_read_without_decoding_it(write):
     path.write_bytes(b"no image")
     with pytest.raises(DataError, match=r"cannot read '.*a\.png'"):
         read_header(path)
+
+
+def test_a_jpeg_that_is_turned_upright_is_still_known_as_one(write):
+    assert open_image(write("a.jpg", ramp(), exif=exif(6))).format == "JPEG"

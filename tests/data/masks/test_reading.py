@@ -3,8 +3,10 @@ import pytest
 import torch
 from PIL import Image
 
+from finetune.data.masks.contents import read_contents
 from finetune.data.masks.reading import read_mask
 from finetune.data.masks.values import MAX_MASK_VALUE, MIN_MASK_VALUE, ignored_label
+from finetune.data.options import mask_encoding
 from finetune.data.records import DataError
 
 
@@ -153,3 +155,19 @@ def test_several_values_may_be_ignored(write):
     assert read_mask(path, [1, 2], [0, 3, 255]).tolist() == [[3, 0, 1, 3, 3]]
     assert read_mask(path, None, [3, 255]).tolist() == [[0, 1, 2, 3, 3]]
     assert ignored_label(None, [3, 255]) == 3
+
+
+def test_whole_numbers_of_a_floating_point_tiff_are_read_and_fractions_refused(tmp_path):
+    path = tmp_path / "m.tif"
+    Image.fromarray(np.array([[0, 1, -9999], [300, 1, 0]], np.float32)).save(path)
+    assert read_mask(path, [0, 1, 300], ignore_index=-9999).tolist() == [[0, 1, 255], [2, 1, 0]]
+    assert read_contents(path).pixels == {0: 2, 1: 2, -9999: 1, 300: 1}
+    Image.fromarray(np.array([[0, 0.5]], np.float32)).save(path)
+    for read in (read_mask, read_contents):
+        with pytest.raises(DataError, match=r"float32 numbers of shape .*; expected whole numbers"):
+            read(path)
+
+
+def test_a_color_is_not_left_out_of_masks_that_are_read_by_number():
+    with pytest.raises(ValueError, match="ignore_index has the color #e0e0c0, but the masks are read by their numbers"):
+        mask_encoding(["a", "b"], ignore_index="#e0e0c0")

@@ -235,3 +235,30 @@ def test_a_coco_file_without_segmentations_is_named(annotations: list[dict[str, 
     draw_folder(tmp_path)  # masks beside it are read
     (tmp_path / "images" / "a.png").unlink()
     assert settings(tmp_path)["format"] == "folder"
+
+
+def test_places_may_be_written_with_a_slash_at_the_end_or_a_dot_in_front(tmp_path):
+    draw_folder(tmp_path, values=(0, 1, 2))
+    (tmp_path / "splits").mkdir()
+    names = [path.stem for path in sorted((tmp_path / "images").iterdir())]
+    for split, chosen in (("train", names[:2]), ("val", names[2:])):
+        (tmp_path / "splits" / f"{split}.txt").write_text("\n".join(chosen))
+    plain = settings(tmp_path, images="images", masks="masks", lists="splits")
+    assert settings(tmp_path, images="images/", masks="./masks", lists="splits/") == plain
+    assert settings(tmp_path, images="./images/")["lists"] == "splits"
+
+
+def test_a_list_of_a_split_that_is_no_text_is_of_no_interest_without_train(tmp_path):
+    draw_folder(tmp_path, values=(0, 1))
+    (tmp_path / "test.txt").write_bytes(b"caf\xe9 notes")
+    assert "lists" not in settings(tmp_path)
+
+
+@pytest.mark.parametrize("void", ["#FFFFFF", "#ffffff"])
+def test_a_color_that_is_left_out_may_be_written_in_capitals(tmp_path, void):
+    draw_folder(tmp_path, values=(0, 1, 2))
+    for path in (tmp_path / "masks").iterdir():
+        colors = np.array([[0, 0, 0], [255, 0, 0], [255, 255, 255]], np.uint8)
+        Image.fromarray(colors[np.array(Image.open(path))]).save(path)
+    found = settings(tmp_path, ignore_index=void)
+    assert found["mask_values"] == ["#000000", "#ff0000"]

@@ -235,8 +235,8 @@ def test_blends_of_colors_are_no_classes(tmp_path, with_legend):
 
 def test_a_legend_names_indices_and_is_passed_over_where_it_does_not_fit(read, tmp_path):
     contents = read(shapes(1, 2, 255))
-    named = Legend(tmp_path / "classes.txt", ("soil", "crop", "weed"))
-    found = work_out_encoding(contents, [Legend(tmp_path / "a.txt", ("one", "two")), named])
+    named = Legend(tmp_path / "classes.txt", ("soil", "crop", "weed"), (0, 1, 2))
+    found = work_out_encoding(contents, [Legend(tmp_path / "a.txt", ("one", "two"), (0, 1)), named])
     assert (found.settings["mask_values"], found.settings["ignore_index"]) == (None, 255)
     assert found.settings["classes"] == ["soil", "crop", "weed"]
     assert "3 classes by classes.txt" in found.lines[0]
@@ -246,9 +246,17 @@ def test_a_legend_names_indices_and_is_passed_over_where_it_does_not_fit(read, t
 
 
 def test_white_is_a_class_and_not_void_where_a_legend_would_leave_one_class(read, tmp_path):
-    found = work_out_encoding(read(shapes(255)), [Legend(tmp_path / "classes.txt", ("ground", "roof"))])
+    found = work_out_encoding(read(shapes(255)), [Legend(tmp_path / "classes.txt", ("ground", "roof"), (0, 1))])
     assert (found.settings["classes"], found.settings["mask_values"]) == (["background", "foreground"], [0, 255])
     assert "classes.txt names no class of 255 (data.classes)" in found.lines
+
+
+def test_gray_colors_of_a_legend_and_of_void_stand_for_the_values_of_gray_masks(read, tmp_path):
+    legend = Legend(tmp_path / "class_dict.csv", ("road", "background"), ("#ffffff", "#000000"))
+    found = work_out_encoding(read(shapes(255)), [legend])
+    assert (found.settings["classes"], found.settings["mask_values"]) == (["road", "background"], [255, 0])
+    found = work_out_encoding(read(shapes(100, 200)), ignored=["#c8c8c8"])
+    assert (found.settings["mask_values"], found.settings["ignore_index"]) == ([0, 100], 200)
 
 
 def test_masks_of_one_value_are_refused(read):

@@ -23,10 +23,18 @@ def read(root: Path) -> MaskFilesSource:
     return MaskFilesSource(**{key: value for key, value in found.settings.items() if key != "format"})
 
 
-@pytest.mark.parametrize("pattern", ["masks/{c}/{s}.png", "masks/{s}_{c}.png"])
+@pytest.mark.parametrize(
+    ("images", "pattern"),
+    [
+        ("images/{}.jpg", "masks/{c}/{s}.png"),
+        ("images/{}.jpg", "masks/{s}_{c}.png"),
+        ("images/{}.jpg", "masks/{s}/{c}.png"),
+        ("{0}/images/{0}.jpg", "{s}/masks/{c}.png"),
+    ],
+)
 @pytest.mark.parametrize("overlapping", [True, False])
-def test_a_mask_per_class_is_multilabel_if_classes_overlap(tmp_path, pattern, overlapping):
-    draw(tmp_path, "images/{}.jpg", names=NAMES)
+def test_a_mask_per_class_is_multilabel_if_classes_overlap(tmp_path, images, pattern, overlapping):
+    draw(tmp_path, images, names=NAMES)
     for name in NAMES:
         block(tmp_path / pattern.format(c="leaf", s=name), slice(0, 8))
         block(tmp_path / pattern.format(c="stone", s=name), slice(6 if overlapping else 8, 12))
@@ -37,6 +45,43 @@ def test_a_mask_per_class_is_multilabel_if_classes_overlap(tmp_path, pattern, ov
         assert target.sum((1, 2)).tolist() == [8 * 24, 6 * 24]
     else:
         assert target.unique(return_counts=True)[1].tolist() == [8 * 24, 8 * 24, 4 * 24]
+
+
+def test_a_class_of_a_single_image_is_a_class_next_to_those_of_many(tmp_path):
+    draw(tmp_path, "images/{}.jpg", names=NAMES)
+    for name in NAMES:
+        block(tmp_path / f"masks/{name}_road.png", slice(0, 8))
+        block(tmp_path / f"masks/{name}_tree.png", slice(8, 9))
+    block(tmp_path / "masks/p1_bus.png", slice(10, 12))
+    assert read(tmp_path).class_names == ("background", "bus", "road", "tree")
+
+
+def test_overlaps_are_looked_for_over_all_of_a_large_set_and_the_line_says_in_how_many(tmp_path, monkeypatch):
+    monkeypatch.setattr("finetune.data.recognition.mask_file_layouts.SAMPLE", 2)
+    draw(tmp_path, "images/{}.jpg", names=NAMES)
+    for place, name in enumerate(NAMES):
+        block(tmp_path / f"masks/leaf/{name}.png", slice(0, 8))
+        block(tmp_path / f"masks/stone/{name}.png", slice(8 - (place == 1), 12))
+    (found,) = recognize_mask_files(tmp_path)
+    assert not found.settings["multilabel"]
+    assert "no pixel has two classes in 2 of the images" in found.lines[-1]
+    block(tmp_path / "masks/stone/p3.png", slice(7, 12))  # the last one
+    assert read(tmp_path).multilabel
+
+
+@pytest.mark.parametrize("pattern", ["masks/{c}/{s}.png", "masks/{s}/{c}.png"])
+def test_split_folders_of_the_images_are_kept_and_told(tmp_path, pattern):
+    draw(tmp_path, "images/train/{}.jpg", names=NAMES[:2])
+    draw(tmp_path, "images/val/{}.jpg", names=NAMES[2:])
+    for name in NAMES:
+        block(tmp_path / pattern.format(c="leaf", s=name), slice(0, 8))
+        block(tmp_path / pattern.format(c="stone", s=name), slice(8, 12))
+    assert {record.name: record.split for record in read(tmp_path).records()} == {
+        "p1": "train",
+        "p2": "train",
+        "p3": "val",
+    }
+    assert "the folders train, val are the split (data.splits)" in recognize_mask_files(tmp_path)[0].lines
 
 
 def test_a_folder_of_the_background_is_no_class_of_those_that_overlap(tmp_path):
@@ -55,6 +100,7 @@ def test_a_folder_of_the_background_is_no_class_of_those_that_overlap(tmp_path):
         ("images/{}.jpg", "masks/{s}_object{n}.png"),
         ("images/{}.jpg", "masks/{s}_{n}.png"),
         ("images/{}.jpg", "masks/{s}/{n}.png"),
+        ("images/{}.jpg", "masks/{s}/{s}_{n}.png"),
         ("{0}/images/{0}.jpg", "{s}/masks/{n}.png"),
     ],
 )

@@ -273,3 +273,11 @@ def test_damaged_files_are_refused_with_their_name_or_read(data, survives_damage
     root = data(content(shape(id=1), shape(20, 2, rle), shape(10, 1, RLE, iscrowd=1), images=("a.png", "b.png")))
     build = lambda: CocoSource(root, annotations="annotations.json")  # noqa: E731
     assert survives_damage(build, root / "annotations.json", named=root.name) > 200
+
+
+def test_folders_of_splits_in_one_file_are_the_split_unless_all_images_are_in_one_that_is_not_train(data, write):
+    names = ("train2017/a.png", "val2017/b.png")
+    root = data(content(shape(), images=names), images=names)
+    assert {record.name: record.split for record in CocoSource(root).records()} == {names[0]: "train", names[1]: "val"}
+    (root / "annotations.json").write_text(json.dumps(content(shape(), images=names[1:])))
+    assert [record.split for record in CocoSource(root).records()] == [""]

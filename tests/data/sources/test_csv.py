@@ -218,3 +218,7 @@ def test_a_weight_that_is_none_is_refused_with_its_line(table, weight):
 def test_a_column_without_a_name_is_no_group(table):
     root = table(",image,mask", "0,a.png,m.png", "1,b.png,m.png")  # as pandas writes it
     assert [record.group for record in CsvSource(root).records()] == ["", ""]
+
+
+def test_the_name_of_a_class_in_a_header_may_follow_a_space(table):
+    assert CsvSource(table("image,mask: cat", "a.png,cat.png")).class_names == ("cat",)
