@@ -1,6 +1,5 @@
 """What the images of an evaluation are sliced by: the setting `slices`."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from finetune.config.errors import ConfigError
 from finetune.data import Record
 from finetune.data.splitting.split_file import GROUP, HEADER
 from finetune.io.messages import shortlist, suggest
-from finetune.io.safe_files import LONGEST_TABLE, read_rows, read_text
+from finetune.io.safe_files import read_rows, table_reader
 from finetune.metrics.image_statistics import NAMES
 
 
@@ -41,7 +40,7 @@ def slice_columns(slices: Any, records: Sequence[Record], splits: Path | None = 
 
 
 def _table(path: Path, names: Sequence[str], splits: Path | None) -> dict[str, list[str] | None]:
-    table = csv.DictReader(read_text(path, LONGEST_TABLE).removeprefix("\ufeff").splitlines())
+    table = table_reader(path)
     columns = [name for name in table.fieldnames or () if name != "image"]
     if "image" not in (table.fieldnames or ()) or not columns:
         raise ConfigError(f"slices={path}: it has the columns {table.fieldnames}; expected 'image' and others.")

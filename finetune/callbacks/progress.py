@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from finetune.engine.loop_state import window_scale
 from finetune.metrics.monitor import monitor_mode
 
 logger = logging.getLogger(__name__)
@@ -98,7 +99,9 @@ class Progress(ProgressBar):
         if self._bar is not None and now - self._shown > self.refresh:
             self._shown = now
             best = f"best {self.monitor.rpartition('/')[2]} {self._best:.3f}  " if self._best == self._best else ""
-            status = f"loss {float(outputs['loss']):.3f}  {best}{self._speed():.1f} images/s"
+            # Lightning divides by the batches of a step, and the task may have multiplied
+            loss = float(outputs["loss"]) * trainer.accumulate_grad_batches / window_scale(trainer, batch_idx)
+            status = f"loss {loss:.3f}  {best}{self._speed():.1f} images/s"
             self._bar.update(
                 self._bar.task_ids[0],
                 completed=trainer.global_step,

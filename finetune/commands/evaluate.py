@@ -46,7 +46,8 @@ class EvaluationResult:
         folder: tables and figures.
         scores: name -> value; the first is the headline.
         matrix: pixel counts (K, K), int64, rows are the truth; None for a task without a confusion matrix.
-        interval: limits of `iou` for 95 % of the sets that are drawn from the images; None for a single image.
+        interval: limits of `iou` for 95 % of the sets that are drawn from the images; None for a single image, or
+            a task that finds objects.
     """
 
     folder: Path

@@ -125,8 +125,8 @@ def check_wanted(config: Config, task: TuningTask, split: str) -> None:
         raise ConfigError(f"window, tta: task={task.name} evaluates images whole, in one view. Leave them out.")
     if label_errors and split in ("train", "all"):
         logger.warning(
-            f"label_errors: a model that was trained on these images (split={split}) has learned their mistakes. Train "
-            f"in folds (data.folds), evaluate each run with split=val, and join them: finetune report run=[A,B] "
+            f"label_errors: if the model was trained on these images (split={split}), it has learned their mistakes. "
+            f"Train in folds (data.folds), evaluate each run with split=val, and join them: finetune report run=[A,B] "
             f"label_errors={label_errors}"
         )
 
@@ -160,10 +160,10 @@ def write_found(
         means = write_boundaries(folder, found.measured["boundaries"], own.class_names, dataset.names)
         lines.append(boundary_text(means))
     if isinstance(task, InstanceTask) and isinstance(model, InstanceSegmenter):
-        task.eval()  # Lightning has left it as a training needs it
+        task.to(task.root_device).eval()  # Lightning has left it on the CPU, as a training needs it
         write_object_examples(folder, task.find, dataset, model.class_names)
     if found.images is not None and isinstance(task, PixelTask) and isinstance(model, Segmenter):
-        predictor = Predictor(model, task.device, task.output, others=list(task.others), post=task.post)
+        predictor = Predictor(model, task.root_device, task.output, others=list(task.others), post=task.post)
         write_examples(folder, predictor, dataset, task.target, found.images, task.ignore_index)
         if doubt:
             order = doubt["contradicted"].argsort(descending=True, stable=True)[:label_errors]

@@ -7,6 +7,7 @@ import os
 import re
 import zipfile
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -111,6 +112,20 @@ def read_json(path: Path, longest: int = LONGEST_STRING) -> Any:
         raise FileError(path, f"it is no JSON: {error}") from error
     check_plain(content, path, longest=longest)
     return content
+
+
+def table_reader(path: Path) -> "csv.DictReader[str]":
+    """Return a reader of the rows of a CSV file, which another person may have written.
+
+    Raises:
+        FileError: the file is missing, not UTF-8, or too large.
+    """
+    _check_size(path, LONGEST_TABLE)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # Excel adds a mark
+            return csv.DictReader(StringIO(file.read(), newline=""))
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileError(path, str(error)) from error
 
 
 def read_rows(path: Path, header: list[str], *optional: str) -> Iterator[list[str]]:

@@ -15,7 +15,8 @@ class Confidences:
     """Counts how often the model is right at each confidence; see `Measurement`.
 
     The confidence of a pixel is the probability of its predicted class, and of the second one if there are two. Where a
-    pixel may have several classes, the probability of each is a confidence, and every fourth pixel is counted.
+    pixel may have several classes, the probability of each is a confidence, and every fourth pixel in
+    both directions is counted.
 
     Args:
         groups: G, 1 for one class per pixel, otherwise the number of classes.

@@ -19,7 +19,7 @@ class ImageStatistics:
 
     Args:
         images: N, of the data set.
-        ignore_index: label of the pixels to leave out; the brightness and the uncertainty are those of all pixels.
+        ignore_index: label of the pixels that the foreground leaves out; the others look at pixels of any label.
     """
 
     def __init__(self, images: int, ignore_index: int) -> None:

@@ -31,8 +31,9 @@ class ImageResults:
 
     @cached_property
     def interval(self) -> tuple[float, float] | None:
-        """The limits of the mean IoU, as in `interval`; None for less than two images."""
-        return interval(self.overlaps[self.seen]) if len(self.seen) > 1 else None
+        """The limits of the mean IoU, as in `interval`; None for less than two images in which a pixel counts."""
+        overlaps = counted(self.overlaps[self.seen])
+        return interval(overlaps) if len(overlaps) > 1 else None
 
 
 class ImageOverlaps:
@@ -98,6 +99,12 @@ def overlap_iou(overlaps: Tensor) -> Tensor:
     """Return the IoU (..., K), float64, of overlaps (..., K, 3); NaN where the class is neither true nor predicted."""
     both, true, predicted = overlaps.double().unbind(-1)
     return both / (true + predicted - both)
+
+
+def counted(overlaps: Tensor) -> Tensor:
+    """Return the overlaps of the images in which a pixel counts; a set drawn from others alone would have no IoU."""
+    counts = overlaps.flatten(1).any(1)
+    return overlaps[counts] if counts.any() else overlaps
 
 
 def interval(overlaps: Tensor, seed: int = 0) -> tuple[float, float]:

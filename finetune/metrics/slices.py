@@ -51,6 +51,11 @@ def slice_labels(values: Sequence[str | float]) -> list[str]:
         return texts
     limits = np.quantile(given, [1 / 3, 2 / 3])
     thirds = [given[np.searchsorted(limits, given) == third] for third in range(3)]
-    names = [f"{third.min():.5g} to {third.max():.5g}" if len(third) else "" for third in thirds]
+    names = [f"{_shown(third.min())} to {_shown(third.max())}" if len(third) else "" for third in thirds]
     places = np.searchsorted(limits, numbers).tolist()
     return [names[place] if text else "" for place, text in zip(places, texts, strict=True)]
+
+
+def _shown(number: float) -> str:
+    """Return a number with five digits, or all before the point, without which thirds of dates would share a name."""
+    return f"{number:.5g}" if abs(number) < 1e5 else f"{number:.0f}"

@@ -54,9 +54,11 @@ def colorize(mask: Labels, colors: Sequence[Color], ignore_index: int = 255) -> 
     """
     labels = as_labels(mask)
     index = np.where(labels == ignore_index, len(colors), labels)
-    if index.size and not 0 <= index.min() <= index.max() <= len(colors):
-        unknown = index.min() if index.min() < 0 else index.max()
-        raise ValueError(f"the mask has label {unknown}, but there are {len(colors)} colors. Give one color per class.")
+    unknown = index[(index < 0) | (index > len(colors)) | ((index == len(colors)) & (labels != ignore_index))]
+    if unknown.size:
+        raise ValueError(
+            f"the mask has label {unknown[0]}, but there are {len(colors)} colors. Give one color per class."
+        )
     return np.array([*colors, IGNORED], dtype=np.uint8)[index]
 
 

@@ -89,8 +89,8 @@ def class_lines(data: DataSet) -> list[str]:
     void = sum(statistics.ignored for statistics in data.statistics.values())
     if not sum(pixels):
         return []
-    is_channelwise = any(statistics.multilabel for statistics in data.statistics.values())
-    total = sum(pixels) + (0 if is_channelwise else void)
+    total = sum(statistics.total for statistics in data.statistics.values())
+    left_out = 1 - sum(statistics.labeled for statistics in data.statistics.values()) / total
     order = sorted(range(len(pixels)), key=lambda k: -pixels[k])
     shares = shortlist((f"{data.classes[k]} {pixels[k] / total:.1%}" for k in order), MOST_CLASSES)
-    return [f"pixels: {shares}{f'; void {void / total:.1%}' if void else ''}"]
+    return [f"pixels: {shares}{f'; void {left_out:.1%}' if void else ''}"]

@@ -68,8 +68,8 @@ def _class_table(data: DataSet) -> str:
 
 
 def _share(data: DataSet, split: str, k: int) -> float:
-    pixels = data.statistics[split].pixels
-    return int(pixels[k]) / max(1, int(pixels.sum()))
+    statistics = data.statistics[split]
+    return int(statistics.pixels[k]) / statistics.labeled
 
 
 def _images_with_classes(data: DataSet) -> dict[str, Counter[int]]:
@@ -82,8 +82,7 @@ def _images_with_classes(data: DataSet) -> dict[str, Counter[int]]:
 
 def _void(data: DataSet, split: str) -> float:
     statistics = data.statistics[split]
-    labeled = int(statistics.pixels.sum())
-    return statistics.ignored / max(1, labeled + statistics.ignored)
+    return 1 - statistics.labeled / statistics.total if statistics.ignored else 0.0
 
 
 def _histograms(data: DataSet) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Compare the evaluations of several runs, image by image."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from finetune.io.atomic_write import write_together
 from finetune.io.safe_files import FileError
-from finetune.metrics.overlaps import ImageResults, drawn_ious, limits, overlap_iou
+from finetune.metrics.overlaps import ImageResults, counted, drawn_ious, limits, overlap_iou
 
 FILE = "overlaps.npz"
 LARGEST = 2**31  # bytes of the arrays: ten million images of three classes with names of 30 letters
@@ -110,7 +111,7 @@ def on_common_images(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
                 f"runs are compared on the same classes, but {first.run} has {', '.join(first.classes)} and "
                 f"{other.run} has {', '.join(other.classes)}."
             )
-    common = sorted(set(first.images).intersection(*(other.images for other in others)))
+    common = sorted(set(_numbered(first.images)).intersection(*(_numbered(other.images) for other in others)))
     if not common:
         raise ValueError(
             f"{' and '.join(each.run for each in evaluations)} were evaluated on other images. Evaluate each on the "
@@ -126,10 +127,20 @@ def on_common_images(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
     return [first, *others]
 
 
-def _with_images(evaluation: Evaluation, images: Sequence[str]) -> Evaluation:
-    place = {name: index for index, name in enumerate(evaluation.images)}
+def _numbered(names: Sequence[str]) -> list[tuple[str, int]]:
+    """Return each name with the number of times that it came before: images of two splits may share one."""
+    times = Counter[str]()
+    numbered = []
+    for name in names:
+        numbered.append((name, times[name]))
+        times[name] += 1
+    return numbered
+
+
+def _with_images(evaluation: Evaluation, images: Sequence[tuple[str, int]]) -> Evaluation:
+    place = {name: index for index, name in enumerate(_numbered(evaluation.images))}
     overlaps = evaluation.overlaps[[place[name] for name in images]]
-    return Evaluation(evaluation.run, evaluation.classes, tuple(images), overlaps)
+    return Evaluation(evaluation.run, evaluation.classes, tuple(name for name, _ in images), overlaps)
 
 
 def difference(first: Evaluation, other: Evaluation) -> Difference:
@@ -137,7 +148,7 @@ def difference(first: Evaluation, other: Evaluation) -> Difference:
 
     Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 16
     """
-    drawn = drawn_ious(torch.cat([first.overlaps, other.overlaps], dim=1))
+    drawn = drawn_ious(counted(torch.cat([first.overlaps, other.overlaps], dim=1)))
     changes = drawn[:, len(first.classes) :].nanmean(-1) - drawn[:, : len(first.classes)].nanmean(-1)
     low, high = limits(changes)
     opposite = min(float((changes <= 0).double().mean()), float((changes >= 0).double().mean()))

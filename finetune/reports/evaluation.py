@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from finetune.io.atomic_write import replace_text
-from finetune.io.safe_files import LONGEST_TABLE, read_text
+from finetune.io.safe_files import table_reader
 from finetune.metrics.evaluator import Counts, Evaluator, Row, summary
 from finetune.metrics.overlaps import ImageResults, overlap_iou
 from finetune.plots import class_bars_figure, confusion_figure, curves_figure
@@ -106,9 +106,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, str | float]]) -> None:
 
 def read_table(path: Path) -> list[dict[str, str]]:
     """Return the rows of a CSV file, which another person may have written; none if it is missing."""
-    if not path.is_file():
-        return []
-    return list(csv.DictReader(read_text(path, LONGEST_TABLE).removeprefix("\ufeff").splitlines()))  # Excel adds it
+    return list(table_reader(path)) if path.is_file() else []
 
 
 def _write_matrix(path: Path, matrix: Tensor, names: Sequence[str]) -> None:

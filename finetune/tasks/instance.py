@@ -109,7 +109,7 @@ class InstanceTask(TuningTask):
     def sum_counts(self) -> dict[str, Tensor]:
         """Return the evaluator's counts of all ranks, on the CPU: sums, and rows one after the other. Collective."""
         counts = self.evaluator.counts()
-        rows = {name: gather_rows(self.trainer, counts.pop(name).to(self.device)).cpu() for name in ROWS}
+        rows = {name: gather_rows(self.trainer, counts.pop(name).to(self.root_device)).cpu() for name in ROWS}
         self.total_counts = {**self.sum_over_ranks(counts), **rows}
         return self.total_counts
 

@@ -98,6 +98,12 @@ class ScoredTask(pl.LightningModule, ABC):
     def dummy_batch(self, shape: tuple[int, int, int, int]) -> Any:
         """Return a random training batch of images (B, C, H, W), on the task's device."""
 
+    @property
+    def root_device(self) -> torch.device:
+        """Device that the trainer computes on; the task itself is on the CPU after a training or evaluation."""
+        trainer = attached_trainer(self)
+        return self.device if trainer is None else trainer.strategy.root_device
+
     def config(self) -> dict[str, Any]:
         """Return the task's name and the options of its output as plain data, for saved models."""
         return {"name": self.name, **self.output.options()}
@@ -147,7 +153,7 @@ class ScoredTask(pl.LightningModule, ABC):
         The number of images whose outputs are not finite is summed in the same call, into `non_finite_images`.
         """
         tensors = [*counts.values(), self.non_finite]
-        flat = torch.cat([tensor.flatten().to(self.device) for tensor in tensors])  # reduced in place
+        flat = torch.cat([tensor.flatten().to(self.root_device) for tensor in tensors])  # reduced in place
         total: Tensor = self.trainer.strategy.reduce(flat, reduce_op="sum")
         *parts, non_finite = torch.split(total.cpu(), [tensor.numel() for tensor in tensors])
         self.non_finite_images = int(non_finite)
@@ -161,7 +167,7 @@ class ScoredTask(pl.LightningModule, ABC):
             if self.trainer.world_size == 1:  # sums in float64 may be on the CPU of a device that has none
                 return tensor.cpu()
             # a copy, as it is reduced in place
-            summed: Tensor = self.trainer.strategy.reduce(tensor.to(self.device, copy=True), reduce_op="sum")
+            summed: Tensor = self.trainer.strategy.reduce(tensor.to(self.root_device, copy=True), reduce_op="sum")
             return summed.cpu()
 
         measured = self.measurements.items()
@@ -222,7 +228,7 @@ class ScoredTask(pl.LightningModule, ABC):
         """Add the config of the task and the loss of the epoch so far."""
         checkpoint["task"] = self.config()
         # per rank: a sum in another order would round differently
-        sums = self.all_gather(self._train_loss.state(self.device))
+        sums = self.all_gather(self._train_loss.state(self.root_device))
         assert isinstance(sums, Tensor)
         checkpoint["train_loss"] = {"sums": sums.view(-1, 2).cpu(), "epoch": self.train_loss}
 

@@ -21,10 +21,10 @@ def test_names_are_measured_or_come_from_the_records() -> None:
 
 def test_a_table_gives_each_image_its_values_and_may_have_images_of_other_splits(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
-    path.write_text("\ufeffimage,weather,hour\nc,sun,9\nz,rain,8\na,rain,\n", encoding="utf-8")
+    path.write_text('\ufeffimage,weather,hour\nc,"sun,\nwind",9\nz,rain,8\na,rain\u2028,\n', encoding="utf-8")
     (tmp_path / "splits.csv").write_text("image,split\na,test\nb,test\nc,test\nz,train\n")
     columns = slice_columns(str(path), RECORDS, tmp_path / "splits.csv")
-    assert columns == {"weather": ["rain", "", "sun"], "hour": ["", "", "9"]}
+    assert columns == {"weather": ["rain\u2028", "", "sun,\nwind"], "hour": ["", "", "9"]}
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,23 @@ def test_on_a_terminal_a_bar_is_shown_and_closed(
     assert progress._bar is None
 
 
+def test_the_loss_on_the_bar_is_that_of_a_batch_however_many_make_a_step(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    shown: list[str] = []
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(
+        "finetune.callbacks.progress.RichProgress.update", lambda *_, **fields: shown.append(fields["status"])
+    )
+    options = {"accumulate_grad_batches": 2, "limit_val_batches": 0, "enable_progress_bar": True}
+    tiny_trainer(ApplyTuningPlan(), Progress(refresh=0), **options).fit(tiny_task(), datamodule=tiny_data(train=12))
+    losses = [float(status.split()[1]) for status in shown]
+    logged = float(lines(caplog)[0].split("loss ")[1].split()[0])
+    assert len(losses) == 3  # the last makes a step alone
+    assert sum(losses) / 3 == pytest.approx(logged, abs=1e-3)
+
+
 def test_the_bar_is_closed_when_the_training_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", Terminal())
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from finetune.metrics import confusion, multilabel
-from finetune.metrics.overlaps import class_overlaps, interval, overlap_iou
+from finetune.metrics.overlaps import ImageResults, class_overlaps, interval, overlap_iou
 
 
 @pytest.fixture
@@ -75,3 +75,12 @@ def test_a_class_that_few_images_have_is_left_out_of_the_sets_without_it() -> No
     overlaps[0, 1] = torch.tensor([0, 10, 0])
     low, high = interval(overlaps)
     assert (low, high) == pytest.approx((80 / 120 / 2, 80 / 120))
+
+
+def test_images_without_a_pixel_that_counts_are_not_drawn() -> None:
+    overlaps = torch.zeros(3, 2, 3, dtype=torch.int64)
+    overlaps[0], overlaps[2] = torch.tensor([50, 60, 70]), torch.tensor([10, 60, 70])
+    found = ImageResults(torch.arange(3), overlaps).interval
+    assert found == ImageResults(torch.arange(2), overlaps[::2]).interval
+    assert found == pytest.approx((10 / 120, 50 / 80))
+    assert ImageResults(torch.arange(2), overlaps[:2]).interval is None

@@ -60,3 +60,8 @@ def test_many_numbers_are_cut_into_thirds_of_their_images() -> None:
 def test_a_number_that_most_images_have_leaves_a_third_empty() -> None:
     labels = slice_labels([0.0] * 30 + [float(k) for k in range(12)])
     assert {label: labels.count(label) for label in labels} == {"0 to 0": 31, "1 to 11": 11}
+
+
+def test_thirds_of_large_numbers_have_names_of_their_own() -> None:
+    labels = slice_labels([str(20240101 + day) for day in range(30)])
+    assert list(dict.fromkeys(labels)) == ["20240101 to 20240110", "20240111 to 20240120", "20240121 to 20240130"]

@@ -58,6 +58,8 @@ def test_all_256_classes_can_be_colored_from_uint8_masks() -> None:
 def test_a_label_without_a_color_is_rejected() -> None:
     with pytest.raises(ValueError, match="label 7, but there are 3 colors"):
         colorize(np.array([[0, 7, 255]]), palette(3))
+    with pytest.raises(ValueError, match="label 3, but there are 3 colors"):
+        colorize(np.array([[0, 3, 255]]), palette(3))
 
 
 def test_an_overlay_blends_by_alpha_and_does_not_change_ignored_pixels() -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from finetune.data.audit import DataSet, Finding, audit_data
 from finetune.data.splitting.exclude import read_exclusions, without_excluded
-from finetune.reports.audit import screen_lines, write_audit
+from finetune.reports.audit import class_lines, screen_lines, write_audit
 from finetune.reports.audit_page import audit_page
 from tests.data.audit.drawn import data_set, labels, photo
 
@@ -121,3 +121,17 @@ def test_channels_and_masks_of_another_size_are_drawn() -> None:
     data = data_set([photo(0), photo(1)], [channels, labels((96, 128))])
     page = audit_page(data, [Finding("x", "note", "text", {0: "", 1: ""})], [], "photos")
     assert page.count("data:image/jpeg") == 4
+
+
+def test_shares_of_classes_that_may_overlap_are_of_the_pixels_of_the_images() -> None:
+    channels = np.stack([labels() == k for k in range(3)]).astype(np.uint8)
+    channels[1] |= channels[2]  # "thing" where "other" is, too
+    channels[:, :12] = 255
+    data = data_set([photo(0)], [channels])
+    total = 48 * 64
+    thing = 100 * float((channels[1] == 1).sum()) / total
+    assert f"thing {thing:.1f}%" in class_lines(data)[0]
+    assert class_lines(data)[0].endswith("; void 25.0%")
+    page = audit_page(data, [], [], "photos")
+    assert f"{thing / 0.75:.2f}%" in page  # of the pixels with a label
+    assert "25.00%" in page

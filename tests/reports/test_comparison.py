@@ -65,6 +65,14 @@ def test_runs_are_compared_on_the_images_of_both(pair: tuple[Evaluation, Evaluat
     assert torch.equal(right.overlaps, other.overlaps[1::2])
 
 
+def test_images_of_two_splits_that_share_a_name_are_both_compared(pair: tuple[Evaluation, Evaluation]) -> None:
+    twice = tuple(f"image {number % 15:02d}" for number in range(30))
+    left, right = on_common_images([Evaluation(each.run, each.classes, twice, each.overlaps) for each in pair])
+    assert len(left.images) == 30
+    assert torch.equal(left.overlaps[::2], pair[0].overlaps[:15])
+    assert torch.equal(right.overlaps[1::2], pair[1].overlaps[15:])
+
+
 def test_runs_on_other_classes_images_or_masks_are_not_compared(pair: tuple[Evaluation, Evaluation]) -> None:
     first, other = pair
     with pytest.raises(ValueError, match="same classes, but a has road, other and b has road, sky"):

@@ -33,7 +33,7 @@ def imbalance(data: DataSet) -> list[Finding]:
     statistics = data.statistics.get("train") or data.statistics.get("") or data.statistics.get("all")
     if statistics is None or not statistics.pixels.sum():
         return []
-    shares = (statistics.pixels.double() / statistics.pixels.sum()).tolist()
+    shares = (statistics.pixels.double() / statistics.labeled).tolist()
     rare = {name: share for name, share in zip(data.classes, shares, strict=False) if 0 < share < RARE}
     if not rare:
         return []

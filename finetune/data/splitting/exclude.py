@@ -1,12 +1,11 @@
 """Leave out the images that a list names."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
 from finetune.data.records import DataError, Record
 from finetune.io.messages import shortlist
-from finetune.io.safe_files import LONGEST_TABLE, FileError, read_text
+from finetune.io.safe_files import LONGEST_TABLE, FileError, read_text, table_reader
 
 FILE_COLUMN = "file"
 
@@ -68,12 +67,12 @@ def read_exclusions(path: Path) -> list[str]:
         DataError: the file is missing, not UTF-8, or a table without that column.
     """
     try:
-        lines = read_text(path, LONGEST_TABLE).removeprefix("\ufeff").splitlines()
+        if path.suffix.lower() != ".csv":
+            lines = read_text(path, LONGEST_TABLE).removeprefix("\ufeff").splitlines()
+            return [line.strip() for line in lines if line.strip()]
+        table = table_reader(path)
     except FileError as error:
         raise DataError(f"{error} Set data.exclude to a list of images, or leave it out.") from error
-    if path.suffix.lower() != ".csv":
-        return [line.strip() for line in lines if line.strip()]
-    table = csv.DictReader(lines)
     if FILE_COLUMN not in (table.fieldnames or ()):
         raise DataError(f"'{path}' has the columns {shortlist(table.fieldnames or ())}; expected one named file.")
     return list(dict.fromkeys(row[FILE_COLUMN] for row in table if row[FILE_COLUMN]))
