@@ -40,9 +40,9 @@ class SavedModel:
 
     Attributes:
         model: in eval mode, on the CPU.
-        data: facts about the training data, such as `ignore_index`; empty for a training checkpoint.
+        data: facts about the training data, such as `ignore_index`; empty for a training checkpoint and for adapters.
         task: name and options of the task, which say how the outputs are read.
-        scores: name -> value on the test or validation split; empty for a training checkpoint.
+        scores: name -> value on the test or validation split; empty for a training checkpoint and for adapters.
     """
 
     model: PyramidModel
@@ -128,8 +128,7 @@ def store_temperature(file: Path, temperature: float, former: float = 1.0) -> No
     config = read_json(file)
     config["model"]["temperature"] = temperature
     if thresholds := config.get("task", {}).get("thresholds"):
-        logits = torch.tensor(thresholds, dtype=torch.float64).logit()
-        config["task"]["thresholds"] = (logits * (former / temperature)).sigmoid().tolist()
+        config["task"]["thresholds"] = _at_temperature(thresholds, temperature, former)
     replace_text(file, json.dumps(config, indent=2) + "\n")
 
 
@@ -163,7 +162,7 @@ def load_models(paths: Sequence[Path]) -> list[SavedModel]:
     except ValueError as error:
         raise ModelError(str(error)) from error
     for path, each in zip(paths[1:], saved[1:], strict=True):
-        if each.task != saved[0].task:
+        if _uncalibrated(each) != _uncalibrated(saved[0]):
             raise ModelError(
                 f"models that predict together need the same task and options: '{paths[0]}' has {saved[0].task}, and "
                 f"'{path}' {each.task}."
@@ -175,6 +174,24 @@ def load_models(paths: Sequence[Path]) -> list[SavedModel]:
                 f"'{paths[0]}' does. Models that are trained with the same data.value_range predict better together."
             )
     return saved
+
+
+def _at_temperature(thresholds: Sequence[float], temperature: float, former: float) -> list[float]:
+    """Return the thresholds of probabilities at a temperature that give the masks of those at the former one."""
+    logits = torch.tensor(thresholds, dtype=torch.float64).logit()
+    moved: list[float] = (logits * (former / temperature)).sigmoid().tolist()
+    return moved
+
+
+def _uncalibrated(saved: SavedModel) -> dict[str, Any]:
+    """Return the task of a model with the thresholds that it would have without a temperature."""
+    thresholds = saved.task.get("thresholds")
+    if not isinstance(saved.model, Segmenter) or not isinstance(thresholds, list):
+        return saved.task
+    if not all(isinstance(value, int | float) for value in thresholds):
+        return saved.task  # damaged, which is said when its output is built
+    moved = _at_temperature(thresholds, 1.0, saved.model.temperature)
+    return {**saved.task, "thresholds": [round(value, 6) for value in moved]}
 
 
 def _load(path: Path) -> SavedModel:

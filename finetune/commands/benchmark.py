@@ -1,6 +1,7 @@
 """The command `benchmark`: what the predictions of a run cost, and what several runs cost for their scores."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from finetune.exporters.onnx_file import FILE, open_session
 from finetune.exporters.openvino_model import MODEL, open_model
 from finetune.inference import Predictor
 from finetune.io.messages import format_bytes, format_table, html_table
-from finetune.models.input_size import Size
+from finetune.models.input_size import Size, check_size
 from finetune.plots.speed import latency_figure
 from finetune.profiling.cost import estimate
 from finetune.profiling.latency import measure_latency
@@ -92,13 +93,13 @@ def _check(config: Config) -> None:
         raise ConfigError(f"{scalars[0]}={config[scalars[0]]}: expected a list, {scalars[0]}=[{config[scalars[0]]}].")
     if unknown := [form for form in config["forms"] if form not in FORMS]:
         raise ConfigError(f"forms: '{unknown[0]}' is not one of {', '.join(FORMS)}.")
-    if not config["batch_sizes"] or min(config["batch_sizes"]) < 1:
-        raise ConfigError(f"batch_sizes={config['batch_sizes']}: expected a list of numbers of 1 or more.")
-    if not config["seconds"] >= 0:
-        raise ConfigError(f"seconds={config['seconds']}: expected 0 or more.")
-    size = config["size"]
-    if size is not None and not (isinstance(size, list) and len(size) == 2 and min(size) >= 1):
-        raise ConfigError(f"size={size}: expected a height and a width in pixels, such as [512,512].")
+    counts, seconds = config["batch_sizes"], config["seconds"]
+    if not counts or not all(type(count) is int and count > 0 for count in counts):
+        raise ConfigError(f"batch_sizes={counts}: expected a list of whole numbers of 1 or more.")
+    if type(seconds) not in (int, float) or not seconds >= 0:
+        raise ConfigError(f"seconds={seconds}: expected 0 or more.")
+    if config["size"] is not None:
+        check_size(config["size"], "size")
 
 
 def _predictor(saved: SavedModel, device: str | None) -> Predictor:
@@ -139,7 +140,7 @@ def _measure(path: Path, predictor: Predictor, size: Size, config: Config) -> It
                 for count in config["batch_sizes"]:
                     shape = (count, predictor.model.backbone.in_channels, *size)
                     yield _row(path, name, predict, predictor, shape, config)
-        except (RuntimeError, OSError) as error:
+        except Exception as error:  # those of compilers and runtimes have no common type
             logger.warning(f"{form} is left out: {(str(error).strip() or type(error).__name__).splitlines()[0]}")
 
 
@@ -178,7 +179,12 @@ def _exported(form: str, name: str, open_file: Callable[[Path], tuple[str, Predi
             raise RuntimeError(
                 f"it runs on device=cpu, and needs exported files: finetune export {typed('run', path)} format={form}"
             )
-        return {f"{form} {precision}": run for precision, run in map(open_file, files)}
+        opened = [(file.parent.name, *open_file(file)) for file in files]
+        same = Counter(precision for _, precision, _ in opened)
+        return {
+            f"{form} {precision}{f' ({folder})' if same[precision] > 1 else ''}": run
+            for folder, precision, run in opened
+        }
 
     return predictions
 

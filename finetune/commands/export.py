@@ -1,7 +1,7 @@
 """The command `export`: write a model in another format, and check the files."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -22,7 +22,7 @@ from finetune.models import InstanceSegmenter
 from finetune.models.input_size import check_size
 from finetune.runs.console import configure_logging
 from finetune.runs.folder import check_output, output_folder, run_folder
-from finetune.runs.saved_config import read_config
+from finetune.runs.saved_config import data_facts, read_config
 from finetune.tasks import PixelTask
 
 logger = logging.getLogger(__name__)
@@ -63,6 +63,8 @@ def export(*overrides: str | DictConfig) -> ExportResult:
         saved = load_model(path)
         check_format_of(saved.model, config)
         run = run_folder(path)
+        if run is not None and not saved.data:
+            saved = replace(saved, data=data_facts(run))
         trained, splits = (None, None) if run is None or same_weights else (read_config(run), run / "splits.csv")
         task, samples, calibration = export_samples(config, saved, trained, splits)
         exporter = None if _is_objects_file(config, saved) else build_exporter(config, task.output, calibration)
@@ -106,6 +108,10 @@ def _export_objects(config: Config, saved: SavedModel, folder: Path, samples: Sa
     output = restore_output(saved.task, saved.model.class_names)
     facts = metadata(saved, output, config["size"], "float32", "objects")
     path, images = folder / "model.onnx", (image for image, _ in samples)
-    with usage():
-        agreement = export_instances(saved.model, path, config["nms"] or "inside", config["size"], images, facts)
+    try:
+        with usage():
+            agreement = export_instances(saved.model, path, config["nms"] or "inside", config["size"], images, facts)
+    except BaseException:
+        folder.rmdir()  # it was new or empty
+        raise
     return ExportResult(folder, [path], agreement)

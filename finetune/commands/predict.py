@@ -12,6 +12,7 @@ from finetune.builders.post import build_post
 from finetune.builders.task import restore_object_output, restore_pixel_output
 from finetune.builders.video import build_video
 from finetune.builders.views import build_views, use_views
+from finetune.checkpoints.hub import download, is_address
 from finetune.checkpoints.saved_model import SavedModel, load_models
 from finetune.config.compose import load_config, required, required_paths
 from finetune.config.errors import ConfigError, usage
@@ -26,13 +27,12 @@ from finetune.inference.instances.saving import find_object_names, save_objects
 from finetune.inference.saving import find_names, save_predictions
 from finetune.inference.video import VideoOptions
 from finetune.io.atomic_write import replace_text
-from finetune.io.safe_files import read_json
 from finetune.models import InstanceSegmenter
 from finetune.models.blending import AUTO, OVERLAP, SlidingWindow
 from finetune.models.views import Views
 from finetune.runs.console import configure_logging
 from finetune.runs.folder import check_new, run_folder
-from finetune.runs.saved_config import read_config
+from finetune.runs.saved_config import data_facts
 
 logger = logging.getLogger(__name__)
 SETTINGS = "settings.json"  # in the output folder: of which model and with which settings its predictions are
@@ -76,7 +76,7 @@ def predict(*overrides: str | DictConfig) -> list[Path]:
         else:
             kind, save = "objects", _prepare_objects(predictor, config, video)
         output.mkdir(parents=True, exist_ok=True)
-        replace_text(output / SETTINGS, json.dumps(_identity(config), indent=2) + "\n")
+        replace_text(output / SETTINGS, _text(_identity(config)))
     if goes_on:
         logger.info(f"going on with the predictions in '{output}'")
     try:
@@ -131,7 +131,8 @@ RUN_FILES = (*(f"model/{name}" for name in MODEL_FILES), "checkpoints/best.ckpt"
 
 def _identity(config: Config) -> dict[str, Any]:
     """Return what makes predictions the same ones; the files of a model at the same path may have changed."""
-    runs = [path.resolve() for path in required_paths(config, "run")]
+    paths = required_paths(config, "run")
+    runs = [download(path) if is_address(path) else path.resolve() for path in paths]  # by the commit of the former
     files = [
         file for run in runs for file in (run, *(run / name for name in (*MODEL_FILES, *RUN_FILES))) if file.is_file()
     ]
@@ -142,7 +143,11 @@ def _identity(config: Config) -> dict[str, Any]:
 def _is_half_done(output: Path, config: Config) -> bool:
     """Return whether a folder holds predictions of the same model with the same settings."""
     path = output / SETTINGS
-    return path.is_file() and bool(read_json(path) == json.loads(json.dumps(_identity(config))))
+    return path.is_file() and path.read_text(encoding="utf-8") == _text(_identity(config))
+
+
+def _text(identity: Config) -> str:
+    return json.dumps(identity, indent=2) + "\n"
 
 
 def load(
@@ -200,6 +205,6 @@ def load(
 def trained_range(path: Path, saved: SavedModel) -> ValueRange | None:
     """Return the value range of a training; a checkpoint does not hold it, but its run folder does."""
     run = run_folder(path)
-    facts = saved.data if "value_range" in saved.data or run is None else read_config(run).get("data") or {}
+    facts = saved.data if "value_range" in saved.data or run is None else data_facts(run)
     found: ValueRange | None = facts.get("value_range")
     return found

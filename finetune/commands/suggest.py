@@ -64,7 +64,7 @@ def suggest(*overrides: str | DictConfig) -> SuggestResult:
         for line in use_views(config["tta"], predictor.models):
             logger.info(line)
         places, problems = find_images(source), list[str]()
-        output_names(places)  # or two links would have one name
+        output_names(places)  # refuses images whose masks would have one name, as `predict` does
     candidates = list(look_at(predictor, places, problems))
     chosen = choose(candidates, count) if candidates else []
     for each in chosen:

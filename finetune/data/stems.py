@@ -11,10 +11,13 @@ def stem_of(path: Path) -> str:
 
     File systems and archives of macOS keep accents as characters of their own, so that equal names differ.
 
-    >>> stem_of(Path("scans/a.1.png")), stem_of(Path("scans/a.1.nii.gz"))
-    ('a.1', 'a.1')
+    Digits are no suffix: DICOM files may be called `1.2.840.5`.
+
+    >>> stem_of(Path("scans/a.1.png")), stem_of(Path("scans/a.1.nii.gz")), stem_of(Path("scans/a.1"))
+    ('a.1', 'a.1', 'a.1')
     """
-    return normalize("NFC", path.name[: -len(suffix)] if (suffix := _double(path)) else path.stem)
+    suffix = _double(path) or path.suffix
+    return normalize("NFC", path.name if suffix[1:].isdigit() else path.name.removesuffix(suffix))
 
 
 def without_suffix(path: Path) -> Path:
@@ -23,4 +26,5 @@ def without_suffix(path: Path) -> Path:
 
 
 def _double(path: Path) -> str:
-    return next((suffix for suffix in DOUBLE if path.name.lower().endswith(suffix) and path.name != suffix), "")
+    length = next((len(each) for each in DOUBLE if path.name.lower().endswith(each) and path.name != each), 0)
+    return path.name[len(path.name) - length :]

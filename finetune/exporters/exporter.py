@@ -9,6 +9,7 @@ from torch import Tensor
 
 from finetune.checkpoints.saved_model import SavedModel
 from finetune.exporters.agreement import Agreement, Limits, Outputs
+from finetune.models import PyramidModel
 from finetune.models.input_size import Size
 from finetune.tasks import PixelTask
 
@@ -67,8 +68,8 @@ def export_model(
     Raises:
         ExportError: the format has no way to write the model, or the outputs differ by more than the exporter's limits.
     """
+    before = set(folder.iterdir()) if folder.is_dir() else None
     folder.mkdir(parents=True, exist_ok=True)
-    before = set(folder.iterdir())
     noise, real = Agreement(task, is_random=True), Agreement(task)
     try:
         files = exporter.write(saved, folder)
@@ -83,29 +84,33 @@ def export_model(
                 images = crop(whole, exporter.multiple)
                 real.add(exporter.expected(saved, images), compute(images), crop(target, exporter.multiple))
     except BaseException as error:  # those of exporters and runtimes have no common type
-        _remove(set(folder.iterdir()) - before)
+        _restore(folder, before)
         if isinstance(error, OSError) or not isinstance(error, Exception):  # such as a full disk, or Ctrl-C
             raise
-        raise _refusal(saved, str(error)[:400]) from error
+        raise refusal(saved.model, error) from error
     # quantized to the range of real images, a model says nothing of noise
     agreement = real if real.images else noise
     if problems := noise.problems(Limits(exporter.limits.difference, 1, 1)) + agreement.problems(exporter.limits):
-        _remove(set(folder.iterdir()) - before)
-        raise _refusal(saved, f"the files give {', and '.join(dict.fromkeys(problems))}")
+        _restore(folder, before)
+        raise refusal(saved.model, f"the files give {', and '.join(dict.fromkeys(problems))}")
     return files, agreement
 
 
-def _remove(files: Iterable[Path]) -> None:
-    for file in files:
+def _restore(folder: Path, before: set[Path] | None) -> None:
+    """Remove the files that were not in a folder before, and the folder if it was not there."""
+    for file in set(folder.iterdir()) - (before or set()):
         file.unlink()
+    if before is None:
+        folder.rmdir()
 
 
-def _refusal(saved: SavedModel, problem: str) -> ExportError:
-    config = saved.model.config()
+def refusal(model: PyramidModel, problem: str | Exception) -> ExportError:
+    """Return the error for a model that cannot be exported in a format, or with its options."""
+    config = model.config()
     return ExportError(
         f"backbone {config['backbone']} with head {config['head']} cannot be exported like this: "
-        f"{problem.rstrip('.')}. No file is left. Where the format takes them, size=[height,width] or another "
-        f"precision may help."
+        f"{str(problem)[:400].rstrip('.')}. No file is left. Where the format takes them, size=[height,width] or "
+        f"another precision may help."
     )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
 from finetune.data.synthetic.drawing import draw
-from finetune.exporters.exporter import ExportError
+from finetune.exporters.exporter import ExportError, refusal
 from finetune.exporters.onnx_file import check_packages, trace
 from finetune.io.atomic_write import PART
 from finetune.models.heads.validation import check_choice
@@ -108,7 +108,7 @@ def export_instances(
 
     Raises:
         ValueError: a head that cannot be exported, another value of `nms`, or packages that are not installed.
-        ExportError: the file gives other objects, or the images show none to compare.
+        ExportError: the model cannot be written, the file gives other objects, or the images show none to compare.
     """
     check_packages()
     import onnx
@@ -130,6 +130,10 @@ def export_instances(
         session = onnxruntime.InferenceSession(part, providers=["CPUExecutionProvider"])
         agreement = _checked_agreement(_compare(deployed, session, chain(drawn, samples)))
         part.replace(path)
+    except (ExportError, OSError):
+        raise
+    except Exception as error:  # those of exporters and runtimes have no common type
+        raise refusal(model, error) from error
     finally:
         part.unlink(missing_ok=True)
     return agreement

@@ -39,7 +39,7 @@ class TorchProgram:
         outputs: `classes`, `logits` or `probabilities`.
 
     Raises:
-        ValueError: an unknown output, or no size.
+        ValueError: an unknown output, or a size that is not a height and a width.
     """
 
     limits = Limits(difference=1e-4, labels=1e-3, score=1e-3)

@@ -121,7 +121,10 @@ class PredictionFolder:
         self.publish(name)
 
     def finish(self, names: Mapping[Path, Path]) -> None:
-        """Write the labels of all images whose masks are there, and remove what was left unfinished."""
+        """Write the labels of all images whose masks are there, and remove what was left unfinished.
+
+        Files of single images that are there stay as they are; those of all images are written again.
+        """
         shutil.rmtree(self.path / UNFINISHED, ignore_errors=True)
         written = {path: name for path, name in names.items() if self.has(name)}
         formats = [each(self.path, self.output.class_names) for each in self.label_formats if written]

@@ -58,7 +58,8 @@ def check_large(large: Collection[Path], formats: Sequence[str], post: PostProce
     if large and wanted:
         raise DataError(
             f"{len(large):,} images, such as '{next(iter(large))}', have more than {LARGE:,} pixels and are predicted "
-            f"row by row, but {shortlist(wanted)} would need the whole prediction. Leave it out, or cut them."
+            f"row by row, but {shortlist(wanted)} would need the whole prediction. Leave it out, cut them, or "
+            f"set window=null, which predicts whole images, if there is enough memory."
         )
 
 

@@ -15,7 +15,7 @@ class Speed:
 
     Attributes:
         run: path.
-        form: `torch`, `compiled`, or `onnx` with the precision of the file.
+        form: `torch`, `compiled`, or `onnx` or `openvino` with the precision of the file.
         batch_size: images that are predicted at a time.
         height: of the images, pixels.
         width: of the images, pixels.

@@ -8,6 +8,7 @@ import yaml
 from finetune.config.errors import ConfigError
 from finetune.io.safe_files import FileError, check_links, check_plain, inside, read_text
 
+FACTS = ("ignore_index", "mask_values", "snap", "value_range", "instances", "divisor")  # of a group `data`
 # settings of callbacks and loggers that name where files are written
 PLACES = {"save_dir", "root_dir", "dir", "dirpath", "log_dir", "exclude_batches_path", "default_root_dir"}
 PLACES |= {"tracking_uri", "artifact_location"}
@@ -36,6 +37,15 @@ def read_config(folder: Path) -> dict[str, Any]:
     for group in ("callbacks", "logger"):
         config[group] = _moved(config.get(group), Path(config["output"]), folder)
     return {**config, "output": str(folder)}
+
+
+def data_facts(folder: Path) -> dict[str, Any]:
+    """Return what a finished model holds about the data of its training, from the config of the run; see `read_config`.
+
+    Checkpoints and adapters do not hold it.
+    """
+    data = read_config(folder).get("data") or {}
+    return {name: data[name] for name in FACTS if name in data}
 
 
 class _PlainLoader(yaml.SafeLoader):

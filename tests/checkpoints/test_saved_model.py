@@ -14,7 +14,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from finetune.checkpoints.adapters import save_adapters
-from finetune.checkpoints.saved_model import ModelError, load_model, load_models, save_model
+from finetune.checkpoints.saved_model import (
+    ModelError,
+    config_file,
+    load_model,
+    load_models,
+    save_model,
+    store_temperature,
+)
 from finetune.models import Segmenter
 
 FACTS = {"ignore_index": 255, "images": {"train": 8, "val": 2}}
@@ -293,3 +300,18 @@ def test_models_that_were_trained_with_other_value_ranges_are_named(
     load_models([tmp_path / "a", tmp_path / "b"])
     text = f"'{tmp_path / 'b'}' was trained with data.value_range=[0, 1000], but reads images with [0, 4095]"
     assert (text in caplog.text) == warned
+
+
+@pytest.mark.parametrize(("other", "together"), [([0.4, 0.5], True), ([0.4, 0.6], False)])
+def test_models_of_masks_predict_together_if_their_thresholds_were_equal_before_they_were_calibrated(
+    tmp_path: Path, other: list[float], together: bool
+) -> None:
+    model = Segmenter("test_resnet.r160_in1k", "linear", 2, weights="none")
+    for name, thresholds, temperature in (("a", [0.4, 0.5], 1.4), ("b", other, 0.7)):
+        save_model(tmp_path / name, model, {}, {}, {"name": "multilabel", "thresholds": thresholds})
+        store_temperature(config_file(tmp_path / name), temperature)
+    if together:
+        assert len(load_models([tmp_path / "a", tmp_path / "b"])) == 2
+    else:
+        with pytest.raises(ModelError, match="need the same task and options"):
+            load_models([tmp_path / "a", tmp_path / "b"])

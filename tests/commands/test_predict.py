@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import finetune
+from finetune.commands.predict import _identity, _is_half_done, _text
 from finetune.config.errors import ConfigError
 from finetune.data import DataError
 from finetune.data.images.reading import read_image
@@ -99,6 +100,50 @@ def test_labels_of_all_images_are_those_of_a_run_without_interruption(run: Path,
         path.unlink()
     assert finetune.predict(*command) == written
     assert [path.read_bytes() for path in tables] == before
+
+
+def test_labels_that_were_corrected_stay_when_the_command_is_repeated(run: Path, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = (f"run={run}", f"input={photos / 'images'}", f"output={out}", "write=[labelme,yolo,geojson,coco]")
+    finetune.predict(*command)[0].unlink()
+    corrected = [out / "labelme/photo_03.json", out / "yolo/labels/photo_03.txt", out / "geojson/photo_03.geojson"]
+    for path in corrected:
+        assert path.is_file()
+        path.write_text("corrected")
+    (out / "labelme/photo_04.json").unlink()
+    finetune.predict(*command)
+    assert [path.read_text() for path in corrected] == ["corrected"] * 3
+    assert (out / "labelme/photo_04.json").is_file()
+
+
+def test_a_folder_of_a_model_on_the_hub_goes_on_with_the_same_commit_only(
+    run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits = {name: copytree(run / "model", tmp_path / name) for name in ("commit_1", "commit_2")}
+    latest = "commit_1"
+    for module in ("finetune.commands.predict", "finetune.checkpoints.saved_model"):
+        monkeypatch.setattr(f"{module}.download", lambda address: commits[latest])
+    command = ("run=hf://user/name", f"input={photos / 'images'}", f"output={tmp_path / 'out'}")
+    written = finetune.predict(*command)
+    monkeypatch.chdir(tmp_path)
+    assert finetune.predict(*command) == written
+    latest = "commit_2"
+    with pytest.raises(ConfigError, match="nothing is ever overwritten"):
+        finetune.predict(*command)
+
+
+def test_a_long_list_of_images_can_be_gone_on_with(run: Path, tmp_path: Path, photos: Path) -> None:
+    paths = [tmp_path / "images" / f"{'x' * 200}_{number}.png" for number in range(1500)]
+    image = (photos / "images" / "photo_00.png").read_bytes()
+    paths[0].parent.mkdir()
+    for path in paths[:2]:
+        path.write_bytes(image)
+    config = {"run": str(run), "input": list(map(str, paths)), "output": str(tmp_path / "out")}
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "settings.json").write_text(_text(_identity(config)), encoding="utf-8")
+    assert (tmp_path / "out" / "settings.json").stat().st_size > 2**18
+    assert _is_half_done(tmp_path / "out", config)
+    assert not _is_half_done(tmp_path / "out", {**config, "tolerance": 2})
 
 
 def test_where_no_image_can_be_read_nothing_stays(run: Path, tmp_path: Path) -> None:

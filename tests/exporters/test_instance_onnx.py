@@ -138,6 +138,6 @@ def test_an_error_while_comparing_leaves_no_file(
 ) -> None:
     monkeypatch.setattr("finetune.exporters.instance_onnx.trace", lambda *arguments: shutil.copy(path, arguments[2]))
     monkeypatch.setattr("finetune.exporters.instance_onnx.differences", lambda *sides: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ExportError, match="with head yolact cannot be exported like this: division by zero"):
         export_instances(model, tmp_path / "model.onnx", size=(64, 64))
     assert list(tmp_path.iterdir()) == []

@@ -139,7 +139,7 @@ def test_a_plain_vit_is_written_for_one_size_and_refused_for_any(tmp_path: Path,
     assert agreement.equal_labels == 1.0
     with pytest.raises(ExportError, match=r"(?s)backbone test_vit with head segformer .* size=\[height,width\]"):
         export_model(OnnxFile(output), saved, tmp_path / "any")
-    assert list((tmp_path / "any").iterdir()) == []
+    assert not (tmp_path / "any").exists()
     assert capsys.readouterr().out == ""  # torch would print its graph
 
 
@@ -181,7 +181,7 @@ def test_a_file_that_computes_something_else_is_refused_with_the_numbers(
     monkeypatch.setattr(OnnxFile, "load", mirrored)
     with pytest.raises(ExportError, match=r"outputs that differ by up to .*, and other labels for .*% of the pixels"):
         finetune.export(f"run={run}", "format=onnx", f"output={tmp_path / 'onnx'}")
-    assert list((tmp_path / "onnx").iterdir()) == []
+    assert not (tmp_path / "onnx").exists()
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_a_page_with_another_model_inside_is_refused(
     monkeypatch.setattr("finetune.exporters.web_page.render", lambda facts, _, runtime: render(facts, onnx, runtime))
     with pytest.raises(ExportError, match="the files give outputs that differ by up to"):
         export_model(WebPage(TASKS["semantic"], runtime=runtime), sample_model(), tmp_path / "web")
-    assert list((tmp_path / "web").iterdir()) == []
+    assert not (tmp_path / "web").exists()
 
 
 def test_images_that_no_browser_reads_are_refused(runtime: str, tmp_path: Path) -> None:

@@ -276,6 +276,8 @@ def test_a_dotted_name_keeps_its_dots() -> None:
     assert output_names({path: Path(path.name)}) == {path: Path("photo.2024.png")}
     scan = Path("in/scan.1.nii.gz")
     assert output_names({scan: Path(scan.name)}) == {scan: Path("scan.1.png")}
+    slices = [Path("1.2.840.5"), Path("1.2.840.6")]  # DICOM files, as archives name them
+    assert output_names({path: path for path in slices}) == {path: Path(f"{path}.png") for path in slices}
 
 
 def test_an_empty_folder_says_what_was_expected(predictor: Predictor, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from unicodedata import normalize
 
 from finetune.data.records import DataError
 from finetune.data.splitting.split_names import SPLITS, split_of
-from finetune.data.stems import DOUBLE, stem_of
+from finetune.data.stems import stem_of
 from finetune.io.messages import shortlist
 
 MAX_BYTES = 1 << 28
@@ -84,7 +84,7 @@ def _name(line: str, names: Collection[str]) -> str:
     # with a second path on the line, the last folder is that of the second
     is_one = _last(line).startswith(_last(first))
     candidates = [name for path in ((line, first) if is_one else (first,)) for name in _names(path)]
-    return next((name for name in candidates if name in names), _stem(_last(first)))
+    return next((name for name in candidates if name in names), stem_of(Path(_last(first))))
 
 
 def _names(path: str) -> Iterator[str]:
@@ -92,16 +92,8 @@ def _names(path: str) -> Iterator[str]:
     parts = path.split("/")
     for start in range(len(parts)):
         above = "".join(f"{part}/" for part in parts[start:-1])
-        yield from (above + parts[-1], above + _stem(parts[-1]))
+        yield from (above + parts[-1], above + stem_of(Path(parts[-1])))
 
 
 def _last(path: str) -> str:
     return path.rpartition("/")[2]
-
-
-def _stem(name: str) -> str:
-    if name.lower().endswith(DOUBLE):
-        return stem_of(Path(name))
-    stem, dot, ending = name.rpartition(".")
-    # a name such as 1.25 has no ending
-    return stem if dot and stem and not ending.isdigit() else name

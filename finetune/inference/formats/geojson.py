@@ -22,6 +22,8 @@ class GeoJson(LabelFormat):
 
     def add(self, image: LabeledImage) -> None:
         """Write the file of an image."""
+        if (path := self.own_file(image, "geojson", ".geojson")) is None:
+            return
         convert = pixels_to_map(image.path) if can_keep() and is_georeferenced(image.path) else None
         features = [
             {
@@ -32,7 +34,6 @@ class GeoJson(LabelFormat):
             for region in image.regions
             if region.label in self.names
         ]
-        path = (self.folder / "geojson" / image.name).with_suffix(".geojson")
         replace_text(path, json.dumps({"type": "FeatureCollection", "features": features}) + "\n")
 
 

@@ -16,7 +16,8 @@ class Labelme(LabelFormat):
 
     def add(self, image: LabeledImage) -> None:
         """Write the file of an image."""
-        path = (self.folder / "labelme" / image.name).with_suffix(".json")
+        if (path := self.own_file(image, "labelme", ".json")) is None:
+            return
         content: dict[str, Any] = {
             "version": VERSION,
             "flags": {},

@@ -12,6 +12,7 @@ import numpy as np
 from finetune.data.polygons.class_map import is_background
 from finetune.data.polygons.outlines import Region, as_one_ring, simplify, trace
 from finetune.data.polygons.shapes import Points
+from finetune.data.stems import without_suffix
 from finetune.inference.output import Prediction
 from finetune.instances import ObjectCrop
 
@@ -82,6 +83,12 @@ class LabelFormat(ABC):
     @abstractmethod
     def add(self, image: LabeledImage) -> None:
         """Take in an image; a format may write files of its own for it."""
+
+    def own_file(self, image: LabeledImage, folder: str, suffix: str) -> Path | None:
+        """Return the file of an image in a folder; None if it is there, as it may have been corrected."""
+        name = without_suffix(image.name)
+        path = self.folder / folder / name.with_name(name.name + suffix)
+        return None if path.exists() else path
 
     def finish(self) -> None:  # noqa: B027  # formats whose files are those of single images have nothing left
         """Write the files of all images."""

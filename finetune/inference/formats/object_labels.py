@@ -68,6 +68,8 @@ class ObjectIds(LabelFormat):
 
     def add(self, image: LabeledImage) -> None:
         """Write the file of an image."""
+        if (path := self.own_file(image, "ids", ".png")) is None:
+            return
         if len(image.objects) > MOST_IDS:
             raise DataError(
                 f"'{image.path}' has {len(image.objects):,} objects; write=ids takes {MOST_IDS:,}. Leave it out."
@@ -76,7 +78,6 @@ class ObjectIds(LabelFormat):
         for number, crop in reversed(list(enumerate(image.objects, start=1))):  # by falling score
             left, top, right, bottom = crop.box
             ids[top:bottom, left:right][crop.mask] = number
-        path = (self.folder / "ids" / image.name).with_suffix(".png")
         write_together(path.parent, {path.name: lambda part: Image.fromarray(ids).save(part, format="PNG")})
 
 

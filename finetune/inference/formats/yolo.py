@@ -14,12 +14,14 @@ class Yolo(LabelFormat):
 
     def add(self, image: LabeledImage) -> None:
         """Write the file of an image."""
+        if (path := self.own_file(image, "yolo/labels", ".txt")) is None:
+            return
         numbers, (height, width) = list(self.names), image.size
         lines = [
             f"{numbers.index(label)} {' '.join(f'{value:.7g}' for value in (points / (width, height)).ravel())}\n"
             for label, _, points in self.polygons(image)
         ]
-        replace_text((self.folder / "yolo" / "labels" / image.name).with_suffix(".txt"), "".join(lines))
+        replace_text(path, "".join(lines))
 
     def finish(self) -> None:
         """Write the names; a text in JSON is one in YAML."""

@@ -11,7 +11,9 @@ from finetune.inference.post.box import box_sum, check_radius
 
 @dataclass(frozen=True)
 class Smooth:
-    """Each pixel takes the class of most pixels around it; for masks, this is their median. A tie changes nothing.
+    """Each pixel takes the class of most pixels around it; for masks, this is their median.
+
+    A tie with the pixel's own class changes nothing; of other classes that tie, the first wins.
 
     Attributes:
         radius: of the window, pixels.
