@@ -128,5 +128,4 @@ def resolve_task(config: Config, data: DatasetBundle) -> dict[str, Any]:
 
 
 def _packaged(group: str, option: str) -> dict[str, Any]:
-    settings: Mapping[str, Any] = packaged_options(group)[option]
-    return {key: value for key, value in settings.items() if key != "defaults"}
+    return dict(packaged_options(group)[option])

@@ -108,7 +108,7 @@ def build_model_from(config: Config, classes: Sequence[str], source: PyramidMode
     sized = {**config, "backbone": {**config["backbone"], "image_size": _image_size_like(config, source)}}
     model = build_model({**sized, "tuning": {**config["tuning"], "lora": None}}, classes, weighted=False)
     taken, left = model.load_matching_weights(source)
-    model.base_model = source.base_model
+    model.base_model, model.weights_license = source.base_model, source.weights_license
     sizes = {name: parameter.numel() for name, parameter in model.backbone.named_parameters(prefix="backbone")}
     if sum(size for name, size in sizes.items() if name in taken) < sum(sizes.values()) / 2:  # some names always match
         raise ConfigError(

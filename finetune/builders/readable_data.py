@@ -8,7 +8,7 @@ from pathlib import Path
 
 from finetune.builders.checks.settings import data_settings
 from finetune.builders.data import build_source
-from finetune.builders.discovery import work_out_data
+from finetune.builders.discovery import without_unset, work_out_data
 from finetune.builders.inspection import classes_hint
 from finetune.builders.records import read_records
 from finetune.config.errors import raise_mistakes
@@ -61,6 +61,7 @@ def readable_data(config: Config) -> ReadableData:
         ConfigError: settings that do not fit.
         DataError: the files leave a doubt, or nothing can be read.
     """
+    config = without_unset(config)
     raise_mistakes(line for group in data_settings(config["data"]) for line in group.type_errors())
     try:
         return _read(config)

@@ -22,7 +22,7 @@ class Weights:
 
     Attributes:
         tag: part of the weights' name after the first dot.
-        size: height and width of the training images, in pixels.
+        size: width of the training images, in pixels; their height too, except for Sapiens2.
         license: license, `unknown` if timm names none.
     """
 
@@ -82,7 +82,7 @@ def select(
         parameters: maximum or range of the number of parameters, in millions.
         strides: strides of all feature maps, fine to coarse.
         license: license of the weights, or a prefix of it.
-        input_size: height and width of the training images of the weights, or a range, in pixels.
+        input_size: `size` of the weights, or a range.
         pretrained: whether there are pretrained weights.
         with_head: head that must support the backbone.
 

@@ -132,7 +132,7 @@ def _find_lr(config: Mapping[str, Any], data: DatasetBundle, figure: Path | None
     try:
         others = ", ".join(f"{rule} {rate:.1e}" for rule, rate in finding.suggestions.items())
     except ValueError as error:
-        raise ConfigError(f"optimizer.lr=auto finds nothing: {error} Or set optimizer.lr to a number.") from error
+        raise ConfigError(f"optimizer.lr=auto finds nothing: {error}") from error
     logger.info(f"learning rate found: {_rate(config, finding):.1e} ({others})")
     if figure is not None:
         save_lr_figure(finding, figure)

@@ -124,7 +124,7 @@ def _describe(path: Path, predictor: Predictor, size: Size) -> str:
     cost = estimate(model, (1, model.backbone.in_channels, *size), [])
     counts = (sum(p.numel() for p in part.parameters()) / 1e6 for part in (model, model.backbone))
     total, backbone = (f"{count:.2f}M" for count in counts)
-    views = "" if model.views is None else f" for each view; predictions are those of {model.views.describe()}"
+    views = "" if model.views is None else f" for all of {model.views.describe()}"
     return (
         f"{path}: {model.backbone.name}, {total} parameters ({backbone} of the backbone), "
         f"{format_bytes(cost.parameters)}; {size[1]} x {size[0]} pixels take {cost.forward_flops / 1e9:.2f} GFLOPs, "

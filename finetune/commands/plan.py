@@ -29,7 +29,8 @@ from finetune.config.settings import SEARCHED, Settings
 from finetune.engine.command_line import command_started
 from finetune.io.messages import html_table
 from finetune.models.classes import class_names
-from finetune.profiling.cost import Cost, MeasuredCost, estimate, measure
+from finetune.profiling.cost import Cost, estimate
+from finetune.profiling.latency import Latency, measure_latency
 from finetune.recipe.budget import read_budget, with_validations
 from finetune.reports.tuning import phase_lines, write_timeline
 from finetune.runs.console import configure_logging
@@ -57,7 +58,7 @@ class PlanResult:
 
     phases: tuple[Phase, ...]
     costs: tuple[Cost, ...]
-    measured: tuple[MeasuredCost, ...]
+    measured: tuple[Latency, ...]
     figure: Path
 
     def _repr_html_(self) -> str:
@@ -207,7 +208,7 @@ def _classes(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _costs(
     config: Mapping[str, Any], task: TuningTask, phases: list[Phase]
-) -> tuple[dict[frozenset[str], Cost], dict[frozenset[str], MeasuredCost]]:
+) -> tuple[dict[frozenset[str], Cost], dict[frozenset[str], Latency]]:
     """Return the estimated and, if asked for, the measured cost of a step, by the set of trainable parameters.
 
     The first estimate is of a step in which everything trains.
@@ -220,10 +221,11 @@ def _costs(
     return costs, {names: _measure(config, task, names) for names in dict.fromkeys(sets[1:])}
 
 
-def _measure(config: Mapping[str, Any], task: TuningTask, names: frozenset[str]) -> MeasuredCost:
+def _measure(config: Mapping[str, Any], task: TuningTask, names: frozenset[str]) -> Latency:
     apply_trainability(task.model, names, task.norms())
     with on_training_device(config):
-        return measure(noise_step(config, task, batch_shape(config)), device_type(config))
+        step = noise_step(config, task, batch_shape(config))
+        return measure_latency(step, torch.device(device_type(config)), seconds=0)
 
 
 def _optimizer_slots(settings: Mapping[str, Any]) -> int:
@@ -239,7 +241,7 @@ def _optimizer_slots(settings: Mapping[str, Any]) -> int:
 def _show(
     phases: list[Phase],
     costs: Mapping[frozenset[str], Cost],
-    measured: Mapping[frozenset[str], MeasuredCost],
+    measured: Mapping[frozenset[str], Latency],
     are_assumed: bool,
 ) -> None:
     everything = next(iter(costs.values()))

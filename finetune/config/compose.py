@@ -46,9 +46,10 @@ def compose(*overrides: str, command: str = "train") -> DictConfig:
 
 @cache
 def packaged_options(group: str) -> dict[str, dict[str, Any]]:
-    """Return the settings of every option of a config group, by name, with interpolations as written."""
+    """Return the settings in the file of every option of a config group, by name, with interpolations as written."""
     read = {path.stem: OmegaConf.load(path) for path in sorted((config_folder() / group).glob("*.yaml"))}
-    return {name: OmegaConf.to_container(settings) for name, settings in read.items()}  # type: ignore[misc]  # groups
+    plain: dict[str, Any] = {name: OmegaConf.to_container(settings) for name, settings in read.items()}
+    return {name: {k: v for k, v in each.items() if k != "defaults"} for name, each in plain.items()}
 
 
 def first_sweep_job(overrides: Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from finetune.instances import Objects
 from finetune.io.messages import suggest
 from finetune.models.feature_levels import COARSEST
+from finetune.models.heads.head_specs import check_output_stride_value
 from finetune.models.input_size import Size
 from finetune.models.instance_heads import INSTANCE_HEADS, FeaturePyramid
 from finetune.models.pyramid_model import PyramidModel
@@ -39,6 +40,7 @@ class InstanceSegmenter(PyramidModel):
 
     Raises:
         ValueError: if the backbone, the head or an option is unknown, or the weights are not available.
+        TypeError: the head or the adapters have no such option.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class InstanceSegmenter(PyramidModel):
     ) -> None:
         if head not in INSTANCE_HEADS:
             raise ValueError(f"head '{head}' predicts no objects. {suggest(head, INSTANCE_HEADS)}")
+        check_output_stride_value(output_stride)
         super().__init__(
             backbone,
             head,

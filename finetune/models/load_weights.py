@@ -45,9 +45,12 @@ def load_state(build: Builder, name: str, state: State, source: str, options: Ma
             built = build(pretrained=True, pretrained_cfg_overlay={"state_dict": state, **sized}, **sized)
     except Exception as error:  # timm's translation may raise anything for unknown names
         expected = _shapes(build(**sized)[0].state_dict())
-        raise WeightsError(
-            _misfit(name, source, given, expected, str(error).strip()) + advice(name, options)
-        ) from error
+        text = str(error).strip().rstrip(".")
+        if "is inconsistent with input_size[0]" in text:  # timm's words for a stem with other channels
+            raise WeightsError(
+                f"weights '{source}' are for images of other channels: {text}. Set backbone.in_channels to that number."
+            ) from error
+        raise WeightsError(_misfit(name, source, given, expected, text) + advice(name, options)) from error
     loaded = built[0].state_dict()
     _check(name, source, given, _shapes(loaded), missing, options)
     kinds = {key: value.dtype for key, value in state.items() if key in loaded and loaded[key].is_floating_point()}

@@ -23,6 +23,7 @@ from finetune.models.tunable_model import TunableModel
 from finetune.models.views import Views
 
 MOST_REDUCTION = 8  # bounds what an untrusted config can ask for
+UNKNOWN = "unknown"  # license of weights that no one names
 
 
 class PyramidModel(TunableModel):
@@ -93,6 +94,8 @@ class PyramidModel(TunableModel):
         )
         self.window = self._supported_window(window)
         self._lora = lora
+        is_known = weights == "pretrained" or weights.startswith("package:")  # nobody knows whose a file of weights is
+        self.weights_license = str((self.backbone.pretrained_cfg.get("license") if is_known else None) or UNKNOWN)
         self.base_model = self.backbone.pretrained_cfg.get("hf_hub_id") if weights == "pretrained" else None
         with_tokens = takes_tokens and self.backbone.is_single_stride
         keep_strides = with_tokens and self.backbone.strides[0].bit_count() == 1  # decoders scale by powers of two
@@ -188,7 +191,8 @@ class PyramidModel(TunableModel):
         """Load the weights of another model that match by name and shape, and its normalization if none was given.
 
         If the names of the classes differ, what the classifier has for a class goes to the class of the same name;
-        names that are only numbers stand for places.
+        names that are only numbers stand for places. Tensors that mix classes, or have other rows than one for each, as
+        in `mask_rcnn`, `yolact` and `mask_transformer`, are not loaded then.
 
         Args:
             source: the other model; its adapters are merged.
@@ -251,7 +255,7 @@ class PyramidModel(TunableModel):
         copy = type(self).from_config(self.config()).to(self.mean.dtype)
         copy.sliding_window = self.sliding_window
         copy.backbone.weights = self.backbone.weights
-        copy.backbone.model.pretrained_cfg = self.backbone.pretrained_cfg  # license and interpolation of the weights
+        copy.backbone.model.pretrained_cfg = self.backbone.pretrained_cfg  # interpolation of the weights
         return copy
 
     def config(self) -> dict[str, Any]:
@@ -262,7 +266,7 @@ class PyramidModel(TunableModel):
             "mean": (self.mean.flatten() / 255).tolist(),
             "std": (self.std.flatten() / 255).tolist(),
             "interpolation": str(cfg.get("interpolation", "bilinear")),
-            "weights_license": str(cfg.get("license") or "unknown"),
+            "weights_license": self.weights_license,
             "views": None if self.views is None else self.views.config(),
             "reduce": self.reduce,
             "temperature": self.temperature,
@@ -302,6 +306,8 @@ class PyramidModel(TunableModel):
             raise ValueError(f"reduce={model.reduce}: expected a number from 1 to {MOST_REDUCTION}.")
         model.temperature = float(config.get("temperature", 1.0))
         model.base_model = config.get("base_model")
+        if weights == "none":
+            model.weights_license = str(config.get("weights_license", UNKNOWN))
         if not 0 < model.temperature < math.inf:
             raise ValueError(f"temperature={model.temperature}: expected a number above 0.")
         model.mean.copy_(torch.tensor(config["mean"]).view(1, -1, 1, 1) * 255)

@@ -52,6 +52,7 @@ class Segmenter(PyramidModel):
     Raises:
         ValueError: if the backbone, the head or an option is unknown, there are no classes or more than 255, or the
             weights are not available.
+        TypeError: the head, the auxiliary head or the adapters have no such option.
 
     >>> import torch
     >>> model = Segmenter("resnet18", head="fpn", classes=["road", "other"], weights="none")

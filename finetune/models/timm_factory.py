@@ -63,7 +63,7 @@ def create_model(
         raise ValueError(
             f"cannot create backbone '{name}' with backbone.options={options}: {str(error) or 'an option does not fit'}"
         ) from error
-    except (OSError, RuntimeError, KeyError) as error:
+    except (OSError, RuntimeError, LookupError, ArithmeticError, AttributeError) as error:
         cause = str(error).strip() or type(error).__name__
         if from_hub and "size mismatch for" in cause:
             raise WeightsError(f"timm's weights do not fit {name}: {cause[:600]}. {advice(name, options)}") from error

@@ -1,4 +1,4 @@
-"""The distribution of the time that a prediction takes, and its memory."""
+"""The distribution of the time that a prediction or a training step takes, and its memory."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +23,11 @@ class Latency:
 
     seconds: Sequence[float]
     growth: int | None
+
+    @property
+    def median(self) -> float:
+        """Median duration, in seconds."""
+        return self.quantile(0.5)
 
     def quantile(self, share: float) -> float:
         """Return the duration that a share of the calls does not exceed, in seconds.

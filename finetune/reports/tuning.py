@@ -10,7 +10,8 @@ import numpy as np
 from finetune.io.messages import format_bytes, format_table
 from finetune.metrics.evaluator import Row as TableRow
 from finetune.plots import timeline_figure
-from finetune.profiling.cost import Cost, MeasuredCost
+from finetune.profiling.cost import Cost
+from finetune.profiling.latency import Latency
 from finetune.tuning.lr_history import LRHistory
 from finetune.tuning.plan_preview import Phase, Row
 
@@ -41,7 +42,7 @@ def timeline_rows(history: LRHistory) -> list[TableRow]:
 
 
 def phase_lines(
-    number: int, phase: Phase, cost: Cost, full: Cost, measured: MeasuredCost | None = None, plateaus: bool = False
+    number: int, phase: Phase, cost: Cost, full: Cost, measured: Latency | None = None, plateaus: bool = False
 ) -> list[str]:
     """Return a phase as text lines: a heading, a table of the layer groups that train, and a line of the frozen ones.
 
@@ -72,8 +73,8 @@ def _estimated_cost(cost: Cost, full: Cost) -> str:
     )
 
 
-def _measured_cost(measured: MeasuredCost) -> str:
-    seconds = f"measured per step: {measured.seconds * 1000:.0f} ms"
+def _measured_cost(measured: Latency) -> str:
+    seconds = f"measured per step: {measured.median * 1000:.0f} ms"
     if measured.growth is None:
         return seconds
     return f"{seconds}, {format_bytes(measured.growth)} in addition to the memory held between steps"

@@ -68,9 +68,11 @@ def _rule_effect(rule: Rule, assignments: Collection[Assignment], timeline: Time
 def _span(index: int, rule: Rule, assignments: Collection[Assignment], timeline: Timeline) -> str:
     """Return when a span begins and ends, in epochs counted from 1 as everywhere in the log."""
     start, stop = rule.spans[index]
+    if start == "never":
+        return ""
     starts = [span_epochs(assignment, timeline)[index][0] for assignment in assignments]
     first, last, end = min(starts), max(starts), span_epochs(next(iter(assignments)), timeline)[index][1]
-    until = _milestone(stop, end) if stop is not None else ""
+    until = _milestone(stop, end) if stop not in (None, "never") else ""
     if rule.stagger == "plateau":
         begin = f"one layer group at each plateau, top down, from {_milestone(start, first + 1)} on"
     elif last > first:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from finetune.io.messages import shortlist
 
-PARTS = ("backbone", "neck", "decoder", "head", "auxiliary")
+PARTS = ("backbone", "neck", "fpn", "decoder", "head", "auxiliary")
 _SELECTOR = re.compile(rf"(?P<part>{'|'.join(PARTS)})?(?P<slice>\[.*\])?(?P<dot>\.)?(?P<vectors>norms_and_biases)?")
 _SLICE = re.compile(r"\[(?P<first>-?\d+)?(?P<range>:)?(?P<last>-?\d+)?\]")
 

@@ -205,7 +205,7 @@ def test_an_export_is_pushed_with_a_card_that_the_hub_reads(
     assert hub.files == {"user/name": {file.name: file.read_bytes() for file in Path("out").iterdir()}}
     assert set(hub.files["user/name"]) == {"README.md", "config.json", "model.safetensors"}
     card = ModelCard.load(folder / "out" / "README.md")
-    assert (card.data.license, card.data.library_name) == ("apache-2.0", "finetune-seg")
+    assert (card.data.license, card.data.library_name) == ("unknown", "finetune-seg")
     assert (card.data.pipeline_tag, card.data.base_model) == ("image-segmentation", None)
     assert 'finetune.load("hf://user/name")' in card.text
     assert "pushed to https://huggingface.co/user/name" in capsys.readouterr().out
@@ -251,7 +251,7 @@ def test_the_base_model_is_named_where_the_weights_are_of_the_hub_and_stays_so(m
     save_model(folder / "first", based, {}, {})
     save_model(folder / "second", load_model(folder / "first").model, {}, {})
     assert ModelCard.load(folder / "second" / "README.md").data.base_model == "timm/test_resnet.r160_in1k"
-    based.backbone.model.pretrained_cfg = {**based.backbone.pretrained_cfg, "license": "dinov3-license"}
+    based.weights_license = "dinov3-license"
     save_model(folder / "third", based, {}, {})
     data = ModelCard.load(folder / "third" / "README.md").data
     assert (data.license, data.license_name) == ("other", "dinov3-license")

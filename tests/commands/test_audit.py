@@ -32,6 +32,10 @@ def test_good_data_ends_with_0_and_a_report_in_a_new_folder(folder: Path, capsys
     assert not page.with_name("exclude.txt").exists()
 
 
+def test_a_format_is_all_that_is_needed_where_several_fit(photos: Path) -> None:
+    assert exit_code("audit", "data.root=photos", "data.format=folder") == 0
+
+
 def test_errors_are_all_found_and_end_with_1_and_the_list_leaves_them_out(
     photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

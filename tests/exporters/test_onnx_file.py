@@ -77,7 +77,7 @@ def test_the_metadata_say_what_the_file_computes(tmp_path: Path) -> None:
     assert facts["classes"] == list(NAMES)
     assert facts["colors"] == [list(color) for color in palette(3)]
     assert facts["size"] == [64, 96]
-    assert (facts["outputs"], facts["weights_license"]) == ("classes", "apache-2.0")
+    assert (facts["outputs"], facts["weights_license"]) == ("classes", "unknown")
     assert run.get_inputs()[0].shape == ["batch", 1, 64, 96]
     with pytest.raises(Exception, match="Got invalid dimensions"):
         run.run(None, {"images": np.zeros((1, 1, 64, 64), np.uint8)})

@@ -401,6 +401,15 @@ def test_an_option_that_a_model_asserts_against_is_named() -> None:
         Backbone("test_vit", weights="none", options={"num_heads": 5})
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("convnext_atto", {"depths": [2, 2, 6]}), ("test_vit", {"patch_size": 0}), ("test_vit", {"img_size": [320]})],
+)
+def test_an_option_that_a_model_stumbles_over_is_named(name: str, options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=rf"cannot create backbone '{name}' with backbone.options="):
+        Backbone(name, weights="none", options=options)
+
+
 def test_the_error_for_an_unknown_name_tells_how_to_list_names() -> None:
     with pytest.raises(ValueError, match=r"unknown backbone 'qqqzzz'.*finetune list backbones"):
         Backbone("qqqzzz", weights="none")
@@ -539,5 +548,5 @@ def test_weights_trained_with_four_channels_load_only_for_four_channels(tmp_path
     save_file(tuned.model.state_dict(), tmp_path / "tuned.safetensors")
     again = Backbone(TINY, str(tmp_path / "tuned.safetensors"), in_channels=4)
     assert all(torch.equal(again.state_dict()[key], value) for key, value in tuned.state_dict().items())
-    with pytest.raises(WeightsError, match=rf"tuned\.safetensors' do not fit {TINY}: .*conv1\.0"):
+    with pytest.raises(WeightsError, match=rf"tuned\.safetensors' are for images of other channels: .*conv1\.0"):
         Backbone(TINY, str(tmp_path / "tuned.safetensors"), in_channels=3)

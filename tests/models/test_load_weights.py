@@ -247,6 +247,11 @@ def test_the_error_for_a_failing_translation_lists_the_names(load: Callable[...,
         load("test_vit", state)
 
 
+def test_weights_for_other_channels_tell_to_set_them(load: Callable[..., Backbone]) -> None:
+    with pytest.raises(WeightsError, match=r"other channels: .*[^.]\. Set backbone\.in_channels to that number\.$"):
+        load("test_resnet", random_state("test_resnet", in_chans=4))
+
+
 def test_the_error_for_an_unknown_option_does_not_blame_the_weights(load: Callable[..., Backbone]) -> None:
     with pytest.raises(ValueError, match=r"backbone\.options=.*bogus.* do not fit"):
         load(TINY, random_state(TINY), options={"bogus": 1})

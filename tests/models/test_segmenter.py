@@ -2,11 +2,13 @@
 
 import json
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 import segmentation_models_pytorch as smp
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -239,8 +241,15 @@ def test_the_normalization_comes_from_the_config_instead_of_the_backbone() -> No
     assert white == pytest.approx([0.9 / 0.4, 0.8 / 0.5, 0.7 / 0.6])
 
 
-def test_a_config_has_the_license_of_the_weights() -> None:
-    assert shared_segmenter("fpn").config()["weights_license"] == "apache-2.0"
+def test_a_config_has_the_license_of_the_weights_and_not_that_of_the_name(tmp_path: Path) -> None:
+    config = shared_segmenter("fpn").config()
+    assert config["weights_license"] == "unknown"  # random ones
+    save_file(shared_segmenter("fpn").backbone.model.state_dict(), tmp_path / "weights.safetensors")
+    of_a_file = Segmenter(TINY, "fpn", 2, weights=str(tmp_path / "weights.safetensors"))
+    assert of_a_file.config()["weights_license"] == "unknown"
+    licensed = Segmenter.from_config({**config, "weights_license": "cc-by-nc-4.0"})
+    assert licensed.config()["weights_license"] == "cc-by-nc-4.0"
+    assert licensed.empty_copy().config()["weights_license"] == "cc-by-nc-4.0"
 
 
 @pytest.mark.parametrize(("typed", "hint"), [("unett", "Did you mean unet"), ("qqq", "Choose from: unet, fpn")])

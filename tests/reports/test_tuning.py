@@ -4,7 +4,8 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from finetune.profiling.cost import Cost, MeasuredCost
+from finetune.profiling.cost import Cost
+from finetune.profiling.latency import Latency
 from finetune.reports.tuning import phase_lines, timeline_rows, write_timeline
 from finetune.tuning.lr_history import LRHistory
 from finetune.tuning.plan_preview import Phase, Row
@@ -28,9 +29,9 @@ def test_a_phase_is_described_by_its_costs_and_layer_groups() -> None:
 
 
 def test_a_measured_cost_is_added_if_there_is_one() -> None:
-    lines = phase_lines(1, PHASE, COST, FULL, MeasuredCost(0.25, 0, 5_000_000))
+    lines = phase_lines(1, PHASE, COST, FULL, Latency([0.2, 0.25, 0.4], 5_000_000))
     assert lines[2] == "  measured per step: 250 ms, 5.0 MB in addition to the memory held between steps"
-    assert phase_lines(1, PHASE, COST, FULL, MeasuredCost(0.25, None, None))[2] == "  measured per step: 250 ms"
+    assert phase_lines(1, PHASE, COST, FULL, Latency([0.25, 0.25], None))[2] == "  measured per step: 250 ms"
 
 
 def test_phases_after_the_first_are_assumed_if_the_plan_waits_for_plateaus() -> None:

@@ -252,7 +252,12 @@ def test_a_run_resumes_on_data_that_moved_and_warns_of_images_that_changed(tmp_p
 def test_init_from_takes_the_weights_of_a_run_with_other_classes(tmp_path: Path, uninterrupted: TrainResult) -> None:
     source = f"init_from={uninterrupted.folder}"
     root = draw_folder(tmp_path / "photos")
+    facts = uninterrupted.folder / "model" / "config.json"
+    text = facts.read_text()
+    facts.write_text(text.replace('"weights_license": "unknown"', '"weights_license": "cc-by-nc-4.0"'))
     run = finetune.train(*on_folder(root), source, f"output={tmp_path / 'run'}", "optimizer.lr=0")
+    facts.write_text(text)
+    assert "license: cc-by-nc-4.0" in (run.folder / "model" / "README.md").read_text()
     log = (run.folder / "train.log").read_text()
     assert "initialized: head.0.weight, head.0.bias" in log
     before, after = (load_file(folder / "model" / "model.safetensors") for folder in (uninterrupted.folder, run.folder))

@@ -46,6 +46,8 @@ def test_each_rule_has_a_line_and_the_model_has_one(infos: dict[str, ParameterIn
             {"train": [[1, None]], "stagger": 4},
             "train at 1 x lr, one layer group after another, top down, from epoch 2 to 6",
         ),
+        ({"train": [[0, "never"]]}, "train at 1 x lr"),
+        ({"train": [["never", None], [5, None]]}, "train at 1 x lr from epoch 6 on"),
         ({"train": [[2, 5]]}, "train at 1 x lr from epoch 3 to epoch 5"),
         ({"train": [["plateau", None]]}, "train at 1 x lr from the first plateau on"),
         (

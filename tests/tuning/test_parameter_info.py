@@ -33,6 +33,13 @@ def test_each_parameter_has_its_part_layer_and_size(infos: dict[str, ParameterIn
     assert infos["head.0.bias"].label == "head"
 
 
+def test_the_pyramid_of_a_model_of_objects_is_a_part() -> None:
+    names = ["fpn.lateral.weight", "fpn.lateral.bias", "head.fpn.bias"]
+    infos = parameter_infos({name: torch.empty(SHAPES[name.rpartition(".")[2]]) for name in names})
+    for text, expected in (("fpn", names[:2]), ("fpn.norms_and_biases", names[1:2])):
+        assert [name for name, info in infos.items() if Selector(text).matches(name, info)] == expected
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
