@@ -3,7 +3,7 @@
 The functions take the same overrides as the command line:
 
     run = finetune.train("data.root=photos", "data.classes=3")
-    masks = finetune.load(run.best).predict("new_photos/")
+    masks = finetune.load(run.folder).predict("new_photos/")
     model = finetune.Segmenter("resnet50", head="unet", classes=3)
 """
 
@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from finetune.commands.benchmark import benchmark
     from finetune.commands.calibrate import calibrate
     from finetune.commands.evaluate import evaluate
+    from finetune.commands.explain import explain
     from finetune.commands.export import export
     from finetune.commands.plan import plan
     from finetune.commands.predict import load, predict
+    from finetune.commands.report import report
     from finetune.commands.suggest import suggest
     from finetune.commands.train import train
     from finetune.config.compose import compose
@@ -35,6 +37,7 @@ __all__ = [
     "calibrate",
     "compose",
     "evaluate",
+    "explain",
     "export",
     "find_batch_size",
     "find_lr",
@@ -42,6 +45,7 @@ __all__ = [
     "load",
     "plan",
     "predict",
+    "report",
     "suggest",
     "train",
 ]

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from finetune import __version__
 from finetune.commands import COMMANDS
-from finetune.config.compose import compose, first_sweep_job
+from finetune.config.compose import as_composed, first_sweep_job
 from finetune.config.errors import ConfigError
 from finetune.config.explain import check_group_choices, explain
 from finetune.config.folder import config_folder
@@ -103,11 +103,20 @@ def with_keys(command: str, arguments: Sequence[str]) -> list[str]:
     return [*keyed, *arguments[len(values) :]]
 
 
+def flags_first(arguments: Sequence[str]) -> list[str]:
+    """Put the flags of Hydra before the overrides, which its parser takes in one stretch only.
+
+    >>> flags_first(["seed=1", "--config-dir", "my_conf", "-m", "augment=mine", "+x=1"])
+    ['--config-dir', 'my_conf', '-m', 'seed=1', 'augment=mine', '+x=1']
+    """
+    return sorted(arguments, key=lambda text: text[:1] in ("+", "~") or (text[:1] != "-" and "=" in text))
+
+
 def _run(command: str, overrides: list[str]) -> None:
     if command == "train":
         keep_memory()
     full_error = os.environ.get("HYDRA_FULL_ERROR")
-    overrides = list(map(readable, rejoined(overrides)))
+    overrides = flags_first(list(map(readable, rejoined(overrides))))
 
     def job(config: DictConfig) -> float | None:
         if HydraConfig.get().mode == RunMode.RUN:
@@ -129,13 +138,16 @@ def _run(command: str, overrides: list[str]) -> None:
 
 
 def _check_overrides(command: str, overrides: Sequence[str]) -> None:
-    """Compose the first job of a sweep, as Hydra would create its folder before finding a mistake."""
+    """Find mistakes in the options of groups and in the first job of a sweep before Hydra creates its folder."""
     flags = [argument for argument in overrides if argument.startswith("-")]
+    if dashed := [flag for flag in flags if "." in flag.partition("=")[0]]:  # which no flag of Hydra has
+        raise ConfigError(f"'{dashed[0]}': settings have no dashes. Type {dashed[0].lstrip('-')}, its value after =.")
     if not flags:
         check_group_choices(overrides)
     elif set(flags) <= {"-m", "--multirun"}:
-        first = first_sweep_job([argument for argument in overrides if argument not in flags])
-        check_one_device(compose(*first, command=command))
+        words = [argument for argument in overrides if argument not in flags]
+        check_group_choices(words, is_sweep=True)
+        check_one_device(as_composed(first_sweep_job(words), command))
 
 
 def _job(command: str, config: DictConfig) -> float | None:

@@ -230,7 +230,27 @@ def test_a_sweep_over_several_devices_is_refused(folder: Path, devices: str) -> 
 def test_a_misspelled_override_of_a_sweep_writes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code("train", "-m", *SYNTHETIC, "sed=0,1") == 2
     assert "Did you mean seed" in capsys.readouterr().err
+    assert exit_code("train", *SYNTHETIC, "-m", "seed=0,1", "optimizer=adamw,sdg") == 2  # overrides on both sides
+    assert "optimizer has no option 'sdg'. Did you mean sgd" in capsys.readouterr().err
+    assert exit_code("train", "-m", *SYNTHETIC, "seed=0,1", "+seeds=3") == 2
+    assert "nothing reads seeds=3" in capsys.readouterr().err
     assert listing(folder) == {}
+
+
+def test_settings_with_dashes_are_refused_with_how_to_type_them(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code("train", "--data.root=photos", "--trainer.max_epochs", "3") == 2
+    assert "settings have no dashes. Type data.root=photos, its value after =" in capsys.readouterr().err
+
+
+def test_an_option_of_a_folder_of_ones_own_is_found_and_offered(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "mine" / "experiment").mkdir(parents=True)
+    (folder / "mine" / "experiment" / "cells.yaml").write_text("# @package _global_\nseed: 7\n")
+    assert exit_code("train", "--config-dir", "mine", *SYNTHETIC, "experiment=cels") == 2
+    assert "experiment has no option 'cels'. Did you mean cells" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

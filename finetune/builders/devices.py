@@ -75,8 +75,10 @@ def device_count(settings: Config) -> int:
 
     >>> [device_count({"devices": devices, "num_nodes": 3}) for devices in (2, [1, 3], "0,1,2", "many")]
     [6, 6, 9, 3]
+    >>> device_count({"devices": 2, "num_nodes": "abc"})
+    2
     """
-    devices, nodes = settings["devices"], int(settings.get("num_nodes", 1))
+    devices, nodes = settings["devices"], _nodes(settings)
     if str(devices) in ("auto", "-1"):
         on_gpu = settings["accelerator"] in ("auto", "gpu", "cuda")
         return max(1, torch.cuda.device_count() if on_gpu else 0) * nodes
@@ -88,7 +90,12 @@ def device_count(settings: Config) -> int:
 
 def devices_of_node(settings: Config) -> int:
     """Return the number of devices of this machine."""
-    return max(1, device_count(settings) // int(settings.get("num_nodes", 1)))
+    return max(1, device_count(settings) // _nodes(settings))
+
+
+def _nodes(settings: Config) -> int:
+    nodes = settings.get("num_nodes", 1)
+    return nodes if type(nodes) is int and nodes > 0 else 1
 
 
 def resolve_workers(workers: int | str, settings: Config) -> int:

@@ -26,6 +26,7 @@ from finetune.checkpoints.saved_model import SavedModel
 from finetune.config.compose import compose, to_plain_dict
 from finetune.config.errors import ConfigError, raise_mistakes
 from finetune.config.options import Config
+from finetune.config.overrides import typed
 from finetune.data import SOURCES, Record, Source, assign_splits, read_splits, restore_splits
 from finetune.data.splitting.split_file import GROUP, HEADER, read_training_images
 from finetune.io.messages import shortlist
@@ -97,10 +98,22 @@ def evaluation_data(
     chosen = [replace(record, split=split) for record in records if split in ("all", record.split)]
     if is_own and split in ("val", "test"):
         _check_unseen(chosen, split, other_splits)
+    if not is_own and own_splits is not None and own_splits.is_file():
+        _warn_of_trained(chosen, split, own_splits)
     channels, value_range = saved.model.backbone.in_channels, settings.get("value_range")
     objects = takes_objects({"task": saved.task})
     data = bundle_datasets(source, chosen, settings, channels, value_range, model_decides=True, with_objects=objects)
     return data, split
+
+
+def _warn_of_trained(chosen: Sequence[Record], split: str, own_splits: Path) -> None:
+    """Warn if most images have the names of those that the run trained on: its data may be given as other data."""
+    trained = read_training_images(own_splits, split)
+    if 2 * (known := sum(record.name in trained for record in chosen)) >= max(1, len(chosen)):
+        logger.warning(
+            f"{known:,} of {len(chosen):,} images have names that the run trained on; if they are the same, the scores "
+            f"are those of images that it has learned. For the run's own split: {typed('data.splits', own_splits)}"
+        )
 
 
 def _with_groups(records: Sequence[Record], source: Source, setting: str | None, splits: Path | None) -> list[Record]:

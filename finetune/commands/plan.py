@@ -34,6 +34,7 @@ from finetune.profiling.latency import Latency, measure_latency
 from finetune.recipe.budget import read_budget, with_validations
 from finetune.reports.tuning import phase_lines, write_timeline
 from finetune.runs.console import configure_logging
+from finetune.runs.folder import check_new
 from finetune.tasks import TuningTask
 from finetune.tuning.freeze import apply_trainability
 from finetune.tuning.group_schedule import GroupLRSchedule
@@ -129,8 +130,11 @@ def _check_plan(config: Mapping[str, Any]) -> None:
     images, figure = settings["images"], settings["figure"]
     if images is not None and images < 1:
         raise ConfigError(f"plan.images={images}: expected the number of training images, or null.")
+    if Path(figure).suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise ConfigError(f"plan.figure='{figure}': expected a file ending in .png, .svg or .pdf.")
     if Path(figure).exists():
         raise ConfigError(f"plan.figure='{figure}' exists; nothing is ever overwritten. Name another file.")
+    check_new(Path(figure), "plan.figure")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The command `train`: fine-tune a model, or resume a training."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
@@ -31,7 +31,7 @@ from finetune.config.errors import usage
 from finetune.config.nested import select
 from finetune.data.augmentation.device_color import with_colors
 from finetune.data.module import SegmentationData, collate
-from finetune.engine.command_line import command_started, has_override
+from finetune.engine.command_line import command_started
 from finetune.engine.fsdp import full_model
 from finetune.engine.launcher import check_launcher, end_launched_rank, report_killed_ranks
 from finetune.engine.rank_zero import is_first_process
@@ -57,6 +57,7 @@ from finetune.runs.prepare import (
     with_splits,
 )
 from finetune.runs.resume import ResumePoint, resume_hints
+from finetune.runs.resumed_config import known_overrides
 from finetune.runs.signals import raise_on_signal, shut_down_ranks_on_exit
 from finetune.runs.slurm import requeue
 from finetune.tasks import TuningTask
@@ -102,20 +103,21 @@ def train(*overrides: str | DictConfig) -> TrainResult:
     configure_logging()
     with usage():
         config, point = resolve_run_config(overrides)
-    may_repeat = has_override("resume=auto") or "resume=auto" in overrides
+    given = known_overrides(overrides) or []
     if not config["trainer"].get("fast_dev_run"):
-        return _train(config, point, may_repeat)
+        return _train(config, point, given)
     with TemporaryDirectory() as temporary:
-        return _train({**config, "output": str(Path(temporary) / "run")}, point, may_repeat)
+        return _train({**config, "output": str(Path(temporary) / "run")}, point, given)
 
 
-def _train(config: dict[str, Any], point: ResumePoint | None, may_repeat: bool) -> TrainResult:
+def _train(config: dict[str, Any], point: ResumePoint | None, overrides: Sequence[str]) -> TrainResult:
     """Train, and score and write the model.
 
     Args:
         config: of the training.
         point: where it resumes; None for a new run.
-        may_repeat: whether the same command or call resumes the training once a signal has ended it.
+        overrides: of the command or call; with `resume=auto` among them, the same one resumes a training that a signal
+            has ended.
     """
     folder, started = Path(config["output"]), command_started()
     with usage():
@@ -137,7 +139,7 @@ def _train(config: dict[str, Any], point: ResumePoint | None, may_repeat: bool) 
         check_launcher(trainer)
         loaders = build_datamodule(config, data)
         if is_first_process():
-            open_run_folder(folder, config, point is not None)
+            open_run_folder(folder, config, point is not None, overrides)
     try:
         if is_first_process():
             note_data(folder, data.records, point, file_cache(config["data"]))
@@ -155,7 +157,8 @@ def _train(config: dict[str, Any], point: ResumePoint | None, may_repeat: bool) 
     except BaseException as error:
         if is_first_process():
             kept = () if config["trainer"].get("fast_dev_run") else resume_hints(folder)
-            for line in (*error_hints(error, config, resumable=bool(kept)), *kept, *requeue(error, may_repeat)):
+            requeued = requeue(error, may_repeat="resume=auto" in overrides)
+            for line in (*error_hints(error, config, resumable=bool(kept)), *kept, *requeued):
                 error.add_note(line)
         close_log(folder, error)
         raise

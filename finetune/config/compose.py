@@ -1,9 +1,10 @@
 """Compose a config from Hydra overrides, and turn it into plain data."""
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, ValueType
@@ -103,7 +104,12 @@ def as_composed(overrides: Sequence[str | DictConfig], command: str) -> DictConf
         ConfigError: an override that does not fit, or that nothing reads.
     """
     is_composed = len(overrides) == 1 and isinstance(overrides[0], DictConfig)
-    config = overrides[0] if is_composed else compose(*map(str, overrides), command=command)
+    if not is_composed and (others := [each for each in overrides if not isinstance(each, str)]):
+        raise ConfigError(
+            f"got an override of type {type(others[0]).__name__}: expected texts, as in {command}('seed=1', 'name=a'), "
+            f"or one composed config alone."
+        )
+    config = overrides[0] if is_composed else compose(*cast(Sequence[str], overrides), command=command)
     assert isinstance(config, DictConfig)
     check_read(config, command)
     return config
@@ -126,6 +132,14 @@ def to_run_config(config: DictConfig) -> dict[str, Any]:
         if not isinstance(value, str | None)
         and value is not MISSING
         and not (key in ("run", "input") and _are_texts(value))
+    )
+    texts = {key: select(values, key) for key in (*TEXTS, "backbone.weights", "head.weights")}
+    raise_mistakes(
+        f"{key} is empty. Leave it out, or give a value; a variable of the shell may not be set."
+        if value == ""
+        else f"{key}={os.fsencode(value)!r} is not UTF-8, so files could not name it. Rename the file or folder."
+        for key, value in texts.items()
+        if value == "" or (isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value))
     )
     if values.get("output", "") is None and "name" in values:
         raise ConfigError("output is not set. Leave it out, or name a folder.")

@@ -17,20 +17,29 @@ from finetune.io.messages import suggest
 SEVERAL = ("post",)  # groups of which several options are composed, in the order of a list
 
 
-def check_group_choices(overrides: Sequence[str]) -> None:
-    """Raise a ConfigError, with all that it finds, if a group is set to something else than one of its options."""
+def check_group_choices(overrides: Sequence[str], is_sweep: bool = False) -> None:
+    """Raise a ConfigError, with all that it finds, if a group is set to something else than one of its options.
+
+    Args:
+        overrides: of a command.
+        is_sweep: whether a list of options with commas stands for a job for each.
+    """
     mistakes = []
     has_own_options = any(text.startswith("hydra.searchpath=") for text in overrides)
     for text in overrides:
         group, _, option = text.partition("=")
-        if group not in groups():
+        if group not in groups() or (is_sweep and not re.fullmatch(r"[\w/.,-]+", option)):
+            continue  # Hydra knows further forms of a sweep
+        if is_sweep and "," in option:
+            mistakes += [_no_such_option(group, name) for name in option.split(",") if name not in options(group)]
             continue
         if group in SEVERAL and option[:1] + option[-1:] == "[]":
             names = [name.strip().strip("'\"") for name in option[1:-1].split(",") if name.strip()]
             unknown = [name for name in names if name not in options(group)]
             mistakes += [] if has_own_options else [_no_such_option(group, name) for name in unknown]
         elif not re.fullmatch(r"[A-Za-z_][\w/.-]*", option):
-            mistakes.append(f"'{text}': {group} takes the name of one option: {', '.join(options(group))}.")
+            what = "options in their order, such as [smooth,min_size]" if group in SEVERAL else "the name of one option"
+            mistakes.append(f"'{text}': {group} takes {what}: {', '.join(options(group))}.")
         elif not has_own_options and option not in options(group):
             mistakes.append(_no_such_option(group, option))
     raise_mistakes(mistakes)
@@ -63,7 +72,8 @@ def explain(error: Exception, command: str, overrides: Sequence[str] = ()) -> st
         group, _, name = option[1].rpartition("/")
         if not group or not options(group):
             return f"there is no group '{group or name}'. {suggest(group or name, groups())}"
-        return _no_such_option(group, name)
+        listed = text.partition("Config search path")[0]  # by Hydra, with those of the user's folders
+        return _no_such_option(group, name, re.findall(r"^\t(\S+)$", listed, re.MULTILINE))
     cause = str(error.__cause__ or "").strip().splitlines()
     return " ".join([text, *cause[:1]])
 
@@ -81,10 +91,11 @@ def _no_such_setting(error: Exception, key: str, command: str, overrides: Sequen
     return f"there is no setting '{key}'. {meant_setting(key, _keys(command, chosen))}{append}"
 
 
-def _no_such_option(group: str, name: str) -> str:
+def _no_such_option(group: str, name: str, known: Sequence[str] = ()) -> str:
+    known = known or options(group)
     extra = " Any other timm model: backbone=timm backbone.name=NAME." if group == "backbone" else ""
-    near = suggest(name, options(group))
-    all_options = f" Options: {', '.join(options(group))}." if near.startswith("Did you mean") else ""
+    near = suggest(name, known)
+    all_options = f" Options: {', '.join(known)}." if near.startswith("Did you mean") else ""
     return f"{group} has no option '{name}'. {near}{all_options}{extra}"
 
 

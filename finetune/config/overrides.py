@@ -13,6 +13,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_./\\@?|%+:-]+")  # characters that Hydra's gram
 _PLACE = re.compile(r"\{\w+\}.")  # the start of a path such as {stem}/masks, and no mapping
 # what is between the signs of a list of lists or of a mapping
 _ELEMENT = re.compile(r"""([\[,:]\s*)([^\s\[\]{},:'"](?:[^\[\]{},:'"]*[^\s\[\]{},:'"])?)(?=\s*[,\]}])""")
+_QUOTED_KEY = re.compile(r"""([{,]\s*)(["'])([^"']*)\2(?=\s*:)""")
 # calls of Hydra's grammar: a mistake in one is better explained than taken for text
 _CALL = re.compile(r"(choice|range|interval|glob|sort|shuffle|tag|extend_list|int|float|str|bool|json_str)\(")
 
@@ -60,6 +61,8 @@ def readable(text: str) -> str:
     ("data.root='data (1)'", "data.classes=[ground,'Straße']", 'seed=1,2')
     >>> readable("data.classes={road: #ff00ff}"), readable("data.masks={stem}/masks")
     ("data.classes={road: '#ff00ff'}", "data.masks='{stem}/masks'")
+    >>> readable("data.classes={'road': '#804080', 'traffic light': 19}")
+    "data.classes={road: '#804080', traffic light: 19}"
     """
     key, equals, value = text.partition("=")
     if not equals or text.startswith("-") or _parse(text) is not None or _CALL.match(value):
@@ -70,6 +73,7 @@ def readable(text: str) -> str:
         elements = [element.strip() for element in value[1:-1].split(",")]
         candidate = f"{key}=[{','.join(map(_element, elements))}]"
     elif value[:1] + value[-1:] in ("[]", "{}"):
+        value = _QUOTED_KEY.sub(r"\1\3", value)  # as Python and JSON write them
         candidate = f"{key}={_ELEMENT.sub(lambda found: found[1] + _element(found[2]), value)}"
     else:
         return text

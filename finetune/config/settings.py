@@ -58,6 +58,9 @@ class Settings:
 
     def unknown(self) -> dict[str, str]:
         """Return dotted key -> message for each setting that the constructor does not have."""
+        if not isinstance(self.values, Mapping):
+            text = f"{self.group}={self.values}: expected a group of settings, such as {self.group}.NAME=VALUE."
+            return {self.group: text}
         names = [name for name in inspect.signature(self.constructor).parameters if name not in self.skip]
         return {
             f"{self.group}.{name}": f"there is no setting {self.group}.{name}. {self._help(name, names)}"
@@ -71,6 +74,8 @@ class Settings:
 
     def type_errors(self) -> list[str]:
         """Return a line for each setting that has another type than the constructor's annotation."""
+        if not isinstance(self.values, Mapping):
+            return []  # `unknown` says it
         is_class = inspect.isclass(self.constructor)
         hints = get_type_hints(self.constructor.__init__ if is_class else self.constructor)
         errors = []

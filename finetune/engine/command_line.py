@@ -47,8 +47,3 @@ def add_for_other_ranks(*overrides: str) -> None:
     """
     if _command is not None:
         sys.argv += overrides
-
-
-def has_override(override: str) -> bool:
-    """Return whether the command line of this process has exactly this override."""
-    return override in sys.argv[1:]

@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
@@ -63,8 +63,16 @@ def check_new(folder: Path, key: str = "output") -> None:
                 path.rmdir()
 
 
-def open_run_folder(folder: Path, config: Mapping[str, Any], resumed: bool = False) -> None:
+def open_run_folder(
+    folder: Path, config: Mapping[str, Any], resumed: bool = False, overrides: Sequence[str] = ()
+) -> None:
     """Create the folder with `config.yaml`, `env.json` and an open `train.log`, or open that of a resumed run.
+
+    Args:
+        folder: of the run.
+        config: of the training.
+        resumed: whether the run is there already.
+        overrides: of the command, or of the call in Python.
 
     Raises:
         ConfigError: it cannot be written to, or another process trains in it.
@@ -77,7 +85,7 @@ def open_run_folder(folder: Path, config: Mapping[str, Any], resumed: bool = Fal
         raise ConfigError(f"'{folder}' cannot be written to: {error.strerror}. {move}.") from error
     try:
         replace_text(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
-        _note_environment(folder, environment(int(config["seed"])), resumed)
+        _note_environment(folder, environment(int(config["seed"]), overrides), resumed)
     except BaseException:
         close_log(folder)
         raise
@@ -186,10 +194,11 @@ def close_log(folder: Path, error: BaseException | None = None) -> None:
             handler.close()
 
 
-def environment(seed: int) -> dict[str, Any]:
+def environment(seed: int, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Return versions, command, code revision and hardware: all that is needed to repeat a run."""
     return {
         "command": sys.argv,
+        "overrides": list(overrides),
         "seed": seed,
         "git": revision(),
         "python": platform.python_version(),

@@ -108,6 +108,8 @@ def check_epochs(epochs: int | None, point: ResumePoint) -> None:
     """Raise a ConfigError if no epoch is left to train."""
     if epochs is None:
         raise ConfigError("trainer.max_epochs=null: a resumed training needs an end. Set a number of epochs.")
+    if type(epochs) is not int:
+        raise ConfigError(f"trainer.max_epochs={epochs}: expected a whole number.")
     if epochs < point.epochs:
         raise ConfigError(f"trainer.max_epochs={epochs}: the run has completed {point.epochs} epochs already.")
     if is_finished(point.folder) and epochs <= point.epochs:

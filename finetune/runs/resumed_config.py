@@ -33,7 +33,7 @@ CHANGEABLE = (
     *("data.root", "data.verify", "data.cache", "data.num_workers", "data.batch_size"),
     *("checkpoint", "logger", "callbacks", "tta"),
 )
-NOT_CHANGEABLE = ("callbacks.average",)  # its state is resumed
+NOT_CHANGEABLE = ("callbacks.average", "checkpoint.monitor", "checkpoint.mode")  # their states are resumed
 # what a run may keep in another way than it was typed: as it found it in files, or without batches that fill no step
 FOUND = ("data", "backbone.weights", "head.weights", "trainer.limit_train_batches", "trainer.overfit_batches")
 SET_BY_RUN = ("resume", "init_from", "output", "name")
@@ -105,8 +105,9 @@ def _typed_again(given: Mapping[str, Any], overrides: Sequence[str], command: Se
 
 
 def _command(folder: Path) -> list[str]:
-    """Return the words of the command that started a run."""
-    command = read_environment(folder).get("command")
+    """Return the overrides of the command or call that started a run."""
+    recorded = read_environment(folder)
+    command = recorded.get("overrides") or recorded.get("command")  # which runs of earlier versions have alone
     return [str(word) for word in command] if isinstance(command, list) else []
 
 
@@ -142,8 +143,8 @@ def check_changeable(changes: Mapping[str, Any], old: Mapping[str, Any], folder:
         texts = [_change(key, value, old) for key, value in refused.items()]
         raise ConfigError(
             f"a resumed training cannot have {'; '.join(texts)}. It may change trainer.max_epochs, devices, "
-            f"data.root, loggers, callbacks and checkpoint settings. To start a new training with its "
-            f"weights: {typed('init_from', folder)}"
+            f"data.root, loggers, callbacks, and when and how many checkpoints are written. To start a new training "
+            f"with its weights: {typed('init_from', folder)}"
         )
 
 
@@ -156,7 +157,7 @@ def removed_keys(old: Any, new: Any, keys: Sequence[str], overrides: Sequence[st
     deleted = [each for key in named for each in _members(old, key) if select(old, each) is not MISSING]
     groups = [key for key in ("logger", "callbacks") if key in keys]
     others = [key for group in groups for key in _members(old, group) if select(new, key) is MISSING]
-    averages = [key for key in NOT_CHANGEABLE if key in keys and select(new, key) in (MISSING, None)]
+    averages = [key for key in ("callbacks.average",) if key in keys and select(new, key) in (MISSING, None)]
     return [*deleted, *others, *(key for key in averages if select(old, key) not in (MISSING, None))]
 
 
@@ -181,10 +182,16 @@ def override_strings(overrides: Sequence[str | DictConfig]) -> list[str]:
     Raises:
         ConfigError: a config that was composed before, which does not hold its overrides.
     """
+    found = known_overrides(overrides)
+    if found is None:
+        raise ConfigError("resume needs the overrides: finetune.train('resume=...', ...), not a composed config.")
+    return found
+
+
+def known_overrides(overrides: Sequence[str | DictConfig]) -> list[str] | None:
+    """Return the overrides of a command, on the command line or in Python; None for a config composed before."""
     if overrides and isinstance(overrides[0], DictConfig):
-        if not HydraConfig.initialized():
-            raise ConfigError("resume needs the overrides: finetune.train('resume=...', ...), not a composed config.")
-        return list(HydraConfig.get().overrides.task)
+        return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else None
     return [readable(str(text)) for text in overrides]
 
 

@@ -90,3 +90,17 @@ def test_a_model_alone_snaps_values_as_in_its_training(tmp_path: Path) -> None:
     saved.data["snap"] = False
     with pytest.raises(DataError, match="190"):
         evaluation_data({"data": given, "split": None}, saved)
+
+
+def test_images_that_the_run_trained_on_are_named_if_they_are_given_as_other_data(
+    annotated: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model: Any = SimpleNamespace(class_names=("background", "leaf"), backbone=SimpleNamespace(in_channels=3))
+    saved = SavedModel(model, {"ignore_index": 255}, {"name": "semantic"})
+    settings = {"format": "labelme", "root": "gone", "classes": ["leaf"], "ignored": [], "batch_size": 1}
+    config = {"data": {"root": str(annotated)}, "split": None}
+    for rows, is_warned in (("a.png,train\nb.png,train\nc.png,test\n", True), ("x.png,train\na.png,test\n", False)):
+        (tmp_path / "splits.csv").write_text("image,split\n" + rows)
+        caplog.clear()
+        evaluation_data(config, saved, {"data": settings, "seed": 0}, tmp_path / "splits.csv")
+        assert ("2 of 3 images have names that the run trained on" in caplog.text) == is_warned

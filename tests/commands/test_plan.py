@@ -243,6 +243,8 @@ def test_the_output_says_that_phases_after_a_plateau_are_assumed(
         (("tuning=gradual", "tuning.restart_schedule=true", "schedule=plateau"), "plateau waits for a score"),
         (("plan.images=0",), "plan.images=0"),
         (("plan.measure=3",), "plan.measure=3"),
+        (("plan.figure=plans/new",), "plan.figure='plans/new': expected a file ending in .png, .svg or .pdf"),
+        (("plan.figure=/proc/x/plan.png",), "'/proc/x/plan.png' cannot be written to"),
         (("tuning=lora", "tuning.lora.targets=nothing_like_it"), "nothing_like_it"),
         (("tuning=lora", "tuning.lora.rank=0"), "rank=0"),
     ],

@@ -1,5 +1,7 @@
 """From overrides to a config, and the messages about invalid overrides."""
 
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -265,6 +267,7 @@ def test_a_new_key_of_a_group_shows_how_to_add_it() -> None:
         (["loss=null"], "loss has no option 'null'"),
         (["logger=null"], "logger has no option 'null'"),
         (["post=[smooth,nothing]"], "post has no option 'nothing'"),
+        (["post=smooth,min_size"], r"post takes options in their order, such as \[smooth,min_size\]"),
         (["foo/bar=x"], "there is no setting 'foo/bar'"),
         (["data.classes={Straße: 0, Himmel: 1}"], r"ASCII letters only\. Give names and values as lists"),
     ],
@@ -290,3 +293,27 @@ def test_a_name_on_the_hub_stays_a_name_and_a_folder_becomes_a_full_path(
     (tmp_path / "saved").mkdir()
     assert load_config(["data=hf", "data.root=saved"], "train")["data"]["root"] == str(tmp_path / "saved")
     assert load_config(["data.root=missing"], "train")["data"]["root"] == str(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("key", ["init_from", "data.root", "data.splits", "backbone.weights"])
+def test_an_empty_value_of_a_variable_is_refused(key: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{key} is empty.*a variable of the shell may not be set"):
+        load_config([f"{key}="], "train")
+
+
+@pytest.mark.parametrize("key", ["data.root", "output"])
+def test_a_path_that_is_not_utf_8_is_refused_before_anything_is_written(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{key}=b'l\\xe4t' is not UTF-8.*Rename the file or folder"):
+        load_config([f"{key}={os.fsdecode(b'l' + bytes([0xE4]) + b't')}"], "train")
+
+
+def test_overrides_in_python_are_texts_or_one_config() -> None:
+    for given in ([compose("seed=1"), "seed=2"], [["seed=1"]], [{"seed": 1}]):
+        with pytest.raises(ConfigError, match=r"got an override of type \w+: expected texts, as in train\('seed=1'"):
+            load_config(given, "train")  # type: ignore[arg-type]  # what people try
+
+
+def test_a_mapping_may_be_written_as_in_python() -> None:
+    classes = {"road": "#804080", "traffic light": [19, 20]}
+    assert load_config([f"data.classes={classes}"], "train")["data"]["classes"] == classes
+    assert load_config([f"data.classes={json.dumps(classes)}"], "train")["data"]["classes"] == classes

@@ -548,5 +548,5 @@ def test_weights_trained_with_four_channels_load_only_for_four_channels(tmp_path
     save_file(tuned.model.state_dict(), tmp_path / "tuned.safetensors")
     again = Backbone(TINY, str(tmp_path / "tuned.safetensors"), in_channels=4)
     assert all(torch.equal(again.state_dict()[key], value) for key, value in tuned.state_dict().items())
-    with pytest.raises(WeightsError, match=rf"tuned\.safetensors' are for images of other channels: .*conv1\.0"):
+    with pytest.raises(WeightsError, match=r"tuned\.safetensors' are for images of other channels: .*conv1\.0"):
         Backbone(TINY, str(tmp_path / "tuned.safetensors"), in_channels=3)

@@ -67,8 +67,9 @@ def test_classes_that_are_typed_again_change_nothing_however_the_run_keeps_them(
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(ConfigError, match=r"cannot have data\.classes\.near=wall"):
         resumed_config(compose(*overrides), overrides, run)
-    (run / "env.json").write_text(json.dumps({"command": ["finetune", "train", *overrides]}))
-    assert resumed_config(compose(*overrides), overrides, run)[1] == set()
+    for started in ({"command": ["script.py"], "overrides": overrides}, {"command": ["finetune", "train", *overrides]}):
+        (run / "env.json").write_text(json.dumps(started))  # of a call in Python, and of an earlier version
+        assert resumed_config(compose(*overrides), overrides, run)[1] == set()
     changes = {"data.root=elsewhere": {"data.root"}, "data.num_workers=1": {"data.num_workers"}}
     for change, changed in changes.items():
         assert resumed_config(compose(*overrides, change), [*overrides, change], run)[1] == changed
@@ -108,3 +109,12 @@ def test_a_new_length_is_the_whole_length_of_a_run_that_counts_steps(
     resumed, _ = resumed_config(compose(*SYNTHETIC, override), [override], tmp_path)
     lengths = {key: value for key, value in resumed["trainer"].items() if key in IN_STEPS}
     assert lengths == expected
+
+
+def test_what_is_monitored_cannot_change_as_the_best_score_so_far_is_of_it(tmp_path: Path) -> None:
+    config = load_config([*SYNTHETIC], "train")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(ConfigError, match=r"checkpoint\.monitor=val/loss, where the run has val/iou"):
+        resumed_config(compose(*SYNTHETIC, "checkpoint.monitor=val/loss"), ["checkpoint.monitor=val/loss"], tmp_path)
+    _, changed = resumed_config(compose(*SYNTHETIC, "checkpoint.keep_best=3"), ["checkpoint.keep_best=3"], tmp_path)
+    assert changed == {"checkpoint.keep_best"}

@@ -1,7 +1,7 @@
 """Check the names and types of all settings against the constructors that take them."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -23,7 +23,7 @@ from finetune.builders.transform import transform_constructor
 from finetune.callbacks import Checkpoint
 from finetune.config.compose import packaged_options
 from finetune.config.errors import ConfigError
-from finetune.config.nested import remove
+from finetune.config.nested import remove, select
 from finetune.config.options import Config, drop_name
 from finetune.config.settings import Settings
 from finetune.data import Mix
@@ -55,7 +55,7 @@ def removed_settings(config: Config) -> list[str]:
         names = packaged_options(group)[needed] if isinstance(needed, str) else needed
         missing = [f"{group}.{name}" for name in names if name not in config[group]]
         lines += [f"{key} is missing, but a training needs it." for key in missing if key not in LATER]
-    if "plateau" in config["tuning"]:
+    if isinstance(config["tuning"].get("plateau"), Mapping):
         names = packaged_options("tuning")["full"]["plateau"]
         lines += [f"tuning.plateau.{name} is missing." for name in names if name not in config["tuning"]["plateau"]]
     return lines
@@ -63,7 +63,8 @@ def removed_settings(config: Config) -> list[str]:
 
 def type_errors(config: Config) -> list[str]:
     """Return a line for every setting of a training that has another type than its reader expects."""
-    return [line for settings in _all_settings(config) for line in settings.type_errors()]
+    lines = [line for settings in _all_settings(config) for line in settings.type_errors()]
+    return [line + _of_experiment(line.partition("=")[0], config) for line in lines]
 
 
 def split_unknown(config: Config) -> tuple[dict[str, Any], list[str]]:
@@ -72,7 +73,13 @@ def split_unknown(config: Config) -> tuple[dict[str, Any], list[str]]:
     known: dict[str, Any] = copy.deepcopy(dict(config))
     for key in unknown:
         remove(known, key)
-    return known, list(unknown.values())
+    return known, [line + _of_experiment(key, config) for key, line in unknown.items()]
+
+
+def _of_experiment(key: str, config: Config) -> str:
+    """Return how to take out a setting that has the value of an experiment, and was hardly typed."""
+    is_there = any(select(each, key) == select(config, key) for each in packaged_options("experiment").values())
+    return f" If an experiment sets it, ~{key} takes it out." if is_there else ""
 
 
 def _all_settings(config: Config) -> Iterator[Settings]:

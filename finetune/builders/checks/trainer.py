@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+from collections.abc import Mapping
 
 import lightning.pytorch as pl
 import torch
@@ -70,7 +71,8 @@ def check_budget(config: Config) -> None:
             f"budget={text} and trainer.{given[0]}={settings[given[0]]} both set the length. Leave one of them "
             f"out. If an experiment sets trainer.{given[0]}, add trainer.{given[0]}={open_value}."
         )
-    average = (config["callbacks"].get("average") or {}).get("_target_", "")
+    average = config["callbacks"].get("average")
+    average = average.get("_target_", "") if isinstance(average, Mapping) else ""
     if budget.seconds and average.endswith(".SWA"):
         raise ConfigError(
             f"budget={text}: average=swa passes over all training images before validations, which no time is kept "

@@ -105,9 +105,8 @@ def check_numbers(config: Config) -> None:
     minimum |= {"trainer.max_epochs": 1, "trainer.accumulate_grad_batches": 1}
     for key, low in minimum.items():
         value: Any = select(config, key)
-        for number in value if isinstance(value, list) else [value]:
-            if isinstance(number, bool) or not isinstance(number, int) or number < low:
-                raise ConfigError(f"{key}={value}: expected a whole number of {low} or more.")
+        if type(value) is not int or value < low:
+            raise ConfigError(f"{key}={value}: expected a whole number of {low} or more.")
     if not isinstance(config["name"], str) or not config["name"]:
         raise ConfigError(f"name={config['name']}: expected text; the run folder is named after it.")
     if config["seed"] >= 2**32:

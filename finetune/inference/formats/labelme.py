@@ -18,11 +18,13 @@ class Labelme(LabelFormat):
         """Write the file of an image."""
         if (path := self.own_file(image, "labelme", ".json")) is None:
             return
+        # an image may be a link, such as those of `suggest`, and belongs where the link is
+        place = image.path.parent.resolve() / image.path.name
         content: dict[str, Any] = {
             "version": VERSION,
             "flags": {},
             "shapes": self.shapes(image),
-            "imagePath": os.path.relpath(image.path.resolve(), path.parent.resolve()).replace(os.sep, "/"),
+            "imagePath": os.path.relpath(place, path.parent.resolve()).replace(os.sep, "/"),
             "imageData": None,
             "imageHeight": image.size[0],
             "imageWidth": image.size[1],

@@ -3,8 +3,8 @@
 import pytest
 
 from finetune.builders.checks.settings import type_errors
-from finetune.builders.checks.training import check
-from finetune.config.compose import compose, to_plain_dict
+from finetune.builders.checks.training import check, check_without_data
+from finetune.config.compose import compose, load_config, to_plain_dict
 from finetune.config.errors import ConfigError
 
 SYNTHETIC = ("data=synthetic", "backbone.weights=none")
@@ -26,6 +26,9 @@ SYNTHETIC = ("data=synthetic", "backbone.weights=none")
         ("optimizer.lr=[1,2]", "optimizer.lr=[1, 2]: expected a number or auto."),
         ("augment.scale=1", "augment.scale=1: expected a list of 2 numbers or auto."),
         ("tuning.plateau.patience=1.5", "tuning.plateau.patience=1.5: expected a whole number."),
+        ("tuning.plateau=3", "tuning.plateau=3: expected a group of settings"),
+        ("tuning.plateau=null", "tuning.plateau=None: expected a group of settings"),
+        ("seed=[1,2]", "data.seed=[1, 2]: expected a whole number."),
         ("tuning.phase_lr=1", "tuning.phase_lr=1: expected a list of numbers."),
         ("data.format=null", "unknown data.format 'None'. Choose from"),
         ("data.batch_size=[4]", "data.batch_size=[4]: expected a whole number or auto."),
@@ -55,3 +58,11 @@ def test_all_unknown_settings_are_reported_at_once() -> None:
 )
 def test_special_values_of_a_setting_are_accepted(overrides: tuple[str, ...]) -> None:
     assert type_errors(to_plain_dict(compose(*SYNTHETIC, *overrides))) == []
+
+
+def test_a_setting_of_an_experiment_that_does_not_fit_says_how_to_take_it_out() -> None:
+    with pytest.raises(
+        ConfigError, match=r"head\.decoder_channels.*If an experiment sets it, ~head\.decoder_channels tak"
+    ):
+        check_without_data(load_config(["experiment=quickstart", "head=fpn"], "train"))
+    check_without_data(load_config(["experiment=quickstart", "head=fpn", "~head.decoder_channels"], "train"))

@@ -101,6 +101,7 @@ def test_a_backbone_may_be_frozen_under_each_preset(preset: str) -> None:
         (("+optimizer.options.momentum=0.5",), "optimizer.options.momentum has no effect on adamw"),
         (("checkpoint.monitor=val/iou/Disc",), "'val/iou/Disc' is not logged by a validation"),
         (("+callbacks.mine=3",), "callbacks.mine=3: expected settings that include _target_"),
+        (("+callbacks.average=0.9",), "callbacks.average=0.9: expected settings that include _target_"),
         (("+trainer.max_steps=0",), "trainer.max_steps=0: expected 1 or more, or -1"),
         (("+trainer.limit_val_batches=0", "schedule=plateau"), "gives no score for schedule=plateau to wait for"),
         (("+trainer.limit_val_batches=0", "tuning.unfreeze_at=plateau"), "gives no score for the tuning plan to wait"),
