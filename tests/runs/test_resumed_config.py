@@ -117,4 +117,4 @@ def test_what_is_monitored_cannot_change_as_the_best_score_so_far_is_of_it(tmp_p
     with pytest.raises(ConfigError, match=r"checkpoint\.monitor=val/loss, where the run has val/iou"):
         resumed_config(compose(*SYNTHETIC, "checkpoint.monitor=val/loss"), ["checkpoint.monitor=val/loss"], tmp_path)
     _, changed = resumed_config(compose(*SYNTHETIC, "checkpoint.keep_best=3"), ["checkpoint.keep_best=3"], tmp_path)
-    assert changed == {"checkpoint.keep_best"}
+    assert changed == {"checkpoint.keep_best", "callbacks.checkpoint.keep_best"}
