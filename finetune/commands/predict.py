@@ -165,8 +165,8 @@ def load(
     A model that finds objects is an `InstancePredictor`; it has no steps after it, and predicts alone.
 
     Args:
-        path: such as `run.best`, `outputs/pets/2026-01-31_12-00-00` or `hf://user/name@revision`; a list of them gives
-            the mean of their models.
+        path: such as `run.folder`, `outputs/pets/2026-01-31_12-00-00` or `hf://user/name@revision`; a list of them
+            gives the mean of their models.
         device: `cpu`, `cuda`, ...; None takes a GPU if there is one.
         value_range: the values that become black and white in images of more than 8 bit; None takes the model's.
         batch_size: images of one size, or windows, that are predicted at a time; None for 1 on a CPU and 8 elsewhere.

@@ -71,7 +71,8 @@ class TrainResult:
 
     Attributes:
         folder: the run folder.
-        best: checkpoint of the best epoch; `finetune.load` takes it, or the folder.
+        best: checkpoint of the best epoch, without views, calibration or a mean of checkpoints; `folder` has the
+            finished model, which `finetune.load` takes.
         score: the best monitored value, `val/iou` unless the config says otherwise.
         scores: name -> value of the best weights on the test split, or on the validation split if there is no test.
     """

@@ -32,6 +32,22 @@ MASK_SUFFIXES = (
 )
 
 
+# what cameras and telephones write, and nothing here decodes
+UNREAD_SUFFIXES = (".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw")
+
+
+def unread_images(folder: Path) -> str:
+    """Return a line about the images of a folder in formats that are not read; "" if there are none."""
+    paths = files_below(folder, UNREAD_SUFFIXES) if folder.is_dir() else []
+    endings = ", ".join(sorted({path.suffix.lower() for path in paths}))
+    return (
+        f"{len(paths):,} images in '{folder}' are left out, as files ending in {endings} are not read, such as "
+        f"{paths[0].name}. Save them as JPEG or TIFF."
+        if paths
+        else ""
+    )
+
+
 def files_below(folder: Path, suffixes: Sequence[str], deep: bool = True) -> list[Path]:
     """Return the visible files with one of the suffixes, sorted by path; links to folders are followed.
 

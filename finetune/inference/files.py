@@ -1,15 +1,17 @@
 """The images and videos that files, folders, globs and lists name, and the names of their predictions."""
 
 import glob
+import logging
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-from finetune.data.files import IMAGE_SUFFIXES, files_below
+from finetune.data.files import IMAGE_SUFFIXES, files_below, unread_images
 from finetune.data.records import DataError
 from finetune.data.stems import without_suffix
 from finetune.io.safe_files import LONGEST_TABLE, FileError, read_text
 
+logger = logging.getLogger(__name__)
 Source = str | Path | Sequence[str | Path]
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
@@ -37,6 +39,8 @@ def find_images(source: Source, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> dic
     matches = [] if path.is_dir() else map(Path, glob.glob(str(source), recursive=True))
     listed = sorted(p for p in matches if p.name.lower().endswith(tuple(suffixes)) and p.is_file() and p.name[0] != ".")
     images = files_below(path, suffixes) if path.is_dir() else listed
+    if unread := unread_images(path):
+        logger.warning(unread)
     if not images:
         reason = "has no image in it" if path.is_dir() else "is no file or folder, and no image matches it as a glob"
         raise DataError(f"input='{source}' {reason}. Expected files ending in {', '.join(sorted(suffixes))}.")

@@ -8,6 +8,7 @@ import pytest
 import finetune
 from finetune.checkpoints.saved_model import save_model
 from finetune.config.errors import ConfigError
+from finetune.data.sources.labelme import LabelmeSource
 from finetune.models import Segmenter
 from tests.samples import draw_folder
 
@@ -28,9 +29,15 @@ def test_the_chosen_images_are_listed_and_linked_so_that_they_can_be_predicted(m
     assert len(links) == 3
     assert all(link.resolve() == path.resolve() for link, (path, _) in zip(links, result.images, strict=True))
     masks = finetune.predict(
-        f"run={model}", f"input={tmp_path / 'next' / 'images'}", f"output={tmp_path / 'labels'}", "write=[labelme]"
+        f"run={model}",
+        f"input={tmp_path / 'next' / 'images'}",
+        f"output={tmp_path / 'next' / 'labels'}",
+        "write=[labelme]",
     )
     assert len(masks) == 3
+    records = LabelmeSource(tmp_path / "next").records()  # of the links, although the images are elsewhere
+    assert sorted(record.image.paths[0] for record in records) == sorted(links)
+    assert LabelmeSource.recognize(tmp_path / "next")[0].lines[0].startswith("3 JSON files of labelme")
 
 
 def test_files_that_cannot_be_read_are_named_after_the_others_have_been_looked_at(model: Path, tmp_path: Path) -> None:

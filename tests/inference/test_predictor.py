@@ -271,6 +271,16 @@ def test_one_name_in_two_folders_of_a_glob_collides(predictor: Predictor, draw: 
         write(predictor, f"{tmp_path}/in/*/a.png", tmp_path / "out")
 
 
+def test_images_in_formats_that_are_not_read_are_named(
+    draw: Draw, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    draw("in/a.png")
+    (tmp_path / "in" / "b.heic").write_bytes(b"?")
+    assert [path.name for path in find_images(tmp_path / "in")] == ["a.png"]
+    assert "1 images in" in caplog.text
+    assert ".heic are not read, such as b.heic" in caplog.text
+
+
 def test_a_dotted_name_keeps_its_dots() -> None:
     path = Path("in/photo.2024.jpg")
     assert output_names({path: Path(path.name)}) == {path: Path("photo.2024.png")}

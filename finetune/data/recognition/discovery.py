@@ -11,6 +11,7 @@ from typing import Any
 from finetune.data.caching.facts import read_each
 from finetune.data.caching.file_cache import FileCache
 from finetune.data.caching.known_facts import contents_fact
+from finetune.data.files import unread_images
 from finetune.data.masks.contents import EncodedMask, MaskContents
 from finetune.data.masks.values import (
     MAX_MASK_VALUE,
@@ -75,7 +76,7 @@ def discover(
     _check_names(settings, given)
     lines = [line for line in found.lines if given.get("lists") != "" or not line.startswith("the lists ")]
     encoding, more = _encoding(settings, given, cache, exclude, processes)
-    return Discovery({**settings, **encoding}, [*lines, *more])
+    return Discovery({**settings, **encoding}, [*lines, *more, *filter(None, [unread_images(root)])])
 
 
 def _plain(place: Any) -> Any:

@@ -36,6 +36,7 @@ from finetune.data.polygons.shapes import Ellipse, Polygon, Shape, rectangle
 from finetune.data.recognition.recognized import Recognized, read_head
 from finetune.data.records import error_listing
 
+SETTINGS = "settings.json"
 LOOKED_AT = 3  # JSON files, to recognize a folder
 
 
@@ -84,6 +85,7 @@ class LabelmeSource(AnnotatedSource):
         heads = map(read_head, paths[:LOOKED_AT])
         if not any('"shapes"' in head and ('"points"' in head or '"imagePath"' in head) for head in heads):
             return []
+        paths = [path for path in paths if path.name != SETTINGS]  # next to the labels that `finetune predict` writes
         images = len(ImageIndex(root).paths)
         rest = f"; {images - len(paths):,} images have none and are left out" if images > len(paths) else ""
         lines = (

@@ -262,3 +262,12 @@ def test_a_color_that_is_left_out_may_be_written_in_capitals(tmp_path, void):
         Image.fromarray(colors[np.array(Image.open(path))]).save(path)
     found = settings(tmp_path, ignore_index=void)
     assert found["mask_values"] == ["#000000", "#ff0000"]
+
+
+def test_images_in_formats_that_are_not_read_are_named(tmp_path):
+    draw_folder(tmp_path)
+    assert not any("not read" in line for line in discover(tmp_path, {}).lines)
+    (tmp_path / "images" / "new.HEIC").write_bytes(b"?")
+    line = discover(tmp_path, {}).lines[-1]
+    assert line.startswith("1 images in ")
+    assert "files ending in .heic are not read, such as new.HEIC. Save them as JPEG or TIFF" in line
