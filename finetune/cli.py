@@ -103,20 +103,33 @@ def with_keys(command: str, arguments: Sequence[str]) -> list[str]:
     return [*keyed, *arguments[len(values) :]]
 
 
-def flags_first(arguments: Sequence[str]) -> list[str]:
-    """Put the flags of Hydra before the overrides, which its parser takes in one stretch only.
+# flags of Hydra that a value follows
+VALUED = (
+    *("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"),
+    *("--cfg", "-c", "--package", "-p", "--experimental-rerun"),
+)
 
-    >>> flags_first(["seed=1", "--config-dir", "my_conf", "-m", "augment=mine", "+x=1"])
-    ['--config-dir', 'my_conf', '-m', 'seed=1', 'augment=mine', '+x=1']
+
+def flags_last(arguments: Sequence[str]) -> list[str]:
+    """Put the flags of Hydra after the overrides, which its parser takes in one stretch only.
+
+    >>> flags_last(["seed=1", "--config-dir", "my=conf", "-m", "augment=mine", "--info", "+x=1"])
+    ['seed=1', 'augment=mine', '+x=1', '--config-dir', 'my=conf', '-m', '--info']
     """
-    return sorted(arguments, key=lambda text: text[:1] in ("+", "~") or (text[:1] != "-" and "=" in text))
+    overrides, flags, words = list[str](), list[str](), iter(arguments)
+    for word in words:
+        is_override = word[:1] in ("+", "~") or (word[:1] != "-" and "=" in word)
+        (overrides if is_override else flags).append(word)
+        if word in VALUED:
+            flags += [value] if (value := next(words, None)) is not None else []
+    return [*overrides, *flags]
 
 
 def _run(command: str, overrides: list[str]) -> None:
     if command == "train":
         keep_memory()
     full_error = os.environ.get("HYDRA_FULL_ERROR")
-    overrides = flags_first(list(map(readable, rejoined(overrides))))
+    overrides = flags_last(list(map(readable, rejoined(overrides))))
 
     def job(config: DictConfig) -> float | None:
         if HydraConfig.get().mode == RunMode.RUN:

@@ -42,6 +42,7 @@ QUESTIONS = [
     (["train", "--cfg", "job"], "name: tf_efficientnet_lite0"),
     (["data.root=photos", "--cfg", "job"], "root: photos"),
     (["train", "--info"], "Config search path"),
+    (["train", "data=synthetic", "--info"], "Config search path"),
     (["predict", "--cfg", "job"], "write:\n- overlays"),
     (["list", "backbones", "convnext_nano*", "parameters=30"], "2 of 1,371 backbones"),
     (["list", "backbones", "for=cpu"], "measured backbones"),

@@ -27,7 +27,8 @@ from finetune.config.compose import compose, to_plain_dict
 from finetune.config.errors import ConfigError, raise_mistakes
 from finetune.config.options import Config
 from finetune.config.overrides import typed
-from finetune.data import SOURCES, Record, Source, assign_splits, read_splits, restore_splits
+from finetune.data import SOURCES, DataError, Record, Source, assign_splits, read_splits, restore_splits
+from finetune.data.masks.values import VOID, as_values, has_colors, is_color
 from finetune.data.splitting.split_file import GROUP, HEADER, read_training_images
 from finetune.io.messages import shortlist
 from finetune.io.safe_files import read_rows
@@ -98,7 +99,7 @@ def evaluation_data(
     chosen = [replace(record, split=split) for record in records if split in ("all", record.split)]
     if is_own and split in ("val", "test"):
         _check_unseen(chosen, split, other_splits)
-    if not is_own and own_splits is not None and own_splits.is_file():
+    if not is_own and "splits" not in given and own_splits is not None and own_splits.is_file():
         _warn_of_trained(chosen, split, own_splits)
     channels, value_range = saved.model.backbone.in_channels, settings.get("value_range")
     objects = takes_objects({"task": saved.task})
@@ -108,7 +109,10 @@ def evaluation_data(
 
 def _warn_of_trained(chosen: Sequence[Record], split: str, own_splits: Path) -> None:
     """Warn if most images have the names of those that the run trained on: its data may be given as other data."""
-    trained = read_training_images(own_splits, split)
+    try:
+        trained = read_training_images(own_splits, split)
+    except DataError:  # a file that is not needed
+        return
     if 2 * (known := sum(record.name in trained for record in chosen)) >= max(1, len(chosen)):
         logger.warning(
             f"{known:,} of {len(chosen):,} images have names that the run trained on; if they are the same, the scores "
@@ -161,6 +165,9 @@ def _worked_out(settings: Mapping[str, Any], given: Mapping[str, Any], saved: Sa
     found, lines = discovered({**settings, **labels, "classes": list(saved.mask_classes)})
     for line in lines:
         logger.info(line)
+    if given.get("ignore_index") is None and not has_colors(found.get("mask_values") or ()):
+        numbers = [value for value in as_values(found.get("ignore_index", VOID)) if not is_color(value)]
+        found["ignore_index"] = numbers or VOID  # the model's color of void is in no mask
     return found
 
 

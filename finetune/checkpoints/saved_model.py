@@ -4,7 +4,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -173,7 +173,16 @@ def load_models(paths: Sequence[Path]) -> list[SavedModel]:
                 f"'{path}' was trained with data.value_range={ranges[1]}, but reads images with {ranges[0]}, as "
                 f"'{paths[0]}' does. Models that are trained with the same data.value_range predict better together."
             )
+    if len(saved) > 1 and isinstance(saved[0].task.get("thresholds"), list):
+        saved[0] = replace(saved[0], task={**saved[0].task, "thresholds": _joint_thresholds(saved)})
     return saved
+
+
+def _joint_thresholds(saved: Sequence[SavedModel]) -> list[float]:
+    """Return the thresholds for the mean of calibrated logits: what the thresholds of each model are on average."""
+    each = torch.tensor([model.task["thresholds"] for model in saved], dtype=torch.float64)
+    joint: list[float] = each.logit().mean(dim=0).sigmoid().tolist()
+    return joint
 
 
 def _at_temperature(thresholds: Sequence[float], temperature: float, former: float) -> list[float]:

@@ -104,6 +104,7 @@ def _export_objects(config: Config, saved: SavedModel, folder: Path, samples: Sa
         with usage():
             check_size(config["size"], "size")
     saved.model.merge_adapters()
+    was_there = folder.is_dir()
     folder.mkdir(parents=True, exist_ok=True)
     output = restore_output(saved.task, saved.model.class_names)
     facts = metadata(saved, output, config["size"], "float32", "objects")
@@ -112,6 +113,7 @@ def _export_objects(config: Config, saved: SavedModel, folder: Path, samples: Sa
         with usage():
             agreement = export_instances(saved.model, path, config["nms"] or "inside", config["size"], images, facts)
     except BaseException:
-        folder.rmdir()  # it was new or empty
+        if not was_there:
+            folder.rmdir()
         raise
     return ExportResult(folder, [path], agreement)

@@ -143,7 +143,7 @@ def _identity(config: Config) -> dict[str, Any]:
 def _is_half_done(output: Path, config: Config) -> bool:
     """Return whether a folder holds predictions of the same model with the same settings."""
     path = output / SETTINGS
-    return path.is_file() and path.read_text(encoding="utf-8") == _text(_identity(config))
+    return path.is_file() and path.read_bytes() == _text(_identity(config)).encode()
 
 
 def _text(identity: Config) -> str:

@@ -47,10 +47,19 @@ def compose(*overrides: str, command: str = "train") -> DictConfig:
 
 @cache
 def packaged_options(group: str) -> dict[str, dict[str, Any]]:
-    """Return the settings in the file of every option of a config group, by name, with interpolations as written."""
-    read = {path.stem: OmegaConf.load(path) for path in sorted((config_folder() / group).glob("*.yaml"))}
-    plain: dict[str, Any] = {name: OmegaConf.to_container(settings) for name, settings in read.items()}
-    return {name: {k: v for k, v in each.items() if k != "defaults"} for name, each in plain.items()}
+    """Return the settings of every option of a config group, by name, with interpolations as written.
+
+    Those of the options that an option builds on are among them.
+    """
+    paths = sorted((config_folder() / group).glob("*.yaml"))
+    files: dict[str, Any] = {path.stem: OmegaConf.to_container(OmegaConf.load(path)) for path in paths}
+
+    def settings(name: str) -> dict[str, Any]:
+        own = dict(files[name])
+        parents = [each for each in own.pop("defaults", ()) if isinstance(each, str) and each in files]
+        return {key: value for each in parents for key, value in settings(each).items()} | own
+
+    return {name: settings(name) for name in files}
 
 
 def first_sweep_job(overrides: Sequence[str]) -> list[str]:

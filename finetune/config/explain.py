@@ -9,7 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from finetune.config.composition import compose_with_hydra
 from finetune.config.errors import raise_mistakes
-from finetune.config.folder import groups, options
+from finetune.config.folder import BASE, groups, options
 from finetune.config.nested import walk
 from finetune.config.unread import may_be_added, meant_setting
 from finetune.io.messages import suggest
@@ -31,7 +31,8 @@ def check_group_choices(overrides: Sequence[str], is_sweep: bool = False) -> Non
         if group not in groups() or (is_sweep and not re.fullmatch(r"[\w/.,-]+", option)):
             continue  # Hydra knows further forms of a sweep
         if is_sweep and "," in option:
-            mistakes += [_no_such_option(group, name) for name in option.split(",") if name not in options(group)]
+            unknown = [name for name in option.split(",") if name not in options(group)]
+            mistakes += [] if has_own_options else [_no_such_option(group, name) for name in unknown]
             continue
         if group in SEVERAL and option[:1] + option[-1:] == "[]":
             names = [name.strip().strip("'\"") for name in option[1:-1].split(",") if name.strip()]
@@ -92,7 +93,7 @@ def _no_such_setting(error: Exception, key: str, command: str, overrides: Sequen
 
 
 def _no_such_option(group: str, name: str, known: Sequence[str] = ()) -> str:
-    known = known or options(group)
+    known = [each for each in known if each != BASE] or options(group)
     extra = " Any other timm model: backbone=timm backbone.name=NAME." if group == "backbone" else ""
     near = suggest(name, known)
     all_options = f" Options: {', '.join(known)}." if near.startswith("Did you mean") else ""

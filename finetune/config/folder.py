@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+BASE = "base"
+
 
 def config_folder() -> Path:
     """Return the folder with the YAML files: inside the installed package, or at the top of a checkout."""
@@ -15,5 +17,5 @@ def groups() -> list[str]:
 
 
 def options(group: str) -> list[str]:
-    """Return the names of a group's options."""
-    return sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
+    """Return the names of a group's options, without the file that they build on."""
+    return sorted(path.stem for path in (config_folder() / group).glob("*.yaml") if path.stem != BASE)

@@ -14,6 +14,7 @@ _PLACE = re.compile(r"\{\w+\}.")  # the start of a path such as {stem}/masks, an
 # what is between the signs of a list of lists or of a mapping
 _ELEMENT = re.compile(r"""([\[,:]\s*)([^\s\[\]{},:'"](?:[^\[\]{},:'"]*[^\s\[\]{},:'"])?)(?=\s*[,\]}])""")
 _QUOTED_KEY = re.compile(r"""([{,]\s*)(["'])([^"']*)\2(?=\s*:)""")
+_NONE = re.compile(r"([\[,:]\s*)None(?=\s*[,\]}])")
 # calls of Hydra's grammar: a mistake in one is better explained than taken for text
 _CALL = re.compile(r"(choice|range|interval|glob|sort|shuffle|tag|extend_list|int|float|str|bool|json_str)\(")
 
@@ -73,7 +74,8 @@ def readable(text: str) -> str:
         elements = [element.strip() for element in value[1:-1].split(",")]
         candidate = f"{key}=[{','.join(map(_element, elements))}]"
     elif value[:1] + value[-1:] in ("[]", "{}"):
-        value = _QUOTED_KEY.sub(r"\1\3", value)  # as Python and JSON write them
+        if _QUOTED_KEY.search(value):  # as Python and JSON write mappings
+            value = _NONE.sub(r"\1null", _QUOTED_KEY.sub(r"\1\3", value))
         candidate = f"{key}={_ELEMENT.sub(lambda found: found[1] + _element(found[2]), value)}"
     else:
         return text

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from finetune.checkpoints.saved_model import SavedModel
+from finetune.data import DataError
 from finetune.exporters.agreement import Agreement, Limits, Outputs
 from finetune.models import PyramidModel
 from finetune.models.input_size import Size
@@ -85,7 +86,8 @@ def export_model(
                 real.add(exporter.expected(saved, images), compute(images), crop(target, exporter.multiple))
     except BaseException as error:  # those of exporters and runtimes have no common type
         _restore(folder, before)
-        if isinstance(error, OSError) or not isinstance(error, Exception):  # such as a full disk, or Ctrl-C
+        # such as a full disk, an image that cannot be read, or Ctrl-C
+        if isinstance(error, OSError | DataError) or not isinstance(error, Exception):
             raise
         raise refusal(saved.model, error) from error
     # quantized to the range of real images, a model says nothing of noise

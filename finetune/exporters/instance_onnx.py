@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
+from finetune.data import DataError
 from finetune.data.synthetic.drawing import draw
 from finetune.exporters.exporter import ExportError, refusal
 from finetune.exporters.onnx_file import check_packages, trace
@@ -130,7 +131,7 @@ def export_instances(
         session = onnxruntime.InferenceSession(part, providers=["CPUExecutionProvider"])
         agreement = _checked_agreement(_compare(deployed, session, chain(drawn, samples)))
         part.replace(path)
-    except (ExportError, OSError):
+    except (ExportError, DataError, OSError):
         raise
     except Exception as error:  # those of exporters and runtimes have no common type
         raise refusal(model, error) from error

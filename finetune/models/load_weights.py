@@ -1,6 +1,7 @@
 """Loads weights into a timm model and reports every name that is missing, unexpected, or of another shape."""
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -45,10 +46,11 @@ def load_state(build: Builder, name: str, state: State, source: str, options: Ma
             built = build(pretrained=True, pretrained_cfg_overlay={"state_dict": state, **sized}, **sized)
     except Exception as error:  # timm's translation may raise anything for unknown names
         expected = _shapes(build(**sized)[0].state_dict())
-        text = str(error).strip().rstrip(".")
-        if "is inconsistent with input_size[0]" in text:  # timm's words for a stem with other channels
+        text = str(error).strip()
+        if channels := _channels(text, expected):
             raise WeightsError(
-                f"weights '{source}' are for images of other channels: {text}. Set backbone.in_channels to that number."
+                f"weights '{source}' are for images of {channels} channels. Set backbone.in_channels={channels}, or "
+                f"take other weights."
             ) from error
         raise WeightsError(_misfit(name, source, given, expected, text) + advice(name, options)) from error
     loaded = built[0].state_dict()
@@ -75,6 +77,13 @@ def load_from_hub(build: Builder, name: str, options: Mapping[str, Any]) -> Mode
     given = {key: shape for key, shape in expected.items() if key not in missing}
     _check(name, "pretrained", given, expected, missing, options)
     return built
+
+
+def _channels(error: str, expected: Shapes) -> int | None:
+    """Return the channels of the images that weights are for, if timm refused their stem for that; else None."""
+    found = re.search(r"Pretrained (\S+) weight shape \(\d+, (\d+),.*inconsistent with input_size\[0\]=(\d+)", error)
+    built = expected.get(f"{found[1]}.weight") if found else None  # a stem may see several pixels as channels
+    return int(found[2]) * int(found[3]) // built[1] if found and built else None
 
 
 @contextmanager

@@ -59,11 +59,11 @@ def create_model(
         return load_from_hub(build, name, options) if from_hub else build(**source)
     except TypeError as error:
         raise ValueError(f"backbone.options={options} do not fit {name}: {error}") from error
-    except AssertionError as error:  # a model checks its options in this way
+    except (AssertionError, IndexError, ArithmeticError, AttributeError) as error:  # options checked, or stumbled over
         raise ValueError(
             f"cannot create backbone '{name}' with backbone.options={options}: {str(error) or 'an option does not fit'}"
         ) from error
-    except (OSError, RuntimeError, LookupError, ArithmeticError, AttributeError) as error:
+    except (OSError, RuntimeError, KeyError) as error:
         cause = str(error).strip() or type(error).__name__
         if from_hub and "size mismatch for" in cause:
             raise WeightsError(f"timm's weights do not fit {name}: {cause[:600]}. {advice(name, options)}") from error

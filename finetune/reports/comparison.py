@@ -111,7 +111,9 @@ def on_common_images(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
                 f"runs are compared on the same classes, but {first.run} has {', '.join(first.classes)} and "
                 f"{other.run} has {', '.join(other.classes)}."
             )
-    common = sorted(set(_numbered(first.images)).intersection(*(_numbered(other.images) for other in others)))
+    counts = [Counter(each.images) for each in evaluations]  # images of two splits may share a name
+    names = {name for name in counts[0] if len({count[name] for count in counts}) == 1}
+    common = sorted(each for each in _numbered(first.images) if each[0] in names)
     if not common:
         raise ValueError(
             f"{' and '.join(each.run for each in evaluations)} were evaluated on other images. Evaluate each on the "
@@ -128,7 +130,7 @@ def on_common_images(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
 
 
 def _numbered(names: Sequence[str]) -> list[tuple[str, int]]:
-    """Return each name with the number of times that it came before: images of two splits may share one."""
+    """Return each name with the number of times that it came before."""
     times = Counter[str]()
     numbered = []
     for name in names:

@@ -33,7 +33,8 @@ CHANGEABLE = (
     *("data.root", "data.verify", "data.cache", "data.num_workers", "data.batch_size"),
     *("checkpoint", "logger", "callbacks", "tta"),
 )
-NOT_CHANGEABLE = ("callbacks.average", "checkpoint.monitor", "checkpoint.mode")  # their states are resumed
+MONITORED = tuple(f"{group}.{name}" for group in ("checkpoint", "callbacks.checkpoint") for name in ("monitor", "mode"))
+NOT_CHANGEABLE = ("callbacks.average", *MONITORED)  # their states are resumed
 # what a run may keep in another way than it was typed: as it found it in files, or without batches that fill no step
 FOUND = ("data", "backbone.weights", "head.weights", "trainer.limit_train_batches", "trainer.overfit_batches")
 SET_BY_RUN = ("resume", "init_from", "output", "name")
@@ -106,9 +107,9 @@ def _typed_again(given: Mapping[str, Any], overrides: Sequence[str], command: Se
 
 def _command(folder: Path) -> list[str]:
     """Return the overrides of the command or call that started a run."""
-    recorded = read_environment(folder)
-    command = recorded.get("overrides") or recorded.get("command")  # which runs of earlier versions have alone
-    return [str(word) for word in command] if isinstance(command, list) else []
+    recorded = read_environment(folder)  # with the overrides of a job of a sweep as Hydra writes them
+    lists = [recorded.get(key) for key in ("overrides", "command")]
+    return [str(word) for words in lists if isinstance(words, list) for word in words]
 
 
 def _length_changes(changes: Mapping[str, Any], trainer: Mapping[str, Any]) -> dict[str, Any]:

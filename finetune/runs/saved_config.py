@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from finetune.config.errors import ConfigError
-from finetune.io.safe_files import FileError, check_links, check_plain, inside, read_text
+from finetune.io.safe_files import FileError, check_links, check_plain, inside, read_json, read_text
 
 FACTS = ("ignore_index", "mask_values", "snap", "value_range", "instances", "divisor")  # of a group `data`
 # settings of callbacks and loggers that name where files are written
@@ -44,8 +44,14 @@ def data_facts(folder: Path) -> dict[str, Any]:
 
     Checkpoints and adapters do not hold it.
     """
-    data = read_config(folder).get("data") or {}
-    return {name: data[name] for name in FACTS if name in data}
+    config = read_config(folder)
+    data: dict[str, Any] = config.get("data") or {}
+    facts = {name: data[name] for name in FACTS if name in data}
+    finds_objects = (config.get("task") or {}).get("name") == "instance"
+    path = folder / "data.json"
+    if finds_objects and path.is_file():  # whose masks have a background that the model has no class for
+        facts["classes"] = read_json(path).get("classes")
+    return facts
 
 
 class _PlainLoader(yaml.SafeLoader):

@@ -311,7 +311,12 @@ def test_models_of_masks_predict_together_if_their_thresholds_were_equal_before_
         save_model(tmp_path / name, model, {}, {}, {"name": "multilabel", "thresholds": thresholds})
         store_temperature(config_file(tmp_path / name), temperature)
     if together:
-        assert len(load_models([tmp_path / "a", tmp_path / "b"])) == 2
+        first, second = (load_models([tmp_path / x, tmp_path / y])[0].task["thresholds"] for x, y in ("ab", "ba"))
+        assert first == pytest.approx(second)
+        logits = torch.linspace(-2, 2, 41)[:, None]  # of two equal models: their mean has the masks of each alone
+        mean = (logits / 1.4 + logits / 0.7) / 2
+        alone = logits.sigmoid() > torch.tensor([0.4, 0.5])
+        assert torch.equal(mean.sigmoid() > torch.tensor(first), alone)
     else:
         with pytest.raises(ModelError, match="need the same task and options"):
             load_models([tmp_path / "a", tmp_path / "b"])

@@ -11,6 +11,7 @@ import finetune
 from finetune.builders.checks.training import check
 from finetune.config.compose import compose, load_config, required, to_plain_dict
 from finetune.config.errors import ConfigError, mistakes_of, raise_mistakes
+from finetune.config.explain import check_group_choices
 
 
 def error_message(*overrides: str, command: str = "train") -> str:
@@ -317,3 +318,17 @@ def test_a_mapping_may_be_written_as_in_python() -> None:
     classes = {"road": "#804080", "traffic light": [19, 20]}
     assert load_config([f"data.classes={classes}"], "train")["data"]["classes"] == classes
     assert load_config([f"data.classes={json.dumps(classes)}"], "train")["data"]["classes"] == classes
+    rules = [{"match": "head", "train": [[0, None]], "weight_decay": None}]
+    assert load_config(["tuning=full", f"tuning.rules={rules}"], "train")["tuning"]["rules"] == rules
+
+
+def test_what_options_build_on_is_no_option() -> None:
+    assert "base" not in error_message("data=foldr")
+    assert "data has no option 'base'" in error_message("data=base")
+
+
+def test_a_sweep_may_choose_options_of_ones_own(tmp_path: Path) -> None:
+    own = f"hydra.searchpath=[file://{tmp_path}]"
+    check_group_choices([own, "augment=mine,none"], is_sweep=True)
+    with pytest.raises(ConfigError, match="augment has no option 'mine'"):
+        check_group_choices(["augment=mine,none"], is_sweep=True)

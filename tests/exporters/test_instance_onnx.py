@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import batched_nms
 
+import finetune
+from finetune.checkpoints.saved_model import save_model
+from finetune.data import DataError
 from finetune.exporters import ExportError
 from finetune.exporters.instance_onnx import DeployedInstances, differences, export_instances
 from finetune.models.instance_segmenter import InstanceSegmenter
@@ -141,3 +145,28 @@ def test_an_error_while_comparing_leaves_no_file(
     with pytest.raises(ExportError, match="with head yolact cannot be exported like this: division by zero"):
         export_instances(model, tmp_path / "model.onnx", size=(64, 64))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_image_that_cannot_be_read_is_no_fault_of_the_model(
+    model: InstanceSegmenter, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def samples() -> Iterator[Tensor]:
+        raise DataError("'x.png' cannot be decoded")
+        yield
+
+    monkeypatch.setattr("finetune.exporters.instance_onnx.trace", lambda *arguments: shutil.copy(path, arguments[2]))
+    with pytest.raises(DataError, match=r"'x\.png' cannot be decoded"):
+        export_instances(model, tmp_path / "model.onnx", size=(64, 64), samples=samples())
+
+
+def test_a_failed_export_leaves_the_folder_that_was_there_and_no_other(
+    model: InstanceSegmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_model(tmp_path / "run", model, {}, {}, {"name": "instance"})
+    monkeypatch.setattr("finetune.exporters.instance_onnx.trace", lambda *arguments: 1 / 0)
+    (tmp_path / "mine").mkdir()
+    for name in ("mine", "new"):
+        with pytest.raises(ExportError, match="division by zero"):
+            finetune.export(f"run={tmp_path / 'run'}", "format=onnx", f"output={tmp_path / name}")
+    assert (tmp_path / "mine").is_dir()
+    assert not (tmp_path / "new").exists()

@@ -73,6 +73,14 @@ def test_images_of_two_splits_that_share_a_name_are_both_compared(pair: tuple[Ev
     assert torch.equal(right.overlaps[1::2], pair[1].overlaps[15:])
 
 
+def test_an_image_whose_name_a_run_has_more_often_is_left_out(pair: tuple[Evaluation, Evaluation]) -> None:
+    first, other = pair
+    part = Evaluation("b", other.classes, other.images[:20], other.overlaps[:20])
+    twice = Evaluation("a", first.classes, (*first.images[:29], "image 00"), first.overlaps)
+    left, right = on_common_images([twice, part])
+    assert left.images == right.images == other.images[1:20]
+
+
 def test_runs_on_other_classes_images_or_masks_are_not_compared(pair: tuple[Evaluation, Evaluation]) -> None:
     first, other = pair
     with pytest.raises(ValueError, match="same classes, but a has road, other and b has road, sky"):

@@ -82,9 +82,10 @@ def test_a_command_that_a_stranger_has_written_is_no_reason_to_trust_the_config(
     config = load_config(overrides, "train")
     config["data"]["format"] = "evil.module.Source"
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    (tmp_path / "env.json").write_text(json.dumps({"command": ["finetune", "train", *overrides]}))
-    with pytest.raises(ConfigError, match=r"data\.format=evil\.module\.Source: its code would run"):
-        resumed_config(compose(*overrides), overrides, tmp_path)
+    for started in ({"command": ["finetune", "train", *overrides]}, {"overrides": overrides}):
+        (tmp_path / "env.json").write_text(json.dumps(started))
+        with pytest.raises(ConfigError, match=r"data\.format=evil\.module\.Source: its code would run"):
+            resumed_config(compose(*overrides), overrides, tmp_path)
 
 
 IN_STEPS = {"max_steps": 20, "max_epochs": 7, "check_val_every_n_epoch": None, "val_check_interval": 5}
@@ -114,6 +115,9 @@ def test_a_new_length_is_the_whole_length_of_a_run_that_counts_steps(
 def test_what_is_monitored_cannot_change_as_the_best_score_so_far_is_of_it(tmp_path: Path) -> None:
     config = load_config([*SYNTHETIC], "train")
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    for key in ("checkpoint.monitor", "callbacks.checkpoint.monitor"):
+        with pytest.raises(ConfigError, match=rf"{key}=val/loss, where the run has val/iou"):
+            resumed_config(compose(*SYNTHETIC, f"{key}=val/loss"), [f"{key}=val/loss"], tmp_path)
     with pytest.raises(ConfigError, match=r"checkpoint\.monitor=val/loss, where the run has val/iou"):
         resumed_config(compose(*SYNTHETIC, "checkpoint.monitor=val/loss"), ["checkpoint.monitor=val/loss"], tmp_path)
     _, changed = resumed_config(compose(*SYNTHETIC, "checkpoint.keep_best=3"), ["checkpoint.keep_best=3"], tmp_path)

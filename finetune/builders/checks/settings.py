@@ -23,7 +23,7 @@ from finetune.builders.transform import transform_constructor
 from finetune.callbacks import Checkpoint
 from finetune.config.compose import packaged_options
 from finetune.config.errors import ConfigError
-from finetune.config.nested import remove, select
+from finetune.config.nested import MISSING, remove, select
 from finetune.config.options import Config, drop_name
 from finetune.config.settings import Settings
 from finetune.data import Mix
@@ -78,7 +78,8 @@ def split_unknown(config: Config) -> tuple[dict[str, Any], list[str]]:
 
 def _of_experiment(key: str, config: Config) -> str:
     """Return how to take out a setting that has the value of an experiment, and was hardly typed."""
-    is_there = any(select(each, key) == select(config, key) for each in packaged_options("experiment").values())
+    value = select(config, key)
+    is_there = value is not MISSING and any(select(e, key) == value for e in packaged_options("experiment").values())
     return f" If an experiment sets it, ~{key} takes it out." if is_there else ""
 
 

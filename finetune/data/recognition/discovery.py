@@ -100,7 +100,7 @@ def _candidates(root: Path, given: Mapping[str, Any]) -> list[Recognized]:
     formats = [given["format"]] if "format" in given else list(SOURCES)
     readers = [reader for name in formats if (reader := getattr(SOURCES.get(name), "recognize", None))]
     found = [candidate for reader in readers for candidate in reader(root)]
-    places = {key: value for key, value in given.items() if key not in (*ENCODING, "root")}
+    places = {key: value for key, value in given.items() if key not in (*ENCODING, "root", "multilabel")}
     if places.get("lists") == "":  # no lists, whatever is there
         del places["lists"]
     agreeing = [c for c in found if all(c.settings.get(key, value) == value for key, value in places.items())]

@@ -106,8 +106,8 @@ def _by_legend(
         settings["mask_values"] = [names.get(value, value) for value in by_value]
     lines = [f"{len(by_value)} classes by {legend.path.name}: {shortlist(legend.names, 12)} (data.classes)"]
     ignored: list[Value] = [value for value in legend.ignored if value not in by_value] if given is None else [*given]
-    if given is None and not ignored and not values.colored and VOID in labels and VOID not in by_value:
-        ignored = [VOID]
+    if given is None and not values.colored and VOID in labels and VOID not in (*by_value, *ignored):
+        ignored.append(VOID)
     return Encoding(*_with_void(settings, lines, [v for v in labels if values.name(v) in ignored], ignored, values))
 
 

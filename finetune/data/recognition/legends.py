@@ -129,13 +129,14 @@ def _json(path: Path, text: str) -> Legend | None:
     content = json.loads(text)
     classes = next((content[key] for key in ("classes", "names", "labels") if key in content), content)
     void = content.get("ignore_index") if isinstance(content, dict) else None
-    return _legend(path, list(_entries(classes)), [void] if type(void) is int else [])
+    entries = list(_entries(classes))
+    return _legend(path, entries, [void] if type(void) is int else []) or _legend(path, entries)
 
 
 def _entries(classes: Any) -> Iterator[tuple[str, Value]]:
     if isinstance(classes, dict):
         yield from ((str(name), _as_value(value)) for name, value in classes.items())
-    elif all(isinstance(name, str) for name in classes):
+    elif isinstance(classes, list) and all(isinstance(name, str) for name in classes):
         yield from zip(classes, range(len(classes)), strict=True)
         return
     for entry in classes if isinstance(classes, list) else ():

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from finetune.data.recognition.file_groups import Group, find_groups, likely_pai
 from finetune.data.recognition.name_patterns import NamePattern
 from finetune.data.recognition.recognized import Recognized
 from finetune.data.records import DataError
+from finetune.data.splitting.split_folders import complete_splits
+from finetune.data.splitting.split_names import SPLITS
 from finetune.data.stems import stem_of, without_suffix
 from finetune.io.messages import shortlist
 
@@ -61,11 +64,13 @@ def _folder_per_image(root: Path) -> Recognized | None:
 def _are_classes(counts: Mapping[str, int]) -> bool:
     """Return whether names that masks have in addition to their image are classes: some words, of many images each.
 
-    >>> _are_classes({"road": 9, "car": 1, "tree": 5}), _are_classes({"1": 9, "2": 7})
-    (True, False)
+    >>> _are_classes({"road": 9, "car": 1, "tree": 5}), _are_classes({"1": 9, "2": 7}), _are_classes({"a": 9, "b": 7})
+    (True, False, False)
+    >>> _are_classes({"0_person": 9, "1_person": 7, "2_car": 8})
+    False
     """
-    words = {re.sub(r"[\d_-]+$", "", name) for name in counts}
-    are_numbered = words == {""} or len(words) == 1 < len(counts)
+    words = {re.sub(r"^[\d_-]+|[\d_-]+$", "", name) for name in counts}
+    are_numbered = any(len(word) < 2 for word in words) or len(words) < len(counts)  # also by letters
     once = sum(count < 2 for count in counts.values())
     return not are_numbered and len(counts) <= MOST_CLASSES and 2 * once <= len(counts)
 
@@ -115,17 +120,18 @@ def _named(root: Path, images: Group, masks: Group, start: str, counts: Mapping[
 def _objects(root: Path, images: Group, masks: Group, pattern: str) -> Recognized:
     settings = {"format": "mask_files", "root": str(root), "images": images.pattern, "masks": pattern}
     line = f"{len(images.files):,} images in {images.pattern}/, {len(masks.files):,} masks of objects as {pattern}"
-    return Recognized(settings, (f"{line} (data.masks)", _union(), *_split_line(images)))
+    return Recognized(settings, (f"{line} (data.masks)", _union(), *_split_line(root, images)))
 
 
-def _split_line(images: Group) -> list[str]:
-    return [f"the folders {', '.join(sorted(images.splits))} are the split (data.splits)"] if images.splits else []
+def _split_line(root: Path, images: Group) -> list[str]:
+    splits = [split for split in SPLITS if split in complete_splits(images.files, root / images.pattern)]
+    return [f"the split is that of folders of the images: {', '.join(splits)} (data.splits)"] if splits else []
 
 
 def _class_folders(root: Path, images: Group, masks: Group, pattern: str, names: list[str]) -> Recognized:
     by_image = list(_by_image(root, images, masks, NamePattern(pattern)).values())
     found = _classes(root, (images.pattern, len(images.files)), by_image, pattern, names)
-    return replace(found, lines=(*found.lines, *_split_line(images)))
+    return replace(found, lines=(*found.lines, *_split_line(root, images)))
 
 
 def _classes(
@@ -141,6 +147,7 @@ def _classes(
         names: of the classes.
     """
     share = overlap(masks)
+    as_objects = (f"data.images={images[0]}", f"data.masks={pattern.replace('{class}', '{object}')}")
     classes = [*([] if share else ["background"]), *(name for name in names if not is_background(name))]
     settings = {
         "format": "mask_files",
@@ -152,6 +159,7 @@ def _classes(
     }
     lines = [
         f"{images[1]:,} images in {images[0]}/, a mask for each of {len(names)} classes as {pattern} (data.masks)",
+        f"if these are no classes but objects: data.format=mask_files {' '.join(map(quote, as_objects))}",
         f"classes {shortlist(classes)} (data.classes)",
     ]
     if share:

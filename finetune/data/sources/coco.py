@@ -5,16 +5,18 @@ import mmap
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from finetune.data.polygons.annotated import AnnotatedImage, AnnotatedSource, Annotations, with_folder_splits
+from finetune.data.polygons.annotated import AnnotatedImage, AnnotatedSource, Annotations
 from finetune.data.polygons.annotation_files import shown
 from finetune.data.polygons.class_map import default_names
 from finetune.data.polygons.coco_file import CocoFile
 from finetune.data.polygons.image_index import ImageIndex
 from finetune.data.recognition.recognized import Recognized, annotation_files, data_folder
 from finetune.data.records import DataError, error_listing
+from finetune.data.splitting.split_folders import complete_splits
 from finetune.data.splitting.split_names import SPLITS, split_of
 from finetune.io.messages import shortlist
 
@@ -60,9 +62,10 @@ class CocoSource(AnnotatedSource):
                     problems.append(f"'{path}': category {number} is {shown(name)}, but {shown(names[number])} before.")
         if problems:
             raise error_listing(f"the COCO annotations in '{self.root}' cannot be used as they are", problems)
-        placed = images if any(image.split for image in images) else with_folder_splits(images, self.root)
-        is_split = any(image.split == "train" for image in placed)  # a lone val2017/ is a data set, not a split
-        return Annotations([names[number] for number in sorted(names)], placed if is_split else images)
+        if not any(image.split for image in images):  # the images of a single file
+            splits = complete_splits([image.path for image in images], self.root)
+            images = [replace(image, split=split) for image, split in zip(images, splits, strict=True)]
+        return Annotations([names[number] for number in sorted(names)], images)
 
     def _files(self) -> dict[str, Path]:
         """Return split -> file; one split "" for a single file."""

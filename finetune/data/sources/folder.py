@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from finetune.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, PHOTO_SUFFIXES, ImageFile, files_below
+from finetune.data.files import IMAGE_SUFFIXES, MASK_SUFFIXES, PHOTO_SUFFIXES, ImageFile, files_below, unread_images
 from finetune.data.masks.values import IgnoredValues, MaskValues
 from finetune.data.options import Classes, mask_encoding
 from finetune.data.recognition.layouts import recognize_folders
@@ -114,7 +114,9 @@ class FolderSource:
         """Return the records of one split, and the mistakes in it."""
         images, masks = self._files(image_folder, mask_folder)
         if not images:
-            return [], [f"'{image_folder}' has no images (files that end in {' '.join(IMAGE_SUFFIXES)})."]
+            unread = unread_images(image_folder)
+            text = f"'{image_folder}' has no images (files that end in {' '.join(IMAGE_SUFFIXES)})."
+            return [], [f"{text} {unread}".rstrip()]
         pairs = pair(images, masks, (image_folder, mask_folder), self.affixes)
         splits = read_lists(self.root / self.lists, {name for name, _, _ in pairs.pairs}) if self.lists else None
         if splits is not None:

@@ -20,7 +20,7 @@ from finetune.data.recognition.mask_file_layouts import recognize_mask_files
 from finetune.data.recognition.name_patterns import NamePattern
 from finetune.data.recognition.recognized import Recognized
 from finetune.data.records import DataError, Record, Target, error_listing
-from finetune.data.splitting.split_folders import folder_splits
+from finetune.data.splitting.split_folders import complete_splits
 from finetune.data.stems import stem_of, without_suffix
 from finetune.io.messages import shortlist, suggest
 
@@ -38,7 +38,7 @@ class MaskFilesSource:
         ignore_index: label of the pixels that a transform uncovers.
         images: folder of the images below root, or `{stem}/images` if every image has a folder of its own.
         masks: path of the masks below root, without their ending: `masks/{class}/{stem}`, `masks/{stem}_{class}`,
-            `masks/{stem}/{object}` or `{stem}/masks/{object}`.
+            `masks/{stem}/{object}` or `{stem}/masks/{object}`; each with `{class}` or `{object}`.
         multilabel: whether a pixel may have several classes. If not, index 0 is the background, and a later class is
             drawn over an earlier one.
     """
@@ -74,7 +74,7 @@ class MaskFilesSource:
 
     @cached_property
     def _layers(self) -> tuple[str, ...]:
-        given = self.classes if self.multilabel else tuple(n for n in self.classes if not is_background(n))
+        given = tuple(name for name in self.classes if not is_background(name))
         if self.pattern.other == "object":
             return given or (OBJECT,)
         found = sorted({name for masks in self._masks.values() for name in masks if not is_background(name)})
@@ -115,7 +115,7 @@ class MaskFilesSource:
 
     def _splits(self, images: Sequence[Path]) -> list[str]:
         """Return the split of each image that the folders below `images` are called after."""
-        return [""] * len(images) if "{stem}" in self.images else folder_splits(images, self.root / self.images)
+        return [""] * len(images) if "{stem}" in self.images else complete_splits(images, self.root / self.images)
 
     def _target(self, image: Path, masks: Mapping[str, Path]) -> Target:
         if self.multilabel:

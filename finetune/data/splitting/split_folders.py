@@ -17,6 +17,15 @@ def folder_split(path: Path, root: Path) -> str:
     return next(filter(None, splits), "")
 
 
+def complete_splits(paths: Sequence[Path], root: Path) -> list[str]:
+    """Return the split of each image by its folders if all have one and some train; else "" for all.
+
+    A lone `val2017/` is a data set, and `site_1/` next to `train/` is no split.
+    """
+    splits = [folder_split(path, root) for path in paths]
+    return splits if all(splits) and "train" in splits else [""] * len(splits)
+
+
 def folder_splits(paths: Sequence[Path], root: Path) -> list[str]:
     """Return the split of each image by its folders; all have one, or none.
 

@@ -259,6 +259,12 @@ def test_gray_colors_of_a_legend_and_of_void_stand_for_the_values_of_gray_masks(
     assert (found.settings["mask_values"], found.settings["ignore_index"]) == ([0, 100], 200)
 
 
+def test_255_is_void_too_where_a_legend_names_another_value_as_void(read, tmp_path):
+    legend = Legend(tmp_path / "classes.txt", ("road", "car"), (1, 2), ignored=(0,))
+    found = work_out_encoding(read(shapes(1, 2, 255)), [legend])
+    assert (found.settings["mask_values"], found.settings["ignore_index"]) == ([1, 2], [0, 255])
+
+
 def test_masks_of_one_value_are_refused(read):
     with pytest.raises(DataError, match="only the value 0; at least two classes are needed"):
         work_out_encoding(read(shapes(), shapes()))

@@ -1,9 +1,11 @@
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from finetune.data.recognition.discovery import discover
 from finetune.data.recognition.mask_file_layouts import overlap, recognize_mask_files
 from finetune.data.sources.mask_files import MaskFilesSource
 from tests.data.recognition.test_layouts import draw
@@ -81,7 +83,41 @@ def test_split_folders_of_the_images_are_kept_and_told(tmp_path, pattern):
         "p2": "train",
         "p3": "val",
     }
-    assert "the folders train, val are the split (data.splits)" in recognize_mask_files(tmp_path)[0].lines
+    line = "the split is that of folders of the images: train, val (data.splits)"
+    assert line in recognize_mask_files(tmp_path)[0].lines
+
+
+@pytest.mark.parametrize("folders", [("test1", "test2"), ("val", "val"), ("train", "site9")])
+def test_folders_that_are_no_whole_split_are_none(tmp_path, folders):
+    for name, folder in zip(NAMES, (*folders, folders[0]), strict=True):
+        draw(tmp_path, f"images/{folder}/{{}}.jpg", names=[name])
+        block(tmp_path / f"masks/leaf/{name}.png", slice(0, 8))
+        block(tmp_path / f"masks/stone/{name}.png", slice(8, 12))
+    assert {record.split for record in read(tmp_path).records()} == {""}
+    assert not any("split" in line for line in recognize_mask_files(tmp_path)[0].lines)
+
+
+@pytest.mark.parametrize("overlapping", [True, False])
+def test_whether_classes_may_overlap_can_be_chosen(tmp_path, overlapping):
+    draw(tmp_path, "images/{}.jpg", names=NAMES)
+    for name in NAMES:
+        block(tmp_path / f"masks/leaf/{name}.png", slice(0, 8))
+        block(tmp_path / f"masks/stone/{name}.png", slice(6 if overlapping else 8, 12))
+    for multilabel in (True, False):
+        found = discover(tmp_path, {"multilabel": multilabel}).settings
+        source = MaskFilesSource(**{key: value for key, value in found.items() if key != "format"})
+        assert source.class_names == (("leaf", "stone") if multilabel else ("background", "leaf", "stone"))
+
+
+def test_the_line_of_classes_says_how_to_take_them_for_objects(tmp_path):
+    draw(tmp_path, "{0}/images/{0}.jpg", names=NAMES)
+    for name in NAMES:
+        block(tmp_path / f"{name}/masks/leaf.png", slice(0, 8))
+        block(tmp_path / f"{name}/masks/stone.png", slice(8, 12))
+    line = recognize_mask_files(tmp_path)[0].lines[1]
+    typed = dict(text.removeprefix("data.").split("=") for text in shlex.split(line.partition(": ")[2]))
+    found = discover(tmp_path, typed).settings
+    assert MaskFilesSource(**{k: v for k, v in found.items() if k != "format"}).class_names == ("background", "object")
 
 
 def test_a_folder_of_the_background_is_no_class_of_those_that_overlap(tmp_path):

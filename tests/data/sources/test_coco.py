@@ -281,3 +281,7 @@ def test_folders_of_splits_in_one_file_are_the_split_unless_all_images_are_in_on
     assert {record.name: record.split for record in CocoSource(root).records()} == {names[0]: "train", names[1]: "val"}
     (root / "annotations.json").write_text(json.dumps(content(shape(), images=names[1:])))
     assert [record.split for record in CocoSource(root).records()] == [""]
+    others = ("train/a.png", "extra/b.png")
+    root = data(content(shape(), images=others), images=others, folder="other/") / "other"
+    (root / "annotations.json").write_text(json.dumps(content(shape(), images=others)))
+    assert {record.split for record in CocoSource(root).records()} == {""}
