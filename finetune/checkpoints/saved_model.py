@@ -198,7 +198,7 @@ def _uncalibrated(saved: SavedModel) -> dict[str, Any]:
     if not isinstance(saved.model, Segmenter) or not isinstance(thresholds, list):
         return saved.task
     if not all(isinstance(value, int | float) for value in thresholds):
-        return saved.task  # damaged, which is said when its output is built
+        return saved.task  # damaged, which is an error when its output is built
     moved = _at_temperature(thresholds, 1.0, saved.model.temperature)
     return {**saved.task, "thresholds": [round(value, 6) for value in moved]}
 

@@ -133,7 +133,7 @@ def _describe(path: Path, predictor: Predictor, size: Size) -> str:
 
 
 def _measure(path: Path, predictor: Predictor, size: Size, config: Config) -> Iterator[Speed]:
-    """Yield a row for each form and batch size; a form that cannot run is said and left out."""
+    """Yield a row for each form and batch size; one that cannot run is logged and left out."""
     for form in config["forms"]:
         try:
             for name, predict in FORMS[form](predictor, path).items():
