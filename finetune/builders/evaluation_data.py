@@ -165,9 +165,11 @@ def _worked_out(settings: Mapping[str, Any], given: Mapping[str, Any], saved: Sa
     found, lines = discovered({**settings, **labels, "classes": list(saved.mask_classes)})
     for line in lines:
         logger.info(line)
+    ignored = as_values(found.get("ignore_index", VOID))
     if given.get("ignore_index") is None and not has_colors(found.get("mask_values") or ()):
-        numbers = [value for value in as_values(found.get("ignore_index", VOID)) if not is_color(value)]
-        found["ignore_index"] = numbers or VOID  # the model's color of void is in no mask
+        numbers = [value for value in ignored if not is_color(value)]
+        if len(numbers) < len(ignored):  # the model's color of void is in no mask
+            found["ignore_index"] = numbers or VOID
     return found
 
 
