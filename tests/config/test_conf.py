@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from finetune.builders.checks.training import check
 from finetune.commands import COMMANDS
 from finetune.config.compose import compose, load_config, to_plain_dict
-from finetune.config.folder import config_folder
+from finetune.config.folder import BASE, config_folder
 from finetune.models.instance_heads import INSTANCE_HEADS
 
 CONF = config_folder()
@@ -69,6 +69,8 @@ def composed(file: Path) -> DictConfig:
     group, name = str(file.parent), file.stem
     if group == ".":
         return compose(command=name)
+    if name == BASE:  # in which others have their settings
+        return compose("data=custom")
     if name == "from_run" or group == "post":
         return compose(f"{group}={name}", command="evaluate")
     synthetic = ["data=synthetic", "data.count=4"] if file in OPTIONS else []
